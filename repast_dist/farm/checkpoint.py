@@ -1,0 +1,125 @@
+"""Checkpoints of a run: arrays and plain data, checksummed, never half written.
+
+A checkpoint is a folder ``step-00000120`` with ``arrays.npz`` (no pickle), ``state.json`` and
+``checksums.json`` (SHA-256 of both). It is written under another name and renamed, so a folder
+with the final name is whole unless somebody changed it later, which the checksums tell.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repast_dist.errors import RunDirectoryError
+
+ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What training needs to go on from the start of `step`.
+
+    Attributes
+    ----------
+    step : int
+        First step that has not been done yet.
+    arrays : dict
+        Flat name -> array (weights, optimizer state, factor averages).
+    state : dict
+        Plain data (counters, epoch records).
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Write a checkpoint and delete all but the newest `keep`.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder.
+
+    Raises
+    ------
+    OSError
+        The disk is full or not writable; older checkpoints are untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    aside = folder / f".{final.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
+        text = json.dumps({"step": step, **state}, indent=1)
+        _write_synced(aside / STATE, lambda file: file.write(text.encode()))
+        sums = json.dumps({name: _sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
+        _write_synced(aside / CHECKSUMS, lambda file: file.write(sums.encode()))
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(aside, final)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoint folders, oldest first."""
+    return sorted(folder.glob("step-" + "[0-9]" * 8)) if folder.is_dir() else []
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint after checking its sums.
+
+    Raises
+    ------
+    RunDirectoryError
+        A file is missing, torn or changed; the message names it.
+    """
+    try:
+        sums = json.loads((path / CHECKSUMS).read_text())
+        for name in (ARRAYS, STATE):
+            if _sha256(path / name) != sums[name]:
+                raise RunDirectoryError(f"{path / name}: checksum differs, the file is damaged")
+        state = json.loads((path / STATE).read_text())
+        with np.load(path / ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return Checkpoint(step=int(state.pop("step")), arrays=arrays, state=state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{path}: not a readable checkpoint ({error})") from error
+
+
+def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest good checkpoint and, for each newer one refused, why."""
+    refused = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path), refused
+        except RunDirectoryError as error:
+            refused.append(str(error))
+    return None, refused
+
+
+def _write_synced(path: Path, write: Any) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

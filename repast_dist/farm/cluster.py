@@ -1,0 +1,169 @@
+"""Starting, attaching to and ending Ray, so that nothing is left open or running.
+
+A local cluster listens on loopback as far as Ray allows (its control and object ports listen on
+all interfaces whatever the node address says), asks a token of every caller that is made for
+this run alone, and is ended with the run: by `stop` normally, by a watcher process when this
+process is killed.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from repast_dist.errors import FarmError
+from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.watcher import RUN_MARK, end_marked_processes
+
+# Ray turns 127.0.0.1 into the machine's outside address; any other loopback address is kept.
+LOOPBACK = "127.0.0.2"
+_CONNECT_TIMEOUT_S = 5.0
+
+
+@contextlib.contextmanager
+def cluster(spec: FarmSpec) -> Iterator[None]:
+    """Have Ray up inside the block.
+
+    When Ray is up already in this process (a sweep, a test session) it is used and left up.
+
+    Raises
+    ------
+    FarmError
+        The cluster at ``farm.address`` does not answer or refuses the token, or Ray was imported
+        before its authentication could be set.
+    """
+    if _ray_is_up():
+        yield
+    elif spec.address == "local":
+        with _local_cluster(spec):
+            yield
+    else:
+        with _attached(spec.address):
+            yield
+
+
+def _ray_is_up() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+@contextlib.contextmanager
+def _local_cluster(spec: FarmSpec) -> Iterator[None]:
+    mark = secrets.token_hex(16)
+    folder = Path(tempfile.mkdtemp(prefix="repast-", dir=_short_temp_dir()))
+    with _environment({RUN_MARK: mark, **_private_ray()}):
+        import ray
+
+        watcher = _start_watcher(mark, folder)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count() or 1,
+                include_dashboard=spec.dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=spec.object_store_bytes,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder),
+            )
+            yield
+        finally:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            _stop(mark, folder, watcher)
+
+
+def _private_ray() -> dict[str, str]:
+    """Return the environment that makes Ray ask every caller for a token known to us alone.
+
+    Ray keeps the first token it reads, so a second cluster of this process shares it.
+    """
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise FarmError(
+            "Ray was imported before the farm could turn its authentication on; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before importing ray"
+        )
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@contextlib.contextmanager
+def _attached(address: str) -> Iterator[None]:
+    """Connect to a running cluster; a dead address is an error at once, not a hang."""
+    _require_answer(address)
+    import ray
+
+    started = time.monotonic()
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        waited_s = time.monotonic() - started
+        raise FarmError(
+            f"farm.address: could not attach to Ray at '{address}' after {waited_s:.0f} s: {error}; "
+            "valid: local, auto, host:port, ray://host:port (the cluster's token in RAY_AUTH_TOKEN)"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    endpoint = address.removeprefix("ray://")
+    if ":" not in endpoint:
+        return
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise FarmError(f"farm.address: nothing answers at {address} ({error})") from error
+
+
+def _stop(mark: str, folder: Path, watcher: subprocess.Popen[bytes]) -> None:
+    end_marked_processes(mark, spare={os.getpid(), watcher.pid})
+    watcher.kill()
+    watcher.wait()
+    if watcher.stdin:
+        watcher.stdin.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_watcher(mark: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a process that ends the cluster when this process dies without doing so."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "repast_dist.farm.watcher", mark, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _short_temp_dir() -> str:
+    """Return a folder short enough for the Unix sockets Ray puts below it."""
+    preferred = tempfile.gettempdir()
+    return preferred if len(preferred) <= 24 else "/tmp"
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

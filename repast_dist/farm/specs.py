@@ -1,0 +1,103 @@
+"""Settings of the farm: how many chips, where they run, and how failures are met."""
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+from repast_dist.spec import spec
+
+PositiveInt = Annotated[int, Ge(1)]
+
+
+@spec
+class ChipOverride:
+    """What one chip of the farm has of its own; None keeps the common value."""
+
+    speed: Annotated[float, Gt(0)] = 1.0
+    micro_batch_weight: Annotated[float, Ge(0)] | None = None
+    programming_sigma: Annotated[float, Ge(0)] | None = None
+
+
+@spec
+class FarmSpec:
+    """How the simulated chips are run.
+
+    Attributes
+    ----------
+    backend : {"ray", "inprocess"}
+        ``ray``: every chip in an actor process. ``inprocess``: all chips in this process, one
+        after the other; the reference, and the one to debug with.
+    chips : int
+        Number of simulated chips.
+    chips_per_actor : int
+        Chips that share one actor process; 1 gives every chip a process of its own.
+    address : str
+        ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
+        ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
+    cpus_per_actor : float
+        Logical CPUs Ray reserves per actor; 0 lets any number of actors share a machine.
+    resources_per_actor : dict
+        Custom Ray resources an actor needs, for clusters that label chip hosts.
+    placement : {"any", "spread", "pack"}
+        Where actors go on a cluster of several nodes.
+    blas_threads : int
+        BLAS and OpenMP threads per actor process.
+    object_store_bytes : int
+        Shared memory for Ray's object store on a local cluster, in bytes.
+    dashboard : bool
+        Start Ray's dashboard, on loopback.
+    checkpoint_every : int
+        Steps between checkpoints; lost work after a failure is at most this many steps.
+    checkpoint_keep : int
+        How many of the newest checkpoints stay on disk.
+    max_chip_failures : int
+        An actor that failed this often is retired and its chips move to another actor.
+    max_recoveries : int
+        The run stops after this many recoveries in total.
+    call_timeout_s : float
+        Longest wait for one step's answers before the chips count as lost, in seconds.
+    node_timeout_s : float
+        Longest wait for an actor to come up again elsewhere, in seconds.
+    chip_overrides : dict
+        Chip number (as text) -> settings of that chip that differ: ``speed`` (relative to the
+        others, for example 0.5) and ``programming_sigma`` (a noisier chip changes the maths).
+    """
+
+    backend: Literal["ray", "inprocess"] = "ray"
+    chips: PositiveInt = 4
+    chips_per_actor: PositiveInt = 1
+    address: str = "local"
+    cpus_per_actor: Annotated[float, Ge(0)] = 0.0
+    resources_per_actor: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    placement: Literal["any", "spread", "pack"] = "any"
+    blas_threads: PositiveInt = 1
+    object_store_bytes: Annotated[int, Ge(80_000_000)] = 500_000_000
+    dashboard: bool = False
+    checkpoint_every: PositiveInt = 10
+    checkpoint_keep: PositiveInt = 2
+    max_chip_failures: PositiveInt = 3
+    max_recoveries: Annotated[int, Ge(0)] = 20
+    call_timeout_s: Annotated[float, Gt(0)] = 600.0
+    node_timeout_s: Annotated[float, Gt(0)] = 60.0
+    chip_overrides: dict[str, ChipOverride] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.chip_overrides:
+            if not name.isdigit() or int(name) >= self.chips:
+                raise ValueError(
+                    f"chip_overrides.{name}: no such chip; valid: 0 to {self.chips - 1}"
+                )
+
+
+def actor_groups(spec: FarmSpec) -> tuple[tuple[int, ...], ...]:
+    """Return the chips of every actor, in chip order."""
+    size = spec.chips_per_actor
+    return tuple(
+        tuple(range(first, min(first + size, spec.chips))) for first in range(0, spec.chips, size)
+    )
+
+
+def describe_overrides(spec: FarmSpec) -> list[dict[str, Any]]:
+    """Return one record per chip that differs from the others."""
+    return [{"chip": int(name), **vars(item)} for name, item in sorted(spec.chip_overrides.items())]
