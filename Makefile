@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+# Arguments go to the program:  make run ARGS="farm.chips=8 inversion.method=refine"
+
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first interpreter that is new enough; override with `make PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
+	command -v $$p >/dev/null 2>&1 && \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+# One BLAS thread per process: chips are processes, and they share the cores.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: run test lint format bench install clean help
+.DEFAULT_GOAL := help
+
+run: install ## Train the default network on the default farm; ARGS="key=value ..." changes settings
+	$(BIN)/repast-dist $(ARGS)
+
+test: install ## Run every test, the slow ones too; ARGS="-m 'not slow'" selects
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Check format, style, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Time the analog core, the farm and the cost model against references
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+install: $(STAMP) ## Create .venv and install the package with its development tools
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed and none was found." \
+	  "Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Installing into $(VENV) with $(PYTHON) (a minute or two, once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,onnx,query]'
+	@touch $@
+
+clean: ## Delete the environment, caches and build results (runs/ stays)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
