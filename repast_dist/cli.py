@@ -1,0 +1,112 @@
+"""The command ``repast-dist``: read overrides, check settings, run one study or a sweep."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from repast_dist import __version__
+from repast_dist.errors import RepastError, RunDirectoryError, SettingsError
+from repast_dist.settings import as_yaml, expand_sweep, load_settings, setting_groups
+from repast_dist.spec import to_dict
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_EXAMPLES = """\
+examples:
+  repast-dist                                    train the default network on 4 chips
+  repast-dist farm.chips=8 inversion.method=refine
+  repast-dist model=digits_mlp optimizer=sgd farm.backend=inprocess
+  repast-dist -m farm.chips=1,2,4 inversion.method=taylor,fcg
+  repast-dist study=precision                    where each inversion method converges
+  repast-dist study=headline                     RePAST beside a GPU and PipeLayer
+  repast-dist resume=runs/train/2026-01-31_12-00-00
+
+groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one value):
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 1 failed, 2 wrong settings, 130 Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return _run(options)
+    except SettingsError as error:
+        return _fail(error, EXIT_USAGE)
+    except RepastError as error:
+        return _fail(error, EXIT_FAILED)
+    except OSError as error:
+        return _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    resume, overrides = _split_resume(options.overrides)
+    if resume is not None:
+        if options.multirun:
+            raise SettingsError("resume: one run at a time; leave out --multirun")
+        from repast_dist.studies.train import resume_training
+
+        return resume_training(_existing(resume), overrides)
+    points = expand_sweep(overrides) if options.multirun else [list(overrides)]
+    settings = [load_settings(point, options.config_dir) for point in points]
+    if options.cfg:
+        print("---\n".join(as_yaml(to_dict(item)) for item in settings), end="")
+        return EXIT_OK
+    from repast_dist.studies import run_study, run_sweep
+
+    if options.multirun:
+        return run_sweep(settings, points)
+    return run_study(settings[0])
+
+
+def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Take ``resume=RUN_DIR`` out of the overrides."""
+    found = [item for item in overrides if item.startswith("resume=")]
+    if len(found) > 1:
+        raise SettingsError("resume: given twice; valid: one run directory")
+    rest = [item for item in overrides if item not in found]
+    return (Path(found[0].partition("=")[2]) if found else None), rest
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_dir():
+        raise RunDirectoryError(f"resume: no run directory at {path}")
+    return path
+
+
+def _fail(error: Exception, status: int) -> int:
+    for line in str(error).splitlines():
+        print(f"repast-dist: error: {line}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    groups = "\n".join(
+        f"  {name:<14}{', '.join(options)}" for name, options in setting_groups().items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="repast-dist",
+        description="Simulate second-order DNN training on a farm of RePAST chips: "
+        "accuracy, time, energy and area in one run.",
+        epilog=_EXAMPLES + groups + "\n\nAll settings with their values: repast-dist --cfg",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="run every combination of a=1,2 b=x,y"
+    )
+    parser.add_argument("--cfg", action="store_true", help="print the settings and stop")
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="a folder with groups of your own"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What to do when actors are lost: a pure function of what happened so far."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+from repast_dist.farm.specs import FarmSpec
+
+
+class HostsLost(Exception):  # noqa: N818 - a signal to the coordinator, not an error of the user's
+    """Actors did not answer; `hosts` are their numbers, `reason` what Ray said."""
+
+    def __init__(self, hosts: Collection[int], reason: str) -> None:
+        super().__init__(f"actors {sorted(hosts)} lost: {reason}")
+        self.hosts = tuple(sorted(hosts))
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What the coordinator does next.
+
+    Attributes
+    ----------
+    revive : tuple of int
+        Lost hosts to start anew.
+    retire : tuple of int
+        Lost hosts to leave out from now on; their work moves to the others.
+    stop : str or None
+        Why the run has to end, if it has to.
+    """
+
+    revive: tuple[int, ...] = ()
+    retire: tuple[int, ...] = ()
+    stop: str | None = None
+
+
+def decide(
+    lost: Collection[int],
+    alive: Collection[int],
+    failures: Mapping[int, int],
+    recoveries: int,
+    spec: FarmSpec,
+) -> Decision:
+    """Choose between starting lost hosts anew, retiring them and giving up.
+
+    Parameters
+    ----------
+    lost, alive : collection of int
+        Host numbers; `lost` failed just now, `alive` answered.
+    failures : mapping
+        Host -> how often it has failed, this time included.
+    recoveries : int
+        Recoveries done so far in this run, this one not included.
+    """
+    if recoveries >= spec.max_recoveries:
+        return Decision(
+            stop=f"{recoveries} recoveries done, farm.max_recoveries={spec.max_recoveries} reached"
+        )
+    retire = tuple(h for h in sorted(lost) if failures.get(h, 0) > spec.max_chip_failures)
+    revive = tuple(h for h in sorted(lost) if h not in retire)
+    if not revive and not alive:
+        return Decision(
+            stop="every actor failed more than "
+            f"farm.max_chip_failures={spec.max_chip_failures} times"
+        )
+    return Decision(revive=revive, retire=retire)

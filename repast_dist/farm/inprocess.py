@@ -1,0 +1,41 @@
+"""The farm without Ray: one host with all chips, called directly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from repast_dist.farm.protocol import HostFactory, Ref
+
+
+class InProcessFarm:
+    """All chips in this process, one after the other: the reference and the one to debug."""
+
+    def __init__(self, chips: int, factory: HostFactory, shared: Any) -> None:
+        self._chips = tuple(range(chips))
+        self._host = factory(self._chips, shared)
+
+    @property
+    def hosts(self) -> dict[int, tuple[int, ...]]:
+        """The one host."""
+        return {0: self._chips}
+
+    def put(self, value: Any) -> Ref:
+        """Return the value itself."""
+        return value
+
+    def call(self, host: int, method: str, *args: Any, returns: int = 1) -> list[Ref]:
+        """Run the method now."""
+        result = getattr(self._host, method)(*args)
+        return [result] if returns == 1 else list(result)
+
+    def get(self, refs: Sequence[Ref]) -> list[Any]:
+        """Return the values themselves."""
+        return list(refs)
+
+    def revive(self, hosts: Sequence[int]) -> None:
+        """Nothing is ever lost here."""
+
+    def retire(self, hosts: Sequence[int]) -> None:
+        """Nothing is ever lost here."""
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,133 @@
+"""From command-line overrides to one validated, frozen settings tree.
+
+Hydra composes the YAML groups of ``conf/``; the result is plain data that the settings classes
+check. Every way to get it wrong ends in a `SettingsError` whose lines name the dotted path and
+what would be valid.
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from repast_dist.errors import SettingsError
+from repast_dist.spec import load
+from repast_dist.studies.settings import RunSettings
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML groups: inside the installed package, or the repository's."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunSettings:
+    """Compose and check the settings.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Hydra overrides: ``group=option``, ``dotted.key=value``, ``+new=value``.
+    config_dir : Path, optional
+        A folder of the user's own with the same groups, searched after the package's.
+
+    Raises
+    ------
+    SettingsError
+        Unknown group, option or key, wrong type or value, impossible combination.
+    """
+    return load(RunSettings, compose_plain(overrides, config_dir))
+
+
+def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose the groups to plain nested data, without checking values."""
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            config = compose("config", overrides=[*search, *overrides])
+            return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingsError(_explain(error, config_dir)) from None
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Return one list of overrides per point of a sweep such as ``farm.chips=1,2,4``.
+
+    Raises
+    ------
+    SettingsError
+        An override cannot be parsed.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise SettingsError(_first_line(error)) from None
+    axes = [
+        [f"{item.get_key_element()}={text}" for text in item.sweep_string_iterator()]
+        if item.is_sweep_override()
+        else [str(item.input_line)]
+        for item in parsed
+    ]
+    return [list(point) for point in itertools.product(*axes)]
+
+
+def setting_groups() -> dict[str, list[str]]:
+    """Return every configuration group and its options."""
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(conf_dir().iterdir())
+        if folder.is_dir() and any(folder.glob("*.yaml"))
+    }
+
+
+def _explain(error: Exception, config_dir: Path | None) -> str:
+    """Turn Hydra's several-line messages into one that names the path and what is valid."""
+    text = f"{error}\n{error.__cause__ or ''}"
+    option = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
+    if option:
+        group, name = option.groups()
+        valid = ", ".join(setting_groups().get(group, [])) or "no such group"
+        return f"{group}: no option '{name}'; valid: {valid}"
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key and "not in struct" in text:
+        return _unknown_key(key.group(1), config_dir)
+    unknown = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text)
+    if unknown:
+        return _unknown_key(unknown.group(1), config_dir)
+    return _first_line(error)
+
+
+def _unknown_key(path: str, config_dir: Path | None) -> str:
+    """Say which names are valid beside the one that is not."""
+    node: Any = compose_plain([], config_dir)
+    *parents, last = path.split(".")
+    for depth, name in enumerate(parents):
+        if not isinstance(node, dict) or name not in node:
+            last, path = name, ".".join(parents[: depth + 1])
+            break
+        node = node[name]
+    names = sorted(node) if isinstance(node, dict) else []
+    near = difflib.get_close_matches(last, names, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{path}: unknown setting; {hint}valid: {', '.join(names) or 'a single value'}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def as_yaml(settings: dict[str, Any]) -> str:
+    """Return plain settings as YAML text."""
+    return OmegaConf.to_yaml(DictConfig(settings))

@@ -1,0 +1,79 @@
+"""The folder a run leaves behind: made once, never overwritten, used by one process at a time."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from repast_dist.errors import RunDirectoryError
+
+RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT, SOLVES = (
+    "result.json",
+    "settings.json",
+    ".lock",
+    "trace",
+    "checkpoints",
+    "run.log",
+    "report.html",
+    "solves.parquet",
+)
+
+
+def new_run_directory(root: Path, study: str) -> Path:
+    """Make ``root/study/<date-time>``; a name already taken gets a number behind it."""
+    parent = root / study
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1, 1000):
+        path = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise RunDirectoryError(f"{parent}: a thousand runs started in one second")
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory's lock, so that two processes never write into one.
+
+    Raises
+    ------
+    RunDirectoryError
+        Another process is using it.
+    """
+    with (run_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunDirectoryError(f"{run_dir}: another process is using this run") from None
+        yield
+    with contextlib.suppress(OSError):
+        (run_dir / LOCK).unlink()
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON aside and rename it, so that a reader never sees half a file."""
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("w") as file:
+        json.dump(data, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read JSON that a run wrote.
+
+    Raises
+    ------
+    RunDirectoryError
+        The file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: not readable ({error})") from error
