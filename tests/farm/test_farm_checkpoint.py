@@ -1,0 +1,84 @@
+"""A checkpoint gives back exactly what was saved, or is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from repast_dist.errors import RunDirectoryError
+from repast_dist.farm.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+def _arrays(step):
+    return {"weights/conv1": np.random.default_rng(step).normal(size=(5, 3)), "k": np.array([step])}
+
+
+def test_arrays_and_state_come_back_bit_for_bit(tmp_path):
+    path = save_checkpoint(tmp_path, 7, _arrays(7), {"epochs": [{"loss": 0.1 + 0.2}]}, keep=2)
+    loaded = load_checkpoint(path)
+    assert loaded.step == 7
+    assert loaded.state == {"epochs": [{"loss": 0.1 + 0.2}]}
+    for name, value in _arrays(7).items():
+        assert loaded.arrays[name].tobytes() == value.tobytes()
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, step, _arrays(step), {}, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003", "step-00000004"]
+
+
+def _flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("damage", [_flip_a_byte, _cut, lambda path: path.unlink()])
+@pytest.mark.parametrize("name", ["arrays.npz", "state.json"])
+def test_a_torn_or_changed_checkpoint_is_refused_by_name_and_the_one_before_is_used(
+    tmp_path, name, damage
+):
+    save_checkpoint(tmp_path, 1, _arrays(1), {}, keep=2)
+    newest = save_checkpoint(tmp_path, 2, _arrays(2), {}, keep=2)
+    damage(newest / name)
+    with pytest.raises(RunDirectoryError, match=r"step-00000002"):
+        load_checkpoint(newest)
+    checkpoint, refused = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+    assert len(refused) == 1
+    assert "step-00000002" in refused[0]
+
+
+def test_a_checkpoint_holding_pickled_objects_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, 1, _arrays(1), {}, keep=1)
+    import hashlib
+
+    np.savez(path / "arrays.npz", evil=np.array([object()], dtype=object))
+    sums = json.loads((path / "checksums.json").read_text())
+    sums["arrays.npz"] = hashlib.sha256((path / "arrays.npz").read_bytes()).hexdigest()
+    (path / "checksums.json").write_text(json.dumps(sums))
+    with pytest.raises(RunDirectoryError, match="allow_pickle"):
+        load_checkpoint(path)
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_and_nothing_half_done(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, _arrays(1), {}, keep=1)
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, 2, _arrays(2), {}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
