@@ -1,0 +1,270 @@
+"""Sums over the trace: time and energy per phase, per chip and per step.
+
+How time is counted. Rows of one chip may overlap (banks work at the same time), and chips work
+at the same time. The *busy time* of a chip in a step is the length of the union of its rows'
+intervals; a phase's busy time is that of its rows alone. The *time of a phase* in a step is the
+busy time of the chip that spends longest in it; the *time of a step* runs from the first start
+to the last end over all chips. Energies simply add up.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from repast_dist.trace.schema import PHASES
+
+COUNTS = (
+    "dac_conversions",
+    "adc_conversions",
+    "crossbar_reads",
+    "inv_ops",
+    "cell_writes",
+    "digital_ops",
+    "buffer_bytes",
+    "link_bytes",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseTotal:
+    """One phase, summed over the run.
+
+    Attributes
+    ----------
+    time_s : float
+        Sum over steps of the slowest chip's busy time in the phase.
+    busy_s : float
+        Sum over steps and chips of the busy time in the phase (chip-seconds).
+    energy_j : float
+        Sum over all rows.
+    share_time, share_energy : float
+        Fraction of the sum over phases.
+    """
+
+    time_s: float
+    busy_s: float
+    energy_j: float
+    share_time: float
+    share_energy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ChipUse:
+    """One chip, summed over the run.
+
+    Attributes
+    ----------
+    compute_s : float
+        Busy time in all phases but communicate.
+    communicate_s : float
+        Busy time in the phase communicate that no computing overlaps.
+    energy_j : float
+        Sum over the chip's rows.
+    utilisation : float
+        `compute_s` over the run's time.
+    """
+
+    compute_s: float
+    communicate_s: float
+    energy_j: float
+    utilisation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """The whole run.
+
+    Attributes
+    ----------
+    time_s : float
+        Sum over steps of the step's time, in simulated seconds.
+    energy_j : float
+        Sum over all rows.
+    phases : dict
+        Phase name -> `PhaseTotal`, phases that occur, in the order of `PHASES`.
+    chips : dict
+        Chip number -> `ChipUse`.
+    counts : dict
+        Column name -> sum, for the columns of counts and bytes.
+    steps : int
+        Steps in the trace.
+    """
+
+    time_s: float
+    energy_j: float
+    phases: dict[str, PhaseTotal]
+    chips: dict[int, ChipUse]
+    counts: dict[str, int]
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain nested data with text keys, as stored in ``result.json``."""
+        plain = dataclasses.asdict(self)
+        plain["chips"] = {str(chip): use for chip, use in plain["chips"].items()}
+        return plain
+
+
+def totals(table: pa.Table) -> Totals:
+    """Sum a trace.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Rows with at least chip, step, phase, start_s, duration_s, energy_j.
+
+    Returns
+    -------
+    Totals
+        All zero when there are no rows.
+    """
+    steps = step_times(table)
+    time_s = float(np.sum(steps["time_s"].to_numpy()))
+    energy = sum_by(table, ("phase",), ("energy_j",))
+    energies = dict(zip(energy["phase"].to_pylist(), energy["energy_j"].to_pylist(), strict=True))
+    return Totals(
+        time_s=time_s,
+        energy_j=float(np.sum(table["energy_j"].to_numpy())),
+        phases=_phase_totals(table, energies),
+        chips=_chip_use(table, time_s),
+        counts={
+            name: pc.sum(table[name]).as_py() or 0 for name in COUNTS if name in table.schema.names
+        },
+        steps=steps.num_rows,
+    )
+
+
+def step_times(table: pa.Table) -> pa.Table:
+    """Return step, start_s, time_s (first start to last end over chips) and energy_j, by step."""
+    ends = pc.add(table["start_s"], table["duration_s"])
+    grouped = (
+        table.select(["step", "start_s", "energy_j"])
+        .append_column("end_s", ends)
+        .group_by("step")
+        .aggregate([("start_s", "min"), ("end_s", "max"), ("energy_j", "sum")])
+        .sort_by("step")
+    )
+    return pa.table(
+        {
+            "step": grouped["step"],
+            "start_s": grouped["start_s_min"],
+            "time_s": pc.subtract(grouped["end_s_max"], grouped["start_s_min"]),
+            "energy_j": grouped["energy_j_sum"],
+        }
+    )
+
+
+def sum_by(table: pa.Table, keys: Sequence[str], values: Sequence[str]) -> pa.Table:
+    """Return the sums of `values` per combination of `keys`, under their own names.
+
+    Summing ``duration_s`` adds up overlapping work; for elapsed time see `busy_times`.
+    """
+    plain = table.select([*keys, *values])
+    for name in keys:
+        if pa.types.is_dictionary(plain.schema.field(name).type):
+            index = plain.schema.get_field_index(name)
+            plain = plain.set_column(index, name, plain[name].cast(pa.string()))
+    grouped = plain.group_by(list(keys)).aggregate([(name, "sum") for name in values])
+    return grouped.rename_columns([*keys, *values]).select([*keys, *values])
+
+
+def busy_times(table: pa.Table, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Length of the union of the rows' intervals, per combination of integer-coded `keys`.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Rows with `keys`, start_s and duration_s; "phase" counts as its index in `PHASES`.
+    keys : sequence of str
+        Columns that make up a group.
+
+    Returns
+    -------
+    (dict, ndarray)
+        Key name -> values per group; busy seconds per group (float64).
+    """
+    codes = [phase_codes(table) if key == "phase" else table[key].to_numpy() for key in keys]
+    start = table["start_s"].to_numpy()
+    if start.size == 0:
+        return {key: np.empty(0, np.int64) for key in keys}, np.empty(0)
+    order = np.lexsort([start, *reversed(codes)])
+    sorted_codes = [code[order] for code in codes]
+    start, end = start[order], start[order] + table["duration_s"].to_numpy()[order]
+    first = np.ones(order.size, bool)
+    first[1:] = np.any([code[1:] != code[:-1] for code in sorted_codes], axis=0)
+    covered_to = _running_max(end, first)
+    previous = np.empty_like(covered_to)
+    previous[1:] = covered_to[:-1]
+    previous[first] = start[first]
+    added = np.maximum(end - np.maximum(start, previous), 0.0)
+    edges = np.flatnonzero(first)
+    groups = {key: code[edges] for key, code in zip(keys, sorted_codes, strict=True)}
+    return groups, np.add.reduceat(added, edges)
+
+
+def phase_codes(table: pa.Table) -> np.ndarray:
+    """Return the index in `PHASES` of every row's phase (int64)."""
+    column = table["phase"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    return pc.index_in(column, pa.array(PHASES)).to_numpy().astype(np.int64)
+
+
+def _phase_totals(table: pa.Table, energies: Mapping[str, float]) -> dict[str, PhaseTotal]:
+    groups, busy = busy_times(table, ("step", "phase", "chip"))
+    time_s, busy_s = np.zeros(len(PHASES)), np.zeros(len(PHASES))
+    if busy.size:
+        changed = np.diff(groups["step"]) | np.diff(groups["phase"])
+        edges = np.flatnonzero(np.r_[True, changed != 0])
+        np.add.at(time_s, groups["phase"][edges], np.maximum.reduceat(busy, edges))
+        np.add.at(busy_s, groups["phase"], busy)
+    all_time, all_energy = float(time_s.sum()), float(sum(energies.values()))
+    return {
+        name: PhaseTotal(
+            time_s=float(time_s[index]),
+            busy_s=float(busy_s[index]),
+            energy_j=energies[name],
+            share_time=float(time_s[index]) / all_time if all_time else 0.0,
+            share_energy=energies[name] / all_energy if all_energy else 0.0,
+        )
+        for index, name in enumerate(PHASES)
+        if name in energies
+    }
+
+
+def _chip_use(table: pa.Table, time_s: float) -> dict[int, ChipUse]:
+    compute = table.filter(pc.not_equal(table["phase"].cast(pa.string()), "communicate"))
+    compute_s, all_s = _busy_per_chip(compute), _busy_per_chip(table)
+    energy = sum_by(table, ("chip",), ("energy_j",)).sort_by("chip")
+    return {
+        chip: ChipUse(
+            compute_s=compute_s.get(chip, 0.0),
+            communicate_s=all_s[chip] - compute_s.get(chip, 0.0),
+            energy_j=energy_j,
+            utilisation=compute_s.get(chip, 0.0) / time_s if time_s else 0.0,
+        )
+        for chip, energy_j in zip(
+            energy["chip"].to_pylist(), energy["energy_j"].to_pylist(), strict=True
+        )
+    }
+
+
+def _busy_per_chip(table: pa.Table) -> dict[int, float]:
+    groups, busy = busy_times(table, ("chip", "step"))
+    seconds: dict[int, float] = {}
+    for chip in np.unique(groups["chip"]):
+        seconds[int(chip)] = float(busy[groups["chip"] == chip].sum())
+    return seconds
+
+
+def _running_max(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Running maximum that starts anew where `first` is True; exact, by ranks."""
+    order = np.argsort(values, kind="stable")
+    ranks = np.empty(values.size, np.int64)
+    ranks[order] = np.arange(values.size)
+    group = np.cumsum(first) - 1
+    highest = np.maximum.accumulate(ranks + group * values.size)
+    return values[order][highest - group * values.size]

@@ -1,0 +1,135 @@
+"""Columns of the cost trace and of the solve reports, with units in the field metadata."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+PHASES = (
+    "forward",
+    "backward",
+    "soi",
+    "inversion",
+    "precondition",
+    "update",
+    "program",
+    "communicate",
+)
+"""Phases of a training step, in the order in which a step first enters them."""
+
+FACTORS = ("A", "G")
+SCHEMA_VERSION = "1"
+NONE = -1
+"""Stands for "no such layer, block or micro-batch" in the integer columns."""
+
+_NAME = pa.dictionary(pa.int8(), pa.string())
+
+
+def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": description})
+
+
+SCHEMA = pa.schema(
+    [
+        _field("chip", pa.int32(), "1", "chip number"),
+        _field("bank", pa.int32(), "1", "bank of the chip"),
+        _field("step", pa.int32(), "1", "training step, from 0"),
+        _field("phase", _NAME, "", "phase of the step"),
+        _field("op", _NAME, "", "operation"),
+        _field("layer", pa.int32(), "1", "layer number; -1: none"),
+        _field("block", pa.int32(), "1", "SOI block number; -1: none"),
+        _field("micro_batch", pa.int32(), "1", "micro-batch number; -1: none"),
+        _field("start_s", pa.float64(), "s", "start in simulated time since the run began"),
+        _field("duration_s", pa.float64(), "s", "duration in simulated time"),
+        _field("energy_j", pa.float64(), "J", "energy"),
+        _field("dac_conversions", pa.int64(), "1", "digital-to-analog conversions"),
+        _field("adc_conversions", pa.int64(), "1", "analog-to-digital conversions"),
+        _field("crossbar_reads", pa.int64(), "1", "array activations: one pass on one array"),
+        _field("inv_ops", pa.int64(), "1", "analog inversions: one pass on one INV array"),
+        _field("cell_writes", pa.int64(), "1", "memory cells programmed"),
+        _field("digital_ops", pa.int64(), "1", "digital arithmetic operations"),
+        _field("buffer_bytes", pa.int64(), "B", "bytes read from or written to buffers"),
+        _field("link_bytes", pa.int64(), "B", "bytes sent between chips"),
+    ],
+    metadata={"repast_dist.schema": "trace", "repast_dist.schema_version": SCHEMA_VERSION},
+)
+"""Schema of the cost trace: one row per operation of one chip in one step."""
+
+SOLVE_SCHEMA = pa.schema(
+    [
+        _field("step", pa.int32(), "1", "training step, from 0"),
+        _field("block", pa.int32(), "1", "SOI block number"),
+        _field("layer", pa.int32(), "1", "layer number"),
+        _field("factor", _NAME, "", "Kronecker factor: A (inputs) or G (gradients)"),
+        _field("method", _NAME, "", "inversion method that gave the answer"),
+        _field("iterations", pa.int32(), "1", "iterations of the slowest right-hand side"),
+        _field("mean_iterations", pa.float64(), "1", "iterations, mean over right-hand sides"),
+        _field("residual", pa.float64(), "1", "largest relative residual |b - A x| / |b|"),
+        _field("converged", pa.bool_(), "", "every right-hand side reached the target"),
+        _field("action", _NAME, "", "what the divergence policy did: none, damp, fallback"),
+        _field("chip", pa.int32(), "1", "chip that solved the block"),
+    ],
+    metadata={"repast_dist.schema": "solves", "repast_dist.schema_version": SCHEMA_VERSION},
+)
+"""Schema of the solve reports: one row per SOI block and step."""
+
+
+def trace_batch(columns: Mapping[str, Any], ops: Sequence[str]) -> pa.RecordBatch:
+    """Make a record batch of trace rows from arrays.
+
+    Parameters
+    ----------
+    columns : mapping
+        Column name -> array of n values in the column's type. ``phase`` holds indices into
+        `PHASES` and ``op`` indices into `ops`. Absent integer identities (layer, block,
+        micro_batch) are -1, absent counts 0.
+    ops : sequence of str
+        Names of the operations, at most 127.
+
+    Raises
+    ------
+    ValueError
+        A column is not in the schema, or one without a default is missing.
+    """
+    unknown = set(columns) - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(f"not in the trace: {sorted(unknown)}; valid: {SCHEMA.names}")
+    rows = len(columns["chip"])
+    arrays = []
+    for field in SCHEMA:
+        if field.name in ("phase", "op"):
+            names = PHASES if field.name == "phase" else ops
+            codes = pa.array(np.asarray(columns[field.name], np.int8))
+            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())))
+        elif field.name in columns:
+            dtype = field.type.to_pandas_dtype()
+            arrays.append(pa.array(np.ascontiguousarray(columns[field.name], dtype)))
+        else:
+            arrays.append(pa.array(np.full(rows, _default(field), field.type.to_pandas_dtype())))
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def solve_batch(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Make a record batch of solve reports from one mapping per solve, keyed as `SOLVE_SCHEMA`.
+
+    ``action`` may be left out: "none".
+    """
+    filled = [{"action": "none", **row} for row in rows]
+    arrays = [
+        pa.array([row[field.name] for row in filled], _plain(field.type)).cast(field.type)
+        for field in SOLVE_SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SOLVE_SCHEMA)
+
+
+def _default(field: pa.Field) -> int:
+    if field.name in ("layer", "block", "micro_batch"):
+        return NONE
+    if field.type == pa.int64():
+        return 0
+    raise ValueError(f"trace rows need the column '{field.name}'")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -1,0 +1,150 @@
+"""Checks that a trace has no missing and no duplicate rows."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from repast_dist.trace.reader import read_trace
+from repast_dist.trace.schema import SCHEMA
+from repast_dist.trace.writer import open_path, part_paths, read_manifest
+
+_IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch", "start_s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a trace.
+
+    Attributes
+    ----------
+    kind : {"missing", "duplicate", "damaged", "unlisted", "open"}
+        What kind of fault.
+    where : str
+        File, or chip and step.
+    message : str
+        What was found and what was expected.
+    """
+
+    kind: str
+    where: str
+    message: str
+
+
+def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
+    """Compare a trace with its manifest and with the steps it should cover.
+
+    Parameters
+    ----------
+    folder : Path
+        The trace folder.
+    steps : int or None
+        Number of steps the run did; None takes the last step of the manifest.
+
+    Returns
+    -------
+    list of Finding
+        Empty when every chip has its rows of every step exactly once.
+
+    Raises
+    ------
+    RunDirectoryError
+        There is no readable manifest.
+    """
+    manifest = read_manifest(folder)
+    findings = list(_check_files(folder, manifest))
+    if open_path(folder).exists():
+        findings.append(
+            Finding(
+                "open",
+                open_path(folder).name,
+                "the writer was not closed: the run goes on or crashed",
+            )
+        )
+    if any(finding.kind == "damaged" for finding in findings):
+        return findings
+    table = read_trace(folder, columns=_IDENTITY)
+    found = _rows_per_chip(table, manifest["chips"])
+    findings.extend(_check_counts(manifest, found))
+    findings.extend(_check_coverage(manifest, found, steps))
+    findings.extend(_check_duplicates(table))
+    return findings
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    listed = {part["file"]: part for part in manifest["parts"]}
+    for name, part in listed.items():
+        try:
+            rows = pq.read_metadata(folder / name).num_rows
+            names = pq.read_schema(folder / name).names
+        except (OSError, pa.ArrowInvalid) as error:
+            yield Finding("damaged", name, f"cannot be read ({error})")
+            continue
+        if names != SCHEMA.names:
+            yield Finding("damaged", name, f"columns differ from the schema: {names}")
+        elif rows != part["rows"]:
+            yield Finding("damaged", name, f"{rows} rows, the manifest lists {part['rows']}")
+    for path in part_paths(folder):
+        if path.name not in listed:
+            yield Finding("unlisted", path.name, "not in the manifest")
+
+
+def _rows_per_chip(table: pa.Table, n_chips: int) -> dict[int, np.ndarray]:
+    steps, chips = table["step"].to_numpy(), table["chip"].to_numpy()
+    order = np.argsort(steps, kind="stable")
+    values, edges = np.unique(steps[order], return_index=True)
+    return {
+        int(step): np.bincount(rows, minlength=n_chips)
+        for step, rows in zip(values, np.split(chips[order], edges[1:]), strict=True)
+    }
+
+
+def _check_counts(manifest: dict[str, Any], found: dict[int, np.ndarray]) -> Iterator[Finding]:
+    nothing = np.zeros(manifest["chips"], np.int64)
+    for part in manifest["parts"]:
+        for step, expected in zip(part["steps"], part["rows_per_chip"], strict=True):
+            rows = found.get(step, nothing)
+            for chip in np.flatnonzero(rows[: len(expected)] != expected):
+                kind = "missing" if rows[chip] < expected[chip] else "duplicate"
+                yield Finding(
+                    kind,
+                    f"chip {chip}, step {step}",
+                    f"{rows[chip]} rows, the manifest lists {expected[chip]}",
+                )
+
+
+def _check_coverage(
+    manifest: dict[str, Any], found: dict[int, np.ndarray], steps: int | None
+) -> Iterator[Finding]:
+    last = steps if steps is not None else max(found, default=-1) + 1
+    active = sum(found.values(), np.zeros(manifest["chips"], np.int64)) > 0
+    for step in range(last):
+        if step not in found:
+            yield Finding("missing", f"step {step}", "no rows of any chip")
+            continue
+        # A chip that the plan gave nothing to do has no rows in any step.
+        for chip in np.flatnonzero(active & (found[step] == 0)):
+            yield Finding("missing", f"chip {chip}, step {step}", "no rows of this chip")
+    for step in sorted(step for step in found if step >= last):
+        yield Finding("duplicate", f"step {step}", f"beyond the run's {last} steps")
+
+
+def _check_duplicates(table: pa.Table) -> Iterator[Finding]:
+    keys = list(_IDENTITY)
+    plain = table
+    for name in ("phase", "op"):
+        index = plain.schema.get_field_index(name)
+        plain = plain.set_column(index, name, plain[name].cast(pa.string()))
+    counted = plain.group_by(keys).aggregate([([], "count_all")])
+    repeated = counted.filter(np.asarray(counted["count_all"]) > 1)
+    for row in repeated.slice(0, 100).to_pylist():
+        yield Finding(
+            "duplicate",
+            f"chip {row['chip']}, step {row['step']}",
+            f"{row['count_all']} equal rows: {row['phase']} {row['op']}, bank {row['bank']}, "
+            f"layer {row['layer']}, block {row['block']}, start {row['start_s']} s",
+        )

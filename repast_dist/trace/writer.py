@@ -1,0 +1,343 @@
+"""Writes the trace of a run so that a crash at any moment leaves every whole step readable.
+
+A store is a folder of Parquet parts named by their steps, and two files beside it::
+
+    trace/steps-00000000-00000009.parquet   whole parts; nothing else lies in this folder
+    trace-open.arrows                       IPC stream of the steps since the last part
+    trace-manifest.json                     rows per part, step and chip
+
+Each step is one message of the stream, so a message that can be read is a whole step. A part is
+written under another name, synced and renamed; then the manifest; then the stream is deleted.
+The folder holds Parquet files only, so DuckDB, Polars and ``pyarrow.dataset`` open it as it is.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from repast_dist.errors import RunDirectoryError
+from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA
+
+ROWS_PER_GROUP = 1 << 17
+ROWS_PER_PART = 1 << 22
+_PART = re.compile(r"steps-(\d{8})-(\d{8})\.parquet")
+
+
+class TraceWriter:
+    """Appends the cost trace and the solve reports of a run, step by step.
+
+    Parameters
+    ----------
+    folder : Path
+        The trace folder, for example ``run_dir / "trace"``; solve reports go beside it, into
+        ``run_dir / "solves"``.
+    n_chips : int
+        Chips of the farm, each of which the manifest counts rows for.
+    settings_sha256 : str
+        Hash of the run's settings, stored in every part.
+    resume_step : int or None
+        None starts a new trace. A number continues an old one at that step: rows of this and
+        later steps are dropped.
+
+    Raises
+    ------
+    RunDirectoryError
+        The folder already holds a trace (when starting), holds none (when resuming), or cannot
+        be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        n_chips: int,
+        settings_sha256: str = "",
+        resume_step: int | None = None,
+    ) -> None:
+        extra = {"repast_dist.settings_sha256": settings_sha256, "repast_dist.chips": str(n_chips)}
+        self._trace = PartStore(folder, _with_metadata(SCHEMA, extra), n_chips, resume_step)
+        self._solves = PartStore(
+            folder.parent / "solves", _with_metadata(SOLVE_SCHEMA, extra), n_chips, resume_step
+        )
+
+    def append(
+        self, step: int, batches: Iterable[pa.RecordBatch], solves: pa.RecordBatch | None = None
+    ) -> None:
+        """Add all rows of one step: one batch per chip (any number of them), and its solves.
+
+        Raises
+        ------
+        RunDirectoryError
+            The step was written before, a row belongs to another step, the schema differs, or
+            the disk is full.
+        """
+        self._trace.append(step, batches)
+        if solves is not None and solves.num_rows:
+            self._solves.append(step, [solves])
+
+    def cut(self) -> None:
+        """Turn the steps since the last cut into a Parquet part; call it at each checkpoint."""
+        self._solves.cut()
+        self._trace.cut()
+
+    def drop_from(self, step: int) -> None:
+        """Forget all rows of `step` and later steps, to do them again from a checkpoint."""
+        self._solves.drop_from(step)
+        self._trace.drop_from(step)
+
+    def close(self) -> None:
+        """Write what is still open; the trace is then complete."""
+        self.cut()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class PartStore:
+    """One table of a run as Parquet parts, an open stream and a manifest."""
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, n_chips: int, resume_step: int | None
+    ) -> None:
+        self._folder, self._schema, self._n_chips = folder, schema, n_chips
+        self._stream: pa.RecordBatchStreamWriter | None = None
+        self._file: pa.NativeFile | None = None
+        self._open_rows: dict[int, list[int]] = {}
+        self._parts: list[dict[str, Any]] = []
+        existing = manifest_path(folder).exists()
+        if resume_step is None and existing:
+            raise RunDirectoryError(f"{folder}: already holds a trace; valid: a new folder")
+        if resume_step is not None and not existing:
+            raise RunDirectoryError(f"{manifest_path(folder)}: missing, no trace to continue")
+        if resume_step is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_manifest()
+        else:
+            self._parts = read_manifest(folder)["parts"]
+            self.drop_from(resume_step)
+
+    def append(self, step: int, batches: Iterable[pa.RecordBatch]) -> None:
+        if step <= self._last_step():
+            raise RunDirectoryError(
+                f"{self._folder}: step {step} was written before (last: {self._last_step()}); "
+                "drop it first"
+            )
+        batch = self._merge(step, batches)
+        try:
+            self._append_open(step, batch)
+        except OSError as error:
+            raise RunDirectoryError(f"{open_path(self._folder)}: cannot write, {error}") from error
+        if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_PART:
+            self.cut()
+
+    def cut(self) -> None:
+        if not self._open_rows:
+            return
+        self._close_stream()
+        try:
+            self._write_part(self._open_rows, stream_batches(open_path(self._folder)))
+            self._write_manifest()
+        except OSError as error:
+            raise RunDirectoryError(f"{self._folder}: cannot write a part, {error}") from error
+        open_path(self._folder).unlink()
+        self._open_rows = {}
+
+    def drop_from(self, step: int) -> None:
+        self._close_stream()
+        kept_open = [
+            batch
+            for batch in stream_batches(open_path(self._folder))
+            if self._last_part_step() < _step_of(batch) < step
+        ]
+        straddling = [p for p in self._parts if p["first_step"] < step <= p["last_step"]]
+        self._parts = [p for p in self._parts if p["last_step"] < step]
+        for part in straddling:
+            old = pq.read_table(self._folder / part["file"], schema=self._schema)
+            kept = old.filter(pc.less(old["step"], step))
+            counts = dict(zip(part["steps"], part["rows_per_chip"], strict=True))
+            self._write_part({s: c for s, c in counts.items() if s < step}, kept.to_batches())
+        self._open_rows = {}
+        self._write_manifest()
+        self._delete_unlisted()
+        open_path(self._folder).unlink(missing_ok=True)
+        for batch in kept_open:
+            self._append_open(_step_of(batch), batch)
+
+    def _append_open(self, step: int, batch: pa.RecordBatch) -> None:
+        if self._stream is None:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._file = pa.OSFile(str(open_path(self._folder)), "wb")
+            self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
+        self._stream.write_batch(batch)
+        counts = np.bincount(batch["chip"].to_numpy(), minlength=self._n_chips)
+        self._open_rows[step] = counts.tolist()
+
+    def _merge(self, step: int, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+        tables = []
+        for batch in batches:
+            if batch.schema != self._schema:
+                raise RunDirectoryError(
+                    f"{self._folder}: rows of step {step} do not have the schema's columns"
+                )
+            tables.append(pa.Table.from_batches([batch]).replace_schema_metadata(None))
+        if not tables:
+            raise RunDirectoryError(f"{self._folder}: step {step} has no rows")
+        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        if not pc.all(pc.equal(table["step"], step)).as_py():
+            raise RunDirectoryError(f"{self._folder}: rows of another step among step {step}'s")
+        chips = pc.min_max(table["chip"]).as_py()
+        if table.num_rows and not 0 <= chips["min"] <= chips["max"] < self._n_chips:
+            raise RunDirectoryError(
+                f"{self._folder}: chip {chips['max']} in step {step}; "
+                f"valid: 0 to {self._n_chips - 1}"
+            )
+        columns = [column.combine_chunks() for column in table.columns]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _write_part(self, rows: dict[int, list[int]], batches: Iterable[pa.RecordBatch]) -> None:
+        steps = sorted(rows)
+        name = f"steps-{steps[0]:08d}-{steps[-1]:08d}.parquet"
+        aside = self._folder.parent / f"{self._folder.name}-part.tmp"
+        with pq.ParquetWriter(aside, self._schema, compression="zstd") as writer:
+            for group in _row_groups(batches):
+                writer.write_table(group)
+        _sync(aside)
+        os.replace(aside, self._folder / name)
+        self._parts.append(
+            {
+                "file": name,
+                "first_step": steps[0],
+                "last_step": steps[-1],
+                "rows": sum(sum(rows[step]) for step in steps),
+                "steps": steps,
+                "rows_per_chip": [rows[step] for step in steps],
+            }
+        )
+
+    def _write_manifest(self) -> None:
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "chips": self._n_chips,
+            "rows": sum(part["rows"] for part in self._parts),
+            "parts": self._parts,
+        }
+        path = manifest_path(self._folder)
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_text(json.dumps(manifest))
+        _sync(aside)
+        os.replace(aside, path)
+
+    def _delete_unlisted(self) -> None:
+        listed = {part["file"] for part in self._parts}
+        for path in part_paths(self._folder):
+            if path.name not in listed:
+                path.unlink()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None and self._file is not None:
+            self._stream.close()
+            self._file.close()
+        self._stream = self._file = None
+
+    def _last_part_step(self) -> int:
+        return max((int(part["last_step"]) for part in self._parts), default=-1)
+
+    def _last_step(self) -> int:
+        return max(self._open_rows, default=self._last_part_step())
+
+
+def manifest_path(folder: Path) -> Path:
+    """Return where the manifest of a store lies."""
+    return folder.parent / f"{folder.name}-manifest.json"
+
+
+def open_path(folder: Path) -> Path:
+    """Return where the stream of the steps since the last part lies."""
+    return folder.parent / f"{folder.name}-open.arrows"
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return the Parquet parts of a store, by step."""
+    return sorted(path for path in folder.glob("*.parquet") if _PART.fullmatch(path.name))
+
+
+def part_steps(path: Path) -> tuple[int, int]:
+    """Return the first and last step of a part, from its name."""
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        raise RunDirectoryError(f"{path}: not a part of a trace; valid: steps-FIRST-LAST.parquet")
+    return int(match[1]), int(match[2])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a store.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is missing or damaged.
+    """
+    path = manifest_path(folder)
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest["chips"], manifest["parts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path}: not a readable manifest ({error})") from error
+    return manifest
+
+
+def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the whole record batches of a stream, up to where a crash cut it."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with pa.OSFile(str(path), "rb") as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+            yield from reader
+        except (OSError, pa.ArrowInvalid):
+            # A torn last message: the step it belongs to was not finished.
+            return
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    pending: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        pending.append(batch)
+        rows += batch.num_rows
+        if rows >= ROWS_PER_GROUP:
+            yield pa.Table.from_batches(pending).unify_dictionaries()
+            pending, rows = [], 0
+    if pending:
+        yield pa.Table.from_batches(pending).unify_dictionaries()
+
+
+def _step_of(batch: pa.RecordBatch) -> int:
+    return int(batch["step"][0].as_py())
+
+
+def _with_metadata(schema: pa.Schema, extra: dict[str, str]) -> pa.Schema:
+    known = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    return schema.with_metadata({**known, **extra})
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

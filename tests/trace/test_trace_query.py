@@ -1,0 +1,107 @@
+"""Sums over a trace against hand-made cases and DuckDB."""
+
+import gzip
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from repast_dist.trace import PHASES, export_perfetto, sum_by, totals, trace_batch
+from repast_dist.trace.query import busy_times
+
+FORWARD, COMMUNICATE = PHASES.index("forward"), PHASES.index("communicate")
+
+
+def table(rows: list[tuple[int, int, int, int, float, float, float]]) -> pa.Table:
+    """Rows of (chip, bank, step, phase, start_s, duration_s, energy_j)."""
+    names = ("chip", "bank", "step", "phase", "start_s", "duration_s", "energy_j")
+    columns = {
+        name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    columns["op"] = columns["phase"]
+    return pa.Table.from_batches([trace_batch(columns, ops=list(PHASES))])
+
+
+def test_overlapping_banks_count_once_and_the_slowest_chip_sets_the_phase() -> None:
+    trace = table(
+        [
+            (0, 0, 0, FORWARD, 0.0, 4.0, 1.0),
+            (0, 1, 0, FORWARD, 1.0, 2.0, 1.0),  # inside the first: no further time
+            (0, 1, 0, FORWARD, 3.0, 2.0, 1.0),  # overlaps by one second, ends at 5
+            (0, 0, 0, COMMUNICATE, 6.0, 1.0, 3.0),
+            (1, 0, 0, FORWARD, 0.0, 2.0, 2.0),
+            (1, 0, 0, COMMUNICATE, 6.0, 1.0, 3.0),
+            (0, 0, 1, FORWARD, 7.0, 1.0, 1.0),
+            (1, 0, 1, FORWARD, 7.0, 3.0, 1.0),
+        ]
+    )
+    total = totals(trace)
+    assert total.time_s == 7.0 + 3.0
+    assert total.energy_j == 13.0
+    assert total.phases["forward"].time_s == 5.0 + 3.0
+    assert total.phases["forward"].busy_s == 5.0 + 2.0 + 1.0 + 3.0
+    assert total.phases["communicate"].time_s == 1.0
+    assert total.phases["communicate"].share_energy == pytest.approx(6 / 13)
+    assert total.chips[0].compute_s == 6.0
+    assert total.chips[0].utilisation == pytest.approx(0.6)
+    assert total.chips[1].communicate_s == 1.0
+    assert total.steps == 2
+
+
+def test_busy_time_of_random_intervals_equals_counting_covered_ticks() -> None:
+    random = np.random.default_rng(5)
+    rows = [
+        (int(random.integers(3)), 0, 0, FORWARD, float(random.integers(60)),
+         float(random.integers(9)), 0.0)
+        for _ in range(200)
+    ]  # fmt: skip
+    groups, busy = busy_times(table(rows), ("chip",))
+    for chip, seconds in zip(groups["chip"], busy, strict=True):
+        covered = {
+            tick
+            for row in rows
+            if row[0] == chip
+            for tick in range(int(row[4]), int(row[4] + row[5]))
+        }
+        assert seconds == len(covered)
+
+
+def test_sums_by_phase_equal_duckdb(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    trace = table(
+        [
+            (int(random.integers(4)), 0, step, int(random.integers(8)), step, 0.5, random.random())
+            for step in range(50)
+        ]
+    )
+    ours = sum_by(trace, ("phase", "chip"), ("energy_j",))
+    theirs = duckdb.sql("select phase::varchar, chip, sum(energy_j) from trace group by all")
+    assert {(r[0], r[1]): pytest.approx(r[2]) for r in theirs.fetchall()} == {
+        (r["phase"], r["chip"]): r["energy_j"] for r in ours.to_pylist()
+    }
+
+
+def test_an_empty_trace_sums_to_nothing() -> None:
+    total = totals(table([(0, 0, 0, FORWARD, 0.0, 1.0, 1.0)]).slice(0, 0))
+    assert (total.time_s, total.energy_j, total.phases, total.chips) == (0.0, 0.0, {}, {})
+
+
+def test_perfetto_export_has_chips_as_processes_and_banks_as_threads(tmp_path: Path) -> None:
+    trace = table(
+        [
+            (0, 0, 0, FORWARD, 0.0, 2e-6, 1.0),
+            (3, 7, 0, COMMUNICATE, 2e-6, 1e-6, 1.0),
+            (3, 7, 1, FORWARD, 5e-6, 1e-6, 1.0),
+        ]
+    )
+    path = tmp_path / "trace.json.gz"
+    assert export_perfetto(trace, path, max_events=2) == 2
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    names = {(e["name"], e["pid"], e["args"].get("name")) for e in events if e["ph"] == "M"}
+    assert ("process_name", 3, "chip 3") in names
+    assert ("thread_name", 3, "bank 7") in names
+    slices = [(e["name"], e["pid"], e["tid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
+    assert slices == [("forward", 0, 0, 0.0, 2.0), ("communicate", 3, 7, 2.0, 1.0)]
