@@ -1,0 +1,1 @@
+"""How the answer looks: terminal tables, progress, and self-contained HTML pages."""

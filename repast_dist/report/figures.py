@@ -1,0 +1,350 @@
+"""Plot builders: arrays in, a `Figure` of plain Plotly data out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from repast_dist.report import palette
+from repast_dist.report.page import Figure
+from repast_dist.report.units import si, si_scale
+
+_LONGEST_CURVE = 2000
+
+
+def line(
+    title: str,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    faint: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    points: bool = False,
+    percent: bool = False,
+    caption: str = "",
+    wide: bool = False,
+    height_px: int = 340,
+) -> Figure:
+    """Draw curves over a common axis.
+
+    Parameters
+    ----------
+    curves : mapping
+        Name -> (x values, y values); None or NaN leaves a gap.
+    x, y : str
+        Axis titles with units.
+    bands : mapping, optional
+        Curve name -> (lower, upper) at the curve's x values.
+    faint : mapping, optional
+        Curve name -> (x, y) drawn thin behind the curve of that name, such as unsmoothed values.
+    log_x, log_y : bool
+        Logarithmic axes.
+    points : bool
+        Mark the points; for few values.
+    percent : bool
+        Values are fractions, shown in percent.
+    """
+    data: list[dict[str, Any]] = []
+    for index, (name, (xs, ys)) in enumerate(curves.items()):
+        colour = palette.series(index)
+        if bands and name in bands:
+            data += _band(xs, *bands[name], colour=colour, name=name)
+        if faint and name in faint:
+            data.append(_curve("", *faint[name], colour, opacity=0.25, width=1))
+        trace = _curve(name, xs, ys, colour)
+        trace["line"]["dash"] = palette.DASHES[index % len(palette.DASHES)]
+        if points:
+            trace["mode"] = "lines+markers"
+            trace["marker"] = {
+                "symbol": palette.MARKERS[index % len(palette.MARKERS)],
+                "size": 7,
+                "color": colour,
+            }
+        data.append(trace)
+    layout: dict[str, Any] = {
+        "xaxis": {"title": {"text": x}, "type": "log" if log_x else "linear"},
+        "yaxis": {"title": {"text": y}, "type": "log" if log_y else "linear"},
+        "showlegend": len(curves) > 1,
+        "hovermode": "x unified" if len(curves) <= 8 else "closest",
+    }
+    if log_y:
+        layout["yaxis"]["exponentformat"] = "power"
+    if percent:
+        layout["yaxis"]["tickformat"] = ".0%"
+        layout["yaxis"]["hoverformat"] = ".2%"
+    return Figure(title, data, layout, caption, height_px, wide)
+
+
+def bars(
+    title: str,
+    labels: Sequence[str],
+    groups: Mapping[str, Sequence[float]],
+    *,
+    y: str,
+    x: str = "",
+    colours: Mapping[str, str] | None = None,
+    stacked: bool = False,
+    horizontal: bool = False,
+    percent: bool = False,
+    log_y: bool = False,
+    texts: Mapping[str, Sequence[str]] | None = None,
+    caption: str = "",
+    wide: bool = False,
+    height_px: int = 340,
+) -> Figure:
+    """Draw one bar per label and group, side by side or stacked.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        One per bar position.
+    groups : mapping
+        Group name -> value per label.
+    y, x : str
+        Title of the value axis and of the label axis.
+    colours : mapping, optional
+        Group name -> colour token.
+    texts : mapping, optional
+        Group name -> text on each bar.
+    """
+    data = []
+    for index, (name, values) in enumerate(groups.items()):
+        colour = (colours or {}).get(name, palette.series(index))
+        along = {"x": values, "y": labels} if horizontal else {"x": labels, "y": values}
+        trace: dict[str, Any] = {
+            "type": "bar",
+            "name": name,
+            "orientation": "h" if horizontal else "v",
+            "marker": {"color": colour, "line": {"width": 0}},
+            **{key: list(value) for key, value in along.items()},
+        }
+        if texts and name in texts:
+            trace |= {"text": list(texts[name]), "textposition": "auto", "cliponaxis": False}
+        data.append(trace)
+    value_axis: dict[str, Any] = {"title": {"text": y}, "type": "log" if log_y else "linear"}
+    if percent:
+        value_axis |= {"tickformat": ".0%", "hoverformat": ".1%"}
+    label_axis: dict[str, Any] = {"type": "category", "title": {"text": x}}
+    if horizontal:
+        label_axis["autorange"] = "reversed"
+    layout = {
+        "barmode": "stack" if stacked else "group",
+        "bargap": 0.25,
+        "showlegend": len(groups) > 1,
+        "xaxis": value_axis if horizontal else label_axis,
+        "yaxis": label_axis if horizontal else value_axis,
+    }
+    if horizontal:
+        layout["legend"] = {"traceorder": "normal"}
+    return Figure(title, data, layout, caption, height_px, wide)
+
+
+def heat_map(
+    title: str,
+    z: np.ndarray,
+    *,
+    x_values: Sequence[Any],
+    y_values: Sequence[Any],
+    x: str,
+    y: str,
+    value: str,
+    log: bool = False,
+    percent: bool = False,
+    caption: str = "",
+    wide: bool = False,
+    height_px: int = 320,
+) -> Figure:
+    """Draw a matrix as colours (cividis: readable with any colour vision, and in grey).
+
+    Parameters
+    ----------
+    z : ndarray
+        Rows along y, columns along x; NaN stays empty.
+    value : str
+        Title of the colour bar.
+    log : bool
+        Colour by the logarithm; the bar shows powers of ten.
+    """
+    shown = np.asarray(z, float)
+    text = "%{z:.1%}" if percent else "%{z:.4g}"
+    bar: dict[str, Any] = {"title": {"text": value, "side": "right"}, "thickness": 12}
+    if percent:
+        bar["tickformat"] = ".0%"
+    if log:
+        text = "%{customdata:.3g}"
+        shown = np.log10(np.where(shown > 0, shown, np.nan))
+        bar |= {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "z": shown.tolist(),
+        "x": list(x_values),
+        "y": [str(item) for item in y_values],
+        "colorscale": "Cividis",
+        "colorbar": bar,
+        "hoverongaps": False,
+        "hovertemplate": f"{x} %{{x}}<br>{y} %{{y}}<br>{value} {text}<extra></extra>",
+    }
+    if log:
+        trace["customdata"] = np.asarray(z, float).tolist()
+    if percent:
+        trace |= {"zmin": 0.0, "zmax": 1.0}
+    layout = {
+        "xaxis": {"title": {"text": x}, "showgrid": False},
+        "yaxis": {
+            "title": {"text": y},
+            "type": "category",
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+    }
+    return Figure(title, [trace], layout, caption, height_px, wide)
+
+
+def treemap(
+    title: str,
+    leaves: Sequence[tuple[str, str, float]],
+    *,
+    unit: str,
+    root: str,
+    colours: Mapping[str, str] | None = None,
+    caption: str = "",
+    wide: bool = False,
+    height_px: int = 400,
+) -> Figure:
+    """Draw areas in two levels; a click on a group zooms in.
+
+    Parameters
+    ----------
+    leaves : sequence of (group, name, value)
+        Values in `unit`, at least 0.
+    root : str
+        Name of the whole.
+    colours : mapping, optional
+        Group -> colour token.
+    """
+    groups: dict[str, float] = {}
+    for group, _, value in leaves:
+        groups[group] = groups.get(group, 0.0) + value
+    tokens = {
+        group: (colours or {}).get(group, palette.series(index))
+        for index, group in enumerate(groups)
+    }
+    total = sum(groups.values())
+    nodes = [("", "", root, total, "@grid")]
+    nodes += [(group, "", group, value, tokens[group]) for group, value in groups.items()]
+    nodes += [
+        (f"{group}/{name}", group, name, value, tokens[group]) for group, name, value in leaves
+    ]
+    trace = {
+        "type": "treemap",
+        "ids": [node[0] or "all" for node in nodes],
+        "parents": ["" if not node[0] else node[1] or "all" for node in nodes],
+        "labels": [node[2] for node in nodes],
+        "values": [node[3] for node in nodes],
+        "text": [si(node[3], unit) for node in nodes],
+        "branchvalues": "total",
+        "marker": {"colors": [node[4] for node in nodes], "line": {"width": 1, "color": "@paper"}},
+        "textinfo": "label+text+percent root",
+        "hovertemplate": "%{label}<br>%{text}<br>%{percentRoot:.1%} of all<extra></extra>",
+        "pathbar": {"visible": True},
+        "tiling": {"pad": 2},
+    }
+    layout = {"margin": {"l": 0, "r": 0, "t": 24, "b": 0}}
+    return Figure(title, [trace], layout, caption, height_px, wide)
+
+
+def gantt(
+    title: str,
+    segments: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    *,
+    lanes: Mapping[str, tuple[float, float]],
+    colours: Mapping[str, str],
+    x_max_s: float,
+    caption: str = "",
+    height_px: int = 360,
+) -> Figure:
+    """Draw bars over simulated time.
+
+    Parameters
+    ----------
+    segments : mapping
+        Kind (legend entry) -> (start_s, duration_s, centre, height) per bar.
+    lanes : mapping
+        Label on the y axis -> (lowest, highest) position of its lanes.
+    colours : mapping
+        Kind -> colour token.
+    x_max_s : float
+        Right end of the time axis, in seconds.
+    """
+    scale, prefix = si_scale(x_max_s)
+    data = []
+    for kind, items in segments.items():
+        start, length, centre, height = np.asarray(items, float).T
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": kind,
+                "base": (start / scale).tolist(),
+                "x": (length / scale).tolist(),
+                "y": centre.tolist(),
+                "width": height.tolist(),
+                "marker": {"color": colours[kind], "line": {"width": 0}},
+                "text": [si(value, "s") for value in length],
+                "textposition": "none",
+                "hovertemplate": f"{kind}<br>from %{{base:.4g}} {prefix}s, for %{{text}}"
+                "<extra></extra>",
+            }
+        )
+    layout = {
+        "barmode": "overlay",
+        "showlegend": True,
+        "legend": {"traceorder": "normal"},
+        "xaxis": {"title": {"text": f"simulated time in the step, {prefix}s"},
+                  "range": [0, x_max_s / scale * 1.005]},
+        "yaxis": {
+            "tickvals": [(low + high) / 2 for low, high in lanes.values()],
+            "ticktext": list(lanes),
+            "range": [max((high for _, high in lanes.values()), default=0) + 0.6, -0.6],
+            "showgrid": False,
+            "zeroline": False,
+        },
+    }  # fmt: skip
+    return Figure(title, data, layout, caption, height_px, wide=True)
+
+
+def _curve(
+    name: str,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    colour: str,
+    opacity: float = 1.0,
+    width: float = 2.2,
+) -> dict[str, Any]:
+    stride = max(1, -(-len(xs) // _LONGEST_CURVE))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": list(xs)[::stride],
+        "y": list(ys)[::stride],
+        "opacity": opacity,
+        "line": {"color": colour, "width": width},
+        "showlegend": bool(name),
+        **({} if name else {"hoverinfo": "skip"}),
+    }
+
+
+def _band(
+    xs: Sequence[float], low: Sequence[float], high: Sequence[float], *, colour: str, name: str
+) -> list[dict[str, Any]]:
+    edge = {"color": colour, "width": 0}
+    common = {"type": "scatter", "mode": "lines", "x": list(xs), "line": edge, "showlegend": False,
+              "hoverinfo": "skip", "legendgroup": name}  # fmt: skip
+    return [
+        {**common, "y": list(low)},
+        {**common, "y": list(high), "fill": "tonexty", "opacity": 0.25},
+    ]

@@ -1,0 +1,350 @@
+"""One self-contained HTML page: the answer, figures, tables, settings; no network, no server.
+
+A page is a tree of small frozen parts. Nothing in it is trusted: text is escaped, figures travel
+as JSON, and a content security policy forbids every request.
+"""
+
+import dataclasses
+import functools
+import html
+import importlib.resources
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from plotly.offline import get_plotlyjs
+
+from repast_dist.report import palette
+from repast_dist.report.units import number, percent, si
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes
+    ----------
+    title : str
+        What it shows, as a heading.
+    data, layout : list, dict
+        Plotly traces and layout as plain data; colours may be tokens of `palette`.
+    caption : str
+        How to read it.
+    height_px : int
+        Height on a wide screen.
+    wide : bool
+        Takes the full width instead of one of two columns.
+    """
+
+    title: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    caption: str = ""
+    height_px: int = 340
+    wide: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A table column: its heading, how values are shown, and whether they are numbers."""
+
+    name: str
+    show: Callable[[Any], str] = str
+    numeric: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table whose columns sort on a click.
+
+    Attributes
+    ----------
+    title : str
+        Heading.
+    columns : sequence of Column
+        One per cell of a row.
+    rows : sequence of sequences
+        Raw values; shown by the column, sorted by value.
+    caption : str
+        How to read it.
+    folded : bool
+        Starts closed (long reference tables); printing opens it.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    folded: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A block of text to copy, such as a query."""
+
+    title: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """A paragraph; ``level`` "warning" sets it apart."""
+
+    text: str
+    level: str = "plain"
+
+
+Part = Figure | Table | Code | Note
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with an introduction and parts."""
+
+    title: str
+    parts: Sequence[Part]
+    intro: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyFigure:
+    """One number at the head of the page."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes
+    ----------
+    title, subtitle : str
+        Heading lines.
+    answer : str
+        The result in two sentences with numbers.
+    key_figures : sequence of KeyFigure
+        Tiles below the answer.
+    notes : sequence of Note
+        Warnings that belong beside the answer.
+    sections : sequence of Section
+        The rest, in reading order.
+    """
+
+    title: str
+    subtitle: str
+    answer: str
+    sections: Sequence[Section]
+    key_figures: Sequence[KeyFigure] = ()
+    notes: Sequence[Note] = ()
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write a page as one HTML file, aside and renamed."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(render(page), encoding="utf-8")
+    os.replace(aside, path)
+
+
+def render(page: Page) -> str:
+    """Return a page as HTML text."""
+    numbering = iter(range(1, 10_000))
+    sections = [_section(section, index, numbering) for index, section in enumerate(page.sections)]
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{_text(page.title)}</title>",
+            f"<style>{_asset('page.css')}</style></head><body><main>",
+            _header(page),
+            *sections,
+            "</main>",
+            f'<script type="application/json" id="palette">{_json(palette.tokens())}</script>',
+            f"<script>{get_plotlyjs()}</script>",
+            f"<script>{_asset('page.js')}</script>",
+            "</body></html>\n",
+        ]
+    )
+
+
+def arrow_table(title: str, table: pa.Table, caption: str = "", folded: bool = False) -> Table:
+    """Make a page table of an Arrow table; units come from the field metadata (``unit``)."""
+    columns = [_arrow_column(field) for field in table.schema]
+    rows = [list(row.values()) for row in table.to_pylist()]
+    return Table(title=title, columns=columns, rows=rows, caption=caption, folded=folded)
+
+
+def settings_table(settings: Mapping[str, Any]) -> Table:
+    """Make a table of nested settings by dotted path.
+
+    A mapping with ``value`` and ``source`` is one constant: its unit and source get columns.
+    """
+    rows = [[path, *cells] for path, cells in _flatten(settings, "")]
+    columns: list[Column] = [Column("setting"), Column("value", _show_setting), Column("unit")]
+    if any(row[3] for row in rows):
+        columns.append(Column("source"))
+    return Table("Settings", columns, [row[: len(columns)] for row in rows], folded=True)
+
+
+def _arrow_column(field: pa.Field) -> Column:
+    unit = (field.metadata or {}).get(b"unit", b"").decode()
+    label = field.name.replace("_", " ")
+    if pa.types.is_boolean(field.type):
+        return Column(label, lambda value: "–" if value is None else ("yes" if value else "no"))
+    if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+        return Column(label, lambda value: "–" if value is None else str(value))
+    if unit == "fraction":
+        return Column(label, percent, numeric=True)
+    if unit in ("", "1"):
+        return Column(label, number, numeric=True)
+    return Column(_without_unit(label, unit), functools.partial(si, unit=unit), numeric=True)
+
+
+def _without_unit(label: str, unit: str) -> str:
+    suffix = " " + unit.lower()
+    return label[: -len(suffix)] if label.endswith(suffix) else label
+
+
+def _flatten(node: Any, path: str) -> list[tuple[str, list[Any]]]:
+    if isinstance(node, Mapping) and "value" in node and "source" in node:
+        return [(path, [node["value"], node.get("unit", ""), node["source"]])]
+    if isinstance(node, Mapping) and node:
+        items = [
+            _flatten(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()
+        ]
+        return [row for rows in items for row in rows]
+    return [(path, [node, "", ""])]
+
+
+def _show_setting(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _header(page: Page) -> str:
+    tiles = "".join(
+        f'<div class="tile"><span class="label">{_text(tile.label)}</span>'
+        f'<span class="value">{_text(tile.value)}</span>'
+        f'<span class="detail">{_text(tile.detail)}</span></div>'
+        for tile in page.key_figures
+    )
+    links = "".join(
+        f'<a href="#s{index}">{_text(section.title)}</a>'
+        for index, section in enumerate(page.sections)
+    )
+    return (
+        f'<header><p class="subtitle">{_text(page.subtitle)}</p><h1>{_text(page.title)}</h1>'
+        f'<p class="answer">{_text(page.answer)}</p>{"".join(map(_note, page.notes))}'
+        f'<div class="tiles">{tiles}</div><nav aria-label="Sections">{links}</nav></header>'
+    )
+
+
+def _section(section: Section, index: int, numbering: Any) -> str:
+    parts = "".join(_part(part, next(numbering)) for part in section.parts)
+    intro = f"<p>{_text(section.intro)}</p>" if section.intro else ""
+    return (
+        f'<section id="s{index}"><h2>{_text(section.title)}</h2>{intro}'
+        f'<div class="parts">{parts}</div></section>'
+    )
+
+
+def _part(part: Part, index: int) -> str:
+    match part:
+        case Figure():
+            return _figure(part, index)
+        case Table():
+            return _table(part)
+        case Code():
+            return (
+                f'<div class="card wide"><h3>{_text(part.title)}</h3>'
+                f"<pre><code>{_text(part.text)}</code></pre></div>"
+            )
+        case Note():
+            return _note(part)
+
+
+def _figure(figure: Figure, index: int) -> str:
+    caption = f"<figcaption>{_text(figure.caption)}</figcaption>" if figure.caption else ""
+    return (
+        f'<figure class="card{" wide" if figure.wide else ""}"><h3>{_text(figure.title)}</h3>'
+        f'<div class="plot" id="plot{index}" style="height:{figure.height_px}px" role="img" '
+        f'aria-label="{_text(figure.title)}"></div>'
+        f'<script type="application/json" class="spec" data-for="plot{index}">'
+        f"{_json({'data': figure.data, 'layout': figure.layout})}</script>{caption}</figure>"
+    )
+
+
+def _table(table: Table) -> str:
+    heads = "".join(
+        f'<th scope="col"{" class=n" if column.numeric else ""}>'
+        f'<button type="button">{_text(column.name)}</button></th>'
+        for column in table.columns
+    )
+    body = "".join("<tr>" + "".join(map(_cell, row, table.columns)) + "</tr>" for row in table.rows)
+    caption = f'<p class="caption">{_text(table.caption)}</p>' if table.caption else ""
+    inner = (
+        f'{caption}<div class="scroll" tabindex="0"><table class="sortable"><thead><tr>{heads}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>"
+    )
+    if table.folded:
+        return (
+            f'<details class="card wide"><summary>{_text(table.title)} '
+            f"<span>({len(table.rows):,} rows)</span></summary>{inner}</details>"
+        )
+    return f'<div class="card wide"><h3>{_text(table.title)}</h3>{inner}</div>'
+
+
+def _cell(value: Any, column: Column) -> str:
+    if not column.numeric:
+        return f"<td>{_text(column.show(value))}</td>"
+    known = value is not None and math.isfinite(value)
+    key = f' data-v="{float(value)!r}"' if known else ""
+    return f'<td class="n"{key}>{_text(column.show(value))}</td>'
+
+
+def _note(note: Note) -> str:
+    return f'<p class="note {_text(note.level)}">{_text(note.text)}</p>'
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end its script element; NaN and infinities become null (a gap)."""
+    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case np.ndarray() | np.generic():
+            return _plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+        case _:
+            return value
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (importlib.resources.files("repast_dist.report") / "assets" / name).read_text("utf-8")

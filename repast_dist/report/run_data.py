@@ -1,0 +1,192 @@
+"""What a report needs of a run directory: result.json, the trace and the solve reports."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from repast_dist.errors import RunDirectoryError
+from repast_dist.trace.query import busy_times, phase_codes, step_times
+from repast_dist.trace.reader import read_solves, read_trace
+from repast_dist.trace.schema import PHASES
+
+HEAT_BINS = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """A run as it lies on disk.
+
+    Attributes
+    ----------
+    folder : Path
+        The run directory.
+    result : dict
+        Content of ``result.json``.
+    trace : pyarrow.Table
+        The cost trace without the columns that no report shows.
+    solves : pyarrow.Table
+        Solve reports; no rows for first-order training.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    trace: pa.Table
+    solves: pa.Table
+
+
+def load_run(folder: Path) -> RunData:
+    """Read a run directory.
+
+    Raises
+    ------
+    RunDirectoryError
+        result.json or the trace is missing or damaged.
+    """
+    columns = ["chip", "bank", "step", "phase", "op", "start_s", "duration_s", "energy_j"]
+    return RunData(
+        folder=folder,
+        result=read_result(folder),
+        trace=read_trace(folder / "trace", columns),
+        solves=read_solves(folder),
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read ``result.json`` of a run directory.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is missing or damaged.
+    """
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: not readable ({error})") from error
+    if not isinstance(result, dict):
+        raise RunDirectoryError(f"{path}: not a result; valid: a JSON object")
+    return result
+
+
+def setting(result: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """Return one setting by dotted path."""
+    node: Any = result.get("settings", {})
+    for name in path.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return default
+        node = node[name]
+    return node
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """How busy each chip was over the run.
+
+    Attributes
+    ----------
+    bin_starts : ndarray
+        (bins,) first step of each bin.
+    chips : ndarray
+        (chips,) chip numbers.
+    busy : ndarray
+        (chips, bins) computing time over elapsed time, 0 to 1.
+    """
+
+    bin_starts: np.ndarray
+    chips: np.ndarray
+    busy: np.ndarray
+
+
+def activity(trace: pa.Table) -> Activity:
+    """Return the busy fraction of every chip in bins of equally many steps."""
+    times = step_times(trace)
+    steps = times["step"].to_numpy()
+    compute = trace.filter(pc.not_equal(trace["phase"].cast(pa.string()), "communicate"))
+    groups, busy_s = busy_times(compute, ("chip", "step"))
+    chips = np.unique(trace["chip"].to_numpy())
+    bins = min(HEAT_BINS, steps.size)
+    bin_of_step = np.arange(steps.size) * bins // max(steps.size, 1)
+    elapsed = np.bincount(bin_of_step, times["time_s"].to_numpy(), minlength=bins)
+    busy = np.zeros((chips.size, bins))
+    rows = np.searchsorted(chips, groups["chip"])
+    np.add.at(busy, (rows, bin_of_step[np.searchsorted(steps, groups["step"])]), busy_s)
+    starts = steps[np.searchsorted(bin_of_step, np.arange(bins))] if bins else steps
+    return Activity(starts, chips, busy / np.where(elapsed > 0, elapsed, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBars:
+    """Bars of one step for a Gantt chart.
+
+    Attributes
+    ----------
+    segments : dict
+        Phase -> list of (start_s since the step's start, duration_s, centre, height).
+    lanes : dict
+        Chip label -> (lowest, highest) position.
+    """
+
+    segments: dict[str, list[tuple[float, float, float, float]]]
+    lanes: dict[str, tuple[float, float]]
+
+
+def step_bars(trace: pa.Table, step: int, max_chips: int) -> StepBars:
+    """Return the bars of one step: work of one phase on one chip that touches is one bar.
+
+    Phases that overlap on a chip (on different banks) get lanes of their own.
+    """
+    rows = trace.filter(pc.equal(trace["step"], step))
+    chips = np.unique(rows["chip"].to_numpy())[:max_chips]
+    origin = float(np.min(rows["start_s"].to_numpy()))
+    segments: dict[str, list[tuple[float, float, float, float]]] = {}
+    lanes: dict[str, tuple[float, float]] = {}
+    for position, chip in enumerate(chips):
+        mine = rows.filter(pc.equal(rows["chip"], int(chip)))
+        pieces = _merged(mine)
+        placed, n_lanes = _lanes(pieces)
+        for (code, start, end), lane in zip(pieces, placed, strict=True):
+            centre = position + (lane + 0.5) / n_lanes * 0.86 - 0.43
+            bar = (start - origin, end - start, centre, 0.8 * 0.86 / n_lanes)
+            segments.setdefault(PHASES[code], []).append(bar)
+        lanes[f"chip {chip}"] = (position - 0.43, position + 0.43)
+    return StepBars({name: segments[name] for name in PHASES if name in segments}, lanes)
+
+
+def _merged(rows: pa.Table) -> list[tuple[int, float, float]]:
+    """Return (phase code, start, end) with touching rows of one phase merged, by start."""
+    codes, starts = phase_codes(rows), rows["start_s"].to_numpy()
+    ends = starts + rows["duration_s"].to_numpy()
+    pieces: list[tuple[int, float, float]] = []
+    for code in np.unique(codes):
+        order = np.flatnonzero(codes == code)
+        order = order[np.argsort(starts[order], kind="stable")]
+        reach = np.maximum.accumulate(ends[order])
+        # Rounding of a sum of many durations must not split what is one piece of work.
+        slack = 1e-9 * np.abs(reach[:-1])
+        new = np.flatnonzero(np.r_[True, starts[order][1:] > reach[:-1] + slack])
+        last = np.r_[new[1:], order.size] - 1
+        pieces += zip([int(code)] * new.size, starts[order][new], reach[last], strict=True)
+    return sorted(pieces, key=lambda piece: (piece[1], piece[0]))
+
+
+def _lanes(pieces: list[tuple[int, float, float]]) -> tuple[list[int], int]:
+    """Put each piece into the first lane that is free at its start."""
+    free_at: list[float] = []
+    placed = []
+    for _, start, end in pieces:
+        lane = next(
+            (i for i, free in enumerate(free_at) if free <= start + 1e-9 * abs(start)),
+            len(free_at),
+        )
+        if lane == len(free_at):
+            free_at.append(end)
+        free_at[lane] = end
+        placed.append(lane)
+    return placed, max(len(free_at), 1)

@@ -1,0 +1,82 @@
+"""Numbers as people read them: SI prefixes, percentages, counts."""
+
+import math
+
+_PREFIXES = ("f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
+_ZERO = _PREFIXES.index("")
+_UNPREFIXED = {"", "1", "%", "epochs", "steps"}
+
+
+def si(value: float | None, unit: str, digits: int = 3) -> str:
+    """Format with an SI prefix: ``si(1.234e-6, "s")`` is ``"1.23 µs"``.
+
+    Parameters
+    ----------
+    value : float or None
+        None and NaN give a dash.
+    unit : str
+        Unit after the prefix; squared units ("m2") and unit "1" get no prefix.
+    digits : int
+        Significant digits.
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if unit in _UNPREFIXED or unit.endswith("2"):
+        return number(value, digits) + (f" {unit}" if unit not in ("", "1") else "")
+    scale, prefix = si_scale(abs(value))
+    return f"{_significant(value / scale, digits)} {prefix}{unit}"
+
+
+def si_scale(value: float) -> tuple[float, str]:
+    """Return the power of 1000 and its prefix that bring `value` to between 1 and 1000."""
+    if value == 0 or not math.isfinite(value):
+        return 1.0, ""
+    # Rounding first: 999.96e-6 reads as 1.00 m, not as 1000 µ.
+    exponent = math.floor(math.log10(float(f"{abs(value):.2e}")) / 3)
+    exponent = min(max(exponent, -_ZERO), len(_PREFIXES) - 1 - _ZERO)
+    return 1000.0**exponent, _PREFIXES[exponent + _ZERO]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format a plain number: thousands grouped, tiny and huge ones with a power of ten."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, int) or (
+        value == int(value) and abs(value) < 1e15 if math.isfinite(value) else False
+    ):
+        return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.{digits - 1}e}"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if 1e-3 <= abs(value) < 1e6:
+        return _significant(value, digits)
+    return f"{value:.{digits - 1}e}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Format a fraction: ``percent(0.954)`` is ``"95.4 %"``."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{100 * value:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Format wall time: ``"48 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{value:,.{decimals}f}"
