@@ -1,5 +1,6 @@
 """Plot builders: arrays in, a `Figure` of plain Plotly data out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,14 @@ def line(
     *,
     x: str,
     y: str,
+    unit: str = "",
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     faint: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     log_x: bool = False,
     log_y: bool = False,
     points: bool = False,
     percent: bool = False,
+    from_zero: bool = False,
     caption: str = "",
     wide: bool = False,
     height_px: int = 340,
@@ -35,7 +38,9 @@ def line(
     curves : mapping
         Name -> (x values, y values); None or NaN leaves a gap.
     x, y : str
-        Axis titles with units.
+        Axis titles.
+    unit : str
+        Unit of the y values; the axis gets a fitting SI prefix.
     bands : mapping, optional
         Curve name -> (lower, upper) at the curve's x values.
     faint : mapping, optional
@@ -46,15 +51,21 @@ def line(
         Mark the points; for few values.
     percent : bool
         Values are fractions, shown in percent.
+    from_zero : bool
+        The y axis starts at zero.
     """
     data: list[dict[str, Any]] = []
+    scale, y = _scaled_axis(y, unit, [ys for _, ys in curves.values()])
     for index, (name, (xs, ys)) in enumerate(curves.items()):
         colour = palette.series(index)
         if bands and name in bands:
-            data += _band(xs, *bands[name], colour=colour, name=name)
+            low, high = (_divided(edge, scale) for edge in bands[name])
+            data += _band(xs, low, high, colour=colour, name=name)
         if faint and name in faint:
-            data.append(_curve("", *faint[name], colour, opacity=0.25, width=1))
-        trace = _curve(name, xs, ys, colour)
+            thin_x, thin_y = faint[name]
+            thin = _curve("", thin_x, _divided(thin_y, scale), colour, opacity=0.35, width=1.2)
+            data.append(thin)
+        trace = _curve(name, xs, _divided(ys, scale), colour)
         trace["line"]["dash"] = palette.DASHES[index % len(palette.DASHES)]
         if points:
             trace["mode"] = "lines+markers"
@@ -70,11 +81,16 @@ def line(
         "showlegend": len(curves) > 1,
         "hovermode": "x unified" if len(curves) <= 8 else "closest",
     }
+    if from_zero:
+        layout["yaxis"]["rangemode"] = "tozero"
+    if log_x:
+        layout["xaxis"] |= _log_ticks([value for xs, _ in curves.values() for value in xs])
     if log_y:
-        layout["yaxis"]["exponentformat"] = "power"
+        layout["yaxis"] |= _log_ticks([y for trace in data for y in trace["y"]])
     if percent:
-        layout["yaxis"]["tickformat"] = ".0%"
-        layout["yaxis"]["hoverformat"] = ".2%"
+        layout["yaxis"] |= {"tickformat": ".0%", "hoverformat": ".2%"}
+    elif not log_y:
+        layout["yaxis"] |= {"hoverformat": ".4~g"}
     return Figure(title, data, layout, caption, height_px, wide)
 
 
@@ -84,6 +100,7 @@ def bars(
     groups: Mapping[str, Sequence[float]],
     *,
     y: str,
+    unit: str = "",
     x: str = "",
     colours: Mapping[str, str] | None = None,
     stacked: bool = False,
@@ -105,40 +122,51 @@ def bars(
         Group name -> value per label.
     y, x : str
         Title of the value axis and of the label axis.
+    unit : str
+        Unit of the values; the axis gets a fitting SI prefix.
     colours : mapping, optional
         Group name -> colour token.
     texts : mapping, optional
         Group name -> text on each bar.
     """
     data = []
-    for index, (name, values) in enumerate(groups.items()):
+    scale, y = _scaled_axis(y, unit, list(groups.values()))
+    for index, (name, plain) in enumerate(groups.items()):
+        values = _divided(plain, scale)
         colour = (colours or {}).get(name, palette.series(index))
-        along = {"x": values, "y": labels} if horizontal else {"x": labels, "y": values}
+        axes = {"x": values, "y": labels} if horizontal else {"x": labels, "y": values}
         trace: dict[str, Any] = {
             "type": "bar",
             "name": name,
             "orientation": "h" if horizontal else "v",
             "marker": {"color": colour, "line": {"width": 0}},
-            **{key: list(value) for key, value in along.items()},
+            **{key: list(value) for key, value in axes.items()},
         }
         if texts and name in texts:
-            trace |= {"text": list(texts[name]), "textposition": "auto", "cliponaxis": False}
+            trace |= {"text": list(texts[name]), "textposition": "auto", "textangle": 0}
+            trace["insidetextanchor"] = "middle"
         data.append(trace)
     value_axis: dict[str, Any] = {"title": {"text": y}, "type": "log" if log_y else "linear"}
+    if log_y:
+        along = "x" if horizontal else "y"
+        value_axis |= _log_ticks([value for trace in data for value in trace[along]])
     if percent:
         value_axis |= {"tickformat": ".0%", "hoverformat": ".1%"}
+    elif not log_y:
+        value_axis |= {"hoverformat": ".4~g"}
     label_axis: dict[str, Any] = {"type": "category", "title": {"text": x}}
     if horizontal:
         label_axis["autorange"] = "reversed"
+    elif all(len(label) <= 3 for label in labels):
+        label_axis["tickangle"] = 0
     layout = {
         "barmode": "stack" if stacked else "group",
         "bargap": 0.25,
+        "uniformtext": {"mode": "hide", "minsize": 9},
         "showlegend": len(groups) > 1,
         "xaxis": value_axis if horizontal else label_axis,
         "yaxis": label_axis if horizontal else value_axis,
     }
-    if horizontal:
-        layout["legend"] = {"traceorder": "normal"}
     return Figure(title, data, layout, caption, height_px, wide)
 
 
@@ -176,7 +204,8 @@ def heat_map(
     if log:
         text = "%{customdata:.3g}"
         shown = np.log10(np.where(shown > 0, shown, np.nan))
-        bar |= {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
+        ticks = _log_ticks(np.ravel(z).tolist())
+        bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
     trace: dict[str, Any] = {
         "type": "heatmap",
         "z": shown.tolist(),
@@ -302,7 +331,6 @@ def gantt(
     layout = {
         "barmode": "overlay",
         "showlegend": True,
-        "legend": {"traceorder": "normal"},
         "xaxis": {"title": {"text": f"simulated time in the step, {prefix}s"},
                   "range": [0, x_max_s / scale * 1.005]},
         "yaxis": {
@@ -314,6 +342,42 @@ def gantt(
         },
     }  # fmt: skip
     return Figure(title, data, layout, caption, height_px, wide=True)
+
+
+def _scaled_axis(title: str, unit: str, values: Sequence[Sequence[float]]) -> tuple[float, str]:
+    """Return the power of 1000 to divide values by, and the axis title with its prefix."""
+    if not unit:
+        return 1.0, title
+    known = [abs(v) for series in values for v in series if v is not None and math.isfinite(v)]
+    scale, prefix = si_scale(max(known, default=0.0))
+    return scale, f"{title}, {prefix}{unit}"
+
+
+def _divided(values: Sequence[float], scale: float) -> list[float]:
+    return [value if value is None else value / scale for value in values]
+
+
+def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Ticks at 1, 2, 5 within a few decades, at whole powers of ten over more."""
+    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    if not known:
+        return {}
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    narrow = math.log10(max(known) / min(known)) <= 2.5
+    stride = 1 if narrow else -(-(high - low) // 8)
+    ticks = [
+        digit * 10.0**power
+        for power in range(low - (low % stride), high + 1, stride)
+        for digit in ((1, 2, 5) if narrow else (1,))
+    ]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [_tick_text(t) for t in ticks]}
+
+
+def _tick_text(value: float) -> str:
+    if 1e-3 <= value < 1e5:
+        return f"{value:,.10g}"
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{'' if digit == '1' else digit + '·'}10<sup>{int(exponent)}</sup>"
 
 
 def _curve(

@@ -11,6 +11,7 @@ import importlib.resources
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
 )
+# A number and its unit stay on one line.
+_BEFORE_UNIT = re.compile(r"(\d) (?=(?:%|[fpnµmkMGTPE]?(?:s|J|W|B|m2))(?:\W|$))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +325,7 @@ def _note(note: Note) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(value)
+    return _BEFORE_UNIT.sub("\\1\u00a0", html.escape(value))
 
 
 def _json(value: Any) -> str:

@@ -29,7 +29,7 @@ from repast_dist.trace.schema import PHASES
 
 _GANTT_CHIPS = 24
 _TABLE_ROWS = 500
-_SMOOTHING = 0.9
+_SMOOTHED_POINTS = 40
 
 
 def write_run_report(run_dir: Path) -> Path:
@@ -226,10 +226,11 @@ def _training(run: RunData) -> list[Part]:
 
 def _smoothed(values: Sequence[float]) -> list[float]:
     """Exponential average, corrected for its start."""
+    keep = 1 - min(1.0, _SMOOTHED_POINTS / len(values))
     average, weight, smooth = 0.0, 0.0, []
     for value in values:
-        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
-        weight = _SMOOTHING * weight + (1 - _SMOOTHING)
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
         smooth.append(average / weight)
     return smooth
 
@@ -319,14 +320,18 @@ def _step_costs(run: RunData) -> list[Part]:
             "Simulated time of each step",
             {"time": (x, steps["time_s"].to_pylist())},
             x="training step",
-            y="time, s",
+            y="time",
+            unit="s",
+            from_zero=True,
             caption="Steps that refresh the second-order information take longer.",
         ),
         figures.line(
             "Energy of each step",
             {"energy": (x, steps["energy_j"].to_pylist())},
             x="training step",
-            y="energy, J",
+            y="energy",
+            unit="J",
+            from_zero=True,
         ),
     ]
 
@@ -342,7 +347,7 @@ def _words(op: str) -> str:
 def _chips(run: RunData, total: Totals) -> list[Part]:
     if not total.chips:
         return []
-    labels = [f"chip {chip}" for chip in total.chips]
+    labels = [f"{chip}" for chip in total.chips]
     waiting = [
         max(0.0, 1 - use.utilisation - use.communicate_s / total.time_s)
         for use in total.chips.values()
@@ -356,6 +361,7 @@ def _chips(run: RunData, total: Totals) -> list[Part]:
             "waiting": waiting,
         },
         y="share of the run's time",
+        x="chip",
         stacked=True,
         percent=True,
         colours={"computing": "@series0", "communicating": "@communicate", "waiting": "@grid"},
@@ -379,7 +385,9 @@ def _chip_energy(run: RunData, labels: Sequence[str]) -> Part:
         "Energy of each chip by phase",
         labels,
         {name: [joules.get((chip, name), 0.0) for chip in chips] for name in phases},
-        y="energy, J",
+        y="energy",
+        unit="J",
+        x="chip",
         stacked=True,
         colours=_phase_colours(),
     )

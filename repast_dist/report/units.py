@@ -78,5 +78,7 @@ def duration(seconds: float) -> str:
 def _significant(value: float, digits: int) -> str:
     if value == 0:
         return "0"
-    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    # The exponent after rounding: 0.9996 to three digits is 1.00.
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    decimals = max(digits - 1 - exponent, 0)
     return f"{value:,.{decimals}f}"

@@ -1,11 +1,12 @@
 """Drives headless Chromium through its DevTools pipe: no packages, no open port."""
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +14,13 @@ from types import TracebackType
 from typing import Any, Self
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
     None,
-)  # fmt: skip
+)
 
 
 class Browser:
@@ -27,15 +32,7 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="report-browser-")
         to_read, self._to_write = os.pipe()
         self._from_read, from_write = os.pipe()
-        # The browser reads commands from descriptor 3 and answers on descriptor 4.
-        script = f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu",
-             "--disable-dev-shm-usage", "--remote-debugging-pipe", "--no-first-run",
-             "--disable-extensions", "--disable-background-networking",
-             f"--user-data-dir={self._profile}", "about:blank"],
-            pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._pid = _spawn(CHROMIUM, self._profile, to_read, from_write)
         os.close(to_read)
         os.close(from_write)
         self._buffer, self._next_id, self._session = b"", 0, ""
@@ -55,10 +52,10 @@ class Browser:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=20)
         os.close(self._to_write)
         os.close(self._from_read)
+        os.kill(self._pid, signal.SIGTERM)
+        os.waitpid(self._pid, 0)
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
@@ -79,6 +76,9 @@ class Browser:
         self._call(
             "Emulation.setEmulatedMedia", media="print" if printing else "", features=[scheme]
         )
+        # Listeners of the media run in the next frame.
+        frame = "new Promise(done => requestAnimationFrame(() => done(true)))"
+        self.evaluate(f"{frame}.then(() => {frame})")
 
     def evaluate(self, script: str) -> Any:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True,
@@ -144,3 +144,24 @@ class Browser:
             self._buffer += piece
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)  # type: ignore[no-any-return]
+
+
+def _spawn(program: str, profile: str, commands: int, answers: int) -> int:
+    """Start the browser: it reads commands from descriptor 3 and answers on descriptor 4."""
+    arguments = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                 "--disable-dev-shm-usage", "--remote-debugging-pipe", "--disable-extensions",
+                 "--disable-background-networking", f"--user-data-dir={profile}",
+                 "about:blank"]  # fmt: skip
+    # Out of the way of 3 and 4, so that neither is overwritten before it is duplicated.
+    commands, answers = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (commands, answers))
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, commands, 3),
+        (os.POSIX_SPAWN_DUP2, answers, 4),
+    ]
+    try:
+        return os.posix_spawn(program, arguments, os.environ, file_actions=actions)
+    finally:
+        os.close(commands)
+        os.close(answers)

@@ -41,7 +41,11 @@
               size: 12, color: "@ink" },
       margin: { l: 48, r: 14, t: 8, b: 40 }, hovermode: "closest", showlegend: false,
       hoverlabel: { bgcolor: "@paper", bordercolor: "@grid", font: { color: "@ink" } },
-      legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top", font: { color: "@ink" } },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal",
+                font: { color: "@ink" } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: "@muted", activecolor: "@ink" },
+      // On a phone a drag scrolls the page.
+      dragmode: narrow.matches ? false : "zoom",
     };
     for (const key of Object.keys(spec.layout)) {
       if (/^[xy]axis\d*$/.test(key)) base[key] = axis;
@@ -59,8 +63,7 @@
     for (const { div, spec } of plots) {
       const config = {
         responsive: true, displaylogo: false,
-        displayModeBar: narrow.matches ? false : "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+        displayModeBar: !narrow.matches, modeBarButtons: [["toImage"]],
       };
       Plotly.react(div, coloured(spec.data, theme()), layoutOf(spec), config);
     }

@@ -1,0 +1,165 @@
+"""What a run shows in the terminal: progress while it goes, tables when it ends."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from repast_dist.report.units import duration, number, percent, si
+from repast_dist.trace.schema import PHASES
+
+_PLAIN_EVERY_S = 5.0
+
+
+class RunProgress:
+    """Shows step, loss, accuracy, chips and the time left.
+
+    On a terminal it is one live line; elsewhere (a log file, a pipe) a plain line every few
+    seconds and one at the end.
+
+    Parameters
+    ----------
+    total_steps : int
+        Steps of the whole run.
+    chips : int
+        Chips of the farm.
+    first_step : int
+        Steps already done, when a run is resumed.
+    console : rich.console.Console, optional
+        Where to write; None is standard output.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        chips: int,
+        *,
+        first_step: int = 0,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or Console()
+        self._total, self._first, self._chips = total_steps, first_step, chips
+        self._started = self._printed = time.monotonic()
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        self._started = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._live.start()
+            self._task = self._live.add_task("", total=self._total, completed=self._first)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(
+        self,
+        steps_done: int,
+        *,
+        loss: float,
+        accuracy: float | None = None,
+        chips: int | None = None,
+    ) -> None:
+        """Show where the run is after `steps_done` steps; `chips` if their number changed."""
+        self._chips = chips if chips is not None else self._chips
+        text = f"loss {number(loss)}"
+        if accuracy is not None:
+            text += f"  accuracy {percent(accuracy)}"
+        text += f"  {self._chips} chip{'s' if self._chips != 1 else ''}"
+        if self._live is not None:
+            self._live.update(self._task, completed=steps_done, description=text)
+        elif steps_done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self._print_plain(steps_done, text)
+
+    def message(self, text: str) -> None:
+        """Print one line without disturbing the display, for example an event or an epoch."""
+        console = self._live.console if self._live is not None else self._console
+        console.print(text, markup=False, highlight=False)
+
+    def _print_plain(self, steps_done: int, text: str) -> None:
+        done_now = max(steps_done - self._first, 1)
+        elapsed = time.monotonic() - self._started
+        left = elapsed / done_now * (self._total - steps_done)
+        ending = f"about {duration(left)} left" if left > 0 else f"took {duration(elapsed)}"
+        self._console.print(
+            f"step {steps_done}/{self._total}  {text}  {ending}", markup=False, highlight=False
+        )
+
+
+def print_summary(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the tables of a finished run: time and energy per phase, then accuracy.
+
+    Parameters
+    ----------
+    result : mapping
+        Content of ``result.json``; ``totals`` as of `repast_dist.trace.Totals.to_dict`.
+    """
+    console = console or Console()
+    console.print(phase_table(result["totals"]))
+    line = outcome(result)
+    if line:
+        console.print(line, markup=False, highlight=False)
+
+
+def phase_table(totals: Mapping[str, Any]) -> Table:
+    """Return the table of simulated time and energy per phase."""
+    table = Table(title="Simulated cost per phase", title_justify="left")
+    table.add_column("phase")
+    for name in ("time", "share", "energy", "share"):
+        table.add_column(name, justify="right")
+    phases = totals["phases"]
+    for name in [*PHASES, *(key for key in phases if key not in PHASES)]:
+        if name in phases:
+            phase = phases[name]
+            table.add_row(
+                name,
+                si(phase["time_s"], "s"),
+                percent(phase["share_time"]),
+                si(phase["energy_j"], "J"),
+                percent(phase["share_energy"]),
+            )
+    table.add_section()
+    table.add_row("run", si(totals["time_s"], "s"), "", si(totals["energy_j"], "J"), "")
+    return table
+
+
+def outcome(result: Mapping[str, Any]) -> str:
+    """Return one line on how the training ended, or nothing before the first epoch."""
+    epochs = result.get("epochs", [])
+    if not epochs:
+        return ""
+    last = epochs[-1]
+    accuracy = last.get("test_accuracy")
+    text = f"epoch {last['epoch']}: test loss {number(last['test_loss'])}"
+    if accuracy is not None:
+        text += f", test accuracy {percent(accuracy, 2)}"
+    if "wall_s" in result:
+        text += f", simulated in {duration(result['wall_s'])}"
+    return text

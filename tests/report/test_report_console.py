@@ -1,0 +1,70 @@
+"""What the terminal shows, and how numbers read."""
+
+import io
+
+import pytest
+from example_run import write_example_run
+from rich.console import Console
+
+from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.run_data import read_result
+from repast_dist.report.units import duration, number, percent, si
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1.234e-6, "s", "1.23 µs"),
+        (0.99996e-3, "s", "1.00 ms"),
+        (0.0, "J", "0 J"),
+        (5e3, "W", "5.00 kW"),
+        (2e-18, "J", "0.00200 fJ"),
+        (3.3e-6, "m2", "3.30e-06 m2"),
+        (float("nan"), "s", "–"),
+        (float("inf"), "s", "∞"),
+        (-4.5e-9, "J", "-4.50 nJ"),
+    ],
+)
+def test_quantities_read_in_si_prefixes(value: float, unit: str, text: str) -> None:
+    assert si(value, unit) == text
+
+
+def test_plain_numbers_group_thousands_and_keep_three_digits() -> None:
+    assert [number(v) for v in (1234567, 0.012345, 7e-9, None, 12.0)] == [
+        "1,234,567", "0.0123", "7.00e-09", "–", "12"]  # fmt: skip
+    assert percent(0.9541) == "95.4 %"
+    assert [duration(s) for s in (4.26, 48.2, 185, 7800)] == [
+        "4.3 s", "48 s", "3 min 05 s", "2 h 10 min"]  # fmt: skip
+
+
+def test_the_summary_names_every_phase_with_its_total(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    result = read_result(write_example_run(tmp_path / "run", steps=10))
+    text = io.StringIO()
+    print_summary(result, Console(file=text, width=100))
+    for name, phase in result["totals"]["phases"].items():
+        row = next(line for line in text.getvalue().splitlines() if f" {name} " in line)
+        assert si(phase["time_s"], "s") in row
+        assert si(phase["energy_j"], "J") in row
+    assert si(result["totals"]["energy_j"], "J") in text.getvalue()
+
+
+def test_progress_prints_plain_lines_when_output_is_not_a_terminal() -> None:
+    text = io.StringIO()
+    with RunProgress(3, chips=4, console=Console(file=text, width=100)) as progress:
+        progress.update(1, loss=2.0)
+        progress.message("chip 2 restarted")
+        progress.update(3, loss=0.5, accuracy=0.954, chips=3)
+    assert text.getvalue().splitlines()[0] == "chip 2 restarted"
+    last = text.getvalue().splitlines()[-1]
+    assert last.startswith("step 3/3  loss 0.500  accuracy 95.4 %  3 chips  took")
+    assert "\x1b" not in text.getvalue()
+
+
+def test_progress_is_one_live_line_on_a_terminal() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True)
+    with RunProgress(3, chips=1, first_step=1, console=console) as progress:
+        progress.update(2, loss=0.5)
+    assert "2/3" in text.getvalue()
+    assert "loss 0.500" in text.getvalue()
+    assert "1 chip" in text.getvalue()

@@ -1,0 +1,233 @@
+"""The report says what the trace says, and works in a real browser without a network."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from browser import CHROMIUM, Browser
+from example_run import write_example_run
+
+from repast_dist.errors import RunDirectoryError
+from repast_dist.report.page import (
+    Column,
+    Figure,
+    Page,
+    Section,
+    Table,
+    arrow_table,
+    render,
+    settings_table,
+    write_page,
+)
+from repast_dist.report.run_data import activity, load_run, step_bars
+from repast_dist.report.run_report import run_page, write_run_report
+from repast_dist.report.units import si
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_example_run(tmp_path_factory.mktemp("runs") / "run", diverging=True, steps=40)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as one:
+        yield one
+
+
+def figures_of(page: Page) -> dict[str, Figure]:
+    parts = [part for section in page.sections for part in section.parts]
+    return {part.title: part for part in parts if isinstance(part, Figure)}
+
+
+def test_energies_in_the_report_equal_those_duckdb_finds_in_the_trace(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    files = f"'{run_dir}/trace/*.parquet'"
+    page = run_page(run)
+    rows = duckdb.sql(f"select phase::varchar, sum(energy_j) from {files} group by all").fetchall()
+    table = next(
+        part
+        for section in page.sections
+        for part in section.parts
+        if isinstance(part, Table) and part.title == "Phases"
+    )
+    assert {row[0]: row[4] for row in table.rows} == {name: pytest.approx(j) for name, j in rows}
+    tree = figures_of(page)["Energy by phase and operation"].data[0]
+    by_op = duckdb.sql(
+        f"select phase || '/' || replace(op, '_', ' '), sum(energy_j) from {files} group by all"
+    ).fetchall()
+    shown = dict(zip(tree["ids"], tree["values"], strict=True))
+    assert {name: shown[name] for name, _ in by_op} == {n: pytest.approx(j) for n, j in by_op}
+    total = duckdb.sql(f"select sum(energy_j) from {files}").fetchall()[0][0]
+    assert si(total, "J") in page.answer
+
+
+def test_the_answer_names_accuracy_time_energy_and_what_dominates(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    answer = run_page(run).answer
+    last = run.result["epochs"][-1]
+    assert f"{100 * last['test_accuracy']:.1f} %" in answer
+    assert "backward takes the most time" in answer
+    assert "program the most energy" in answer
+    assert answer.count(". ") == 1  # two sentences
+
+
+def test_solves_that_missed_their_target_are_announced_at_the_top(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    failed = sum(not ok for ok in run.solves["converged"].to_pylist())
+    note = run_page(run).notes[0]
+    assert note.level == "warning"
+    assert note.text.startswith(f"{failed} of {run.solves.num_rows} solves did not reach")
+    assert "block 4 in step 3" in note.text
+
+
+def test_a_chip_that_computes_half_of_a_step_is_half_busy(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    busy = activity(run.trace)
+    totals = run.result["totals"]
+    weights = [totals["chips"][str(chip)]["utilisation"] for chip in busy.chips]
+    # One bin per step here: the mean over bins, weighted with time, is the utilisation.
+    assert busy.busy.shape == (4, 40)
+    assert busy.busy.mean(axis=1) == pytest.approx(weights, rel=0.05)
+    assert 0 <= busy.busy.min() <= busy.busy.max() <= 1
+
+
+def test_gantt_bars_of_a_step_cover_exactly_the_work_of_each_phase(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    bars = step_bars(run.trace, 5, max_chips=4)
+    per_phase = duckdb.sql(
+        f"select phase::varchar, sum(duration_s) from '{run_dir}/trace/*.parquet' "
+        "where step = 5 and phase not in ('inversion') group by all"
+    ).fetchall()
+    # Only the inversion phase overlaps with itself in the example.
+    for name, seconds in per_phase:
+        assert sum(bar[1] for bar in bars.segments[name]) == pytest.approx(seconds)
+    assert list(bars.lanes) == ["chip 0", "chip 1", "chip 2", "chip 3"]
+
+
+def test_a_first_order_run_has_a_report_without_the_inversion_section(tmp_path: Path) -> None:
+    run_dir = write_example_run(tmp_path / "run", steps=5)
+    for path in (run_dir / "solves").iterdir():
+        path.unlink()
+    titles = [section.title for section in run_page(load_run(run_dir)).sections]
+    assert "Inversion" not in titles
+    assert "Chips" in titles
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    run_dir = write_example_run(tmp_path / "run", steps=2)
+    (run_dir / "result.json").write_text('{"study": ')
+    with pytest.raises(RunDirectoryError, match=r"result\.json: not readable"):
+        write_run_report(run_dir)
+
+
+def test_text_from_settings_cannot_become_markup() -> None:
+    evil = '<script>alert("x")</script>'
+    table = Table(evil, [Column(evil)], [[evil]])
+    figure = Figure(evil, [{"name": "</script>" + evil}], {})
+    page = render(Page(evil, evil, evil, [Section(evil, [table, figure], evil)]))
+    assert evil not in page
+    spec = re.search(r'class="spec" data-for="plot2">(.*?)</script>', page)
+    assert spec is not None
+    assert json.loads(spec[1])["data"][0]["name"] == "</script>" + evil
+
+
+def test_numbers_that_are_not_finite_become_gaps_in_plots() -> None:
+    figure = Figure("f", [{"y": [1.0, float("nan"), float("inf")]}], {})
+    page = render(Page("t", "s", "a", [Section("s", [figure])]))
+    assert '"y":[1.0,null,null]' in page
+
+
+def test_arrow_units_become_si_columns_and_constants_show_their_source() -> None:
+    schema = pa.schema([pa.field("latency_s", pa.float64(), metadata={"unit": "s"})])
+    table = arrow_table("t", pa.table({"latency_s": [2e-9]}, schema=schema))
+    assert table.columns[0].name == "latency"
+    assert table.columns[0].show(2e-9) == "2.00 ns"
+    constants = settings_table({"adc": {"energy": {"value": 1, "unit": "J", "source": "ISAAC"}}})
+    assert constants.rows == [["adc.energy", 1, "J", "ISAAC"]]
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
+def test_the_report_draws_every_plot_without_errors_or_requests(
+    run_dir: Path, browser: Browser, width: int, dark: bool
+) -> None:
+    path = write_run_report(run_dir)
+    browser.open(path, width=width, dark=dark)
+    expected = len(figures_of(run_page(load_run(run_dir))))
+    drawn = browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length")
+    assert drawn == expected >= 11
+    assert browser.evaluate("document.querySelectorAll('.trace.bars path').length") > 40
+    assert browser.problems() == []
+    asked = browser.requests()
+    assert [url for url in asked if not url.startswith(("file://", "data:"))] == []
+    # Nothing makes the page scroll sideways.
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@needs_browser
+def test_a_page_that_asks_for_the_network_is_stopped_and_noticed(
+    tmp_path: Path, browser: Browser
+) -> None:
+    path = tmp_path / "page.html"
+    write_page(Page("t", "s", "a", []), path)
+    path.write_text(
+        path.read_text().replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>')
+    )
+    browser.open(path)
+    assert any("127.0.0.1:9" in text for text in [*browser.problems(), *browser.requests()])
+
+
+@needs_browser
+def test_tables_sort_by_value_and_back(run_dir: Path, browser: Browser) -> None:
+    browser.open(write_run_report(run_dir))
+    column = (
+        "[...[...document.querySelectorAll('h3')].find(h => h.textContent === 'Phases')"
+        ".parentElement.querySelectorAll('tbody tr')].map(r => parseFloat(r.cells[4].dataset.v))"
+    )
+    press = (
+        "[...document.querySelectorAll('h3')].find(h => h.textContent === 'Phases')"
+        ".parentElement.querySelectorAll('th button')[4].click()"
+    )
+    before = browser.evaluate(column)
+    browser.evaluate(press)
+    assert browser.evaluate(column) == sorted(before) != before
+    browser.evaluate(press)
+    assert browser.evaluate(column) == sorted(before, reverse=True)
+
+
+@needs_browser
+def test_dark_mode_redraws_plots_and_printing_opens_folded_tables(
+    run_dir: Path, browser: Browser, tmp_path: Path
+) -> None:
+    browser.open(write_run_report(run_dir))
+    colour = "document.querySelector('.trace.bars path').style.fill"
+    light = browser.evaluate(colour)
+    browser.media(dark=True)
+    assert browser.evaluate(colour) != light
+    assert browser.evaluate("document.querySelectorAll('details[open]').length") == 0
+    browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate(colour) == light
+    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    browser.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    browser.pdf(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_importing_the_report_does_not_pull_in_ray_or_hydra() -> None:
+    script = (
+        "import sys, repast_dist.report.run_report; "
+        "print([m for m in ('ray', 'hydra', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
