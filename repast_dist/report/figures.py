@@ -27,6 +27,7 @@ def line(
     points: bool = False,
     percent: bool = False,
     from_zero: bool = False,
+    references: Mapping[str, float] | None = None,
     caption: str = "",
     wide: bool = False,
     height_px: int = 340,
@@ -53,6 +54,8 @@ def line(
         Values are fractions, shown in percent.
     from_zero : bool
         The y axis starts at zero.
+    references : mapping, optional
+        Name -> y value of a horizontal line, such as a published figure or a target.
     """
     data: list[dict[str, Any]] = []
     scale, y = _scaled_axis(y, unit, [ys for _, ys in curves.values()])
@@ -83,6 +86,8 @@ def line(
     }
     if from_zero:
         layout["yaxis"]["rangemode"] = "tozero"
+    if references:
+        layout |= _reference_lines(references, scale)
     if log_x:
         layout["xaxis"] |= _log_ticks([value for xs, _ in curves.values() for value in xs])
     if log_y:
@@ -108,6 +113,7 @@ def bars(
     percent: bool = False,
     log_y: bool = False,
     texts: Mapping[str, Sequence[str]] | None = None,
+    references: Mapping[str, float] | None = None,
     caption: str = "",
     wide: bool = False,
     height_px: int = 340,
@@ -128,6 +134,8 @@ def bars(
         Group name -> colour token.
     texts : mapping, optional
         Group name -> text on each bar.
+    references : mapping, optional
+        Name -> value of a line across (vertical bars only).
     """
     data = []
     scale, y = _scaled_axis(y, unit, list(groups.values()))
@@ -167,7 +175,59 @@ def bars(
         "xaxis": value_axis if horizontal else label_axis,
         "yaxis": label_axis if horizontal else value_axis,
     }
+    if references:
+        layout |= _reference_lines(references, scale)
     return Figure(title, data, layout, caption, height_px, wide)
+
+
+def tornado(
+    title: str,
+    labels: Sequence[str],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    base: float,
+    x: str,
+    low_name: str,
+    high_name: str,
+    caption: str = "",
+) -> Figure:
+    """Draw how far a result moves from `base` when each input is lowered and raised.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        One per input; the widest swing is drawn on top.
+    low, high : sequence of float
+        Result with the input lowered and raised, on the scale of `base`.
+    base : float
+        Result with all inputs as they are.
+    """
+    order = sorted(range(len(labels)), key=lambda i: -abs(high[i] - low[i]))
+    names = [labels[i] for i in order]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": names,
+            "x": [values[i] - base for i in order],
+            "base": [base] * len(order),
+            "customdata": [values[i] for i in order],
+            "hovertemplate": f"%{{y}}, {name}: %{{customdata:.4~g}}<extra></extra>",
+            "marker": {"color": colour, "line": {"width": 0}},
+        }
+        for name, values, colour in ((low_name, low, "@series0"), (high_name, high, "@series1"))
+    ]
+    layout = {
+        "barmode": "overlay",
+        "bargap": 0.25,
+        "showlegend": True,
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"type": "category", "autorange": "reversed"},
+        "shapes": [_rule("x", base)],
+    }
+    return Figure(title, data, layout, caption, 140 + 26 * len(names), wide=True)
 
 
 def heat_map(
@@ -342,6 +402,39 @@ def gantt(
         },
     }  # fmt: skip
     return Figure(title, data, layout, caption, height_px, wide=True)
+
+
+def _reference_lines(references: Mapping[str, float], scale: float) -> dict[str, Any]:
+    return {
+        "shapes": [_rule("y", value / scale) for value in references.values()],
+        "annotations": [
+            {
+                "text": name,
+                "x": 1,
+                "xref": "paper",
+                "xanchor": "right",
+                "y": value / scale,
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"color": "@muted", "size": 11},
+            }
+            for name, value in references.items()
+        ],
+    }
+
+
+def _rule(axis: str, value: float) -> dict[str, Any]:
+    """Draw a dotted line across the whole plot at one value of an axis."""
+    other = "x" if axis == "y" else "y"
+    return {
+        "type": "line",
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+        "line": {"color": "@muted", "width": 1.5, "dash": "dot"},
+    }
 
 
 def _scaled_axis(title: str, unit: str, values: Sequence[Sequence[float]]) -> tuple[float, str]:

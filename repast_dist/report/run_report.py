@@ -499,7 +499,7 @@ def _inversion(run: RunData) -> list[Part]:
             residual[:, ::every],
             value="residual",
             log=True,
-            caption="Largest |b − A x| / |b| of each solve; 16 bits are about 10⁻⁵.",
+            caption="Largest |b − A x| / |b| of each solve; 16 bits are 1.5·10⁻⁵.",
             **common,
         ),
         _block_table(run, names),

@@ -1,0 +1,393 @@
+"""The page and the tables of a study: Arrow tables and descriptions of charts over them.
+
+A study computes tables and says what to draw; this module turns it into ``report.html`` and
+``tables/*.parquet``. Units come from the tables' field metadata (key ``unit``): "s", "J", "m2",
+"B", ...; "fraction" is shown in percent; "1" or nothing is a plain number.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from repast_dist.report import figures, palette
+from repast_dist.report.page import (
+    Column,
+    Figure,
+    KeyFigure,
+    Note,
+    Page,
+    Part,
+    Section,
+    Table,
+    arrow_table,
+    settings_table,
+    write_page,
+)
+from repast_dist.trace.schema import PHASES
+
+_FOLD_ABOVE = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """What to draw of one table.
+
+    Attributes
+    ----------
+    kind : {"line", "bars", "heat_map", "treemap", "tornado"}
+        Kind of plot.
+    table : str
+        Name of the table.
+    title, caption : str
+        What it shows and how to read it.
+    x, y : str
+        Column names. line: x and y values. bars: label and value. heat_map: the two axes.
+        treemap: group and leaf. tornado: label (x), `band` gives the columns of the low and high
+        results and `base` the middle.
+    value : str
+        Column of the coloured value (heat_map) or the area (treemap).
+    series : str
+        Column that separates curves, or bars of one label; "" draws one.
+    band : tuple of str
+        Columns of the lower and upper edge around a curve, or of the tornado's ends.
+    base : float
+        The tornado's middle.
+    where : mapping
+        Column -> value that rows must have, for example ``{"method": "fcg"}``.
+    log_x, log_y, log_value : bool
+        Logarithmic axes or colours.
+    stacked, horizontal : bool
+        For bars.
+    references : mapping
+        Name -> y value of a line across, such as a published figure.
+    wide : bool
+        Full width.
+    """
+
+    kind: Literal["line", "bars", "heat_map", "treemap", "tornado"]
+    table: str
+    title: str
+    x: str
+    y: str = ""
+    value: str = ""
+    series: str = ""
+    band: tuple[str, str] = ("", "")
+    base: float = 1.0
+    where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_x: bool = False
+    log_y: bool = False
+    log_value: bool = False
+    stacked: bool = False
+    horizontal: bool = False
+    references: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    caption: str = ""
+    wide: bool = False
+    height_px: int = 360
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySection:
+    """A part of a study's page: charts first, then the named tables."""
+
+    title: str
+    charts: Sequence[Chart] = ()
+    tables: Sequence[str] = ()
+    intro: str = ""
+    notes: Sequence[Note] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyPage:
+    """The outcome of a study.
+
+    Attributes
+    ----------
+    study : str
+        Name, as in ``study=NAME``.
+    title, answer : str
+        Heading, and the result in two sentences with numbers.
+    tables : mapping
+        Name -> Arrow table; each becomes ``tables/NAME.parquet``.
+    sections : sequence of StudySection
+        In reading order.
+    key_figures, notes : sequences
+        Tiles and warnings beside the answer.
+    captions : mapping
+        Table name -> how to read it.
+    settings, versions : mapping
+        For repeating the study.
+    sources : sequence of (what, source)
+        Where constants and published figures come from.
+    command : str
+        The command that made it.
+    """
+
+    study: str
+    title: str
+    answer: str
+    tables: Mapping[str, pa.Table]
+    sections: Sequence[StudySection]
+    key_figures: Sequence[KeyFigure] = ()
+    notes: Sequence[Note] = ()
+    captions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sources: Sequence[tuple[str, str]] = ()
+    command: str = ""
+
+
+def write_study(study: StudyPage, folder: Path) -> Path:
+    """Write ``report.html`` and ``tables/*.parquet`` into a folder and return the report."""
+    tables = folder / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    for name, table in study.tables.items():
+        aside = tables / f".{name}.tmp"
+        pq.write_table(table, aside, compression="zstd")
+        os.replace(aside, tables / f"{name}.parquet")
+    path = folder / "report.html"
+    write_page(study_page(study), path)
+    return path
+
+
+def study_page(study: StudyPage) -> Page:
+    """Return the page of a study.
+
+    Raises
+    ------
+    ValueError
+        A chart names a table or a column that is not there.
+    """
+    sections = [_section(study, section) for section in study.sections]
+    sections.append(Section("Settings, sources and versions", _provenance(study)))
+    return Page(
+        title=study.title,
+        subtitle=f"repast_dist · study {study.study}",
+        answer=study.answer,
+        sections=sections,
+        key_figures=study.key_figures,
+        notes=study.notes,
+    )
+
+
+def chart_figure(chart: Chart, table: pa.Table) -> Figure:
+    """Draw one chart of a table.
+
+    Raises
+    ------
+    ValueError
+        A column is not in the table.
+    """
+    used = [chart.x, chart.y, chart.value, chart.series, *chart.band, *chart.where]
+    missing = [name for name in used if name and name not in table.column_names]
+    if missing:
+        raise ValueError(
+            f"chart '{chart.title}': no column {', '.join(missing)} in table '{chart.table}'; "
+            f"valid: {', '.join(table.column_names)}"
+        )
+    for name, value in chart.where.items():
+        table = table.filter(pc.equal(table[name], pa.scalar(value)))
+    draw = {
+        "line": _line,
+        "bars": _bars,
+        "heat_map": _heat_map,
+        "treemap": _treemap,
+        "tornado": _tornado,
+    }
+    return draw[chart.kind](chart, table)
+
+
+def unit_of(table: pa.Table, column: str) -> str:
+    """Return the unit in a column's field metadata, "" if it has none."""
+    metadata = table.schema.field(column).metadata or {}
+    unit = metadata.get(b"unit", b"").decode()
+    return "" if unit == "1" else unit
+
+
+def axis_title(table: pa.Table, column: str) -> str:
+    """Return a column's description, or its name in words without the unit."""
+    field = table.schema.field(column)
+    description = (field.metadata or {}).get(b"description", b"").decode()
+    words, unit = column.replace("_", " "), unit_of(table, column).lower()
+    return description or (words.removesuffix(f" {unit}") if unit else words)
+
+
+def _line(chart: Chart, table: pa.Table) -> Figure:
+    curves, bands = {}, {}
+    for name, rows in _split(table, chart.series).items():
+        rows = rows.sort_by(chart.x)
+        label = name or axis_title(table, chart.y)
+        curves[label] = (rows[chart.x].to_pylist(), rows[chart.y].to_pylist())
+        if all(chart.band):
+            low, high = (rows[edge].to_pylist() for edge in chart.band)
+            bands[label] = (low, high)
+    unit = unit_of(table, chart.y)
+    longest = max((len(xs) for xs, _ in curves.values()), default=0)
+    x_unit = unit_of(table, chart.x)
+    return figures.line(
+        chart.title,
+        curves,
+        x=axis_title(table, chart.x) + (f", {x_unit}" if x_unit else ""),
+        y=axis_title(table, chart.y),
+        unit="" if unit == "fraction" else unit,
+        percent=unit == "fraction",
+        bands=bands,
+        log_x=chart.log_x,
+        log_y=chart.log_y,
+        points=longest <= 40,
+        references=chart.references,
+        caption=chart.caption,
+        wide=chart.wide,
+        height_px=chart.height_px,
+    )
+
+
+def _bars(chart: Chart, table: pa.Table) -> Figure:
+    labels = _ordered(table[chart.x])
+    groups = {}
+    for name, rows in _split(table, chart.series).items():
+        values = dict(
+            zip(map(str, rows[chart.x].to_pylist()), rows[chart.y].to_pylist(), strict=True)
+        )
+        groups[name or axis_title(table, chart.y)] = [values.get(label, np.nan) for label in labels]
+    unit = unit_of(table, chart.y)
+    return figures.bars(
+        chart.title,
+        labels,
+        groups,
+        y=axis_title(table, chart.y),
+        x=axis_title(table, chart.x),
+        unit="" if unit == "fraction" else unit,
+        percent=unit == "fraction",
+        colours={name: palette.phase(name) for name in groups if name in PHASES},
+        stacked=chart.stacked,
+        horizontal=chart.horizontal,
+        log_y=chart.log_y,
+        references=chart.references,
+        caption=chart.caption,
+        wide=chart.wide,
+        height_px=chart.height_px,
+    )
+
+
+def _heat_map(chart: Chart, table: pa.Table) -> Figure:
+    xs, ys = _ordered(table[chart.x]), _ordered(table[chart.y])
+    z = np.full((len(ys), len(xs)), np.nan)
+    columns = (table[name].to_pylist() for name in (chart.x, chart.y, chart.value))
+    for x, y, value in zip(*columns, strict=True):
+        z[ys.index(str(y)), xs.index(str(x))] = np.nan if value is None else value
+    unit = unit_of(table, chart.value)
+    figure = figures.heat_map(
+        chart.title,
+        z,
+        x_values=xs,
+        y_values=ys,
+        x=axis_title(table, chart.x),
+        y=axis_title(table, chart.y),
+        value=axis_title(table, chart.value)
+        + (f", {unit}" if unit not in ("", "fraction") else ""),
+        log=chart.log_value,
+        percent=unit == "fraction",
+        caption=chart.caption,
+        wide=chart.wide,
+        height_px=chart.height_px,
+    )
+    # Settings are categories: 0.001, 0.01, 0.1 are three columns of equal width.
+    figure.layout["xaxis"]["type"] = "category"
+    return figure
+
+
+def _treemap(chart: Chart, table: pa.Table) -> Figure:
+    columns = (table[name].to_pylist() for name in (chart.x, chart.y, chart.value))
+    leaves = [(str(x), str(y), v) for x, y, v in zip(*columns, strict=True) if v]
+    groups = dict.fromkeys(group for group, _, _ in leaves)
+    return figures.treemap(
+        chart.title,
+        leaves,
+        unit=unit_of(table, chart.value),
+        root=axis_title(table, chart.value),
+        colours={name: palette.phase(name) for name in groups if name in PHASES},
+        caption=chart.caption,
+        wide=chart.wide,
+        height_px=chart.height_px,
+    )
+
+
+def _tornado(chart: Chart, table: pa.Table) -> Figure:
+    low, high = (table[name].to_pylist() for name in chart.band)
+    return figures.tornado(
+        chart.title,
+        [str(label) for label in table[chart.x].to_pylist()],
+        low,
+        high,
+        base=chart.base,
+        x=axis_title(table, chart.band[0]) if not chart.y else axis_title(table, chart.y),
+        low_name=chart.band[0].replace("_", " "),
+        high_name=chart.band[1].replace("_", " "),
+        caption=chart.caption,
+    )
+
+
+def _split(table: pa.Table, column: str) -> dict[str, pa.Table]:
+    """Return the rows of each series, in order of appearance."""
+    if not column:
+        return {"": table}
+    return {
+        _label(table, column, value): table.filter(pc.equal(table[column], pa.scalar(value)))
+        for value in pc.unique(table[column]).to_pylist()
+    }
+
+
+def _label(table: pa.Table, column: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{axis_title(table, column)} {value:g}" if not isinstance(value, bool) else str(value)
+
+
+def _ordered(column: pa.ChunkedArray) -> list[str]:
+    """Return distinct values as text: numbers by size, names as they appear."""
+    values = pc.unique(column).to_pylist()
+    if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
+        values = sorted(values)
+    return [str(value) for value in values]
+
+
+def _section(study: StudyPage, section: StudySection) -> Section:
+    parts: list[Part] = list(section.notes)
+    for chart in section.charts:
+        parts.append(chart_figure(chart, _table_named(study, chart.table, chart.title)))
+    for name in section.tables:
+        table = _table_named(study, name, section.title)
+        caption = study.captions.get(name, "")
+        folded = table.num_rows > _FOLD_ABOVE
+        parts.append(arrow_table(name.replace("_", " ").capitalize(), table, caption, folded))
+    return Section(section.title, parts, section.intro)
+
+
+def _table_named(study: StudyPage, name: str, where: str) -> pa.Table:
+    if name not in study.tables:
+        raise ValueError(f"'{where}': no table '{name}'; valid: {', '.join(study.tables)}")
+    return study.tables[name]
+
+
+def _provenance(study: StudyPage) -> list[Part]:
+    facts = [["command", study.command]] if study.command else []
+    facts += [[f"{name} version", version] for name, version in study.versions.items()]
+    parts: list[Part] = []
+    if facts:
+        parts.append(Table("How it was made", [Column("what"), Column("value")], facts))
+    if study.sources:
+        parts.append(
+            Table("Sources", [Column("figure"), Column("source")], [list(s) for s in study.sources])
+        )
+    if study.settings:
+        parts.append(settings_table(study.settings))
+    names = ", ".join(f"tables/{name}.parquet" for name in study.tables)
+    parts.append(Note(f"Every number of this page lies in {names}."))
+    return parts
