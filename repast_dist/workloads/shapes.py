@@ -1,0 +1,205 @@
+"""Layers as the matrices that crossbars multiply by: what every cost starts from.
+
+A layer with weights is a matrix of ``in_features`` rows (K) and ``out_features`` columns (M) that
+``vectors_per_sample`` (S) input vectors per sample are multiplied by. A convolution is written
+by its im2col form: K counts input channels x kernel height x kernel width, S counts output
+positions. Everything a training step does to a layer follows from K, M and S.
+"""
+
+from collections import Counter
+from functools import cached_property
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen
+
+from repast_dist.spec import spec
+
+LayerKind = Literal[
+    "dense", "conv", "depthwise_conv", "embedding", "matmul", "normalization", "elementwise"
+]
+"""Kinds of layers.
+
+``matmul`` multiplies two activations (attention): it has no weights, its "matrix" is written anew
+for every sample. ``embedding`` is a table look-up: parameters without multiplications.
+``normalization`` and ``elementwise`` run in the digital units.
+"""
+
+Count = Annotated[int, Ge(0)]
+
+
+@spec
+class LayerShape:
+    """One layer of a network.
+
+    Attributes
+    ----------
+    name : str
+        Name, unique in the workload.
+    kind : str
+        One of `LayerKind`.
+    in_features : int
+        Rows K of the matrix of one group, without the bias: input channels x kernel height x
+        kernel width of a convolution.
+    out_features : int
+        Columns M of the matrix of one group.
+    vectors_per_sample : int
+        Input vectors S per sample: output positions of a convolution, tokens of a transformer.
+    bias : bool
+        The layer has a bias of ``groups * out_features`` parameters; its SOI factor A is then one
+        wider than ``in_features``.
+    preconditioned : bool
+        The second-order method treats the layer; others get a first-order update.
+    groups : int
+        Equal, independent matrices side by side: channels of a depthwise convolution, heads of
+        an attention product. Inputs and outputs of a group are its own.
+    input_elements : int or None
+        Elements of the layer's input per sample as it lies in a buffer; None: ``groups * K * S``.
+        Smaller than that for convolutions, whose patches overlap.
+    elementwise_ops : int
+        Digital operations per sample that follow the product: activation, pooling, addition,
+        normalisation.
+    parameters : int or None
+        Trainable numbers; None: ``groups * (K * M + M if bias)`` for layers with weights, 0 for
+        ``matmul`` and ``elementwise``. Given for layers where the shape does not tell, such as
+        normalisation and embeddings.
+    shares_weights_with : str
+        Name of the layer whose weights are used again; empty: none.
+    """
+
+    name: str
+    kind: LayerKind
+    in_features: Count
+    out_features: Count
+    vectors_per_sample: Annotated[int, Ge(1)] = 1
+    bias: bool = True
+    preconditioned: bool = True
+    groups: Annotated[int, Ge(1)] = 1
+    input_elements: Count | None = None
+    elementwise_ops: Count = 0
+    parameters: Count | None = None
+    shares_weights_with: str = ""
+
+    def __post_init__(self) -> None:
+        if self.has_weights and not (self.in_features and self.out_features):
+            raise ValueError(
+                f"layer '{self.name}': in_features and out_features of a {self.kind} layer "
+                f"must be at least 1, got {self.in_features} and {self.out_features}"
+            )
+        if self.preconditioned and self.kind not in ("dense", "conv"):
+            raise ValueError(
+                f"layer '{self.name}': preconditioned needs kind dense or conv, got {self.kind}"
+            )
+        if self.preconditioned and self.groups > 1:
+            raise ValueError(f"layer '{self.name}': a layer of several groups has no SOI factors")
+
+    @property
+    def has_weights(self) -> bool:
+        """Weights lie in crossbars."""
+        return self.kind in ("dense", "conv", "depthwise_conv")
+
+    @property
+    def on_crossbars(self) -> bool:
+        """Products run on crossbars: with weights, or with activations written for each sample."""
+        return self.has_weights or self.kind == "matmul"
+
+    @property
+    def factor_a_size(self) -> int:
+        """Width of the SOI factor A: inputs and, with a bias, the homogeneous coordinate."""
+        return self.in_features + int(self.bias)
+
+    @property
+    def factor_g_size(self) -> int:
+        """Width of the SOI factor G."""
+        return self.out_features
+
+    @property
+    def weight_count(self) -> int:
+        """Numbers in the matrices, without biases; 0 where there are no weights."""
+        if not self.has_weights or self.shares_weights_with:
+            return 0
+        return self.groups * self.in_features * self.out_features
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable numbers, biases included."""
+        if self.parameters is not None:
+            return self.parameters
+        if self.shares_weights_with or not self.has_weights:
+            return 0
+        return self.weight_count + (self.groups * self.out_features if self.bias else 0)
+
+    @property
+    def macs_per_sample(self) -> int:
+        """Multiply-accumulate operations of the forward product of one sample, without the bias."""
+        if not self.on_crossbars:
+            return 0
+        return self.groups * self.in_features * self.out_features * self.vectors_per_sample
+
+    @property
+    def input_elements_per_sample(self) -> int:
+        """Elements of the input of one sample in a buffer."""
+        if self.input_elements is not None:
+            return self.input_elements
+        return self.groups * self.in_features * self.vectors_per_sample
+
+    @property
+    def output_elements_per_sample(self) -> int:
+        """Elements of the output of one sample."""
+        return self.groups * self.out_features * self.vectors_per_sample
+
+
+@spec
+class Workload:
+    """A network as a table of layers, in the order in which they run.
+
+    Attributes
+    ----------
+    name : str
+        Name of the network.
+    layers : tuple of LayerShape
+        The layers.
+    input_shape : tuple of int
+        Shape of one sample, channels first; empty if it plays no part.
+    source : str
+        Where the table comes from.
+    assumptions : tuple of str
+        What was assumed where the source does not say, one sentence each.
+    samples_per_epoch : int or None
+        Samples of the data set the network is usually trained on; None: unknown.
+    """
+
+    name: str
+    layers: Annotated[tuple[LayerShape, ...], MinLen(1)]
+    input_shape: tuple[int, ...] = ()
+    source: str = ""
+    assumptions: tuple[str, ...] = ()
+    samples_per_epoch: Annotated[int, Ge(1)] | None = None
+
+    def __post_init__(self) -> None:
+        names = [layer.name for layer in self.layers]
+        twice = {name for name, times in Counter(names).items() if times > 1}
+        if twice:
+            raise ValueError(f"workload '{self.name}': layer names used twice: {sorted(twice)}")
+
+    @cached_property
+    def parameter_count(self) -> int:
+        """Trainable numbers of all layers."""
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @cached_property
+    def macs_per_sample(self) -> int:
+        """Multiply-accumulate operations of one sample's forward pass."""
+        return sum(layer.macs_per_sample for layer in self.layers)
+
+    def layer_number(self, name: str) -> int:
+        """Return the place of a layer in the table.
+
+        Raises
+        ------
+        KeyError
+            No layer has this name.
+        """
+        for number, layer in enumerate(self.layers):
+            if layer.name == name:
+                return number
+        raise KeyError(name)
