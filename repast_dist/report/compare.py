@@ -253,7 +253,8 @@ def _loss_curves(
     return figures.line(
         f"Test loss over {axis}",
         curves,
-        x=f"{axis}, {unit}" if unit else axis,
+        x=axis,
+        x_unit=unit,
         y="test loss",
         log_y=all(loss > 0 for loss in losses),
         points=True,

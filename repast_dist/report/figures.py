@@ -11,6 +11,7 @@ from repast_dist.report.page import Figure
 from repast_dist.report.units import si, si_scale
 
 _LONGEST_CURVE = 2000
+_TICKS_AT_VALUES = 13
 
 
 def line(
@@ -20,6 +21,7 @@ def line(
     x: str,
     y: str,
     unit: str = "",
+    x_unit: str = "",
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     faint: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     log_x: bool = False,
@@ -40,8 +42,8 @@ def line(
         Name -> (x values, y values); None or NaN leaves a gap.
     x, y : str
         Axis titles.
-    unit : str
-        Unit of the y values; the axis gets a fitting SI prefix.
+    unit, x_unit : str
+        Units of the y and x values; the axes get fitting SI prefixes.
     bands : mapping, optional
         Curve name -> (lower, upper) at the curve's x values.
     faint : mapping, optional
@@ -59,7 +61,9 @@ def line(
     """
     data: list[dict[str, Any]] = []
     scale, y = _scaled_axis(y, unit, [ys for _, ys in curves.values()])
-    for index, (name, (xs, ys)) in enumerate(curves.items()):
+    x_scale, x = _scaled_axis(x, x_unit, [xs for xs, _ in curves.values()])
+    for index, (name, (plain_xs, ys)) in enumerate(curves.items()):
+        xs = _divided(plain_xs, x_scale) if x_unit else plain_xs
         colour = palette.series(index)
         if bands and name in bands:
             low, high = (_divided(edge, scale) for edge in bands[name])
@@ -89,7 +93,7 @@ def line(
     if references:
         layout |= _reference_lines(references, scale)
     if log_x:
-        layout["xaxis"] |= _log_ticks([value for xs, _ in curves.values() for value in xs])
+        layout["xaxis"] |= _x_ticks([value for trace in data for value in trace["x"]])
     if log_y:
         layout["yaxis"] |= _log_ticks([y for trace in data for y in trace["y"]])
     if percent:
@@ -466,6 +470,18 @@ def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": ticks, "ticktext": [_tick_text(t) for t in ticks]}
 
 
+def _x_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Ticks at the values themselves when they are few, such as 1, 2, 4, 8 chips."""
+    distinct = sorted(set(values))
+    if len(distinct) > _TICKS_AT_VALUES:
+        return _log_ticks(values)
+    return {
+        "tickmode": "array",
+        "tickvals": distinct,
+        "ticktext": [_tick_text(value) for value in distinct],
+    }
+
+
 def _tick_text(value: float) -> str:
     if 1e-3 <= value < 1e5:
         return f"{value:,.10g}"
@@ -498,10 +514,10 @@ def _curve(
 def _band(
     xs: Sequence[float], low: Sequence[float], high: Sequence[float], *, colour: str, name: str
 ) -> list[dict[str, Any]]:
-    edge = {"color": colour, "width": 0}
+    edge = {"color": f"{colour}/0", "width": 0}
     common = {"type": "scatter", "mode": "lines", "x": list(xs), "line": edge, "showlegend": False,
               "hoverinfo": "skip", "legendgroup": name}  # fmt: skip
     return [
         {**common, "y": list(low)},
-        {**common, "y": list(high), "fill": "tonexty", "opacity": 0.25},
+        {**common, "y": list(high), "fill": "tonexty", "fillcolor": f"{colour}/0.2"},
     ]

@@ -1,9 +1,9 @@
 """Colours that stay apart for colour-blind readers, on light and on dark ground.
 
-Figures name colours by token (``@forward``, ``@series0``); the page puts in the value for the
-theme at hand, so one figure serves light, dark and print. The hues are those of Okabe and Ito
-(2008) with indigo for their yellow, which is too pale on white; the dark set keeps the hues and
-raises the lightness.
+Figures name colours by token (``@forward``, ``@series0``, with opacity ``@soi/0.2``); the page
+puts in the value for the theme at hand, so one figure serves light, dark and print. The hues are
+those of Okabe and Ito (2008) with indigo for their yellow, which is too pale on white; the dark
+set keeps the hues and raises the lightness.
 """
 
 from repast_dist.trace.schema import PHASES

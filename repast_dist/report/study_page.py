@@ -50,7 +50,7 @@ class Chart:
     x, y : str
         Column names. line: x and y values. bars: label and value. heat_map: the two axes.
         treemap: group and leaf. tornado: label (x), `band` gives the columns of the low and high
-        results and `base` the middle.
+        results, `base` the middle and `axis` the title of the results' axis.
     value : str
         Column of the coloured value (heat_map) or the area (treemap).
     series : str
@@ -59,6 +59,8 @@ class Chart:
         Columns of the lower and upper edge around a curve, or of the tornado's ends.
     base : float
         The tornado's middle.
+    axis : str
+        The tornado's axis title.
     where : mapping
         Column -> value that rows must have, for example ``{"method": "fcg"}``.
     log_x, log_y, log_value : bool
@@ -80,6 +82,7 @@ class Chart:
     series: str = ""
     band: tuple[str, str] = ("", "")
     base: float = 1.0
+    axis: str = ""
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     log_x: bool = False
     log_y: bool = False
@@ -229,11 +232,11 @@ def _line(chart: Chart, table: pa.Table) -> Figure:
             bands[label] = (low, high)
     unit = unit_of(table, chart.y)
     longest = max((len(xs) for xs, _ in curves.values()), default=0)
-    x_unit = unit_of(table, chart.x)
     return figures.line(
         chart.title,
         curves,
-        x=axis_title(table, chart.x) + (f", {x_unit}" if x_unit else ""),
+        x=axis_title(table, chart.x),
+        x_unit=unit_of(table, chart.x),
         y=axis_title(table, chart.y),
         unit="" if unit == "fraction" else unit,
         percent=unit == "fraction",
@@ -253,7 +256,7 @@ def _bars(chart: Chart, table: pa.Table) -> Figure:
     groups = {}
     for name, rows in _split(table, chart.series).items():
         values = dict(
-            zip(map(str, rows[chart.x].to_pylist()), rows[chart.y].to_pylist(), strict=True)
+            zip(map(_text, rows[chart.x].to_pylist()), rows[chart.y].to_pylist(), strict=True)
         )
         groups[name or axis_title(table, chart.y)] = [values.get(label, np.nan) for label in labels]
     unit = unit_of(table, chart.y)
@@ -281,7 +284,7 @@ def _heat_map(chart: Chart, table: pa.Table) -> Figure:
     z = np.full((len(ys), len(xs)), np.nan)
     columns = (table[name].to_pylist() for name in (chart.x, chart.y, chart.value))
     for x, y, value in zip(*columns, strict=True):
-        z[ys.index(str(y)), xs.index(str(x))] = np.nan if value is None else value
+        z[ys.index(_text(y)), xs.index(_text(x))] = np.nan if value is None else value
     unit = unit_of(table, chart.value)
     figure = figures.heat_map(
         chart.title,
@@ -327,7 +330,7 @@ def _tornado(chart: Chart, table: pa.Table) -> Figure:
         low,
         high,
         base=chart.base,
-        x=axis_title(table, chart.band[0]) if not chart.y else axis_title(table, chart.y),
+        x=chart.axis,
         low_name=chart.band[0].replace("_", " "),
         high_name=chart.band[1].replace("_", " "),
         caption=chart.caption,
@@ -355,7 +358,11 @@ def _ordered(column: pa.ChunkedArray) -> list[str]:
     values = pc.unique(column).to_pylist()
     if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
         values = sorted(values)
-    return [str(value) for value in values]
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _section(study: StudyPage, section: StudySection) -> Section:

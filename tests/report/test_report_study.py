@@ -100,7 +100,7 @@ def example_study() -> StudyPage:
         Chart("treemap", "phases", "Energy", "phase", "part", value="energy_j",
               where={"network": "vgg16"}),
         Chart("tornado", "sensitivity", "Speedup when a constant changes", "constant",
-              band=("halved", "doubled"), base=10.0),
+              band=("halved", "doubled"), base=10.0, axis="speedup"),
     ]  # fmt: skip
     return StudyPage(
         study="scaling",
@@ -148,7 +148,7 @@ def test_a_published_figure_is_drawn_at_its_value_on_the_scaled_axis() -> None:
 
 def test_a_heat_map_places_each_value_at_its_settings() -> None:
     trace = figure("Residual").data[0]
-    assert trace["x"] == ["0.0", "0.005", "0.01", "0.03"]
+    assert trace["x"] == ["0", "0.005", "0.01", "0.03"]
     assert trace["y"] == ["0.001", "0.01", "0.1"]
     assert trace["z"][0][3] == pytest.approx(np.log10(1e-6 + 0.03**2 / 1e-3))
 
@@ -203,7 +203,8 @@ def test_loss_over_energy_ends_at_the_energy_spent_by_the_last_epoch(two_runs: l
     chart = next(p for p in parts if p.title == "Test loss over simulated energy")  # type: ignore[union-attr]
     assert isinstance(chart, Figure)
     for curve, total in zip(chart.data, comparison.totals, strict=True):
-        assert curve["x"][-1] == pytest.approx(total.energy_j)
+        assert curve["x"][-1] == pytest.approx(1e3 * total.energy_j)
+    assert chart.layout["xaxis"]["title"]["text"] == "simulated energy, mJ"
     assert any(isinstance(part, Table) and part.title == "Settings that differ" for part in parts)
 
 

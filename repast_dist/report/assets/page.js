@@ -7,10 +7,13 @@
 
   const theme = () => palette[dark.matches && !printing ? "dark" : "light"];
 
-  // Replace colour tokens ("@forward", "@ink") by the theme's colours, in a copy.
+  // Replace colour tokens ("@forward", "@ink", "@soi/0.2") by the theme's colours, in a copy.
   function coloured(node, colours) {
     if (typeof node === "string") {
-      return node[0] === "@" && node.slice(1) in colours ? colours[node.slice(1)] : node;
+      const [, name, alpha] = /^@(\w+)(?:\/([\d.]+))?$/.exec(node) || [];
+      if (!(name in colours)) return node;
+      const byte = Math.round(255 * Number(alpha)).toString(16).padStart(2, "0");
+      return alpha === undefined ? colours[name] : colours[name] + byte;
     }
     if (Array.isArray(node)) {
       return typeof node[0] === "number" ? node : node.map((item) => coloured(item, colours));
