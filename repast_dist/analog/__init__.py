@@ -1,0 +1,35 @@
+"""What a crossbar computes: multiplication, inversion, and precision composed from both."""
+
+from repast_dist.analog.inv import program_inv
+from repast_dist.analog.inversion import BlockSolver, Solution, SolveCounts, prepare
+from repast_dist.analog.specs import (
+    AdcSpec,
+    CellSpec,
+    DacSpec,
+    DeviceSpec,
+    InversionSpec,
+    InvSpec,
+    OpAmpSpec,
+    VmmSpec,
+    WireSpec,
+)
+from repast_dist.analog.vmm import VmmArray, program_vmm
+
+__all__ = [
+    "AdcSpec",
+    "BlockSolver",
+    "CellSpec",
+    "DacSpec",
+    "DeviceSpec",
+    "InvSpec",
+    "InversionSpec",
+    "OpAmpSpec",
+    "Solution",
+    "SolveCounts",
+    "VmmArray",
+    "VmmSpec",
+    "WireSpec",
+    "prepare",
+    "program_inv",
+    "program_vmm",
+]

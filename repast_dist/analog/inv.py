@@ -1,0 +1,186 @@
+"""Analog inversion: a programmed matrix in the feedback of a row of amplifiers.
+
+With open-loop gain a0 the outputs v settle at ``(G + diag(row sums of |G|) / a0) v = i`` (Sun et
+al., PNAS 2019; the signs are those of the differential pairs), so one settling solves one system
+to the precision of cells and converters, about 8 bits. A matrix larger than an array is inverted
+by recursive 2x2 blocks (BlockAMC): both Schur complements are programmed, and one application
+costs two inversions of the first block, one of the second, and two multiplications.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.linalg import lu_factor, lu_solve
+
+from repast_dist.analog.programming import differential_levels, quantize_symmetric
+from repast_dist.analog.specs import InvSpec
+from repast_dist.errors import DataError
+from repast_dist.rng import generator
+
+
+@dataclasses.dataclass(frozen=True)
+class InvArray:
+    """One programmed inverting array.
+
+    Attributes
+    ----------
+    spec : InvSpec
+        How it is built.
+    held : ndarray
+        (n, n) float64, the matrix the cells hold.
+    factors : tuple
+        LU factors of the matrix the circuit solves with, finite gain included.
+    offset : ndarray
+        (n,) offset voltages relative to full scale.
+    """
+
+    spec: InvSpec
+    held: np.ndarray
+    factors: tuple[np.ndarray, np.ndarray]
+    offset: np.ndarray
+
+    @property
+    def inv_ops(self) -> int:
+        """Settlings per right-hand side."""
+        return 1
+
+    @property
+    def vmm_ops(self) -> int:
+        """Analog products per right-hand side."""
+        return 0
+
+    @property
+    def cells(self) -> int:
+        """Cells programmed, both of every pair."""
+        return 2 * self.held.size
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve for many right-hand sides, each scaled to the converters' range on its own.
+
+        Parameters
+        ----------
+        right : ndarray
+            (n, r) float64.
+
+        Returns
+        -------
+        ndarray
+            (n, r) float64, rounded to the ADC's bits of each column's largest entry.
+        """
+        driven = _round_columns(right, self.spec.dac_bits)
+        settled = lu_solve(self.factors, driven, check_finite=False)
+        if self.offset.any():
+            settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
+        return _round_columns(settled, self.spec.adc_bits)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockInv:
+    """A matrix too large for one array, as two arrays of Schur blocks; see the module."""
+
+    first: "InvArray | BlockInv"
+    second: "InvArray | BlockInv"
+    coupling: np.ndarray
+
+    @property
+    def inv_ops(self) -> int:
+        """Settlings per right-hand side."""
+        return 2 * self.first.inv_ops + self.second.inv_ops
+
+    @property
+    def vmm_ops(self) -> int:
+        """Analog products per right-hand side, the two couplings included."""
+        return 2 * self.first.vmm_ops + self.second.vmm_ops + 2
+
+    @property
+    def cells(self) -> int:
+        """Cells programmed for inversion; the couplings are part of the residual's matrix."""
+        return self.first.cells + self.second.cells
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve for many right-hand sides, (n, r)."""
+        split = self.coupling.shape[0]
+        top, bottom = right[:split], right[split:]
+        partial = self.first.solve(top)
+        lower = self.second.solve(bottom - self.coupling.T @ partial)
+        upper = self.first.solve(top - self.coupling @ lower)
+        return np.vstack([upper, lower])
+
+
+def program_inv(
+    matrix: np.ndarray, spec: InvSpec, seed: int = 0, *address: int | str
+) -> InvArray | BlockInv:
+    """Program a symmetric positive definite matrix for inversion.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (n, n) float64.
+    spec : InvSpec
+        How the array is built; above ``spec.size`` the matrix is split in two.
+    seed, *address
+        Address of the programming errors.
+
+    Raises
+    ------
+    DataError
+        The matrix is not square or not finite.
+    numpy.linalg.LinAlgError
+        What the cells hold is singular.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise DataError(f"an inverting array takes a square matrix, got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise DataError("an inverting array takes finite numbers, got NaN or infinity")
+    n = len(matrix)
+    if n <= spec.size:
+        return _program_one(matrix, spec, seed, *address)
+    split = -(-n // 2)
+    a, b, d = matrix[:split, :split], matrix[:split, split:], matrix[split:, split:]
+    schur = d - b.T @ np.linalg.solve(a, b)
+    first = program_inv(a, spec, seed, *address, "first")
+    second = program_inv((schur + schur.T) / 2, spec, seed, *address, "second")
+    return BlockInv(first, second, b)
+
+
+def cell_error(spec: InvSpec) -> float:
+    """Return the RMS error of a programmed entry relative to the largest one.
+
+    Rounding to the cell's levels is uniform over one level; each cell of a pair adds its
+    programming error, which clipping at g_off halves for the cell that is off.
+    """
+    rounding = 1.0 / (spec.device.inv_cell.levels - 1) / np.sqrt(12.0)
+    cells = 1.5 if spec.device.inv_cell.clip else 2.0
+    return float(np.sqrt(rounding**2 + cells * spec.device.inv_cell.programming_sigma**2))
+
+
+def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> InvArray:
+    cell, n = spec.device.inv_cell, len(matrix)
+    # Sign comes from the pair, so the magnitude has all the cell's levels.
+    digits, scale = quantize_symmetric(matrix, cell.bits + 1)
+    held = differential_levels(digits.astype(np.int64), cell, seed, "inv", *address) * scale
+    loaded = held.copy()
+    if spec.device.opamp.gain is not None:
+        load = np.abs(held).sum(axis=1)
+        load += _load_of_off_cells(spec, scale, n)
+        loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
+    offset = np.zeros(n)
+    if spec.device.opamp.offset_v:
+        random = generator(seed, "offset", *address)
+        offset = spec.device.opamp.offset_v * random.standard_normal(n)
+    return InvArray(spec, held, lu_factor(loaded, check_finite=False), offset)
+
+
+def _load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:
+    """Return what g_off and the amplifier's input add to a row's conductance, in matrix units."""
+    cell = spec.device.inv_cell
+    per_siemens = scale * (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
+    return (2 * n * cell.g_off_siemens + spec.device.opamp.input_siemens) * per_siemens
+
+
+def _round_columns(values: np.ndarray, bits: int) -> np.ndarray:
+    """Round every column to `bits` bits of its own largest entry."""
+    top = float(2 ** (bits - 1) - 1)
+    largest = np.max(np.abs(values), axis=0, initial=0.0)
+    step = np.where(largest > 0, largest / top, 1.0)
+    return np.rint(values / step) * step

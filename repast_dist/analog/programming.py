@@ -1,0 +1,69 @@
+"""From integers to what the cells of a differential pair really hold."""
+
+import numpy as np
+
+from repast_dist.analog.specs import CellSpec
+from repast_dist.rng import generator
+
+
+def differential_levels(
+    digits: np.ndarray, cell: CellSpec, seed: int, *address: int | str
+) -> np.ndarray:
+    """Program signed digits on differential pairs and return them as the arrays hold them.
+
+    Parameters
+    ----------
+    digits : ndarray
+        Signed integers of any shape, ``|digit| < cell.levels``. A positive digit sits on the
+        positive cell, a negative one on the negative cell; the other cell is at g_off.
+    cell : CellSpec
+        Programming error, clipping, stuck cells and drift.
+    seed, *address
+        Address of the random draws.
+
+    Returns
+    -------
+    ndarray
+        float64, same shape: ``(G+ - G-) / step`` with ``step = (g_on - g_off) / (levels - 1)``;
+        equal to `digits` for an ideal cell.
+    """
+    if cell.ideal:
+        return digits.astype(np.float64)
+    random = generator(seed, "programming", *address)
+    top = cell.levels - 1
+    positive = _program(np.maximum(digits, 0) / top, cell, random)
+    negative = _program(np.maximum(-digits, 0) / top, cell, random)
+    return (positive - negative) * top
+
+
+def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) -> np.ndarray:
+    """Return conductances relative to the range (0 at g_off, 1 at g_on) for targets in [0, 1]."""
+    held = target + cell.programming_sigma * random.standard_normal(target.shape)
+    if cell.clip:
+        np.clip(held, 0.0, 1.0, out=held)
+    if cell.stuck_on_rate or cell.stuck_off_rate:
+        lot = random.random(target.shape)
+        held = np.where(lot < cell.stuck_on_rate, 1.0, held)
+        held = np.where(lot >= 1.0 - cell.stuck_off_rate, 0.0, held)
+    if cell.drift_exponent:
+        # Drift acts on the whole conductance, g_off included.
+        offset = cell.g_off_siemens / (cell.g_on_siemens - cell.g_off_siemens)
+        factor = (cell.drift_time_s / cell.drift_start_s) ** -cell.drift_exponent
+        held = (held + offset) * factor - offset
+    return held
+
+
+def quantize_symmetric(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+    """Round to signed integers of `bits` bits (sign included), scaled by the largest entry.
+
+    Returns
+    -------
+    integers : ndarray
+        float64 whole numbers in ``±(2 ** (bits - 1) - 1)``.
+    scale : float
+        ``values ≈ integers * scale``; 0 input gives scale 1.
+    """
+    top = float(2 ** (bits - 1) - 1)
+    largest = float(np.max(np.abs(values), initial=0.0))
+    scale = largest / top if largest > 0 else 1.0
+    return np.rint(values / scale), scale

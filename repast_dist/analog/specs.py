@@ -1,0 +1,224 @@
+"""Settings of the analog core: cells, wires, amplifiers, converters, arrays and inversion."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from repast_dist.spec import spec
+
+Rate = Annotated[float, Ge(0), Le(1)]
+NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Bits = Annotated[int, Ge(1), Le(24)]
+
+
+@spec
+class CellSpec:
+    """A memory cell and how far it is from ideal.
+
+    Attributes
+    ----------
+    bits : int
+        Levels per cell are ``2 ** bits``, evenly spaced in conductance.
+    g_on_siemens, g_off_siemens : float
+        Conductance of the highest and the lowest level.
+    programming_sigma : float
+        Standard deviation of a programmed conductance, relative to ``g_on - g_off``.
+    clip : bool
+        A programmed conductance cannot leave the range from g_off to g_on.
+    read_sigma : float
+        Standard deviation of a cell's conductance from read to read, relative to the range.
+    stuck_on_rate, stuck_off_rate : float
+        Share of cells that stay at g_on or g_off whatever is programmed.
+    drift_exponent, drift_time_s, drift_start_s : float
+        Power-law drift: conductance times ``(drift_time / drift_start) ** -drift_exponent``.
+    """
+
+    bits: Annotated[int, Ge(1), Le(8)] = 4
+    g_on_siemens: Positive = 100e-6
+    g_off_siemens: NonNegative = 1e-6
+    programming_sigma: NonNegative = 0.0
+    clip: bool = True
+    read_sigma: NonNegative = 0.0
+    stuck_on_rate: Rate = 0.0
+    stuck_off_rate: Rate = 0.0
+    drift_exponent: NonNegative = 0.0
+    drift_time_s: Positive = 1.0
+    drift_start_s: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.g_off_siemens >= self.g_on_siemens:
+            raise ValueError(
+                f"g_off_siemens={self.g_off_siemens} must lie below "
+                f"g_on_siemens={self.g_on_siemens}"
+            )
+        if self.stuck_on_rate + self.stuck_off_rate > 1:
+            raise ValueError("stuck_on_rate + stuck_off_rate must not exceed 1")
+        if self.drift_time_s < self.drift_start_s:
+            raise ValueError("drift_time_s must not lie before drift_start_s")
+
+    @property
+    def levels(self) -> int:
+        """Number of conductance levels."""
+        return 1 << self.bits
+
+    @property
+    def ideal(self) -> bool:
+        """Whether a cell holds exactly what is programmed and reads the same every time."""
+        return not (
+            self.programming_sigma
+            or self.read_sigma
+            or self.stuck_on_rate
+            or self.stuck_off_rate
+            or (self.drift_exponent and self.drift_time_s > self.drift_start_s)
+        )
+
+
+@spec
+class WireSpec:
+    """Resistance of the array's wires, per cell-to-cell segment."""
+
+    row_ohm: NonNegative = 0.0
+    column_ohm: NonNegative = 0.0
+
+
+@spec
+class OpAmpSpec:
+    """The amplifiers of an INV array.
+
+    Attributes
+    ----------
+    gain : float or None
+        Open-loop gain; None is ideal.
+    offset_v : float
+        Standard deviation of the input offset voltage, relative to the full-scale output.
+    input_siemens : float
+        Conductance of an amplifier's input.
+    """
+
+    gain: Annotated[float, Gt(1)] | None = None
+    offset_v: NonNegative = 0.0
+    input_siemens: NonNegative = 0.0
+
+
+@spec
+class DeviceSpec:
+    """What the arrays are made of.
+
+    Attributes
+    ----------
+    cell : CellSpec
+        Cells of the VMM arrays.
+    inv_cell : CellSpec
+        Cells of the INV arrays.
+    wire : WireSpec
+        Wires of both.
+    opamp : OpAmpSpec
+        Amplifiers of the INV arrays.
+    source : str
+        Where the figures come from.
+    """
+
+    cell: CellSpec = CellSpec()
+    inv_cell: CellSpec = CellSpec(bits=8)
+    wire: WireSpec = WireSpec()
+    opamp: OpAmpSpec = OpAmpSpec()
+    source: str = ""
+
+
+@spec
+class DacSpec:
+    """Digital-to-analog converters: bits of an input that are applied in one pass."""
+
+    bits: Annotated[int, Ge(1), Le(8)] = 1
+
+
+@spec
+class AdcSpec:
+    """Analog-to-digital converters.
+
+    Attributes
+    ----------
+    bits : int
+        Resolution, sign included.
+    range : {"full", "calibrated", "lossless"}
+        ``full`` spans the largest current a column can carry, ``calibrated`` the given
+        percentile of the currents met, ``lossless`` converts every level exactly.
+    percentile : float
+        Of the absolute column currents, for ``calibrated``.
+    """
+
+    bits: Annotated[int, Ge(2), Le(16)] = 8
+    range: Literal["full", "calibrated", "lossless"] = "calibrated"
+    percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+
+
+@spec
+class VmmSpec:
+    """A vector-matrix multiplier: bit-sliced weights, bit-serial inputs, differential pairs."""
+
+    device: DeviceSpec = DeviceSpec()
+    dac: DacSpec = DacSpec()
+    adc: AdcSpec = AdcSpec()
+    rows: Annotated[int, Ge(1)] = 256
+    weight_bits: Annotated[int, Ge(2), Le(32)] = 8
+    input_bits: Annotated[int, Ge(2), Le(32)] = 8
+
+    @property
+    def slices(self) -> int:
+        """Cells that hold the magnitude of one weight."""
+        return -(-(self.weight_bits - 1) // self.device.cell.bits)
+
+    @property
+    def passes(self) -> int:
+        """Times the array is driven for one input vector."""
+        return -(-(self.input_bits - 1) // self.dac.bits)
+
+
+@spec
+class InvSpec:
+    """An inverting array: a matrix in the feedback of a row of amplifiers."""
+
+    device: DeviceSpec = DeviceSpec()
+    dac_bits: Bits = 8
+    adc_bits: Bits = 8
+    size: Annotated[int, Ge(1)] = 256
+
+
+@spec
+class InversionSpec:
+    """How a symmetric positive definite system is solved with 8-bit inversion.
+
+    Attributes
+    ----------
+    method : {"single", "taylor", "refine", "fcg", "auto"}
+        See `repast_dist.analog.inversion`.
+    target_bits : int
+        A solve has converged when its relative residual is at most ``2 ** -target_bits``.
+    max_iterations : int
+        Of the outer scheme.
+    equilibrate : bool
+        Solve with ``D^-1/2 A D^-1/2``, D the diagonal of A.
+    array_regularisation : float
+        Times ``sqrt(n)`` times the RMS error of a programmed cell is added to the diagonal of the
+        programmed array only.
+    on_divergence : {"raise", "damp", "fallback"}
+        What happens to a solve that misses its target: stop the run, try again with more
+        damping, or let the digital unit solve the block.
+    damp_factor, damp_tries : float, int
+        ``damp`` multiplies the damping by the factor, at most so often.
+    """
+
+    method: Literal["single", "taylor", "refine", "fcg", "auto"] = "fcg"
+    target_bits: Annotated[int, Ge(2), Le(40)] = 16
+    max_iterations: Annotated[int, Ge(1)] = 100
+    equilibrate: bool = True
+    array_regularisation: NonNegative = 2.0
+    on_divergence: Literal["raise", "damp", "fallback"] = "fallback"
+    damp_factor: Annotated[float, Gt(1)] = 3.0
+    damp_tries: Annotated[int, Ge(1)] = 4
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative residual of a converged solve."""
+        return 2.0**-self.target_bits
