@@ -1,6 +1,8 @@
 """Exports a trace in the Chrome trace format, which Perfetto opens.
 
-Chips are processes, banks are threads, times are simulated microseconds.
+Chips are processes, banks are threads, times are simulated microseconds. A viewer nests the
+slices of a thread, so work that overlaps on one bank gets further threads of that bank. Process
+and thread numbers start at 1: viewers take 0 for the idle process.
 """
 
 import gzip
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from repast_dist.trace.schema import NONE
 
@@ -33,9 +34,10 @@ def export_perfetto(table: pa.Table, path: Path, *, max_events: int = MAX_EVENTS
     Returns
     -------
     int
-        Events written.
+        Rows written.
     """
-    rows = table.sort_by([("start_s", "ascending"), ("chip", "ascending")]).slice(0, max_events)
+    order = [(name, "ascending") for name in ("start_s", "chip", "bank")]
+    rows = table.sort_by(order).slice(0, max_events)
     aside = path.with_name(path.name + ".tmp")
     with gzip.open(aside, "wt", encoding="utf-8", compresslevel=5) as file:
         _write_events(file, rows)
@@ -53,24 +55,45 @@ def _write_events(file: TextIO, rows: pa.Table) -> None:
 
 
 def _events(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    pairs = rows.group_by(["chip", "bank"]).aggregate([]).sort_by("chip")
-    for chip in pc.unique(pairs["chip"]).to_pylist():
-        yield _name("process_name", chip, 0, f"chip {chip}")
-        yield {
-            "ph": "M",
-            "name": "process_sort_index",
-            "pid": chip,
-            "tid": 0,
-            "args": {"sort_index": chip},
-        }
-    for pair in pairs.to_pylist():
-        yield _name("thread_name", pair["chip"], pair["bank"], f"bank {pair['bank']}")
+    threads = _Threads()
     for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
         for row in batch.to_pylist():
-            yield _slice(row)
+            yield _slice(row, threads.place(row))
+    yield from threads.names()
 
 
-def _slice(row: dict[str, Any]) -> dict[str, Any]:
+class _Threads:
+    """Gives each row a thread on which nothing else runs at that time; rows come by start."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[int, int], list[list[float]]] = {}
+        self._count = 0
+
+    def place(self, row: dict[str, Any]) -> int:
+        lanes = self._lanes.setdefault((row["chip"], row["bank"]), [])
+        start, end = row["start_s"], row["start_s"] + row["duration_s"]
+        for lane in lanes:
+            # A sum of durations may end a rounding error after the next start.
+            if lane[1] <= start + 1e-12 * abs(start):
+                lane[1] = end
+                return int(lane[0])
+        self._count += 1
+        lanes.append([self._count, end])
+        return self._count
+
+    def names(self) -> Iterator[dict[str, Any]]:
+        for chip in sorted({chip for chip, _ in self._lanes}):
+            yield _meta("process_name", chip, 0, {"name": f"chip {chip}"})
+            yield _meta("process_sort_index", chip, 0, {"sort_index": chip})
+        for (chip, bank), lanes in sorted(self._lanes.items()):
+            for number, (thread, _) in enumerate(lanes, start=1):
+                name = f"bank {bank}" + (f" ({number})" if number > 1 else "")
+                yield _meta("thread_name", chip, int(thread), {"name": name})
+                order = bank * len(self._lanes) + number
+                yield _meta("thread_sort_index", chip, int(thread), {"sort_index": order})
+
+
+def _slice(row: dict[str, Any], thread: int) -> dict[str, Any]:
     args = {name: row[name] for name in ("step", "energy_j")}
     args |= {n: row[n] for n in ("layer", "block", "micro_batch") if row[n] != NONE}
     args |= {n: row[n] for n in ("adc_conversions", "cell_writes", "link_bytes") if row[n]}
@@ -78,13 +101,13 @@ def _slice(row: dict[str, Any]) -> dict[str, Any]:
         "ph": "X",
         "name": row["op"],
         "cat": row["phase"],
-        "pid": row["chip"],
-        "tid": row["bank"],
+        "pid": row["chip"] + 1,
+        "tid": thread,
         "ts": row["start_s"] * 1e6,
         "dur": row["duration_s"] * 1e6,
         "args": args,
     }
 
 
-def _name(kind: str, chip: int, bank: int, name: str) -> dict[str, Any]:
-    return {"ph": "M", "name": kind, "pid": chip, "tid": bank, "args": {"name": name}}
+def _meta(kind: str, chip: int, thread: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": chip + 1, "tid": thread, "args": args}

@@ -1,7 +1,9 @@
 """Sums over a trace against hand-made cases and DuckDB."""
 
 import gzip
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -89,19 +91,57 @@ def test_an_empty_trace_sums_to_nothing() -> None:
     assert (total.time_s, total.energy_j, total.phases, total.chips) == (0.0, 0.0, {}, {})
 
 
-def test_perfetto_export_has_chips_as_processes_and_banks_as_threads(tmp_path: Path) -> None:
-    trace = table(
+def perfetto_example() -> pa.Table:
+    return table(
         [
             (0, 0, 0, FORWARD, 0.0, 2e-6, 1.0),
             (3, 7, 0, COMMUNICATE, 2e-6, 1e-6, 1.0),
+            (3, 7, 0, FORWARD, 2.5e-6, 1e-6, 1.0),  # begins before the one above ends
             (3, 7, 1, FORWARD, 5e-6, 1e-6, 1.0),
+            (3, 7, 1, FORWARD, 9e-6, 1e-6, 1.0),
         ]
     )
+
+
+def test_perfetto_export_has_chips_as_processes_and_banks_as_threads(tmp_path: Path) -> None:
     path = tmp_path / "trace.json.gz"
-    assert export_perfetto(trace, path, max_events=2) == 2
+    assert export_perfetto(perfetto_example(), path, max_events=4) == 4
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    names = {(e["name"], e["pid"], e["args"].get("name")) for e in events if e["ph"] == "M"}
-    assert ("process_name", 3, "chip 3") in names
-    assert ("thread_name", 3, "bank 7") in names
-    slices = [(e["name"], e["pid"], e["tid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
-    assert slices == [("forward", 0, 0, 0.0, 2.0), ("communicate", 3, 7, 2.0, 1.0)]
+    processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    threads = {
+        (e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"
+    }
+    slices = [
+        (processes[e["pid"]], threads[e["pid"], e["tid"]], e["name"], e["ts"], e["dur"])
+        for e in events
+        if e["ph"] == "X"
+    ]
+    assert slices == [
+        ("chip 0", "bank 0", "forward", 0.0, 2.0),
+        ("chip 3", "bank 7", "communicate", 2.0, 1.0),
+        ("chip 3", "bank 7 (2)", "forward", 2.5, 1.0),
+        ("chip 3", "bank 7", "forward", 5.0, 1.0),
+    ]
+    assert 0 not in processes  # viewers take process 0 for the idle one
+
+
+@pytest.mark.skipif(
+    shutil.which("trace_processor_shell") is None or importlib.util.find_spec("perfetto") is None,
+    reason="needs the perfetto package and trace_processor_shell on the path",
+)
+def test_perfetto_s_own_trace_processor_reads_the_export(tmp_path: Path) -> None:
+    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+
+    path = tmp_path / "trace.json.gz"
+    export_perfetto(perfetto_example(), path)
+    config = TraceProcessorConfig(bin_path=shutil.which("trace_processor_shell"))
+    with TraceProcessor(trace=str(path), config=config) as processor:
+        rows = processor.query(
+            "select process.name as chip, count(*) as n, sum(dur) as ns from slice "
+            "join thread_track on slice.track_id = thread_track.id join thread using (utid) "
+            "join process using (upid) group by 1 order by 1"
+        )
+        assert [(row.chip, row.n, row.ns) for row in rows] == [
+            ("chip 0", 1, 2000),
+            ("chip 3", 4, 4000),
+        ]
