@@ -1,0 +1,74 @@
+"""The settings reference says what the settings classes accept."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from repast_dist.report.settings_reference import (
+    documented_attributes,
+    setting_rows,
+    settings_markdown,
+)
+from repast_dist.spec import spec
+
+
+@spec
+class Inner:
+    """An inner group.
+
+    Attributes
+    ----------
+    share : float
+        How much.
+    """
+
+    share: Annotated[float, Gt(0), Lt(1)] = 0.5
+
+
+@spec
+class Outer:
+    """A group of settings
+    for a test.
+
+    Attributes
+    ----------
+    count, other : int
+        A number
+        of things.
+    mode : {"fast", "slow"}
+        How it is done.
+
+    Notes
+    -----
+    Not part of it.
+    """
+
+    count: Annotated[int, Ge(1)]
+    other: int | None = None
+    mode: Literal["fast", "slow"] = "fast"
+    sizes: tuple[int, ...] = (1, 2)
+    table: dict[str, float] | None = None
+    inner: Inner = Inner()
+
+
+def test_every_setting_is_listed_with_its_type_range_default_and_meaning() -> None:
+    rows = {row.path: (row.valid, row.default, row.text) for row in setting_rows(Outer, "o")}
+    assert rows == {
+        "o.count": ("integer, at least 1", "", "A number of things."),
+        "o.other": ("integer or null", "null", "A number of things."),
+        "o.mode": ("one of `fast`, `slow`", "fast", "How it is done."),
+        "o.sizes": ("list of integer", "[1, 2]", ""),
+        "o.table": ("mapping of text to number or null", "null", ""),
+        "o.inner.share": ("number, above 0, below 1", "0.5", "How much."),
+    }
+
+
+def test_text_after_the_attributes_is_not_taken_for_one() -> None:
+    assert set(documented_attributes(Outer)) == {"count", "other", "mode"}
+
+
+def test_the_reference_names_presets_and_summaries() -> None:
+    text = settings_markdown("Settings", [("outer", Outer, ["small", "large"])])
+    assert "A group of settings for a test." in text
+    assert "Presets: `outer=small`, `outer=large`." in text
+    assert "| `outer.inner.share` | number, above 0, below 1 | `0.5` | How much. |" in text
