@@ -178,11 +178,26 @@ def _warnings(run: RunData) -> list[Note]:
             Note(
                 f"{number(failed.num_rows)} of {number(run.solves.num_rows)} solves did not reach "
                 f"their target; the worst is block {worst['block']} in step {worst['step']} with a "
-                f"relative residual of {number(worst['residual'])} ({worst['method']}).",
+                f"relative residual of {number(worst['residual'])} ({worst['method']})."
+                + _actions(failed),
                 "warning",
             )
         )
     return notes
+
+
+def _actions(failed: pa.Table) -> str:
+    """Say what the divergence policy did with the solves that failed."""
+    counts = pc.value_counts(failed["action"].cast(pa.string())).to_pylist()
+    words = {
+        "damp": "solved again with more damping",
+        "fallback": "solved by the digital unit instead",
+        "none": "used as they were",
+    }
+    clauses = [
+        f"{number(item['counts'])} {words.get(item['values'], item['values'])}" for item in counts
+    ]
+    return f" Of these, {', '.join(clauses)}."
 
 
 def _training(run: RunData) -> list[Part]:
@@ -476,8 +491,11 @@ def _inversion(run: RunData) -> list[Part]:
     iterations, residual = np.full(shape, np.nan), np.full(shape, np.nan)
     row = np.searchsorted(blocks, run.solves["block"].to_numpy())
     column = np.searchsorted(steps, run.solves["step"].to_numpy())
-    iterations[row, column] = run.solves["iterations"].to_numpy()
-    residual[row, column] = run.solves["residual"].to_numpy()
+    # A block may be solved on several chips: the worst of them counts.
+    np.fmax.at(iterations, (row, column), run.solves["iterations"].to_numpy())
+    np.fmax.at(residual, (row, column), run.solves["residual"].to_numpy())
+    finite = residual[np.isfinite(residual)]
+    residual[np.isinf(residual)] = 10 * max(1.0, finite.max(initial=0.0))
     every = max(1, -(-steps.size // 400))
     common: dict[str, Any] = {
         "x_values": steps[::every].tolist(),
@@ -499,7 +517,8 @@ def _inversion(run: RunData) -> list[Part]:
             residual[:, ::every],
             value="residual",
             log=True,
-            caption="Largest |b − A x| / |b| of each solve; 16 bits are 1.5·10⁻⁵.",
+            caption="Largest |b − A x| / |b| of each solve; 16 bits are 1.5·10⁻⁵. Solves without a "
+            "finite residual are at the bright end.",
             **common,
         ),
         _block_table(run, names),
