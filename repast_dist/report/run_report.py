@@ -30,6 +30,17 @@ from repast_dist.trace.schema import PHASES
 _GANTT_CHIPS = 24
 _TABLE_ROWS = 500
 _SMOOTHED_POINTS = 40
+_PHASE_WORDS = {
+    "forward": "the forward pass",
+    "backward": "the backward pass",
+    "soi": "forming the Kronecker factors",
+    "inversion": "solving with the factors",
+    "precondition": "scaling the preconditioned gradient",
+    "update": "updating the weights",
+    "program": "writing cells",
+    "communicate": "communication between chips",
+}
+_METHOD_NAMES = {"kfac": "K-FAC", "sgd": "SGD", "adam": "Adam"}
 
 
 def write_run_report(run_dir: Path) -> Path:
@@ -94,7 +105,9 @@ def run_page(run: RunData) -> Page:
 def _title(run: RunData) -> str:
     model, data = _named(run, "model"), _named(run, "dataset")
     chips = setting(run.result, "farm.chips", len(np.unique(run.trace["chip"])))
-    return f"{model} on {data}, trained with {_named(run, 'optimizer')} on {chips} chips"
+    method = _METHOD_NAMES.get(optimizer := _named(run, "optimizer"), optimizer)
+    plural = "" if chips == 1 else "s"
+    return f"{model} on {data}, trained with {method} on {chips} chip{plural}"
 
 
 def _named(run: RunData, group: str) -> str:
@@ -120,13 +133,22 @@ def _answer(run: RunData, total: Totals) -> str:
         learned += "."
     if not total.phases:
         return learned
-    slowest = max(total.phases.items(), key=lambda item: item[1].time_s)
-    hungriest = max(total.phases.items(), key=lambda item: item[1].energy_j)
     return (
-        f"{learned} On {len(total.chips)} simulated chips the run takes "
-        f"{si(total.time_s, 's')} and {si(total.energy_j, 'J')}: {slowest[0]} takes the most time "
-        f"({percent(slowest[1].share_time, 0)}), {hungriest[0]} the most energy "
-        f"({percent(hungriest[1].share_energy, 0)})."
+        f"{learned} On {len(total.chips)} simulated chip{'s' * (len(total.chips) != 1)} the run "
+        f"takes {si(total.time_s, 's')} and {si(total.energy_j, 'J')}: {_dominating(total)}."
+    )
+
+
+def _dominating(total: Totals) -> str:
+    """Name the phases with the largest share of time and of energy."""
+    slowest, time = max(total.phases.items(), key=lambda item: item[1].time_s)
+    hungriest, energy = max(total.phases.items(), key=lambda item: item[1].energy_j)
+    share_time, share_energy = percent(time.share_time, 0), percent(energy.share_energy, 0)
+    if slowest == hungriest:
+        return f"{_PHASE_WORDS[slowest]} takes most of both ({share_time} and {share_energy})"
+    return (
+        f"{_PHASE_WORDS[slowest]} takes the most time ({share_time}), "
+        f"{_PHASE_WORDS[hungriest]} the most energy ({share_energy})"
     )
 
 

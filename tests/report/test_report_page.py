@@ -75,8 +75,8 @@ def test_the_answer_names_accuracy_time_energy_and_what_dominates(run_dir: Path)
     answer = run_page(run).answer
     last = run.result["epochs"][-1]
     assert f"{100 * last['test_accuracy']:.1f} %" in answer
-    assert "backward takes the most time" in answer
-    assert "program the most energy" in answer
+    assert "the backward pass takes the most time" in answer
+    assert "writing cells the most energy" in answer
     assert answer.count(". ") == 1  # two sentences
 
 
