@@ -1,11 +1,11 @@
 """Several runs side by side: which settings differ, and what came of it."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from repast_dist.errors import RunDirectoryError
@@ -267,12 +267,10 @@ def _spent(run: RunData, epochs: Sequence[Mapping[str, Any]], column: str | None
     if column is None:
         return [float(epoch["step"]) for epoch in epochs]
     steps = step_times(run.trace)
-    total, spent = 0.0, {}
-    for step, amount in zip(steps["step"].to_pylist(), steps[column].to_pylist(), strict=True):
-        total += amount
-        spent[step] = total
-    last = max(spent, default=0)
-    return [spent.get(min(epoch["step"], last), math.nan) for epoch in epochs]
+    spent = np.concatenate([[0.0], np.cumsum(steps[column].to_numpy())])
+    # An epoch's record carries the number of steps done by its end.
+    done = np.searchsorted(steps["step"].to_numpy(), [epoch["step"] for epoch in epochs])
+    return [float(amount) for amount in spent[done]]
 
 
 def _costs(comparison: Comparison) -> list[Part]:

@@ -139,7 +139,7 @@ def _result(
     accuracy = np.clip(0.98 - 0.88 * np.exp(-np.arange(steps) / 18), 0, 1)
     per_epoch = 20
     epochs = [
-        {"epoch": epoch + 1, "step": last, "train_loss": losses[last],
+        {"epoch": epoch + 1, "step": last + 1, "train_loss": losses[last],
          "train_accuracy": accuracy[last], "test_loss": losses[last] + 0.04,
          "test_accuracy": accuracy[last] - 0.01}
         for epoch in range(steps // per_epoch)
