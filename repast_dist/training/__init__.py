@@ -1,0 +1,1 @@
+"""Second-order training: networks, losses, K-FAC and first-order baselines over NumPy arrays."""

@@ -1,0 +1,255 @@
+"""Who does the linear algebra: float64, fixed-point digital units, or analog crossbars.
+
+Training asks an `Engine` for two things: a matrix loaded for products, and a solver of a damped
+SOI block. Which arithmetic serves which role is a setting, so one training code covers exact,
+digital and analog hardware, and every operation can be lowered in precision on its own.
+"""
+
+import dataclasses
+from typing import Literal, Protocol
+
+import numpy as np
+import scipy.linalg
+
+from repast_dist.analog import (
+    InversionSpec,
+    InvSpec,
+    Solution,
+    SolveCounts,
+    VmmArray,
+    VmmSpec,
+    prepare,
+    program_vmm,
+)
+from repast_dist.errors import DataError, InversionError
+from repast_dist.training.specs import Arithmetic, EngineSpec
+
+Address = tuple[int | str, ...]
+Role = Literal["forward", "backward", "gradient", "factor"]
+
+
+class Product(Protocol):
+    """A loaded matrix (K, M)."""
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        """Return ``rows @ matrix``: (R, K) -> (R, M) float64; `call` addresses read noise."""
+
+
+class Solver(Protocol):
+    """A damped SOI block, ready to solve; also what `analog.prepare` returns."""
+
+    @property
+    def program_counts(self) -> SolveCounts:
+        """What the preparation made the hardware do."""
+
+    def solve(self, right: np.ndarray) -> Solution:
+        """Solve for right-hand sides (n, r)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """The arithmetic of a run, or of one chip of it.
+
+    Attributes
+    ----------
+    spec : EngineSpec
+        Arithmetic per role.
+    vmm : VmmSpec or None
+        The multipliers; None where nothing is analog.
+    inv : InvSpec or None
+        The inverting arrays.
+    inversion : InversionSpec or None
+        How analog solves reach their precision.
+    seed : int
+        The run's seed.
+    """
+
+    spec: EngineSpec
+    vmm: VmmSpec | None
+    inv: InvSpec | None
+    inversion: InversionSpec | None
+    seed: int
+
+    def arithmetic(self, role: Role) -> Arithmetic:
+        """Return the arithmetic of a role."""
+        arithmetic: Arithmetic = getattr(self.spec, role)
+        return arithmetic
+
+    def load(self, role: Role, matrix: np.ndarray, address: Address) -> Product:
+        """Load a matrix for products.
+
+        Parameters
+        ----------
+        role : {"forward", "backward", "gradient", "factor"}
+            What the products are for.
+        matrix : ndarray
+            (K, M), any float dtype.
+        address : tuple
+            Address of programming errors, for example ``("weights", step, layer)``; never names a
+            chip. Equal addresses hold equal errors: it is one programmed array.
+
+        Raises
+        ------
+        DataError
+            The matrix is not finite: training diverged.
+        """
+        if not np.isfinite(matrix).all():
+            raise DataError(f"{role} {'/'.join(map(str, address))}: the matrix is not finite")
+        kind = self.arithmetic(role)
+        if kind == "analog":
+            assert self.vmm is not None
+            return _Analog(program_vmm(matrix, self.vmm, self.seed, *address))
+        if kind == "fixed":
+            return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
+        return _Float(np.asarray(matrix, np.float64))
+
+    def block_solver(self, damped: np.ndarray, address: Address) -> Solver:
+        """Prepare a damped SOI block for solving.
+
+        Parameters
+        ----------
+        damped : ndarray
+            (n, n) float64, symmetric positive definite, damping included.
+        address : tuple
+            Address of programming errors, for example ``("soi", step, block)``.
+
+        Raises
+        ------
+        InversionError
+            The block is not positive definite (float64 and fixed).
+        DataError
+            The block is not finite or not symmetric.
+        """
+        if self.spec.inverse == "analog":
+            assert self.vmm is not None
+            assert self.inv is not None
+            assert self.inversion is not None
+            return prepare(damped, self.vmm, self.inv, self.inversion, self.seed, *address)
+        if not np.isfinite(damped).all():
+            raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
+        if self.spec.inverse == "fixed":
+            return _FixedSolver.of(damped, self.spec.fixed_inverse_bits)
+        return _FloatSolver.of(damped)
+
+
+def make_engine(
+    spec: EngineSpec,
+    seed: int,
+    vmm: VmmSpec | None = None,
+    inv: InvSpec | None = None,
+    inversion: InversionSpec | None = None,
+) -> Engine:
+    """Return the engine of a run.
+
+    Raises
+    ------
+    ValueError
+        An operation is analog and no arrays are given.
+    """
+    if spec.uses_analog() and (vmm is None or inv is None or inversion is None):
+        raise ValueError("an engine with analog operations needs vmm, inv and inversion")
+    return Engine(spec, vmm, inv, inversion, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Float:
+    matrix: np.ndarray
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        return rows @ self.matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed:
+    """Integers times integers, summed exactly: whole numbers below 2^53 are exact in float64."""
+
+    integers: np.ndarray
+    scale: float
+    bits: int
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        integers, scale = _to_integers(rows, self.bits)
+        return (integers @ self.integers) * (scale * self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Analog:
+    array: VmmArray
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        # A view with an address of its own: what varies from read to read depends on which
+        # product this is, not on how many products this chip happened to do before.
+        view = dataclasses.replace(self.array, address=(*self.array.address, *call))
+        return view.multiply(rows)
+
+
+def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+    """Return whole numbers in ±(2 ** (bits - 1) - 1) as float64, and their scale."""
+    top = float(2 ** (bits - 1) - 1)
+    largest = float(np.max(np.abs(values), initial=0.0))
+    scale = largest / top if largest > 0 else 1.0
+    return np.rint(np.asarray(values, np.float64) / scale), scale
+
+
+@dataclasses.dataclass(frozen=True)
+class _FloatSolver:
+    matrix: np.ndarray
+    cholesky: np.ndarray
+    program_counts: SolveCounts
+
+    @classmethod
+    def of(cls, damped: np.ndarray) -> "_FloatSolver":
+        try:
+            return cls(damped, scipy.linalg.cholesky(damped, lower=True), SolveCounts())
+        except scipy.linalg.LinAlgError:
+            raise InversionError(
+                f"a SOI block of {len(damped)} is not positive definite; more damping is needed"
+            ) from None
+
+    def solve(self, right: np.ndarray) -> Solution:
+        return _digital_solution(
+            self.matrix, right, scipy.linalg.cho_solve((self.cholesky, True), right), "cholesky"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _FixedSolver:
+    """Both the block and its inverse are kept in a fixed number of bits of their largest entry."""
+
+    matrix: np.ndarray
+    inverse: np.ndarray
+    program_counts: SolveCounts
+
+    @classmethod
+    def of(cls, damped: np.ndarray, bits: int) -> "_FixedSolver":
+        integers, scale = _to_integers(damped, bits)
+        try:
+            inverse = np.linalg.inv(integers * scale)
+        except np.linalg.LinAlgError:
+            raise InversionError(
+                f"a SOI block of {len(damped)} is singular in {bits} bits; "
+                "more damping or more bits are needed"
+            ) from None
+        integers, scale = _to_integers(inverse, bits)
+        return cls(damped, integers * scale, SolveCounts())
+
+    def solve(self, right: np.ndarray) -> Solution:
+        return _digital_solution(self.matrix, right, self.inverse @ right, "fixed")
+
+
+def _digital_solution(
+    matrix: np.ndarray, right: np.ndarray, x: np.ndarray, method: str
+) -> Solution:
+    """Return the answer with its true residual; the digital unit has no target to miss."""
+    norm = np.linalg.norm(right, axis=0)
+    left = np.linalg.norm(right - matrix @ x, axis=0)
+    residual = np.divide(left, norm, out=np.zeros_like(left), where=norm > 0)
+    count = right.shape[1]
+    return Solution(
+        x=x,
+        iterations=np.zeros(count, np.int64),
+        residual=residual,
+        converged=np.ones(count, bool),
+        counts=SolveCounts(digital_ops=2 * matrix.size * count),
+        method=method,
+    )

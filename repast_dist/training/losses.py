@@ -1,0 +1,133 @@
+"""Losses, their gradients by the network's outputs, and the Fisher information's root.
+
+A loss is the negative log-likelihood of one sample: `errors` is its derivative by the outputs z,
+and Fisher gradients are derivatives for labels that the model itself would give. For a
+natural-parameter likelihood the Fisher matrix of the outputs is the Hessian (Martens 2014).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from repast_dist.rng import generator
+from repast_dist.training.functional import sigmoid, softmax
+
+
+@dataclasses.dataclass(frozen=True)
+class LossValue:
+    """Loss of some samples.
+
+    Attributes
+    ----------
+    total : float
+        Sum over samples.
+    correct : int
+        Samples classified right; 0 for reconstruction.
+    squared_error : float
+        Sum over samples of the squared reconstruction error; 0 for classification.
+    errors : ndarray
+        (N, D) derivative of every sample's loss by its outputs.
+    """
+
+    total: float
+    correct: int
+    squared_error: float
+    errors: np.ndarray
+
+
+def loss_value(loss: str, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> LossValue:
+    """Evaluate a loss.
+
+    Parameters
+    ----------
+    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error"}
+        As in `ModelSpec`.
+    outputs : (N, D) ndarray
+        What the network returned.
+    inputs : (N, ...) ndarray
+        What it was given: the target of a reconstruction.
+    labels : (N,) integer ndarray
+        The classes.
+    """
+    if loss == "cross_entropy":
+        return _cross_entropy(outputs, labels)
+    target = inputs.reshape(len(inputs), -1).astype(np.float64)
+    if loss == "squared_error":
+        errors = outputs - target
+        squared = float(np.sum(errors**2))
+        return LossValue(0.5 * squared, 0, squared, errors)
+    # -t log s(z) - (1 - t) log(1 - s(z)) without overflow.
+    terms = np.maximum(outputs, 0.0) - outputs * target + np.log1p(np.exp(-np.abs(outputs)))
+    errors = sigmoid(outputs) - target
+    return LossValue(float(terms.sum()), 0, float(np.sum(errors**2)), errors)
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> LossValue:
+    samples = np.arange(len(logits))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    total = float(np.sum(np.log(np.exp(shifted).sum(axis=1)) - shifted[samples, labels]))
+    errors = softmax(logits)
+    errors[samples, labels] -= 1.0
+    correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+    return LossValue(total, correct, 0.0, errors)
+
+
+def sampled_errors(
+    loss: str, outputs: np.ndarray, seed: int, step: int, samples: np.ndarray
+) -> np.ndarray:
+    """Return output errors for one label per sample, drawn from the model's own likelihood.
+
+    Parameters
+    ----------
+    loss : str
+        As in `loss_value`.
+    outputs : (N, D) ndarray
+        What the network returned.
+    seed, step : int
+        The run's seed and the training step.
+    samples : (N,) integer ndarray
+        Numbers of the samples in the data set; a sample's label depends on these three alone, so
+        not on the micro-batch or the chip it is part of.
+
+    Returns
+    -------
+    (N, D) ndarray
+        Derivative of each sample's loss for the drawn label.
+    """
+    streams = [generator(seed, "fisher", step, int(number)) for number in samples]
+    if loss == "squared_error":
+        return np.stack([stream.standard_normal(outputs.shape[1]) for stream in streams])
+    if loss == "pixel_cross_entropy":
+        uniform = np.stack([stream.random(outputs.shape[1]) for stream in streams])
+        chance = sigmoid(outputs)
+        return chance - (uniform < chance)
+    chance = softmax(outputs)
+    uniform = np.array([stream.random() for stream in streams])
+    drawn = (uniform[:, None] >= np.cumsum(chance, axis=1)[:, :-1]).sum(axis=1)
+    chance[np.arange(len(chance)), drawn] -= 1.0
+    return chance
+
+
+def exact_errors(loss: str, outputs: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield output errors e_c (N, D) whose outer products add up to the Fisher matrix.
+
+    One per class for ``cross_entropy``: ``sqrt(p_c) (p - onehot(c))``; one per output otherwise:
+    the column of the root of the diagonal Fisher matrix.
+    """
+    count = outputs.shape[1]
+    if loss == "cross_entropy":
+        chance = softmax(outputs)
+        for label in range(count):
+            errors = chance.copy()
+            errors[:, label] -= 1.0
+            yield errors * np.sqrt(chance[:, label : label + 1])
+        return
+    chance = sigmoid(outputs)
+    root = (
+        np.sqrt(chance * (1 - chance)) if loss == "pixel_cross_entropy" else np.ones_like(outputs)
+    )
+    for output in range(count):
+        errors = np.zeros_like(outputs)
+        errors[:, output] = root[:, output]
+        yield errors
