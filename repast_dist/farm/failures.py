@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from repast_dist.farm.specs import FarmSpec
 
 
-class HostsLost(Exception):  # noqa: N818 - a signal to the coordinator, not an error of the user's
+class HostsLost(Exception):
     """Actors did not answer; `hosts` are their numbers, `reason` what Ray said."""
 
     def __init__(self, hosts: Collection[int], reason: str) -> None:

@@ -1,0 +1,273 @@
+"""A host of simulated chips: a plain object without Ray, which an actor wraps.
+
+It runs its chips' micro-batches, reduces the pieces its chips own, keeps the averages and solvers
+of their SOI blocks, and prices what they did. Results depend on what is asked, never on which
+host is asked, so work can be moved and repeated freely.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from repast_dist.errors import RepastError
+from repast_dist.farm.exchange import Contribution, PieceKey, sum_in_order
+from repast_dist.farm.job import HostSetup, chip_engine
+from repast_dist.farm.keeper import BlockKeeper, SolveReport
+from repast_dist.farm.ledger import ChipLedger
+from repast_dist.farm.sampling import micro_batch_samples
+from repast_dist.training.model import build_model
+from repast_dist.training.step import (
+    Evaluation,
+    LoadedModel,
+    MicroBatchResult,
+    evaluate,
+    load_weights,
+    run_micro_batch,
+)
+
+Weights = Mapping[str, np.ndarray]
+
+
+class ChipHost:
+    """Some chips of the farm and their state.
+
+    Parameters
+    ----------
+    chips : tuple of int
+        The chips this host holds.
+    setup : HostSetup
+        Settings, plan and data, the same for all hosts.
+    """
+
+    def __init__(self, chips: tuple[int, ...], setup: HostSetup) -> None:
+        self._chips = chips
+        self.reassign(setup)
+
+    def reassign(self, setup: HostSetup) -> None:
+        """Take another plan; all state is gone until `restore`."""
+        job = setup.job
+        self._setup = setup
+        self._model = build_model(job.model)
+        self._engines = {chip: chip_engine(job, chip) for chip in self._chips}
+        self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
+        self._keepers: dict[int, BlockKeeper] = {}
+        for block in setup.plan.blocks:
+            owner = setup.block_owner(block.index)
+            if owner in self._chips:
+                self._keepers[block.index] = BlockKeeper(
+                    block, owner, self._engines[owner], job.inversion, job.optimizer.factor_decay
+                )
+        self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
+        self._gradients: dict[PieceKey, np.ndarray] = {}
+        self._reports: list[SolveReport] = []
+        self._busy_s = 0.0
+
+    def process_id(self) -> int:
+        """Return the operating-system process that holds these chips."""
+        return os.getpid()
+
+    def train(self, step: int, weights: Weights, factors_due: bool) -> tuple[Any, ...]:
+        """Run this host's micro-batches.
+
+        Returns
+        -------
+        tuple
+            First a list of (micro-batch, loss sum, correct); then, per live host in ascending
+            order, the list of `Contribution` its chips need.
+        """
+        with self._timed():
+            payloads: dict[int, list[Contribution]] = {host: [] for host in self._setup.hosts}
+            outcomes = []
+            for chip in self._chips:
+                loaded = None
+                for micro_batch in range(self._setup.job.train.micro_batches):
+                    if self._setup.micro_batch_owner(micro_batch) != chip:
+                        continue
+                    if loaded is None:
+                        loaded = load_weights(self._model, weights, self._engines[chip], step)
+                    result = self._run(loaded, chip, step, micro_batch, factors_due)
+                    outcomes.append((micro_batch, result.loss_sum, result.correct))
+                    for host, part in self._split(micro_batch, result).items():
+                        payloads[host].append(part)
+        return (outcomes, *(payloads[host] for host in self._setup.hosts))
+
+    def reduce(self, step: int, *payloads: Sequence[Contribution]) -> dict[str, Any]:
+        """Sum the contributions of all micro-batches, in their order, and update the averages.
+
+        Returns
+        -------
+        dict
+            ``gradients``: piece key -> mean gradient of the batch; ``traces``: block -> trace of
+            its running average.
+        """
+        with self._timed():
+            parts = sorted((part for payload in payloads for part in payload), key=_place)
+            batch = self._setup.job.train.batch_size
+            self._gradients = {
+                piece.key: sum_in_order([part.gradients[piece.key] for part in parts]) / batch
+                for piece in self._pieces
+            }
+            for number, keeper in self._keepers.items():
+                blocks = [part.factors[number] for part in parts if number in part.factors]
+                if blocks:
+                    keeper.add(sum_in_order(blocks) / batch)
+            self._reports = []
+        traces = {number: keeper.trace for number, keeper in self._keepers.items()}
+        return {"gradients": self._gradients, "traces": traces}
+
+    def prepare(self, step: int, damping: Mapping[int, float]) -> None:
+        """Program the damped averages of this host's blocks; `damping` is per block."""
+        with self._timed():
+            for number, keeper in self._keepers.items():
+                keeper.prepare(step, damping[number])
+
+    def solve_columns(self, step: int) -> tuple[Any, ...]:
+        """Solve this host's gradient pieces with their G blocks.
+
+        Returns
+        -------
+        tuple
+            First None; then, per live host in ascending order, (layer, start, stop, first row) ->
+            rows of the solved pieces that the A blocks of that host's chips need.
+        """
+        with self._timed():
+            solved: dict[PieceKey, np.ndarray] = {}
+            for piece in self._pieces:
+                if piece.block is not None:
+                    # x G = dW for symmetric G: solve G x^T = dW^T.
+                    right = np.ascontiguousarray(self._gradients[piece.key].T)
+                    x, report = self._keepers[piece.block].solve(step, right)
+                    solved[piece.key] = x.T
+                    self._reports.append(report)
+        return (None, *(self._rows_for(host, solved) for host in self._setup.hosts))
+
+    def solve_rows(
+        self, step: int, *payloads: Mapping[tuple[str, int, int, int], np.ndarray]
+    ) -> dict[str, Any]:
+        """Solve the rows of all columns with this host's A blocks.
+
+        Returns
+        -------
+        dict
+            ``directions``: (layer, first row, last row) -> preconditioned rows; ``reports``: what
+            the solves did.
+        """
+        with self._timed():
+            rows = {key: value for payload in payloads for key, value in payload.items()}
+            directions = {}
+            for number, keeper in self._keepers.items():
+                block = keeper.block
+                if block.factor != "A":
+                    continue
+                keys = sorted(k for k in rows if k[0] == block.layer_name and k[3] == block.start)
+                right = np.hstack([rows[key] for key in keys])
+                x, report = keeper.solve(step, right)
+                directions[block.layer_name, block.start, block.stop] = x
+                self._reports.append(report)
+        return {"directions": directions, "reports": self._reports}
+
+    def cost(self, step: int, factors_due: bool, programmed: bool) -> dict[str, Any]:
+        """Price what this host's chips did in the step.
+
+        Returns
+        -------
+        dict
+            ``chips``: chip -> (trace rows with starts relative to their segment, seconds per
+            segment); ``busy_s``: wall time this host computed for in this step.
+        """
+        with self._timed():
+            counts = {number: keeper.take_counts() for number, keeper in self._keepers.items()}
+            chips = {
+                chip: ledger.price(step, factors_due, programmed, counts)
+                for chip, ledger in self._ledgers.items()
+            }
+        busy_s, self._busy_s = self._busy_s, 0.0
+        return {"chips": chips, "busy_s": busy_s}
+
+    def evaluate(
+        self, step: int, weights: Weights, chunks: Sequence[int], size: int
+    ) -> dict[int, Evaluation]:
+        """Test the weights on some chunks of the test set; `size` samples each."""
+        engine, data = self._engines[self._chips[0]], self._setup.data
+        loaded = load_weights(self._model, weights, engine, step, with_backward=False)
+        results = {}
+        for chunk in chunks:
+            part = slice(chunk * size, (chunk + 1) * size)
+            results[chunk] = evaluate(loaded, data.test_inputs[part], data.test_labels[part])
+        return results
+
+    def state(self) -> dict[int, dict[str, np.ndarray]]:
+        """Return block -> arrays of its average and of what it was programmed from."""
+        return {number: keeper.state() for number, keeper in self._keepers.items()}
+
+    def restore(self, states: Mapping[int, dict[str, np.ndarray]]) -> None:
+        """Go on from the states of a checkpoint; blocks of other hosts are ignored."""
+        for number, keeper in self._keepers.items():
+            keeper.restore(states.get(number, {}))
+        self._gradients, self._reports, self._busy_s = {}, [], 0.0
+
+    def _run(
+        self, loaded: LoadedModel, chip: int, step: int, micro_batch: int, factors_due: bool
+    ) -> MicroBatchResult:
+        job, data = self._setup.job, self._setup.data
+        samples = micro_batch_samples(
+            job.seed, len(data.train_inputs), job.train, step, micro_batch
+        )
+        fisher = job.optimizer.fisher if factors_due else None
+        try:
+            return run_micro_batch(
+                loaded,
+                data.train_inputs[samples],
+                data.train_labels[samples],
+                samples,
+                micro_batch,
+                fisher,
+            )
+        except RepastError as error:
+            raise type(error)(f"chip {chip}: {error}") from error
+
+    def _split(self, micro_batch: int, result: MicroBatchResult) -> dict[int, Contribution]:
+        """Cut a micro-batch's results into what each host's chips own."""
+        parts = {host: Contribution(micro_batch, {}, {}) for host in self._setup.hosts}
+        for piece in self._setup.pieces:
+            gradient = result.gradients[piece.layer][:, piece.start : piece.stop]
+            host = self._setup.routes[piece.chip]
+            parts[host].gradients[piece.key] = np.ascontiguousarray(gradient)
+        if result.factors:
+            for block in self._setup.plan.blocks:
+                factor = result.factors[block.layer_name, block.factor]
+                cut = factor[block.start : block.stop, block.start : block.stop]
+                host = self._setup.routes[self._setup.block_owner(block.index)]
+                parts[host].factors[block.index] = np.ascontiguousarray(cut)
+        return parts
+
+    def _rows_for(
+        self, host: int, solved: Mapping[PieceKey, np.ndarray]
+    ) -> dict[tuple[str, int, int, int], np.ndarray]:
+        """Return the rows of solved pieces that the A blocks of a host's chips need."""
+        rows = {}
+        for block in self._setup.plan.blocks:
+            owner = self._setup.routes[self._setup.block_owner(block.index)]
+            if block.factor != "A" or owner != host:
+                continue
+            for (layer, start, stop), value in solved.items():
+                if layer == block.layer_name:
+                    part = np.ascontiguousarray(value[block.start : block.stop])
+                    rows[layer, start, stop, block.start] = part
+        return rows
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._busy_s += time.perf_counter() - started
+
+
+def _place(part: Contribution) -> int:
+    return part.micro_batch

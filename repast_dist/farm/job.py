@@ -1,0 +1,150 @@
+"""What a training run is made of, and what every host is given of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.errors import SettingsError
+from repast_dist.farm.exchange import GradientPiece, gradient_pieces
+from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups
+from repast_dist.hardware.components import ComponentTable
+from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
+from repast_dist.mapping.plan import Plan, make_plan
+from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.training.datasets import Dataset
+from repast_dist.training.engines import Engine, make_engine
+from repast_dist.training.model import build_model, workload_from_model
+from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingJob:
+    """All settings that decide what a training run computes and what it costs."""
+
+    seed: int
+    train: TrainSpec
+    model: ModelSpec
+    dataset: DatasetSpec
+    optimizer: OptimizerSpec
+    engine: EngineSpec
+    device: DeviceSpec
+    chip: ChipSpec
+    components: ComponentTable
+    soi: SoiSpec
+    inversion: InversionSpec
+    partition: PartitionSpec
+    interconnect: InterconnectSpec
+    farm: FarmSpec
+
+    @property
+    def second_order(self) -> bool:
+        """Whether SOI blocks are kept and solved."""
+        return self.optimizer.method == "kfac"
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSetup:
+    """What a host needs to build its chips; sent once.
+
+    Attributes
+    ----------
+    job : TrainingJob
+        The settings.
+    chips : tuple of int
+        The chips at work, ascending; the plan's chip k is ``chips[k]``.
+    plan : Plan
+        Who does what.
+    pieces : tuple of GradientPiece
+        Which chip reduces which columns of which gradient.
+    routes : dict
+        Chip -> host that holds it.
+    hosts : tuple of int
+        Live hosts in ascending order; payloads are exchanged in this order.
+    data : Dataset
+        Training and test set.
+    """
+
+    job: TrainingJob
+    chips: tuple[int, ...]
+    plan: Plan
+    pieces: tuple[GradientPiece, ...]
+    routes: dict[int, int]
+    hosts: tuple[int, ...]
+    data: Dataset
+
+    def block_owner(self, block: int) -> int:
+        """Return the chip that owns a SOI block."""
+        return self.chips[self.plan.block_owner[block]]
+
+    def micro_batch_owner(self, micro_batch: int) -> int:
+        """Return the chip that runs a micro-batch."""
+        return self.chips[self.plan.micro_batch_owner[micro_batch]]
+
+
+def make_setup(
+    job: TrainingJob, data: Dataset, groups: Mapping[int, Sequence[int]] | None = None
+) -> HostSetup:
+    """Plan a job for the hosts and chips at work.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        The settings.
+    data : Dataset
+        Training and test set.
+    groups : mapping, optional
+        Host -> its chips; by default as the farm's settings say.
+
+    Raises
+    ------
+    SettingsError
+        The training set is smaller than a batch, or the model does not take its samples.
+    """
+    if groups is None:
+        one_process = job.farm.backend == "inprocess"
+        groups = (
+            {0: range(job.farm.chips)} if one_process else dict(enumerate(actor_groups(job.farm)))
+        )
+    if len(data.train_inputs) < job.train.batch_size:
+        raise SettingsError(
+            f"train.batch_size={job.train.batch_size} exceeds the {len(data.train_inputs)} training "
+            f"samples of dataset {job.dataset.name}"
+        )
+    model = build_model(job.model)
+    chips = tuple(sorted(chip for group in groups.values() for chip in group))
+    plan = make_plan(
+        workload_from_model(model),
+        job.chip,
+        soi=job.soi,
+        partition=job.partition,
+        n_chips=len(chips),
+        micro_batches=job.train.micro_batches,
+        micro_batch_size=job.train.micro_batch_size,
+        second_order=job.second_order,
+    )
+    owners = [chips[owner] for owner in plan.block_owner]
+    shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
+    return HostSetup(
+        job=job,
+        chips=chips,
+        plan=plan,
+        pieces=gradient_pieces(shapes, plan.blocks, owners, chips),
+        routes={chip: host for host, group in groups.items() for chip in group},
+        hosts=tuple(sorted(groups)),
+        data=data,
+    )
+
+
+def chip_engine(job: TrainingJob, chip: int) -> Engine:
+    """Return the arithmetic of one chip; a chip with noise of its own computes differently."""
+    device = job.device
+    override = job.farm.chip_overrides.get(str(chip))
+    if override is not None and override.programming_sigma is not None:
+        sigma = {"programming_sigma": override.programming_sigma}
+        device = dataclasses.replace(
+            device,
+            cell=dataclasses.replace(device.cell, **sigma),
+            inv_cell=dataclasses.replace(device.inv_cell, **sigma),
+        )
+    vmm, inv = vmm_spec(job.chip, device), inv_spec(job.chip, device)
+    return make_engine(job.engine, job.seed, vmm, inv, job.inversion)

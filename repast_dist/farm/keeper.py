@@ -1,0 +1,212 @@
+"""One SOI block on its chip: its running average, its programmed arrays, its solves."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from repast_dist.analog import Solution, SolveCounts
+from repast_dist.analog.specs import InversionSpec
+from repast_dist.errors import DataError, InversionError
+from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.training.engines import Engine
+from repast_dist.training.kfac import FactorAverage, damped_block, updated_average
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveReport:
+    """What a solve did, for the trace; see `repast_dist.trace.schema.SOLVE_SCHEMA`."""
+
+    step: int
+    block: int
+    layer: int
+    factor: str
+    method: str
+    iterations: int
+    mean_iterations: float
+    residual: float
+    converged: bool
+    action: str
+    chip: int
+
+
+class BlockKeeper:
+    """Owner's view of a SOI block.
+
+    Parameters
+    ----------
+    block : SoiBlock
+        The block.
+    chip : int
+        The chip that holds it, for messages.
+    engine : Engine
+        Does the solving.
+    inversion : InversionSpec
+        What happens when a solve diverges.
+    decay : float
+        Limit of the running average's decay.
+    """
+
+    def __init__(
+        self, block: SoiBlock, chip: int, engine: Engine, inversion: InversionSpec, decay: float
+    ) -> None:
+        self.block = block
+        self._chip = chip
+        self._engine = engine
+        self._inversion = inversion
+        self._decay = decay
+        self._average: FactorAverage | None = None
+        self._damped: np.ndarray | None = None
+        self._damping = 0.0
+        self._prepared_at = -1
+        self._solver: Any = None
+        self._pending = SolveCounts()
+
+    def add(self, contribution: np.ndarray) -> None:
+        """Take a batch's factor block, (n, n), into the running average."""
+        if not np.isfinite(contribution).all():
+            raise DataError(f"{self._where()}: the factor is not finite")
+        self._average = updated_average(self._average, contribution, self._decay)
+
+    @property
+    def trace(self) -> float:
+        """Trace of the running average; 0 before the first update."""
+        return float(np.trace(self._average.matrix)) if self._average is not None else 0.0
+
+    def prepare(self, step: int, damping: float) -> None:
+        """Program the damped average; the average itself stays as it is."""
+        if self._average is None:
+            raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
+        self._damping, self._prepared_at = damping, step
+        self._damped = damped_block(self._average.matrix, 0, self.block.n, damping)
+        self._program()
+
+    def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
+        """Solve for right-hand sides (n, r); what diverged is met by the policy.
+
+        Raises
+        ------
+        InversionError
+            ``inversion.on_divergence=raise``, or no policy helped.
+        """
+        if self._solver is None:
+            raise DataError(
+                f"{self._where()}: solve at step {step} before the block was programmed"
+            )
+        if not np.isfinite(right).all():
+            raise DataError(f"{self._where()}: the gradient at step {step} is not finite")
+        solution = self._solver.solve(right)
+        self._pending += solution.counts
+        if self._usable(solution):
+            return solution.x, self._report(step, solution, "none")
+        return self._diverged(step, right, solution)
+
+    def _usable(self, solution: Solution) -> bool:
+        """One analog step has no target to reach, so `single` has only diverged when its answer is
+        worse than none at all.
+        """
+        if solution.method == "single":
+            return bool((solution.residual < 1.0).all())
+        return bool(solution.converged.all())
+
+    def take_counts(self) -> SolveCounts:
+        """Return what the block's arrays did since the last call."""
+        counts, self._pending = self._pending, SolveCounts()
+        return counts
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to go on, as arrays."""
+        if self._average is None:
+            return {}
+        arrays = {"average": self._average.matrix, "updates": np.array(self._average.updates)}
+        if self._damped is not None:
+            arrays["damped"] = self._damped
+            arrays["damping"] = np.array(self._damping)
+            arrays["prepared_at"] = np.array(self._prepared_at)
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from `state`; the arrays are programmed again, with the same errors."""
+        self._average, self._solver, self._damped = None, None, None
+        if "average" in arrays:
+            self._average = FactorAverage(np.array(arrays["average"]), int(arrays["updates"]))
+        if "damped" in arrays:
+            self._damped = np.array(arrays["damped"])
+            self._damping = float(arrays["damping"])
+            self._prepared_at = int(arrays["prepared_at"])
+            self._program()
+        self._pending = SolveCounts()
+
+    def _program(self) -> None:
+        address = ("soi", self._prepared_at, self.block.index)
+        try:
+            self._solver = self._engine.block_solver(self._damped, address)
+        except (DataError, np.linalg.LinAlgError) as error:
+            raise InversionError(
+                f"{self._where()}, step {self._prepared_at}: cannot be programmed ({error})"
+            ) from error
+        self._pending += self._solver.program_counts
+
+    def _diverged(
+        self, step: int, right: np.ndarray, solution: Solution
+    ) -> tuple[np.ndarray, SolveReport]:
+        policy = self._inversion.on_divergence
+        if policy == "raise":
+            raise InversionError(
+                f"{self._where()}, step {step}: {solution.method} did not converge, residual "
+                f"{solution.residual.max():.2e} after {solution.iterations.max()} iterations "
+                f"(target {self._inversion.tolerance:.2e}); valid: another inversion.method, more "
+                "optimizer.damping, or inversion.on_divergence=damp|fallback"
+            )
+        if policy == "damp":
+            for attempt in range(self._inversion.damp_tries):
+                more = self._damping * self._inversion.damp_factor ** (attempt + 1)
+                again = self._solve_damped(step, right, more, attempt)
+                if self._usable(again):
+                    return again.x, self._report(step, again, "damp", solution)
+        return self._fall_back(step, right, solution)
+
+    def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
+        assert self._damped is not None
+        matrix = self._damped + (damping - self._damping) * np.eye(self.block.n)
+        address = ("soi", step, self.block.index, "damp", attempt)
+        solver = self._engine.block_solver(matrix, address)
+        solution: Solution = solver.solve(right)
+        self._pending += solver.program_counts + solution.counts
+        return solution
+
+    def _fall_back(
+        self, step: int, right: np.ndarray, failed: Solution
+    ) -> tuple[np.ndarray, SolveReport]:
+        """Let the digital unit solve the block: n^3 / 3 + 2 n^2 r operations (Cholesky)."""
+        assert self._damped is not None
+        x = np.linalg.solve(self._damped, right)
+        n, columns = right.shape
+        self._pending += SolveCounts(digital_ops=n**3 // 3 + 2 * n * n * columns)
+        return x, self._report(step, failed, "fallback")
+
+    def _report(
+        self, step: int, solution: Solution, action: str, failed: Solution | None = None
+    ) -> SolveReport:
+        """Describe a solve; a policy's report keeps the residual that made it necessary."""
+        shown = solution if failed is None else failed
+        return SolveReport(
+            step=step,
+            block=self.block.index,
+            layer=self.block.layer,
+            factor=self.block.factor,
+            method=solution.method,
+            iterations=int(solution.iterations.max(initial=0)),
+            mean_iterations=float(solution.iterations.mean()) if solution.iterations.size else 0.0,
+            residual=float(shown.residual.max(initial=0.0)),
+            converged=bool(shown.converged.all()),
+            action=action,
+            chip=self._chip,
+        )
+
+    def _where(self) -> str:
+        block = self.block
+        return (
+            f"chip {self._chip}, layer {block.layer_name}, block {block.index} "
+            f"(factor {block.factor}, {block.start}:{block.stop})"
+        )

@@ -1,0 +1,34 @@
+"""Opening a farm for a job: the cluster if Ray is wanted, then the hosts."""
+
+import contextlib
+from collections.abc import Iterator
+
+from repast_dist.farm.cluster import cluster
+from repast_dist.farm.host import ChipHost
+from repast_dist.farm.inprocess import InProcessFarm
+from repast_dist.farm.job import HostSetup
+from repast_dist.farm.protocol import Farm
+from repast_dist.farm.specs import FarmSpec
+
+
+@contextlib.contextmanager
+def open_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
+    """Have the chips of a job up inside the block; all processes are gone after it.
+
+    Raises
+    ------
+    FarmError
+        The cluster or the chips did not come up.
+    """
+    if spec.backend == "inprocess":
+        yield InProcessFarm(spec.chips, ChipHost, setup)
+        return
+    with cluster(spec):
+        # Ray may only be imported once the cluster's authentication is set.
+        from repast_dist.farm.ray_farm import RayFarm
+
+        farm = RayFarm(spec, ChipHost, setup)
+        try:
+            yield farm
+        finally:
+            farm.close()

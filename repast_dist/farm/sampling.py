@@ -1,0 +1,33 @@
+"""Which samples a step trains on: a permutation per epoch, cut into batches and micro-batches."""
+
+import functools
+
+import numpy as np
+
+from repast_dist.farm.specs import TrainSpec
+from repast_dist.rng import generator
+
+
+def steps_per_epoch(samples: int, train: TrainSpec) -> int:
+    """Return the whole batches in the training set; what is left over waits for another epoch."""
+    return samples // train.batch_size
+
+
+def total_steps(samples: int, train: TrainSpec) -> int:
+    """Return the number of steps of a run."""
+    steps = train.epochs * steps_per_epoch(samples, train)
+    return steps if train.max_steps is None else min(steps, train.max_steps)
+
+
+def micro_batch_samples(
+    seed: int, samples: int, train: TrainSpec, step: int, micro_batch: int
+) -> np.ndarray:
+    """Return the sample numbers of one micro-batch, (micro_batch_size,) int64."""
+    epoch, batch = divmod(step, steps_per_epoch(samples, train))
+    first = batch * train.batch_size + micro_batch * train.micro_batch_size
+    return _order(seed, samples, epoch)[first : first + train.micro_batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, samples: int, epoch: int) -> np.ndarray:
+    return generator(seed, "order", epoch).permutation(samples)

@@ -1,0 +1,179 @@
+"""Puts what happens in a training run where it belongs: trace, result.json, log and terminal."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from repast_dist import __version__
+from repast_dist.farm.keeper import SolveReport
+from repast_dist.report.console import RunProgress
+from repast_dist.report.units import percent
+from repast_dist.spec import to_dict
+from repast_dist.studies.run_directory import LOG, RESULT, TRACE, read_json, write_json
+from repast_dist.studies.settings import RunSettings
+from repast_dist.trace import TraceWriter, solve_batch
+
+PACKAGES = (
+    "ray", "numpy", "scipy", "pyarrow", "hydra-core", "numba", "scikit-learn",
+    "hwcomponents", "hwcomponents-adc", "hwcomponents-library",
+)  # fmt: skip
+
+
+class RunRecorder:
+    """Records one run; see `repast_dist.farm.coordinator.Recorder`.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's directory.
+    settings : RunSettings
+        Its settings.
+    facts : mapping
+        Entries of result.json that are known before training: layers, blocks, plan.
+    progress : RunProgress
+        The terminal display.
+    resume_step : int or None
+        First step to do when an old run goes on.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        settings: RunSettings,
+        facts: Mapping[str, Any],
+        progress: RunProgress,
+        resume_step: int | None,
+    ) -> None:
+        self._path = run_dir / RESULT
+        self._progress = progress
+        self._log = _open_log(run_dir / LOG)
+        self._started = time.monotonic()
+        plain = to_dict(settings)
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        self._trace = TraceWriter(
+            run_dir / TRACE,
+            n_chips=settings.farm.chips,
+            settings_sha256=digest,
+            resume_step=resume_step,
+        )
+        if resume_step is None:
+            self.result: dict[str, Any] = {
+                "study": settings.study.name,
+                "settings": plain,
+                "settings_sha256": digest,
+                "seed": settings.seed,
+                "versions": versions(),
+                "command": " ".join(sys.argv),
+                "started": _now(),
+                "wall_s": 0.0,
+                "epochs": [],
+                "steps": [],
+                "events": [],
+            }
+        else:
+            self.result = read_json(self._path)
+            self._forget(resume_step)
+            self.event(resume_step, "resume", f"resumed at step {resume_step}")
+        self.result |= {**facts, "status": "running"}
+        self._earlier_s = float(self.result["wall_s"])
+        self._save()
+
+    def step(
+        self, record: dict[str, Any], rows: Sequence[pa.RecordBatch], solves: Sequence[SolveReport]
+    ) -> None:
+        """Record one step."""
+        self._trace.append(record["step"], rows, solve_batch(vars(report) for report in solves))
+        self.result["steps"].append(record)
+        self._log.info(
+            "step %d loss %.6g accuracy %.4f simulated %.6g s wall %.3f s",
+            *(record[name] for name in ("step", "loss", "accuracy", "time_s", "wall_s")),
+        )
+        self._progress.update(record["step"] + 1, loss=record["loss"], accuracy=record["accuracy"])
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Record one epoch."""
+        self.result["epochs"].append(record)
+        self._log.info("epoch %s", json.dumps(record))
+        self._progress.message(
+            f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, "
+            f"test loss {record['test_loss']:.4f}, "
+            f"test accuracy {percent(record['test_accuracy'])}"
+        )
+        self._save()
+
+    def event(self, step: int, kind: str, message: str) -> None:
+        """Record something that should be known afterwards."""
+        self.result["events"].append({"step": step, "kind": kind, "message": message})
+        self._log.warning("step %d %s: %s", step, kind, message)
+        if kind != "divergence" or self._first_of(kind):
+            self._progress.message(f"step {step}: {kind}: {message}")
+
+    def cut(self) -> None:
+        """Make the trace durable up to here."""
+        self._trace.cut()
+        self._save()
+
+    def drop_from(self, step: int) -> None:
+        """Forget a step and all after it."""
+        self._trace.drop_from(step)
+        self._forget(step)
+
+    def finish(self, status: str, **entries: Any) -> None:
+        """Close the records with how the run ended."""
+        self._trace.close()
+        self.result |= {"status": status, "finished": _now(), **entries}
+        self._save()
+        self._log.info("run %s", status)
+        for handler in list(self._log.handlers):
+            handler.close()
+            self._log.removeHandler(handler)
+
+    def _forget(self, step: int) -> None:
+        for name in ("steps", "epochs"):
+            # An epoch's record carries the step after it.
+            last = step if name == "epochs" else step - 1
+            self.result[name] = [item for item in self.result[name] if item["step"] <= last]
+        self.result["events"] = [
+            item
+            for item in self.result["events"]
+            if item["step"] < step or item["kind"] != "divergence"
+        ]
+
+    def _first_of(self, kind: str) -> bool:
+        return sum(item["kind"] == kind for item in self.result["events"]) == 1
+
+    def _save(self) -> None:
+        self.result["wall_s"] = self._earlier_s + time.monotonic() - self._started
+        write_json(self._path, self.result)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    found = {"repast-dist": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _open_log(path: Path) -> logging.Logger:
+    log = logging.getLogger(f"repast_dist.run.{path.parent.name}")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return log

@@ -1,0 +1,52 @@
+"""The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.farm.specs import FarmSpec, TrainSpec
+from repast_dist.hardware.components import ComponentTable
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.spec import spec
+from repast_dist.studies.specs import StudySpec
+from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+
+
+@spec
+class RunSettings:
+    """Everything that decides what a run does.
+
+    Attributes
+    ----------
+    study : StudySpec
+        The question asked.
+    seed : int
+        Seed of every random stream.
+    run_root : str
+        Folder below which run directories are made.
+    train, model, dataset, optimizer, engine
+        What is trained, on what, how, and in which arithmetic.
+    device, chip, components, inversion
+        The hardware.
+    soi, partition, interconnect, farm
+        How the work is spread and exchanged.
+    """
+
+    study: StudySpec
+    seed: Annotated[int, Ge(0)] = 0
+    run_root: str = "runs"
+    train: TrainSpec
+    model: ModelSpec
+    dataset: DatasetSpec
+    optimizer: OptimizerSpec
+    engine: EngineSpec
+    device: DeviceSpec
+    chip: ChipSpec
+    components: ComponentTable
+    soi: SoiSpec
+    inversion: InversionSpec
+    partition: PartitionSpec
+    interconnect: InterconnectSpec
+    farm: FarmSpec

@@ -1,0 +1,176 @@
+"""``study=train``: train one network on the farm, record everything, write the report."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist.errors import RunDirectoryError
+from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
+from repast_dist.farm.coordinator import Coordinator, TrainingState, state_of
+from repast_dist.farm.job import HostSetup, TrainingJob, make_setup
+from repast_dist.farm.launch import open_farm
+from repast_dist.farm.sampling import total_steps
+from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.run_report import write_run_report
+from repast_dist.spec import load, to_dict
+from repast_dist.studies.recorder import RunRecorder
+from repast_dist.studies.run_directory import (
+    CHECKPOINTS,
+    REPORT,
+    SETTINGS,
+    TRACE,
+    locked,
+    new_run_directory,
+    read_json,
+    write_json,
+)
+from repast_dist.studies.settings import RunSettings
+from repast_dist.trace import read_trace, totals
+from repast_dist.training.datasets import load_dataset
+from repast_dist.training.model import build_model, init_weights, preconditioning_table
+from repast_dist.training.optimizers import initial_state
+
+
+def train(settings: RunSettings, console: Console | None = None) -> Path:
+    """Train with these settings into a new run directory.
+
+    Returns
+    -------
+    Path
+        The run directory, with result.json, trace/, solves/, checkpoints/ and report.html.
+
+    Raises
+    ------
+    RepastError
+        Settings do not fit the data, a solve diverged under ``on_divergence=raise``, the farm
+        was lost; the directory says so too.
+    """
+    setup = _setup(settings)
+    run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
+    write_json(run_dir / SETTINGS, to_dict(settings))
+    _run(settings, setup, run_dir, None, console or Console())
+    return run_dir
+
+
+def resume(run_dir: Path, overrides: dict[str, Any], console: Console | None = None) -> Path:
+    """Go on with a run from its newest good checkpoint.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run directory.
+    overrides : dict
+        Changed settings of ``farm``; nothing else may change, since it would change the result.
+
+    Raises
+    ------
+    RunDirectoryError
+        Not a training run, finished already, in use, or without a usable checkpoint.
+    """
+    console = console or Console()
+    stored = read_json(run_dir / SETTINGS)
+    stored["farm"] |= overrides
+    settings = load(RunSettings, stored)
+    if settings.study.name != "train":
+        raise RunDirectoryError(f"{run_dir}: study {settings.study.name} cannot be resumed")
+    checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS)
+    for reason in refused:
+        console.print(f"refused {reason}", markup=False)
+    if checkpoint is None:
+        raise RunDirectoryError(f"{run_dir / CHECKPOINTS}: no usable checkpoint")
+    setup = _setup(settings)
+    if checkpoint.step >= total_steps(len(setup.data.train_inputs), settings.train):
+        raise RunDirectoryError(f"{run_dir}: the run is finished, there is nothing to resume")
+    console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False)
+    _run(settings, setup, run_dir, checkpoint, console)
+    return run_dir
+
+
+def _setup(settings: RunSettings) -> HostSetup:
+    names = [field.name for field in dataclasses.fields(TrainingJob)]
+    job = TrainingJob(**{name: getattr(settings, name) for name in names})
+    return make_setup(job, load_dataset(settings.dataset))
+
+
+def _run(
+    settings: RunSettings,
+    setup: HostSetup,
+    run_dir: Path,
+    checkpoint: Checkpoint | None,
+    console: Console,
+) -> None:
+    steps = total_steps(len(setup.data.train_inputs), settings.train)
+    first_step = checkpoint.step if checkpoint else 0
+    _announce(settings, setup, run_dir, steps, console)
+    with (
+        locked(run_dir),
+        RunProgress(steps, settings.farm.chips, first_step=first_step, console=console) as progress,
+    ):
+        recorder = RunRecorder(
+            run_dir,
+            settings,
+            _facts(setup),
+            progress,
+            resume_step=checkpoint.step if checkpoint else None,
+        )
+        try:
+            with open_farm(settings.farm, setup) as farm:
+                state = state_of(checkpoint) if checkpoint else _first_state(settings)
+                coordinator = Coordinator(setup, farm, state, recorder, run_dir / CHECKPOINTS)
+                if checkpoint:
+                    coordinator.restore(checkpoint)
+                coordinator.run()
+        except KeyboardInterrupt:
+            recorder.finish("interrupted", totals=_totals(run_dir))
+            console.print(f"\nInterrupted. Go on with: repast-dist resume={run_dir}", markup=False)
+            raise
+        except BaseException as error:
+            recorder.finish("failed", error=str(error))
+            raise
+        recorder.finish("finished", totals=_totals(run_dir))
+        result = recorder.result
+    write_run_report(run_dir)
+    print_summary(result, console)
+    console.print(f"Run directory: {run_dir}", markup=False)
+    console.print(f"Report:        {run_dir / REPORT}", markup=False)
+
+
+def _first_state(settings: RunSettings) -> TrainingState:
+    weights = init_weights(build_model(settings.model), settings.seed)
+    state = initial_state(settings.optimizer, weights)
+    return TrainingState(step=0, weights=weights, optimizer=state)
+
+
+def _totals(run_dir: Path) -> dict[str, Any]:
+    return totals(read_trace(run_dir / TRACE)).to_dict()
+
+
+def _announce(
+    settings: RunSettings, setup: HostSetup, run_dir: Path, steps: int, console: Console
+) -> None:
+    farm = settings.farm
+    where = "in this process" if farm.backend == "inprocess" else "as Ray actors"
+    console.print(
+        f"Training {settings.model.name} on {settings.dataset.name} with "
+        f"{settings.optimizer.method}: {steps} steps on {farm.chips} simulated chips {where}",
+        markup=False,
+        highlight=False,
+    )
+    console.print(f"Run directory: {run_dir}", markup=False)
+
+
+def _facts(setup: HostSetup) -> dict[str, Any]:
+    """Return what result.json says of layers, blocks and plan."""
+    model = build_model(setup.job.model)
+    return {
+        "layers": [dataclasses.asdict(row) for row in preconditioning_table(model)],
+        "blocks": [
+            {**dataclasses.asdict(block), "n": block.n, "chip": setup.block_owner(block.index)}
+            for block in setup.plan.blocks
+        ],
+        "micro_batches": [
+            setup.micro_batch_owner(number) for number in range(setup.job.train.micro_batches)
+        ],
+    }
