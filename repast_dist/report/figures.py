@@ -420,7 +420,8 @@ def _reference_lines(references: Mapping[str, float], scale: float) -> dict[str,
                 "y": value / scale,
                 "yanchor": "bottom",
                 "showarrow": False,
-                "font": {"color": "@muted", "size": 11},
+                "font": {"color": "@ink", "size": 11},
+                "bgcolor": "@paper/0.8",
             }
             for name, value in references.items()
         ],
@@ -437,7 +438,7 @@ def _rule(axis: str, value: float) -> dict[str, Any]:
         f"{other}0": 0,
         f"{other}1": 1,
         f"{other}ref": "paper",
-        "line": {"color": "@muted", "width": 1.5, "dash": "dot"},
+        "line": {"color": "@ink", "width": 1.5, "dash": "dot"},
     }
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from repast_dist.errors import RunDirectoryError
-from repast_dist.trace.query import busy_times, phase_codes, step_times
+from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
 from repast_dist.trace.schema import PHASES
 
@@ -48,7 +48,7 @@ def load_run(folder: Path) -> RunData:
     RunDirectoryError
         result.json or the trace is missing or damaged.
     """
-    columns = ["chip", "bank", "step", "phase", "op", "start_s", "duration_s", "energy_j"]
+    columns = ["chip", "step", "phase", "op", "block", "start_s", "duration_s", "energy_j"]
     return RunData(
         folder=folder,
         result=read_result(folder),
@@ -83,6 +83,42 @@ def setting(result: Mapping[str, Any], path: str, default: Any = None) -> Any:
             return default
         node = node[name]
     return node
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockWork:
+    """How the time on SOI blocks is spread over chips.
+
+    Attributes
+    ----------
+    seconds : dict
+        Phase -> (chips,) summed durations of the rows that belong to a block.
+    bound_s : float
+        No assignment of whole blocks can keep the busiest chip below this: the mean over chips
+        or the largest block, whichever is longer.
+    """
+
+    seconds: dict[str, np.ndarray]
+    bound_s: float
+
+    @property
+    def busiest_s(self) -> float:
+        """Return the time of the chip with the most work."""
+        return float(np.max(sum(self.seconds.values(), np.zeros(1))))
+
+
+def block_work(trace: pa.Table) -> BlockWork:
+    """Return how the time on SOI blocks is spread over the chips of a trace."""
+    rows = trace.filter(pc.greater_equal(trace["block"], 0))
+    chips = np.unique(trace["chip"].to_numpy())
+    sums = sum_by(rows, ("chip", "phase", "block"), ("duration_s",)).to_pylist()
+    seconds = {name: np.zeros(chips.size) for name in PHASES}
+    blocks: dict[int, float] = {}
+    for row in sums:
+        seconds[row["phase"]][np.searchsorted(chips, row["chip"])] += row["duration_s"]
+        blocks[row["block"]] = blocks.get(row["block"], 0.0) + row["duration_s"]
+    bound = max(sum(blocks.values()) / max(chips.size, 1), max(blocks.values(), default=0.0))
+    return BlockWork({name: values for name, values in seconds.items() if values.any()}, bound)
 
 
 @dataclasses.dataclass(frozen=True)

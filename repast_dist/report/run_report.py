@@ -22,7 +22,7 @@ from repast_dist.report.page import (
     settings_table,
     write_page,
 )
-from repast_dist.report.run_data import RunData, activity, load_run, setting, step_bars
+from repast_dist.report.run_data import RunData, activity, block_work, load_run, setting, step_bars
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.query import Totals, step_times, sum_by, totals
 from repast_dist.trace.schema import PHASES
@@ -191,8 +191,11 @@ def _key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
 
 def _warnings(run: RunData) -> list[Note]:
     notes = []
-    if run.result.get("status") not in (None, "finished", "completed", "complete", "ok"):
-        notes.append(Note(f"This run did not finish: {run.result['status']}.", "warning"))
+    status = run.result.get("status")
+    if status != "finished":
+        why = run.result.get("error", "")
+        text = f"This run did not finish ({status})" + (f": {why}" if why else ".")
+        notes.append(Note(text, "warning"))
     failed = run.solves.filter(pc.invert(run.solves["converged"]))
     if failed.num_rows:
         worst = failed.sort_by([("residual", "descending")]).slice(0, 1).to_pylist()[0]
@@ -407,6 +410,7 @@ def _chips(run: RunData, total: Totals) -> list[Part]:
     return [
         utilisation,
         _chip_energy(run, labels),
+        *_block_balance(run, labels),
         _activity_map(run),
         *_gantts(run),
         _chip_table(total),
@@ -428,6 +432,30 @@ def _chip_energy(run: RunData, labels: Sequence[str]) -> Part:
         stacked=True,
         colours=_phase_colours(),
     )
+
+
+def _block_balance(run: RunData, labels: Sequence[str]) -> list[Part]:
+    """Time on SOI blocks per chip, beside what the best assignment could reach."""
+    work = block_work(run.trace)
+    if not work.seconds or len(labels) < 2:
+        return []
+    over = work.busiest_s / work.bound_s - 1
+    return [
+        figures.bars(
+            "Work on SOI blocks per chip",
+            labels,
+            {name: values.tolist() for name, values in work.seconds.items()},
+            y="time",
+            unit="s",
+            x="chip",
+            stacked=True,
+            colours=_phase_colours(),
+            references={"lower bound": work.bound_s},
+            caption="The slowest chip sets the pace. Lower bound: the mean over chips, or the "
+            f"largest block. The busiest chip is {percent(over, 0)} above it.",
+            wide=True,
+        )
+    ]
 
 
 def _activity_map(run: RunData) -> Part:

@@ -81,7 +81,16 @@ def _step_rows(
             clock,
             {
                 name: []
-                for name in ("phase", "op", "bank", "layer", "start_s", "duration_s", "energy_j")
+                for name in (
+                    "phase",
+                    "op",
+                    "bank",
+                    "layer",
+                    "block",
+                    "start_s",
+                    "duration_s",
+                    "energy_j",
+                )
             },
         )
         for phase in ORDER:
@@ -96,6 +105,9 @@ def _step_rows(
                     columns["op"].append(OPS.index(op))
                     columns["bank"].append(bank)
                     columns["layer"].append(layer)
+                    # Each chip works on blocks of its own.
+                    solving = phase == "inversion" or op == "write_factor"
+                    columns["block"].append(layer * n_chips + chip if solving else -1)
                     columns["start_s"].append(now)
                     columns["duration_s"].append(took)
                     columns["energy_j"].append(joules * (1 + 0.2 * random.random()))

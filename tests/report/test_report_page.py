@@ -25,7 +25,7 @@ from repast_dist.report.page import (
     settings_table,
     write_page,
 )
-from repast_dist.report.run_data import activity, load_run, step_bars
+from repast_dist.report.run_data import activity, block_work, load_run, step_bars
 from repast_dist.report.run_report import run_page, write_run_report
 from repast_dist.report.units import si
 
@@ -99,6 +99,20 @@ def test_a_chip_that_computes_half_of_a_step_is_half_busy(run_dir: Path) -> None
     assert busy.busy.shape == (4, 40)
     assert busy.busy.mean(axis=1) == pytest.approx(weights, rel=0.05)
     assert 0 <= busy.busy.min() <= busy.busy.max() <= 1
+
+
+def test_the_balance_of_soi_blocks_is_held_against_its_lower_bound(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    work = block_work(run.trace)
+    query = (
+        f"select chip, block, sum(duration_s) s from '{run_dir}/trace/*.parquet' "
+        "where block >= 0 group by all"
+    )
+    mean, largest = duckdb.sql(f"select sum(s) / 4, max(s) from ({query})").fetchall()[0]
+    busiest = duckdb.sql(f"select max(t) from (select sum(s) t from ({query}) group by chip)")
+    assert work.bound_s == pytest.approx(max(mean, largest))
+    assert work.busiest_s == pytest.approx(busiest.fetchall()[0][0])
+    assert set(work.seconds) == {"inversion", "program"}
 
 
 def test_gantt_bars_of_a_step_cover_exactly_the_work_of_each_phase(run_dir: Path) -> None:
