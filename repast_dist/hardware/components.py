@@ -1,0 +1,303 @@
+"""What one count costs: components with their energy, area, power and time, each with a source.
+
+A quantity is either a number of our own with its source, or comes from a component of
+`hwcomponents_library` or `hwcomponents_adc`. Those libraries price energy and area; times are
+always our own, since their latencies are not meant to be summed (ISAAC's buffer: 1e-16 s).
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt
+
+from repast_dist.errors import SettingsError
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.spec import spec, to_dict
+
+_LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
+
+
+@spec
+class Quantity:
+    """One figure and where it comes from.
+
+    Attributes
+    ----------
+    value : float or None
+        The figure, in `unit`; None takes it from a library component.
+    unit : str
+        SI unit, with what it is counted per, for example ``J/conversion``.
+    source : str
+        Publication, table or reason. An assumption starts with ``assumption``.
+    confidence : {"A", "B", "C"}
+        A: read in the source or in an open implementation of it; B: recalled from the source;
+        C: our assumption.
+    library : str
+        ``package.Class`` of a component, for example ``hwcomponents_library.IsaacADC``.
+    action : str
+        The component's action whose energy is meant; empty: its area.
+    attributes : dict
+        Arguments of the component; text such as ``chip.adc.bits`` is read from the chip, None
+        leaves an argument of an inherited table out.
+    per : float
+        The library's figure is divided by this, for example by the bits of an access.
+    """
+
+    unit: str
+    source: str
+    confidence: Literal["A", "B", "C"]
+    value: float | None = None
+    library: str = ""
+    action: str = ""
+    attributes: dict[str, float | int | str | None] = dataclasses.field(default_factory=dict)
+    per: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != bool(self.library):
+            raise ValueError("needs either value or library")
+        if self.value is not None and self.value < 0:
+            raise ValueError(f"value={self.value} is negative; valid: 0 or more")
+        package = self.library.partition(".")[0]
+        if package and package not in _LIBRARIES:
+            raise ValueError(f"library '{self.library}' is not in {', '.join(_LIBRARIES)}")
+        if not self.source:
+            raise ValueError("source is empty; say where the figure comes from")
+
+
+@spec
+class Component:
+    """A kind of part.
+
+    Attributes
+    ----------
+    energy_j : Quantity or None
+        Energy per action.
+    area_m2 : Quantity or None
+        Area per instance.
+    power_w : Quantity or None
+        Power per instance, drawn as long as the chip is on, whatever it does.
+    time_s : Quantity or None
+        Time per action.
+    """
+
+    energy_j: Quantity | None = None
+    area_m2: Quantity | None = None
+    power_w: Quantity | None = None
+    time_s: Quantity | None = None
+
+
+@spec
+class ComponentTable:
+    """Every kind of part of a chip.
+
+    Attributes
+    ----------
+    adc, dac, sample_hold, shift_add : Component
+        Converters and accumulators of the multiplying arrays; actions are conversions. The ADC's
+        time is that of one sample.
+    cell : Component
+        A memory cell; energy per cell and pass; time of one pass of an array before conversion.
+    cell_write : Component
+        Energy per written cell; time per written row.
+    amplifier : Component
+        An amplifier of an inverting array; energy per settling; time of one settling.
+    inv_dac, inv_adc : Component
+        Converters of the inverting arrays; actions are conversions.
+    digital : Component
+        A digital lane; energy per operation, time per clock.
+    buffer : Component
+        A tile's buffer; energy per byte, area per byte, time per bus word.
+    bus : Component
+        Wires between buffer and banks; energy per byte, area per bit of width and bank.
+    register : Component
+        A bank's input and output registers; energy per buffer byte, area per bank.
+    router : Component
+        On-chip router; energy per buffer byte, area per tile.
+    tile_logic : Component
+        Activation, pooling and accumulation units of a tile.
+    control : Component
+        Sequencing of a tile.
+    link : Component
+        Off-chip link; energy per byte, area per link, time per byte.
+    """
+
+    name: str
+    adc: Component
+    dac: Component
+    sample_hold: Component
+    shift_add: Component
+    cell: Component
+    cell_write: Component
+    amplifier: Component
+    inv_dac: Component
+    inv_adc: Component
+    digital: Component
+    buffer: Component
+    bus: Component
+    register: Component
+    router: Component
+    tile_logic: Component
+    control: Component
+    link: Component
+    cell_endurance: Quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCosts:
+    """One component's figures for one chip, in SI units; 0 where it has none."""
+
+    energy_j: float
+    area_m2: float
+    power_w: float
+    time_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitCosts:
+    """What one count costs on one chip.
+
+    Attributes
+    ----------
+    parts : dict
+        Component name -> `PartCosts`.
+    pass_s : float
+        One pass of an array: read, then its conversions; the longer of the two, since a
+        sample-and-hold lets them overlap.
+    inv_s : float
+        One settling of an inverting array and its conversions.
+    static_w : float
+        Power of the whole chip that does not depend on what it does.
+    endurance : float
+        Writes a cell survives.
+    """
+
+    parts: dict[str, PartCosts]
+    pass_s: float
+    inv_s: float
+    static_w: float
+    endurance: float
+
+    @property
+    def row_write_s(self) -> float:
+        """Time to write one row of an array."""
+        return self.parts["cell_write"].time_s
+
+    @property
+    def clock_s(self) -> float:
+        """Clock period of the digital units."""
+        return self.parts["digital"].time_s
+
+    @property
+    def buffer_word_s(self) -> float:
+        """Time of one word on a tile's bus."""
+        return self.parts["buffer"].time_s
+
+
+def component_names() -> tuple[str, ...]:
+    """Return the names of the components of a table."""
+    return tuple(
+        item.name
+        for item in dataclasses.fields(ComponentTable)  # type: ignore[arg-type]
+        if item.name not in ("name", "cell_endurance")
+    )
+
+
+def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
+    """Resolve the component table for a chip.
+
+    Raises
+    ------
+    SettingsError
+        A library component does not exist or refuses its arguments; the message names it.
+    """
+    key = json.dumps([to_dict(chip), to_dict(components)])
+    if key not in _RESOLVED:
+        _RESOLVED[key] = _resolve(chip, components)
+    return _RESOLVED[key]
+
+
+_RESOLVED: dict[str, UnitCosts] = {}
+
+
+def _resolve(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
+    from repast_dist.hardware.tree import instances
+
+    parts = {}
+    for name in component_names():
+        component: Component = getattr(components, name)
+        values = {
+            item.name: quantity_value(getattr(component, item.name), chip, f"{name}.{item.name}")
+            for item in dataclasses.fields(Component)  # type: ignore[arg-type]
+        }
+        parts[name] = PartCosts(**values)
+    counts = instances(chip)
+    converted = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["adc"].time_s
+    inv_converted = chip.inv.size / chip.inv.adcs_per_array * parts["inv_adc"].time_s
+    return UnitCosts(
+        parts=parts,
+        pass_s=max(parts["cell"].time_s, converted),
+        inv_s=parts["amplifier"].time_s + inv_converted,
+        static_w=sum(parts[name].power_w * count for name, count in counts.items()),
+        endurance=quantity_value(components.cell_endurance, chip, "cell_endurance"),
+    )
+
+
+def quantity_value(quantity: Quantity | None, chip: ChipSpec, path: str) -> float:
+    """Return a quantity's figure for a chip; 0 for None.
+
+    Raises
+    ------
+    SettingsError
+        The library has no such component, action or argument.
+    """
+    if quantity is None:
+        return 0.0
+    if quantity.value is not None:
+        return quantity.value
+    where = f"components.{path}"
+    attributes = {
+        name: _attribute(value, chip, f"{where}.attributes.{name}")
+        for name, value in quantity.attributes.items()
+        if value is not None
+    }
+    try:
+        part = _library_class(quantity.library)(**attributes)
+        if not quantity.action:
+            return float(part.area) / quantity.per
+        return float(getattr(part, quantity.action)().energy) / quantity.per
+    except (AttributeError, TypeError, ValueError, AssertionError) as error:
+        raise SettingsError(f"{where}: {quantity.library} cannot be priced: {error}") from None
+
+
+def quantity_source(quantity: Quantity) -> str:
+    """Return a quantity's source, with the library and its version where it comes from one."""
+    if not quantity.library:
+        return quantity.source
+    package = quantity.library.partition(".")[0]
+    version = importlib.metadata.version(package.replace("_", "-"))
+    return f"{quantity.source} ({quantity.library} of {package} {version})"
+
+
+@functools.cache
+def _library_class(path: str) -> Any:
+    """Import a component class; only on demand, so that importing this module stays light."""
+    package, _, name = path.partition(".")
+    module = importlib.import_module(f"{package}.main" if package == "hwcomponents_adc" else package)
+    return getattr(module, name)
+
+
+def _attribute(value: float | int | str, chip: ChipSpec, path: str) -> float | int:
+    if not isinstance(value, str):
+        return value
+    found: Any = chip
+    names = value.split(".")
+    if names[0] != "chip":
+        raise SettingsError(f"{path}: '{value}' is neither a number nor a value of the chip")
+    for name in names[1:]:
+        if not hasattr(found, name):
+            raise SettingsError(f"{path}: the chip has no '{value}'")
+        found = getattr(found, name)
+    return found  # type: ignore[no-any-return]

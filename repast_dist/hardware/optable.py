@@ -1,0 +1,164 @@
+"""The op table: what happened, in counts, before anybody says what a count costs.
+
+One row stands for one operation of one chip, for example the forward product of one layer over one
+micro-batch. Numeric runs and cost-only runs build the same table from the same plan.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from repast_dist.trace.schema import NONE, PHASES
+
+OPS = (
+    "write_weights",
+    "reload_weights",
+    "write_operand",
+    "vmm_forward",
+    "elementwise_forward",
+    "vmm_backward",
+    "elementwise_backward",
+    "write_activations",
+    "vmm_gradient",
+    "write_errors",
+    "factor_a",
+    "factor_g",
+    "reduce_gradients",
+    "reduce_factors",
+    "average_factor",
+    "program_block",
+    "solve_g",
+    "exchange_gradients",
+    "solve_a",
+    "clip",
+    "reduce_scalar",
+    "gather_updates",
+    "update",
+    "send_activations",
+    "send_errors",
+)
+"""Names of the operations; a row's ``op`` is an index into them."""
+
+OP = {name: number for number, name in enumerate(OPS)}
+PHASE = {name: number for number, name in enumerate(PHASES)}
+
+IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch")
+"""Columns that say which operation a row is, int32."""
+
+COUNTS = (
+    "crossbar_reads",
+    "cells_read",
+    "dac_conversions",
+    "adc_conversions",
+    "cell_writes",
+    "inv_ops",
+    "amplifier_ops",
+    "inv_dac_conversions",
+    "inv_adc_conversions",
+    "digital_ops",
+    "buffer_bytes",
+    "link_bytes",
+)
+"""Columns that decide a row's energy, int64: totals over all arrays and units at work.
+
+``crossbar_reads``: passes times arrays. ``cells_read``: cells driven, summed over passes.
+``inv_ops``: settlings of inverting arrays; ``amplifier_ops``: the same times the amplifiers of
+each. Conversions of inverting arrays are counted apart, since their converters differ.
+"""
+
+SERIAL = (
+    "serial_passes",
+    "serial_inv_ops",
+    "serial_row_writes",
+    "serial_digital_ops",
+    "serial_buffer_words",
+)
+"""Columns that decide a row's duration, int64: what happens one after the other on the busiest
+array or unit. ``serial_buffer_words`` counts bus transfers of a tile."""
+
+LINK = ("link_s", "link_j")
+"""Time and energy of the interconnect, float64, from the collective's formula."""
+
+_DTYPES = (
+    {name: np.int32 for name in IDENTITY}
+    | {name: np.int64 for name in (*COUNTS, *SERIAL)}
+    | {name: np.float64 for name in LINK}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpTable:
+    """Rows of operations as columns.
+
+    Attributes
+    ----------
+    columns : dict
+        Column name -> (n,) array. All identity columns are there; a count that no row has may
+        be absent and is then 0.
+    """
+
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.columns["op"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column; absent counts are zeros."""
+        found = self.columns.get(name)
+        return np.zeros(len(self), _DTYPES[name]) if found is None else found
+
+    def where(self, mask: np.ndarray) -> "OpTable":
+        """Return the rows of a boolean mask or an index array."""
+        return OpTable({name: column[mask] for name, column in self.columns.items()})
+
+
+def op_rows(op: str, phase: str, **columns: Any) -> OpTable:
+    """Make rows of one operation; scalars are repeated to the length of the arrays.
+
+    Parameters
+    ----------
+    op, phase : str
+        Names from `OPS` and `trace.schema.PHASES`.
+    **columns
+        Identity (default: -1, bank and step 0), counts, serial counts and link columns.
+    """
+    unknown = set(columns) - set(_DTYPES)
+    if unknown:
+        raise ValueError(f"not in the op table: {sorted(unknown)}; valid: {list(_DTYPES)}")
+    rows = max((len(value) for value in columns.values() if np.ndim(value)), default=1)
+    identity = {"bank": 0, "step": 0, "layer": NONE, "block": NONE, "micro_batch": NONE}
+    filled = identity | columns | {"op": OP[op], "phase": PHASE[phase]}
+    return OpTable({name: _column(name, value, rows) for name, value in filled.items()})
+
+
+def concatenate(tables: Iterable[OpTable]) -> OpTable:
+    """Put tables one after the other."""
+    parts = [table for table in tables if len(table)]
+    if not parts:
+        return OpTable({name: np.zeros(0, _DTYPES[name]) for name in IDENTITY})
+    present = [name for name in _DTYPES if any(name in part.columns for part in parts)]
+    return OpTable({name: np.concatenate([part[name] for part in parts]) for name in present})
+
+
+def trace_columns(table: OpTable, costs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the columns of the cost trace.
+
+    Parameters
+    ----------
+    table : OpTable
+        Operations.
+    costs : mapping
+        ``start_s``, ``duration_s`` and ``energy_j`` of each row.
+    """
+    kept = ("crossbar_reads", "inv_ops", "cell_writes", "digital_ops", "buffer_bytes", "link_bytes")
+    columns = {name: table[name] for name in (*IDENTITY, *kept)}
+    columns["dac_conversions"] = table["dac_conversions"] + table["inv_dac_conversions"]
+    columns["adc_conversions"] = table["adc_conversions"] + table["inv_adc_conversions"]
+    return columns | {name: costs[name] for name in ("start_s", "duration_s", "energy_j")}
+
+
+def _column(name: str, value: Any, rows: int) -> np.ndarray:
+    array = np.asarray(value, _DTYPES[name])
+    return array if array.shape == (rows,) else np.broadcast_to(array, (rows,)).copy()

@@ -1,0 +1,94 @@
+"""From counts to seconds and joules, a whole table at a time."""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.hardware.optable import OpTable
+from repast_dist.hardware.specs import ChipSpec
+
+ROUTER_CROSSINGS_PER_BUFFER_BYTE = 0.5
+"""ISAAC: a word is written to and read from a buffer and crosses the router once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What each row of an op table costs.
+
+    Attributes
+    ----------
+    duration_s : ndarray
+        (n,) float64, time from a row's start to its end.
+    energy_j : ndarray
+        (n,) float64, energy of what the row does; the chip's static power comes on top when the
+        rows are placed in time.
+    """
+
+    duration_s: np.ndarray
+    energy_j: np.ndarray
+
+
+def price(table: OpTable, chip: ChipSpec, components: ComponentTable) -> Costs:
+    """Price an op table for a chip; see `price_ops`."""
+    return price_ops(table, unit_costs(chip, components))
+
+
+def price_ops(table: OpTable, costs: UnitCosts) -> Costs:
+    """Price an op table.
+
+    ``duration = max(passes t_pass + settlings t_inv + rows t_write + operations t_clock,
+    words t_bus) + t_link``: arrays and digital units of one row work one after the other, the
+    buffer feeds them meanwhile. ``energy`` is the sum of counts times the energy of each.
+
+    Parameters
+    ----------
+    table : OpTable
+        n rows.
+    costs : UnitCosts
+        What one count costs.
+    """
+    energy = _weighted(table, energy_per_count(costs))
+    duration = _weighted(table, time_per_count(costs))
+    if "serial_buffer_words" in table.columns:
+        np.maximum(duration, table["serial_buffer_words"] * costs.buffer_word_s, out=duration)
+    if "link_s" in table.columns:
+        duration += table["link_s"]
+        energy += table["link_j"]
+    return Costs(duration, energy)
+
+
+def energy_per_count(costs: UnitCosts) -> dict[str, float]:
+    """Return the energy of one count of each column of an op table, in joules."""
+    energy = {name: part.energy_j for name, part in costs.parts.items()}
+    converted = energy["adc"] + energy["sample_hold"] + energy["shift_add"]
+    router = ROUTER_CROSSINGS_PER_BUFFER_BYTE * energy["router"]
+    return {
+        "cells_read": energy["cell"],
+        "dac_conversions": energy["dac"],
+        "adc_conversions": converted,
+        "cell_writes": energy["cell_write"],
+        "amplifier_ops": energy["amplifier"],
+        "inv_dac_conversions": energy["inv_dac"],
+        "inv_adc_conversions": energy["inv_adc"] + energy["sample_hold"],
+        "digital_ops": energy["digital"],
+        "buffer_bytes": energy["buffer"] + energy["bus"] + energy["register"] + router,
+    }
+
+
+def time_per_count(costs: UnitCosts) -> dict[str, float]:
+    """Return the time of one count of each serial column but the buffer's, in seconds."""
+    return {
+        "serial_passes": costs.pass_s,
+        "serial_inv_ops": costs.inv_s,
+        "serial_row_writes": costs.row_write_s,
+        "serial_digital_ops": costs.clock_s,
+    }
+
+
+def _weighted(table: OpTable, weights: dict[str, float]) -> np.ndarray:
+    total = np.zeros(len(table))
+    for name, weight in weights.items():
+        if name in table.columns and weight:
+            total += table.columns[name] * weight
+    return total

@@ -1,0 +1,180 @@
+"""What a chip is made of: chip, tiles, banks, arrays, converters, buffers, links."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from repast_dist.analog.specs import AdcSpec, DacSpec, DeviceSpec, InvSpec, VmmSpec
+from repast_dist.spec import spec
+
+PositiveInt = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(0)]
+
+
+@spec
+class VmmArraySpec:
+    """The multiplying arrays of a bank.
+
+    Attributes
+    ----------
+    rows, cols : int
+        Cells of one array; `cols` counts physical columns.
+    arrays_per_bank : int
+        Arrays in a bank.
+    adcs_per_array : int
+        Converters that share the columns of an array.
+    differential : bool
+        A signed weight takes a pair of columns that one ADC converts together; otherwise signs
+        are handled by an offset and every column is converted.
+    """
+
+    rows: PositiveInt = 128
+    cols: PositiveInt = 128
+    arrays_per_bank: PositiveInt = 8
+    adcs_per_array: PositiveInt = 1
+    differential: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cols < self.columns_per_weight:
+            raise ValueError(f"cols={self.cols} holds no weight; valid: 2 or more")
+
+    @property
+    def columns_per_weight(self) -> int:
+        """Physical columns of one signed slice."""
+        return 2 if self.differential else 1
+
+    @property
+    def weight_columns(self) -> int:
+        """Signed slices side by side in an array."""
+        return self.cols // self.columns_per_weight
+
+    @property
+    def cells(self) -> int:
+        """Cells of one array."""
+        return self.rows * self.cols
+
+
+@spec
+class InvArraySpec:
+    """The inverting arrays of a bank.
+
+    Attributes
+    ----------
+    size : int
+        Rows of the square matrix one array inverts; larger blocks are inverted by parts.
+    arrays_per_bank : int
+        Arrays in a bank; 0: the chip cannot invert.
+    dac_bits, adc_bits : int
+        Converters of the array; a DAC per row.
+    adcs_per_array : int
+        Converters that share the amplifiers' outputs.
+    """
+
+    size: PositiveInt = 256
+    arrays_per_bank: Count = 1
+    dac_bits: Annotated[int, Ge(1), Le(16)] = 8
+    adc_bits: Annotated[int, Ge(2), Le(16)] = 8
+    adcs_per_array: PositiveInt = 8
+
+    @property
+    def cells(self) -> int:
+        """Cells of one array, both of every pair."""
+        return 2 * self.size * self.size
+
+
+@spec
+class ChipSpec:
+    """One chip.
+
+    Attributes
+    ----------
+    name : str
+        Name of the preset.
+    source : str
+        Where the counts come from.
+    tiles, banks_per_tile : int
+        The hierarchy above the arrays.
+    vmm : VmmArraySpec
+        Multiplying arrays.
+    inv : InvArraySpec
+        Inverting arrays.
+    adc, dac : AdcSpec, DacSpec
+        Converters of the multiplying arrays.
+    weight_bits, input_bits : int
+        Fixed-point bits of weights and of inputs, sign included.
+    written_arrays_per_bank : int
+        Arrays of a bank that can be written at the same time; an array writes one row at a time.
+    shift_adds_per_bank : int
+        Shift-and-add units of a bank.
+    buffer_bytes : int
+        Size of a tile's buffer, in bytes.
+    bus_bits : int
+        Width of the bus between a tile's buffer and its banks.
+    digital_lanes : int
+        Digital arithmetic units of a tile; each does one operation per clock.
+    links : int
+        Off-chip links.
+    """
+
+    name: str
+    source: str = ""
+    tiles: PositiveInt = 1
+    banks_per_tile: PositiveInt = 1
+    vmm: VmmArraySpec = VmmArraySpec()
+    inv: InvArraySpec = InvArraySpec()
+    adc: AdcSpec = AdcSpec()
+    dac: DacSpec = DacSpec()
+    weight_bits: Annotated[int, Ge(2), Le(32)] = 8
+    input_bits: Annotated[int, Ge(2), Le(32)] = 8
+    written_arrays_per_bank: PositiveInt = 1
+    shift_adds_per_bank: PositiveInt = 4
+    buffer_bytes: PositiveInt = 65536
+    bus_bits: PositiveInt = 256
+    digital_lanes: Count = 16
+    links: PositiveInt = 4
+
+    def __post_init__(self) -> None:
+        if self.written_arrays_per_bank > self.vmm.arrays_per_bank:
+            raise ValueError(
+                f"written_arrays_per_bank={self.written_arrays_per_bank} exceeds "
+                f"vmm.arrays_per_bank={self.vmm.arrays_per_bank}"
+            )
+
+    @property
+    def banks(self) -> int:
+        """Banks of the chip."""
+        return self.tiles * self.banks_per_tile
+
+    @property
+    def vmm_arrays(self) -> int:
+        """Multiplying arrays of the chip."""
+        return self.banks * self.vmm.arrays_per_bank
+
+    @property
+    def inv_arrays(self) -> int:
+        """Inverting arrays of the chip."""
+        return self.banks * self.inv.arrays_per_bank
+
+    @property
+    def cells(self) -> int:
+        """Cells of all arrays."""
+        return self.vmm_arrays * self.vmm.cells + self.inv_arrays * self.inv.cells
+
+
+def vmm_spec(chip: ChipSpec, device: DeviceSpec) -> VmmSpec:
+    """Return what the numeric simulation needs of the chip's multiplying arrays."""
+    return VmmSpec(
+        device=device,
+        dac=chip.dac,
+        adc=chip.adc,
+        rows=chip.vmm.rows,
+        weight_bits=chip.weight_bits,
+        input_bits=chip.input_bits,
+    )
+
+
+def inv_spec(chip: ChipSpec, device: DeviceSpec) -> InvSpec:
+    """Return what the numeric simulation needs of the chip's inverting arrays."""
+    return InvSpec(
+        device=device, dac_bits=chip.inv.dac_bits, adc_bits=chip.inv.adc_bits, size=chip.inv.size
+    )
