@@ -8,7 +8,13 @@ from pathlib import Path
 
 from repast_dist import __version__
 from repast_dist.errors import RepastError, RunDirectoryError, SettingsError
-from repast_dist.settings import as_yaml, expand_sweep, load_settings, setting_groups
+from repast_dist.settings import (
+    as_yaml,
+    expand_sweep,
+    farm_overrides,
+    load_settings,
+    setting_groups,
+)
 from repast_dist.spec import to_dict
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -49,9 +55,10 @@ def _run(options: argparse.Namespace) -> int:
     if resume is not None:
         if options.multirun:
             raise SettingsError("resume: one run at a time; leave out --multirun")
-        from repast_dist.studies.train import resume_training
+        from repast_dist.studies.train import resume as resume_run
 
-        return resume_training(_existing(resume), overrides)
+        resume_run(_existing(resume), farm_overrides(overrides))
+        return EXIT_OK
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
     settings = [load_settings(point, options.config_dir) for point in points]
     if options.cfg:
@@ -60,8 +67,10 @@ def _run(options: argparse.Namespace) -> int:
     from repast_dist.studies import run_study, run_sweep
 
     if options.multirun:
-        return run_sweep(settings, points)
-    return run_study(settings[0])
+        run_sweep(settings, points)
+    else:
+        run_study(settings[0])
+    return EXIT_OK
 
 
 def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -82,6 +82,25 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     return [list(point) for point in itertools.product(*axes)]
 
 
+def farm_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what ``farm.key=value`` overrides say, for a run that is resumed.
+
+    Raises
+    ------
+    SettingsError
+        An override is not of ``farm``, or not valid.
+    """
+    for item in overrides:
+        if not item.startswith("farm."):
+            name = item.partition("=")[0]
+            raise SettingsError(
+                f"{name}: a resumed run keeps its settings; valid: resume=RUN_DIR farm.KEY=VALUE"
+            )
+    changed = {item.partition("=")[0].removeprefix("farm.").partition(".")[0] for item in overrides}
+    farm = compose_plain(overrides)["farm"]
+    return {name: farm[name] for name in changed}
+
+
 def setting_groups() -> dict[str, list[str]]:
     """Return every configuration group and its options."""
     return {

@@ -4,19 +4,19 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, dataclass_transform
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from repast_dist.errors import SettingsError
 
-T = TypeVar("T")
-
 _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,)
+)
 def spec(cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass whose fields are checked when it is built.
 
@@ -26,7 +26,7 @@ def spec(cls: type[T]) -> type[T]:
     return pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[call-overload, no-any-return]
 
 
-def load(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
+def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """Build a spec from plain nested data, or say what is wrong and what would be valid.
 
     Parameters
@@ -47,7 +47,9 @@ def load(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         # JSON rules are strict about types and still take a list for a tuple.
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except pydantic.ValidationError as error:
-        raise SettingsError("\n".join(_explain(item, cls, path) for item in error.errors())) from None
+        raise SettingsError(
+            "\n".join(_explain(item, cls, path) for item in error.errors())
+        ) from None
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def _explain(item: Any, cls: type, path: str) -> str:
 
 def _field_names(cls: Any, location: list[str]) -> list[str]:
     for name in location:
-        types = {f.name: f.type for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
-        cls = types.get(name, cls)
-    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        cls = next((field.type for field in fields if field.name == name), None)
+    return (
+        [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    )

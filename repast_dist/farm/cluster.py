@@ -109,7 +109,8 @@ def _attached(address: str) -> Iterator[None]:
     except Exception as error:
         waited_s = time.monotonic() - started
         raise FarmError(
-            f"farm.address: could not attach to Ray at '{address}' after {waited_s:.0f} s: {error}; "
+            f"farm.address: could not attach to Ray at '{address}' "
+            f"after {waited_s:.0f} s: {error}; "
             "valid: local, auto, host:port, ray://host:port (the cluster's token in RAY_AUTH_TOKEN)"
         ) from error
     try:

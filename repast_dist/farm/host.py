@@ -159,7 +159,7 @@ class ChipHost:
         with self._timed():
             rows = {key: value for payload in payloads for key, value in payload.items()}
             directions = {}
-            for number, keeper in self._keepers.items():
+            for keeper in self._keepers.values():
                 block = keeper.block
                 if block.factor != "A":
                     continue

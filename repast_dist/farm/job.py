@@ -107,8 +107,8 @@ def make_setup(
         )
     if len(data.train_inputs) < job.train.batch_size:
         raise SettingsError(
-            f"train.batch_size={job.train.batch_size} exceeds the {len(data.train_inputs)} training "
-            f"samples of dataset {job.dataset.name}"
+            f"train.batch_size={job.train.batch_size} exceeds the "
+            f"{len(data.train_inputs)} training samples of dataset {job.dataset.name}"
         )
     model = build_model(job.model)
     chips = tuple(sorted(chip for group in groups.values() for chip in group))

@@ -1,13 +1,79 @@
 """The questions a user asks: one module per study, chosen by ``study.name``."""
 
+import contextlib
+import importlib
 from collections.abc import Sequence
+from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
+from repast_dist.report.units import percent, si
+from repast_dist.studies.run_directory import RESULT, new_run_directory, read_json, write_json
 from repast_dist.studies.settings import RunSettings
 
 
-def run_study(settings: RunSettings) -> int:
-    """Run the study the settings name and return the exit status."""
-    from repast_dist.studies.train import train
+def run_study(settings: RunSettings, console: Console | None = None) -> Path:
+    """Run the study the settings name and return the directory it left.
 
-    train(settings)
-    return 0
+    The module ``repast_dist.studies.<name>`` has a function ``run(settings, console)``; modules
+    are imported when they are asked for, so that one study does not pay for the others.
+    """
+    module = importlib.import_module(f"repast_dist.studies.{settings.study.name}")
+    directory: Path = module.run(settings, console or Console())
+    return directory
+
+
+def run_sweep(
+    settings: Sequence[RunSettings], points: Sequence[Sequence[str]], console: Console | None = None
+) -> Path:
+    """Run several settings one after the other on one cluster, and compare them.
+
+    Parameters
+    ----------
+    settings : sequence of RunSettings
+        One per point.
+    points : sequence of sequence of str
+        The overrides of each point, for the table.
+
+    Returns
+    -------
+    Path
+        A folder with one page that compares all runs.
+    """
+    from repast_dist.farm.cluster import cluster
+    from repast_dist.report.compare import write_comparison
+
+    console = console or Console()
+    directories = []
+    on_ray = [item.farm for item in settings if item.farm.backend == "ray"]
+    with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
+        for number, (item, overrides) in enumerate(zip(settings, points, strict=True)):
+            title = f"run {number + 1} of {len(settings)}: {' '.join(overrides) or 'defaults'}"
+            console.rule(title)
+            directories.append(run_study(item, console))
+    folder = new_run_directory(Path(settings[0].run_root), "sweep")
+    console.print(_sweep_table(points, directories))
+    write_json(folder / "sweep.json", {"runs": [str(path) for path in directories]})
+    if all(item.study.name == "train" for item in settings):
+        page = write_comparison(directories, folder / "compare.html")
+        console.print(f"Comparison:    {page}", markup=False)
+    return folder
+
+
+def _sweep_table(points: Sequence[Sequence[str]], directories: Sequence[Path]) -> Table:
+    table = Table(title="Sweep", title_justify="left")
+    for name in ("settings", "test accuracy", "test loss", "simulated time", "energy", "run"):
+        table.add_column(name, justify="left" if name in ("settings", "run") else "right")
+    for overrides, directory in zip(points, directories, strict=True):
+        result = read_json(directory / RESULT)
+        epochs, totals = result.get("epochs", []), result.get("totals", {})
+        table.add_row(
+            " ".join(overrides),
+            percent(epochs[-1]["test_accuracy"]) if epochs else "",
+            f"{epochs[-1]['test_loss']:.4f}" if epochs else "",
+            si(totals.get("time_s"), "s"),
+            si(totals.get("energy_j"), "J"),
+            directory.name,
+        )
+    return table

@@ -1,6 +1,7 @@
 """``study=train``: train one network on the farm, record everything, write the report."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from repast_dist.training.model import build_model, init_weights, preconditionin
 from repast_dist.training.optimizers import initial_state
 
 
-def train(settings: RunSettings, console: Console | None = None) -> Path:
+def run(settings: RunSettings, console: Console | None = None) -> Path:
     """Train with these settings into a new run directory.
 
     Returns
@@ -50,19 +51,19 @@ def train(settings: RunSettings, console: Console | None = None) -> Path:
     setup = _setup(settings)
     run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
     write_json(run_dir / SETTINGS, to_dict(settings))
-    _run(settings, setup, run_dir, None, console or Console())
+    _train(settings, setup, run_dir, None, console or Console())
     return run_dir
 
 
-def resume(run_dir: Path, overrides: dict[str, Any], console: Console | None = None) -> Path:
+def resume(run_dir: Path, farm: Mapping[str, Any], console: Console | None = None) -> Path:
     """Go on with a run from its newest good checkpoint.
 
     Parameters
     ----------
     run_dir : Path
         The run directory.
-    overrides : dict
-        Changed settings of ``farm``; nothing else may change, since it would change the result.
+    farm : mapping
+        Settings of ``farm`` to change; nothing else may change, since it would change the result.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def resume(run_dir: Path, overrides: dict[str, Any], console: Console | None = N
     """
     console = console or Console()
     stored = read_json(run_dir / SETTINGS)
-    stored["farm"] |= overrides
+    stored["farm"] |= farm
     settings = load(RunSettings, stored)
     if settings.study.name != "train":
         raise RunDirectoryError(f"{run_dir}: study {settings.study.name} cannot be resumed")
@@ -84,7 +85,7 @@ def resume(run_dir: Path, overrides: dict[str, Any], console: Console | None = N
     if checkpoint.step >= total_steps(len(setup.data.train_inputs), settings.train):
         raise RunDirectoryError(f"{run_dir}: the run is finished, there is nothing to resume")
     console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False)
-    _run(settings, setup, run_dir, checkpoint, console)
+    _train(settings, setup, run_dir, checkpoint, console)
     return run_dir
 
 
@@ -94,7 +95,7 @@ def _setup(settings: RunSettings) -> HostSetup:
     return make_setup(job, load_dataset(settings.dataset))
 
 
-def _run(
+def _train(
     settings: RunSettings,
     setup: HostSetup,
     run_dir: Path,
