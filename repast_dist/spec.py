@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any, dataclass_transform
+from typing import Any, cast, dataclass_transform
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -17,13 +17,14 @@ _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 @dataclass_transform(
     frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,)
 )
-def spec(cls: type[T]) -> type[T]:
+def spec[T](cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass whose fields are checked when it is built.
 
     Ranges are written in the annotation (``Annotated[int, Ge(1)]`` from `annotated_types`),
     combinations in ``__post_init__`` as ``ValueError``.
     """
-    return pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[call-overload, no-any-return]
+    made = pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+    return cast(type[T], made)
 
 
 def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
@@ -54,7 +55,7 @@ def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Return a spec as plain nested data; `load` takes it back."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def _explain(item: Any, cls: type, path: str) -> str:
