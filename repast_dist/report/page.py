@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,16 +193,42 @@ def arrow_table(title: str, table: pa.Table, caption: str = "", folded: bool = F
     return Table(title=title, columns=columns, rows=rows, caption=caption, folded=folded)
 
 
-def settings_table(settings: Mapping[str, Any]) -> Table:
-    """Make a table of nested settings by dotted path.
+def settings_tables(settings: Mapping[str, Any]) -> list[Table]:
+    """Make tables of nested settings by dotted path, and of the constants among them.
 
-    A mapping with ``value`` and ``source`` is one constant: its unit and source get columns.
+    A mapping with ``unit`` and ``source`` is one constant, with ``value`` or, for a figure taken
+    from a component library, ``library``.
     """
-    rows = [[path, *cells] for path, cells in _flatten(settings, "")]
-    columns: list[Column] = [Column("setting"), Column("value", _show_setting), Column("unit")]
-    if any(row[3] for row in rows):
-        columns.append(Column("source"))
-    return Table("Settings", columns, [row[: len(columns)] for row in rows], folded=True)
+    plain: list[list[Any]] = []
+    constants: list[list[Any]] = []
+    for path, node in _leaves(settings, ""):
+        if isinstance(node, Mapping) and "source" in node:
+            value = node.get("value")
+            shown = f"from {node.get('library', '')}" if value is None else value
+            constants.append(
+                [path, shown, node["unit"], node["source"], node.get("confidence", "")]
+            )
+        else:
+            plain.append([path, node])
+    tables = [
+        Table("Settings", [Column("setting"), Column("value", _show_setting)], plain, folded=True)
+    ]
+    if constants:
+        columns = [
+            Column("constant"),
+            Column("value", _show_setting),
+            Column("unit"),
+            Column("source"),
+            Column("confidence"),
+        ]
+        caption = (
+            "Confidence: A, read in the source or an open implementation of it; B, recalled from "
+            "the source; C, our assumption."
+        )
+        tables.append(
+            Table("Constants and their sources", columns, constants, caption, folded=True)
+        )
+    return tables
 
 
 def _arrow_column(field: pa.Field) -> Column:
@@ -224,15 +250,13 @@ def _without_unit(label: str, unit: str) -> str:
     return label[: -len(suffix)] if label.endswith(suffix) else label
 
 
-def _flatten(node: Any, path: str) -> list[tuple[str, list[Any]]]:
-    if isinstance(node, Mapping) and "value" in node and "source" in node:
-        return [(path, [node["value"], node.get("unit", ""), node["source"]])]
-    if isinstance(node, Mapping) and node:
-        items = [
-            _flatten(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()
-        ]
-        return [row for rows in items for row in rows]
-    return [(path, [node, "", ""])]
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    is_constant = isinstance(node, Mapping) and "unit" in node and "source" in node
+    if isinstance(node, Mapping) and node and not is_constant:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def _show_setting(value: Any) -> str:

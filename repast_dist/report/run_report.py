@@ -19,7 +19,7 @@ from repast_dist.report.page import (
     Part,
     Section,
     Table,
-    settings_table,
+    settings_tables,
     write_page,
 )
 from repast_dist.report.run_data import RunData, activity, block_work, load_run, setting, step_bars
@@ -682,7 +682,7 @@ def _provenance(run: RunData) -> list[Part]:
     facts += [[f"{name} version", str(value)] for name, value in result.get("versions", {}).items()]
     parts: list[Part] = [Table("How it was made", [Column("what"), Column("value")], facts)]
     if result.get("settings"):
-        parts.append(settings_table(result["settings"]))
+        parts += settings_tables(result["settings"])
     parts.append(
         Code(
             "Ask the trace yourself (DuckDB, in the run directory)",

@@ -27,7 +27,7 @@ from repast_dist.report.page import (
     Section,
     Table,
     arrow_table,
-    settings_table,
+    settings_tables,
     write_page,
 )
 from repast_dist.trace.schema import PHASES
@@ -394,7 +394,7 @@ def _provenance(study: StudyPage) -> list[Part]:
             Table("Sources", [Column("figure"), Column("source")], [list(s) for s in study.sources])
         )
     if study.settings:
-        parts.append(settings_table(study.settings))
+        parts += settings_tables(study.settings)
     names = ", ".join(f"tables/{name}.parquet" for name in study.tables)
     parts.append(Note(f"Every number of this page lies in {names}."))
     return parts

@@ -22,7 +22,7 @@ from repast_dist.report.page import (
     Table,
     arrow_table,
     render,
-    settings_table,
+    settings_tables,
     write_page,
 )
 from repast_dist.report.run_data import activity, block_work, load_run, step_bars
@@ -166,8 +166,20 @@ def test_arrow_units_become_si_columns_and_constants_show_their_source() -> None
     table = arrow_table("t", pa.table({"latency_s": [2e-9]}, schema=schema))
     assert table.columns[0].name == "latency"
     assert table.columns[0].show(2e-9) == "2.00 ns"
-    constants = settings_table({"adc": {"energy": {"value": 1, "unit": "J", "source": "ISAAC"}}})
-    assert constants.rows == [["adc.energy", 1, "J", "ISAAC"]]
+    plain, constants = settings_tables(
+        {
+            "seed": 1,
+            "adc": {
+                "energy_j": {"value": 1, "unit": "J", "source": "ISAAC", "confidence": "B"},
+                "area_m2": {"value": None, "library": "lib.Adc", "unit": "m2", "source": "ISAAC"},
+            },
+        }
+    )
+    assert plain.rows == [["seed", 1]]
+    assert constants.rows == [
+        ["adc.energy_j", 1, "J", "ISAAC", "B"],
+        ["adc.area_m2", "from lib.Adc", "m2", "ISAAC", ""],
+    ]
 
 
 @needs_browser
