@@ -5,7 +5,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Union
 
 import annotated_types
@@ -35,33 +35,42 @@ class SettingRow:
     text: str
 
 
-def setting_rows(cls: type, path: str = "") -> Iterator[SettingRow]:
-    """Yield every setting of a settings class, nested classes in place, in order of definition."""
+def setting_rows(cls: type, path: str = "", whole: Collection[type] = ()) -> Iterator[SettingRow]:
+    """Yield every setting of a settings class, nested classes in place, in order of definition.
+
+    Classes in `whole` are listed as one setting each.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
     texts = documented_attributes(cls)
     for field in dataclasses.fields(cls):
         here = f"{path}.{field.name}" if path else field.name
         kind = _without_annotation(hints[field.name])
         nested = _settings_class(kind)
-        if nested is not None:
-            yield from setting_rows(nested, here)
+        if nested is not None and nested not in whole:
+            yield from setting_rows(nested, here, whole)
         else:
             yield SettingRow(
                 here, describe_type(hints[field.name]), _default(field), texts.get(field.name, "")
             )
 
 
-def settings_markdown(title: str, groups: Sequence[tuple[str, type, Sequence[str]]]) -> str:
+def settings_markdown(
+    intro: str,
+    groups: Sequence[tuple[str, type, Sequence[str]]],
+    whole: Collection[type] = (),
+) -> str:
     """Return the reference as Markdown.
 
     Parameters
     ----------
-    title : str
-        Heading.
+    intro : str
+        Heading and what goes before the groups, in Markdown.
     groups : sequence of (name, class, presets)
         Top-level setting, its class, and the options of its group in conf/ (may be empty).
+    whole : collection of type
+        Classes listed as one setting each, such as a figure with its unit and source.
     """
-    parts = [f"# {title}\n"]
+    parts = [intro]
     for name, cls, presets in groups:
         parts.append(f"## `{name}`\n")
         summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
@@ -72,7 +81,7 @@ def settings_markdown(title: str, groups: Sequence[tuple[str, type, Sequence[str
         parts.append("| setting | valid | default | meaning |\n|---|---|---|---|")
         rows = [
             f"| `{row.path}` | {_cell(row.valid)} | {_code(row.default)} | {_cell(row.text)} |"
-            for row in setting_rows(cls, name)
+            for row in setting_rows(cls, name, whole)
         ]
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
@@ -88,11 +97,16 @@ def describe_type(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f"`{item}`" for item in arguments)
     if origin in (Union, types.UnionType):
+        kinds = [kind for item in arguments if (kind := _kinds(item))]
+        if len(kinds) > 1:
+            return "settings with `kind` one of " + ", ".join(kinds)
         return " or ".join(describe_type(item) for item in arguments)
     if origin in (tuple, list):
         inner = [item for item in arguments if item is not Ellipsis]
         if origin is tuple and Ellipsis not in arguments:
-            return "list of " + ", ".join(describe_type(item) for item in inner)
+            words = [describe_type(item) for item in inner]
+            same = len(set(words)) == 1
+            return f"list of {len(words)}: " + (words[0] if same else "; ".join(words))
         return "list of " + describe_type(inner[0])
     if origin is dict:
         return f"mapping of text to {describe_type(arguments[1])}"
@@ -118,6 +132,14 @@ def documented_attributes(cls: type) -> dict[str, str]:
         for name in names if line.startswith(" ") else ():
             texts[name] = f"{texts.get(name, '')} {line.strip()}".strip()
     return texts
+
+
+def _kinds(cls: Any) -> str:
+    """Return the values of a settings class's ``kind``, by which a list of them is told apart."""
+    if not dataclasses.is_dataclass(cls):
+        return ""
+    hint = typing.get_type_hints(cls).get("kind")
+    return ", ".join(f"`{kind}`" for kind in typing.get_args(hint))
 
 
 def _range(constraint: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 
 from repast_dist.report.settings_reference import (
+    describe_type,
     documented_attributes,
     setting_rows,
     settings_markdown,
@@ -51,6 +52,20 @@ class Outer:
     inner: Inner = Inner()
 
 
+@spec
+class Circle:
+    """Round."""
+
+    kind: Literal["circle"] = "circle"
+
+
+@spec
+class Square:
+    """Not round."""
+
+    kind: Literal["square", "box"] = "square"
+
+
 def test_every_setting_is_listed_with_its_type_range_default_and_meaning() -> None:
     rows = {row.path: (row.valid, row.default, row.text) for row in setting_rows(Outer, "o")}
     assert rows == {
@@ -63,12 +78,24 @@ def test_every_setting_is_listed_with_its_type_range_default_and_meaning() -> No
     }
 
 
+def test_a_class_taken_whole_is_one_row() -> None:
+    rows = {row.path: row.valid for row in setting_rows(Outer, whole=[Inner])}
+    assert rows["inner"] == "Inner"
+    assert describe_type(tuple[int, int]) == "list of 2: integer"
+
+
+def test_a_list_of_several_kinds_names_the_kinds() -> None:
+    assert describe_type(tuple[Circle | Square, ...]) == (
+        "list of settings with `kind` one of `circle`, `square`, `box`"
+    )
+
+
 def test_text_after_the_attributes_is_not_taken_for_one() -> None:
     assert set(documented_attributes(Outer)) == {"count", "other", "mode"}
 
 
 def test_the_reference_names_presets_and_summaries() -> None:
-    text = settings_markdown("Settings", [("outer", Outer, ["small", "large"])])
+    text = settings_markdown("# Settings\n", [("outer", Outer, ["small", "large"])])
     assert "A group of settings for a test." in text
     assert "Presets: `outer=small`, `outer=large`." in text
     assert "| `outer.inner.share` | number, above 0, below 1 | `0.5` | How much. |" in text
