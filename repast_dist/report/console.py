@@ -1,11 +1,13 @@
 """What a run shows in the terminal: progress while it goes, tables when it ends."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +18,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from repast_dist.report.page import arrow_table
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.schema import PHASES
+from repast_dist.trace.verify import Finding
 
 _PLAIN_EVERY_S = 5.0
 
@@ -147,6 +151,29 @@ def phase_table(totals: Mapping[str, Any]) -> Table:
             )
     table.add_section()
     table.add_row("run", si(totals["time_s"], "s"), "", si(totals["energy_j"], "J"), "")
+    return table
+
+
+def data_table(title: str, table: pa.Table) -> Table:
+    """Return an Arrow table for the terminal; units come from the field metadata (``unit``)."""
+    shown = arrow_table(title, table)
+    text = Table(title=title, title_justify="left")
+    for column in shown.columns:
+        text.add_column(column.name, justify="right" if column.numeric else "left")
+    for row in shown.rows:
+        cells = (column.show(value) for value, column in zip(row, shown.columns, strict=True))
+        text.add_row(*map(escape, cells))
+    return text
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return what `repast_dist.trace.verify` found, one row each."""
+    plural = "" if len(findings) == 1 else "s"
+    table = Table(title=f"{len(findings)} fault{plural} in the trace", title_justify="left")
+    for name in ("kind", "where", "what"):
+        table.add_column(name)
+    for finding in findings:
+        table.add_row(finding.kind, escape(finding.where), escape(finding.message))
     return table
 
 

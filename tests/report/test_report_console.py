@@ -2,13 +2,15 @@
 
 import io
 
+import pyarrow as pa
 import pytest
 from example_run import write_example_run
 from rich.console import Console
 
-from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.console import RunProgress, data_table, findings_table, print_summary
 from repast_dist.report.run_data import read_result
 from repast_dist.report.units import duration, number, percent, si
+from repast_dist.trace import Finding
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,28 @@ def test_progress_is_one_live_line_on_a_terminal() -> None:
     assert "2/3" in text.getvalue()
     assert "loss 0.500" in text.getvalue()
     assert "1 chip" in text.getvalue()
+
+
+def test_a_data_table_reads_like_the_page_s_and_takes_text_as_it_is() -> None:
+    schema = pa.schema(
+        [
+            pa.field("run", pa.string()),
+            pa.field("time_s", pa.float64(), metadata={"unit": "s"}),
+            pa.field("accuracy", pa.float64(), metadata={"unit": "fraction"}),
+        ]
+    )
+    table = pa.table({"run": ["[bold]a"], "time_s": [2.5e-3], "accuracy": [None]}, schema=schema)
+    text = io.StringIO()
+    Console(file=text, width=80).print(data_table("Runs", table))
+    assert "[bold]a" in text.getvalue()
+    assert "2.50 ms" in text.getvalue()
+    assert "–" in text.getvalue()
+
+
+def test_faults_of_a_trace_are_listed_with_their_place() -> None:
+    text = io.StringIO()
+    found = [Finding("missing", "chip 2, step 7", "no rows of this chip")]
+    Console(file=text, width=100).print(findings_table(found))
+    assert "1 faults" not in text.getvalue()
+    assert "1 fault in the trace" in text.getvalue()
+    assert "chip 2, step 7" in text.getvalue()
