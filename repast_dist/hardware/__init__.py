@@ -1,6 +1,12 @@
 """What a chip is and what its operations cost."""
 
-from repast_dist.hardware.components import Component, ComponentTable, Quantity, UnitCosts, unit_costs
+from repast_dist.hardware.components import (
+    Component,
+    ComponentTable,
+    Quantity,
+    UnitCosts,
+    unit_costs,
+)
 from repast_dist.hardware.optable import OPS, OpTable, concatenate, op_rows, trace_columns
 from repast_dist.hardware.pricing import Costs, price, price_ops
 from repast_dist.hardware.specs import ChipSpec, InvArraySpec, VmmArraySpec, inv_spec, vmm_spec

@@ -200,7 +200,7 @@ def component_names() -> tuple[str, ...]:
     """Return the names of the components of a table."""
     return tuple(
         item.name
-        for item in dataclasses.fields(ComponentTable)  # type: ignore[arg-type]
+        for item in dataclasses.fields(ComponentTable)
         if item.name not in ("name", "cell_endurance")
     )
 
@@ -230,7 +230,7 @@ def _resolve(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
         component: Component = getattr(components, name)
         values = {
             item.name: quantity_value(getattr(component, item.name), chip, f"{name}.{item.name}")
-            for item in dataclasses.fields(Component)  # type: ignore[arg-type]
+            for item in dataclasses.fields(Component)
         }
         parts[name] = PartCosts(**values)
     counts = instances(chip)
@@ -285,7 +285,9 @@ def quantity_source(quantity: Quantity) -> str:
 def _library_class(path: str) -> Any:
     """Import a component class; only on demand, so that importing this module stays light."""
     package, _, name = path.partition(".")
-    module = importlib.import_module(f"{package}.main" if package == "hwcomponents_adc" else package)
+    module = importlib.import_module(
+        f"{package}.main" if package == "hwcomponents_adc" else package
+    )
     return getattr(module, name)
 
 
@@ -300,4 +302,4 @@ def _attribute(value: float | int | str, chip: ChipSpec, path: str) -> float | i
         if not hasattr(found, name):
             raise SettingsError(f"{path}: the chip has no '{value}'")
         found = getattr(found, name)
-    return found  # type: ignore[no-any-return]
+    return found

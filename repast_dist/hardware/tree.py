@@ -5,6 +5,7 @@ import dataclasses
 from repast_dist.hardware.components import (
     Component,
     ComponentTable,
+    Quantity,
     UnitCosts,
     component_names,
     quantity_source,
@@ -173,21 +174,21 @@ def chip_peak_power_w(chip: ChipSpec, components: ComponentTable) -> float:
     return sum(row.power_w for row in chip_tree(chip, components))
 
 
-def _quantities(component: Component) -> dict[str, object]:
+def _quantities(component: Component) -> dict[str, Quantity]:
     values = {
         item.name: getattr(component, item.name)
-        for item in dataclasses.fields(Component)  # type: ignore[arg-type]
+        for item in dataclasses.fields(Component)
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _sources(component: Component) -> str:
     texts = {
-        name: quantity_source(value)  # type: ignore[arg-type]
+        name: quantity_source(value)
         for name, value in _quantities(component).items()
     }
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
 def _confidence(component: Component) -> str:
-    return max((v.confidence for v in _quantities(component).values()), default="A")  # type: ignore[attr-defined]
+    return max((v.confidence for v in _quantities(component).values()), default="A")

@@ -1,0 +1,136 @@
+"""How matrices lie on arrays, and what one product or one write does to them, in counts.
+
+A matrix (K, M) takes ``ceil(K / rows)`` x ``ceil(M * slices / weight columns)`` arrays; every input
+vector drives all of them ``passes`` times, and every pass converts each column of each row tile
+once: the counts of `repast_dist.analog.vmm`, taken from shapes alone. All functions work on arrays
+of shapes at once.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from repast_dist.analog.specs import DeviceSpec
+from repast_dist.hardware.specs import ChipSpec
+
+_BITS_PER_BYTE = 8
+
+Counts = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Figures of a chip's arrays that decide counts.
+
+    Attributes
+    ----------
+    rows, weight_columns : int
+        Of one array; signed slices side by side.
+    columns_per_weight : int
+        Physical columns of one signed slice.
+    slices, passes : int
+        Cells per weight magnitude, and times an array is driven per input vector.
+    value_bytes : int
+        Bytes of one input or result in a buffer.
+    """
+
+    rows: int
+    weight_columns: int
+    columns_per_weight: int
+    slices: int
+    passes: int
+    value_bytes: int
+
+
+def geometry(
+    chip: ChipSpec,
+    device: DeviceSpec,
+    weight_bits: int | None = None,
+    input_bits: int | None = None,
+) -> Geometry:
+    """Return the geometry of a chip's multipliers, at its own precision or another."""
+    weight_bits = chip.weight_bits if weight_bits is None else weight_bits
+    input_bits = chip.input_bits if input_bits is None else input_bits
+    return Geometry(
+        rows=chip.vmm.rows,
+        weight_columns=chip.vmm.weight_columns,
+        columns_per_weight=chip.vmm.columns_per_weight,
+        slices=ceil_div(weight_bits - 1, device.cell.bits),
+        passes=ceil_div(input_bits - 1, chip.dac.bits),
+        value_bytes=ceil_div(input_bits, _BITS_PER_BYTE),
+    )
+
+
+def ceil_div(left: Any, right: Any) -> Any:
+    """Divide and round up, for non-negative integers or arrays of them."""
+    return -(-left // right)
+
+
+def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:
+    """Return how many arrays hold `groups` matrices of rows x columns values.
+
+    Small matrices of several groups share an array along its diagonal.
+    """
+    row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
+    together = np.minimum(
+        g.rows // np.maximum(rows, 1), g.weight_columns // np.maximum(columns * g.slices, 1)
+    )
+    packed = ceil_div(groups, np.maximum(together, 1))
+    return np.where(together >= 1, packed, groups * row_tiles * column_tiles)
+
+
+def product_counts(
+    g: Geometry, vectors: Any, rows: Any, columns: Any, groups: Any = 1, copies: Any = 1
+) -> Counts:
+    """Return what multiplying input vectors by matrices makes the arrays do.
+
+    Parameters
+    ----------
+    g : Geometry
+        The arrays.
+    vectors : int array
+        Input vectors per group.
+    rows, columns : int array
+        Shape of one group's matrix, in values.
+    groups : int array
+        Independent matrices at work at the same time.
+    copies : int array
+        Copies of the matrices that share the vectors; decides the serial count.
+    """
+    row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
+    driven = vectors * g.passes * groups
+    return {
+        "crossbar_reads": vectors * g.passes * array_count(g, rows, columns, groups),
+        "cells_read": driven * rows * columns * g.slices * g.columns_per_weight,
+        "dac_conversions": driven * rows * column_tiles,
+        "adc_conversions": driven * row_tiles * columns * g.slices,
+        "digital_ops": vectors * groups * columns * (row_tiles - 1),
+        "buffer_bytes": vectors * groups * (rows + columns) * g.value_bytes,
+        "serial_passes": ceil_div(vectors, copies) * g.passes,
+    }
+
+
+def write_counts(
+    g: Geometry, rows: Any, columns: Any, groups: Any, arrays_at_once: Any, copies: Any = 1
+) -> Counts:
+    """Return what writing matrices into arrays does.
+
+    Parameters
+    ----------
+    g : Geometry
+        The arrays.
+    rows, columns : int array
+        Shape of one group's matrix, in values.
+    groups, copies : int array
+        Matrices, and copies of each.
+    arrays_at_once : int array
+        Arrays that are written at the same time, each row by row.
+    """
+    arrays = array_count(g, rows, columns, groups) * copies
+    values = rows * columns * groups * copies
+    return {
+        "cell_writes": values * g.slices * g.columns_per_weight,
+        "buffer_bytes": rows * columns * groups * g.value_bytes,
+        "serial_row_writes": ceil_div(arrays, arrays_at_once) * np.minimum(rows, g.rows),
+    }

@@ -1,0 +1,148 @@
+"""Settings of the mapping: SOI blocks, who does what, and the network between chips."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from repast_dist.spec import spec
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegative = Annotated[float, Ge(0)]
+
+
+@spec
+class SoiSpec:
+    """How second-order information is blocked and how often it is renewed.
+
+    Attributes
+    ----------
+    block_size : int
+        Widest diagonal block of a factor; wider factors are split into nearly equal blocks.
+    interval : int
+        Steps between inversions.
+    factor_interval : int
+        Steps between updates of the running averages.
+    fusion : {"off", "auto", "on"}
+        Whether a block's activations sit in the inverting loop instead of its product; ``auto``
+        decides per block by cost. Fused blocks keep no running average.
+    stale : bool
+        New inverses are prepared while the next steps run with the old ones.
+    assumed_iterations : int
+        Rounds of the inversion scheme a cost-only run counts per right-hand side.
+    """
+
+    block_size: PositiveInt = 256
+    interval: PositiveInt = 1
+    factor_interval: PositiveInt = 1
+    fusion: Literal["off", "auto", "on"] = "off"
+    stale: bool = False
+    assumed_iterations: PositiveInt = 15
+
+    def __post_init__(self) -> None:
+        if self.interval % self.factor_interval:
+            raise ValueError(
+                f"interval={self.interval} is no multiple of "
+                f"factor_interval={self.factor_interval}; valid: a multiple, so that inversions "
+                "see fresh factors"
+            )
+
+    def factors_due(self, step: int) -> bool:
+        """Whether a step updates the running averages."""
+        return step % self.factor_interval == 0
+
+    def inverses_due(self, step: int) -> bool:
+        """Whether a step programs the blocks anew."""
+        return step % self.interval == 0
+
+
+@spec
+class PartitionSpec:
+    """Who does what.
+
+    Attributes
+    ----------
+    blocks : {"lpt", "round_robin", "layer", "owner"}
+        Owners of SOI blocks: longest processing time first by modelled cost, in turn, all blocks
+        of a factor on one chip (as K-FAC libraries place whole layers, by cost n^3), or every
+        block on chip 0.
+    micro_batches : {"round_robin", "contiguous"}
+        Owners of micro-batches.
+    layers : {"replicate", "pipeline", "auto"}
+        Every chip holds all layers, or layers are spread over chips; ``auto`` spreads them over
+        as few chips as hold the network.
+    overflow : {"reload", "error"}
+        What happens when a chip cannot hold its layers: the rest is written anew for every
+        micro-batch, or the plan is refused.
+    replicate_layers : bool
+        Copy layers of many vectors per sample into arrays that would be idle.
+    pipelining : bool
+        Samples flow through the layers one behind the other; otherwise one layer works at a time.
+    overlap_exchange : bool
+        Exchange gradients while the backward pass goes on.
+    """
+
+    blocks: Literal["lpt", "round_robin", "layer", "owner"] = "lpt"
+    micro_batches: Literal["round_robin", "contiguous"] = "round_robin"
+    layers: Literal["replicate", "pipeline", "auto"] = "replicate"
+    overflow: Literal["reload", "error"] = "reload"
+    replicate_layers: bool = True
+    pipelining: bool = True
+    overlap_exchange: bool = False
+
+
+@spec
+class DimensionSpec:
+    """One dimension of the network between chips.
+
+    Attributes
+    ----------
+    topology : {"ring", "switch", "fully_connected"}
+        How the chips of this dimension are connected.
+    chips : int or None
+        Chips along this dimension; None: as many as are left.
+    latency_s : float
+        Time of an empty message between neighbours.
+    bandwidth_bytes_per_s : float
+        Of one chip into this dimension, each way.
+    energy_j_per_bit : float
+        Energy to move one bit over one link.
+    """
+
+    topology: Literal["ring", "switch", "fully_connected"] = "ring"
+    chips: PositiveInt | None = None
+    latency_s: NonNegative = 1e-6
+    bandwidth_bytes_per_s: Annotated[float, Gt(0)] = 6.4e9
+    energy_j_per_bit: NonNegative = 5e-11
+
+
+@spec
+class InterconnectSpec:
+    """The network between chips, innermost dimension first.
+
+    Attributes
+    ----------
+    name : str
+        Name of the preset.
+    source : str
+        Where the figures come from.
+    dimensions : tuple of DimensionSpec
+        One entry per dimension; neighbouring chip numbers lie along the first.
+    all_reduce : {"auto", "ring", "halving_doubling", "tree"}
+        Algorithm along a dimension; ``auto``: ring on a ring, the fastest elsewhere.
+    element_bytes : int
+        Bytes of an exchanged number.
+    reduce_s_per_byte : float
+        Time to add a received byte to a held one.
+    """
+
+    name: str = "ring"
+    source: str
+    dimensions: Annotated[tuple[DimensionSpec, ...], MinLen(1)]
+    all_reduce: Literal["auto", "ring", "halving_doubling", "tree"] = "auto"
+    element_bytes: Annotated[int, Ge(1), Le(8)] = 4
+    reduce_s_per_byte: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        open_ended = [number for number, d in enumerate(self.dimensions) if d.chips is None]
+        if open_ended and open_ended != [len(self.dimensions) - 1]:
+            raise ValueError("only the last dimension may leave out chips")
