@@ -263,7 +263,7 @@ class Coordinator:
         for block in self._setup.plan.blocks:
             entry = sums.setdefault((block.layer, block.factor), [0.0, 0.0])
             entry[0] += traces[block.index]
-            entry[1] += block.n
+            entry[1] += block.size
         damping = {}
         for block in self._setup.plan.blocks:
             (trace_a, size_a), (trace_g, size_g) = (sums[block.layer, f] for f in ("A", "G"))

@@ -78,7 +78,7 @@ class BlockKeeper:
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
         self._damping, self._prepared_at = damping, step
-        self._damped = damped_block(self._average.matrix, 0, self.block.n, damping)
+        self._damped = damped_block(self._average.matrix, 0, self.block.size, damping)
         self._program()
 
     def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
@@ -168,7 +168,7 @@ class BlockKeeper:
 
     def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
         assert self._damped is not None
-        matrix = self._damped + (damping - self._damping) * np.eye(self.block.n)
+        matrix = self._damped + (damping - self._damping) * np.eye(self.block.size)
         address = ("soi", step, self.block.index, "damp", attempt)
         solver = self._engine.block_solver(matrix, address)
         solution: Solution = solver.solve(right)

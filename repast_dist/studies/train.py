@@ -168,7 +168,7 @@ def _facts(setup: HostSetup) -> dict[str, Any]:
     return {
         "layers": [dataclasses.asdict(row) for row in preconditioning_table(model)],
         "blocks": [
-            {**dataclasses.asdict(block), "n": block.n, "chip": setup.block_owner(block.index)}
+            {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks
         ],
         "micro_batches": [

@@ -1,0 +1,35 @@
+"""Random streams depend on their address alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import scipy.stats
+
+from repast_dist.rng import generator
+
+
+def test_one_address_gives_the_same_numbers_in_another_process():
+    code = (
+        "from repast_dist.rng import generator;"
+        "print(generator(3, 'programming', 7, 'A').standard_normal(4).tolist())"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert elsewhere.stdout.strip() == str(
+        generator(3, "programming", 7, "A").standard_normal(4).tolist()
+    )
+
+
+def test_addresses_that_only_look_alike_give_different_streams():
+    addresses = [(1, 23), (12, 3), ("1", 23), ("12", "3"), ("1|i1:2",), (1,), ("1",), (1, 2, 3)]
+    first = [generator(0, *address).random() for address in addresses]
+    assert len(set(first)) == len(first)
+
+
+def test_neighbouring_addresses_are_independent():
+    draws = np.array([generator(0, "read", step).standard_normal(50) for step in range(200)])
+    correlation = np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]
+    assert abs(correlation) < 0.05
+    assert scipy.stats.kstest(draws.ravel(), "norm").pvalue > 0.001
