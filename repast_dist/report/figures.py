@@ -12,6 +12,7 @@ from repast_dist.report.units import si, si_scale
 
 _LONGEST_CURVE = 2000
 _TICKS_AT_VALUES = 13
+_LABELS_AT_MOST = 16
 
 
 def line(
@@ -171,6 +172,8 @@ def bars(
         label_axis["autorange"] = "reversed"
     elif all(len(label) <= 3 for label in labels):
         label_axis["tickangle"] = 0
+        if len(labels) > _LABELS_AT_MOST:
+            label_axis["nticks"] = _LABELS_AT_MOST
     layout = {
         "barmode": "stack" if stacked else "group",
         "bargap": 0.25,

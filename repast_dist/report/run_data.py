@@ -176,10 +176,13 @@ class StepBars:
 def step_bars(trace: pa.Table, step: int, max_chips: int) -> StepBars:
     """Return the bars of one step: work of one phase on one chip that touches is one bar.
 
+    Of more than `max_chips` chips, evenly spaced ones are taken, the first and last among them.
     Phases that overlap on a chip (on different banks) get lanes of their own.
     """
     rows = trace.filter(pc.equal(trace["step"], step))
-    chips = np.unique(rows["chip"].to_numpy())[:max_chips]
+    chips = np.unique(rows["chip"].to_numpy())
+    if chips.size > max_chips:
+        chips = chips[np.linspace(0, chips.size - 1, max_chips).astype(int)]
     origin = float(np.min(rows["start_s"].to_numpy()))
     segments: dict[str, list[tuple[float, float, float, float]]] = {}
     lanes: dict[str, tuple[float, float]] = {}

@@ -347,8 +347,8 @@ def _phase_table(total: Totals) -> Table:
         "Phases",
         columns,
         rows,
-        "Phases may overlap on a chip, so their times can add up to more than "
-        f"the run's {si(total.time_s, 's')}.",
+        "Phases may overlap on a chip and chips wait for each other, so the times need not add up "
+        f"to the run's {si(total.time_s, 's')}.",
     )
 
 
@@ -490,9 +490,7 @@ def _gantts(run: RunData) -> list[Part]:
             chosen.append((_typical(steps[mask], seconds[mask]), title))
     longest = max((float(seconds[steps == step][0]) for step, _ in chosen), default=0.0)
     n_chips = len(np.unique(run.trace["chip"].to_numpy()))
-    shown = (
-        f"the first {_GANTT_CHIPS} of {n_chips} chips" if n_chips > _GANTT_CHIPS else "all chips"
-    )
+    shown = f"{_GANTT_CHIPS} of {n_chips} chips" if n_chips > _GANTT_CHIPS else "all chips"
     parts: list[Part] = []
     for step, title in chosen:
         bars = step_bars(run.trace, step, _GANTT_CHIPS)
