@@ -26,6 +26,18 @@ from repast_dist.report.units import percent, si
 from repast_dist.trace.query import Totals, step_times, totals
 from repast_dist.trace.schema import PHASES
 
+SUMMARY = (
+    "run",
+    "chips",
+    "test_accuracy",
+    "test_loss",
+    "time_s",
+    "energy_j",
+    "mean_iterations",
+    "solves_converged",
+)
+"""Columns of `comparison_table` that fit a terminal."""
+
 _NONE = "–"
 
 
