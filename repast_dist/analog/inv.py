@@ -8,9 +8,10 @@ costs two inversions of the first block, one of the second, and two multiplicati
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
-from scipy.linalg import lu_factor, lu_solve
+from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
 from repast_dist.analog.programming import differential_levels, quantize_symmetric
 from repast_dist.analog.specs import InvSpec
@@ -68,7 +69,9 @@ class InvArray:
             (n, r) float64, rounded to the ADC's bits of each column's largest entry.
         """
         driven = _round_columns(right, self.spec.dac_bits)
-        settled = lu_solve(self.factors, driven, check_finite=False)
+        # A singular array saturates; the residual of the answer will tell.
+        with np.errstate(all="ignore"):
+            settled = np.nan_to_num(lu_solve(self.factors, driven, check_finite=False))
         if self.offset.any():
             settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
         return _round_columns(settled, self.spec.adc_bits)
@@ -168,7 +171,10 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     if spec.device.opamp.offset_v:
         random = generator(seed, "offset", *address)
         offset = spec.device.opamp.offset_v * random.standard_normal(n)
-    return InvArray(spec, held, lu_factor(loaded, check_finite=False), offset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)
+        factors = lu_factor(loaded, check_finite=False)
+    return InvArray(spec, held, factors, offset)
 
 
 def _load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:

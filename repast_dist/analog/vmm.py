@@ -99,9 +99,7 @@ class VmmArray:
         self._reads += 1
         return result
 
-    def _multiply_chunk(
-        self, integers: np.ndarray, ranges: np.ndarray, result: np.ndarray
-    ) -> int:
+    def _multiply_chunk(self, integers: np.ndarray, ranges: np.ndarray, result: np.ndarray) -> int:
         """Add the product of some input rows into `result`; return how many samples clipped."""
         assert self.planes is not None
         spec, clipped = self.spec, 0
@@ -150,9 +148,7 @@ class VmmArray:
         return np.maximum(ranges, 1.0)
 
 
-def program_vmm(
-    weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str
-) -> VmmArray:
+def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str) -> VmmArray:
     """Program weights into crossbars.
 
     Parameters

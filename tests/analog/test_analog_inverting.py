@@ -1,0 +1,149 @@
+"""Inverting arrays and composed solves against SciPy; what diverges says so."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repast_dist.analog import (
+    CellSpec,
+    DeviceSpec,
+    InversionSpec,
+    InvSpec,
+    OpAmpSpec,
+    VmmSpec,
+    prepare,
+    program_inv,
+)
+from repast_dist.errors import DataError
+
+
+def _spd(n, condition, seed=0):
+    random = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(random.normal(size=(n, n)))
+    matrix = (q * np.geomspace(1.0, 1.0 / condition, n)) @ q.T
+    return (matrix + matrix.T) / 2
+
+
+def _inv(sigma=0.0, bits=8, **extra):
+    cell = CellSpec(bits=bits, programming_sigma=sigma)
+    return InvSpec(device=DeviceSpec(inv_cell=cell, **extra.pop("device", {})), **extra)
+
+
+def _solve(matrix, right, inv=None, **inversion):
+    solver = prepare(matrix, VmmSpec(), inv or _inv(), InversionSpec(**inversion), 1, "test")
+    return solver.solve(right)
+
+
+def test_a_finite_gain_loads_the_diagonal_with_the_row_sums():
+    """Steady state of the circuit: (G + diag(row sums of |G|) / a0) v = i."""
+    matrix = _spd(12, 5.0)
+    cell = CellSpec(bits=8, g_off_siemens=0.0)
+    device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=50.0))
+    spec = InvSpec(device=device, dac_bits=24, adc_bits=24)
+    array = program_inv(matrix, spec)
+    right = np.random.default_rng(1).normal(size=(12, 3))
+    loaded = array.held + np.diag(np.abs(array.held).sum(axis=1)) / 50.0
+    np.testing.assert_allclose(array.solve(right), scipy.linalg.solve(loaded, right), rtol=1e-4)
+
+
+def test_one_analog_step_is_good_to_about_the_bits_of_its_converters():
+    matrix = _spd(64, 3.0)
+    right = np.random.default_rng(2).normal(size=(64, 5))
+    x = program_inv(matrix, _inv()).solve(right)
+    exact = scipy.linalg.solve(matrix, right, assume_a="pos")
+    error = np.abs(x - exact).max() / np.abs(exact).max()
+    assert 2.0**-10 < error < 2.0**-4
+
+
+def test_a_matrix_larger_than_an_array_is_inverted_by_blocks():
+    matrix = _spd(100, 4.0)
+    right = np.random.default_rng(3).normal(size=(100, 4))
+    spec = InvSpec(device=DeviceSpec(inv_cell=CellSpec(bits=8)), dac_bits=20, adc_bits=20, size=32)
+    array = program_inv(matrix, spec)
+    exact = scipy.linalg.solve(matrix, right)
+    assert np.abs(array.solve(right) - exact).max() / np.abs(exact).max() < 0.1
+    # Four leaves of 25, reached by 3 x 3 applications.
+    assert array.inv_ops == 9
+
+
+@pytest.mark.parametrize("method", ["taylor", "refine", "fcg", "auto"])
+def test_composed_schemes_reach_sixteen_bits_on_well_conditioned_blocks(method):
+    matrix = _spd(96, 20.0)
+    right = np.random.default_rng(4).normal(size=(96, 7))
+    solution = _solve(matrix, right, method=method)
+    exact = scipy.linalg.solve(matrix, right)
+    assert solution.converged.all()
+    assert solution.residual.max() <= 2.0**-16 * 1.01
+    assert np.linalg.norm(solution.x - exact) / np.linalg.norm(exact) < 20.0 * 2.0**-16
+
+
+@pytest.mark.parametrize(("n", "condition"), [(64, 1e2), (256, 1e4)])
+@pytest.mark.parametrize(("sigma", "bits"), [(0.0, 16), (0.01, 14)])
+def test_conjugate_gradients_converge_where_the_others_diverge(n, condition, sigma, bits):
+    matrix = _spd(n, condition, seed=n)
+    right = np.random.default_rng(5).normal(size=(n, 3))
+    limits = {"target_bits": bits, "max_iterations": 400}
+    solution = _solve(matrix, right, _inv(sigma), method="fcg", **limits)
+    assert solution.converged.all()
+    assert solution.residual.max() <= 2.0**-bits * 1.01
+
+
+def test_a_series_that_diverges_is_reported_as_not_converged():
+    matrix = _spd(128, 1e4)
+    right = np.random.default_rng(6).normal(size=(128, 2))
+    for method in ("taylor", "refine"):
+        solution = _solve(matrix, right, _inv(0.01), method=method)
+        assert not solution.converged.any()
+        assert (solution.residual > 2.0**-16).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(1, 24),
+    condition=st.floats(1.0, 1e5),
+    scale=st.sampled_from([1e-30, 1e-6, 1.0, 1e8, 1e30]),
+    method=st.sampled_from(["single", "taylor", "refine", "fcg", "auto"]),
+    sigma=st.sampled_from([0.0, 0.02]),
+)
+def test_a_residual_is_what_float64_says_it_is(seed, n, condition, scale, method, sigma):
+    matrix = _spd(n, condition, seed) * scale
+    right = np.random.default_rng(seed).normal(size=(n, 2))
+    solution = _solve(matrix, right, _inv(sigma), method=method, max_iterations=30)
+    with np.errstate(all="ignore"):
+        true = np.linalg.norm(right - matrix @ solution.x, axis=0) / np.linalg.norm(right, axis=0)
+    shown = np.where(np.isfinite(true), true, np.inf)
+    np.testing.assert_allclose(solution.residual, shown, rtol=1e-6, atol=1e-12)
+    assert not (solution.converged & (solution.residual > 2.0**-15)).any()
+
+
+def test_a_zero_right_hand_side_has_the_zero_answer():
+    solution = _solve(_spd(8, 3.0), np.zeros((8, 2)), method="fcg")
+    assert not solution.x.any()
+    assert solution.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((0, 0)), "at least 1x1"),
+        (np.ones((2, 3)), "square"),
+        (np.array([[1.0, np.nan], [np.nan, 1.0]]), "finite"),
+        (np.array([[1.0, 0.5], [0.2, 1.0]]), "symmetric"),
+        (np.array([[1.0, 0.0], [0.0, 0.0]]), "positive definite"),
+    ],
+)
+def test_matrices_that_cannot_be_solved_with_are_refused(matrix, message):
+    with pytest.raises(DataError, match=message):
+        prepare(matrix, VmmSpec(), _inv(), InversionSpec())
+
+
+def test_a_rank_deficient_matrix_never_gives_a_converged_wrong_answer():
+    random = np.random.default_rng(8)
+    half = random.normal(size=(20, 10))
+    matrix = half @ half.T
+    right = random.normal(size=(20, 3))
+    solution = _solve(matrix, right, method="fcg")
+    assert not solution.converged.any()

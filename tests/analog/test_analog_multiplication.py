@@ -1,0 +1,160 @@
+"""Products on crossbars against exact integers, NumPy and statistics."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repast_dist.analog import AdcSpec, CellSpec, DacSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.errors import DataError
+
+
+def _spec(range_="lossless", **cell):
+    return VmmSpec(adc=AdcSpec(range=range_), device=DeviceSpec(cell=CellSpec(**cell)))
+
+
+def _integers(values, bits):
+    """Fixed-point rounding with Python integers, one number at a time."""
+    top = 2 ** (bits - 1) - 1
+    largest = max(abs(float(v)) for v in values.ravel())
+    scale = largest / top if largest else 1.0
+    return [[round(float(v) / scale) for v in row] for row in values], scale
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 6),
+    inner=st.integers(1, 40),
+    columns=st.integers(1, 6),
+    weight_bits=st.integers(2, 12),
+    input_bits=st.integers(2, 12),
+)
+def test_lossless_products_equal_exact_integer_arithmetic(
+    seed, rows, inner, columns, weight_bits, input_bits
+):
+    random = np.random.default_rng(seed)
+    x, w = random.normal(size=(rows, inner)), random.normal(size=(inner, columns))
+    spec = VmmSpec(
+        adc=AdcSpec(range="lossless"), weight_bits=weight_bits, input_bits=input_bits, rows=16
+    )
+    xi, x_scale = _integers(x, input_bits)
+    wi, w_scale = _integers(w, weight_bits)
+    exact = [
+        [sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*wi, strict=True)]
+        for row in xi
+    ]
+    ours = program_vmm(w, spec).multiply(x)
+    np.testing.assert_array_equal(np.rint(ours / (x_scale * w_scale)), exact)
+
+
+@pytest.mark.parametrize("cell_bits", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dac_bits", [1, 2, 4])
+def test_slicing_and_bit_serial_passes_lose_nothing_when_the_adc_does_not(cell_bits, dac_bits):
+    random = np.random.default_rng(1)
+    x, w = random.normal(size=(5, 70)), random.normal(size=(70, 9))
+    # Drift over no time makes the cells ideal but a read error too small to matter does not:
+    # the product then takes the sliced path.
+    sliced = VmmSpec(
+        device=DeviceSpec(cell=CellSpec(bits=cell_bits, programming_sigma=1e-9)),
+        dac=DacSpec(bits=dac_bits),
+        adc=AdcSpec(range="lossless"),
+        rows=32,
+    )
+    exact = VmmSpec(adc=AdcSpec(range="lossless"))
+    np.testing.assert_allclose(
+        program_vmm(w, sliced, 1).multiply(x), program_vmm(w, exact).multiply(x), rtol=1e-12
+    )
+
+
+def test_a_calibrated_adc_is_far_better_than_one_that_spans_everything():
+    random = np.random.default_rng(2)
+    x, w = random.uniform(-1, 1, size=(256, 256)), random.normal(size=(256, 256))
+    exact = x @ w
+
+    def error(range_):
+        product = program_vmm(w, _spec(range_)).multiply(x)
+        return np.linalg.norm(product - exact) / np.linalg.norm(exact)
+
+    # Published simulators at this design point: 1.3-1.5 % calibrated, 33-37 % full range.
+    assert error("calibrated") < 0.015
+    assert 0.30 < error("full") < 0.40
+
+
+def test_programming_errors_have_the_size_asked_for():
+    sigma, levels = 0.02, 16
+    held = program_vmm(
+        np.zeros((400, 50)), _spec("full", programming_sigma=sigma, clip=False), 7, "w"
+    ).planes
+    # A pair holds the difference of two cells: sqrt(2) sigma of the range, in levels.
+    draws = held.ravel() / (np.sqrt(2) * sigma * (levels - 1))
+    assert scipy.stats.kstest(draws, "norm").pvalue > 0.001
+
+
+def test_stuck_cells_appear_at_their_rates():
+    planes = program_vmm(
+        np.zeros((300, 300)), _spec("full", stuck_on_rate=0.03, stuck_off_rate=0.0), 3, "w"
+    ).planes
+    one_stuck = np.mean(np.abs(planes) == 15)
+    assert one_stuck == pytest.approx(2 * 0.03 * 0.97, rel=0.05)
+
+
+def test_drift_shrinks_products_by_its_power_law():
+    random = np.random.default_rng(4)
+    x, w = random.normal(size=(8, 64)), random.normal(size=(64, 8))
+    cell = {"drift_exponent": 0.05, "drift_time_s": 1e4, "drift_start_s": 1.0}
+    fresh = program_vmm(w, _spec("lossless")).multiply(x)
+    spec = VmmSpec(
+        adc=AdcSpec(bits=16, range="calibrated", percentile=100.0),
+        device=DeviceSpec(cell=CellSpec(**cell)),
+    )
+    drifted = program_vmm(w, spec, 1).multiply(x)
+    np.testing.assert_allclose(drifted, fresh * 1e4**-0.05, atol=2e-3 * np.abs(fresh).max())
+
+
+def test_read_noise_equals_noise_drawn_for_every_cell():
+    """Output-referred noise against per-cell draws: same distribution (Kolmogorov-Smirnov)."""
+    random = np.random.default_rng(5)
+    sigma, levels, rows = 0.05, 16, 60
+    w = np.ones((rows, 3))
+    x = np.ones((4000, rows))
+    spec = VmmSpec(
+        device=DeviceSpec(cell=CellSpec(read_sigma=sigma)),
+        adc=AdcSpec(bits=16, range="full"),
+        weight_bits=2,
+        input_bits=2,
+    )
+    ours = program_vmm(w, spec, 1).multiply(x).ravel() - rows
+    per_cell = random.normal(0, sigma * (levels - 1), size=(4000, 2, rows)).sum(axis=(1, 2))
+    assert scipy.stats.ks_2samp(ours[:4000], per_cell).pvalue > 0.001
+
+
+def test_the_same_address_holds_the_same_errors_and_another_does_not():
+    w = np.random.default_rng(6).normal(size=(30, 20))
+    spec = _spec("calibrated", programming_sigma=0.01)
+    first, again, other = (program_vmm(w, spec, 1, "weights", step).planes for step in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(bad):
+    w = np.ones((3, 2))
+    with pytest.raises(DataError, match="finite"):
+        program_vmm(np.full((3, 2), bad), _spec())
+    with pytest.raises(DataError, match="finite"):
+        program_vmm(w, _spec()).multiply(np.full((1, 3), bad))
+
+
+def test_a_large_layer_is_multiplied_in_bounded_memory():
+    import tracemalloc
+
+    random = np.random.default_rng(7)
+    w, x = random.normal(size=(512, 512)), random.normal(size=(1024, 512))
+    array = program_vmm(w, _spec("calibrated", programming_sigma=0.01), 1)
+    tracemalloc.start()
+    array.multiply(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25 * x.nbytes

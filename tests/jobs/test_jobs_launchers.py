@@ -1,0 +1,151 @@
+"""The launchers are valid and start what they say, as far as one machine can show."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from repast_dist.settings import load_settings
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+# KubeRay's API reference for ray.io/v1 (release 1.7.1): the fields of the specs we use.
+RAYJOB_SPEC = {
+    "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint",
+    "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy",
+    "metadata", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes", "submissionMode",
+    "submitterConfig", "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished",
+}  # fmt: skip
+RAYCLUSTER_SPEC = {
+    "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions",
+    "headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend",
+    "upgradeStrategy", "workerGroupSpecs",
+}  # fmt: skip
+HEAD_SPEC = {
+    "enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType",
+    "template",
+}  # fmt: skip
+WORKER_SPEC = {
+    "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts",
+    "rayStartParams", "replicas", "resources", "scaleStrategy", "suspend", "template",
+}  # fmt: skip
+
+
+@pytest.fixture
+def manifest():
+    return yaml.safe_load((JOBS / "kuberay-rayjob.yaml").read_text())
+
+
+def test_the_kuberay_manifest_uses_only_fields_of_the_published_schema(manifest):
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
+    spec = manifest["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert set(spec) <= RAYJOB_SPEC
+    assert spec["submissionMode"] in {"K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"}
+    assert set(cluster) <= RAYCLUSTER_SPEC
+    assert set(cluster["headGroupSpec"]) <= HEAD_SPEC
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) <= WORKER_SPEC
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_the_kuberay_cluster_asks_for_a_token(manifest):
+    assert manifest["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_the_settings_in_the_kuberay_entry_point_are_valid(manifest):
+    words = manifest["spec"]["entrypoint"].split()
+    assert words[:3] == ["python", "-m", "repast_dist.cli"]
+    assert load_settings(words[3:]).farm.address == "auto"
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("name", ["local.sh", "ray_job_submit.sh", "slurm.sbatch"])
+def test_shell_scripts_pass_shellcheck(name):
+    done = subprocess.run(
+        ["shellcheck", "--severity=style", str(JOBS / name)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["local.sh", "ray_job_submit.sh", "slurm.sbatch"])
+def test_launchers_are_executable_or_batch_scripts(name):
+    path = JOBS / name
+    assert path.read_text().startswith("#!/usr/bin/env bash")
+    assert name.endswith(".sbatch") or os.access(path, os.X_OK)
+
+
+def test_a_launcher_without_its_required_settings_says_what_is_missing():
+    bare = {"PATH": os.environ["PATH"]}
+    script = str(JOBS / "ray_job_submit.sh")
+    done = subprocess.run([script], env=bare, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "RAY_ADDRESS" in done.stderr
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_a_job_submitted_to_a_local_head_trains_and_leaves_a_run_directory(tmp_path):
+    """A head with a dashboard on loopback, a token, and the script that submits."""
+    bin_dir = Path(sys.executable).parent
+    dashboard, port = _free_port(), 6380 + os.getpid() % 3000
+    environment = os.environ | {
+        "PATH": f"{bin_dir}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a" * 64,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "REPAST_PYTHON": sys.executable,
+        "REPAST_RUNS": str(tmp_path / "runs"),
+        "OMP_NUM_THREADS": "1",
+    }
+    start = [
+        "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+        "--node-ip-address=127.0.0.2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/rj{os.getpid()}",
+        "--object-store-memory=200000000",
+    ]  # fmt: skip
+    environment_of_head = {k: v for k, v in environment.items() if k != "RAY_ADDRESS"}
+    head = subprocess.Popen(
+        start, env=environment_of_head, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_for_port(dashboard)
+        settings = ["farm.chips=2", "train.epochs=1", "train.max_steps=2", "model=digits_mlp"]
+        done = subprocess.run(
+            [str(JOBS / "ray_job_submit.sh"), *settings],
+            env=environment, capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        results = list((tmp_path / "runs").glob("train/*/result.json"))
+        assert len(results) == 1
+        assert '"status": "finished"' in results[0].read_text()
+    finally:
+        os.killpg(head.pid, 15)
+        head.wait(timeout=30)
+        shutil.rmtree(f"/tmp/rj{os.getpid()}", ignore_errors=True)
+
+
+def _wait_for_port(port, limit_s=60):
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"nothing answers at port {port}")
