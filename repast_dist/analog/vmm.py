@@ -7,15 +7,18 @@ puts them together.
 """
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
+from repast_dist.analog.conversion import convert_and_add
 from repast_dist.analog.programming import differential_levels, quantize_symmetric
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.errors import DataError
 from repast_dist.rng import generator
 
 _CHUNK_ELEMENTS = 4_000_000
+_EXACT_FLOAT32 = 2.0**24
 _CALIBRATION_VECTORS = 32
 
 
@@ -34,7 +37,7 @@ class VmmArray:
     integers : ndarray
         (K, M) float64 whole numbers: what was meant to be programmed.
     planes : ndarray or None
-        (slices, K, M) float32, what the pairs hold, in units of one level; None when the product
+        (K, slices, M) float32, what the pairs hold, in units of one level; None when the product
         is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
@@ -51,7 +54,25 @@ class VmmArray:
     clip_rate: float = 0.0
     address: tuple[int | str, ...] = ()
     seed: int = 0
-    _reads: int = 0
+
+    @cached_property
+    def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
+        """Row tiles: first row, (rows, slices * M) float32, bound on a pass' current or infinity.
+
+        The bound is given where currents are whole numbers, so that two passes can share a
+        float32 product exactly.
+        """
+        assert self.planes is not None
+        cell = self.spec.device.cell
+        tiles = []
+        for first in range(0, self.shape[0], self.spec.rows):
+            part = self.planes[first : first + self.spec.rows]
+            held = np.ascontiguousarray(part.reshape(len(part), -1))
+            bound = np.inf
+            if cell.ideal and self.spec.dac.bits == 1:
+                bound = float(np.abs(held).sum(axis=0).max())
+            tiles.append((first, held, bound))
+        return tiles
 
     def multiply(self, inputs: np.ndarray) -> np.ndarray:
         """Return ``inputs @ weights`` as the hardware computes it.
@@ -88,64 +109,61 @@ class VmmArray:
     def _multiply_planes(self, integers: np.ndarray) -> np.ndarray:
         ranges = self.ranges if self.ranges is not None else self._ranges_for(integers)
         result = np.zeros((len(integers), self.shape[1]))
-        rows_at_once = max(1, _CHUNK_ELEMENTS // max(self.shape[1] * self.spec.passes, 1))
+        width = self.spec.passes * (self.spec.slices * self.shape[1] + self.spec.rows)
+        at_once = max(1, _CHUNK_ELEMENTS // width)
         clipped = 0
-        for first in range(0, len(integers), rows_at_once):
-            chunk = integers[first : first + rows_at_once]
-            clipped += self._multiply_chunk(chunk, ranges, result[first : first + rows_at_once])
-        tiles = -(-self.shape[0] // self.spec.rows)
-        samples = result.size * self.spec.passes * self.spec.slices * tiles
+        for number, first in enumerate(range(0, len(integers), at_once)):
+            chunk = slice(first, first + at_once)
+            clipped += self._multiply_chunk(integers[chunk], ranges, result[chunk], number)
+        samples = result.size * self.spec.passes * self.spec.slices * len(self._tiles)
         self.clip_rate = clipped / max(samples, 1)
-        self._reads += 1
         return result
 
-    def _multiply_chunk(self, integers: np.ndarray, ranges: np.ndarray, result: np.ndarray) -> int:
+    def _multiply_chunk(
+        self, integers: np.ndarray, ranges: np.ndarray, result: np.ndarray, chunk: int
+    ) -> int:
         """Add the product of some input rows into `result`; return how many samples clipped."""
-        assert self.planes is not None
-        spec, clipped = self.spec, 0
+        spec = self.spec
         passes = _input_planes(integers, spec)
-        weights = _pass_weights(spec)
-        noise = self._read_noise()
-        for first in range(0, self.shape[0], spec.rows):
-            tile = slice(first, first + spec.rows)
-            driven = passes[:, :, tile].reshape(-1, passes[:, :, tile].shape[2])
-            for number in range(spec.slices):
-                current = driven @ self.planes[number, tile]
-                if noise is not None:
-                    spread = np.sqrt(2.0 * np.einsum("ij,ij->i", driven, driven))
-                    sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
-                    draw = noise.standard_normal(current.shape, dtype=np.float32)
-                    current += draw * (sigma * spread[:, None]).astype(np.float32)
-                clipped += _convert(current, float(ranges[number]), spec.adc.bits)
-                digits = current.reshape(len(weights), len(integers), -1)
-                result += np.tensordot(weights * _slice_weight(spec, number), digits, axes=1)
+        weights = np.multiply.outer(_pass_weights(spec), _slice_weights(spec))
+        nothing = np.zeros((0, 0), np.float32)
+        read_sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
+        clipped = 0
+        for tile, (first, held, bound) in enumerate(self._tiles):
+            driven = passes[:, :, first : first + len(held)]
+            planes, low, high, base = _packed(driven, weights, bound)
+            flat = planes.reshape(-1, len(held))
+            currents = flat @ held
+            noise, spread = nothing, np.zeros(0, np.float32)
+            if read_sigma:
+                random = generator(self.seed, "read", *self.address, chunk, tile)
+                noise = random.standard_normal(currents.shape, dtype=np.float32)
+                spread = read_sigma * np.sqrt(2.0 * np.einsum("ij,ij->i", flat, flat))
+                spread = spread.astype(np.float32)
+            codes = float(2 ** (spec.adc.bits - 1) - 1)
+            clipped += convert_and_add(
+                currents, result, noise, spread, ranges, codes, low, high, base
+            )
         return clipped
 
-    def _read_noise(self) -> np.random.Generator | None:
-        if not self.spec.device.cell.read_sigma:
-            return None
-        return generator(self.seed, "read", *self.address, self._reads)
-
     def _ranges_for(self, integers: np.ndarray) -> np.ndarray:
-        """Return the ADC range of every slice, (slices,)."""
-        assert self.planes is not None
+        """Return the ADC range of every slice, (slices,) float32."""
         spec = self.spec
         if spec.adc.range == "lossless":
-            return np.full(spec.slices, np.inf)
+            return np.full(spec.slices, np.inf, np.float32)
         if spec.adc.range == "full":
             top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
-            return np.full(spec.slices, float(top * min(spec.rows, self.shape[0])))
+            return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
         step = max(1, len(integers) // _CALIBRATION_VECTORS)
         passes = _input_planes(integers[::step], spec)
-        driven = passes.reshape(-1, passes.shape[2])
-        ranges = np.zeros(spec.slices)
-        for first in range(0, self.shape[0], spec.rows):
-            tile = slice(first, first + spec.rows)
+        ranges = np.ones(spec.slices, np.float32)
+        for first, held, _ in self._tiles:
+            driven = passes[:, :, first : first + len(held)].reshape(-1, len(held))
+            currents = np.abs(driven @ held).reshape(len(driven), spec.slices, -1)
             for number in range(spec.slices):
-                current = np.abs(driven[:, tile] @ self.planes[number, tile])
-                largest = float(np.percentile(current, spec.adc.percentile))
+                largest = np.percentile(currents[:, number], spec.adc.percentile)
                 ranges[number] = max(ranges[number], largest)
-        return np.maximum(ranges, 1.0)
+        return ranges
 
 
 def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str) -> VmmArray:
@@ -169,7 +187,7 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     integers, scale = quantize_symmetric(weights, spec.weight_bits)
     planes = None
     if not (spec.device.cell.ideal and spec.adc.range == "lossless"):
-        digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)])
+        digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)], axis=1)
         held = differential_levels(digits, spec.device.cell, seed, "vmm", *address)
         planes = held.astype(np.float32)
     return VmmArray(spec, weights.shape, scale, integers, planes, address=address, seed=seed)
@@ -182,38 +200,53 @@ def _slice_digits(integers: np.ndarray, spec: VmmSpec, number: int) -> np.ndarra
     return np.sign(integers).astype(np.int64) * digit
 
 
-def _slice_weight(spec: VmmSpec, number: int) -> float:
-    return float(2 ** (number * spec.device.cell.bits))
-
-
-def _input_planes(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return what is applied in each pass: (passes, N, K) float32 signed digits."""
-    magnitude = np.abs(integers).astype(np.int64)
-    sign = np.sign(integers).astype(np.float32)
-    mask = 2**spec.dac.bits - 1
-    planes = np.empty((spec.passes, *integers.shape), np.float32)
-    for number in range(spec.passes):
-        planes[number] = (magnitude >> (number * spec.dac.bits)) & mask
-        planes[number] *= sign
-    return planes
+def _slice_weights(spec: VmmSpec) -> np.ndarray:
+    return 2.0 ** (spec.device.cell.bits * np.arange(spec.slices))
 
 
 def _pass_weights(spec: VmmSpec) -> np.ndarray:
     return 2.0 ** (spec.dac.bits * np.arange(spec.passes))
 
 
-def _convert(current: np.ndarray, full_scale: float, bits: int) -> int:
-    """Round currents to ADC codes in place; return how many were beyond the range."""
-    if np.isinf(full_scale):
-        np.rint(current, out=current)
-        return 0
-    codes = float(2 ** (bits - 1) - 1)
-    current *= codes / full_scale
-    np.rint(current, out=current)
-    clipped = int(np.count_nonzero(np.abs(current) > codes))
-    np.clip(current, -codes, codes, out=current)
-    current *= full_scale / codes
-    return clipped
+def _input_planes(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return what is applied in each pass: (passes, N, K) float32 signed digits."""
+    magnitude = np.abs(integers).astype(np.int32)
+    sign = np.sign(integers).astype(np.float32)
+    mask = 2**spec.dac.bits - 1
+    planes = np.empty((spec.passes, *integers.shape), np.float32)
+    for number in range(spec.passes):
+        np.multiply((magnitude >> (number * spec.dac.bits)) & mask, sign, out=planes[number])
+    return planes
+
+
+def _packed(
+    passes: np.ndarray, weights: np.ndarray, bound: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Put two passes into one plane ``p + base * q`` where a float32 product stays exact.
+
+    Returns
+    -------
+    planes : ndarray
+        (planes, N, rows) float32.
+    low, high : ndarray
+        (planes, slices) weights of p and q.
+    base : float
+        The base; 0 if passes are not packed.
+    """
+    base = 2.0 * bound + 1.0
+    count = len(passes)
+    if count < 2 or bound * (base + 1.0) >= _EXACT_FLOAT32:
+        return np.ascontiguousarray(passes), weights, np.zeros_like(weights), 0.0
+    pairs = count // 2
+    planes = np.empty((pairs + count % 2, *passes.shape[1:]), np.float32)
+    np.multiply(passes[1 : 2 * pairs : 2], np.float32(base), out=planes[:pairs])
+    planes[:pairs] += passes[0 : 2 * pairs : 2]
+    low = weights[0::2]
+    high = np.zeros_like(low)
+    high[:pairs] = weights[1::2]
+    if count % 2:
+        planes[-1] = passes[-1]
+    return planes, low, high, base
 
 
 def _check(matrix: np.ndarray, width: int | None) -> None:
