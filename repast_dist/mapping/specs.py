@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from repast_dist.spec import spec
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
 @spec
@@ -75,6 +76,10 @@ class PartitionSpec:
         micro-batch, or the plan is refused.
     replicate_layers : bool
         Copy layers of many vectors per sample into arrays that would be idle.
+    activation_share, solver_share : float
+        Share of the multiplying arrays kept for activations (gradients and factors) and for the
+        residual products of the inversion; weights get the rest. A first-order plan gives the
+        solvers' share to the weights.
     pipelining : bool
         Samples flow through the layers one behind the other; otherwise one layer works at a time.
     overlap_exchange : bool
@@ -86,8 +91,14 @@ class PartitionSpec:
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"
     replicate_layers: bool = True
+    activation_share: Share = 0.25
+    solver_share: Share = 0.25
     pipelining: bool = True
     overlap_exchange: bool = False
+
+    def __post_init__(self) -> None:
+        if self.activation_share + self.solver_share >= 1:
+            raise ValueError("activation_share + solver_share must stay below 1: weights need room")
 
 
 @spec

@@ -1,0 +1,22 @@
+"""Where the work goes: blocks, owners, arrays, exchanges, and when each happens."""
+
+from repast_dist.mapping.blocks import SoiBlock, soi_blocks
+from repast_dist.mapping.ops import step_ops
+from repast_dist.mapping.plan import Plan, make_plan
+from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.timeline import SEGMENTS, Placement, place
+
+__all__ = [
+    "SEGMENTS",
+    "DimensionSpec",
+    "InterconnectSpec",
+    "PartitionSpec",
+    "Placement",
+    "Plan",
+    "SoiBlock",
+    "SoiSpec",
+    "make_plan",
+    "place",
+    "soi_blocks",
+    "step_ops",
+]

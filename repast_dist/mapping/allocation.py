@@ -1,0 +1,244 @@
+"""Which arrays hold what: weights and transposes, copies of early layers, activations, solvers."""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.errors import CapacityError
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.geometry import Geometry, array_count
+from repast_dist.mapping.layers import LayerTable
+from repast_dist.mapping.specs import PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocation:
+    """Arrays per layer, one entry each.
+
+    Attributes
+    ----------
+    stages : int
+        Chips the layers are spread over; 1: every chip holds all layers.
+    stage : ndarray
+        Place of the layer's chip in that pipeline.
+    forward_arrays, backward_arrays : ndarray
+        Arrays of one copy of the weights and of the transposes.
+    copies : ndarray
+        Copies of both.
+    resident : ndarray of bool
+        Held all the time; others are written anew for every micro-batch.
+    rounds : ndarray
+        Times a layer's weights take turns in the arrays they get; 1 unless larger than those.
+    activation_arrays : ndarray
+        Arrays the inputs of one micro-batch would fill.
+    pool_arrays : ndarray
+        Arrays the layer has for them; they are filled as often as needed.
+    first_bank, weight_banks, pool_banks : ndarray
+        Where the layer begins, and over how many banks its weights and activations lie.
+    solver_arrays : int
+        Multiplying arrays of a chip kept for residual products.
+    used_arrays : ndarray
+        (stages,) weight arrays in use, copies included.
+    budget : int
+        Multiplying arrays of a chip for weights.
+    """
+
+    stages: int
+    stage: np.ndarray
+    forward_arrays: np.ndarray
+    backward_arrays: np.ndarray
+    copies: np.ndarray
+    resident: np.ndarray
+    rounds: np.ndarray
+    activation_arrays: np.ndarray
+    pool_arrays: np.ndarray
+    first_bank: np.ndarray
+    weight_banks: np.ndarray
+    pool_banks: np.ndarray
+    solver_arrays: int
+    used_arrays: np.ndarray
+    budget: int
+
+    @property
+    def weight_arrays(self) -> np.ndarray:
+        """Arrays of one copy, weights and transposes."""
+        return self.forward_arrays + self.backward_arrays
+
+
+def allocate(
+    layers: LayerTable,
+    chip: ChipSpec,
+    g: Geometry,
+    partition: PartitionSpec,
+    n_chips: int,
+    samples: int,
+    second_order: bool,
+    names: tuple[str, ...],
+) -> Allocation:
+    """Give layers their arrays.
+
+    Parameters
+    ----------
+    layers : LayerTable
+        The network.
+    chip, g : ChipSpec, Geometry
+        The chip and how matrices lie on its arrays.
+    partition : PartitionSpec
+        Shares, spreading over chips, overflow and copies.
+    n_chips : int
+        Chips at hand.
+    samples : int
+        Samples of a micro-batch.
+    second_order : bool
+        Keep arrays for solvers.
+    names : tuple of str
+        Layer names, for messages.
+
+    Raises
+    ------
+    CapacityError
+        The layers do not fit and ``partition.overflow`` is ``error``.
+    """
+    forward = np.where(
+        layers.products, array_count(g, layers.rows, layers.columns, layers.groups), 0
+    )
+    backward = np.where(
+        layers.errors_pass, array_count(g, layers.columns, layers.rows, layers.groups), 0
+    )
+    weights = forward + backward
+    solvers = int(chip.vmm_arrays * partition.solver_share) if second_order else 0
+    pool = max(1, int(chip.vmm_arrays * partition.activation_share))
+    budget = max(1, chip.vmm_arrays - solvers - pool)
+    stages = _stage_count(weights, budget, partition, n_chips)
+    stage = _spread(weights, stages)
+
+    resident, copies = np.ones(len(layers), bool), np.ones(len(layers), np.int64)
+    rounds, used = np.ones(len(layers), np.int64), np.zeros(stages, np.int64)
+    activation = np.where(
+        layers.weighted,
+        array_count(g, samples * layers.vectors, layers.rows + layers.bias, layers.groups),
+        0,
+    )
+    pools, first = np.zeros(len(layers), np.int64), np.zeros(len(layers), np.int64)
+    for number in range(stages):
+        own = np.flatnonzero(stage == number)
+        resident[own] = _resident(weights[own], budget)
+        left = budget - int(weights[own][resident[own]].sum())
+        if not resident[own].all():
+            if partition.overflow == "error":
+                raise CapacityError(_too_large(weights[own], budget, names, own, chip))
+            spilled = own[~resident[own]]
+            rounds[spilled] = -(-weights[spilled] // max(left, 1))
+        elif partition.replicate_layers:
+            copies[own] = _balanced_copies(weights[own], layers.vectors[own], budget)
+        taken = weights[own] * copies[own]
+        used[number] = min(int(taken.sum()), budget)
+        offsets = np.cumsum(taken) - taken
+        first[own] = offsets // chip.vmm.arrays_per_bank % chip.banks
+        pools[own] = _shared_pool(activation[own], pool)
+    held = np.minimum(weights * copies, budget)
+    return Allocation(
+        stages=stages,
+        stage=stage,
+        forward_arrays=forward,
+        backward_arrays=backward,
+        copies=copies,
+        resident=resident,
+        rounds=rounds,
+        activation_arrays=activation,
+        pool_arrays=pools,
+        first_bank=first,
+        weight_banks=_banks(held, chip),
+        pool_banks=_banks(pools, chip),
+        solver_arrays=solvers,
+        used_arrays=used,
+        budget=budget,
+    )
+
+
+def _stage_count(weights: np.ndarray, budget: int, partition: PartitionSpec, n_chips: int) -> int:
+    if partition.layers == "replicate":
+        return 1
+    most = min(n_chips, max(1, int(np.count_nonzero(weights))))
+    divisors = [count for count in range(1, most + 1) if n_chips % count == 0]
+    if partition.layers == "pipeline":
+        return divisors[-1]
+    for count in divisors:
+        stage = _spread(weights, count)
+        if np.bincount(stage, weights, minlength=count).max() <= budget:
+            return count
+    return divisors[-1]
+
+
+def _spread(weights: np.ndarray, stages: int) -> np.ndarray:
+    """Cut the layers into consecutive stages whose largest needs the fewest arrays."""
+    if stages == 1:
+        return np.zeros(len(weights), np.int64)
+    low, high = int(weights.max(initial=1)), int(weights.sum())
+    while low < high:
+        middle = (low + high) // 2
+        if _cuts(weights, middle)[-1] < stages:
+            high = middle
+        else:
+            low = middle + 1
+    return _cuts(weights, low)
+
+
+def _cuts(weights: np.ndarray, limit: int) -> np.ndarray:
+    """Fill stages up to a limit; return each layer's stage."""
+    stage, filled, number = np.zeros(len(weights), np.int64), 0, 0
+    for place, arrays in enumerate(weights):
+        if filled + arrays > limit and filled:
+            number, filled = number + 1, 0
+        stage[place] = number
+        filled += int(arrays)
+    return stage
+
+
+def _resident(weights: np.ndarray, budget: int) -> np.ndarray:
+    """Keep the small layers: return a mask, the largest left out until the rest fits with room
+    for what takes turns.
+    """
+    resident = np.ones(len(weights), bool)
+    for place in np.argsort(-weights, kind="stable"):
+        if weights[resident].sum() <= budget:
+            break
+        resident[place] = False
+    return resident
+
+
+def _balanced_copies(weights: np.ndarray, vectors: np.ndarray, budget: int) -> np.ndarray:
+    """Return the copies that make the busiest layer's vectors per copy as few as fit."""
+    work = np.where(weights > 0, vectors, 1)
+    low, high = 1, int(work.max())
+    while low < high:
+        middle = (low + high) // 2
+        if (weights * -(-work // middle)).sum() <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    return np.asarray(-(-work // low))
+
+
+def _shared_pool(needed: np.ndarray, pool: int) -> np.ndarray:
+    """Share a pool in proportion to need, at least one array each."""
+    total = int(needed.sum())
+    if total <= pool:
+        return needed
+    return np.where(needed > 0, np.maximum(1, needed * pool // total), 0)
+
+
+def _banks(arrays: np.ndarray, chip: ChipSpec) -> np.ndarray:
+    return np.clip(-(-arrays // chip.vmm.arrays_per_bank), 1, chip.banks)
+
+
+def _too_large(
+    weights: np.ndarray, budget: int, names: tuple[str, ...], own: np.ndarray, chip: ChipSpec
+) -> str:
+    largest = own[int(np.argmax(weights))]
+    return (
+        f"chip '{chip.name}' has {budget} arrays for weights, the network needs "
+        f"{int(weights.sum())} (layer {names[largest]} alone {int(weights.max())}); valid: "
+        "partition.overflow=reload, partition.layers=auto with more chips, a larger chip, or a "
+        "smaller partition.activation_share"
+    )

@@ -1,0 +1,87 @@
+"""A workload as columns of integers: plans are made and costed without looping over rows."""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.workloads.shapes import Workload
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTable:
+    """Layers of a workload, one entry each, int64 unless noted.
+
+    Attributes
+    ----------
+    rows, columns, groups : ndarray
+        K without bias, M, and how many such matrices; 0 where a layer has no product.
+    vectors : ndarray
+        Input vectors S per sample.
+    bias : ndarray
+        1 where there is a bias.
+    weighted, written : ndarray of bool
+        Weights lie in arrays; operands are written for every sample (attention products).
+    errors_pass : ndarray of bool
+        The backward pass multiplies by the transpose: all products but the first.
+    elementwise : ndarray
+        Digital operations per sample besides the bias.
+    outputs : ndarray
+        Output elements per sample.
+    parameters : ndarray
+        Trainable numbers.
+    a_sizes, g_sizes : tuple of ndarray
+        Widths of the SOI blocks of each layer's factors; empty where not preconditioned.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    groups: np.ndarray
+    vectors: np.ndarray
+    bias: np.ndarray
+    weighted: np.ndarray
+    written: np.ndarray
+    errors_pass: np.ndarray
+    elementwise: np.ndarray
+    outputs: np.ndarray
+    parameters: np.ndarray
+    a_sizes: tuple[np.ndarray, ...]
+    g_sizes: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def products(self) -> np.ndarray:
+        """Mask of the layers that multiply on crossbars."""
+        return self.weighted | self.written
+
+
+def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
+    """Return the columns of a workload."""
+    layers = workload.layers
+    product = np.array([layer.on_crossbars for layer in layers])
+    errors_pass = product.copy()
+    errors_pass[np.flatnonzero(product)[:1]] = False
+    sizes: dict[str, list[list[int]]] = {"A": [[] for _ in layers], "G": [[] for _ in layers]}
+    for block in blocks:
+        sizes[block.factor][block.layer].append(block.size)
+
+    def column(values: list[int]) -> np.ndarray:
+        return np.array(values, np.int64)
+
+    return LayerTable(
+        rows=column([item.in_features if item.on_crossbars else 0 for item in layers]),
+        columns=column([item.out_features if item.on_crossbars else 0 for item in layers]),
+        groups=column([item.groups for item in layers]),
+        vectors=column([item.vectors_per_sample for item in layers]),
+        bias=column([int(item.bias and item.has_weights) for item in layers]),
+        weighted=np.array([item.has_weights for item in layers]),
+        written=np.array([item.kind == "matmul" for item in layers]),
+        errors_pass=errors_pass,
+        elementwise=column([item.elementwise_ops for item in layers]),
+        outputs=column([item.output_elements_per_sample for item in layers]),
+        parameters=column([item.parameter_count for item in layers]),
+        a_sizes=tuple(column(values) for values in sizes["A"]),
+        g_sizes=tuple(column(values) for values in sizes["G"]),
+    )

@@ -1,0 +1,482 @@
+"""The op table of one training step, from a plan: the same for numeric and for cost-only runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from repast_dist.analog.inversion import SolveCounts
+from repast_dist.hardware.optable import OpTable, concatenate, op_rows
+from repast_dist.mapping.collectives import (
+    Exchange,
+    all_reduce,
+    all_to_all,
+    gather_from_owners,
+    reduce_to_owners,
+    send,
+)
+from repast_dist.mapping.geometry import Counts, ceil_div, product_counts, write_counts
+from repast_dist.mapping.plan import Plan, block_banks, program_counts, solve_counts
+from repast_dist.mapping.solves import counted, modelled_counts
+
+_CLIP_OPS, _UPDATE_OPS, _AVERAGE_OPS = 3, 4, 3
+"""Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
+step), running average (decay, add, damp)."""
+
+_BITS_PER_BYTE = 8
+
+
+def step_ops(
+    plan: Plan,
+    chips: int | Sequence[int] | None,
+    step: int,
+    *,
+    factors_due: bool,
+    inverses_due: bool,
+    solves: Mapping[int, SolveCounts] | None = None,
+) -> OpTable:
+    """Return what chips do in one step.
+
+    Parameters
+    ----------
+    plan : Plan
+        Who does what.
+    chips : int, sequence of int or None
+        The chips; None: all.
+    step : int
+        Number of the step, for the rows' identity.
+    factors_due, inverses_due : bool
+        The step updates the running averages; programs the blocks.
+    solves : mapping, optional
+        Block -> what its arrays really did in this step (programming and solving together); None
+        takes the modelled counts.
+
+    Returns
+    -------
+    OpTable
+        Rows in order of execution per chip.
+    """
+    wanted = _chip_mask(plan, chips)
+    due = factors_due and plan.second_order
+    parts = [
+        *_compute_rows(plan, wanted, due),
+        *_exchange_rows(plan, wanted, due),
+        *(_block_rows(plan, wanted, due, inverses_due, solves) if plan.second_order else ()),
+        *_update_rows(plan, wanted),
+    ]
+    table = concatenate(parts)
+    table.columns["step"][:] = step
+    return table
+
+
+def _chip_mask(plan: Plan, chips: int | Sequence[int] | None) -> np.ndarray:
+    mask = np.zeros(plan.n_chips, bool)
+    mask[slice(None) if chips is None else np.atleast_1d(np.asarray(chips, np.int64))] = True
+    return mask
+
+
+# Micro-batches ------------------------------------------------------------------------------
+
+
+def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+    """Return forward, backward, gradient and factor rows: every micro-batch times every layer."""
+    layers, allocation = plan.layers, plan.allocation
+    products = layers.products
+    ops: list[tuple[str, str, np.ndarray, Counts]] = [
+        ("reload_weights", "program", layers.weighted & ~allocation.resident, _reloads(plan)),
+        ("write_operand", "program", layers.written, _operand_writes(plan)),
+        ("vmm_forward", "forward", products, _forward(plan)),
+        ("elementwise_forward", "forward", _digital_mask(plan), _elementwise(plan)),
+        ("write_activations", "program", products, _activation_writes(plan)),
+        ("vmm_backward", "backward", layers.errors_pass, _backward(plan)),
+        ("elementwise_backward", "backward", _digital_mask(plan), _elementwise(plan)),
+        ("vmm_gradient", "backward", products, _gradient(plan)),
+    ]
+    if factors_due:
+        conditioned = np.array([sizes.size > 0 for sizes in layers.a_sizes])
+        if plan.fisher_passes:
+            again = {k: v * plan.fisher_passes for k, v in _backward(plan).items()}
+            ops.append(("vmm_backward", "soi", layers.errors_pass, again))
+        ops += [
+            ("factor_a", "soi", conditioned, _factor(plan, "A")),
+            ("write_errors", "program", conditioned, _error_writes(plan)),
+            ("factor_g", "soi", conditioned, _factor(plan, "G")),
+        ]
+    rows = [_per_micro_batch(plan, wanted, *item) for item in ops]
+    return [*rows, *_stage_sends(plan, wanted)]
+
+
+def _per_micro_batch(
+    plan: Plan, wanted: np.ndarray, op: str, phase: str, mask: np.ndarray, counts: Counts
+) -> OpTable:
+    layers = np.flatnonzero(mask)
+    chip = np.add.outer(np.asarray(plan.micro_batch_owner), plan.allocation.stage[layers])
+    micro_batch, place = np.nonzero(wanted[chip])
+    if not len(place):
+        return concatenate([])
+    taken = layers[place]
+    columns = {name: values[taken] for name, values in counts.items()}
+    return op_rows(
+        op,
+        phase,
+        chip=chip[micro_batch, place],
+        bank=plan.allocation.first_bank[taken],
+        layer=taken,
+        micro_batch=micro_batch,
+        **columns,
+    )
+
+
+def _forward(plan: Plan) -> Counts:
+    layers, a = plan.layers, plan.allocation
+    vectors = plan.micro_batch_size * layers.vectors
+    counts = product_counts(
+        plan.geometry, vectors, layers.rows, layers.columns, layers.groups, a.copies
+    )
+    counts["serial_passes"] = counts["serial_passes"] * a.rounds
+    return _with_buffers(plan, counts, a.weight_banks)
+
+
+def _backward(plan: Plan) -> Counts:
+    layers, a = plan.layers, plan.allocation
+    vectors = plan.micro_batch_size * layers.vectors
+    counts = product_counts(
+        plan.geometry, vectors, layers.columns, layers.rows, layers.groups, a.copies
+    )
+    counts["serial_passes"] = counts["serial_passes"] * a.rounds
+    return _with_buffers(plan, counts, a.weight_banks)
+
+
+def _gradient(plan: Plan) -> Counts:
+    """Errors of one output after the other drive the arrays that hold the inputs."""
+    layers, a = plan.layers, plan.allocation
+    held = plan.micro_batch_size * layers.vectors
+    counts = product_counts(
+        plan.geometry, layers.columns, held, layers.rows + layers.bias, layers.groups
+    )
+    counts["serial_passes"] = counts["serial_passes"] * _pool_rounds(plan)
+    return _with_buffers(plan, counts, a.pool_banks)
+
+
+def _factor(plan: Plan, factor: str) -> Counts:
+    """Return the counts of a block-diagonal factor product, summed over a layer's blocks."""
+    layers, a = plan.layers, plan.allocation
+    held = plan.micro_batch_size * layers.vectors
+    sizes = layers.a_sizes if factor == "A" else layers.g_sizes
+    names = product_counts(plan.geometry, np.ones(1), np.ones(1), np.ones(1)).keys()
+    counts = {name: np.zeros(len(layers), np.int64) for name in names}
+    for layer, widths in enumerate(sizes):
+        if widths.size:
+            parts = product_counts(plan.geometry, widths, held[layer], widths)
+            for name in names:
+                total = parts[name].max() if name.startswith("serial") else parts[name].sum()
+                counts[name][layer] = total
+    counts["serial_passes"] = counts["serial_passes"] * _pool_rounds(plan)
+    return _with_buffers(plan, counts, a.pool_banks)
+
+
+def _activation_writes(plan: Plan) -> Counts:
+    layers, a = plan.layers, plan.allocation
+    held = plan.micro_batch_size * layers.vectors
+    at_once = np.minimum(
+        np.maximum(a.pool_arrays, 1), a.pool_banks * plan.chip.written_arrays_per_bank
+    )
+    return write_counts(plan.geometry, held, layers.rows + layers.bias, layers.groups, at_once)
+
+
+def _error_writes(plan: Plan) -> Counts:
+    layers, a = plan.layers, plan.allocation
+    held = plan.micro_batch_size * layers.vectors
+    at_once = a.pool_banks * plan.chip.written_arrays_per_bank
+    once = write_counts(plan.geometry, held, layers.columns, layers.groups, at_once)
+    return {name: values * max(plan.fisher_passes, 1) for name, values in once.items()}
+
+
+def _operand_writes(plan: Plan) -> Counts:
+    """Attention operands are written for every sample, and transposed for the backward pass."""
+    layers, a = plan.layers, plan.allocation
+    at_once = a.weight_banks * plan.chip.written_arrays_per_bank
+    samples = plan.micro_batch_size
+    once = write_counts(
+        plan.geometry, layers.rows, layers.columns, layers.groups * samples, at_once
+    )
+    return {name: 2 * values for name, values in once.items()}
+
+
+def _reloads(plan: Plan) -> Counts:
+    at_once = plan.allocation.weight_banks * plan.chip.written_arrays_per_bank
+    return _weight_writes(plan, at_once, np.ones(len(plan.layers), np.int64))
+
+
+def _weight_writes(plan: Plan, at_once: np.ndarray, copies: np.ndarray) -> Counts:
+    """Return the counts of writing weights and transposes."""
+    layers, g = plan.layers, plan.geometry
+    forward = write_counts(g, layers.rows, layers.columns, layers.groups, at_once, copies)
+    backward = write_counts(g, layers.columns, layers.rows, layers.groups, at_once, copies)
+    return {
+        name: values + np.where(layers.errors_pass, backward[name], 0)
+        for name, values in forward.items()
+    }
+
+
+def _elementwise(plan: Plan) -> Counts:
+    layers = plan.layers
+    operations = _elementwise_per_sample(plan) * plan.micro_batch_size
+    moved = 2 * layers.outputs * plan.micro_batch_size * plan.geometry.value_bytes
+    tiles = ceil_div(plan.allocation.weight_banks, plan.chip.banks_per_tile)
+    return {
+        "digital_ops": operations,
+        "buffer_bytes": np.where(operations > 0, moved, 0),
+        "serial_digital_ops": ceil_div(operations, _lanes(plan, tiles)),
+    }
+
+
+def _elementwise_per_sample(plan: Plan) -> np.ndarray:
+    layers = plan.layers
+    return layers.elementwise + layers.bias * layers.outputs
+
+
+def _digital_mask(plan: Plan) -> np.ndarray:
+    return _elementwise_per_sample(plan) > 0
+
+
+def _pool_rounds(plan: Plan) -> np.ndarray:
+    a = plan.allocation
+    return ceil_div(a.activation_arrays, np.maximum(a.pool_arrays, 1))
+
+
+def _with_buffers(plan: Plan, counts: Counts, banks: np.ndarray) -> Counts:
+    """Add what the buses of the tiles at work carry, and the adders of partial sums."""
+    tiles = ceil_div(banks, plan.chip.banks_per_tile)
+    word_bytes = plan.chip.bus_bits // _BITS_PER_BYTE
+    counts["serial_buffer_words"] = ceil_div(counts["buffer_bytes"], word_bytes * tiles)
+    counts["serial_digital_ops"] = ceil_div(counts["digital_ops"], _lanes(plan, tiles))
+    return counts
+
+
+def _lanes(plan: Plan, tiles: np.ndarray) -> np.ndarray:
+    return np.maximum(1, plan.chip.digital_lanes * tiles)
+
+
+def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
+    """Return the messages between the chips of a pipeline of layers."""
+    a = plan.allocation
+    if a.stages == 1:
+        return []
+    last = np.flatnonzero(np.diff(a.stage) > 0)
+    held = plan.micro_batch_size * plan.layers.outputs[last] * plan.geometry.value_bytes
+    costs = [send(plan.interconnect, plan.n_chips, float(size)) for size in held]
+    rows = []
+    for op, layers in (("send_activations", last), ("send_errors", last + 1)):
+        chip = np.add.outer(np.asarray(plan.micro_batch_owner), a.stage[layers])
+        micro_batch, place = np.nonzero(wanted[chip])
+        if len(place):
+            rows.append(
+                op_rows(
+                    op,
+                    "communicate",
+                    chip=chip[micro_batch, place],
+                    layer=layers[place],
+                    micro_batch=micro_batch,
+                    link_bytes=held[place],
+                    link_s=np.array([cost.time_s for cost in costs])[place],
+                    link_j=np.array([cost.energy_j for cost in costs])[place],
+                )
+            )
+    return rows
+
+
+# Between chips ------------------------------------------------------------------------------
+
+
+def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+    if plan.n_chips == 1:
+        return []
+    rows = [_exchange_row(plan, wanted, "reduce_gradients", _gradient_reduction(plan))]
+    if factors_due:
+        rows.append(_exchange_row(plan, wanted, "reduce_factors", _factor_reduction(plan)))
+    if plan.second_order:
+        shuffled = _largest(plan, _solved_bytes(plan)) if len(plan.blocks) else 0.0
+        exchange = all_to_all(plan.interconnect, plan.n_chips, shuffled)
+        rows.append(_exchange_row(plan, wanted, "exchange_gradients", exchange))
+        scalar = all_reduce(plan.interconnect, plan.n_chips, plan.interconnect.element_bytes)
+        rows.append(_exchange_row(plan, wanted, "reduce_scalar", scalar))
+    rows.append(_exchange_row(plan, wanted, "gather_updates", _update_gather(plan)))
+    return rows
+
+
+def _exchange_row(plan: Plan, wanted: np.ndarray, op: str, cost: Exchange) -> OpTable:
+    """Make a row per chip; all take part for the collective's whole time."""
+    return op_rows(
+        op,
+        "communicate",
+        chip=np.flatnonzero(wanted),
+        link_bytes=round(cost.sent_bytes),
+        link_s=cost.time_s,
+        link_j=cost.energy_j / plan.n_chips,
+    )
+
+
+def _gradient_reduction(plan: Plan) -> Exchange:
+    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
+    return _per_replica(plan, reduce_to_owners, total, _largest(plan, _piece_bytes(plan)))
+
+
+def _update_gather(plan: Plan) -> Exchange:
+    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
+    return _per_replica(plan, gather_from_owners, total, _largest(plan, _piece_bytes(plan)))
+
+
+def _per_replica(
+    plan: Plan, collective: Callable[..., Exchange], total: float, largest: float
+) -> Exchange:
+    """Run a collective among the chips that hold the same layers; stages do so side by side."""
+    stages = plan.allocation.stages
+    if stages == 1:
+        return collective(plan.interconnect, plan.n_chips, total, largest)
+    per_stage = np.bincount(plan.allocation.stage, plan.layers.parameters, stages)
+    busiest = float(per_stage.max()) * plan.interconnect.element_bytes
+    return collective(
+        plan.interconnect,
+        plan.replicas,
+        busiest,
+        max(busiest / plan.replicas, min(largest, busiest)),
+    )
+
+
+def _factor_reduction(plan: Plan) -> Exchange:
+    """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers."""
+    n = plan.shapes.size
+    size = n * (n + 1) // 2 * plan.interconnect.element_bytes
+    owner = np.asarray(plan.block_owner, np.int64)
+    held = np.bincount(owner, size, plan.n_chips)
+    return reduce_to_owners(plan.interconnect, plan.n_chips, float(size.sum()), float(held.max()))
+
+
+def _solved_bytes(plan: Plan) -> np.ndarray:
+    """Return the bytes of the gradient piece every G block solves; 0 for A blocks."""
+    is_g = np.array([block.factor == "G" for block in plan.blocks])
+    size = plan.shapes.size * plan.shapes.right_sides * plan.interconnect.element_bytes
+    return np.where(is_g, size, 0)
+
+
+def _piece_bytes(plan: Plan) -> np.ndarray:
+    return _solved_bytes(plan) if len(plan.blocks) else np.zeros(0)
+
+
+def _largest(plan: Plan, piece_bytes: np.ndarray) -> float:
+    """Return the bytes of the chip that owns most; layers without blocks are shared evenly."""
+    element = plan.interconnect.element_bytes
+    total = float(plan.layers.parameters.sum()) * element
+    rest = max(0.0, total - float(piece_bytes.sum())) / plan.n_chips
+    if not len(piece_bytes):
+        return rest
+    held = np.bincount(np.asarray(plan.block_owner, np.int64), piece_bytes, plan.n_chips)
+    return float(held.max()) + rest
+
+
+# SOI blocks and update ----------------------------------------------------------------------
+
+
+def _block_rows(
+    plan: Plan,
+    wanted: np.ndarray,
+    factors_due: bool,
+    inverses_due: bool,
+    solves: Mapping[int, SolveCounts] | None,
+) -> list[OpTable]:
+    owner = np.asarray(plan.block_owner, np.int64)
+    own = np.flatnonzero(wanted[owner]) if len(owner) else np.zeros(0, np.int64)
+    if not len(own):
+        return []
+    counts = _solve_columns(plan, solves)
+    identity = {"chip": owner, "bank": _block_bank(plan), "block": np.arange(len(owner))}
+    identity["layer"] = np.array([block.layer for block in plan.blocks])
+    is_g = np.array([block.factor == "G" for block in plan.blocks])
+    copies = plan.block_copies
+    programmed = (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
+    average = plan.shapes.size * (plan.shapes.size + 1) // 2 * _AVERAGE_OPS
+    lanes = _lanes(plan, ceil_div(block_banks(plan.shapes, plan.chip), plan.chip.banks_per_tile))
+    averaging = {
+        "digital_ops": average,
+        "buffer_bytes": 2 * plan.shapes.size**2 * plan.geometry.value_bytes,
+        "serial_digital_ops": ceil_div(average, lanes),
+    }
+    programming = program_counts(plan.shapes, counts, copies, plan.chip, plan.device)
+    solving = solve_counts(plan.shapes, counts, copies, plan.chip, plan.device)
+    mine = np.zeros(len(owner), bool)
+    mine[own] = True
+    rows = []
+    if factors_due:
+        rows.append(_selected("average_factor", "soi", identity, averaging, mine))
+    rows.append(_selected("program_block", "program", identity, programming, mine & programmed))
+    rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
+    rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))
+    return rows
+
+
+def _selected(op: str, phase: str, identity: Counts, counts: Counts, mask: np.ndarray) -> OpTable:
+    if not mask.any():
+        return concatenate([])
+    columns = {name: values[mask] for name, values in (identity | counts).items()}
+    return op_rows(op, phase, **columns)
+
+
+def _solve_columns(plan: Plan, solves: Mapping[int, SolveCounts] | None) -> Counts:
+    if solves is not None:
+        return counted(dict(solves), len(plan.blocks))
+    return modelled_counts(
+        plan.shapes, plan.inversion, plan.chip, plan.device, plan.soi.assumed_iterations
+    )
+
+
+def _block_bank(plan: Plan) -> np.ndarray:
+    """Return the first bank of every block: a chip's blocks lie one behind the other."""
+    wide = plan.block_copies * block_banks(plan.shapes, plan.chip)
+    owner = np.asarray(plan.block_owner, np.int64)
+    order = np.argsort(owner, kind="stable")
+    before = np.cumsum(wide[order]) - wide[order]
+    first = np.searchsorted(owner[order], owner[order])
+    bank = np.zeros(len(owner), np.int64)
+    bank[order] = (before - before[first]) % plan.chip.banks
+    return bank
+
+
+def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
+    """Clip, update, and write the weights of resident layers; every chip updates what it holds."""
+    layers, a = plan.layers, plan.allocation
+    chips = np.flatnonzero(wanted)
+    per_stage = np.bincount(a.stage, layers.parameters, a.stages).astype(np.int64)
+    held = per_stage[chips % a.stages]
+    rows = []
+    if plan.second_order:
+        clipped = ceil_div(int(layers.parameters.sum()), plan.n_chips) * _CLIP_OPS
+        rows.append(_digital_row(plan, "clip", "precondition", chips, np.full(len(chips), clipped)))
+    rows.append(_digital_row(plan, "update", "update", chips, held * _UPDATE_OPS))
+    at_once = a.weight_banks * plan.chip.written_arrays_per_bank
+    counts = _weight_writes(plan, at_once, a.copies)
+    kept = np.flatnonzero(layers.weighted & a.resident)
+    which, place = np.nonzero(np.equal.outer(chips % a.stages, a.stage[kept]))
+    if len(place):
+        taken = kept[place]
+        columns = {name: values[taken] for name, values in counts.items()}
+        bank = a.first_bank[taken]
+        rows.append(
+            op_rows(
+                "write_weights", "program", chip=chips[which], bank=bank, layer=taken, **columns
+            )
+        )
+    return rows
+
+
+def _digital_row(
+    plan: Plan, op: str, phase: str, chips: np.ndarray, operations: np.ndarray
+) -> OpTable:
+    lanes = max(1, plan.chip.tiles * plan.chip.digital_lanes)
+    return op_rows(
+        op,
+        phase,
+        chip=chips,
+        digital_ops=operations,
+        buffer_bytes=operations * plan.interconnect.element_bytes,
+        serial_digital_ops=ceil_div(operations, lanes),
+    )

@@ -1,0 +1,298 @@
+"""The plan of a training step: who holds, computes, reduces and inverts what."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.errors import SettingsError
+from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.hardware.pricing import time_per_count
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.allocation import Allocation, allocate
+from repast_dist.mapping.blocks import SoiBlock, soi_blocks
+from repast_dist.mapping.geometry import Counts, Geometry, ceil_div, geometry
+from repast_dist.mapping.layers import LayerTable, layer_table
+from repast_dist.mapping.owners import block_owners, micro_batch_owners
+from repast_dist.mapping.solves import (
+    BlockShapes,
+    block_shapes,
+    modelled_counts,
+    product_geometry,
+)
+from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.workloads.shapes import Workload
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Who does what in every step.
+
+    Attributes
+    ----------
+    workload : Workload
+        What is trained.
+    chip, device, components, interconnect
+        The hardware, as in the settings.
+    soi, partition, inversion
+        How second-order information is kept, spread and solved with.
+    n_chips : int
+        Chips at work.
+    micro_batches, micro_batch_size : int
+        Per step, and samples in each.
+    second_order : bool
+        SOI blocks are kept; otherwise there are none.
+    fisher_passes : int
+        Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
+        Fisher, the number of classes for the exact one.
+    blocks : tuple of SoiBlock
+        All blocks.
+    block_owner : tuple of int
+        Chip of every block.
+    micro_batch_owner : tuple of int
+        Chip of every micro-batch; the first chip of its pipeline if layers are spread over chips.
+    block_cost_s : ndarray
+        Modelled work per block and step, on one copy; what ``lpt`` balances.
+    layers : LayerTable
+        The workload as columns.
+    allocation : Allocation
+        Arrays per layer.
+    shapes : BlockShapes
+        The blocks as columns.
+    """
+
+    workload: Workload
+    chip: ChipSpec
+    device: DeviceSpec
+    components: ComponentTable
+    interconnect: InterconnectSpec
+    soi: SoiSpec
+    partition: PartitionSpec
+    inversion: InversionSpec
+    n_chips: int
+    micro_batches: int
+    micro_batch_size: int
+    second_order: bool
+    fisher_passes: int
+    blocks: tuple[SoiBlock, ...]
+    block_owner: tuple[int, ...]
+    micro_batch_owner: tuple[int, ...]
+    block_cost_s: np.ndarray
+    layers: LayerTable
+    allocation: Allocation
+    shapes: BlockShapes
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per step."""
+        return self.micro_batches * self.micro_batch_size
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the network over the chips."""
+        return self.n_chips // self.allocation.stages
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """How weights and activations lie on arrays."""
+        return geometry(self.chip, self.device)
+
+    @functools.cached_property
+    def costs(self) -> UnitCosts:
+        """What one count costs on this chip."""
+        return unit_costs(self.chip, self.components)
+
+    @functools.cached_property
+    def block_copies(self) -> np.ndarray:
+        """Copies of every block on its chip, among which right-hand sides are shared."""
+        return np.clip(_room(self), 1, np.maximum(self.shapes.right_sides, 1))
+
+    @functools.cached_property
+    def crowded(self) -> np.ndarray:
+        """Blocks whose chip cannot hold all its blocks at once; they are programmed every step."""
+        return _room(self) < 1
+
+
+def make_plan(
+    workload: Workload,
+    chip: ChipSpec,
+    *,
+    device: DeviceSpec,
+    components: ComponentTable,
+    interconnect: InterconnectSpec,
+    soi: SoiSpec,
+    partition: PartitionSpec,
+    inversion: InversionSpec,
+    n_chips: int,
+    micro_batches: int,
+    micro_batch_size: int,
+    second_order: bool = True,
+    fisher_passes: int = 1,
+) -> Plan:
+    """Plan a training step.
+
+    Parameters
+    ----------
+    workload : Workload
+        What is trained.
+    chip, device, components, interconnect, soi, partition, inversion
+        Settings.
+    n_chips : int
+        Chips at work.
+    micro_batches, micro_batch_size : int
+        Per step, and samples in each.
+    second_order : bool
+        Keep SOI blocks.
+    fisher_passes : int
+        Extra backward passes when factors are due.
+
+    Raises
+    ------
+    SettingsError
+        The chip cannot invert and the method is of second order; the network between chips does
+        not hold them.
+    CapacityError
+        The network does not fit and ``partition.overflow`` is ``error``.
+    """
+    if second_order and not chip.inv_arrays:
+        raise SettingsError(
+            f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
+            "least 1, or a first-order optimizer"
+        )
+    blocks = soi_blocks(workload, soi.block_size) if second_order else ()
+    layers = layer_table(workload, blocks)
+    shapes = block_shapes(blocks, _right_sides(blocks, layers), chip, device)
+    cost_s = block_seconds(shapes, chip, device, components, soi, inversion)
+    allocation = allocate(
+        layers,
+        chip,
+        geometry(chip, device),
+        partition,
+        n_chips,
+        micro_batch_size,
+        second_order,
+        tuple(layer.name for layer in workload.layers),
+    )
+    stages = allocation.stages
+    replica = micro_batch_owners(micro_batches, n_chips // stages, partition.micro_batches)
+    return Plan(
+        workload=workload,
+        chip=chip,
+        device=device,
+        components=components,
+        interconnect=interconnect,
+        soi=soi,
+        partition=partition,
+        inversion=inversion,
+        n_chips=n_chips,
+        micro_batches=micro_batches,
+        micro_batch_size=micro_batch_size,
+        second_order=second_order,
+        fisher_passes=fisher_passes,
+        blocks=blocks,
+        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks),
+        micro_batch_owner=tuple(number * stages for number in replica),
+        block_cost_s=cost_s,
+        layers=layers,
+        allocation=allocation,
+        shapes=shapes,
+    )
+
+
+def block_seconds(
+    shapes: BlockShapes,
+    chip: ChipSpec,
+    device: DeviceSpec,
+    components: ComponentTable,
+    soi: SoiSpec,
+    inversion: InversionSpec,
+) -> np.ndarray:
+    """Return the modelled time per step of every block on one copy: its solve, and its share of
+    programming.
+    """
+    counts = modelled_counts(shapes, inversion, chip, device, soi.assumed_iterations)
+    one = np.ones(len(shapes), np.int64)
+    weights = time_per_count(unit_costs(chip, components))
+    solve = solve_counts(shapes, counts, one, chip, device)
+    program = program_counts(shapes, counts, one, chip, device)
+    return sum(
+        (solve.get(name, 0) + program.get(name, 0) / soi.interval) * weight
+        for name, weight in weights.items()
+    ) + np.zeros(len(shapes))
+
+
+def solve_counts(
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
+) -> Counts:
+    """Return op-table counts of solving, from `SolveCounts` as columns."""
+    g = product_geometry(chip, device)
+    inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
+    row_tiles, column_tiles = ceil_div(n, g.rows), ceil_div(n * g.slices, g.weight_columns)
+    driven = vmm_ops * g.passes
+    banks = copies * block_banks(shapes, chip)
+    lanes = np.maximum(1, chip.digital_lanes * ceil_div(banks, chip.banks_per_tile))
+    return {
+        "crossbar_reads": driven * shapes.product_arrays,
+        "cells_read": driven * n * n * g.slices * g.columns_per_weight
+        + inv_ops * 2 * shapes.piece**2,
+        "dac_conversions": driven * n * column_tiles,
+        "adc_conversions": driven * row_tiles * n * g.slices,
+        "inv_ops": inv_ops,
+        "amplifier_ops": inv_ops * shapes.piece,
+        "inv_dac_conversions": inv_ops * shapes.piece,
+        "inv_adc_conversions": inv_ops * shapes.piece,
+        "digital_ops": counts["digital_ops"],
+        "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
+        "serial_passes": ceil_div(vmm_ops, copies) * g.passes,
+        "serial_inv_ops": ceil_div(inv_ops, copies),
+        "serial_digital_ops": ceil_div(counts["digital_ops"], lanes),
+    }
+
+
+def program_counts(
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
+) -> Counts:
+    """Return op-table counts of programming blocks; copies are written at the same time."""
+    g = product_geometry(chip, device)
+    arrays = shapes.inv_arrays + shapes.product_arrays
+    at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
+    rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
+    return {
+        "cell_writes": counts["program_cells"] * copies,
+        "buffer_bytes": shapes.size**2 * g.value_bytes,
+        "serial_row_writes": np.where(
+            counts["program_cells"] > 0, ceil_div(arrays, at_once) * rows, 0
+        ),
+    }
+
+
+def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
+    """Return the banks one copy of each block is spread over."""
+    per_bank = max(chip.inv.arrays_per_bank, 1)
+    wanted = np.maximum(
+        ceil_div(shapes.inv_arrays, per_bank),
+        ceil_div(shapes.product_arrays, chip.vmm.arrays_per_bank),
+    )
+    return np.clip(wanted, 1, chip.banks)
+
+
+def _right_sides(blocks: tuple[SoiBlock, ...], layers: LayerTable) -> np.ndarray:
+    """Return right-hand sides per block: a layer's columns for A, its rows with bias for G."""
+    rows = layers.rows + layers.bias
+    return np.array(
+        [(layers.columns if b.factor == "A" else rows)[b.layer] for b in blocks], np.int64
+    )
+
+
+def _room(plan: Plan) -> np.ndarray:
+    """Return, per block, how often its chip could hold all the blocks it owns."""
+    owner = np.asarray(plan.block_owner, np.int64)
+    inverting = np.bincount(owner, plan.shapes.inv_arrays, plan.n_chips)
+    product = np.bincount(owner, plan.shapes.product_arrays, plan.n_chips)
+    fits = np.minimum(
+        plan.chip.inv_arrays // np.maximum(inverting, 1),
+        plan.allocation.solver_arrays // np.maximum(product, 1),
+    )
+    room: np.ndarray = fits[owner].astype(np.int64)
+    return room

@@ -1,0 +1,125 @@
+"""What preparing and solving a SOI block takes, when no numbers are at hand: counts by formula."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from repast_dist.analog.inversion import PRODUCT_BITS, SolveCounts
+from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.mapping.geometry import Geometry, array_count, ceil_div, geometry
+
+_DIGITAL_PER_ELEMENT = {"single": 2, "taylor": 4, "refine": 4, "fcg": 12}
+"""Digital operations per element of a right-hand side and round, as `analog.inversion` counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockShapes:
+    """SOI blocks as columns, one entry each.
+
+    Attributes
+    ----------
+    size : ndarray
+        n.
+    right_sides : ndarray
+        Right-hand sides per step: the other dimension of the layer's gradient.
+    depth : ndarray
+        Halvings until a piece fits an inverting array.
+    piece : ndarray
+        Width of a piece.
+    inv_arrays, product_arrays : ndarray
+        Inverting arrays, and multiplying arrays of the residual product.
+    """
+
+    size: np.ndarray
+    right_sides: np.ndarray
+    depth: np.ndarray
+    piece: np.ndarray
+    inv_arrays: np.ndarray
+    product_arrays: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+
+def product_geometry(chip: ChipSpec, device: DeviceSpec) -> Geometry:
+    """Return the geometry of residual products, at `PRODUCT_BITS`."""
+    return geometry(chip, device, PRODUCT_BITS, PRODUCT_BITS)
+
+
+def block_shapes(
+    blocks: tuple[SoiBlock, ...], right_sides: np.ndarray, chip: ChipSpec, device: DeviceSpec
+) -> BlockShapes:
+    """Return the columns of blocks."""
+    size = np.array([block.size for block in blocks], np.int64)
+    depth = np.array([_depth(int(n), chip.inv.size) for n in size], np.int64)
+    return BlockShapes(
+        size=size,
+        right_sides=right_sides,
+        depth=depth,
+        piece=ceil_div(size, 2**depth),
+        inv_arrays=2**depth,
+        product_arrays=array_count(product_geometry(chip, device), size, size),
+    )
+
+
+def modelled_counts(
+    shapes: BlockShapes,
+    inversion: InversionSpec,
+    chip: ChipSpec,
+    device: DeviceSpec,
+    iterations: int,
+) -> dict[str, np.ndarray]:
+    """Return `SolveCounts` per block by formula, for `iterations` rounds per right-hand side.
+
+    One application of an inverse halved d times costs ``3^d`` settlings and ``3^d - 1`` products.
+    A round of ``refine`` and ``fcg`` is one application and one product; of ``taylor`` one
+    application per slice of the target's bits, each with a product, and two more products;
+    ``single`` is one application.
+
+    Returns
+    -------
+    dict
+        ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: int64 arrays.
+    """
+    method = "fcg" if inversion.method == "auto" else inversion.method
+    rounds = 1 if method == "single" else iterations
+    applied, products = _per_round(method, inversion, chip)
+    settlings = 3**shapes.depth
+    times = rounds * shapes.right_sides
+    slices = ceil_div(PRODUCT_BITS - 1, device.cell.bits)
+    product_cells = 0 if method == "single" else 2 * shapes.size**2 * slices
+    elements = times * shapes.size
+    return {
+        "inv_ops": times * applied * settlings,
+        "vmm_ops": times * (applied * (settlings - 1) + products),
+        "digital_ops": elements * _DIGITAL_PER_ELEMENT[method],
+        "program_cells": 2 * shapes.inv_arrays * shapes.piece**2 + product_cells,
+    }
+
+
+def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:
+    """Return measured counts as columns; blocks that did nothing are zero."""
+    names = [field.name for field in dataclasses.fields(SolveCounts)]
+    columns = {name: np.zeros(blocks, np.int64) for name in names}
+    for number, item in counts.items():
+        for name in names:
+            columns[name][number] = getattr(item, name)
+    return columns
+
+
+def _depth(size: int, array: int) -> int:
+    return max(0, math.ceil(math.log2(size / array))) if size > array else 0
+
+
+def _per_round(method: str, inversion: InversionSpec, chip: ChipSpec) -> tuple[int, int]:
+    """Return applications of the inverse and products per round."""
+    if method == "single":
+        return 1, 0
+    if method != "taylor":
+        return 1, 1
+    bits = min(chip.inv.dac_bits, chip.inv.adc_bits)
+    slices = ceil_div(inversion.target_bits + 2, max(bits - 2, 1))
+    return 1 + slices, slices + 2
