@@ -115,12 +115,17 @@ def make_setup(
     plan = make_plan(
         workload_from_model(model),
         job.chip,
+        device=job.device,
+        components=job.components,
+        interconnect=job.interconnect,
         soi=job.soi,
         partition=job.partition,
+        inversion=job.inversion,
         n_chips=len(chips),
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
         second_order=job.second_order,
+        fisher_passes=_fisher_passes(job.optimizer.fisher, data.classes),
     )
     owners = [chips[owner] for owner in plan.block_owner]
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
@@ -133,6 +138,11 @@ def make_setup(
         hosts=tuple(sorted(groups)),
         data=data,
     )
+
+
+def _fisher_passes(fisher: str, classes: int) -> int:
+    """Return the extra backward passes of a factor update."""
+    return {"empirical": 0, "sampled": 1, "exact": classes}[fisher]
 
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:
