@@ -158,8 +158,3 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
         )
     vmm, inv = vmm_spec(job.chip, device), inv_spec(job.chip, device)
     return make_engine(job.engine, job.seed, vmm, inv, job.inversion)
-
-
-def _fisher_passes(optimizer: OptimizerSpec, outputs: int) -> int:
-    """Return the extra backward passes of a factor update."""
-    return {"sampled": 1, "exact": outputs, "empirical": 0}[optimizer.fisher]
