@@ -1,12 +1,29 @@
 """Load a data set by its settings: split, scaling, the first samples only."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from repast_dist.errors import SettingsError
+from repast_dist.training.datasets.cifar import load_cifar10
 from repast_dist.training.datasets.digits import load_digits
+from repast_dist.training.datasets.mnist import FASHION_MNIST, MNIST, load_full, load_small
+from repast_dist.training.datasets.split import Samples
 from repast_dist.training.specs import DatasetSpec
+
+SOURCES = {
+    "digits": (
+        "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), UCI, CC BY 4.0, "
+        "as in scikit-learn"
+    ),
+    "fashion_small": (
+        "10,000 + 2,000 images of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), MIT, shipped here"
+    ),
+    "fashion_mnist": "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), MIT, from files",
+    "mnist": "MNIST (LeCun, Cortes, Burges 1998), from files",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009), from files",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +68,7 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
     SettingsError
         More training samples are asked for than there are.
     """
-    train, test, source = load_digits(spec.test_fraction, spec.split_seed)
+    train, test = _read(spec)
     wanted = len(train[0]) if spec.train_samples is None else spec.train_samples
     if wanted > len(train[0]):
         raise SettingsError(
@@ -65,8 +82,23 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
         test_inputs,
         test[1],
         int(train[1].max()) + 1,
-        source,
+        SOURCES[spec.name],
     )
+
+
+def _read(spec: DatasetSpec) -> tuple[Samples, Samples]:
+    folder = Path(spec.folder)
+    match spec.name:
+        case "digits":
+            return load_digits(spec.test_fraction, spec.split_seed)
+        case "fashion_small":
+            return load_small()
+        case "fashion_mnist":
+            return load_full(folder, FASHION_MNIST)
+        case "mnist":
+            return load_full(folder, MNIST)
+        case "cifar10":
+            return load_cifar10(folder)
 
 
 def _scaled(scaling: str, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

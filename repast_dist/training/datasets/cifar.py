@@ -1,0 +1,76 @@
+"""CIFAR-10 from its binary archive, ``cifar-10-binary.tar.gz``, as its authors publish it."""
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from repast_dist.errors import DataError
+from repast_dist.training.datasets.split import Samples
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+"""As printed on the data set's page."""
+
+IMAGE_SHAPE = (3, 32, 32)
+RECORDS_PER_FILE = 10_000
+_RECORD_BYTES = 1 + int(np.prod(IMAGE_SHAPE))
+_FOLDER = "cifar-10-batches-bin"
+_TRAIN = tuple(f"{_FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
+_TEST = f"{_FOLDER}/test_batch.bin"
+_CLASSES = 10
+_LEVELS = 255.0
+
+
+def load_cifar10(folder: Path) -> tuple[Samples, Samples]:
+    """Return (inputs, labels) for training and test; inputs (N, 3, 32, 32) in 0..1.
+
+    Raises
+    ------
+    DataError
+        The archive is missing, damaged or another one.
+    """
+    path = folder / ARCHIVE
+    if not path.is_file():
+        raise DataError(f"dataset.folder: {ARCHIVE} is not in {folder}; put it there")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != ARCHIVE_MD5:
+        raise DataError(f"{path}: MD5 is {found}, expected {ARCHIVE_MD5}; the file is damaged")
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            parts = [
+                parse_records(_member(archive, name), name, RECORDS_PER_FILE)
+                for name in (*_TRAIN, _TEST)
+            ]
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    train, test = parts[:-1], parts[-1]
+    return (np.concatenate([p[0] for p in train]), np.concatenate([p[1] for p in train])), test
+
+
+def parse_records(content: bytes, name: str, records: int) -> Samples:
+    """Return inputs and labels of one binary file; `name` is for messages.
+
+    A record is one byte of label and 3,072 bytes of pixels: the red plane, green, blue, each row
+    by row.
+    """
+    if len(content) != records * _RECORD_BYTES:
+        raise DataError(f"{name}: {len(content)} bytes, expected {records * _RECORD_BYTES}")
+    table = np.frombuffer(content, np.uint8).reshape(records, _RECORD_BYTES)
+    labels = table[:, 0].astype(np.int64)
+    if labels.max() >= _CLASSES:
+        raise DataError(f"{name}: a label of {labels.max()}; valid: 0 to {_CLASSES - 1}")
+    inputs = table[:, 1:].astype(np.float32) / np.float32(_LEVELS)
+    return inputs.reshape(records, *IMAGE_SHAPE), labels
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    try:
+        file = archive.extractfile(name)
+    except KeyError:
+        file = None
+    if file is None:
+        raise DataError(f"{ARCHIVE}: {name} is not in it")
+    return file.read()

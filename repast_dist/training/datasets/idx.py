@@ -1,0 +1,97 @@
+"""Read IDX files (the format of MNIST), gzipped or not, and check what they hold."""
+
+import dataclasses
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from repast_dist.errors import DataError
+
+_UNSIGNED_BYTE = 0x08
+
+
+@dataclasses.dataclass(frozen=True)
+class IdxFile:
+    """What a file must be.
+
+    Attributes
+    ----------
+    name : str
+        File name; the same name with ``.gz`` serves too.
+    shape : tuple of int
+        Dimensions of the array in it.
+    sha256 : str
+        Of the file's content, unzipped.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+def load_idx(folder: Path, wanted: IdxFile) -> np.ndarray:
+    """Read and check one file of a known data set.
+
+    Returns
+    -------
+    ndarray
+        uint8, of the wanted shape.
+
+    Raises
+    ------
+    DataError
+        The file is missing, unreadable, of another format or size, or has another checksum.
+    """
+    path = next((p for p in _candidates(folder, wanted.name) if p.is_file()), None)
+    if path is None:
+        raise DataError(
+            f"dataset.folder: neither {wanted.name} nor {wanted.name}.gz is in {folder}; "
+            "put the data set's files there"
+        )
+    content = _content(path)
+    array = parse_idx(content, path)
+    if array.shape != wanted.shape:
+        raise DataError(f"{path}: holds an array of {array.shape}, expected {wanted.shape}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted.sha256:
+        raise DataError(
+            f"{path}: SHA-256 of the unzipped content is {found}, expected {wanted.sha256}; "
+            "the file is damaged or another data set"
+        )
+    return array
+
+
+def parse_idx(content: bytes, path: Path) -> np.ndarray:
+    """Return the array of an IDX file of unsigned bytes; `path` is for messages.
+
+    The format: two zero bytes, a type, the number of dimensions, each dimension as a big-endian
+    32-bit integer, the values in row-major order.
+    """
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise DataError(f"{path}: not an IDX file (it must start with two zero bytes)")
+    if content[2] != _UNSIGNED_BYTE:
+        raise DataError(f"{path}: values of type 0x{content[2]:02x}; expected unsigned bytes, 0x08")
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(f"{path}: ends inside its header")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
+    expected = int(np.prod(shape, dtype=np.int64))
+    if len(content) - header != expected:
+        raise DataError(
+            f"{path}: {len(content) - header} bytes of values; its header says {expected}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _candidates(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / name, folder / f"{name}.gz"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
