@@ -1,6 +1,7 @@
 """Several runs side by side: which settings differ, and what came of it."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ SUMMARY = (
 """Columns of `comparison_table` that fit a terminal."""
 
 _NONE = "–"
+# Settings that say by themselves what a run is.
+_TELLING = (".name", ".method")
+_SETTINGS_IN_NAME = 3
+_SETTINGS_TRIED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,19 +323,25 @@ def _costs(comparison: Comparison) -> list[Part]:
 
 
 def _names(run_dirs: Sequence[Path], differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """Name runs by the settings that tell them apart, if these are few; else by folder."""
-    by_setting = [
-        ", ".join(
-            f"{path.rpartition('.')[2]}={values[index]}" for path, values in differing.items()
-        )
-        for index in range(len(run_dirs))
-    ]
-    if 0 < len(differing) <= 2 and len(set(by_setting)) == len(run_dirs):
-        return by_setting
+    """Name runs by the fewest settings that tell them apart; else by folder."""
+    paths = sorted(differing, key=lambda path: (not path.endswith(_TELLING), path))
+    for count in range(1, _SETTINGS_IN_NAME + 1):
+        for chosen in itertools.combinations(paths[:_SETTINGS_TRIED], count):
+            names = [
+                ", ".join(_short(path, differing[path][run]) for path in chosen)
+                for run in range(len(run_dirs))
+            ]
+            if len(set(names)) == len(run_dirs):
+                return names
     folders = [path.resolve().name for path in run_dirs]
     if len(set(folders)) == len(folders):
         return folders
     return [f"{number}: {name}" for number, name in enumerate(folders, start=1)]
+
+
+def _short(path: str, value: str) -> str:
+    """Return ``chips=4`` for a number; a name or method speaks for itself."""
+    return value if path.endswith(_TELLING) else f"{path.rpartition('.')[2]}={value}"
 
 
 def _flat(node: Any, path: str = "") -> dict[str, str]:

@@ -184,6 +184,7 @@ def test_a_comparison_lists_exactly_the_settings_that_differ(two_runs: list[Path
     (two_runs[1] / "result.json").write_text(json.dumps(result))
     changed = load_comparison(two_runs)
     assert changed.differing["inversion.method"] == ["fcg", "refine"]
+    assert changed.names == ["fcg", "refine"]
     assert "interrupted" in comparison_page(changed).notes[0].text
 
 
