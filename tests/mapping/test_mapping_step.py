@@ -1,0 +1,314 @@
+"""The op table of a step, against calculations by hand and against the analog core's own counts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from repast_dist.analog import DeviceSpec, InversionSpec, SolveCounts
+from repast_dist.errors import CapacityError, SettingsError
+from repast_dist.hardware import ChipSpec, ComponentTable, price
+from repast_dist.hardware.optable import COUNTS, OP, SERIAL
+from repast_dist.mapping import InterconnectSpec, PartitionSpec, SoiSpec, make_plan, place, step_ops
+from repast_dist.settings import compose_plain
+from repast_dist.spec import load
+from repast_dist.workloads import LayerShape, Workload
+
+CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
+SMALL = load(ChipSpec, CONF["chip"])
+COMPONENTS = load(ComponentTable, CONF["components"])
+BOARD = load(InterconnectSpec, CONF["interconnect"])
+DENSE = Workload(
+    name="dense", layers=(LayerShape(name="fc", kind="dense", in_features=64, out_features=10),)
+)
+TWO = Workload(
+    name="two",
+    layers=(
+        LayerShape(name="fc1", kind="dense", in_features=64, out_features=40),
+        LayerShape(name="fc2", kind="dense", in_features=40, out_features=10),
+    ),
+)
+
+
+def plan_of(workload=DENSE, chips=1, micro_batches=1, size=16, chip=SMALL, **changes):
+    settings = {
+        "device": DeviceSpec(),
+        "components": COMPONENTS,
+        "interconnect": BOARD,
+        "soi": SoiSpec(),
+        "partition": PartitionSpec(),
+        "inversion": InversionSpec(),
+    }
+    return make_plan(
+        workload,
+        chip,
+        n_chips=chips,
+        micro_batches=micro_batches,
+        micro_batch_size=size,
+        **(settings | changes),
+    )
+
+
+def ops_of(plan, factors_due=True, inverses_due=True, solves=None, chips=None):
+    return step_ops(
+        plan, chips, 0, factors_due=factors_due, inverses_due=inverses_due, solves=solves
+    )
+
+
+def row_of(table, op):
+    return table.where(np.flatnonzero(table["op"] == OP[op]))
+
+
+def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
+    """64 inputs, 10 outputs, bias, 16 samples; 4-bit cells, 8-bit weights and inputs: 2 slices,
+    7 passes, one array of 128 x 64 pairs. 65-wide factor A and 10-wide factor G, 15 rounds.
+    """
+    plan = plan_of()
+    table = ops_of(plan)
+    costs = price(table, SMALL, COMPONENTS)
+    took = {name: costs.duration_s[table["op"] == code] for name, code in OP.items()}
+    used = {name: costs.energy_j[table["op"] == code] for name, code in OP.items()}
+    pass_s, row_s, clock_s, inv_s = 100e-9, 50.88e-9, 1 / 1.2e9, 120e-9 + 16 / 1.2e9
+    cell, dac, write = 1.953125e-15, 0.41667e-12, 3.91e-9 / 128
+    adc = 1.666666667e-12 + 1.041667e-15 + 0.021e-12
+    byte = 20.45e-12 / 32 + 8 * 0.054e-12 + 1.088889e-12 + 0.5 * 20.74e-12 / 32
+
+    def expect(op, seconds, joules=None):
+        assert took[op].tolist() == pytest.approx([seconds], rel=1e-5), op
+        if joules is not None:
+            assert used[op].tolist() == pytest.approx([joules], rel=1e-5), op
+
+    expect(
+        "vmm_forward",
+        16 * 7 * pass_s,
+        16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc) + 16 * 74 * byte,
+    )
+    # Inputs with the bias's ones: 65 columns of 2 slices take 3 arrays of 16 written rows each,
+    # in one bank, which writes one array at a time.
+    expect("write_activations", 3 * 16 * row_s, 16 * 65 * 4 * write + 16 * 65 * byte)
+    # The 10 rows of the transposed errors drive those arrays.
+    expect(
+        "vmm_gradient",
+        10 * 7 * pass_s,
+        10 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc) + 10 * (16 + 65) * byte,
+    )
+    # A: 65 columns of the inputs drive the same arrays.
+    expect(
+        "factor_a",
+        65 * 7 * pass_s,
+        65 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc) + 65 * 81 * byte,
+    )
+    expect("write_errors", 16 * row_s, 16 * 10 * 4 * write + 160 * byte)
+    expect(
+        "factor_g",
+        10 * 7 * pass_s,
+        10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc) + 10 * 26 * byte,
+    )
+    # 32-bit products: 8 slices, 31 passes. 10 right-hand sides for A, 65 for G, 15 rounds each,
+    # shared by as many copies as the chip has room for.
+    copies = plan.block_copies
+    a, g = 10 * 15, 65 * 15
+    expect("solve_a", -(-a // copies[0]) * (31 * pass_s + inv_s) + _digital(a * 65 * 12, plan, 0))
+    expect("solve_g", -(-g // copies[1]) * (31 * pass_s + inv_s) + _digital(g * 10 * 12, plan, 1))
+    expect("clip", -(-650 * 3 // 64) * clock_s)
+    expect("update", -(-650 * 4 // 64) * clock_s)
+    expect("write_weights", 64 * row_s, 64 * 10 * 4 * write + 640 * byte)
+    assert not len(row_of(table, "vmm_backward")), "no errors pass below the first layer"
+
+
+def _digital(operations, plan, block):
+    """Time of digital operations spread over the tiles of a block's copies."""
+    banks = {0: 2, 1: 1}[block]  # 65 x 65 at 8 slices: 9 arrays; 10 x 10: 2 arrays; 8 per bank
+    tiles = -(-int(plan.block_copies[block]) * banks // 4)
+    return -(-operations // (16 * tiles)) / 1.2e9
+
+
+def test_conversions_equal_those_of_the_analog_core():
+    from repast_dist.analog import VmmSpec
+    from repast_dist.mapping.geometry import geometry, product_counts
+
+    spec = VmmSpec(rows=128, weight_bits=8, input_bits=8)
+    counts = product_counts(geometry(SMALL, DeviceSpec()), 32, 300, 50)
+    row_tiles = 3
+    assert counts["adc_conversions"] == 32 * spec.passes * spec.slices * row_tiles * 50
+    assert counts["crossbar_reads"] == 32 * spec.passes * row_tiles * 2
+
+
+def test_measured_solves_replace_the_modelled_ones():
+    plan = plan_of()
+    measured = {0: SolveCounts(inv_ops=7, vmm_ops=9, digital_ops=11, program_cells=0)}
+    table = ops_of(plan, inverses_due=False, solves=measured)
+    assert row_of(table, "solve_a")["inv_ops"].tolist() == [7]
+    assert row_of(table, "solve_a")["crossbar_reads"].tolist() == [9 * 31 * 9]
+    assert row_of(table, "solve_g")["inv_ops"].tolist() == [0]
+    assert not len(row_of(table, "program_block"))
+
+
+def test_factor_rows_come_only_when_factors_are_due():
+    table = ops_of(plan_of(TWO), factors_due=False, inverses_due=False)
+    for op in ("factor_a", "factor_g", "write_errors", "average_factor", "program_block"):
+        assert not len(row_of(table, op)), op
+    assert len(row_of(table, "solve_a")) == 2
+
+
+def test_a_first_order_step_has_no_soi_rows():
+    plan = plan_of(TWO, chips=2, micro_batches=2, second_order=False)
+    table = ops_of(plan)
+    names = {op for op, code in OP.items() if (table["op"] == code).any()}
+    assert not names & {"factor_a", "solve_a", "solve_g", "clip", "exchange_gradients"}
+    assert {"reduce_gradients", "gather_updates", "vmm_gradient"} <= names
+
+
+def test_work_does_not_depend_on_the_number_of_chips():
+    alone, four = (ops_of(plan_of(TWO, chips=n, micro_batches=8)) for n in (1, 4))
+    for name in COUNTS:
+        if name in ("cell_writes", "link_bytes", "buffer_bytes", "digital_ops"):
+            continue
+        assert alone[name].sum() == four[name].sum(), name
+    # Every chip updates and writes its own copy of the weights.
+    once, copies = (row_of(t, "write_weights")["cell_writes"].sum() for t in (alone, four))
+    assert copies == 4 * once
+
+
+def test_rows_of_single_chips_add_up_to_the_rows_of_all():
+    plan = plan_of(TWO, chips=3, micro_batches=8)
+    together = ops_of(plan)
+    apart = [ops_of(plan, chips=chip) for chip in range(3)]
+    assert len(together) == sum(map(len, apart))
+    for name in (*COUNTS, *SERIAL):
+        assert together[name].sum() == sum(part[name].sum() for part in apart), name
+
+
+def test_one_chip_exchanges_nothing():
+    table = ops_of(plan_of(TWO, micro_batches=4))
+    assert table["link_bytes"].sum() == 0
+    assert not len(row_of(table, "reduce_gradients"))
+
+
+def test_samples_flow_through_two_layers_one_behind_the_other():
+    """Two pipelined layers by hand: sample i leaves the last stage at the sum of the stage times
+    plus i times the slowest.
+    """
+    plan = plan_of(TWO, micro_batches=3, second_order=False)
+    table = ops_of(plan)
+    duration = price(table, SMALL, COMPONENTS).duration_s
+    placed = place(plan, table, duration)
+
+    def once(op, layer):
+        return duration[(table["op"] == OP[op]) & (table["layer"] == layer)][0] / 16
+
+    forward = [
+        max(once("vmm_forward", n), once("write_activations", n), once("elementwise_forward", n))
+        for n in (0, 1)
+    ]
+    backward = [
+        max(once("vmm_backward", 1), once("vmm_gradient", 1), once("elementwise_backward", 1)),
+        max(once("vmm_gradient", 0), once("elementwise_backward", 0)),
+    ]
+    stages = [*forward, *backward]
+    expected = sum(stages) + (48 - 1) * max(stages)
+    assert placed.segment_seconds[0] == pytest.approx(expected)
+    second = (table["op"] == OP["vmm_forward"]) & (table["layer"] == 1)
+    begins = placed.start_s[second & (table["micro_batch"] == 2)]
+    assert begins.tolist() == pytest.approx([forward[0] + 32 * max(forward)])
+
+
+def test_without_pipelining_layers_take_turns():
+    partition = PartitionSpec(pipelining=False)
+    plan = plan_of(TWO, micro_batches=3, second_order=False, partition=partition)
+    table = ops_of(plan)
+    duration = price(table, SMALL, COMPONENTS).duration_s
+    together = place(plan_of(TWO, micro_batches=3, second_order=False), table, duration)
+    turns = place(plan, table, duration)
+    assert turns.segment_seconds[0] > together.segment_seconds[0]
+    # 48 samples through all stages: the sum of what one sample takes, 48 times.
+    from repast_dist.mapping.timeline import sample_seconds
+
+    compute = table.where(turns.segment == 0)
+    once = sample_seconds(plan, compute, duration[turns.segment == 0]).sum()
+    assert turns.segment_seconds[0] == pytest.approx(48 * once)
+
+
+def test_rows_of_one_bank_never_overlap_outside_the_pipeline():
+    plan = plan_of(TWO, chips=2, micro_batches=4)
+    table = ops_of(plan)
+    duration = price(table, SMALL, COMPONENTS).duration_s
+    placed = place(plan, table, duration)
+    start = placed.absolute_start_s()
+    for chip in (0, 1):
+        for bank in np.unique(table["bank"]):
+            mine = (table["chip"] == chip) & (table["bank"] == bank) & (placed.segment > 0)
+            order = np.argsort(start[mine])
+            ends = (start[mine] + duration[mine])[order]
+            assert (start[mine][order][1:] >= ends[:-1] - 1e-15).all()
+    assert (start + duration <= placed.step_s + 1e-12).all()
+
+
+def test_early_layers_are_copied_until_the_pipeline_is_balanced():
+    layers = (
+        LayerShape(
+            name="early", kind="conv", in_features=27, out_features=16, vectors_per_sample=256
+        ),
+        LayerShape(
+            name="late", kind="conv", in_features=144, out_features=32, vectors_per_sample=16
+        ),
+    )
+    plan = plan_of(Workload(name="conv", layers=layers), size=1)
+    copies = plan.allocation.copies
+    assert copies[0] > copies[1] >= 1
+    held = (plan.allocation.weight_arrays * copies).sum()
+    assert held <= plan.allocation.budget
+    # One more copy of the slowest layer would not fit.
+    slowest = int(np.argmax(plan.layers.vectors / copies))
+    assert (
+        held + plan.allocation.weight_arrays[slowest] > plan.allocation.budget or copies[0] == 256
+    )
+
+
+def test_a_network_that_does_not_fit_is_reloaded_or_refused():
+    wide = Workload(
+        name="wide",
+        layers=tuple(
+            LayerShape(name=f"fc{n}", kind="dense", in_features=1024, out_features=1024)
+            for n in range(3)
+        ),
+    )
+    table = ops_of(plan_of(wide, micro_batches=2))
+    reloads = row_of(table, "reload_weights")
+    assert len(reloads) > 0
+    assert reloads["cell_writes"].min() >= 1024 * 1024 * 4
+    with pytest.raises(CapacityError, match="valid: partition.overflow=reload"):
+        plan_of(wide, partition=PartitionSpec(overflow="error"))
+
+
+def test_layers_spread_over_chips_when_one_cannot_hold_them():
+    wide = Workload(
+        name="wide",
+        layers=tuple(
+            LayerShape(name=f"fc{n}", kind="dense", in_features=512, out_features=256)
+            for n in range(4)
+        ),
+    )
+    spread = PartitionSpec(layers="auto", overflow="error")
+    plan = plan_of(wide, chips=8, micro_batches=4, partition=spread)
+    assert plan.allocation.stages > 1
+    assert plan.allocation.resident.all()
+    table = ops_of(plan)
+    assert len(row_of(table, "send_activations")) == 4 * (plan.allocation.stages - 1)
+    assert not len(row_of(table, "reload_weights"))
+
+
+def test_a_chip_without_inverting_arrays_cannot_do_second_order():
+    blind = dataclasses.replace(SMALL, inv=dataclasses.replace(SMALL.inv, arrays_per_bank=0))
+    with pytest.raises(SettingsError, match=r"chip\.inv\.arrays_per_bank"):
+        plan_of(chip=blind)
+
+
+def test_a_block_wider_than_an_array_is_inverted_by_halves():
+    layer = LayerShape(name="fc", kind="dense", in_features=300, out_features=8, bias=False)
+    plan = plan_of(Workload(name="one", layers=(layer,)), soi=SoiSpec(block_size=512))
+    assert plan.shapes.size.tolist() == [300, 8]
+    # 300 on arrays of 128: quarters of 75; two levels cost 9 settlings per application.
+    assert plan.shapes.piece.tolist() == [75, 8]
+    solve = row_of(ops_of(plan), "solve_a")
+    assert solve["inv_ops"].tolist() == [8 * 15 * 9]
