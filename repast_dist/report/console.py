@@ -55,6 +55,7 @@ class RunProgress:
         self._console = console or Console()
         self._total, self._first, self._chips = total_steps, first_step, chips
         self._started = self._printed = time.monotonic()
+        self._counting_since: float | None = None
         self._live: Progress | None = None
         self._task = TaskID(0)
 
@@ -92,6 +93,9 @@ class RunProgress:
     ) -> None:
         """Show where the run is after `steps_done` steps; `chips` if their number changed."""
         self._chips = chips if chips is not None else self._chips
+        if self._counting_since is None:
+            # The time before the first step is over is that of starting chips, not of a step.
+            self._counting_since, self._first = time.monotonic(), steps_done
         text = f"loss {number(loss)}"
         if accuracy is not None:
             text += f"  accuracy {percent(accuracy)}"
@@ -108,13 +112,13 @@ class RunProgress:
         console.print(text, markup=False, highlight=False)
 
     def _print_plain(self, steps_done: int, text: str) -> None:
-        done_now = max(steps_done - self._first, 1)
-        elapsed = time.monotonic() - self._started
-        left = elapsed / done_now * (self._total - steps_done)
-        ending = f"about {duration(left)} left" if left > 0 else f"took {duration(elapsed)}"
-        self._console.print(
-            f"step {steps_done}/{self._total}  {text}  {ending}", markup=False, highlight=False
-        )
+        line = f"step {steps_done}/{self._total}  {text}"
+        if steps_done >= self._total:
+            line += f"  took {duration(time.monotonic() - self._started)}"
+        elif self._counting_since is not None and steps_done > self._first:
+            per_step = (time.monotonic() - self._counting_since) / (steps_done - self._first)
+            line += f"  about {duration(per_step * (self._total - steps_done))} left"
+        self._console.print(line, markup=False, highlight=False)
 
 
 def print_summary(result: Mapping[str, Any], console: Console | None = None) -> None:

@@ -157,6 +157,13 @@ def activity(trace: pa.Table) -> Activity:
     return Activity(starts, chips, busy / np.where(elapsed > 0, elapsed, 1.0))
 
 
+def refresh_steps(trace: pa.Table) -> np.ndarray:
+    """Return the steps that write SOI blocks into their arrays (ascending)."""
+    programs = pc.equal(trace["phase"].cast(pa.string()), "program")
+    of_block = pc.greater_equal(trace["block"], 0)
+    return np.unique(trace["step"].filter(pc.and_(programs, of_block)).to_numpy())
+
+
 @dataclasses.dataclass(frozen=True)
 class StepBars:
     """Bars of one step for a Gantt chart.

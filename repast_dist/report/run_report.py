@@ -22,7 +22,15 @@ from repast_dist.report.page import (
     settings_tables,
     write_page,
 )
-from repast_dist.report.run_data import RunData, activity, block_work, load_run, setting, step_bars
+from repast_dist.report.run_data import (
+    RunData,
+    activity,
+    block_work,
+    load_run,
+    refresh_steps,
+    setting,
+    step_bars,
+)
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.query import Totals, step_times, sum_by, totals
 from repast_dist.trace.schema import PHASES
@@ -363,7 +371,7 @@ def _step_costs(run: RunData) -> list[Part]:
             y="time",
             unit="s",
             from_zero=True,
-            caption="Steps that refresh the second-order information take longer.",
+            caption="Steps that write refreshed SOI blocks into their arrays stand out.",
         ),
         figures.line(
             "Energy of each step",
@@ -479,8 +487,7 @@ def _gantts(run: RunData) -> list[Part]:
     """One step that refreshes the second-order information, and one that does not."""
     times = step_times(run.trace)
     steps, seconds = times["step"].to_numpy(), times["time_s"].to_numpy()
-    is_soi = pc.equal(run.trace["phase"].cast(pa.string()), "soi")
-    soi = np.isin(steps, np.unique(run.trace["step"].filter(is_soi).to_numpy()))
+    soi = np.isin(steps, refresh_steps(run.trace))
     chosen = []
     for mask, title in (
         (soi, "One step that refreshes the second-order information"),
@@ -638,16 +645,27 @@ def _plan(run: RunData) -> list[Part]:
         columns = [
             Column("layer"),
             Column("kind"),
-            Column("inputs", number, True),
-            Column("outputs", number, True),
+            Column("weights"),
+            Column("positions", number, True),
             Column("preconditioned", lambda value: "yes" if value else "no"),
             Column("why"),
         ]
-        keys = ("name", "kind", "in_features", "out_features", "preconditioned", "reason")
-        rows = [[layer.get(key) for key in keys] for layer in layers]
-        for cells in rows:
-            cells[-1] = cells[-1] or ""
-        parts.append(Table("Layers", columns, rows))
+        rows = [
+            [
+                layer["name"],
+                layer["kind"],
+                " × ".join(map(number, layer["shape"])) or "none",
+                layer["positions"],
+                layer["preconditioned"],
+                layer["reason"],
+            ]
+            for layer in layers
+        ]
+        caption = (
+            "Weights: rows (inputs, with one for the bias) by columns (outputs). Positions: how "
+            "many input vectors a sample has, such as the pixels a convolution is applied to."
+        )
+        parts.append(Table("Layers", columns, rows, caption))
     events = run.result.get("events", [])
     if events:
         columns = [Column("step", number, True), Column("event"), Column("what happened")]
@@ -667,10 +685,11 @@ def _capped(table: Table) -> Table:
 
 def _provenance(run: RunData) -> list[Part]:
     result = run.result
-    facts = [
+    program, *arguments = str(result.get("command", "")).split(" ")
+    facts = [["command", " ".join([Path(program).name, *arguments])]] if program else []
+    facts += [
         [name, str(result[key])]
         for key, name in (
-            ("command", "command"),
             ("seed", "seed"),
             ("started", "started"),
             ("finished", "finished"),

@@ -183,12 +183,11 @@ def _result(
             for i in range(steps)
         ],
         "layers": [
-            {"name": name, "kind": "conv2d" if "conv" in name else "dense", "in_features": inputs,
-             "out_features": outputs, "preconditioned": True, "reason": "weights of a linear map"}
+            {"name": name, "kind": "conv" if "conv" in name else "dense",
+             "shape": [inputs + 1, outputs], "positions": 16 if "conv" in name else 1,
+             "preconditioned": True, "reason": "K-FAC"}
             for name, inputs, outputs in LAYERS
-        ]
-        + [{"name": "pool", "kind": "max_pool", "in_features": 0, "out_features": 0,
-            "preconditioned": False, "reason": "no weights"}],
+        ],
         "blocks": listed,
         "totals": totals(read_trace(run_dir / "trace")).to_dict(),
         "events": [{"step": 3, "kind": "diverged", "message": "block 4: residual 0.3, damped"}]
