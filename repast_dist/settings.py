@@ -5,7 +5,6 @@ check. Every way to get it wrong ends in a `SettingsError` whose lines name the 
 what would be valid.
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -55,10 +54,21 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            config = compose("config", overrides=[*search, *overrides])
+            adding = [_may_add(item) for item in overrides]
+            config = compose("config", overrides=[*search, *adding])
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(_explain(error, config_dir)) from None
+        raise SettingsError(_explain(error)) from None
+
+
+def _may_add(override: str) -> str:
+    """Let a value be set that the YAML files leave to the default of its class.
+
+    Whether there is such a setting at all is for the settings classes to say.
+    """
+    key = override.partition("=")[0]
+    is_value = re.fullmatch(r"[\w.]+", key) and key not in setting_groups()
+    return f"++{override}" if is_value else override
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -110,36 +120,14 @@ def setting_groups() -> dict[str, list[str]]:
     }
 
 
-def _explain(error: Exception, config_dir: Path | None) -> str:
+def _explain(error: Exception) -> str:
     """Turn Hydra's several-line messages into one that names the path and what is valid."""
-    text = f"{error}\n{error.__cause__ or ''}"
-    option = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
+    option = re.search(r"Could not find '([\w/]+)/([^']+)'", str(error))
     if option:
         group, name = option.groups()
         valid = ", ".join(setting_groups().get(group, [])) or "no such group"
         return f"{group}: no option '{name}'; valid: {valid}"
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key and "not in struct" in text:
-        return _unknown_key(key.group(1), config_dir)
-    unknown = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text)
-    if unknown:
-        return _unknown_key(unknown.group(1), config_dir)
     return _first_line(error)
-
-
-def _unknown_key(path: str, config_dir: Path | None) -> str:
-    """Say which names are valid beside the one that is not."""
-    node: Any = compose_plain([], config_dir)
-    *parents, last = path.split(".")
-    for depth, name in enumerate(parents):
-        if not isinstance(node, dict) or name not in node:
-            last, path = name, ".".join(parents[: depth + 1])
-            break
-        node = node[name]
-    names = sorted(node) if isinstance(node, dict) else []
-    near = difflib.get_close_matches(last, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{path}: unknown setting; {hint}valid: {', '.join(names) or 'a single value'}"
 
 
 def _first_line(error: Exception) -> str:

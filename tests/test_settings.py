@@ -28,7 +28,7 @@ def test_the_defaults_load():
         ("chip.adc.bitz=3", "chip.adc.bitz", "did you mean 'bits'?"),
         ("train.batch_size=100", "train", "micro_batch_size"),
         ("farm.backend=rey", "farm.backend", "'ray' or 'inprocess'"),
-        ("farm.chip_overrides={7: {speed: 0.5}}", "farm", "valid: 0 to 3"),
+        ("farm.chip_overrides={7:{speed:0.5}}", "farm", "valid: 0 to 3"),
         ("optimizer.damping=-1", "optimizer.damping", "greater than 0"),
     ],
 )

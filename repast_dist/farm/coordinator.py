@@ -8,7 +8,7 @@ back from the newest checkpoint, and the steps since are done again: same addres
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,8 +123,18 @@ class Coordinator:
         """Steps of the whole run."""
         return self._total_steps
 
-    def run(self) -> None:
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end, through failures; leaves a checkpoint and complete records.
+
+        Parameters
+        ----------
+        stop : callable
+            Asked between steps; when it says yes, the run is checkpointed and ends early.
+
+        Returns
+        -------
+        bool
+            Whether all steps are done.
 
         Raises
         ------
@@ -133,25 +143,26 @@ class Coordinator:
         InversionError, DataError
             What a chip found wrong; chip, layer, block and step are named.
         """
-        try:
-            if self.state.step == 0:
-                self.checkpoint()
-            while self.state.step < self._total_steps:
-                self._advance()
-        finally:
-            # Also on Ctrl-C: whatever step is whole can be gone on from.
-            self._recorder.cut()
-        self.checkpoint()
+        if self.state.step == 0:
+            self._guarded(self.checkpoint)
+        while self.state.step < self._total_steps and not stop():
+            self._guarded(self._advance)
+        self._guarded(self.checkpoint)
+        return self.state.step >= self._total_steps
 
-    def _advance(self) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do something that needs all hosts; go back to a checkpoint if some are lost."""
         try:
-            self._train_step()
-            if self.state.step % self._epoch_steps == 0 or self.state.step == self._total_steps:
-                self._finish_epoch()
-            if self.state.step % self._job.farm.checkpoint_every == 0:
-                self.checkpoint()
+            action()
         except HostsLost as lost:
             self._recover(lost)
+
+    def _advance(self) -> None:
+        self._train_step()
+        if self.state.step % self._epoch_steps == 0 or self.state.step == self._total_steps:
+            self._finish_epoch()
+        if self.state.step % self._job.farm.checkpoint_every == 0:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Save everything needed to go on from the current step."""
@@ -400,10 +411,18 @@ class Coordinator:
         checkpoint, refused = latest_checkpoint(self._checkpoints)
         for reason in refused:
             self._recorder.event(self.state.step, "checkpoint", f"refused: {reason}")
+        if checkpoint is None and self.state.step == 0:
+            checkpoint = self._beginning()
         if checkpoint is None:
             raise FarmError(f"{self._checkpoints}: no usable checkpoint to go back to")
         self._recorder.drop_from(checkpoint.step)
         self.restore(checkpoint)
+
+    def _beginning(self) -> Checkpoint:
+        """Return the state before the first step, for actors lost before the first checkpoint."""
+        weights = {f"weights/{name}": value for name, value in self.state.weights.items()}
+        other = {f"optimizer/{name}": value for name, value in self.state.optimizer.items()}
+        return Checkpoint(0, weights | other, {"clock_s": 0.0, "epochs": [], "steps": []})
 
 
 def state_of(checkpoint: Checkpoint) -> TrainingState:

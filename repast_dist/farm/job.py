@@ -150,11 +150,11 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
     device = job.device
     override = job.farm.chip_overrides.get(str(chip))
     if override is not None and override.programming_sigma is not None:
-        sigma = {"programming_sigma": override.programming_sigma}
+        sigma = override.programming_sigma
         device = dataclasses.replace(
             device,
-            cell=dataclasses.replace(device.cell, **sigma),
-            inv_cell=dataclasses.replace(device.inv_cell, **sigma),
+            cell=dataclasses.replace(device.cell, programming_sigma=sigma),
+            inv_cell=dataclasses.replace(device.inv_cell, programming_sigma=sigma),
         )
     vmm, inv = vmm_spec(job.chip, device), inv_spec(job.chip, device)
     return make_engine(job.engine, job.seed, vmm, inv, job.inversion)

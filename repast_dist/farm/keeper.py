@@ -138,6 +138,7 @@ class BlockKeeper:
         self._pending = SolveCounts()
 
     def _program(self) -> None:
+        assert self._damped is not None
         address = ("soi", self._prepared_at, self.block.index)
         try:
             self._solver = self._engine.block_solver(self._damped, address)

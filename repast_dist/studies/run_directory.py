@@ -74,6 +74,6 @@ def read_json(path: Path) -> dict[str, Any]:
         The file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: not readable ({error})") from error

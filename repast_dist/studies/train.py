@@ -1,7 +1,10 @@
 """``study=train``: train one network on the farm, record everything, write the report."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,37 +108,62 @@ def _train(
     steps = total_steps(len(setup.data.train_inputs), settings.train)
     first_step = checkpoint.step if checkpoint else 0
     _announce(settings, setup, run_dir, steps, console)
-    with (
-        locked(run_dir),
-        RunProgress(steps, settings.farm.chips, first_step=first_step, console=console) as progress,
-    ):
+    progress = RunProgress(steps, settings.farm.chips, first_step=first_step, console=console)
+    with locked(run_dir):
         recorder = RunRecorder(
-            run_dir,
-            settings,
-            _facts(setup),
-            progress,
-            resume_step=checkpoint.step if checkpoint else None,
+            run_dir, settings, _facts(setup), progress, checkpoint.step if checkpoint else None
         )
         try:
-            with open_farm(settings.farm, setup) as farm:
-                state = state_of(checkpoint) if checkpoint else _first_state(settings)
-                coordinator = Coordinator(setup, farm, state, recorder, run_dir / CHECKPOINTS)
-                if checkpoint:
-                    coordinator.restore(checkpoint)
-                coordinator.run()
-        except KeyboardInterrupt:
-            recorder.finish("interrupted", totals=_totals(run_dir))
-            console.print(f"\nInterrupted. Go on with: repast-dist resume={run_dir}", markup=False)
-            raise
+            done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
         except BaseException as error:
-            recorder.finish("failed", error=str(error))
+            recorder.finish("failed", error=str(error) or type(error).__name__)
             raise
-        recorder.finish("finished", totals=_totals(run_dir))
-        result = recorder.result
-    write_run_report(run_dir)
-    print_summary(result, console)
+        recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
+        write_run_report(run_dir)
+    if not done:
+        console.print(f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False)
+        raise KeyboardInterrupt
+    print_summary(recorder.result, console)
     console.print(f"Run directory: {run_dir}", markup=False)
     console.print(f"Report:        {run_dir / REPORT}", markup=False)
+
+
+def _drive(
+    settings: RunSettings,
+    setup: HostSetup,
+    run_dir: Path,
+    checkpoint: Checkpoint | None,
+    recorder: RunRecorder,
+    progress: RunProgress,
+) -> bool:
+    """Train on a farm; return whether all steps are done."""
+    with open_farm(settings.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
+        state = state_of(checkpoint) if checkpoint else _first_state(settings)
+        coordinator = Coordinator(setup, farm, state, recorder, run_dir / CHECKPOINTS)
+        if checkpoint:
+            coordinator.restore(checkpoint)
+        return coordinator.run(stop)
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C end the run after the current step, the second one at once."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        progress.message("Interrupt: finishing this step and saving (again: stop at once)")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _first_state(settings: RunSettings) -> TrainingState:

@@ -1,0 +1,52 @@
+"""One Ray cluster for the whole test session, and runs made the way the command makes them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from rich.console import Console
+from threadpoolctl import threadpool_limits
+
+from repast_dist.farm.checkpoint import latest_checkpoint
+from repast_dist.settings import load_settings
+from repast_dist.studies import run_study
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """Tests share the cores with actors."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """Ray on loopback, ended with the session; no process of ours may be left."""
+    from repast_dist.farm.cluster import cluster
+    from repast_dist.farm.specs import FarmSpec
+
+    with cluster(FarmSpec(object_store_bytes=300_000_000)):
+        yield
+    left = [p for p in psutil.Process().children(recursive=True) if "ray" in p.name().lower()]
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Run the train study with overrides; returns the run directory."""
+
+    def run(*overrides: str, root: Path | None = None) -> Path:
+        settings = load_settings([f"run_root={root or tmp_path}", *overrides])
+        return run_study(settings, Console(file=io.StringIO()))
+
+    return run
+
+
+def final_arrays(run_dir: Path) -> dict[str, bytes]:
+    """Return all arrays a run ended with, as bytes, so that equal means equal to the bit."""
+    checkpoint, refused = latest_checkpoint(run_dir / "checkpoints")
+    assert checkpoint is not None
+    assert not refused
+    return {name: np.ascontiguousarray(a).tobytes() for name, a in checkpoint.arrays.items()}

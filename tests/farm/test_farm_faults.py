@@ -1,0 +1,208 @@
+"""Whatever is killed, the run ends with the same weights, to the bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import final_arrays
+
+from repast_dist.trace import verify
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SETTINGS = (
+    "model=digits_mlp", "train.max_steps=14", "train.epochs=2", "soi.block_size=24",
+    "farm.checkpoint_every=4",
+)  # fmt: skip
+STEPS = 14
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    _command(root, "farm.backend=inprocess", "farm.chips=1").check_returncode()
+    return final_arrays(_only_run(root))
+
+
+def _command(root, *settings, **options):
+    words = [sys.executable, "-m", "repast_dist.cli", f"run_root={root}", *SETTINGS, *settings]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, **options)
+
+
+def _only_run(root) -> Path:
+    (run_dir,) = (path for path in (root / "train").iterdir() if path.is_dir())
+    return run_dir
+
+
+def _steps_logged(root) -> int:
+    logs = list(root.glob("train/*/run.log"))
+    return logs[0].read_text().count(" INFO step ") if logs else 0
+
+
+def _actors():
+    """Processes of chip actors that this test process started."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        try:
+            if (process.info["cmdline"] or [""])[0].startswith("ray::ChipActor"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _when_steps(root, steps, action, limit_s=120):
+    """Do something in the background once so many steps are logged."""
+
+    def wait():
+        deadline = time.monotonic() + limit_s
+        while _steps_logged(root) < steps and time.monotonic() < deadline:
+            time.sleep(0.01)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("kill", "seed"), [(1, 0), (1, 1), (2, 2)])
+def test_killed_actors_come_back_and_the_result_is_the_same(
+    train, tmp_path, undisturbed, kill, seed
+):
+    lot = random.Random(seed)
+
+    def strike():
+        time.sleep(lot.random() * 0.15)
+        for process in lot.sample(_actors(), kill):
+            os.kill(process.pid, signal.SIGKILL)
+
+    thread = _when_steps(tmp_path, 3 + seed, strike)
+    run_dir = train(*SETTINGS, "farm.chips=3")
+    thread.join()
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+    result = json.loads((run_dir / "result.json").read_text())
+    assert [item["step"] for item in result["steps"]] == list(range(STEPS))
+    assert any(item["kind"] == "recovery" for item in result["events"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_actor_killed_once_leaves_the_result_the_same(train, tmp_path, undisturbed):
+    threads = []
+    struck = set()
+
+    def strike():
+        for process in _actors():
+            if process.pid not in struck:
+                struck.add(process.pid)
+                os.kill(process.pid, signal.SIGKILL)
+                return
+
+    for number in range(3):
+        threads.append(_when_steps(tmp_path, 3 + 4 * number, strike))
+    run_dir = train(*SETTINGS, "farm.chips=3")
+    for thread in threads:
+        thread.join()
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_host_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_path, undisturbed):
+    stop = threading.Event()
+
+    def keep_striking():
+        """Kill the first actor whenever it is there, until the run has retired it."""
+        while not stop.is_set():
+            actors = _actors()
+            if len(actors) == 3 and _steps_logged(tmp_path) > 0:
+                os.kill(min(actors, key=lambda p: p.create_time()).pid, signal.SIGKILL)
+                time.sleep(1.0)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=keep_striking)
+    thread.start()
+    try:
+        run_dir = train(*SETTINGS, "farm.chips=3", "farm.max_chip_failures=1")
+    finally:
+        stop.set()
+        thread.join()
+    assert final_arrays(run_dir) == undisturbed
+    events = json.loads((run_dir / "result.json").read_text())["events"]
+    assert any("retired [" in item["message"] and "retired []" not in item["message"]
+               for item in events)  # fmt: skip
+
+
+def test_an_interrupt_saves_everything_and_the_run_goes_on_from_there(tmp_path, undisturbed):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
+         "farm.chips=2"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    thread = _when_steps(tmp_path, 5, lambda: os.killpg(process.pid, signal.SIGINT))
+    output, _ = process.communicate(timeout=180)
+    thread.join()
+    assert process.returncode == 130, output
+    run_dir = _only_run(tmp_path)
+    assert f"resume={run_dir}" in output
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "interrupted"
+    assert verify(run_dir / "trace") == []
+    _resume(run_dir)
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+
+
+def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(tmp_path, undisturbed):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
+         "farm.chips=2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    thread = _when_steps(tmp_path, 6, lambda: None)
+    thread.join()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert gone
+    assert not alive
+    run_dir = _only_run(tmp_path)
+    newest = sorted((run_dir / "checkpoints").glob("step-*"))[-1]
+    # A torn newest checkpoint is refused by name; the one before it is used.
+    (newest / "arrays.npz").write_bytes((newest / "arrays.npz").read_bytes()[:100])
+    done = _resume(run_dir)
+    assert newest.name in done.stdout
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+
+
+def _resume(run_dir):
+    done = subprocess.run(
+        [sys.executable, "-m", "repast_dist.cli", f"resume={run_dir}", "farm.backend=inprocess"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, undisturbed):
+    words = [sys.executable, "-m", "repast_dist.cli", *SETTINGS, "farm.chips=2"]
+    roots = [tmp_path / "a", tmp_path / "b"]
+    runs = [
+        subprocess.Popen([*words, f"run_root={root}"], stdout=subprocess.DEVNULL) for root in roots
+    ]
+    for run in runs:
+        assert run.wait(timeout=300) == 0
+    for root in roots:
+        assert final_arrays(_only_run(root)) == undisturbed

@@ -1,0 +1,154 @@
+"""The number of chips, and where they run, changes the cost and never the result."""
+
+import json
+
+import pytest
+from conftest import final_arrays
+
+from repast_dist.trace import read_solves, read_trace, totals, verify
+
+# A network whose factors are split over chips, with programming noise in every array.
+SMALL = ("model=digits_mlp", "train.max_steps=7", "train.epochs=1", "soi.block_size=24")
+
+
+def _steps(run_dir):
+    result = json.loads((run_dir / "result.json").read_text())
+    return [(item["loss"], item["accuracy"]) for item in result["steps"]]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The run that all others must equal: one chip, this process."""
+    import io
+
+    from rich.console import Console
+
+    from repast_dist.settings import load_settings
+    from repast_dist.studies import run_study
+
+    root = tmp_path_factory.mktemp("reference")
+    overrides = [*SMALL, "farm.backend=inprocess", "farm.chips=1", f"run_root={root}"]
+    settings = load_settings(overrides)
+    assert settings.device.cell.programming_sigma > 0
+    assert settings.device.inv_cell.programming_sigma > 0
+    return run_study(settings, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("chips", [2, 3, 4])
+def test_losses_and_weights_are_bit_identical_on_any_number_of_chips(train, reference, chips):
+    run_dir = train(*SMALL, "farm.backend=inprocess", f"farm.chips={chips}")
+    assert _steps(run_dir) == _steps(reference)
+    assert final_arrays(run_dir) == final_arrays(reference)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("chips", [1, 2, 3, 4])
+def test_ray_actors_compute_the_same_bits_as_one_process(train, reference, chips):
+    run_dir = train(*SMALL, f"farm.chips={chips}")
+    assert _steps(run_dir) == _steps(reference)
+    assert final_arrays(run_dir) == final_arrays(reference)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_chips_that_share_a_process_keep_their_own_trace(train, reference):
+    run_dir = train(*SMALL, "farm.chips=5", "farm.chips_per_actor=2")
+    assert final_arrays(run_dir) == final_arrays(reference)
+    assert set(read_trace(run_dir / "trace")["chip"].to_pylist()) == set(range(5))
+
+
+def test_the_trace_adds_up_to_the_totals_of_the_result(train):
+    run_dir = train(*SMALL, "farm.backend=inprocess", "farm.chips=3")
+    result = json.loads((run_dir / "result.json").read_text())
+    trace = read_trace(run_dir / "trace")
+    energy = sum(trace["energy_j"].to_pylist())
+    assert result["totals"]["energy_j"] == pytest.approx(energy, rel=1e-12)
+    by_phase = {}
+    for phase, joules in zip(
+        trace["phase"].to_pylist(), trace["energy_j"].to_pylist(), strict=True
+    ):
+        by_phase[phase] = by_phase.get(phase, 0.0) + joules
+    for phase, joules in by_phase.items():
+        assert result["totals"]["phases"][phase]["energy_j"] == pytest.approx(joules, rel=1e-12)
+    ends = max(
+        start + duration
+        for start, duration in zip(
+            trace["start_s"].to_pylist(), trace["duration_s"].to_pylist(), strict=True
+        )
+    )
+    assert result["totals"]["time_s"] == pytest.approx(ends, rel=1e-9)
+    assert totals(trace).to_dict() == result["totals"]
+    assert verify(run_dir / "trace", steps=7) == []
+
+
+def test_nothing_is_solved_with_a_before_all_chips_solved_with_g(train):
+    """Segments of a step are barriers that all chips pass together."""
+    run_dir = train(*SMALL, "farm.backend=inprocess", "farm.chips=3")
+    trace = read_trace(run_dir / "trace").to_pylist()
+    for step in range(7):
+        rows = [row for row in trace if row["step"] == step]
+        solved_g = max(r["start_s"] + r["duration_s"] for r in rows if r["op"] == "solve_g")
+        started_a = min(r["start_s"] for r in rows if r["op"] == "solve_a")
+        assert started_a >= solved_g * (1 - 1e-12)
+
+
+def test_eight_bit_inversion_alone_leaves_visibly_larger_residuals(train, reference):
+    run_dir = train(*SMALL, "inversion=single", "farm.backend=inprocess", "farm.chips=2")
+    single = read_solves(run_dir)["residual"].to_numpy()
+    composed = read_solves(reference)["residual"].to_numpy()
+    assert composed.max() <= 2.0**-16 * 1.01
+    assert single.min() > 100 * composed.max()
+
+
+def test_a_solve_that_diverges_is_named_and_met_by_the_policy(train):
+    settings = (*SMALL, "farm.backend=inprocess", "farm.chips=2", "inversion=taylor",
+                "optimizer.damping=1e-5", "train.max_steps=3")  # fmt: skip
+    run_dir = train(*settings)
+    result = json.loads((run_dir / "result.json").read_text())
+    events = [item for item in result["events"] if item["kind"] == "divergence"]
+    solves = read_solves(run_dir).to_pylist()
+    diverged = [row for row in solves if not row["converged"]]
+    assert diverged
+    assert len(events) == len(diverged)
+    assert all(row["action"] == "fallback" for row in diverged)
+    assert "taylor" in events[0]["message"]
+    assert "block" in events[0]["message"]
+
+
+def test_under_raise_a_diverging_solve_stops_the_run_and_says_where(train, tmp_path):
+    from repast_dist.errors import InversionError
+
+    with pytest.raises(InversionError) as caught:
+        train(*SMALL, "farm.backend=inprocess", "inversion=taylor", "optimizer.damping=1e-5",
+              "inversion.on_divergence=raise")  # fmt: skip
+    for word in ("chip", "layer", "block", "step 0", "residual"):
+        assert word in str(caught.value)
+    result = next(tmp_path.glob("train/*/result.json"))
+    assert json.loads(result.read_text())["status"] == "failed"
+
+
+def test_a_noisier_chip_changes_the_result_on_purpose(train, reference):
+    noisy = "farm.chip_overrides={1:{programming_sigma:0.05}}"
+    run_dir = train(*SMALL, "farm.backend=inprocess", "farm.chips=2", noisy)
+    assert final_arrays(run_dir) != final_arrays(reference)
+
+
+def test_a_slower_chip_changes_the_time_and_not_the_result(train, reference):
+    slow = "farm.chip_overrides={1:{speed:0.25}}"
+    even = train(*SMALL, "farm.backend=inprocess", "farm.chips=2")
+    uneven = train(*SMALL, "farm.backend=inprocess", "farm.chips=2", slow)
+    assert final_arrays(uneven) == final_arrays(reference)
+    seconds = [
+        json.loads((run / "result.json").read_text())["totals"]["time_s"] for run in (even, uneven)
+    ]
+    assert seconds[1] > 1.5 * seconds[0]
+
+
+@pytest.mark.slow
+def test_the_default_run_reaches_95_percent_test_accuracy(train):
+    run_dir = train("farm.backend=inprocess")
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["epochs"][-1]["test_accuracy"] >= 0.95
+    assert (run_dir / "report.html").stat().st_size > 100_000
