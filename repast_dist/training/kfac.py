@@ -180,8 +180,9 @@ def convention_scales(convention: str, samples: int, positions: int) -> tuple[fl
 
     Parameters
     ----------
-    convention : {"kfc", "asdl", "mpd", "kfac-pytorch"}
-        KFC (Grosse and Martens 2016); ASDL 0.1 and asdfghjkl; lzhangbv/kfac_pytorch (MPD-KFAC);
+    convention : {"kfc", "asdl", "curvlinops", "mpd", "kfac-jax", "kfac-pytorch"}
+        KFC (Grosse and Martens 2016); asdfghjkl 0.1; curvlinops 3; lzhangbv/kfac_pytorch
+        (MPD-KFAC); kfac-jax 0.0.8, whose blocks carry a factor S of their own beside A and G;
         gpauloski/kfac-pytorch 0.4.
     samples, positions : int
         N of the batch and S of the layer. The codes derive G from the gradient of the *mean* loss.
@@ -194,13 +195,16 @@ def convention_scales(convention: str, samples: int, positions: int) -> tuple[fl
     Notes
     -----
     Damping lambda on our A is damping ``a * lambda`` on theirs, and likewise for G. Under ``pi``
-    only ``a * g`` matters: 1 for KFC, ASDL and MPD, so there lambda transfers as it is.
+    only ``a * g`` matters: 1 for KFC, ASDL, curvlinops and MPD (and for kfac-jax with its factor
+    S), so there lambda transfers as it is.
     """
     n, s = float(samples), float(positions)
     scales = {
         "kfc": (s, 1.0 / s),
         "asdl": (1.0, 1.0),
+        "curvlinops": (1.0, 1.0),
         "mpd": (1.0 / s, s),
+        "kfac-jax": (1.0, 1.0 / s),
         "kfac-pytorch": (1.0 / s**2, 1.0 / (n**2 * s**3)),
     }
     if convention not in scales:

@@ -248,7 +248,7 @@ def test_kl_clip_bounds_the_predicted_divergence_and_never_enlarges() -> None:
 
 
 def test_conventions_that_split_the_scale_otherwise_share_the_product() -> None:
-    for convention in ("kfc", "asdl", "mpd"):
+    for convention in ("kfc", "asdl", "curvlinops", "mpd"):
         a, g = kfac.convention_scales(convention, samples=32, positions=49)
         assert a * g == pytest.approx(1.0)
     a, g = kfac.convention_scales("kfac-pytorch", samples=32, positions=49)
