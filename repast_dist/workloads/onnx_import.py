@@ -1,0 +1,277 @@
+"""Layer tables from ONNX files: shapes only, weights are never loaded as numbers.
+
+Products become layers, arithmetic becomes digital operations, and what only moves or describes
+data costs nothing. Operators that are none of these are listed in the workload's assumptions
+with what was assumed for them; none is dropped silently.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper, shape_inference
+
+from repast_dist.errors import DataError
+from repast_dist.workloads.shapes import LayerShape, Workload
+
+_FREE = frozenset((
+    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
+    "Constant", "ConstantOfShape", "Shape", "Size", "Concat", "Split", "Slice", "Expand", "Tile",
+    "Pad", "Range", "DepthToSpace", "SpaceToDepth", "QuantizeLinear", "DequantizeLinear",
+))  # fmt: skip
+_PER_OUTPUT = {
+    "Relu": 1, "LeakyRelu": 1, "PRelu": 1, "Clip": 1, "Add": 1, "Sub": 1, "Mul": 1, "Div": 1,
+    "Neg": 1, "Abs": 1, "Max": 1, "Min": 1, "Sum": 1, "Where": 1, "Equal": 1, "Greater": 1,
+    "Less": 1, "Not": 1, "And": 1, "Or": 1, "Sqrt": 1, "Pow": 1, "Reciprocal": 1, "HardSigmoid": 2,
+    "HardSwish": 3, "Sigmoid": 4, "Tanh": 4, "Exp": 4, "Log": 4, "Erf": 4, "Gelu": 6, "Elu": 4,
+    "Softplus": 4, "Mish": 8, "Softmax": 6, "LogSoftmax": 7, "BatchNormalization": 4,
+    "InstanceNormalization": 6, "LayerNormalization": 6, "GroupNormalization": 6, "LRN": 8,
+}  # fmt: skip
+"""Digital operations per output element; transcendental functions count as 4 (table and
+interpolation), normalisations as scale, shift and statistics."""
+_PER_INPUT = {
+    "GlobalAveragePool": 1, "GlobalMaxPool": 1, "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1,
+    "ReduceL2": 2, "ArgMax": 1, "TopK": 2,
+}  # fmt: skip
+_POOLS = frozenset(("MaxPool", "AveragePool", "LpPool"))
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass
+class _Graph:
+    """What the nodes of a graph refer to."""
+
+    shapes: dict[str, Shape]
+    weights: dict[str, Shape]
+    free_dimensions: set[str]
+
+
+def workload_from_onnx(path: Path) -> Workload:
+    """Read a network from an ONNX file.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Open dimensions (batch, sequence) are taken as 1 and noted.
+
+    Returns
+    -------
+    Workload
+        One layer per product, normalisation, embedding and piece of digital work, per sample.
+
+    Raises
+    ------
+    DataError
+        The file is no ONNX model, or a product's shapes cannot be inferred.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        model = shape_inference.infer_shapes(model, data_prop=True)
+    except (DecodeError, shape_inference.InferenceError, ValueError) as error:
+        raise DataError(f"{path}: not a readable ONNX model ({error})") from error
+    graph = _read(model.graph)
+    layers: list[LayerShape] = []
+    unknown: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    for node in model.graph.node:
+        if node.op_type in _FREE:
+            continue
+        reader = _READERS.get(node.op_type)
+        name = _unique(node.name or node.op_type.lower(), names)
+        try:
+            layer = reader(node, name, graph) if reader else _digital(node, name, graph)
+        except KeyError as error:
+            raise DataError(
+                f"{path}: node {name} ({node.op_type}): the shape of {error} cannot be inferred"
+            ) from error
+        if reader is None and not _known(node.op_type):
+            unknown[node.op_type] += 1
+        layers.append(layer)
+    if not layers:
+        raise DataError(f"{path}: the graph has no operations")
+    return Workload(
+        name=path.stem,
+        layers=tuple(layers),
+        input_shape=_input_shape(model.graph, graph),
+        source=str(path),
+        assumptions=tuple(_assumptions(unknown, graph)),
+    )
+
+
+def _read(graph: Any) -> _Graph:
+    weights = {item.name: tuple(item.dims) for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    weights[node.output[0]] = numpy_helper.to_array(attribute.t).shape
+    shapes: dict[str, Shape] = dict(weights)
+    free: set[str] = set()
+    for item in (*graph.input, *graph.value_info, *graph.output):
+        if not item.type.HasField("tensor_type") or not item.type.tensor_type.HasField("shape"):
+            continue
+        dimensions = []
+        for dimension in item.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_value"):
+                dimensions.append(int(dimension.dim_value))
+            else:
+                free.add(dimension.dim_param or "unnamed")
+                dimensions.append(1)
+        shapes.setdefault(item.name, tuple(dimensions))
+    return _Graph(shapes, weights, free)
+
+
+def _conv(node: Any, name: str, graph: _Graph) -> LayerShape:
+    kernel = graph.shapes[node.input[1]]
+    output, source = graph.shapes[node.output[0]], graph.shapes[node.input[0]]
+    groups = int(_attribute(node, "group", 1))
+    rows, columns = math.prod(kernel[1:]), kernel[0] // groups
+    return LayerShape(
+        name=name,
+        kind="conv" if groups == 1 else "depthwise_conv",
+        in_features=rows,
+        out_features=columns,
+        vectors_per_sample=math.prod(output[2:]),
+        groups=groups,
+        bias=len(node.input) > 2,
+        preconditioned=groups == 1,
+        input_elements=math.prod(source[1:]),
+    )
+
+
+def _gemm(node: Any, name: str, graph: _Graph) -> LayerShape:
+    if node.input[1] not in graph.weights:
+        return _matmul(node, name, graph)
+    matrix = graph.shapes[node.input[1]]
+    rows, columns = matrix[::-1] if _attribute(node, "transB", 0) else matrix
+    return _dense(name, rows, columns, 1, bias=len(node.input) > 2)
+
+
+def _matmul(node: Any, name: str, graph: _Graph) -> LayerShape:
+    left, right = graph.shapes[node.input[0]], graph.shapes[node.input[1]]
+    if node.input[1] in graph.weights and len(right) == 2:
+        return _dense(name, right[0], right[1], max(1, math.prod(left[1:-1])), bias=False)
+    return LayerShape(
+        name=name,
+        kind="matmul",
+        in_features=left[-1],
+        out_features=right[-1],
+        vectors_per_sample=left[-2] if len(left) > 1 else 1,
+        groups=max(1, math.prod(right[1:-2])),
+        bias=False,
+        preconditioned=False,
+    )
+
+
+def _dense(name: str, rows: int, columns: int, vectors: int, bias: bool) -> LayerShape:
+    return LayerShape(
+        name=name,
+        kind="dense",
+        in_features=rows,
+        out_features=columns,
+        vectors_per_sample=vectors,
+        bias=bias,
+    )
+
+
+def _gather(node: Any, name: str, graph: _Graph) -> LayerShape:
+    """A look-up in weights is an embedding; any other only moves data."""
+    table = graph.weights.get(node.input[0])
+    if table is None or len(table) != 2:
+        return _work(name, 1, 0)
+    features = table[1]
+    vectors = max(1, math.prod(graph.shapes[node.output[0]]) // max(features, 1))
+    return LayerShape(
+        name=name,
+        kind="embedding",
+        in_features=table[0],
+        out_features=features,
+        vectors_per_sample=vectors,
+        bias=False,
+        preconditioned=False,
+        parameters=math.prod(table),
+        elementwise_ops=features * vectors,
+    )
+
+
+def _pool(node: Any, name: str, graph: _Graph) -> LayerShape:
+    elements = _per_sample(graph.shapes[node.output[0]])
+    kernel = math.prod(_attribute(node, "kernel_shape", [1]))
+    return _work(name, elements, elements * kernel)
+
+
+def _digital(node: Any, name: str, graph: _Graph) -> LayerShape:
+    """Return arithmetic on elements; an unknown operator counts one operation per output."""
+    if node.op_type in _PER_INPUT:
+        source = _per_sample(graph.shapes[node.input[0]])
+        return _work(name, source, _PER_INPUT[node.op_type] * source)
+    elements = _per_sample(graph.shapes.get(node.output[0], (1,)))
+    held = sum(math.prod(graph.weights[i]) for i in node.input if i in graph.weights)
+    trained = held if node.op_type not in _PER_OUTPUT or held > 1 else 0
+    if node.op_type == "BatchNormalization":
+        trained = 2 * math.prod(graph.weights.get(node.input[1], (0,)))
+    return _work(name, elements, _PER_OUTPUT.get(node.op_type, 1) * elements, trained)
+
+
+def _work(name: str, elements: int, operations: int, parameters: int = 0) -> LayerShape:
+    return LayerShape(
+        name=name,
+        kind="elementwise",
+        in_features=0,
+        out_features=max(elements, 1),
+        bias=False,
+        preconditioned=False,
+        elementwise_ops=operations,
+        parameters=parameters,
+    )
+
+
+_READERS: dict[str, Callable[[Any, str, _Graph], LayerShape]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Gather": _gather,
+    **dict.fromkeys(_POOLS, _pool),
+}
+
+
+def _known(op_type: str) -> bool:
+    return op_type in _PER_OUTPUT or op_type in _PER_INPUT
+
+
+def _per_sample(shape: Shape) -> int:
+    return max(1, math.prod(shape[1:]))
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
+    return default
+
+
+def _unique(name: str, names: Counter[str]) -> str:
+    names[name] += 1
+    return name if names[name] == 1 else f"{name}_{names[name]}"
+
+
+def _input_shape(graph: Any, read: _Graph) -> Shape:
+    inputs = [item.name for item in graph.input if item.name not in read.weights]
+    return read.shapes.get(inputs[0], ())[1:] if inputs else ()
+
+
+def _assumptions(unknown: Counter[str], graph: _Graph) -> list[str]:
+    notes = [
+        f"Operator {name} ({count} times) is not known: one digital operation per output element."
+        for name, count in sorted(unknown.items())
+    ]
+    if graph.free_dimensions:
+        listed = ", ".join(sorted(graph.free_dimensions))
+        notes.append(f"Open dimensions taken as 1: {listed}.")
+    return notes

@@ -1,0 +1,65 @@
+"""Which network is costed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge
+
+from repast_dist.errors import DataError, SettingsError
+from repast_dist.spec import spec
+from repast_dist.workloads.networks import NETWORKS
+from repast_dist.workloads.shapes import Workload
+
+ONNX = "onnx"
+
+
+@spec
+class WorkloadSpec:
+    """A network: one of the tables, or a file.
+
+    Attributes
+    ----------
+    name : str
+        A name of `networks.NETWORKS`, or ``onnx``.
+    path : str
+        The ONNX file, for ``onnx``.
+    sequence : int or None
+        Tokens per sample of a text network; None: its usual length.
+    """
+
+    name: str
+    path: str = ""
+    sequence: Annotated[int, Ge(1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in NETWORKS and self.name != ONNX:
+            raise ValueError(f"no network '{self.name}'; valid: {', '.join([*NETWORKS, ONNX])}")
+        if (self.name == ONNX) != bool(self.path):
+            raise ValueError("name=onnx needs path=FILE.onnx, and only onnx takes a path")
+
+
+def build_workload(spec: WorkloadSpec) -> Workload:
+    """Return the layers of a network.
+
+    Raises
+    ------
+    SettingsError
+        The `onnx` package is not installed, or the file is missing.
+    DataError
+        The file cannot be read as a network.
+    """
+    if spec.name != ONNX:
+        return NETWORKS[spec.name](spec.sequence)
+    path = Path(spec.path)
+    if not path.is_file():
+        raise SettingsError(f"workload.path: no file {path}")
+    try:
+        from repast_dist.workloads.onnx_import import workload_from_onnx
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "workload=onnx needs the onnx package: pip install 'repast-dist[onnx]'"
+        ) from error
+    workload = workload_from_onnx(path)
+    if not workload.macs_per_sample:
+        raise DataError(f"{path}: no layer with weights found")
+    return workload
