@@ -37,7 +37,8 @@ def model_of(case: str) -> Model:
         shared = {"kind": "dense", "sharing": sharing}
         layers = [
             {"kind": "patches", "size": 2}, {**shared, "outputs": 6}, tanh,
-            {**shared, "outputs": 7}, tanh, {"kind": "global_pool"}, {"kind": "dense", "outputs": 10},
+            {**shared, "outputs": 7}, tanh, {"kind": "global_pool"},
+            {"kind": "dense", "outputs": 10},
         ]  # fmt: skip
     return network(layers, (1, 8, 8))
 

@@ -73,7 +73,7 @@ def store_case(out: dict, case: str, model: nn.Module) -> None:
     grads = torch.autograd.grad(loss, list(model.parameters()))
     out[f"{case}/inputs"], out[f"{case}/labels"] = x.numpy(), y.numpy()
     out[f"{case}/loss"] = loss.item()
-    by_id = {id(p): g for p, g in zip(model.parameters(), grads)}
+    by_id = {id(p): g for p, g in zip(model.parameters(), grads, strict=True)}
     for index, (_, module) in enumerate(weighted(model)):
         for kind, parameter in module.named_parameters():
             out[f"{case}/{kind}/{index}"] = parameter.detach().numpy().copy()
