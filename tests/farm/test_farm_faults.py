@@ -14,6 +14,7 @@ import psutil
 import pytest
 from conftest import final_arrays
 
+from repast_dist.farm.watcher import RUN_MARK
 from repast_dist.trace import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,11 +49,12 @@ def _steps_logged(root) -> int:
 
 
 def _actors():
-    """Processes of chip actors that this test process started."""
+    """Processes of chip actors in the cluster of this test session."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline"]):
+    for process in psutil.process_iter(["name"]):
         try:
-            if (process.info["cmdline"] or [""])[0].startswith("ray::ChipActor"):
+            is_actor = process.info["name"].startswith("ray::ChipActor")
+            if is_actor and process.environ().get(RUN_MARK) == os.environ.get(RUN_MARK):
                 found.append(process)
         except psutil.Error:
             continue
