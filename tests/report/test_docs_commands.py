@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from repast_dist.training.kfac import convention_scales
+
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(sh|yaml)\n(.*?)^```", re.M | re.S)
 
@@ -58,6 +60,31 @@ def test_the_settings_reference_is_that_of_the_settings_classes() -> None:
     spec.loader.exec_module(module)
     stored = (DOCS / "settings.md").read_text()
     assert stored == module.settings_page(), "run: python docs/make_settings.py"
+
+
+@pytest.mark.parametrize(
+    ("convention", "row"),
+    [
+        ("kfc", "KFC"),
+        ("asdl", "ASDL (asd"),
+        ("curvlinops", "curvlinops 3"),
+        ("mpd", "MPD-KFAC (l"),
+        ("kfac-jax", "kfac-jax 0"),
+        ("kfac-pytorch", "kfac-pytorch 0"),
+    ],
+)
+def test_the_documented_conversions_between_codes_are_those_of_the_code(
+    convention: str, row: str
+) -> None:
+    lines = (DOCS / "accuracy.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {row}"))
+    formulas = [cell.strip() for cell in line.strip("|").split("|")[1:]]
+    python = [re.sub(r"(?<=[NS)]) (?=[NS])", "*", f).replace("²", "**2").replace("³", "**3")
+              for f in formulas]  # fmt: skip
+    python = [re.sub(r"\*\*(\d) (?=[NS])", r"**\1*", f) for f in python]
+    samples, positions = 7, 5
+    shown = [eval(formula, {"N": samples, "S": positions}) for formula in python]
+    assert shown == pytest.approx(convention_scales(convention, samples, positions))
 
 
 def test_links_between_documents_lead_somewhere() -> None:
