@@ -10,6 +10,12 @@ from repast_dist.mapping.geometry import Geometry, array_count
 from repast_dist.mapping.layers import LayerTable
 from repast_dist.mapping.specs import PartitionSpec
 
+_TURNS_SHARE = 0.25
+"""Share of the weights' arrays in which layers take turns when not all fit."""
+
+_COPIES_ROOM = 2
+"""A layer stays only if twice its arrays are left, so that early layers keep room for copies."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Allocation:
@@ -122,21 +128,24 @@ def allocate(
     pools, first = np.zeros(len(layers), np.int64), np.zeros(len(layers), np.int64)
     for number in range(stages):
         own = np.flatnonzero(stage == number)
-        resident[own] = _resident(weights[own], budget)
-        left = budget - int(weights[own][resident[own]].sum())
-        if not resident[own].all():
+        if not len(own):
+            continue
+        region, kept = 0, own
+        if weights[own].sum() > budget:
             if partition.overflow == "error":
                 raise CapacityError(_too_large(weights[own], budget, names, own, chip))
-            spilled = own[~resident[own]]
-            rounds[spilled] = -(-weights[spilled] // max(left, 1))
-        elif partition.replicate_layers:
-            copies[own] = _balanced_copies(weights[own], layers.vectors[own], budget)
-        taken = weights[own] * copies[own]
-        used[number] = min(int(taken.sum()), budget)
+            region = max(1, int(budget * _TURNS_SHARE))
+            resident[own] = _resident(weights[own], layers.vectors[own], budget - region)
+            kept, spilled = own[resident[own]], own[~resident[own]]
+            rounds[spilled] = -(-weights[spilled] // region)
+        if partition.replicate_layers and len(kept):
+            copies[kept] = _balanced_copies(weights[kept], layers.vectors[kept], budget - region)
+        taken = np.where(resident[own], weights[own] * copies[own], 0)
+        used[number] = int(taken.sum()) + region
         offsets = np.cumsum(taken) - taken
         first[own] = offsets // chip.vmm.arrays_per_bank % chip.banks
         pools[own] = _shared_pool(activation[own], pool)
-    held = np.minimum(weights * copies, budget)
+    held = np.where(resident, weights * copies, np.maximum(1, int(budget * _TURNS_SHARE)))
     return Allocation(
         stages=stages,
         stage=stage,
@@ -195,15 +204,17 @@ def _cuts(weights: np.ndarray, limit: int) -> np.ndarray:
     return stage
 
 
-def _resident(weights: np.ndarray, budget: int) -> np.ndarray:
-    """Keep the small layers: return a mask, the largest left out until the rest fits with room
-    for what takes turns.
+def _resident(weights: np.ndarray, vectors: np.ndarray, budget: int) -> np.ndarray:
+    """Return a mask of the layers that stay: those of many vectors per sample, since copies of
+    them shorten the pipeline; writing costs the same per array whichever layer takes turns.
     """
-    resident = np.ones(len(weights), bool)
-    for place in np.argsort(-weights, kind="stable"):
-        if weights[resident].sum() <= budget:
-            break
-        resident[place] = False
+    resident = np.zeros(len(weights), bool)
+    held = 0
+    for place in np.lexsort((weights, -vectors)):
+        if held + weights[place] * _COPIES_ROOM > budget:
+            continue
+        resident[place] = True
+        held += int(weights[place])
     return resident
 
 

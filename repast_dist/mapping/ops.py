@@ -33,6 +33,7 @@ def step_ops(
     factors_due: bool,
     inverses_due: bool,
     solves: Mapping[int, SolveCounts] | None = None,
+    every_block: bool = False,
 ) -> OpTable:
     """Return what chips do in one step.
 
@@ -49,6 +50,8 @@ def step_ops(
     solves : mapping, optional
         Block -> what its arrays really did in this step (programming and solving together); None
         takes the modelled counts.
+    every_block : bool
+        Include the SOI blocks of chips that were not asked for, too.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def step_ops(
     parts = [
         *_compute_rows(plan, wanted, due),
         *_exchange_rows(plan, wanted, due),
-        *(_block_rows(plan, wanted, due, inverses_due, solves) if plan.second_order else ()),
+        *_block_rows(plan, wanted | every_block, due, inverses_due, solves),
         *_update_rows(plan, wanted),
     ]
     table = concatenate(parts)

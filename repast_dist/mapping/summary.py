@@ -1,0 +1,286 @@
+"""What a training step costs on average, without a trace: time, energy, and where they go.
+
+Chips that do the same are costed once: of the replicas of a network at most two kinds exist (with
+and without one more micro-batch), so a summary of thousands of chips prices the rows of two of
+them, and the SOI rows of all. Steps of an interval differ only in what is due, so a long run is
+three kinds of steps and how often each comes: nothing is looped over.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.hardware.optable import OPS, OpTable
+from repast_dist.hardware.pricing import price_ops
+from repast_dist.hardware.tree import chip_peak_power_w
+from repast_dist.mapping.ops import step_ops
+from repast_dist.mapping.plan import Plan
+from repast_dist.mapping.timeline import (
+    SEGMENTS,
+    Placement,
+    place,
+    sample_seconds,
+    samples_of_replicas,
+)
+from repast_dist.trace.schema import PHASES
+
+_NAMES = [name for name, _ in SEGMENTS]
+_REDUCE, _RENEW = _NAMES.index("reduce gradients"), _NAMES.index("renew and solve G")
+_REDUCE_FACTORS = _NAMES.index("reduce factors")
+_RENEWAL_OPS = ("average_factor", "program_block")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSummary:
+    """Averages over the steps of one SOI interval.
+
+    Attributes
+    ----------
+    step_s, energy_j : float
+        Time and energy of a step, all chips together.
+    samples : int
+        Samples per step.
+    segment_s : dict
+        Segment of `timeline.SEGMENTS` -> time it adds to a step.
+    phase_energy_j : dict
+        Phase -> energy; static energy is shared in proportion to what the phases do.
+    phase_busy_s : dict
+        Phase -> time rows of it run, summed over chips; they overlap.
+    static_energy_j : float
+        Part of `energy_j` that flows whatever the chips do.
+    chip_busy_s : ndarray
+        (chips,) time per step a chip works or exchanges, not waiting for others.
+    soi_work_s : ndarray
+        (chips,) modelled work on SOI blocks per chip.
+    link_bytes : float
+        Bytes the busiest chip sends per step.
+    cell_writes : float
+        Cells written per step, all chips together.
+    cell_writes_per_cell : float
+        Writes per step of the most written kind of cell.
+    lifetime_s : float
+        Time until those cells reach their endurance.
+    peak_power_w : float
+        Of all chips.
+    rows : int
+        Op rows that were priced.
+    """
+
+    step_s: float
+    energy_j: float
+    samples: int
+    segment_s: dict[str, float]
+    phase_energy_j: dict[str, float]
+    phase_busy_s: dict[str, float]
+    static_energy_j: float
+    chip_busy_s: np.ndarray
+    soi_work_s: np.ndarray
+    link_bytes: float
+    cell_writes: float
+    cell_writes_per_cell: float
+    lifetime_s: float
+    peak_power_w: float
+    rows: int
+
+    @property
+    def samples_per_s(self) -> float:
+        """Throughput."""
+        return self.samples / self.step_s
+
+    @property
+    def energy_per_sample_j(self) -> float:
+        """Energy per sample."""
+        return self.energy_j / self.samples
+
+    @property
+    def utilisation(self) -> float:
+        """Mean share of a step in which a chip works."""
+        return float(self.chip_busy_s.mean() / self.step_s)
+
+    @property
+    def limiting_segment(self) -> str:
+        """The segment that takes longest."""
+        return max(self.segment_s, key=lambda name: self.segment_s[name])
+
+
+def summarise(plan: Plan) -> StepSummary:
+    """Cost a plan's average step.
+
+    Parameters
+    ----------
+    plan : Plan
+        Who does what.
+    """
+    kinds = _step_kinds(plan)
+    shares = np.array([share for *_, share in kinds])
+    chips, weights = _representatives(plan)
+    costed = [_cost_kind(plan, chips, weights, due, renewed) for due, renewed, _ in kinds]
+    segments = shares @ np.array([item.segment_s for item in costed])
+    if plan.soi.stale and plan.second_order:
+        renewal_s = float(shares @ [item.renewal_s for item in costed])
+        segments = _renewed_behind(plan, segments, renewal_s)
+    step_s = float(segments.sum())
+    dynamic = shares @ np.array([item.phase_energy_j for item in costed])
+    static = plan.costs.static_w * plan.n_chips * step_s
+    phase_energy = dynamic * (1.0 + static / max(float(dynamic.sum()), 1e-300))
+    writes = _writes_per_cell(plan)
+    return StepSummary(
+        step_s=step_s,
+        energy_j=float(dynamic.sum()) + static,
+        samples=plan.batch_size,
+        segment_s=dict(zip(_NAMES, segments.tolist(), strict=True)),
+        phase_energy_j=dict(zip(PHASES, phase_energy.tolist(), strict=True)),
+        phase_busy_s=dict(
+            zip(PHASES, (shares @ [c.phase_busy_s for c in costed]).tolist(), strict=True)
+        ),
+        static_energy_j=static,
+        chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
+        soi_work_s=np.bincount(
+            np.asarray(plan.block_owner, np.int64), plan.block_cost_s, plan.n_chips
+        )
+        if plan.blocks
+        else np.zeros(plan.n_chips),
+        link_bytes=float(shares @ [item.link_bytes for item in costed]),
+        cell_writes=float(shares @ [item.cell_writes for item in costed]),
+        cell_writes_per_cell=writes,
+        lifetime_s=plan.costs.endurance / writes * step_s if writes else float("inf"),
+        peak_power_w=plan.n_chips * chip_peak_power_w(plan.chip, plan.components),
+        rows=sum(item.rows for item in costed),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    segment_s: np.ndarray
+    renewal_s: float
+    phase_energy_j: np.ndarray
+    phase_busy_s: np.ndarray
+    chip_busy_s: np.ndarray
+    link_bytes: float
+    cell_writes: float
+    rows: int
+
+
+def _step_kinds(plan: Plan) -> list[tuple[bool, bool, float]]:
+    """Return (factors due, inverses due, share of steps) of every kind of step."""
+    if not plan.second_order:
+        return [(False, False, 1.0)]
+    every, factors = plan.soi.interval, plan.soi.factor_interval
+    kinds = [
+        (True, True, 1 / every),
+        (True, False, 1 / factors - 1 / every),
+        (False, False, 1 - 1 / factors),
+    ]
+    return [kind for kind in kinds if kind[2] > 0]
+
+
+def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Return chips that stand for all others in all but SOI work, and how many each stands for."""
+    samples = samples_of_replicas(plan)
+    _, first, count = np.unique(samples, return_index=True, return_counts=True)
+    stages = plan.allocation.stages
+    chips = (first[:, None] * stages + np.arange(stages)).ravel()
+    return chips, np.repeat(count, stages)
+
+
+def _cost_kind(
+    plan: Plan, chips: np.ndarray, weights: np.ndarray, due: bool, renewed: bool
+) -> _Kind:
+    table = step_ops(plan, chips.tolist(), 0, factors_due=due, inverses_due=renewed, every_block=True)
+    costs = price_ops(table, plan.costs)
+    placed = place(plan, table, costs.duration_s)
+    counted = _row_weights(plan, table, chips, weights)
+    phase = table["phase"]
+    segments = placed.segment_seconds.copy()
+    if plan.partition.overlap_exchange:
+        segments[_REDUCE] = _exposed_exchange(plan, table, costs.duration_s, placed)
+    return _Kind(
+        segment_s=segments,
+        renewal_s=_renewal_seconds(plan, table, costs.duration_s),
+        phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
+        phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
+        chip_busy_s=_busy(plan, placed, chips),
+        link_bytes=float(
+            np.bincount(table["chip"], table["link_bytes"], plan.n_chips).max(initial=0.0)
+        ),
+        cell_writes=float(table["cell_writes"] @ counted),
+        rows=len(table),
+    )
+
+
+def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return how many chips each row stands for: 1 for SOI blocks, which are all there."""
+    stands_for = np.zeros(plan.n_chips)
+    stands_for[chips] = weights
+    return np.where(table["block"] >= 0, 1.0, stands_for[table["chip"]])
+
+
+def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
+    """Return the busy time per chip: representatives lend theirs to the chips they stand for."""
+    samples = np.repeat(samples_of_replicas(plan), plan.allocation.stages)
+    stage = np.arange(plan.n_chips) % plan.allocation.stages
+    lender = {(int(samples[chip]), int(stage[chip])): int(chip) for chip in chips}
+    source = np.array(
+        [lender[int(s), int(p)] for s, p in zip(samples, stage, strict=True)], np.int64
+    )
+    soi = np.array([name in ("renew and solve G", "solve A") for name in _NAMES])
+    common: np.ndarray = placed.chip_seconds[source][:, ~soi].sum(axis=1)
+    return common + placed.chip_seconds[:, soi].sum(axis=1)
+
+
+def _exposed_exchange(
+    plan: Plan, table: OpTable, duration_s: np.ndarray, placed: Placement
+) -> float:
+    """Return what is left of the gradient exchange when it starts as gradients get ready.
+
+    A layer's gradient is ready when the last sample has left its backward stage, so the exchange
+    hides behind the drain of the pipeline (behind nearly the whole backward pass without
+    pipelining); the first layer's share comes last and is always exposed.
+    """
+    full = float(placed.segment_seconds[_REDUCE])
+    parameters = plan.layers.parameters
+    trained = np.flatnonzero(parameters)
+    if not full or not len(trained):
+        return full
+    compute = np.flatnonzero(placed.segment == 0)
+    times = sample_seconds(plan, table.where(compute), duration_s[compute])
+    drain = times[:, len(plan.layers) + 1 :].sum(axis=1)
+    if not plan.partition.pipelining:
+        drain = drain * plan.micro_batch_size
+    last_share = float(parameters[trained[0]] / parameters.sum())
+    return max(full * last_share, full - float(drain.max()))
+
+
+def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> float:
+    """Return the time the busiest chip needs to renew its blocks."""
+    codes = [OPS.index(name) for name in _RENEWAL_OPS]
+    rows = np.isin(table["op"], codes)
+    if not rows.any():
+        return 0.0
+    width = plan.chip.banks
+    key = table["chip"][rows].astype(np.int64) * width + table["bank"][rows]
+    per_bank = np.bincount(key, duration_s[rows])
+    return float(per_bank.max())
+
+
+def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.ndarray:
+    """Let renewal run behind the steps: it costs time only where it does not fit among them."""
+    hidden = segments.copy()
+    hidden[_REDUCE_FACTORS] = 0.0
+    hidden[_RENEW] = max(0.0, segments[_RENEW] - renewal_s)
+    behind = float(segments[_REDUCE_FACTORS]) + renewal_s
+    hidden[_RENEW] += max(0.0, behind - float(hidden.sum()))
+    return hidden
+
+
+def _writes_per_cell(plan: Plan) -> float:
+    """Return writes per step of the most written kind of cell.
+
+    Weights: once per step, or once per micro-batch where they take turns. Activations: as often
+    as the busiest chip's pool is filled. Blocks: once per renewal.
+    """
+    a = plan.allocation
+    busiest = int(samples_of_replicas(plan).max()) // plan.micro_batch_size
+    fills = a.activation_arrays / np.maximum(a.pool_arrays, 1) * busiest
+    reloads = 1.0 if a.resident.all() else float(busiest * a.rounds.max())
+    return max(1.0, float(fills.max(initial=0.0)), reloads)
