@@ -16,10 +16,11 @@ from repast_dist.studies.settings import RunSettings
 def run_study(settings: RunSettings, console: Console | None = None) -> Path:
     """Run the study the settings name and return the directory it left.
 
-    The module ``repast_dist.studies.<name>`` has a function ``run(settings, console)``; modules
-    are imported when they are asked for, so that one study does not pay for the others.
+    The module ``repast_dist.studies.<name>`` (dashes as underscores) has a function
+    ``run(settings, console)``; modules are imported when they are asked for, so that one study
+    does not pay for the others.
     """
-    module = importlib.import_module(f"repast_dist.studies.{settings.study.name}")
+    module = importlib.import_module(f"repast_dist.studies.{settings.study.name.replace('-', '_')}")
     directory: Path = module.run(settings, console or Console())
     return directory
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.errors import RunDirectoryError, SettingsError
 
 RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT, SOLVES = (
     "result.json",
@@ -34,6 +34,24 @@ def new_run_directory(root: Path, study: str) -> Path:
             path.mkdir()
             return path
     raise RunDirectoryError(f"{parent}: a thousand runs started in one second")
+
+
+def existing_run(path: str | None) -> Path:
+    """Return a run directory that a study was told to read.
+
+    Raises
+    ------
+    SettingsError
+        None was named.
+    RunDirectoryError
+        It is not one.
+    """
+    if path is None:
+        raise SettingsError("run: this study reads a run; valid: run=RUN_DIR")
+    folder = Path(path)
+    if not (folder / RESULT).is_file():
+        raise RunDirectoryError(f"run: {folder} is no run directory, it has no {RESULT}")
+    return folder
 
 
 @contextlib.contextmanager

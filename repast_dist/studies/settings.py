@@ -12,6 +12,7 @@ from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
 from repast_dist.spec import spec
 from repast_dist.studies.specs import StudySpec
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.workloads.specs import WorkloadSpec
 
 
 @spec
@@ -26,6 +27,12 @@ class RunSettings:
         Seed of every random stream.
     run_root : str
         Folder below which run directories are made.
+    run : str or None
+        The run directory that ``study=verify`` and ``study=export-perfetto`` read.
+    runs : tuple of str
+        Run directories, or folders of them, that ``study=compare`` reads.
+    workload : WorkloadSpec
+        The network that cost-only studies price.
     train, model, dataset, optimizer, engine
         What is trained, on what, how, and in which arithmetic.
     device, chip, components, inversion
@@ -37,6 +44,9 @@ class RunSettings:
     study: StudySpec
     seed: Annotated[int, Ge(0)] = 0
     run_root: str = "runs"
+    run: str | None = None
+    runs: tuple[str, ...] = ()
+    workload: WorkloadSpec
     train: TrainSpec
     model: ModelSpec
     dataset: DatasetSpec

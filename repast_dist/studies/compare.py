@@ -1,0 +1,58 @@
+"""``study=compare runs=[A,B]``: settings that differ and results side by side."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from repast_dist.errors import SettingsError
+from repast_dist.report.compare import (
+    comparison_table,
+    find_runs,
+    load_comparison,
+    write_comparison,
+)
+from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.settings import RunSettings
+
+
+def run(settings: RunSettings, console: Console) -> Path:
+    """Compare runs, print the table and write the page.
+
+    Raises
+    ------
+    SettingsError
+        Fewer than two runs were named.
+    """
+    runs: list[Path] = []
+    for name in settings.runs:
+        runs += find_runs(Path(name))
+    if len(runs) < 2:
+        raise SettingsError(
+            f"runs: {len(runs)} runs found, a comparison needs two; "
+            "valid: runs=[RUN_DIR,RUN_DIR] or runs=[FOLDER_OF_RUNS]"
+        )
+    table = comparison_table(load_comparison(runs))
+    console.print(_printed(table.to_pylist()))
+    folder = new_run_directory(Path(settings.run_root), "compare")
+    page = write_comparison(runs, folder / "compare.html")
+    console.print(f"Comparison:    {page}", markup=False)
+    return folder
+
+
+def _printed(rows: list[dict[str, object]]) -> Table:
+    """One column per run: a terminal is taller than wide."""
+    first, *others = rows[0]
+    shown = Table(title="Runs", title_justify="left")
+    shown.add_column(first)
+    for row in rows:
+        shown.add_column(_cell(row[first]), justify="right", overflow="fold")
+    for name in others:
+        shown.add_row(name, *(_cell(row[name]) for row in rows))
+    return shown
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
