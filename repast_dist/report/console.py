@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from repast_dist.report.page import arrow_table
+from repast_dist.report.run_data import without_meaningless
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.schema import PHASES
 from repast_dist.trace.verify import Finding
@@ -183,7 +184,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 def outcome(result: Mapping[str, Any]) -> str:
     """Return one line on how the training ended, or nothing before the first epoch."""
-    epochs = result.get("epochs", [])
+    epochs = without_meaningless(result)["epochs"]
     if not epochs:
         return ""
     last = epochs[-1]

@@ -51,7 +51,7 @@ def load_run(folder: Path) -> RunData:
     columns = ["chip", "step", "phase", "op", "block", "start_s", "duration_s", "energy_j"]
     return RunData(
         folder=folder,
-        result=read_result(folder),
+        result=without_meaningless(read_result(folder)),
         trace=read_trace(folder / "trace", columns),
         solves=read_solves(folder),
     )
@@ -73,6 +73,23 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise RunDirectoryError(f"{path}: not a result; valid: a JSON object")
     return result
+
+
+def without_meaningless(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result without the figures its task does not have.
+
+    A network that reconstructs its input has no accuracy, one that classifies no squared error.
+    """
+    classifies = setting(result, "model.loss", "cross_entropy") == "cross_entropy"
+    unwanted = "squared_error" if classifies else "accuracy"
+    kept = {
+        name: [
+            {key: value for key, value in record.items() if unwanted not in key}
+            for record in result.get(name, [])
+        ]
+        for name in ("epochs", "steps")
+    }
+    return {**result, **kept}
 
 
 def setting(result: Mapping[str, Any], path: str, default: Any = None) -> Any:

@@ -135,7 +135,12 @@ def _answer(run: RunData, total: Totals) -> str:
             f"{percent(last.get('test_accuracy'))} of the test set correctly"
         )
         if last.get("test_accuracy") is None:
-            learned = f"After {last['epoch']} epochs the test loss is {number(last['test_loss'])}"
+            learned = (
+                f"After {last['epoch']} epochs ({number(total.steps)} steps) the test loss is "
+                f"{number(last['test_loss'])}"
+            )
+            if last.get("test_squared_error") is not None:
+                learned += f" and the squared error {number(last['test_squared_error'])} per sample"
         elif best["epoch"] != last["epoch"]:
             learned += f" (best: {percent(best['test_accuracy'])} after epoch {best['epoch']})"
         learned += "."
@@ -291,6 +296,7 @@ def _epoch_table(epochs: Sequence[Mapping[str, Any]]) -> Table:
         ("train_accuracy", functools.partial(percent, digits=2)),
         ("test_loss", functools.partial(number, digits=4)),
         ("test_accuracy", functools.partial(percent, digits=2)),
+        ("test_squared_error", functools.partial(number, digits=4)),
     ):
         if any(epoch.get(key) is not None for epoch in epochs):
             columns.append(Column(key.replace("_", " "), show, True))

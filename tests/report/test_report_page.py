@@ -137,6 +137,18 @@ def test_a_first_order_run_has_a_report_without_the_inversion_section(tmp_path: 
     assert "Chips" in titles
 
 
+def test_a_network_that_reconstructs_has_no_accuracy_in_its_report(tmp_path: Path) -> None:
+    run_dir = write_example_run(tmp_path / "run", steps=40)
+    result = json.loads((run_dir / "result.json").read_text())
+    result["settings"]["model"]["loss"] = "pixel_cross_entropy"
+    for epoch in result["epochs"]:
+        epoch |= {"test_accuracy": 0.0, "train_accuracy": 0.0, "test_squared_error": 1.25}
+    (run_dir / "result.json").write_text(json.dumps(result))
+    page = run_page(load_run(run_dir))
+    assert "squared error 1.25 per sample" in page.answer
+    assert "accuracy" not in render(page).lower().split('<script type="application/json" id')[0]
+
+
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     run_dir = write_example_run(tmp_path / "run", steps=2)
     (run_dir / "result.json").write_text('{"study": ')
