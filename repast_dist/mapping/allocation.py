@@ -144,7 +144,7 @@ def allocate(
         used[number] = int(taken.sum()) + region
         offsets = np.cumsum(taken) - taken
         first[own] = offsets // chip.vmm.arrays_per_bank % chip.banks
-        pools[own] = _shared_pool(activation[own], pool)
+        pools[own] = _balanced_pool(activation[own], layers.columns[own], pool)
     held = np.where(resident, weights * copies, np.maximum(1, int(budget * _TURNS_SHARE)))
     return Allocation(
         stages=stages,
@@ -231,12 +231,23 @@ def _balanced_copies(weights: np.ndarray, vectors: np.ndarray, budget: int) -> n
     return np.asarray(-(-work // low))
 
 
-def _shared_pool(needed: np.ndarray, pool: int) -> np.ndarray:
-    """Share a pool in proportion to need, at least one array each."""
-    total = int(needed.sum())
-    if total <= pool:
+def _balanced_pool(needed: np.ndarray, columns: np.ndarray, pool: int) -> np.ndarray:
+    """Share a pool so that the longest gradient product is as short as it can be.
+
+    A layer's errors drive its arrays once per output and filling: ``columns * needed / pool``
+    vectors. At least one array each, at most what is needed.
+    """
+    if needed.sum() <= pool:
         return needed
-    return np.where(needed > 0, np.maximum(1, needed * pool // total), 0)
+    work = needed * columns
+    low, high = 1, int(work.max())
+    while low < high:
+        middle = (low + high) // 2
+        if np.minimum(needed, -(-work // middle)).sum() <= pool:
+            high = middle
+        else:
+            low = middle + 1
+    return np.minimum(needed, -(-work // low))
 
 
 def _banks(arrays: np.ndarray, chip: ChipSpec) -> np.ndarray:

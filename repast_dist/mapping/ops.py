@@ -298,9 +298,7 @@ def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[Op
     if factors_due:
         rows.append(_exchange_row(plan, wanted, "reduce_factors", _factor_reduction(plan)))
     if plan.second_order:
-        shuffled = _largest(plan, _solved_bytes(plan)) if len(plan.blocks) else 0.0
-        exchange = all_to_all(plan.interconnect, plan.n_chips, shuffled)
-        rows.append(_exchange_row(plan, wanted, "exchange_gradients", exchange))
+        rows.append(_exchange_row(plan, wanted, "exchange_gradients", _solved_exchange(plan)))
         scalar = all_reduce(plan.interconnect, plan.n_chips, plan.interconnect.element_bytes)
         rows.append(_exchange_row(plan, wanted, "reduce_scalar", scalar))
     rows.append(_exchange_row(plan, wanted, "gather_updates", _update_gather(plan)))
@@ -322,6 +320,17 @@ def _exchange_row(plan: Plan, wanted: np.ndarray, op: str, cost: Exchange) -> Op
 def _gradient_reduction(plan: Plan) -> Exchange:
     total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
     return _per_replica(plan, reduce_to_owners, total, _largest(plan, _piece_bytes(plan)))
+
+
+def _solved_exchange(plan: Plan) -> Exchange:
+    """Bring solved columns to the owners of the A blocks: everybody sends to everybody, or all
+    gather all, whichever is faster on this network.
+    """
+    largest = _largest(plan, _piece_bytes(plan))
+    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
+    direct = all_to_all(plan.interconnect, plan.n_chips, largest)
+    gathered = gather_from_owners(plan.interconnect, plan.n_chips, total, largest)
+    return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 
 def _update_gather(plan: Plan) -> Exchange:

@@ -24,6 +24,8 @@ from repast_dist.mapping.solves import (
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
 from repast_dist.workloads.shapes import Workload
 
+_BISECTIONS = 24
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -106,12 +108,14 @@ class Plan:
     @functools.cached_property
     def block_copies(self) -> np.ndarray:
         """Copies of every block on its chip, among which right-hand sides are shared."""
-        return np.clip(_room(self), 1, np.maximum(self.shapes.right_sides, 1))
+        return _balanced_block_copies(self)
 
     @functools.cached_property
     def crowded(self) -> np.ndarray:
         """Blocks whose chip cannot hold all its blocks at once; they are programmed every step."""
-        return _room(self) < 1
+        once = np.ones(len(self.blocks), np.int64)
+        crowded: np.ndarray = ~_fits(self, once)[np.asarray(self.block_owner, np.int64)]
+        return crowded
 
 
 def make_plan(
@@ -285,14 +289,36 @@ def _right_sides(blocks: tuple[SoiBlock, ...], layers: LayerTable) -> np.ndarray
     )
 
 
-def _room(plan: Plan) -> np.ndarray:
-    """Return, per block, how often its chip could hold all the blocks it owns."""
+def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
+    """Return, per chip, whether it holds these copies of its blocks. Renewing behind the steps
+    takes a second set of arrays.
+    """
     owner = np.asarray(plan.block_owner, np.int64)
-    inverting = np.bincount(owner, plan.shapes.inv_arrays, plan.n_chips)
-    product = np.bincount(owner, plan.shapes.product_arrays, plan.n_chips)
-    fits = np.minimum(
-        plan.chip.inv_arrays // np.maximum(inverting, 1),
-        plan.allocation.solver_arrays // np.maximum(product, 1),
+    sets = 2 if plan.soi.stale else 1
+    inverting = np.bincount(owner, sets * copies * plan.shapes.inv_arrays, plan.n_chips)
+    product = np.bincount(owner, sets * copies * plan.shapes.product_arrays, plan.n_chips)
+    fits: np.ndarray = (inverting <= plan.chip.inv_arrays) & (
+        product <= plan.allocation.solver_arrays
     )
-    room: np.ndarray = fits[owner].astype(np.int64)
-    return room
+    return fits
+
+
+def _balanced_block_copies(plan: Plan) -> np.ndarray:
+    """Copy the blocks of each chip until the longest solve is as short as its arrays allow."""
+    if not plan.blocks:
+        return np.zeros(0, np.int64)
+    owner, cost = np.asarray(plan.block_owner, np.int64), plan.block_cost_s
+    most = np.maximum(plan.shapes.right_sides, 1)
+
+    def copies_for(longest: np.ndarray) -> np.ndarray:
+        wanted = np.ceil(cost / longest[owner])
+        copies: np.ndarray = np.clip(wanted, 1, most).astype(np.int64)
+        return copies
+
+    high = np.full(plan.n_chips, float(cost.max()))
+    low = high / float(most.max())
+    for _ in range(_BISECTIONS):
+        middle = np.sqrt(low * high)
+        fits = _fits(plan, copies_for(middle))
+        high, low = np.where(fits, middle, high), np.where(fits, low, middle)
+    return copies_for(high)

@@ -186,7 +186,9 @@ def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 def _cost_kind(
     plan: Plan, chips: np.ndarray, weights: np.ndarray, due: bool, renewed: bool
 ) -> _Kind:
-    table = step_ops(plan, chips.tolist(), 0, factors_due=due, inverses_due=renewed, every_block=True)
+    table = step_ops(
+        plan, chips.tolist(), 0, factors_due=due, inverses_due=renewed, every_block=True
+    )
     costs = price_ops(table, plan.costs)
     placed = place(plan, table, costs.duration_s)
     counted = _row_weights(plan, table, chips, weights)
