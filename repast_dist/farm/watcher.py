@@ -24,12 +24,18 @@ def main() -> None:
 
 
 def end_marked_processes(mark: str, spare: set[int]) -> None:
-    """End every process that carries this run's mark in its environment."""
-    marked = [p for p in psutil.process_iter() if p.pid not in spare and _has_mark(p, mark)]
+    """End every process that carries this run's mark in its environment, and their children.
+
+    Some of Ray's agents overwrite their environment with their title; they are found as children.
+    """
+    marked = {p for p in psutil.process_iter() if p.pid not in spare and _has_mark(p, mark)}
+    for process in list(marked):
+        with contextlib.suppress(psutil.Error):
+            marked |= {p for p in process.children(recursive=True) if p.pid not in spare}
     for process in marked:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(marked, timeout=_STOP_GRACE_S)
+    _, alive = psutil.wait_procs(list(marked), timeout=_STOP_GRACE_S)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()

@@ -58,7 +58,7 @@ def run_sweep(
     write_json(folder / "sweep.json", {"runs": [str(path) for path in directories]})
     if all(item.study.name == "train" for item in settings):
         page = write_comparison(directories, folder / "compare.html")
-        console.print(f"Comparison:    {page}", markup=False)
+        console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
     return folder
 
 

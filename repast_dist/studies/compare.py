@@ -36,7 +36,7 @@ def run(settings: RunSettings, console: Console) -> Path:
     console.print(_printed(table.to_pylist()))
     folder = new_run_directory(Path(settings.run_root), "compare")
     page = write_comparison(runs, folder / "compare.html")
-    console.print(f"Comparison:    {page}", markup=False)
+    console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
     return folder
 
 

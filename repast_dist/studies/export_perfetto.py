@@ -17,5 +17,7 @@ def run(settings: RunSettings, console: Console) -> Path:
     run_dir = existing_run(settings.run)
     path = run_dir / "trace.perfetto.json.gz"
     export_perfetto(read_trace(run_dir / TRACE), path, max_events=settings.study.rows)
-    console.print(f"Open in ui.perfetto.dev or chrome://tracing: {path}", markup=False)
+    console.print(
+        f"Open in ui.perfetto.dev or chrome://tracing: {path}", markup=False, soft_wrap=True
+    )
     return run_dir

@@ -81,13 +81,13 @@ def resume(run_dir: Path, farm: Mapping[str, Any], console: Console | None = Non
         raise RunDirectoryError(f"{run_dir}: study {settings.study.name} cannot be resumed")
     checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS)
     for reason in refused:
-        console.print(f"refused {reason}", markup=False)
+        console.print(f"refused {reason}", markup=False, soft_wrap=True)
     if checkpoint is None:
         raise RunDirectoryError(f"{run_dir / CHECKPOINTS}: no usable checkpoint")
     setup = _setup(settings)
     if checkpoint.step >= total_steps(len(setup.data.train_inputs), settings.train):
         raise RunDirectoryError(f"{run_dir}: the run is finished, there is nothing to resume")
-    console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False)
+    console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False, soft_wrap=True)
     _train(settings, setup, run_dir, checkpoint, console)
     return run_dir
 
@@ -121,11 +121,13 @@ def _train(
         recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
         write_run_report(run_dir)
     if not done:
-        console.print(f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False)
+        console.print(
+            f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False, soft_wrap=True
+        )
         raise KeyboardInterrupt
     print_summary(recorder.result, console)
-    console.print(f"Run directory: {run_dir}", markup=False)
-    console.print(f"Report:        {run_dir / REPORT}", markup=False)
+    console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
+    console.print(f"Report:        {run_dir / REPORT}", markup=False, soft_wrap=True)
 
 
 def _drive(
@@ -187,7 +189,7 @@ def _announce(
         markup=False,
         highlight=False,
     )
-    console.print(f"Run directory: {run_dir}", markup=False)
+    console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
 
 
 def _facts(setup: HostSetup) -> dict[str, Any]:

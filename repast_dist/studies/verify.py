@@ -24,7 +24,7 @@ def run(settings: RunSettings, console: Console) -> Path:
     problems = [str(finding) for finding in _trace_findings(run_dir, result)]
     problems += _checkpoint_findings(run_dir)
     for problem in problems:
-        console.print(problem, markup=False, highlight=False)
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
     steps = len(result["steps"])
     if problems:
         raise RunDirectoryError(f"{run_dir}: {len(problems)} problems found")
