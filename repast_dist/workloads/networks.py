@@ -29,11 +29,11 @@ def conv(
     channels_in, channels_out, kernel, size : int
         Its shape; `size` is the output's edge.
     bias : bool
-        It has a bias.
+        It has a bias, and an activation right behind it; without, a normalisation follows.
     size_in : int, optional
         Edge of the input; default: as the output.
     extra_ops : int
-        Digital operations that follow, besides one per output for the activation.
+        Digital operations that follow, besides the activation's.
     """
     edge = size if size_in is None else size_in
     return LayerShape(
@@ -44,7 +44,7 @@ def conv(
         vectors_per_sample=size * size,
         bias=bias,
         input_elements=channels_in * edge * edge,
-        elementwise_ops=channels_out * size * size + extra_ops,
+        elementwise_ops=(channels_out * size * size if bias else 0) + extra_ops,
     )
 
 
@@ -72,7 +72,7 @@ def dense(
 
 
 def normalization(name: str, features: int, vectors: int) -> LayerShape:
-    """Return batch or layer normalisation: scale and shift per feature."""
+    """Return batch or layer normalisation, scale and shift per feature, with an activation."""
     return LayerShape(
         name=name,
         kind="normalization",
@@ -82,7 +82,7 @@ def normalization(name: str, features: int, vectors: int) -> LayerShape:
         bias=False,
         preconditioned=False,
         parameters=2 * features,
-        elementwise_ops=4 * features * vectors,
+        elementwise_ops=5 * features * vectors,
     )
 
 

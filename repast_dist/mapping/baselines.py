@@ -1,0 +1,287 @@
+"""The same training step on other machines: a GPU by its roofline, PipeLayer by its peaks."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt, MinLen
+from pydantic import Discriminator
+
+from repast_dist.hardware.components import Quantity
+from repast_dist.mapping.blocks import SoiBlock, soi_blocks
+from repast_dist.mapping.layers import LayerTable, layer_table
+from repast_dist.mapping.specs import SoiSpec
+from repast_dist.spec import spec
+from repast_dist.workloads.shapes import Workload
+
+_VALUE_BYTES = 4
+_PASSES = {"forward": (2, 3), "backward": (3, 5)}
+"""Times an output is read or written, for the activation behind a product and for a layer of its
+own: forward reads (a normalisation twice, for its statistics) and writes once; backward reads
+values and gradients (a normalisation twice) and writes once."""
+_UPDATE_PASSES = 5
+"""Weights and momentum are read and written, gradients read."""
+
+
+@spec
+class EfficiencyTable:
+    """Share of the peak that an operation reaches, by size.
+
+    Attributes
+    ----------
+    points : tuple of (size, share)
+        Sizes ascending; in between the share is interpolated over the logarithm of the size.
+    source, confidence
+        As of `Quantity`.
+    """
+
+    points: Annotated[tuple[tuple[float, float], ...], MinLen(1)]
+    source: str
+    confidence: Literal["A", "B", "C"]
+
+    def __post_init__(self) -> None:
+        sizes = [size for size, _ in self.points]
+        if sizes != sorted(set(sizes)) or min(sizes) <= 0:
+            raise ValueError("points: sizes must be positive and ascending")
+        if not all(0 < share <= 1 for _, share in self.points):
+            raise ValueError("points: shares must lie in (0, 1]")
+
+    def at(self, size: np.ndarray) -> np.ndarray:
+        """Return the share at sizes."""
+        sizes, shares = np.array(self.points).T
+        wanted = np.log(np.maximum(size, sizes[0]))
+        found: np.ndarray = np.interp(wanted, np.log(sizes), shares)
+        return found
+
+
+@spec
+class GpuSpec:
+    """A GPU.
+
+    Attributes
+    ----------
+    name : str
+        Name of the preset.
+    product_flops, inverse_flops : Quantity
+        Peak rate of matrix products in the arithmetic training uses, and of inversion, which is
+        done in 32-bit floating point.
+    memory_bytes_per_s : Quantity
+        Peak memory bandwidth.
+    memory_efficiency : Quantity
+        Share of it that element-wise work reaches.
+    board_w : Quantity
+        Power of the board under load.
+    launch_s : Quantity
+        Time of an empty kernel.
+    product_efficiency : EfficiencyTable
+        Of products, by their smallest dimension.
+    inverse_efficiency : EfficiencyTable
+        Of Cholesky factorisation and inversion, by width.
+    """
+
+    kind: Literal["gpu"] = "gpu"
+    name: str
+    product_flops: Quantity
+    inverse_flops: Quantity
+    memory_bytes_per_s: Quantity
+    memory_efficiency: Quantity
+    board_w: Quantity
+    launch_s: Quantity
+    product_efficiency: EfficiencyTable
+    inverse_efficiency: EfficiencyTable
+
+
+@spec
+class PipeLayerSpec:
+    """PipeLayer by its published peaks; first order only.
+
+    Attributes
+    ----------
+    operations_per_s_per_m2, operations_per_joule : Quantity
+        Published peaks; a multiply-accumulate is two operations.
+    area_m2 : Quantity
+        Of its chip.
+    utilisation : Quantity
+        Share of the peak it keeps.
+    """
+
+    kind: Literal["pipelayer"] = "pipelayer"
+    name: str
+    operations_per_s_per_m2: Quantity
+    operations_per_joule: Quantity
+    area_m2: Quantity
+    utilisation: Quantity
+
+
+BaselineSpec = Annotated[GpuSpec | PipeLayerSpec, Discriminator("kind")]
+
+
+@spec
+class EpochsSpec:
+    """Epochs until a network reaches its target, from cited results.
+
+    Attributes
+    ----------
+    first_order, second_order : float
+        Epochs.
+    source : str
+        Where they come from.
+    confidence : {"A", "B", "C"}
+        As of `Quantity`.
+    """
+
+    first_order: Annotated[float, Gt(0)]
+    second_order: Annotated[float, Gt(0)]
+    source: str
+    confidence: Literal["A", "B", "C"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineStep:
+    """A training step on another machine.
+
+    Attributes
+    ----------
+    phase_s : dict
+        Phase -> time.
+    energy_j : float
+        Energy of the step.
+    samples : int
+        Samples per step.
+    """
+
+    phase_s: dict[str, float]
+    energy_j: float
+    samples: int
+
+    @property
+    def step_s(self) -> float:
+        """Time of the step."""
+        return sum(self.phase_s.values())
+
+    @property
+    def samples_per_s(self) -> float:
+        """Throughput."""
+        return self.samples / self.step_s
+
+
+def gpu_step(
+    gpu: GpuSpec,
+    workload: Workload,
+    samples: Annotated[int, Ge(1)],
+    soi: SoiSpec | None,
+    fisher_passes: int = 1,
+) -> BaselineStep:
+    """Return an average training step on a GPU.
+
+    Every product takes the longer of its arithmetic and its memory traffic; element-wise layers
+    are bound by memory; each kernel costs a launch.
+
+    Parameters
+    ----------
+    gpu : GpuSpec
+        The GPU.
+    workload : Workload
+        What is trained.
+    samples : int
+        Samples per step.
+    soi : SoiSpec or None
+        Blocks and intervals of second-order training; None: first order.
+    fisher_passes : int
+        Extra backward passes when factors are due.
+    """
+    blocks = soi_blocks(workload, soi.block_size) if soi else ()
+    layers = layer_table(workload, blocks)
+    machine = _Machine(gpu)
+    vectors = samples * layers.vectors
+    forward = machine.products(vectors, layers.rows, layers.columns, layers.groups)
+    backward = machine.products(vectors, layers.columns, layers.rows, layers.groups)
+    gradient = machine.products(layers.columns, vectors, layers.rows, layers.groups)
+    passed = float((backward * layers.errors_pass).sum())
+    phases = {
+        "forward": float((forward * layers.products).sum())
+        + machine.elementwise(layers, samples, "forward"),
+        "backward": passed
+        + float((gradient * layers.products).sum())
+        + machine.elementwise(layers, samples, "backward"),
+        "update": machine.moved(float(layers.parameters.sum()) * _UPDATE_PASSES),
+    }
+    if soi and blocks:
+        phases |= _soi_phases(machine, layers, blocks, vectors, soi, passed * fisher_passes)
+    energy = sum(phases.values()) * machine.board_w
+    return BaselineStep(phases, energy, samples)
+
+
+def pipelayer_step(machine: PipeLayerSpec, workload: Workload, samples: int) -> BaselineStep:
+    """Return a first-order training step on PipeLayer: forward, errors and gradients each take
+    the forward pass's operations, at its published rate and energy per operation.
+    """
+    operations = 2.0 * workload.macs_per_sample * samples
+    rate = _value(machine.operations_per_s_per_m2) * _value(machine.area_m2)
+    rate *= _value(machine.utilisation)
+    phases = {"forward": operations / rate, "backward": 2 * operations / rate}
+    return BaselineStep(phases, 3 * operations / _value(machine.operations_per_joule), samples)
+
+
+class _Machine:
+    """Times of single operations on a GPU."""
+
+    def __init__(self, gpu: GpuSpec) -> None:
+        self._gpu = gpu
+        self.board_w = _value(gpu.board_w)
+        self._launch_s = _value(gpu.launch_s)
+        self._bandwidth = _value(gpu.memory_bytes_per_s) * _value(gpu.memory_efficiency)
+
+    def products(
+        self, left: np.ndarray, inner: np.ndarray, right: np.ndarray, groups: np.ndarray | int = 1
+    ) -> np.ndarray:
+        """Return the time of (left, inner) times (inner, right), `groups` at once."""
+        flops = 2.0 * left * inner * right * groups
+        smallest = np.minimum(np.minimum(left, inner), right)
+        rate = _value(self._gpu.product_flops) * self._gpu.product_efficiency.at(smallest)
+        moved = _VALUE_BYTES * groups * (left * inner + inner * right + left * right)
+        return np.maximum(flops / rate, moved / self._bandwidth) + self._launch_s
+
+    def inverses(self, widths: np.ndarray) -> np.ndarray:
+        """Return the time to factorise and invert: n^3 operations."""
+        rate = _value(self._gpu.inverse_flops) * self._gpu.inverse_efficiency.at(widths)
+        return np.asarray(widths.astype(float) ** 3 / rate + self._launch_s)
+
+    def moved(self, values: float) -> float:
+        """Return the time to read or write values."""
+        return _VALUE_BYTES * values / self._bandwidth + self._launch_s
+
+    def elementwise(
+        self, layers: LayerTable, samples: int, direction: Literal["forward", "backward"]
+    ) -> float:
+        """Return the time of activations, normalisations and pooling."""
+        touched = layers.outputs * (layers.elementwise > 0) * samples
+        passes = np.where(layers.products, *_PASSES[direction])
+        seconds = _VALUE_BYTES * passes * touched / self._bandwidth
+        return float((seconds + self._launch_s * (touched > 0)).sum())
+
+
+def _soi_phases(
+    machine: _Machine,
+    layers: LayerTable,
+    blocks: tuple[SoiBlock, ...],
+    vectors: np.ndarray,
+    soi: SoiSpec,
+    fisher_s: float,
+) -> dict[str, float]:
+    n = np.array([block.size for block in blocks], np.int64)
+    layer = np.array([block.layer for block in blocks])
+    is_a = np.array([block.factor == "A" for block in blocks])
+    other = np.where(is_a, layers.columns[layer], (layers.rows + layers.bias)[layer])
+    factors = float(machine.products(n, vectors[layer], n).sum()) + fisher_s
+    return {
+        "soi": factors / soi.factor_interval,
+        "inversion": float(machine.inverses(n).sum()) / soi.interval,
+        "precondition": float(machine.products(n, n, other).sum()),
+    }
+
+
+def _value(quantity: Quantity) -> float:
+    if quantity.value is None:
+        raise ValueError("a baseline's figures are plain values, not library components")
+    return quantity.value
