@@ -228,9 +228,9 @@ def _actions(failed: pa.Table) -> str:
     """Say what the divergence policy did with the solves that failed."""
     counts = pc.value_counts(failed["action"].cast(pa.string())).to_pylist()
     words = {
-        "damp": "solved again with more damping",
-        "fallback": "solved by the digital unit instead",
-        "none": "used as they were",
+        "damp": "were solved again with more damping",
+        "fallback": "were solved by the digital unit instead",
+        "none": "were used as they are",
     }
     clauses = [
         f"{number(item['counts'])} {words.get(item['values'], item['values'])}" for item in counts

@@ -87,7 +87,7 @@ def test_solves_that_missed_their_target_are_announced_at_the_top(run_dir: Path)
     assert note.level == "warning"
     assert note.text.startswith(f"{failed} of {run.solves.num_rows} solves did not reach")
     assert "block 4 in step 3" in note.text
-    assert f"{failed} solved again with more damping" in note.text
+    assert f"{failed} were solved again with more damping" in note.text
 
 
 def test_a_chip_that_computes_half_of_a_step_is_half_busy(run_dir: Path) -> None:
