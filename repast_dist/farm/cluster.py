@@ -131,7 +131,7 @@ def _require_answer(address: str) -> None:
 
 
 def _stop(mark: str, folder: Path, watcher: subprocess.Popen[bytes]) -> None:
-    end_marked_processes(mark, spare={os.getpid(), watcher.pid})
+    end_marked_processes(mark, str(folder), spare={os.getpid(), watcher.pid})
     watcher.kill()
     watcher.wait()
     if watcher.stdin:

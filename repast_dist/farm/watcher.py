@@ -19,32 +19,41 @@ def main() -> None:
     """Wait until the parent's end of the pipe closes, then end what it left behind."""
     mark, folder = sys.argv[1:]
     sys.stdin.buffer.read()
-    end_marked_processes(mark, spare={os.getpid()})
+    end_marked_processes(mark, folder, spare={os.getpid()})
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def end_marked_processes(mark: str, spare: set[int]) -> None:
-    """End every process that carries this run's mark in its environment, and their children.
+def end_marked_processes(mark: str, folder: str, spare: set[int]) -> None:
+    """End every process of a run.
 
-    Some of Ray's agents overwrite their environment with their title; they are found as children.
+    Parameters
+    ----------
+    mark : str
+        What the run's processes carry in their environment.
+    folder : str
+        The cluster's temporary folder. Some of Ray's agents overwrite their environment with their
+        title; they are known by the logs they keep open there.
+    spare : set of int
+        Process ids to leave alone.
     """
-    marked = {p for p in psutil.process_iter() if p.pid not in spare and _has_mark(p, mark)}
-    for process in list(marked):
-        with contextlib.suppress(psutil.Error):
-            marked |= {p for p in process.children(recursive=True) if p.pid not in spare}
-    for process in marked:
+    own = [p for p in psutil.process_iter() if p.pid not in spare and _belongs(p, mark, folder)]
+    for process in own:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(list(marked), timeout=_STOP_GRACE_S)
+    _, alive = psutil.wait_procs(own, timeout=_STOP_GRACE_S)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=_STOP_GRACE_S)
 
 
-def _has_mark(process: psutil.Process, mark: str) -> bool:
+def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:
     try:
-        return process.environ().get(RUN_MARK) == mark
+        if process.environ().get(RUN_MARK) == mark:
+            return True
+        if not process.name().startswith("ray::"):
+            return False
+        return any(file.path.startswith(folder) for file in process.open_files())
     except (psutil.Error, OSError):
         return False
 

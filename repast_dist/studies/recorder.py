@@ -56,6 +56,7 @@ class RunRecorder:
     ) -> None:
         self._path = run_dir / RESULT
         self._progress = progress
+        self._classifies = settings.model.loss == "cross_entropy"
         self._log = _open_log(run_dir / LOG)
         self._started = time.monotonic()
         plain = to_dict(settings)
@@ -98,17 +99,20 @@ class RunRecorder:
             "step %d loss %.6g accuracy %.4f simulated %.6g s wall %.3f s",
             *(record[name] for name in ("step", "loss", "accuracy", "time_s", "wall_s")),
         )
-        self._progress.update(record["step"] + 1, loss=record["loss"], accuracy=record["accuracy"])
+        accuracy = record["accuracy"] if self._classifies else None
+        self._progress.update(record["step"] + 1, loss=record["loss"], accuracy=accuracy)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Record one epoch."""
         self.result["epochs"].append(record)
         self._log.info("epoch %s", json.dumps(record))
-        self._progress.message(
-            f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, "
-            f"test loss {record['test_loss']:.4f}, "
-            f"test accuracy {percent(record['test_accuracy'])}"
-        )
+        text = f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, "
+        text += f"test loss {record['test_loss']:.4f}"
+        if self._classifies:
+            text += f", test accuracy {percent(record['test_accuracy'])}"
+        else:
+            text += f", squared error {record['test_squared_error']:.4f}"
+        self._progress.message(text)
         self._save()
 
     def event(self, step: int, kind: str, message: str) -> None:

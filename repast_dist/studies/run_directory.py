@@ -11,7 +11,7 @@ from typing import Any
 
 from repast_dist.errors import RunDirectoryError, SettingsError
 
-RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT, SOLVES = (
+RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT = (
     "result.json",
     "settings.json",
     ".lock",
@@ -19,7 +19,6 @@ RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT, SOLVES = (
     "checkpoints",
     "run.log",
     "report.html",
-    "solves.parquet",
 )
 
 

@@ -1,0 +1,96 @@
+"""What the cost studies share: the hardware asked about, plans for it, and tables with units."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.hardware.components import ComponentTable
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.plan import Plan, make_plan
+from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.workloads.shapes import Workload
+
+PAPER = {
+    "speedup over GPU": 115.8,
+    "speedup over PipeLayer": 11.4,
+    "energy saving over GPU": 41.9,
+    "energy saving over PipeLayer": 12.8,
+}
+"""RePAST's averages over large networks (Zhao et al., 2022, abstract)."""
+
+PAPER_SOURCE = "RePAST (Zhao et al., 2022, arXiv 2210.15255), abstract"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """Settings that decide what a step costs.
+
+    Attributes
+    ----------
+    chip, device, components, interconnect, soi, partition, inversion
+        As in the settings of a run.
+    """
+
+    chip: ChipSpec
+    device: DeviceSpec
+    components: ComponentTable
+    interconnect: InterconnectSpec
+    soi: SoiSpec
+    partition: PartitionSpec
+    inversion: InversionSpec
+
+    @classmethod
+    def of(cls, settings: Any) -> "Hardware":
+        """Take the hardware out of the settings of a run."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: getattr(settings, name) for name in names})
+
+    def plan(
+        self,
+        workload: Workload,
+        chips: int,
+        batch: int,
+        micro_batch: int,
+        second_order: bool = True,
+    ) -> Plan:
+        """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
+        return make_plan(
+            workload,
+            self.chip,
+            device=self.device,
+            components=self.components,
+            interconnect=self.interconnect,
+            soi=self.soi,
+            partition=self.partition,
+            inversion=self.inversion,
+            n_chips=chips,
+            micro_batches=-(-batch // micro_batch),
+            micro_batch_size=micro_batch,
+            second_order=second_order,
+        )
+
+
+def table(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> pa.Table:
+    """Make an Arrow table of records; every number column needs a unit.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Records with the same keys; at least one.
+    units : mapping
+        Column -> unit; text columns and plain counts may be left out.
+    """
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    plain = pa.table(columns)
+    fields = [
+        field.with_metadata({"unit": units.get(field.name, "" if _is_text(field) else "1")})
+        for field in plain.schema
+    ]
+    return plain.cast(pa.schema(fields))
+
+
+def _is_text(field: pa.Field) -> bool:
+    return pa.types.is_string(field.type) or pa.types.is_boolean(field.type)

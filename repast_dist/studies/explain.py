@@ -1,0 +1,105 @@
+"""``study=explain``: the tree of a chip with count, area, power, share and source per component."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist.hardware.components import ComponentTable, unit_costs
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.hardware.tree import chip_tree
+from repast_dist.report.console import data_table
+from repast_dist.report.page import KeyFigure
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.report.units import si
+from repast_dist.studies.costing import table
+from repast_dist.studies.output import finish
+
+
+def explain(chip: ChipSpec, components: ComponentTable) -> StudyPage:
+    """Return the tree of a chip.
+
+    Parameters
+    ----------
+    chip : ChipSpec
+        The chip.
+    components : ComponentTable
+        What its parts cost.
+    """
+    rows = chip_tree(chip, components)
+    area, power = sum(row.area_m2 for row in rows), sum(row.power_w for row in rows)
+    assumed = sum(row.power_w for row in rows if row.confidence == "C")
+    costs = unit_costs(chip, components)
+    units = {
+        "area_m2": "m2",
+        "power_w": "W",
+        "area_share": "fraction",
+        "power_share": "fraction",
+        "energy_j": "J",
+        "time_s": "s",
+    }
+    hierarchy = [
+        {"level": "chip", "of": "1", "count": 1, "cells": chip.cells},
+        {"level": "tile", "of": "chip", "count": chip.tiles, "cells": chip.cells // chip.tiles},
+        {
+            "level": "bank",
+            "of": "tile",
+            "count": chip.banks_per_tile,
+            "cells": chip.cells // chip.banks,
+        },
+        {
+            "level": "multiplying array",
+            "of": "bank",
+            "count": chip.vmm.arrays_per_bank,
+            "cells": chip.vmm.cells,
+        },
+        {
+            "level": "inverting array",
+            "of": "bank",
+            "count": chip.inv.arrays_per_bank,
+            "cells": chip.inv.cells,
+        },
+    ]
+    return StudyPage(
+        study="explain",
+        title=f"What chip {chip.name} is made of",
+        answer=f"Chip {chip.name} has {chip.vmm_arrays:,} multiplying and {chip.inv_arrays:,} "
+        f"inverting arrays ({chip.cells:,} cells) on {area * 1e6:.1f} mm2 and draws {power:.1f} W "
+        f"when all of them work. {assumed / power:.0%} of that power rests on assumptions.",
+        tables={
+            "components": table([dataclasses.asdict(row) for row in rows], units),
+            "hierarchy": table(hierarchy, {}),
+        },
+        sections=[
+            StudySection(
+                "Where area and power go",
+                charts=[
+                    Chart(
+                        "treemap", "components", "Area", x="level", y="component", value="area_m2"
+                    ),
+                    Chart(
+                        "treemap", "components", "Power", x="level", y="component", value="power_w"
+                    ),
+                ],
+                tables=["components"],
+                intro="Power is that of a chip whose arrays all work without pause.",
+            ),
+            StudySection("Hierarchy", tables=["hierarchy"]),
+        ],
+        key_figures=[
+            KeyFigure("area", f"{area * 1e6:.1f} mm2"),
+            KeyFigure("peak power", si(power, "W")),
+            KeyFigure("pass of an array", si(costs.pass_s, "s")),
+            KeyFigure("inversion step", si(costs.inv_s, "s")),
+        ],
+        sources=[("chip", chip.source), *((row.component, row.source) for row in rows)],
+    )
+
+
+def run(settings: Any, console: Console) -> Path:
+    """Explain the chip of the settings."""
+    page = explain(settings.chip, settings.components)
+    shown = page.tables["components"].drop_columns(["source"])
+    console.print(data_table(f"chip {settings.chip.name}", shown))
+    return finish(page, settings, console)
