@@ -175,18 +175,12 @@ def chip_peak_power_w(chip: ChipSpec, components: ComponentTable) -> float:
 
 
 def _quantities(component: Component) -> dict[str, Quantity]:
-    values = {
-        item.name: getattr(component, item.name)
-        for item in dataclasses.fields(Component)
-    }
+    values = {item.name: getattr(component, item.name) for item in dataclasses.fields(Component)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _sources(component: Component) -> str:
-    texts = {
-        name: quantity_source(value)
-        for name, value in _quantities(component).items()
-    }
+    texts = {name: quantity_source(value) for name, value in _quantities(component).items()}
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 

@@ -8,6 +8,7 @@ from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.specs import FarmSpec, TrainSpec
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
 from repast_dist.spec import spec
 from repast_dist.studies.specs import StudySpec
@@ -33,6 +34,10 @@ class RunSettings:
         Run directories, or folders of them, that ``study=compare`` reads.
     workload : WorkloadSpec
         The network that cost-only studies price.
+    baseline : GpuSpec or PipeLayerSpec
+        The machine ``study=headline`` compares with.
+    epochs : EpochsSpec
+        Epochs to target that turn a ratio per epoch into one to target.
     train, model, dataset, optimizer, engine
         What is trained, on what, how, and in which arithmetic.
     device, chip, components, inversion
@@ -47,6 +52,8 @@ class RunSettings:
     run: str | None = None
     runs: tuple[str, ...] = ()
     workload: WorkloadSpec
+    baseline: BaselineSpec
+    epochs: EpochsSpec
     train: TrainSpec
     model: ModelSpec
     dataset: DatasetSpec

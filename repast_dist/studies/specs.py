@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import Discriminator
 
+from repast_dist.mapping.baselines import PipeLayerSpec
 from repast_dist.spec import spec
 
 
@@ -43,6 +44,103 @@ class ExportPerfettoStudy:
     rows: Annotated[int, Ge(1)] = 200_000
 
 
+PositiveInt = Annotated[int, Ge(1)]
+
+
+@spec
+class ExplainStudy:
+    """Print a chip's parts: count, area, power, share and source of each."""
+
+    name: Literal["explain"] = "explain"
+
+
+@spec
+class ValidateStudy:
+    """Put every published figure beside ours: published, calculated, difference."""
+
+    name: Literal["validate"] = "validate"
+
+
+@spec
+class HeadlineStudy:
+    """RePAST beside a GPU and PipeLayer on published networks, on three footings.
+
+    Attributes
+    ----------
+    networks : tuple of str
+        Networks to compare on.
+    batch_size, micro_batch_size : int
+        Samples per step of one chip and of the GPU, and per micro-batch.
+    sensitive : tuple of str
+        Networks over which every assumed constant is halved and doubled.
+    pipelayer : PipeLayerSpec
+        The first-order accelerator.
+    """
+
+    name: Literal["headline"] = "headline"
+    networks: Annotated[tuple[str, ...], MinLen(1)]
+    batch_size: PositiveInt = 256
+    micro_batch_size: PositiveInt = 8
+    sensitive: Annotated[tuple[str, ...], MinLen(1)]
+    pipelayer: PipeLayerSpec
+
+
+@spec
+class ScalingStudy:
+    """Cost a step on growing numbers of chips, without training.
+
+    Attributes
+    ----------
+    chips : tuple of int
+        Numbers of chips.
+    modes : tuple of {"strong", "weak"}
+        Strong keeps the batch, weak the batch per chip.
+    networks : tuple of str
+        Networks; empty: the one of the settings' ``workload``.
+    batch_size, micro_batch_size : int
+        Samples per step of all chips (strong) or of one (weak), and per micro-batch.
+    """
+
+    name: Literal["scaling"] = "scaling"
+    chips: Annotated[tuple[PositiveInt, ...], MinLen(1)]
+    modes: Annotated[tuple[Literal["strong", "weak"], ...], MinLen(1)] = ("strong", "weak")
+    networks: tuple[str, ...] = ()
+    batch_size: PositiveInt = 256
+    micro_batch_size: PositiveInt = 8
+
+
+@spec
+class ExportChakraStudy:
+    """Write the plan of a step as Chakra execution traces, one per chip, for ASTRA-sim.
+
+    Attributes
+    ----------
+    chips, batch_size, micro_batch_size : int
+        The step that is planned.
+    steps : int
+        Steps in a trace.
+    ticks_per_s : float
+        Chakra's durations are whole numbers, by custom microseconds; more ticks keep shorter
+        operations apart.
+    """
+
+    name: Literal["export-chakra"] = "export-chakra"
+    chips: PositiveInt = 16
+    batch_size: PositiveInt = 256
+    micro_batch_size: PositiveInt = 8
+    steps: PositiveInt = 1
+    ticks_per_s: Annotated[float, Ge(1)] = 1e6
+
+
 StudySpec = Annotated[
-    TrainStudy | VerifyStudy | CompareStudy | ExportPerfettoStudy, Discriminator("name")
+    TrainStudy
+    | VerifyStudy
+    | CompareStudy
+    | ExportPerfettoStudy
+    | ExplainStudy
+    | ValidateStudy
+    | HeadlineStudy
+    | ScalingStudy
+    | ExportChakraStudy,
+    Discriminator("name"),
 ]

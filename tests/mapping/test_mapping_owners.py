@@ -1,5 +1,6 @@
 """Blocks, their owners, and the exchange between chips."""
 
+import itertools
 import math
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_whole_layer_placement_of_vgg16_is_as_inefficient_as_published_code_make
     channels = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
     conv = [
         LayerShape(name=f"conv{n}", kind="conv", in_features=9 * before, out_features=after)
-        for n, (before, after) in enumerate(zip(channels, channels[1:], strict=False))
+        for n, (before, after) in enumerate(itertools.pairwise(channels))
     ]
     dense = [
         LayerShape(name=f"fc{n}", kind="dense", in_features=before, out_features=after)

@@ -277,7 +277,7 @@ def test_a_network_that_does_not_fit_is_reloaded_or_refused():
     reloads = row_of(table, "reload_weights")
     assert len(reloads) > 0
     assert reloads["cell_writes"].min() >= 1024 * 1024 * 4
-    with pytest.raises(CapacityError, match="valid: partition.overflow=reload"):
+    with pytest.raises(CapacityError, match=r"valid: partition\.overflow=reload"):
         plan_of(wide, partition=PartitionSpec(overflow="error"))
 
 

@@ -1,0 +1,269 @@
+"""``study=scaling``: how a step grows with chips, on networks, interconnects and placements.
+
+Strong scaling keeps the batch, weak scaling the batch per chip. Nothing is simulated: each point
+is a plan and its average step.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+
+from repast_dist.mapping.blocks import soi_blocks
+from repast_dist.mapping.owners import balance, block_owners
+from repast_dist.mapping.summary import summarise
+from repast_dist.report.console import data_table
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.studies.costing import Hardware, table
+from repast_dist.studies.output import finish
+from repast_dist.workloads.shapes import Workload
+from repast_dist.workloads.specs import WorkloadSpec, build_workload
+
+_UNITS = {
+    "step_s": "s",
+    "samples_per_s": "1/s",
+    "efficiency": "fraction",
+    "energy_per_sample_j": "J",
+    "utilisation": "fraction",
+    "link_bytes": "B",
+    "lifetime_s": "s",
+    "time_s": "s",
+    "share": "fraction",
+    "peak_power_w": "W",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingPoint:
+    """One point of the study.
+
+    Attributes
+    ----------
+    network : str
+        Name of the network.
+    mode : {"strong", "weak"}
+        What stays: the batch, or the batch per chip.
+    chips : int
+        Chips.
+    batch, micro_batch : int
+        Samples per step of one chip (weak) or of all (strong), and per micro-batch.
+    """
+
+    network: str
+    mode: Literal["strong", "weak"]
+    chips: int
+    batch: int
+    micro_batch: int
+
+
+def scaling_points(
+    networks: Iterable[str],
+    modes: Iterable[Literal["strong", "weak"]],
+    chips: Sequence[int],
+    batch: int,
+    micro_batch: int,
+) -> list[ScalingPoint]:
+    """Return all points, the largest last within a network."""
+    return [
+        ScalingPoint(network, mode, count, batch, micro_batch)
+        for network in networks
+        for mode in modes
+        for count in sorted(set(chips))
+    ]
+
+
+def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
+    """Cost one point; independent of all others, so points can be spread over workers.
+
+    Returns
+    -------
+    dict
+        A plain record; ``segments`` holds the seconds per segment.
+    """
+    workload = build_workload(WorkloadSpec(name=point.network))
+    batch = point.batch * (point.chips if point.mode == "weak" else 1)
+    plan = hardware.plan(workload, point.chips, batch, point.micro_batch)
+    step = summarise(plan)
+    return {
+        "network": point.network,
+        "mode": point.mode,
+        "chips": point.chips,
+        "samples_per_step": step.samples,
+        "step_s": step.step_s,
+        "samples_per_s": step.samples_per_s,
+        "energy_per_sample_j": step.energy_per_sample_j,
+        "utilisation": step.utilisation,
+        "limited_by": step.limiting_segment,
+        "link_bytes": step.link_bytes,
+        "soi_balance": balance(plan.block_cost_s, plan.block_owner, point.chips),
+        "pipeline_stages": plan.allocation.stages,
+        "fits": bool(plan.allocation.resident.all()),
+        "lifetime_s": step.lifetime_s,
+        "peak_power_w": step.peak_power_w,
+        "rows": step.rows,
+        "segments": step.segment_s,
+    }
+
+
+def scaling(hardware: Hardware, points: Sequence[dict[str, Any]]) -> StudyPage:
+    """Make the study's page of costed points.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        What was costed.
+    points : sequence of dict
+        Records of `scaling_point`.
+    """
+    records = [_with_efficiency(point, points) for point in points]
+    segments = [
+        {
+            "network": point["network"],
+            "mode": point["mode"],
+            "chips": str(point["chips"]),
+            "segment": name,
+            "time_s": seconds,
+            "share": seconds / point["step_s"],
+        }
+        for point in points
+        for name, seconds in point["segments"].items()
+    ]
+    networks = list(dict.fromkeys(point["network"] for point in points))
+    chips = sorted({point["chips"] for point in points})
+    placement = placement_rows(networks, hardware, chips)
+    largest = max(records, key=lambda record: (record["chips"], record["efficiency"]))
+    modes = list(dict.fromkeys(point["mode"] for point in points))
+    return StudyPage(
+        study="scaling",
+        title="Chips and what limits them",
+        answer=f"{largest['network']} on {largest['chips']:,} chips ({largest['mode']} scaling) "
+        f"processes {largest['samples_per_s']:,.0f} samples/s at {largest['efficiency']:.0%} "
+        f"efficiency; the step is limited by '{largest['limited_by']}'.",
+        tables={
+            "points": table(records, _UNITS),
+            "segments": table(segments, _UNITS),
+            "placement": table(placement, {"efficiency": "fraction"}),
+        },
+        sections=[
+            StudySection(
+                f"{mode.capitalize()} scaling",
+                charts=[
+                    Chart(
+                        "line",
+                        "points",
+                        title,
+                        x="chips",
+                        y=column,
+                        series="network",
+                        where={"mode": mode},
+                        log_x=True,
+                        log_y=log,
+                    )
+                    for title, column, log in (
+                        ("Throughput", "samples_per_s", True),
+                        ("Efficiency", "efficiency", False),
+                        ("Energy per sample", "energy_per_sample_j", True),
+                    )
+                ]
+                + [
+                    Chart(
+                        "bars",
+                        "segments",
+                        f"Where the time goes: {networks[0]}",
+                        x="chips",
+                        y="share",
+                        series="segment",
+                        where={"mode": mode, "network": networks[0]},
+                        stacked=True,
+                    )
+                ],
+                intro="The batch stays the same; chips without a micro-batch only help with "
+                "inversion."
+                if mode == "strong"
+                else "The batch per chip stays the same.",
+            )
+            for mode in modes
+        ]
+        + [
+            StudySection(
+                "Placement of SOI work",
+                charts=[
+                    Chart(
+                        "line",
+                        "placement",
+                        f"Balance of inversion work: {networks[0]}",
+                        x="chips",
+                        y="efficiency",
+                        series="placement",
+                        where={"network": networks[0]},
+                        log_x=True,
+                    )
+                ],
+                tables=["placement"],
+                intro="Mean work over the busiest chip's. Whole layers by cost n^3, as K-FAC "
+                "libraries place them, against blocks by modelled cost.",
+            ),
+            StudySection("All points", tables=["points", "segments"]),
+        ],
+        sources=[("interconnect", hardware.interconnect.source)],
+    )
+
+
+def placement_rows(
+    networks: Sequence[str], hardware: Hardware, chips: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the balance of inversion work: whole factors and split blocks, with cost n^3."""
+    rows = []
+    for name in networks:
+        workload = build_workload(WorkloadSpec(name=name))
+        for count in chips:
+            for label, efficiency in _placements(workload, hardware.soi.block_size, count):
+                rows.append(
+                    {"network": name, "chips": count, "placement": label, "efficiency": efficiency}
+                )
+    return rows
+
+
+def _placements(workload: Workload, block_size: int, chips: int) -> list[tuple[str, float]]:
+    widest = max(
+        (max(layer.factor_a_size, layer.factor_g_size) for layer in workload.layers), default=1
+    )
+    found = []
+    for label, size, strategy in (
+        ("whole layers (n^3)", max(widest, 1), "layer"),
+        ("blocks, round robin", block_size, "round_robin"),
+        ("blocks, longest first", block_size, "lpt"),
+    ):
+        blocks = soi_blocks(workload, size)
+        work = np.array([float(block.size) ** 3 for block in blocks])
+        owner = block_owners(blocks, work, chips, strategy)  # type: ignore[arg-type]
+        found.append((label, balance(work, owner, chips)))
+    return found
+
+
+def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add throughput per chip relative to the smallest count of chips."""
+    alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
+    first = min(alike, key=lambda p: p["chips"])
+    per_chip = point["samples_per_s"] / point["chips"]
+    record = {name: value for name, value in point.items() if name != "segments"}
+    return record | {"efficiency": per_chip / (first["samples_per_s"] / first["chips"])}
+
+
+def run(settings: Any, console: Console) -> Path:
+    """Cost all points of the settings."""
+    hardware, study = Hardware.of(settings), settings.study
+    names = study.networks or (settings.workload.name,)
+    points = scaling_points(
+        names, study.modes, study.chips, study.batch_size, study.micro_batch_size
+    )
+    page = scaling(hardware, [scaling_point(hardware, point) for point in points])
+    shown = page.tables["points"].select(
+        ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
+         "energy_per_sample_j", "limited_by"]
+    )  # fmt: skip
+    console.print(data_table("Scaling", shown))
+    return finish(page, settings, console)
