@@ -8,7 +8,7 @@ back from the newest checkpoint, and the steps since are done again: same addres
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -222,8 +222,9 @@ class Coordinator:
 
         outcomes = self._farm.get([trained[host][0] for host in hosts])
         loss, accuracy = self._outcome(step, [item for part in outcomes for item in part])
-        gradients = self._assemble_gradients(self._farm.get(reduced))
-        answers = self._farm.get(solved)
+        sums, answers = self._farm.get(reduced), self._farm.get(solved)
+        updating = time.perf_counter()
+        gradients = self._assemble_gradients(sums)
         new_weights, optimizer = apply_update(
             self._job.optimizer,
             self.state.weights,
@@ -234,6 +235,7 @@ class Coordinator:
             self._total_steps,
             self._biased,
         )
+        driver_s = time.perf_counter() - updating
         priced = self._farm.get(costs)
 
         chips = {chip: cost for part in priced for chip, cost in part["chips"].items()}
@@ -245,7 +247,7 @@ class Coordinator:
             "accuracy": accuracy,
             "time_s": clock_s - self.state.clock_s,
             "wall_s": wall_s,
-            "busy_s": max(part["busy_s"] for part in priced),
+            "computing_s": _computing_s([part["busy_s"] for part in priced]) + driver_s,
         }
         reports = sorted(
             (report for part in answers for report in part["reports"]), key=lambda r: r.block
@@ -423,6 +425,14 @@ class Coordinator:
         weights = {f"weights/{name}": value for name, value in self.state.weights.items()}
         other = {f"optimizer/{name}": value for name, value in self.state.optimizer.items()}
         return Checkpoint(0, weights | other, {"clock_s": 0.0, "epochs": [], "steps": []})
+
+
+def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
+    """Return the wall time a step would take if calls and transfers took none: each part of it
+    as long as on its slowest host.
+    """
+    parts = {part for host in busy for part in host}
+    return sum(max(host.get(part, 0.0) for host in busy) for part in parts)
 
 
 def state_of(checkpoint: Checkpoint) -> TrainingState:

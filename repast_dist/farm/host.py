@@ -64,7 +64,7 @@ class ChipHost:
         self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
         self._gradients: dict[PieceKey, np.ndarray] = {}
         self._reports: list[SolveReport] = []
-        self._busy_s = 0.0
+        self._busy_s: dict[str, float] = {}
 
     def process_id(self) -> int:
         """Return the operating-system process that holds these chips."""
@@ -79,7 +79,7 @@ class ChipHost:
             First a list of (micro-batch, loss sum, correct); then, per live host in ascending
             order, the list of `Contribution` its chips need.
         """
-        with self._timed():
+        with self._timed("train"):
             payloads: dict[int, list[Contribution]] = {host: [] for host in self._setup.hosts}
             outcomes = []
             for chip in self._chips:
@@ -104,7 +104,7 @@ class ChipHost:
             ``gradients``: piece key -> mean gradient of the batch; ``traces``: block -> trace of
             its running average.
         """
-        with self._timed():
+        with self._timed("reduce"):
             parts = sorted((part for payload in payloads for part in payload), key=_place)
             batch = self._setup.job.train.batch_size
             self._gradients = {
@@ -121,7 +121,7 @@ class ChipHost:
 
     def prepare(self, step: int, damping: Mapping[int, float]) -> None:
         """Program the damped averages of this host's blocks; `damping` is per block."""
-        with self._timed():
+        with self._timed("prepare"):
             for number, keeper in self._keepers.items():
                 keeper.prepare(step, damping[number])
 
@@ -134,7 +134,7 @@ class ChipHost:
             First None; then, per live host in ascending order, (layer, start, stop, first row) ->
             rows of the solved pieces that the A blocks of that host's chips need.
         """
-        with self._timed():
+        with self._timed("solve_columns"):
             solved: dict[PieceKey, np.ndarray] = {}
             for piece in self._pieces:
                 if piece.block is not None:
@@ -156,7 +156,7 @@ class ChipHost:
             ``directions``: (layer, first row, last row) -> preconditioned rows; ``reports``: what
             the solves did.
         """
-        with self._timed():
+        with self._timed("solve_rows"):
             rows = {key: value for payload in payloads for key, value in payload.items()}
             directions = {}
             for keeper in self._keepers.values():
@@ -177,15 +177,15 @@ class ChipHost:
         -------
         dict
             ``chips``: chip -> (trace rows with starts relative to their segment, seconds per
-            segment); ``busy_s``: wall time this host computed for in this step.
+            segment); ``busy_s``: part of the step -> wall time this host computed for.
         """
-        with self._timed():
+        with self._timed("cost"):
             counts = {number: keeper.take_counts() for number, keeper in self._keepers.items()}
             chips = {
                 chip: ledger.price(step, factors_due, programmed, counts)
                 for chip, ledger in self._ledgers.items()
             }
-        busy_s, self._busy_s = self._busy_s, 0.0
+        busy_s, self._busy_s = self._busy_s, {}
         return {"chips": chips, "busy_s": busy_s}
 
     def evaluate(
@@ -208,7 +208,7 @@ class ChipHost:
         """Go on from the states of a checkpoint; blocks of other hosts are ignored."""
         for number, keeper in self._keepers.items():
             keeper.restore(states.get(number, {}))
-        self._gradients, self._reports, self._busy_s = {}, [], 0.0
+        self._gradients, self._reports, self._busy_s = {}, [], {}
 
     def _run(
         self, loaded: LoadedModel, chip: int, step: int, micro_batch: int, factors_due: bool
@@ -261,12 +261,12 @@ class ChipHost:
         return rows
 
     @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _timed(self, part: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
         finally:
-            self._busy_s += time.perf_counter() - started
+            self._busy_s[part] = time.perf_counter() - started
 
 
 def _place(part: Contribution) -> int:

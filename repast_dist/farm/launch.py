@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from threadpoolctl import threadpool_limits
+
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.host import ChipHost
 from repast_dist.farm.inprocess import InProcessFarm
@@ -20,9 +22,17 @@ def open_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
     FarmError
         The cluster or the chips did not come up.
     """
-    if spec.backend == "inprocess":
-        yield InProcessFarm(spec.chips, ChipHost, setup)
-        return
+    # A product's last bits depend on the number of threads: the same everywhere.
+    with threadpool_limits(spec.blas_threads):
+        if spec.backend == "inprocess":
+            yield InProcessFarm(spec.chips, ChipHost, setup)
+        else:
+            with _ray_farm(spec, setup) as farm:
+                yield farm
+
+
+@contextlib.contextmanager
+def _ray_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
     with cluster(spec):
         # Ray may only be imported once the cluster's authentication is set.
         from repast_dist.farm.ray_farm import RayFarm

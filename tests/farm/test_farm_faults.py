@@ -208,3 +208,16 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, undisturbed):
         assert run.wait(timeout=300) == 0
     for root in roots:
         assert final_arrays(_only_run(root)) == undisturbed
+
+
+@pytest.mark.timeout(300)
+def test_a_removed_node_moves_its_chips_to_the_others(tmp_path, undisturbed):
+    script = str(Path(__file__).with_name("nodes_scenario.py"))
+    words = [sys.executable, script, str(tmp_path), *SETTINGS, "farm.chips=4"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run_dir = _only_run(tmp_path)
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+    events = json.loads((run_dir / "result.json").read_text())["events"]
+    assert any(item["kind"] == "recovery" for item in events)

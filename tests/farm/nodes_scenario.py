@@ -1,0 +1,61 @@
+"""A run on a cluster of three nodes, one of which is removed and another added; run by a test.
+
+usage: nodes_scenario.py RUN_ROOT SETTING...
+"""
+
+import io
+import os
+import secrets
+import sys
+import threading
+import time
+from pathlib import Path
+
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from repast_dist.settings import load_settings  # noqa: E402
+from repast_dist.studies import run_study  # noqa: E402
+
+
+def main() -> None:
+    root, *settings = sys.argv[1:]
+    small = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    first = cluster.add_node(resources={"chip_host": 2}, **small)
+    cluster.add_node(resources={"chip_host": 4}, **small)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def change_nodes():
+        while _steps_logged(Path(root)) < 5:
+            time.sleep(0.02)
+        cluster.remove_node(first, allow_graceful=False)
+        cluster.add_node(resources={"chip_host": 1}, **small)
+
+    thread = threading.Thread(target=change_nodes, daemon=True)
+    thread.start()
+    try:
+        placed = "farm.resources_per_actor={chip_host:1}"
+        loaded = load_settings([f"run_root={root}", placed, *settings])
+        run_study(loaded, Console(file=io.StringIO()))
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the node was never removed"
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _steps_logged(root: Path) -> int:
+    logs = list(root.glob("train/*/run.log"))
+    return logs[0].read_text().count(" INFO step ") if logs else 0
+
+
+if __name__ == "__main__":
+    main()
