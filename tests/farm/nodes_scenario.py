@@ -17,12 +17,12 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-import ray  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
-from rich.console import Console  # noqa: E402
+import ray
+from ray.cluster_utils import Cluster
+from rich.console import Console
 
-from repast_dist.settings import load_settings  # noqa: E402
-from repast_dist.studies import run_study  # noqa: E402
+from repast_dist.settings import load_settings
+from repast_dist.studies import run_study
 
 
 def main() -> None:
