@@ -136,6 +136,21 @@ def headline(inputs: HeadlineInputs) -> StudyPage:
     )
 
 
+def one_chip_means(inputs: HeadlineInputs) -> dict[str, float]:
+    """Return the geometric means of one chip's ratios per epoch, by the paper's names."""
+    ratios: list[dict[str, Any]] = []
+    for name in inputs.networks:
+        workload = build_workload(WorkloadSpec(name=name))
+        machines = [
+            _repast("one chip", 1, _coster(inputs, name)(1)),
+            _other("gpu", True, gpu_step(inputs.gpu, workload, inputs.batch, inputs.hardware.soi)),
+            _other("gpu", False, gpu_step(inputs.gpu, workload, inputs.batch, None)),
+            _other("pipelayer", False, pipelayer_step(inputs.pipelayer, workload, inputs.batch)),
+        ]
+        ratios += list(_ratios(name, machines, inputs.epochs))
+    return {row["ratio"]: row["geometric mean"] for row in _means(ratios)}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Machine:
     """A machine's step on one network."""

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 from pydantic import Discriminator
 
-from repast_dist.mapping.baselines import PipeLayerSpec
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.baselines import GpuSpec, PipeLayerSpec
 from repast_dist.spec import spec
 
 
@@ -55,10 +56,59 @@ class ExplainStudy:
 
 
 @spec
+class Anchor:
+    """A published figure.
+
+    Attributes
+    ----------
+    kind : str
+        What it is of; decides how ours is calculated.
+    subject : str
+        The network, machine or ratio.
+    published : float
+        The figure.
+    unit : str
+        Its unit.
+    tolerance : float or None
+        Largest relative difference that counts as agreement; None: shown, not judged.
+    source : str
+        Where it was published.
+    """
+
+    kind: Literal[
+        "parameters", "macs", "chip power", "chip area", "GPU throughput", "placement",
+        "PipeLayer over GTX 1080", "paper",
+    ]  # fmt: skip
+    subject: str
+    published: float
+    unit: str = "1"
+    tolerance: Annotated[float, Ge(0)] | None = None
+    source: str
+
+
+@spec
 class ValidateStudy:
-    """Put every published figure beside ours: published, calculated, difference."""
+    """Put every published figure beside ours: published, calculated, difference.
+
+    Attributes
+    ----------
+    anchors : tuple of Anchor
+        The figures.
+    isaac : ChipSpec
+        The published chip.
+    v100, a100, gtx1080 : GpuSpec
+        GPUs with published throughputs.
+    pipelayer : PipeLayerSpec
+        The first-order accelerator.
+    """
 
     name: Literal["validate"] = "validate"
+    anchors: Annotated[tuple[Anchor, ...], MinLen(1)]
+    isaac: ChipSpec
+    v100: GpuSpec
+    a100: GpuSpec
+    gtx1080: GpuSpec
+    pipelayer: PipeLayerSpec
 
 
 @spec

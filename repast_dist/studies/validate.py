@@ -1,0 +1,169 @@
+"""``study=validate``: published, calculated, difference, for every figure that can be checked."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from repast_dist.hardware.components import ComponentTable
+from repast_dist.hardware.tree import chip_area_m2, chip_peak_power_w
+from repast_dist.mapping.baselines import EpochsSpec, GpuSpec, gpu_step, pipelayer_step
+from repast_dist.mapping.blocks import soi_blocks
+from repast_dist.mapping.owners import balance, block_owners
+from repast_dist.report.console import data_table
+from repast_dist.report.page import KeyFigure
+from repast_dist.report.study_page import StudyPage, StudySection
+from repast_dist.studies.costing import Hardware, table
+from repast_dist.studies.headline import HeadlineInputs, one_chip_means
+from repast_dist.studies.output import finish
+from repast_dist.studies.specs import Anchor, ValidateStudy
+from repast_dist.workloads.specs import WorkloadSpec, build_workload
+
+_PIPELAYER_NETWORKS = ("vgg13", "vgg16", "vgg19")
+_PAPER_NETWORKS = (
+    "vgg13", "vgg16", "vgg19", "msra1", "msra2", "msra3", "resnet18", "resnet34", "resnet50",
+    "resnet101", "resnet152", "densenet121", "bert_base", "bert_large", "gpt2_small", "vit_b16",
+)  # fmt: skip
+_BATCH, _MICRO_BATCH = 256, 8
+_CALIBRATION_BATCH = {"v100": 128, "a100": 256}
+"""Batch sizes of NVIDIA's single-GPU runs."""
+_FINE_TUNING_BATCH = 7
+
+
+def validate(
+    study: ValidateStudy, components: ComponentTable, hardware: Hardware, epochs: EpochsSpec
+) -> StudyPage:
+    """Return the table of all anchors.
+
+    Parameters
+    ----------
+    study : ValidateStudy
+        Anchors and the machines they are of.
+    components : ComponentTable
+        What ISAAC's parts cost.
+    hardware : Hardware
+        The RePAST chip the paper's numbers are compared with.
+    epochs : EpochsSpec
+        Epochs to target.
+    """
+    calculator = _Calculator(study, components, hardware, epochs)
+    rows = [_row(anchor, calculator(anchor)) for anchor in study.anchors]
+    judged = [row for row in rows if row["verdict"] != "shown"]
+    agreed = sum(row["verdict"] == "agrees" for row in judged)
+    return StudyPage(
+        study="validate",
+        title="Published figures and ours",
+        answer=f"{agreed} of {len(judged)} published figures with a tolerance are met; "
+        f"{len(rows) - len(judged)} more are shown without judging them.",
+        tables={"anchors": table(rows, {"difference": "fraction", "tolerance": "fraction"})},
+        sections=[StudySection("All anchors", tables=["anchors"])],
+        key_figures=[KeyFigure("agree", f"{agreed} of {len(judged)}")],
+        captions={
+            "anchors": "Difference is relative to the published figure. Rows without a tolerance "
+            "compare different things on purpose (see source) or rest on assumptions."
+        },
+    )
+
+
+class _Calculator:
+    """Our figure for an anchor."""
+
+    def __init__(
+        self,
+        study: ValidateStudy,
+        components: ComponentTable,
+        hardware: Hardware,
+        epochs: EpochsSpec,
+    ) -> None:
+        self._study, self._components = study, components
+        self._hardware, self._epochs = hardware, epochs
+        self._paper: dict[str, float] = {}
+
+    def __call__(self, anchor: Anchor) -> float:
+        by_kind: dict[str, Callable[[str], float]] = {
+            "parameters": lambda name: float(_network(name).parameter_count),
+            "macs": lambda name: float(_network(name).macs_per_sample),
+            "chip power": lambda _: chip_peak_power_w(self._study.isaac, self._components),
+            "chip area": lambda _: chip_area_m2(self._study.isaac, self._components),
+            "GPU throughput": self._throughput,
+            "placement": _whole_layer_balance,
+            "PipeLayer over GTX 1080": self._pipelayer,
+            "paper": self._paper_ratio,
+        }
+        return by_kind[anchor.kind](anchor.subject)
+
+    def _throughput(self, subject: str) -> float:
+        name, network, *tokens = subject.split()
+        gpu: GpuSpec = getattr(self._study, name)
+        sequence = int(tokens[0]) if tokens else None
+        batch = _FINE_TUNING_BATCH if tokens else _CALIBRATION_BATCH[name]
+        return gpu_step(gpu, _network(network, sequence), batch, None).samples_per_s
+
+    def _pipelayer(self, subject: str) -> float:
+        ratios = []
+        for name in _PIPELAYER_NETWORKS:
+            gpu = gpu_step(self._study.gtx1080, _network(name), _BATCH, None)
+            ours = pipelayer_step(self._study.pipelayer, _network(name), _BATCH)
+            if subject == "speedup":
+                ratios.append(gpu.step_s / ours.step_s)
+            else:
+                ratios.append(gpu.energy_j / ours.energy_j)
+        return float(np.exp(np.log(ratios).mean()))
+
+    def _paper_ratio(self, subject: str) -> float:
+        if not self._paper:
+            self._paper = one_chip_means(
+                HeadlineInputs(
+                    hardware=self._hardware,
+                    gpu=self._study.v100,
+                    pipelayer=self._study.pipelayer,
+                    epochs=self._epochs,
+                    networks=_PAPER_NETWORKS,
+                    batch=_BATCH,
+                    micro_batch=_MICRO_BATCH,
+                    sensitive=(),
+                )
+            )
+        return self._paper[subject]
+
+
+def _network(name: str, sequence: int | None = None) -> Any:
+    return build_workload(WorkloadSpec(name=name, sequence=sequence))
+
+
+def _whole_layer_balance(subject: str) -> float:
+    """Place VGG-16's whole factors greedily by n^3."""
+    blocks = soi_blocks(_network("vgg16"), 10**9)
+    work = np.array([float(block.size) ** 3 for block in blocks])
+    workers = int(subject.split()[0])
+    return balance(work, block_owners(blocks, work, workers, "layer"), workers)
+
+
+def _row(anchor: Anchor, calculated: float) -> dict[str, Any]:
+    difference = calculated / anchor.published - 1.0
+    if anchor.tolerance is None:
+        verdict = "shown"
+    else:
+        verdict = "agrees" if abs(difference) <= anchor.tolerance + 1e-12 else "differs"
+    return {
+        "kind": anchor.kind,
+        "subject": anchor.subject,
+        "published": anchor.published,
+        "calculated": calculated,
+        "unit": anchor.unit,
+        "difference": difference,
+        "tolerance": math.nan if anchor.tolerance is None else anchor.tolerance,
+        "verdict": verdict,
+        "source": anchor.source,
+    }
+
+
+def run(settings: Any, console: Console) -> Path:
+    """Check every anchor of the settings."""
+    page = validate(settings.study, settings.components, Hardware.of(settings), settings.epochs)
+    shown: Sequence[str] = ("kind", "subject", "published", "calculated", "difference", "verdict")
+    console.print(data_table("Published and calculated", page.tables["anchors"].select(shown)))
+    return finish(page, settings, console)
