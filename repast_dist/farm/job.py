@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.errors import SettingsError
 from repast_dist.farm.exchange import GradientPiece, gradient_pieces
-from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups
+from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
 from repast_dist.mapping.plan import Plan, make_plan
@@ -126,6 +126,7 @@ def make_setup(
         micro_batch_size=job.train.micro_batch_size,
         second_order=job.second_order,
         fisher_passes=_fisher_passes(job.optimizer.fisher, data.classes),
+        speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     owners = [chips[owner] for owner in plan.block_owner]
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from repast_dist.analog import SolveCounts
 from repast_dist.farm.job import HostSetup
+from repast_dist.farm.specs import chip_speed
 from repast_dist.hardware.optable import OPS, trace_columns
 from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
@@ -55,8 +56,7 @@ class ChipLedger:
     def __init__(self, chip: int, setup: HostSetup) -> None:
         self._chip, self._plan = chip, setup.plan
         self._place = setup.chips.index(chip)
-        override = setup.job.farm.chip_overrides.get(str(chip))
-        self._speed = override.speed if override else 1.0
+        self._speed = chip_speed(setup.job.farm, chip)
 
     def price(
         self,

@@ -1,7 +1,7 @@
 """Settings of the farm: how many chips, where they run, and how failures are met."""
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -15,7 +15,6 @@ class ChipOverride:
     """What one chip of the farm has of its own; None keeps the common value."""
 
     speed: Annotated[float, Gt(0)] = 1.0
-    micro_batch_weight: Annotated[float, Ge(0)] | None = None
     programming_sigma: Annotated[float, Ge(0)] | None = None
 
 
@@ -98,9 +97,10 @@ def actor_groups(spec: FarmSpec) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def describe_overrides(spec: FarmSpec) -> list[dict[str, Any]]:
-    """Return one record per chip that differs from the others."""
-    return [{"chip": int(name), **vars(item)} for name, item in sorted(spec.chip_overrides.items())]
+def chip_speed(spec: FarmSpec, chip: int) -> float:
+    """Return a chip's speed relative to the others."""
+    override = spec.chip_overrides.get(str(chip))
+    return override.speed if override is not None else 1.0
 
 
 @spec

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -133,6 +134,7 @@ def make_plan(
     micro_batch_size: int,
     second_order: bool = True,
     fisher_passes: int = 1,
+    speeds: Sequence[float] = (),
 ) -> Plan:
     """Plan a training step.
 
@@ -150,6 +152,9 @@ def make_plan(
         Keep SOI blocks.
     fisher_passes : int
         Extra backward passes when factors are due.
+    speeds : sequence of float
+        Relative speed of every chip, for farms of unequal chips; empty: all the same. Not used
+        where layers are spread over chips.
 
     Raises
     ------
@@ -179,7 +184,9 @@ def make_plan(
         tuple(layer.name for layer in workload.layers),
     )
     stages = allocation.stages
-    replica = micro_batch_owners(micro_batches, n_chips // stages, partition.micro_batches)
+    replica = micro_batch_owners(
+        micro_batches, n_chips // stages, partition.micro_batches, speeds if stages == 1 else ()
+    )
     return Plan(
         workload=workload,
         chip=chip,
@@ -195,7 +202,7 @@ def make_plan(
         second_order=second_order,
         fisher_passes=fisher_passes,
         blocks=blocks,
-        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks),
+        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks, speeds),
         micro_batch_owner=tuple(number * stages for number in replica),
         block_cost_s=cost_s,
         layers=layers,

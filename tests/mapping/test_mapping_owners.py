@@ -161,3 +161,14 @@ def test_fewer_chips_than_a_dimension_has_use_part_of_it():
 def test_a_network_without_room_is_refused():
     with pytest.raises(SettingsError, match="places for 8 chips, 16 are needed"):
         all_reduce(network(("ring", 8)), 16, 1.0)
+
+
+def test_micro_batches_go_to_unequal_owners_by_who_is_done_first():
+    # Owner 1 is three times as fast: of four micro-batches it takes three.
+    assert micro_batch_owners(4, 2, "round_robin", (1.0, 3.0)) == (1, 1, 0, 1)
+    assert micro_batch_owners(3, 3, "round_robin", (1.0, 1.0, 1.0)) == (0, 1, 2)
+
+
+def test_a_slow_chip_gets_less_of_the_inversions():
+    owner = longest_first(np.ones(8), 2, (1.0, 3.0))
+    assert np.bincount(owner).tolist() == [2, 6]
