@@ -1,0 +1,193 @@
+"""Chakra execution traces of a plan, one per chip, so that ASTRA-sim can replay its network part.
+
+The format (MLCommons Chakra, ``et_def.proto``) is a file of length-delimited protobuf messages: a
+`GlobalMetadata`, then `Node`s. Only the few fields a replay reads are written, by hand, so that
+no protobuf runtime or generated code is needed.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from repast_dist.hardware.optable import OPS
+from repast_dist.hardware.pricing import price_ops
+from repast_dist.mapping.ops import step_ops
+from repast_dist.mapping.plan import Plan
+from repast_dist.mapping.timeline import SEGMENTS, place
+
+SCHEMA_VERSION = "0.0.4"
+
+COMPUTE_NODE, COLLECTIVE_NODE = 4, 7
+_COLLECTIVES = {
+    "reduce_gradients": 7,
+    "reduce_factors": 7,
+    "exchange_gradients": 6,
+    "reduce_scalar": 0,
+    "gather_updates": 2,
+}
+"""Operation -> CollectiveCommType: reduce-scatter 7, all-to-all 6, all-reduce 0, all-gather 2."""
+
+_VARINT, _FIXED64, _BYTES = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ChakraNode:
+    """One node of a trace.
+
+    Attributes
+    ----------
+    number : int
+        Its id.
+    name : str
+        What it is.
+    kind : int
+        `COMPUTE_NODE` or `COLLECTIVE_NODE`.
+    after : int or None
+        The node it waits for; a chip does one thing after the other.
+    seconds : float
+        How long it takes by our model.
+    collective : int
+        CollectiveCommType; collectives only.
+    size_bytes : int
+        Bytes a chip contributes; collectives only.
+    """
+
+    number: int
+    name: str
+    kind: int
+    after: int | None
+    seconds: float
+    collective: int = 0
+    size_bytes: int = 0
+
+
+def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 1e6) -> list[Path]:
+    """Write ``chip.<number>.et`` for every chip of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    folder : Path
+        Where the files go; made if missing.
+    steps : int
+        Steps in a row.
+    ticks_per_s : float
+        Units of the whole-number durations; ASTRA-sim takes them as microseconds (1e6). The exact
+        time is in the attribute ``seconds`` in any case.
+
+    Returns
+    -------
+    list of Path
+        The files, in chip order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = chakra_nodes(plan, steps)
+    paths = []
+    for chip in range(plan.n_chips):
+        path = folder / f"chip.{chip}.et"
+        messages = [_metadata(plan, chip), *(_node(n, ticks_per_s) for n in nodes[chip])]
+        path.write_bytes(b"".join(_varint(len(message)) + message for message in messages))
+        paths.append(path)
+    return paths
+
+
+def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
+    """Return the nodes of every chip: what it computes between exchanges, and the exchanges."""
+    found: list[list[ChakraNode]] = [[] for _ in range(plan.n_chips)]
+    for step in range(steps):
+        due = plan.second_order and plan.soi.factors_due(step)
+        renewed = plan.second_order and plan.soi.inverses_due(step)
+        table = step_ops(plan, None, step, factors_due=due, inverses_due=renewed)
+        placed = place(plan, table, price_ops(table, plan.costs).duration_s)
+        exchanges = {
+            name: int(table["link_bytes"][table["op"] == OPS.index(name)].max(initial=0))
+            for name in _COLLECTIVES
+        }
+        for chip in range(plan.n_chips):
+            for item in _step_nodes(placed.chip_seconds[chip], exchanges, step):
+                number = len(found[chip])
+                after = number - 1 if number else None
+                found[chip].append(dataclasses.replace(item, number=number, after=after))
+    return found
+
+
+def _step_nodes(seconds: np.ndarray, exchanges: dict[str, int], step: int) -> Iterator[ChakraNode]:
+    for place_, (name, ops) in enumerate(SEGMENTS):
+        collectives = [op for op in ops if exchanges.get(op)]
+        for op in collectives:
+            yield ChakraNode(
+                0,
+                f"step {step}: {op}",
+                COLLECTIVE_NODE,
+                None,
+                float(seconds[place_]) / len(collectives),
+                _COLLECTIVES[op],
+                exchanges[op],
+            )
+        if not collectives and seconds[place_] > 0:
+            yield ChakraNode(0, f"step {step}: {name}", COMPUTE_NODE, None, float(seconds[place_]))
+
+
+def _metadata(plan: Plan, chip: int) -> bytes:
+    facts = {"workload": plan.workload.name, "chip": plan.chip.name, "rank": str(chip)}
+    attributes = [_field(2, _BYTES, _text_attribute(*item)) for item in facts.items()]
+    return _field(1, _BYTES, SCHEMA_VERSION.encode()) + b"".join(attributes)
+
+
+def _node(node: ChakraNode, ticks_per_s: float) -> bytes:
+    ticks = max(1, round(node.seconds * ticks_per_s))
+    parts = [
+        _field(1, _VARINT, node.number),
+        _field(2, _BYTES, node.name.encode()),
+        _field(3, _VARINT, node.kind),
+    ]
+    if node.after is not None:
+        # Repeated integers are packed in proto3.
+        parts.append(_field(5, _BYTES, _varint(node.after)))
+    parts.append(_field(7, _VARINT, ticks))
+    parts.append(_field(10, _BYTES, _flag_attribute("is_cpu_op", False)))
+    parts.append(_field(10, _BYTES, _double_attribute("seconds", node.seconds)))
+    if node.kind == COLLECTIVE_NODE:
+        parts.append(_field(10, _BYTES, _integer_attribute("comm_type", node.collective)))
+        parts.append(_field(10, _BYTES, _integer_attribute("comm_size", node.size_bytes)))
+    return b"".join(parts)
+
+
+def _text_attribute(name: str, value: str) -> bytes:
+    return _field(1, _BYTES, name.encode()) + _field(29, _BYTES, value.encode())
+
+
+def _integer_attribute(name: str, value: int) -> bytes:
+    return _field(1, _BYTES, name.encode()) + _field(9, _VARINT, value)
+
+
+def _flag_attribute(name: str, value: bool) -> bytes:
+    return _field(1, _BYTES, name.encode()) + _field(27, _VARINT, int(value))
+
+
+def _double_attribute(name: str, value: float) -> bytes:
+    return _field(1, _BYTES, name.encode()) + _field(3, _FIXED64, value)
+
+
+def _field(number: int, wire: int, value: int | float | bytes) -> bytes:
+    """Encode one protobuf field: its key, and a varint, a double, or a length and bytes."""
+    key = _varint(number << 3 | wire)
+    if isinstance(value, bytes):
+        return key + _varint(len(value)) + value
+    if wire == _FIXED64:
+        return key + struct.pack("<d", value)
+    return key + _varint(int(value))
+
+
+def _varint(value: int) -> bytes:
+    """Encode a non-negative integer, seven bits a byte, least significant first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,43 @@
+"""``study=export-chakra``: the plan of a step as Chakra execution traces, one per chip."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist.mapping.chakra import write_chakra
+from repast_dist.spec import to_dict
+from repast_dist.studies.costing import Hardware
+from repast_dist.studies.run_directory import SETTINGS, new_run_directory, write_json
+from repast_dist.workloads.specs import build_workload
+
+
+def run(settings: Any, console: Console) -> Path:
+    """Plan a step of the settings' workload and write the traces and the plan."""
+    study, hardware = settings.study, Hardware.of(settings)
+    workload = build_workload(settings.workload)
+    plan = hardware.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
+    folder = new_run_directory(Path(settings.run_root), study.name)
+    write_json(folder / SETTINGS, to_dict(settings))
+    owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
+    write_json(
+        folder / "plan.json",
+        {
+            "workload": workload.name,
+            "chips": plan.n_chips,
+            "pipeline_stages": plan.allocation.stages,
+            "layer_stage": plan.allocation.stage.tolist(),
+            "layer_copies": plan.allocation.copies.tolist(),
+            "layer_resident": plan.allocation.resident.tolist(),
+            "micro_batch_owner": list(plan.micro_batch_owner),
+            "blocks": [
+                {**dataclasses.asdict(block), "chip": chip, "modelled_s": seconds}
+                for block, chip, seconds in owners
+            ],
+        },
+    )
+    paths = write_chakra(plan, folder / "chakra", study.steps, study.ticks_per_s)
+    console.print(f"{len(paths)} traces:    {folder / 'chakra'}", markup=False, soft_wrap=True)
+    console.print(f"Plan:          {folder / 'plan.json'}", markup=False, soft_wrap=True)
+    return folder

@@ -1,0 +1,95 @@
+"""Chakra traces, read back with the protobuf package and the published field numbers."""
+
+import pytest
+
+pytest.importorskip("google.protobuf")
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.decoder import _DecodeVarint
+
+from repast_dist.mapping.chakra import chakra_nodes, write_chakra
+from repast_dist.settings import load_settings
+from repast_dist.studies.costing import Hardware
+from repast_dist.workloads.networks import NETWORKS
+
+FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+def chakra_classes():
+    """Build the messages of et_def.proto that we use, from its published field numbers."""
+    file = descriptor_pb2.FileDescriptorProto(name="et.proto", package="t", syntax="proto3")
+
+    def message(name, *fields):
+        item = file.message_type.add(name=name)
+        for field, number, kind, repeated, of in fields:
+            label = FIELD.LABEL_REPEATED if repeated else FIELD.LABEL_OPTIONAL
+            item.field.add(name=field, number=number, type=kind, label=label, type_name=of or None)
+
+    message(
+        "Attribute",
+        ("name", 1, FIELD.TYPE_STRING, False, ""),
+        ("double_val", 3, FIELD.TYPE_DOUBLE, False, ""),
+        ("int64_val", 9, FIELD.TYPE_INT64, False, ""),
+        ("bool_val", 27, FIELD.TYPE_BOOL, False, ""),
+        ("string_val", 29, FIELD.TYPE_STRING, False, ""),
+    )
+    message(
+        "Metadata",
+        ("version", 1, FIELD.TYPE_STRING, False, ""),
+        ("attr", 2, FIELD.TYPE_MESSAGE, True, ".t.Attribute"),
+    )
+    message(
+        "Node",
+        ("id", 1, FIELD.TYPE_UINT64, False, ""),
+        ("name", 2, FIELD.TYPE_STRING, False, ""),
+        ("type", 3, FIELD.TYPE_INT32, False, ""),
+        ("data_deps", 5, FIELD.TYPE_UINT64, True, ""),
+        ("duration_micros", 7, FIELD.TYPE_UINT64, False, ""),
+        ("attr", 10, FIELD.TYPE_MESSAGE, True, ".t.Attribute"),
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return [
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{name}"))
+        for name in ("Metadata", "Node")
+    ]
+
+
+def read(path):
+    metadata_class, node_class = chakra_classes()
+    data, place, messages = path.read_bytes(), 0, []
+    while place < len(data):
+        size, place = _DecodeVarint(data, place)
+        kind = node_class if messages else metadata_class
+        messages.append(kind.FromString(data[place : place + size]))
+        place += size
+    return messages[0], messages[1:]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    settings = load_settings(["chip=small", "soi.block_size=128"])
+    return Hardware.of(settings).plan(NETWORKS["lenet5"](None), 4, 64, 8)
+
+
+def test_traces_read_back_as_the_nodes_they_were_made_of(plan, tmp_path):
+    paths = write_chakra(plan, tmp_path, steps=2)
+    assert [path.name for path in paths] == [f"chip.{chip}.et" for chip in range(4)]
+    for chip, path in enumerate(paths):
+        metadata, nodes = read(path)
+        assert {a.name: a.string_val for a in metadata.attr}["workload"] == "lenet5"
+        made = chakra_nodes(plan, steps=2)[chip]
+        assert [node.name for node in nodes] == [item.name for item in made]
+        for node, item in zip(nodes, made, strict=True):
+            attributes = {a.name: a for a in node.attr}
+            assert attributes["seconds"].double_val == item.seconds
+            assert node.duration_micros == max(1, round(item.seconds * 1e6))
+            assert list(node.data_deps) == ([node.id - 1] if node.id else [])
+
+
+def test_every_chip_takes_part_in_the_same_collectives(plan):
+    sequences = [
+        [(n.collective, n.size_bytes) for n in nodes if n.kind == 7] for nodes in chakra_nodes(plan)
+    ]
+    assert len(sequences[0]) == 5
+    assert all(sequence == sequences[0] for sequence in sequences)
