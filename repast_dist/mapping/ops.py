@@ -95,14 +95,15 @@ def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpT
         ("vmm_gradient", "backward", products, _gradient(plan)),
     ]
     if factors_due:
-        conditioned = np.array([sizes.size > 0 for sizes in layers.a_sizes])
+        from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
+        from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
         if plan.fisher_passes:
             again = {k: v * plan.fisher_passes for k, v in _backward(plan).items()}
             ops.append(("vmm_backward", "soi", layers.errors_pass, again))
         ops += [
-            ("factor_a", "soi", conditioned, _factor(plan, "A")),
-            ("write_errors", "program", conditioned, _error_writes(plan)),
-            ("factor_g", "soi", conditioned, _factor(plan, "G")),
+            ("factor_a", "soi", from_inputs, _factor(plan, "A")),
+            ("write_errors", "program", from_errors, _error_writes(plan)),
+            ("factor_g", "soi", from_errors, _factor(plan, "G")),
         ]
     rows = [_per_micro_batch(plan, wanted, *item) for item in ops]
     return [*rows, *_stage_sends(plan, wanted)]
@@ -356,9 +357,12 @@ def _per_replica(
 
 
 def _factor_reduction(plan: Plan) -> Exchange:
-    """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers."""
+    """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused block
+    is not summed: its owner gathers the rows it is the product of.
+    """
     n = plan.shapes.size
-    size = n * (n + 1) // 2 * plan.interconnect.element_bytes
+    numbers = np.where(plan.shapes.fused, n * plan.shapes.held, n * (n + 1) // 2)
+    size = numbers * plan.interconnect.element_bytes
     owner = np.asarray(plan.block_owner, np.int64)
     held = np.bincount(owner, size, plan.n_chips)
     return reduce_to_owners(plan.interconnect, plan.n_chips, float(size.sum()), float(held.max()))
@@ -419,7 +423,8 @@ def _block_rows(
     mine[own] = True
     rows = []
     if factors_due:
-        rows.append(_selected("average_factor", "soi", identity, averaging, mine))
+        averaged = mine & ~plan.shapes.fused
+        rows.append(_selected("average_factor", "soi", identity, averaging, averaged))
     rows.append(_selected("program_block", "program", identity, programming, mine & programmed))
     rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
     rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))

@@ -19,6 +19,8 @@ from repast_dist.mapping.owners import block_owners, micro_batch_owners
 from repast_dist.mapping.solves import (
     BlockShapes,
     block_shapes,
+    can_fuse,
+    fuse,
     modelled_counts,
     product_geometry,
 )
@@ -63,6 +65,9 @@ class Plan:
         Arrays per layer.
     shapes : BlockShapes
         The blocks as columns.
+    apart_s, fused_s : ndarray
+        Modelled time per block and step with the product formed and without (fused; infinite
+        where the activations do not fit), on one copy: what ``soi.fusion=auto`` compares.
     """
 
     workload: Workload
@@ -85,6 +90,8 @@ class Plan:
     layers: LayerTable
     allocation: Allocation
     shapes: BlockShapes
+    apart_s: np.ndarray
+    fused_s: np.ndarray
 
     @property
     def batch_size(self) -> int:
@@ -171,7 +178,14 @@ def make_plan(
         )
     blocks = soi_blocks(workload, soi.block_size) if second_order else ()
     layers = layer_table(workload, blocks)
-    shapes = block_shapes(blocks, _right_sides(blocks, layers), chip, device)
+    held = _held_rows(blocks, layers, micro_batches * micro_batch_size)
+    shapes = block_shapes(blocks, _right_sides(blocks, layers), held, chip, device)
+    apart_s = _block_step_s(shapes, chip, device, components, soi, inversion)
+    fused_s = _fused_seconds(shapes, chip, device, components, soi, inversion)
+    wanted = {"off": fused_s < 0, "on": np.isfinite(fused_s), "auto": fused_s < apart_s}[soi.fusion]
+    shapes = fuse(shapes, wanted, chip, device)
+    kept = tuple(b for b, inside in zip(blocks, wanted.tolist(), strict=True) if not inside)
+    layers = layer_table(workload, kept)
     cost_s = block_seconds(shapes, chip, device, components, soi, inversion)
     allocation = allocate(
         layers,
@@ -208,6 +222,8 @@ def make_plan(
         layers=layers,
         allocation=allocation,
         shapes=shapes,
+        apart_s=apart_s,
+        fused_s=fused_s,
     )
 
 
@@ -233,29 +249,89 @@ def block_seconds(
     ) + np.zeros(len(shapes))
 
 
+def fusion_rows(plan: Plan) -> list[dict[str, object]]:
+    """Return, per block, what fusion would take and save per step, and what was chosen."""
+    return [
+        {
+            "block": block.index,
+            "layer": block.layer_name,
+            "factor": block.factor,
+            "n": block.size,
+            "rows": int(plan.shapes.held[block.index]),
+            "apart_s": float(plan.apart_s[block.index]),
+            "fused_s": float(plan.fused_s[block.index]),
+            "fused": bool(plan.shapes.fused[block.index]),
+            "saved_s": float(
+                (plan.apart_s - plan.fused_s)[block.index] if plan.shapes.fused[block.index] else 0
+            ),
+        }
+        for block in plan.blocks
+    ]
+
+
+def _block_step_s(
+    shapes: BlockShapes,
+    chip: ChipSpec,
+    device: DeviceSpec,
+    components: ComponentTable,
+    soi: SoiSpec,
+    inversion: InversionSpec,
+) -> np.ndarray:
+    """Return the time per step of blocks whose product is formed: factor product of a chip's
+    micro-batch, running average, programming and solving.
+    """
+    weights = time_per_count(unit_costs(chip, components))
+    passes = shapes.size * geometry(chip, device).passes
+    average = ceil_div(shapes.size * (shapes.size + 1) // 2 * 3, max(1, chip.digital_lanes))
+    formed = passes * weights["serial_passes"] + average * weights["serial_digital_ops"]
+    solved = block_seconds(shapes, chip, device, components, soi, inversion)
+    seconds: np.ndarray = formed / soi.factor_interval + solved
+    return seconds
+
+
+def _fused_seconds(
+    shapes: BlockShapes,
+    chip: ChipSpec,
+    device: DeviceSpec,
+    components: ComponentTable,
+    soi: SoiSpec,
+    inversion: InversionSpec,
+) -> np.ndarray:
+    """Return the time per step of fused blocks; infinite where they do not fit."""
+    possible = can_fuse(shapes, chip)
+    fused = fuse(shapes, possible, chip, device)
+    seconds = block_seconds(fused, chip, device, components, soi, inversion)
+    return np.where(possible, seconds, np.inf)
+
+
 def solve_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
 ) -> Counts:
     """Return op-table counts of solving, from `SolveCounts` as columns."""
     g = product_geometry(chip, device)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
-    row_tiles, column_tiles = ceil_div(n, g.rows), ceil_div(n * g.slices, g.weight_columns)
     driven = vmm_ops * g.passes
+    cells = dac = adc = np.zeros(len(shapes), np.int64)
+    for rows, columns in shapes.factors:
+        row_tiles = ceil_div(rows, g.rows)
+        cells = cells + rows * columns * g.slices * g.columns_per_weight
+        dac = dac + rows * ceil_div(columns * g.slices, g.weight_columns)
+        adc = adc + row_tiles * columns * g.slices
     banks = copies * block_banks(shapes, chip)
     lanes = np.maximum(1, chip.digital_lanes * ceil_div(banks, chip.banks_per_tile))
     return {
         "crossbar_reads": driven * shapes.product_arrays,
-        "cells_read": driven * n * n * g.slices * g.columns_per_weight
-        + inv_ops * 2 * shapes.piece**2,
-        "dac_conversions": driven * n * column_tiles,
-        "adc_conversions": driven * row_tiles * n * g.slices,
+        "cells_read": driven * cells
+        + inv_ops * np.where(shapes.fused, shapes.inverting_cells, 2 * shapes.piece**2),
+        "dac_conversions": driven * dac,
+        "adc_conversions": driven * adc,
         "inv_ops": inv_ops,
-        "amplifier_ops": inv_ops * shapes.piece,
+        "amplifier_ops": inv_ops * shapes.piece * (1 + shapes.fused),
         "inv_dac_conversions": inv_ops * shapes.piece,
         "inv_adc_conversions": inv_ops * shapes.piece,
         "digital_ops": counts["digital_ops"],
         "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
-        "serial_passes": ceil_div(vmm_ops, copies) * g.passes,
+        "serial_passes": ceil_div(vmm_ops, copies) * g.passes * (1 + shapes.fused),
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_digital_ops": ceil_div(counts["digital_ops"], lanes),
     }
@@ -271,7 +347,7 @@ def program_counts(
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
     return {
         "cell_writes": counts["program_cells"] * copies,
-        "buffer_bytes": shapes.size**2 * g.value_bytes,
+        "buffer_bytes": shapes.product_values * g.value_bytes,
         "serial_row_writes": np.where(
             counts["program_cells"] > 0, ceil_div(arrays, at_once) * rows, 0
         ),
@@ -286,6 +362,11 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
         ceil_div(shapes.product_arrays, chip.vmm.arrays_per_bank),
     )
     return np.clip(wanted, 1, chip.banks)
+
+
+def _held_rows(blocks: tuple[SoiBlock, ...], layers: LayerTable, batch: int) -> np.ndarray:
+    """Return the rows of a whole batch's activations or errors, per block."""
+    return np.array([batch * int(layers.vectors[b.layer]) for b in blocks], np.int64)
 
 
 def _right_sides(blocks: tuple[SoiBlock, ...], layers: LayerTable) -> np.ndarray:

@@ -31,6 +31,11 @@ class BlockShapes:
         Width of a piece.
     inv_arrays, product_arrays : ndarray
         Inverting arrays, and multiplying arrays of the residual product.
+    held : ndarray
+        Rows N of the activations or errors of a batch that the block is the product of.
+    fused : ndarray of bool
+        The arrays hold those rows and their transpose instead of the product: a solve goes
+        through both, and so does a residual product.
     """
 
     size: np.ndarray
@@ -39,9 +44,33 @@ class BlockShapes:
     piece: np.ndarray
     inv_arrays: np.ndarray
     product_arrays: np.ndarray
+    held: np.ndarray
+    fused: np.ndarray
 
     def __len__(self) -> int:
         return len(self.size)
+
+    @property
+    def factors(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """(rows, columns) of the two matrices of a residual product; the second is empty where a
+        block is not fused.
+        """
+        inner = np.where(self.fused, self.held, self.size)
+        none = np.where(self.fused, self.held, 0)
+        return (self.size, inner), (none, np.where(self.fused, self.size, 0))
+
+    @property
+    def inverting_cells(self) -> np.ndarray:
+        """Cells of the inverting arrays that hold one copy, both of every pair."""
+        fused = 2 * 2 * self.size * self.held
+        cells: np.ndarray = np.where(self.fused, fused, 2 * self.inv_arrays * self.piece**2)
+        return cells
+
+    @property
+    def product_values(self) -> np.ndarray:
+        """Values of the residual product's matrices."""
+        values: np.ndarray = np.where(self.fused, 2 * self.size * self.held, self.size**2)
+        return values
 
 
 def product_geometry(chip: ChipSpec, device: DeviceSpec) -> Geometry:
@@ -50,9 +79,13 @@ def product_geometry(chip: ChipSpec, device: DeviceSpec) -> Geometry:
 
 
 def block_shapes(
-    blocks: tuple[SoiBlock, ...], right_sides: np.ndarray, chip: ChipSpec, device: DeviceSpec
+    blocks: tuple[SoiBlock, ...],
+    right_sides: np.ndarray,
+    held: np.ndarray,
+    chip: ChipSpec,
+    device: DeviceSpec,
 ) -> BlockShapes:
-    """Return the columns of blocks."""
+    """Return the columns of blocks, none of them fused."""
     size = np.array([block.size for block in blocks], np.int64)
     depth = np.array([_depth(int(n), chip.inv.size) for n in size], np.int64)
     return BlockShapes(
@@ -62,6 +95,26 @@ def block_shapes(
         piece=ceil_div(size, 2**depth),
         inv_arrays=2**depth,
         product_arrays=array_count(product_geometry(chip, device), size, size),
+        held=held,
+        fused=np.zeros(len(size), bool),
+    )
+
+
+def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
+    """Return the blocks whose activations fit an inverting array beside their transpose."""
+    fits: np.ndarray = (shapes.depth == 0) & (shapes.held <= chip.inv.size)
+    return fits
+
+
+def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceSpec) -> BlockShapes:
+    """Return the columns with some blocks fused: two inverting arrays, two product matrices."""
+    g = product_geometry(chip, device)
+    both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
+    return dataclasses.replace(
+        shapes,
+        fused=fused,
+        inv_arrays=np.where(fused, 2, shapes.inv_arrays),
+        product_arrays=np.where(fused, both, shapes.product_arrays),
     )
 
 
@@ -90,13 +143,13 @@ def modelled_counts(
     settlings = 3**shapes.depth
     times = rounds * shapes.right_sides
     slices = ceil_div(PRODUCT_BITS - 1, device.cell.bits)
-    product_cells = 0 if method == "single" else 2 * shapes.size**2 * slices
+    product_cells = 0 if method == "single" else 2 * shapes.product_values * slices
     elements = times * shapes.size
     return {
         "inv_ops": times * applied * settlings,
         "vmm_ops": times * (applied * (settlings - 1) + products),
         "digital_ops": elements * _DIGITAL_PER_ELEMENT[method],
-        "program_cells": 2 * shapes.inv_arrays * shapes.piece**2 + product_cells,
+        "program_cells": shapes.inverting_cells + product_cells,
     }
 
 
