@@ -179,7 +179,7 @@ def make_plan(
     blocks = soi_blocks(workload, soi.block_size) if second_order else ()
     layers = layer_table(workload, blocks)
     held = _held_rows(blocks, layers, micro_batches * micro_batch_size)
-    shapes = block_shapes(blocks, _right_sides(blocks, layers), held, chip, device)
+    shapes = block_shapes(blocks, _right_sides(blocks, layers), held, chip, device, inversion)
     apart_s = _block_step_s(shapes, chip, device, components, soi, inversion)
     fused_s = _fused_seconds(shapes, chip, device, components, soi, inversion)
     wanted = {"off": fused_s < 0, "on": np.isfinite(fused_s), "auto": fused_s < apart_s}[soi.fusion]

@@ -84,8 +84,12 @@ def block_shapes(
     held: np.ndarray,
     chip: ChipSpec,
     device: DeviceSpec,
+    inversion: InversionSpec,
 ) -> BlockShapes:
-    """Return the columns of blocks, none of them fused."""
+    """Return the columns of blocks, none of them fused.
+
+    Blocks inverted by a single step and on a single array need no products.
+    """
     size = np.array([block.size for block in blocks], np.int64)
     depth = np.array([_depth(int(n), chip.inv.size) for n in size], np.int64)
     return BlockShapes(
@@ -94,7 +98,11 @@ def block_shapes(
         depth=depth,
         piece=ceil_div(size, 2**depth),
         inv_arrays=2**depth,
-        product_arrays=array_count(product_geometry(chip, device), size, size),
+        product_arrays=np.where(
+            (inversion.method == "single") & (depth == 0),
+            0,
+            array_count(product_geometry(chip, device), size, size),
+        ),
         held=held,
         fused=np.zeros(len(size), bool),
     )
@@ -110,6 +118,7 @@ def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceS
     """Return the columns with some blocks fused: two inverting arrays, two product matrices."""
     g = product_geometry(chip, device)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
+    both = np.where(shapes.product_arrays > 0, both, 0)
     return dataclasses.replace(
         shapes,
         fused=fused,

@@ -312,3 +312,48 @@ def test_a_block_wider_than_an_array_is_inverted_by_halves():
     assert plan.shapes.piece.tolist() == [75, 8]
     solve = row_of(ops_of(plan), "solve_a")
     assert solve["inv_ops"].tolist() == [8 * 15 * 9]
+
+
+def test_a_fused_block_holds_activations_instead_of_their_product():
+    """65 inputs with bias, 16 samples: the loop holds 65 x 16 and its transpose, on two arrays."""
+    fused = plan_of(soi=SoiSpec(fusion="on"), inversion=InversionSpec(method="single"))
+    assert fused.shapes.fused.all()
+    table = ops_of(fused)
+    copies = fused.block_copies
+    written = row_of(table, "program_block")
+    assert written["cell_writes"].tolist() == [
+        2 * 2 * 65 * 16 * copies[0],
+        2 * 2 * 10 * 16 * copies[1],
+    ]
+    # Two arrays in one bank, written one after the other, 65 (and 16) rows each.
+    assert written["serial_row_writes"][0] == 2 * 65
+    for op in ("factor_a", "factor_g", "average_factor", "write_errors"):
+        assert not len(row_of(table, op)), op
+
+
+def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
+    apart = plan_of(soi=SoiSpec(fusion="off"), inversion=InversionSpec(method="single"))
+    table = ops_of(apart)
+    written = row_of(table, "program_block")
+    assert written["cell_writes"].tolist() == [
+        2 * 65 * 65 * apart.block_copies[0],
+        2 * 10 * 10 * apart.block_copies[1],
+    ]
+    assert written["serial_row_writes"][0] == 65
+    assert len(row_of(table, "factor_a")) == 1
+
+
+def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
+    single = InversionSpec(method="single")
+    few, many = (
+        plan_of(size=size, soi=SoiSpec(fusion="auto"), inversion=single) for size in (16, 256)
+    )
+    # 16 rows fit beside their transpose and save 65 products; 256 rows do not fit an array of 128.
+    assert few.shapes.fused[0]
+    assert not many.shapes.fused.any()
+    from repast_dist.mapping.plan import fusion_rows
+
+    saved = [row["saved_s"] for row in fusion_rows(few) if row["fused"]]
+    assert all(value > 0 for value in saved)
+    # With residual products the way through both matrices is taken every round: not worth it.
+    assert not plan_of(size=16, soi=SoiSpec(fusion="auto")).shapes.fused[0]

@@ -1,0 +1,125 @@
+"""Cost studies from settings to tables."""
+
+import pytest
+from rich.console import Console
+
+from repast_dist.settings import load_settings
+from repast_dist.studies import run_study
+from repast_dist.studies.costing import PAPER, Hardware
+from repast_dist.studies.explain import explain
+from repast_dist.studies.headline import HeadlineInputs, headline
+from repast_dist.studies.scaling import scaling, scaling_point, scaling_points
+from repast_dist.studies.validate import validate
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return load_settings(["study=headline", "chip=repast", "soi.interval=10"])
+
+
+@pytest.fixture(scope="module")
+def page(settings):
+    inputs = HeadlineInputs(
+        hardware=Hardware.of(settings),
+        gpu=settings.baseline,
+        pipelayer=settings.study.pipelayer,
+        epochs=settings.epochs,
+        networks=("resnet18", "vgg13"),
+        batch=64,
+        micro_batch=8,
+        sensitive=("resnet18",),
+    )
+    return headline(inputs)
+
+
+def test_explained_parts_sum_to_the_chip(settings):
+    tables = explain(settings.chip, settings.components).tables
+    assert sum(tables["components"]["power_share"].to_pylist()) == pytest.approx(1)
+    assert sum(tables["components"]["area_share"].to_pylist()) == pytest.approx(1)
+
+
+def test_the_papers_numbers_stand_beside_ours(page):
+    means = page.tables["means"].to_pylist()
+    for row in means:
+        assert row["paper"] == PAPER[row["ratio"]]
+    assert {row["footing"] for row in means} >= {"one chip", "chips on the GPU's power"}
+
+
+def test_ratios_are_quotients_of_the_machines_table(page):
+    machines = page.tables["machines"].to_pylist()
+
+    def of(machine, order, footing):
+        return next(
+            row
+            for row in machines
+            if (row["network"], row["machine"], row["order"], row["footing"])
+            == ("vgg13", machine, order, footing)
+        )
+
+    ratio = next(
+        row
+        for row in page.tables["ratios"].to_pylist()
+        if (row["network"], row["footing"], row["ratio"])
+        == ("vgg13", "one chip", "speedup over GPU")
+    )
+    ours = of("repast", "second", "one chip")["time_per_sample_s"]
+    same = of("gpu", "second", "one machine")["time_per_sample_s"]
+    first = of("gpu", "first", "one machine")["time_per_sample_s"]
+    assert ratio["per epoch"] == pytest.approx(same / ours)
+    assert ratio["to target"] == pytest.approx(first / ours * 90 / 35)
+
+
+def test_every_assumed_constant_is_in_the_tornado(page, settings):
+    names = {row["constant"] for row in page.tables["sensitivity"].to_pylist()}
+    assert {"cell_write.energy_j", "amplifier.energy_j", "digital.time_s"} <= names
+    assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
+
+
+def test_shares_of_phases_sum_to_one(page):
+    shares: dict[tuple[str, ...], float] = {}
+    for row in page.tables["phases"].to_pylist():
+        if row["machine"] == "repast":
+            key = (row["network"], row["footing"])
+            shares[key] = shares.get(key, 0.0) + row["time_share"]
+    assert list(shares.values()) == pytest.approx([1.0] * len(shares))
+
+
+def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
+    points = scaling_points(["resnet18"], ["strong", "weak"], [1, 4], 64, 8)
+    setup = Hardware.of(settings)
+    costed = [scaling_point(setup, point) for point in points]
+    samples = {(p["mode"], p["chips"]): p["samples_per_step"] for p in costed}
+    assert samples == {
+        ("strong", 1): 64,
+        ("strong", 4): 64,
+        ("weak", 1): 64,
+        ("weak", 4): 256,
+    }
+    table = scaling(setup, costed).tables["points"]
+    rows = [row for row in table.to_pylist() if row["chips"] == 1]
+    assert [row["efficiency"] for row in rows] == [1.0, 1.0]
+    assert table.schema.field("step_s").metadata[b"unit"] == b"s"
+
+
+def test_all_judged_anchors_agree():
+    found = load_settings(["study=validate", "chip=repast", "soi.interval=10"])
+    page = validate(found.study, found.components, Hardware.of(found), found.epochs)
+    rows = page.tables["anchors"].to_pylist()
+    assert [row["subject"] for row in rows if row["verdict"] == "differs"] == []
+    assert sum(row["verdict"] == "agrees" for row in rows) >= 30
+
+
+@pytest.mark.parametrize(
+    ("study", "left"),
+    [
+        ("explain", "tables/components.parquet"),
+        ("scaling", "tables/points.parquet"),
+        ("export-chakra", "plan.json"),
+    ],
+)
+def test_a_study_leaves_its_tables_in_a_run_directory(tmp_path, study, left):
+    overrides = [f"study={study}", f"run_root={tmp_path}", "workload=lenet5", "soi.block_size=128"]
+    if study == "scaling":
+        overrides.append("study.chips=[1,2]")
+    folder = run_study(load_settings(overrides), Console(quiet=True))
+    assert (folder / left).is_file()
