@@ -1,5 +1,6 @@
 """The launchers are valid and start what they say, as far as one machine can show."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -127,18 +129,34 @@ def test_a_job_submitted_to_a_local_head_trains_and_leaves_a_run_directory(tmp_p
     try:
         _wait_for_port(dashboard)
         settings = ["farm.chips=2", "train.epochs=1", "train.max_steps=2", "model=digits_mlp"]
-        done = subprocess.run(
-            [str(JOBS / "ray_job_submit.sh"), *settings],
-            env=environment, capture_output=True, text=True, timeout=180,
-        )  # fmt: skip
+        done = _submit(settings, environment)
         assert done.returncode == 0, done.stdout + done.stderr
         results = list((tmp_path / "runs").glob("train/*/result.json"))
         assert len(results) == 1
         assert '"status": "finished"' in results[0].read_text()
     finally:
-        os.killpg(head.pid, 15)
+        family = [head, *psutil.Process(head.pid).children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                process.kill()
         head.wait(timeout=30)
         shutil.rmtree(f"/tmp/rj{os.getpid()}", ignore_errors=True)
+
+
+def _submit(settings, environment, limit_s=90):
+    """Submit; a head that has just started says for a while that it has no agent yet."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        done = subprocess.run(
+            [str(JOBS / "ray_job_submit.sh"), *settings],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2.0)
 
 
 def _wait_for_port(port, limit_s=60):
