@@ -15,6 +15,7 @@ from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.model import build_model, workload_from_model
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.training.task import check_task, fisher_passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,7 @@ def make_setup(
             f"{len(data.train_inputs)} training samples of dataset {job.dataset.name}"
         )
     model = build_model(job.model)
+    check_task(model, data)
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
     plan = make_plan(
         workload_from_model(model),
@@ -125,7 +127,7 @@ def make_setup(
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
         second_order=job.second_order,
-        fisher_passes=_fisher_passes(job.optimizer.fisher, data.classes),
+        fisher_passes=fisher_passes(model, job.optimizer.fisher),
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     owners = [chips[owner] for owner in plan.block_owner]
@@ -139,11 +141,6 @@ def make_setup(
         hosts=tuple(sorted(groups)),
         data=data,
     )
-
-
-def _fisher_passes(fisher: str, classes: int) -> int:
-    """Return the extra backward passes of a factor update."""
-    return {"empirical": 0, "sampled": 1, "exact": classes}[fisher]
 
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:

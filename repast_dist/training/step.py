@@ -5,8 +5,8 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from repast_dist.errors import DataError
 from repast_dist.training.engines import Engine, Product
 from repast_dist.training.functional import with_ones
 from repast_dist.training.layers import Parameter, Pass, Sink
-from repast_dist.training.losses import LossValue, exact_errors, loss_value, sampled_errors
+from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
 from repast_dist.training.model import Model
 
 Fisher = Literal["sampled", "exact", "empirical"]
@@ -167,22 +167,22 @@ def run_micro_batch(
     DataError
         The loss is not finite: training diverged.
     """
-    run = _pass(loaded, ("micro_batch", loaded.step, micro_batch))
-    outputs, saved = loaded.model.chain.forward(inputs.astype(np.float64), run)
-    value = loss_value(loaded.model.spec.loss, outputs, inputs, labels)
+    batch = _MicroBatch(loaded, inputs, micro_batch)
+    value = loss_value(loaded.model.spec.loss, batch.outputs, inputs, labels)
     if not np.isfinite(value.total):
         raise DataError(
             f"step {loaded.step}, micro-batch {micro_batch}: the loss is not finite; "
             "lower optimizer.learning_rate or raise optimizer.damping"
         )
-    sink = _backward(loaded, value.errors, saved, run)
-    rows = _Rows(loaded, saved, micro_batch)
+    sink = batch.backward(value.errors)
     gradients = dict(sink.direct)
     for parameter in loaded.model.products:
-        gradients[parameter.name] = rows.gradient(parameter, sink.errors[parameter.name])
-    factors = {}
-    if fisher is not None:
-        factors = _factors(loaded, rows, fisher, outputs, value, saved, samples, run)
+        gradients[parameter.name] = batch.gradient(parameter, sink.errors[parameter.name])
+    factors: dict[FactorKey, np.ndarray] = {}
+    if fisher == "empirical":
+        factors = batch.factors([sink])
+    elif fisher is not None:
+        factors = batch.factors(batch.fisher_sinks(fisher, samples))
     ordered = {p.name: gradients[p.name] for p in loaded.model.parameters}
     return MicroBatchResult(
         len(inputs), value.total, value.correct, value.squared_error, ordered, factors
@@ -211,100 +211,89 @@ def _pass(loaded: LoadedModel, call: tuple[int | str, ...]) -> Pass:
     return Pass(loaded.weights, loaded.forward, loaded.backward, call)
 
 
-def _backward(loaded: LoadedModel, errors: np.ndarray, saved: Any, run: Pass) -> Sink:
-    sink = Sink()
-    loaded.model.chain.backward(errors, saved, run, sink, need_input=False)
-    return sink
+class _MicroBatch:
+    """A micro-batch after its forward pass; activations are loaded once, as (R, in[+1])."""
 
+    def __init__(self, loaded: LoadedModel, inputs: np.ndarray, number: int) -> None:
+        self.loaded, self.number = loaded, number
+        self.run = _pass(loaded, ("micro_batch", loaded.step, number))
+        chain = loaded.model.chain
+        self.outputs, self.saved = chain.forward(inputs.astype(np.float64), self.run)
+        self.rows = chain.rows_of(self.saved)
+        self.activations: dict[tuple[str, str], Product] = {}
 
-class _Rows:
-    """The inputs of all products of a micro-batch, loaded once each as matrices (R, in[+1])."""
+    def backward(self, errors: np.ndarray, call: tuple[int | str, ...] = ()) -> Sink:
+        """Return what a backward pass of output errors (N, D) finds."""
+        sink = Sink()
+        run = dataclasses.replace(self.run, call=(*self.run.call, *call))
+        self.loaded.model.chain.backward(errors, self.saved, run, sink, need_input=False)
+        return sink
 
-    def __init__(self, loaded: LoadedModel, saved: Any, micro_batch: int) -> None:
-        self.engine, self.step, self.micro_batch = loaded.engine, loaded.step, micro_batch
-        self._rows = loaded.model.chain.rows_of(saved)
-        self._loaded: dict[tuple[str, str], Product] = {}
-
-    def address(self, what: str, name: str) -> tuple[int | str, ...]:
-        return (what, self.step, name, self.micro_batch)
-
-    def of(self, parameter: Parameter) -> np.ndarray:
-        rows = self._rows[parameter.name]
-        return with_ones(rows) if parameter.bias else rows
+    def fisher_sinks(
+        self, fisher: Literal["sampled", "exact"], samples: np.ndarray
+    ) -> Iterator[Sink]:
+        """Yield backward passes whose outer products make the Fisher matrix."""
+        loss, engine = self.loaded.model.spec.loss, self.loaded.engine
+        if fisher == "sampled":
+            labels = (engine.seed, self.loaded.step, samples)
+            yield self.backward(sampled_errors(loss, self.outputs, *labels), ("fisher", 0))
+        else:
+            for number, errors in enumerate(exact_errors(loss, self.outputs)):
+                yield self.backward(errors, ("fisher", number))
 
     def gradient(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
         """Return inputs^T errors, (in[+1], out): activations are the matrix, errors the inputs."""
-        matrix = self._product("gradient", parameter)
-        call = self.address("gradient", parameter.name)
-        return matrix.multiply(errors.T, call).T
+        matrix = self._load_activations("gradient", parameter)
+        return matrix.multiply(errors.T, self._address("gradient", parameter)).T
 
-    def factor_a(self, parameter: Parameter) -> np.ndarray:
-        """Return this micro-batch's contribution to A."""
-        rows, positions = self.of(parameter), parameter.positions
-        call = self.address("A", parameter.name)
+    def factors(self, sinks: Iterable[Sink]) -> dict[FactorKey, np.ndarray]:
+        """Return this micro-batch's contributions to A and G of all preconditioned layers."""
+        layers = self.loaded.model.preconditioned
+        factors: dict[FactorKey, np.ndarray] = {}
+        for parameter in layers:
+            factors[parameter.name, "A"] = self._factor_a(parameter)
+            factors[parameter.name, "G"] = np.zeros((parameter.columns, parameter.columns))
+        for number, sink in enumerate(sinks):
+            for parameter in layers:
+                errors = sink.errors[parameter.name]
+                factors[parameter.name, "G"] += self._factor_g(parameter, errors, number)
+        return factors
+
+    def _factor_a(self, parameter: Parameter) -> np.ndarray:
+        rows, positions = self._inputs(parameter), parameter.positions
+        call = self._address("A", parameter)
         if parameter.sharing == "reduce" and positions > 1:
             means = rows.reshape(-1, positions, rows.shape[1]).mean(axis=1)
-            matrix = self.engine.load("factor", means, self.address("means", parameter.name))
+            address = self._address("means", parameter)
+            matrix = self.loaded.engine.load("factor", means, address)
             return _symmetric(matrix.multiply(means.T, call))
-        matrix = self._product("factor", parameter)
+        matrix = self._load_activations("factor", parameter)
         return _symmetric(matrix.multiply(rows.T, call)) / positions
 
-    def factor_g(self, parameter: Parameter, errors: np.ndarray, number: int) -> np.ndarray:
-        """Return the contribution of one set of output errors to G."""
+    def _factor_g(self, parameter: Parameter, errors: np.ndarray, number: int) -> np.ndarray:
         if parameter.sharing == "reduce" and parameter.positions > 1:
             errors = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
-        address = (*self.address("errors", parameter.name), number)
-        matrix = self.engine.load("factor", errors, address)
+        address = (*self._address("errors", parameter), number)
+        matrix = self.loaded.engine.load("factor", errors, address)
         return _symmetric(matrix.multiply(errors.T, ("G", *address)))
 
-    def _product(self, role: Literal["gradient", "factor"], parameter: Parameter) -> Product:
+    def _load_activations(
+        self, role: Literal["gradient", "factor"], parameter: Parameter
+    ) -> Product:
         """Load the inputs, once per arithmetic: gradient and factor share the same arrays."""
-        key = (self.engine.arithmetic(role), parameter.name)
-        if key not in self._loaded:
-            address = self.address("activations", parameter.name)
-            self._loaded[key] = self.engine.load(role, self.of(parameter), address)
-        return self._loaded[key]
+        engine = self.loaded.engine
+        key = (engine.arithmetic(role), parameter.name)
+        if key not in self.activations:
+            address = self._address("activations", parameter)
+            self.activations[key] = engine.load(role, self._inputs(parameter), address)
+        return self.activations[key]
 
+    def _inputs(self, parameter: Parameter) -> np.ndarray:
+        rows = self.rows[parameter.name]
+        return with_ones(rows) if parameter.bias else rows
 
-def _factors(
-    loaded: LoadedModel,
-    rows: _Rows,
-    fisher: Fisher,
-    outputs: np.ndarray,
-    value: LossValue,
-    saved: Any,
-    samples: np.ndarray,
-    run: Pass,
-) -> dict[FactorKey, np.ndarray]:
-    layers = loaded.model.preconditioned
-    factors: dict[FactorKey, np.ndarray] = {}
-    for parameter in layers:
-        factors[parameter.name, "A"] = rows.factor_a(parameter)
-        factors[parameter.name, "G"] = np.zeros((parameter.columns, parameter.columns))
-    fisher_errors = _fisher_errors(loaded, fisher, outputs, value, samples)
-    for number, errors in enumerate(fisher_errors):
-        again = dataclasses.replace(run, call=(*run.call, "fisher", number))
-        sink = _backward(loaded, errors, saved, again)
-        for parameter in layers:
-            errors_here = sink.errors[parameter.name]
-            factors[parameter.name, "G"] += rows.factor_g(parameter, errors_here, number)
-    return factors
-
-
-def _fisher_errors(
-    loaded: LoadedModel,
-    fisher: Fisher,
-    outputs: np.ndarray,
-    value: LossValue,
-    samples: np.ndarray,
-) -> Iterator[np.ndarray]:
-    loss = loaded.model.spec.loss
-    if fisher == "sampled":
-        yield sampled_errors(loss, outputs, loaded.engine.seed, loaded.step, samples)
-    elif fisher == "exact":
-        yield from exact_errors(loss, outputs)
-    else:
-        yield value.errors
+    def _address(self, what: str, parameter: Parameter) -> tuple[int | str, ...]:
+        return (what, self.loaded.step, parameter.name, self.number)
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""Whether a network and a data set fit each other, and what a Fisher pass of theirs costs."""
+
+from repast_dist.errors import SettingsError
+from repast_dist.training.datasets import Dataset
+from repast_dist.training.model import Model
+
+
+def check_task(model: Model, data: Dataset) -> None:
+    """Check that a network can learn a data set.
+
+    Raises
+    ------
+    SettingsError
+        The samples have another shape, there are more classes than outputs, or the loss is not
+        defined for the inputs' range.
+    """
+    spec = model.spec
+    if tuple(spec.input_shape) != data.input_shape:
+        raise SettingsError(
+            f"model.input_shape: {spec.name} takes samples of {tuple(spec.input_shape)}, "
+            f"dataset {data.name} has {data.input_shape}; choose a model made for it"
+        )
+    outputs = model.chain.output_shape[0]
+    if spec.loss == "cross_entropy" and outputs < data.classes:
+        raise SettingsError(
+            f"model.layers: {outputs} outputs for the {data.classes} classes of {data.name}"
+        )
+    low, high = float(data.train_inputs.min()), float(data.train_inputs.max())
+    if spec.loss == "pixel_cross_entropy" and (low < 0 or high > 1):
+        raise SettingsError(
+            f"model.loss: pixel_cross_entropy needs inputs in 0..1, {data.name} has "
+            f"{low:.3g} to {high:.3g}; valid: dataset.scaling=unit"
+        )
+
+
+def fisher_passes(model: Model, fisher: str) -> int:
+    """Return how many backward passes the output gradients of the Fisher take beside the loss's.
+
+    None for the empirical Fisher, which reuses the loss's own; one for the sampled; one per
+    output for the exact.
+    """
+    return {"empirical": 0, "sampled": 1, "exact": model.chain.output_shape[0]}[fisher]

@@ -1,0 +1,50 @@
+"""Networks and data sets that do not fit each other, and what a factor update costs."""
+
+import pytest
+from training_networks import float_engine, network, samples, shipped_model
+
+from repast_dist.errors import SettingsError
+from repast_dist.training import layers
+from repast_dist.training.datasets import load_dataset
+from repast_dist.training.model import init_weights
+from repast_dist.training.specs import DatasetSpec
+from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.task import check_task, fisher_passes
+
+FEW = [{"kind": "flatten"}, {"kind": "dense", "outputs": 7}]
+
+
+def test_a_network_for_other_samples_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"\(1, 28, 28\), dataset digits has \(1, 8, 8\)"):
+        check_task(shipped_model("fashion_mlp"), load_dataset(DatasetSpec()))
+
+
+def test_fewer_outputs_than_classes_are_refused() -> None:
+    with pytest.raises(SettingsError, match="7 outputs for the 10 classes of digits"):
+        check_task(network(FEW, (1, 8, 8)), load_dataset(DatasetSpec()))
+
+
+def test_pixel_likelihoods_need_pixels_between_0_and_1() -> None:
+    model = shipped_model("digits_autoencoder")
+    check_task(model, load_dataset(DatasetSpec()))
+    with pytest.raises(SettingsError, match=r"inputs in 0\.\.1.*dataset\.scaling=unit"):
+        check_task(model, load_dataset(DatasetSpec(scaling="standard")))
+
+
+@pytest.mark.parametrize(("fisher", "passes"), [("empirical", 0), ("sampled", 1), ("exact", 7)])
+def test_the_fisher_takes_the_backward_passes_it_says(
+    fisher: str, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network(FEW)
+    assert fisher_passes(model, fisher) == passes
+    count, original = [], layers.Chain.backward
+
+    def counted(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        count.append(1)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(layers.Chain, "backward", counted)
+    inputs, labels, numbers = samples(model)
+    loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
+    run_micro_batch(loaded, inputs, labels, numbers, 0, fisher)
+    assert len(count) == 1 + passes
