@@ -8,14 +8,13 @@ always our own, since their latencies are not meant to be summed (ISAAC's buffer
 import dataclasses
 import functools
 import importlib.metadata
-import json
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
 from repast_dist.errors import SettingsError
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.spec import spec, to_dict
+from repast_dist.spec import spec
 
 _LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
 
@@ -213,13 +212,18 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
     SettingsError
         A library component does not exist or refuses its arguments; the message names it.
     """
-    key = json.dumps([to_dict(chip), to_dict(components)])
-    if key not in _RESOLVED:
-        _RESOLVED[key] = _resolve(chip, components)
-    return _RESOLVED[key]
+    found = _RECENT.get((id(chip), id(components)))
+    if found is None or found[0] is not chip or found[1] is not components:
+        if len(_RECENT) >= _MOST_RECENT:
+            _RECENT.clear()
+        found = (chip, components, _resolve(chip, components))
+        _RECENT[id(chip), id(components)] = found
+    return found[2]
 
 
-_RESOLVED: dict[str, UnitCosts] = {}
+_MOST_RECENT = 64
+_RECENT: dict[tuple[int, int], tuple[ChipSpec, ComponentTable, UnitCosts]] = {}
+"""Resolved costs by the identity of their settings, which are kept so that it stays theirs."""
 
 
 def _resolve(chip: ChipSpec, components: ComponentTable) -> UnitCosts:

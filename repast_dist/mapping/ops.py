@@ -1,5 +1,6 @@
 """The op table of one training step, from a plan: the same for numeric and for cost-only runs."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -82,6 +83,16 @@ def _chip_mask(plan: Plan, chips: int | Sequence[int] | None) -> np.ndarray:
 
 def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
     """Return forward, backward, gradient and factor rows: every micro-batch times every layer."""
+    rows = [_per_micro_batch(plan, wanted, *item) for item in _layer_ops(plan, factors_due)]
+    return [*rows, *_stage_sends(plan, wanted)]
+
+
+@functools.lru_cache(maxsize=16)
+def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[str, str, np.ndarray, Counts]]:
+    """Return (operation, phase, mask of layers, counts per layer) of one micro-batch.
+
+    They are the same for every step and micro-batch; the cache serves runs of many steps.
+    """
     layers, allocation = plan.layers, plan.allocation
     products = layers.products
     ops: list[tuple[str, str, np.ndarray, Counts]] = [
@@ -105,8 +116,7 @@ def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpT
             ("write_errors", "program", from_errors, _error_writes(plan)),
             ("factor_g", "soi", from_errors, _factor(plan, "G")),
         ]
-    rows = [_per_micro_batch(plan, wanted, *item) for item in ops]
-    return [*rows, *_stage_sends(plan, wanted)]
+    return ops
 
 
 def _per_micro_batch(

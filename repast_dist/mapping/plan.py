@@ -30,9 +30,9 @@ from repast_dist.workloads.shapes import Workload
 _BISECTIONS = 24
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Who does what in every step.
+    """Who does what in every step. Plans are compared by identity.
 
     Attributes
     ----------
