@@ -1,0 +1,89 @@
+"""Wall time of the analog product over NumPy's float64 product of the same shape.
+
+    python benchmarks/vmm.py [--repeats 9]
+
+One thread, batch 256, 8-bit signed inputs as 7 one-bit passes, 8-bit weights in two 4-bit slices,
+8-bit calibrated ADC per pass, slice and 256-row tile. Both are timed in turn in the same process;
+the ratio is between medians.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, VmmSpec, program_vmm
+
+BATCH = 256
+
+
+def _spec(adc_range: str = "calibrated", **cell: float) -> VmmSpec:
+    device = DeviceSpec(cell=CellSpec(bits=4, **cell))
+    return VmmSpec(device=device, adc=AdcSpec(bits=8, range=adc_range), rows=256)
+
+
+CASES = {
+    "ideal cells": _spec(),
+    "1 % programming noise": _spec(programming_sigma=0.01),
+    "1 % read noise": _spec(read_sigma=0.01),
+    "lossless ADC, ideal cells": _spec("lossless"),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    table = Table(title="Analog product over NumPy float64", title_justify="left")
+    for name in ("size", "case", "NumPy ms", "ours ms", "ratio", "error", "program ms"):
+        table.add_column(name, justify="left" if name == "case" else "right")
+    with threadpool_limits(1):
+        for size in (256, 1024):
+            for case, spec in CASES.items():
+                table.add_row(str(size), case, *_measure(size, spec, repeats))
+    Console().print(table)
+
+
+def _measure(size: int, spec: VmmSpec, repeats: int) -> list[str]:
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(size, size))
+    inputs = random.uniform(-1, 1, size=(BATCH, size))
+    started = time.perf_counter()
+    array = program_vmm(weights, spec, 1, "benchmark")
+    program_s = time.perf_counter() - started
+    if array.planes is not None:
+        array.calibrate(inputs)
+    ours_s, numpy_s = _in_turn(lambda: array.multiply(inputs), lambda: inputs @ weights, repeats)
+    exact = inputs @ weights
+    error = np.linalg.norm(array.multiply(inputs) - exact) / np.linalg.norm(exact)
+    return [
+        f"{numpy_s * 1e3:.2f}",
+        f"{ours_s * 1e3:.2f}",
+        f"{ours_s / numpy_s:.1f}",
+        f"{error:.4f}",
+        f"{program_s * 1e3:.1f}",
+    ]
+
+
+def _in_turn(
+    first: Callable[[], object], second: Callable[[], object], repeats: int
+) -> tuple[float, float]:
+    """Return the medians of two functions timed alternately, after one call of each."""
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, kept in zip((first, second), times, strict=True):
+            started = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+if __name__ == "__main__":
+    main()
