@@ -11,7 +11,9 @@ from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.training.model import build_model, workload_from_model
 from repast_dist.workloads.shapes import Workload
+from repast_dist.workloads.specs import MODEL, build_workload
 
 PAPER = {
     "speedup over GPU": 115.8,
@@ -71,6 +73,19 @@ class Hardware:
             micro_batch_size=micro_batch,
             second_order=second_order,
         )
+
+
+def chosen_workload(settings: Any) -> Workload:
+    """Return the network of the settings: a table, an ONNX file, or the model that is trained.
+
+    Raises
+    ------
+    SettingsError, DataError
+        The file is missing or unreadable.
+    """
+    if settings.workload.name == MODEL:
+        return workload_from_model(build_model(settings.model))
+    return build_workload(settings.workload)
 
 
 def table(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> pa.Table:

@@ -1,26 +1,28 @@
 """``study=export-chakra``: the plan of a step as Chakra execution traces, one per chip."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from repast_dist.mapping.chakra import write_chakra
+from repast_dist.mapping.plan import fusion_rows
 from repast_dist.spec import to_dict
-from repast_dist.studies.costing import Hardware
+from repast_dist.studies.costing import Hardware, chosen_workload
 from repast_dist.studies.run_directory import SETTINGS, new_run_directory, write_json
-from repast_dist.workloads.specs import build_workload
 
 
 def run(settings: Any, console: Console) -> Path:
     """Plan a step of the settings' workload and write the traces and the plan."""
     study, hardware = settings.study, Hardware.of(settings)
-    workload = build_workload(settings.workload)
+    workload = chosen_workload(settings)
     plan = hardware.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
     folder = new_run_directory(Path(settings.run_root), study.name)
     write_json(folder / SETTINGS, to_dict(settings))
     owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
+    chosen = fusion_rows(plan)
     write_json(
         folder / "plan.json",
         {
@@ -35,9 +37,15 @@ def run(settings: Any, console: Console) -> Path:
                 {**dataclasses.asdict(block), "chip": chip, "modelled_s": seconds}
                 for block, chip, seconds in owners
             ],
+            "fusion": [{name: _finite(value) for name, value in row.items()} for row in chosen],
         },
     )
     paths = write_chakra(plan, folder / "chakra", study.steps, study.ticks_per_s)
     console.print(f"{len(paths)} traces:    {folder / 'chakra'}", markup=False, soft_wrap=True)
     console.print(f"Plan:          {folder / 'plan.json'}", markup=False, soft_wrap=True)
     return folder
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: a block that cannot be fused has no fused time."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

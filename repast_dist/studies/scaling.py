@@ -17,7 +17,7 @@ from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.summary import summarise
 from repast_dist.report.console import data_table
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.studies.costing import Hardware, table
+from repast_dist.studies.costing import Hardware, chosen_workload, table
 from repast_dist.studies.output import finish
 from repast_dist.workloads.shapes import Workload
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
@@ -42,8 +42,8 @@ class ScalingPoint:
 
     Attributes
     ----------
-    network : str
-        Name of the network.
+    workload : Workload
+        The network.
     mode : {"strong", "weak"}
         What stays: the batch, or the batch per chip.
     chips : int
@@ -52,7 +52,7 @@ class ScalingPoint:
         Samples per step of one chip (weak) or of all (strong), and per micro-batch.
     """
 
-    network: str
+    workload: Workload
     mode: Literal["strong", "weak"]
     chips: int
     batch: int
@@ -60,7 +60,7 @@ class ScalingPoint:
 
 
 def scaling_points(
-    networks: Iterable[str],
+    workloads: Iterable[Workload],
     modes: Iterable[Literal["strong", "weak"]],
     chips: Sequence[int],
     batch: int,
@@ -68,8 +68,8 @@ def scaling_points(
 ) -> list[ScalingPoint]:
     """Return all points, the largest last within a network."""
     return [
-        ScalingPoint(network, mode, count, batch, micro_batch)
-        for network in networks
+        ScalingPoint(workload, mode, count, batch, micro_batch)
+        for workload in workloads
         for mode in modes
         for count in sorted(set(chips))
     ]
@@ -83,12 +83,11 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
     dict
         A plain record; ``segments`` holds the seconds per segment.
     """
-    workload = build_workload(WorkloadSpec(name=point.network))
     batch = point.batch * (point.chips if point.mode == "weak" else 1)
-    plan = hardware.plan(workload, point.chips, batch, point.micro_batch)
+    plan = hardware.plan(point.workload, point.chips, batch, point.micro_batch)
     step = summarise(plan)
     return {
-        "network": point.network,
+        "network": point.workload.name,
         "mode": point.mode,
         "chips": point.chips,
         "samples_per_step": step.samples,
@@ -108,7 +107,9 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
     }
 
 
-def scaling(hardware: Hardware, points: Sequence[dict[str, Any]]) -> StudyPage:
+def scaling(
+    hardware: Hardware, points: Sequence[dict[str, Any]], workloads: Sequence[Workload]
+) -> StudyPage:
     """Make the study's page of costed points.
 
     Parameters
@@ -117,6 +118,8 @@ def scaling(hardware: Hardware, points: Sequence[dict[str, Any]]) -> StudyPage:
         What was costed.
     points : sequence of dict
         Records of `scaling_point`.
+    workloads : sequence of Workload
+        The networks in them.
     """
     records = [_with_efficiency(point, points) for point in points]
     segments = [
@@ -131,9 +134,9 @@ def scaling(hardware: Hardware, points: Sequence[dict[str, Any]]) -> StudyPage:
         for point in points
         for name, seconds in point["segments"].items()
     ]
-    networks = list(dict.fromkeys(point["network"] for point in points))
+    networks = [workload.name for workload in workloads]
     chips = sorted({point["chips"] for point in points})
-    placement = placement_rows(networks, hardware, chips)
+    placement = placement_rows(workloads, hardware, chips)
     largest = max(records, key=lambda record: (record["chips"], record["efficiency"]))
     modes = list(dict.fromkeys(point["mode"] for point in points))
     return StudyPage(
@@ -213,16 +216,20 @@ def scaling(hardware: Hardware, points: Sequence[dict[str, Any]]) -> StudyPage:
 
 
 def placement_rows(
-    networks: Sequence[str], hardware: Hardware, chips: Sequence[int]
+    workloads: Sequence[Workload], hardware: Hardware, chips: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return the balance of inversion work: whole factors and split blocks, with cost n^3."""
     rows = []
-    for name in networks:
-        workload = build_workload(WorkloadSpec(name=name))
+    for workload in workloads:
         for count in chips:
             for label, efficiency in _placements(workload, hardware.soi.block_size, count):
                 rows.append(
-                    {"network": name, "chips": count, "placement": label, "efficiency": efficiency}
+                    {
+                        "network": workload.name,
+                        "chips": count,
+                        "placement": label,
+                        "efficiency": efficiency,
+                    }
                 )
     return rows
 
@@ -256,11 +263,14 @@ def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) ->
 def run(settings: Any, console: Console) -> Path:
     """Cost all points of the settings."""
     hardware, study = Hardware.of(settings), settings.study
-    names = study.networks or (settings.workload.name,)
+    if study.networks:
+        workloads = [build_workload(WorkloadSpec(name=name)) for name in study.networks]
+    else:
+        workloads = [chosen_workload(settings)]
     points = scaling_points(
-        names, study.modes, study.chips, study.batch_size, study.micro_batch_size
+        workloads, study.modes, study.chips, study.batch_size, study.micro_batch_size
     )
-    page = scaling(hardware, [scaling_point(hardware, point) for point in points])
+    page = scaling(hardware, [scaling_point(hardware, point) for point in points], workloads)
     shown = page.tables["points"].select(
         ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
          "energy_per_sample_j", "limited_by"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
@@ -190,6 +191,19 @@ def _announce(
         highlight=False,
     )
     console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
+    if setup.job.second_order:
+        console.print(_preconditioning(setup))
+
+
+def _preconditioning(setup: HostSetup) -> Table:
+    table = Table(title="Preconditioning", title_justify="left")
+    for name in ("layer", "kind", "weights", "SOI blocks", "treatment"):
+        table.add_column(name, justify="right" if name in ("weights", "SOI blocks") else "left")
+    for row in preconditioning_table(build_model(setup.job.model)):
+        blocks = [block for block in setup.plan.blocks if block.layer_name == row.name]
+        sizes = " ".join(f"{block.factor}{block.size}" for block in blocks)
+        table.add_row(row.name, row.kind, "x".join(map(str, row.shape)), sizes or "-", row.reason)
+    return table
 
 
 def _facts(setup: HostSetup) -> dict[str, Any]:
