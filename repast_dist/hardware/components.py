@@ -37,7 +37,8 @@ class Quantity:
     library : str
         ``package.Class`` of a component, for example ``hwcomponents_library.IsaacADC``.
     action : str
-        The component's action whose energy is meant; empty: its area.
+        The component's action whose energy is meant; ``leak``: its leakage power; empty: its
+        area.
     attributes : dict
         Arguments of the component; text such as ``chip.adc.bits`` is read from the chip, None
         leaves an argument of an inherited table out.
@@ -271,6 +272,8 @@ def quantity_value(quantity: Quantity | None, chip: ChipSpec, path: str) -> floa
         part = _library_class(quantity.library)(**attributes)
         if not quantity.action:
             return float(part.area) / quantity.per
+        if quantity.action == "leak":
+            return float(part.leak_power) / quantity.per
         return float(getattr(part, quantity.action)().energy) / quantity.per
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise SettingsError(f"{where}: {quantity.library} cannot be priced: {error}") from None

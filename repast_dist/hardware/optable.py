@@ -38,6 +38,7 @@ OPS = (
     "update",
     "send_activations",
     "send_errors",
+    "write_means",
 )
 """Names of the operations; a row's ``op`` is an index into them."""
 

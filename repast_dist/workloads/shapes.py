@@ -62,6 +62,10 @@ class LayerShape:
         Trainable numbers; None: ``groups * (K * M + M if bias)`` for layers with weights, 0 for
         ``matmul`` and ``elementwise``. Given for layers where the shape does not tell, such as
         normalisation and embeddings.
+    factor_vectors_per_sample : int or None
+        Rows per sample that the SOI factors are made of; None: ``vectors_per_sample``
+        (K-FAC-expand). 1: inputs are averaged and errors summed over the vectors of a sample
+        first (K-FAC-reduce).
     shares_weights_with : str
         Name of the layer whose weights are used again; empty: none.
     """
@@ -77,6 +81,7 @@ class LayerShape:
     input_elements: Count | None = None
     elementwise_ops: Count = 0
     parameters: Count | None = None
+    factor_vectors_per_sample: Annotated[int, Ge(1)] | None = None
     shares_weights_with: str = ""
 
     def __post_init__(self) -> None:
@@ -111,6 +116,12 @@ class LayerShape:
     def factor_g_size(self) -> int:
         """Width of the SOI factor G."""
         return self.out_features
+
+    @property
+    def factor_vectors(self) -> int:
+        """Rows per sample that the SOI factors are made of."""
+        given = self.factor_vectors_per_sample
+        return self.vectors_per_sample if given is None else given
 
     @property
     def weight_count(self) -> int:

@@ -10,7 +10,7 @@ from repast_dist.spec import spec
 from repast_dist.workloads.networks import NETWORKS
 from repast_dist.workloads.shapes import Workload
 
-ONNX = "onnx"
+ONNX, MODEL = "onnx", "model"
 
 
 @spec
@@ -20,7 +20,7 @@ class WorkloadSpec:
     Attributes
     ----------
     name : str
-        A name of `networks.NETWORKS`, or ``onnx``.
+        A name of `networks.NETWORKS`, ``onnx``, or ``model``: the network the settings train.
     path : str
         The ONNX file, for ``onnx``.
     sequence : int or None
@@ -32,8 +32,9 @@ class WorkloadSpec:
     sequence: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in NETWORKS and self.name != ONNX:
-            raise ValueError(f"no network '{self.name}'; valid: {', '.join([*NETWORKS, ONNX])}")
+        valid = [*NETWORKS, ONNX, MODEL]
+        if self.name not in valid:
+            raise ValueError(f"no network '{self.name}'; valid: {', '.join(valid)}")
         if (self.name == ONNX) != bool(self.path):
             raise ValueError("name=onnx needs path=FILE.onnx, and only onnx takes a path")
 
@@ -44,10 +45,13 @@ def build_workload(spec: WorkloadSpec) -> Workload:
     Raises
     ------
     SettingsError
-        The `onnx` package is not installed, or the file is missing.
+        The `onnx` package is not installed, the file is missing, or the network is that of the
+        model, which its own module describes.
     DataError
         The file cannot be read as a network.
     """
+    if spec.name == MODEL:
+        raise SettingsError("workload.name: 'model' is described by the model, not by a table")
     if spec.name != ONNX:
         return NETWORKS[spec.name](spec.sequence)
     path = Path(spec.path)

@@ -5,11 +5,12 @@ from rich.console import Console
 
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
-from repast_dist.studies.costing import PAPER, Hardware
+from repast_dist.studies.costing import PAPER, Hardware, chosen_workload
 from repast_dist.studies.explain import explain
 from repast_dist.studies.headline import HeadlineInputs, headline
 from repast_dist.studies.scaling import scaling, scaling_point, scaling_points
 from repast_dist.studies.validate import validate
+from repast_dist.workloads.networks import NETWORKS
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,8 @@ def test_shares_of_phases_sum_to_one(page):
 
 
 def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
-    points = scaling_points(["resnet18"], ["strong", "weak"], [1, 4], 64, 8)
+    network = NETWORKS["resnet18"](None)
+    points = scaling_points([network], ["strong", "weak"], [1, 4], 64, 8)
     setup = Hardware.of(settings)
     costed = [scaling_point(setup, point) for point in points]
     samples = {(p["mode"], p["chips"]): p["samples_per_step"] for p in costed}
@@ -95,7 +97,7 @@ def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
         ("weak", 1): 64,
         ("weak", 4): 256,
     }
-    table = scaling(setup, costed).tables["points"]
+    table = scaling(setup, costed, [network]).tables["points"]
     rows = [row for row in table.to_pylist() if row["chips"] == 1]
     assert [row["efficiency"] for row in rows] == [1.0, 1.0]
     assert table.schema.field("step_s").metadata[b"unit"] == b"s"
@@ -107,6 +109,13 @@ def test_all_judged_anchors_agree():
     rows = page.tables["anchors"].to_pylist()
     assert [row["subject"] for row in rows if row["verdict"] == "differs"] == []
     assert sum(row["verdict"] == "agrees" for row in rows) >= 30
+
+
+def test_the_trained_model_is_costed_from_its_own_shapes():
+    found = load_settings(["workload=model", "model=digits_cnn"])
+    workload = chosen_workload(found)
+    assert workload.name == "digits_cnn"
+    assert workload.macs_per_sample > 0
 
 
 @pytest.mark.parametrize(
