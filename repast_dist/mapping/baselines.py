@@ -207,7 +207,9 @@ def gpu_step(
         "update": machine.moved(float(layers.parameters.sum()) * _UPDATE_PASSES),
     }
     if soi and blocks:
-        phases |= _soi_phases(machine, layers, blocks, vectors, soi, passed * fisher_passes)
+        phases |= _soi_phases(
+            machine, layers, blocks, samples * layers.factor_vectors, soi, passed * fisher_passes
+        )
     energy = sum(phases.values()) * machine.board_w
     return BaselineStep(phases, energy, samples)
 

@@ -18,6 +18,9 @@ class LayerTable:
         K without bias, M, and how many such matrices; 0 where a layer has no product.
     vectors : ndarray
         Input vectors S per sample.
+    factor_vectors : ndarray
+        Rows per sample that the SOI factors are made of; fewer than S where vectors are combined
+        first.
     bias : ndarray
         1 where there is a bias.
     weighted, written : ndarray of bool
@@ -38,6 +41,7 @@ class LayerTable:
     columns: np.ndarray
     groups: np.ndarray
     vectors: np.ndarray
+    factor_vectors: np.ndarray
     bias: np.ndarray
     weighted: np.ndarray
     written: np.ndarray
@@ -75,6 +79,7 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         columns=column([item.out_features if item.on_crossbars else 0 for item in layers]),
         groups=column([item.groups for item in layers]),
         vectors=column([item.vectors_per_sample for item in layers]),
+        factor_vectors=column([item.factor_vectors for item in layers]),
         bias=column([int(item.bias and item.has_weights) for item in layers]),
         weighted=np.array([item.has_weights for item in layers]),
         written=np.array([item.kind == "matmul" for item in layers]),

@@ -16,6 +16,7 @@ from repast_dist.mapping.collectives import (
     send,
 )
 from repast_dist.mapping.geometry import Counts, ceil_div, product_counts, write_counts
+from repast_dist.mapping.layers import LayerTable
 from repast_dist.mapping.plan import Plan, block_banks, program_counts, solve_counts
 from repast_dist.mapping.solves import counted, modelled_counts
 
@@ -112,6 +113,7 @@ def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[str, str, np.ndarray
             again = {k: v * plan.fisher_passes for k, v in _backward(plan).items()}
             ops.append(("vmm_backward", "soi", layers.errors_pass, again))
         ops += [
+            ("write_means", "program", from_inputs & _combines(layers), _mean_writes(plan)),
             ("factor_a", "soi", from_inputs, _factor(plan, "A")),
             ("write_errors", "program", from_errors, _error_writes(plan)),
             ("factor_g", "soi", from_errors, _factor(plan, "G")),
@@ -174,7 +176,7 @@ def _gradient(plan: Plan) -> Counts:
 def _factor(plan: Plan, factor: str) -> Counts:
     """Return the counts of a block-diagonal factor product, summed over a layer's blocks."""
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.vectors
+    held = plan.micro_batch_size * layers.factor_vectors
     sizes = layers.a_sizes if factor == "A" else layers.g_sizes
     names = product_counts(plan.geometry, np.ones(1), np.ones(1), np.ones(1)).keys()
     counts = {name: np.zeros(len(layers), np.int64) for name in names}
@@ -197,11 +199,29 @@ def _activation_writes(plan: Plan) -> Counts:
     return write_counts(plan.geometry, held, layers.rows + layers.bias, layers.groups, at_once)
 
 
+def _combines(layers: LayerTable) -> np.ndarray:
+    """Mask of the layers whose vectors are combined before they make factors."""
+    return layers.factor_vectors < layers.vectors
+
+
+def _mean_writes(plan: Plan) -> Counts:
+    """Inputs averaged over the vectors of a sample, one row per sample, beside the inputs."""
+    layers, a = plan.layers, plan.allocation
+    held = plan.micro_batch_size * layers.factor_vectors
+    width = layers.rows + layers.bias
+    at_once = a.pool_banks * plan.chip.written_arrays_per_bank
+    counts = write_counts(plan.geometry, held, width, layers.groups, at_once)
+    counts["digital_ops"] = plan.micro_batch_size * layers.vectors * width * layers.groups
+    return counts
+
+
 def _error_writes(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.vectors
+    held = plan.micro_batch_size * layers.factor_vectors
     at_once = a.pool_banks * plan.chip.written_arrays_per_bank
     once = write_counts(plan.geometry, held, layers.columns, layers.groups, at_once)
+    summed = plan.micro_batch_size * layers.vectors * layers.columns * layers.groups
+    once["digital_ops"] = np.where(_combines(layers), summed, 0)
     return {name: values * max(plan.fisher_passes, 1) for name, values in once.items()}
 
 

@@ -366,7 +366,7 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
 
 def _held_rows(blocks: tuple[SoiBlock, ...], layers: LayerTable, batch: int) -> np.ndarray:
     """Return the rows of a whole batch's activations or errors, per block."""
-    return np.array([batch * int(layers.vectors[b.layer]) for b in blocks], np.int64)
+    return np.array([batch * int(layers.factor_vectors[b.layer]) for b in blocks], np.int64)
 
 
 def _right_sides(blocks: tuple[SoiBlock, ...], layers: LayerTable) -> np.ndarray:

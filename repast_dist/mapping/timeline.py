@@ -17,7 +17,8 @@ from repast_dist.mapping.plan import Plan
 SEGMENTS = (
     ("compute", ("reload_weights", "write_operand", "vmm_forward", "elementwise_forward",
                  "write_activations", "vmm_backward", "elementwise_backward", "vmm_gradient",
-                 "factor_a", "write_errors", "factor_g", "send_activations", "send_errors")),
+                 "write_means", "factor_a", "write_errors", "factor_g", "send_activations",
+                 "send_errors")),
     ("reduce gradients", ("reduce_gradients",)),
     ("reduce factors", ("reduce_factors",)),
     ("renew and solve G", ("average_factor", "program_block", "solve_g")),
@@ -32,12 +33,13 @@ SEGMENTS = (
 
 _SEGMENT = {op: number for number, (_, ops) in enumerate(SEGMENTS) for op in ops}
 _BACKWARD = frozenset(
-    ("vmm_backward", "elementwise_backward", "vmm_gradient", "factor_a", "write_errors",
-     "factor_g", "send_errors")
+    ("vmm_backward", "elementwise_backward", "vmm_gradient", "write_means", "factor_a",
+     "write_errors", "factor_g", "send_errors")
 )  # fmt: skip
 _RESOURCE = {
     "elementwise_forward": 2, "elementwise_backward": 2,
-    "write_activations": 1, "vmm_gradient": 1, "factor_a": 1, "write_errors": 1, "factor_g": 1,
+    "write_activations": 1, "vmm_gradient": 1, "write_means": 1, "factor_a": 1,
+    "write_errors": 1, "factor_g": 1,
     "send_activations": 3, "send_errors": 3,
 }  # fmt: skip
 """What an operation of the first segment keeps busy: weight arrays (0, the default), activation

@@ -23,6 +23,7 @@ from repast_dist.training.specs import (
     PoolSpec,
     PositionsSpec,
     ResidualSpec,
+    Sharing,
 )
 from repast_dist.workloads.shapes import LayerShape, Workload
 
@@ -78,7 +79,7 @@ def build_model(spec: ModelSpec) -> Model:
         A layer does not fit what comes before it, a name is used twice, or the output does not fit
         the loss.
     """
-    builder = _Builder()
+    builder = _Builder(spec.sharing)
     chain = builder.chain(spec.layers, tuple(spec.input_shape), "model.layers")
     parameters = chain.parameters()
     twice = sorted(n for n, times in Counter(p.name for p in parameters).items() if times > 1)
@@ -101,7 +102,8 @@ def build_model(spec: ModelSpec) -> Model:
 class _Builder:
     """Turns layer settings into nodes and numbers the layers that have no name."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
         self._numbers: Counter[str] = Counter()
 
     def chain(self, specs: tuple[LayerSpec, ...], shape: Shape, path: str) -> Chain:
@@ -119,7 +121,12 @@ class _Builder:
                 _expect(len(shape) < 3, path, "dense takes features or tokens: put flatten before")
                 name = self._name(spec.name, "dense")
                 return node.Dense(
-                    name, shape, spec.outputs, spec.bias, spec.precondition, spec.sharing
+                    name,
+                    shape,
+                    spec.outputs,
+                    spec.bias,
+                    spec.precondition,
+                    spec.sharing or self._sharing,
                 )
             case ConvSpec():
                 return self._conv(spec, shape, path)
@@ -167,7 +174,7 @@ class _Builder:
             spec.padding,
             spec.bias,
             spec.precondition,
-            spec.sharing,
+            spec.sharing or self._sharing,
         )
 
     def _attention(self, spec: AttentionSpec, shape: Shape, path: str) -> Node:
@@ -175,8 +182,9 @@ class _Builder:
         width = shape[1]
         _expect(width % spec.heads == 0, path, f"{spec.heads} heads do not divide {width} features")
         name = self._name(spec.name, "attention")
+        sharing = spec.sharing or self._sharing
         parts = [
-            node.Dense(f"{name}.{part}", shape, width, True, spec.precondition, spec.sharing)
+            node.Dense(f"{name}.{part}", shape, width, True, spec.precondition, sharing)
             for part in ("query", "key", "value", "output")
         ]
         return node.Attention(parts[0], parts[1], parts[2], parts[3], spec.heads)
@@ -305,6 +313,7 @@ def _layer_shape(parameter: Parameter) -> LayerShape:
             vectors_per_sample=parameter.positions,
             bias=parameter.bias,
             preconditioned=parameter.preconditioned,
+            factor_vectors_per_sample=1 if parameter.sharing == "reduce" else None,
         )
     count = parameter.rows * parameter.columns
     return LayerShape(

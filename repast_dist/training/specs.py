@@ -26,9 +26,8 @@ class DenseSpec:
         Keep a bias as the last row of the weights.
     precondition : bool
         Precondition by K-FAC; False leaves the layer to the plain gradient.
-    sharing : {"expand", "reduce"}
-        Kronecker factors over tokens: every token a row, or one row per sample (inputs averaged,
-        gradients summed over the tokens; Eschenhagen et al. 2023).
+    sharing : {"expand", "reduce"} or None
+        Kronecker factors over tokens, see `ModelSpec`; None: as the model says.
     """
 
     kind: Literal["dense"] = "dense"
@@ -36,7 +35,7 @@ class DenseSpec:
     name: str = ""
     bias: bool = True
     precondition: bool = True
-    sharing: Sharing = "expand"
+    sharing: Sharing | None = None
 
 
 @spec
@@ -61,7 +60,7 @@ class ConvSpec:
     name: str = ""
     bias: bool = True
     precondition: bool = True
-    sharing: Sharing = "expand"
+    sharing: Sharing | None = None
 
 
 @spec
@@ -147,7 +146,7 @@ class AttentionSpec:
     heads: PositiveInt = 1
     name: str = ""
     precondition: bool = True
-    sharing: Sharing = "expand"
+    sharing: Sharing | None = None
 
 
 @spec
@@ -198,6 +197,10 @@ class ModelSpec:
     loss : {"cross_entropy", "pixel_cross_entropy", "squared_error"}
         ``cross_entropy``: softmax classification. The other two reconstruct the input: a
         Bernoulli likelihood per pixel (inputs in 0..1), or half the squared error.
+    sharing : {"expand", "reduce"}
+        Kronecker factors of layers that use their weights at several positions or tokens:
+        ``expand`` makes every one a row; ``reduce`` makes one row per sample, inputs averaged and
+        gradients summed over them, which takes fewer rows (Eschenhagen et al. 2023).
     initialisation : {"he", "glorot", "sparse"}
         Normal with variance 2 / in or 2 / (in + out); or 15 weights per unit from a standard
         normal (Martens 2010, used for deep autoencoders).
@@ -207,6 +210,7 @@ class ModelSpec:
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     layers: tuple[LayerSpec, ...]
     loss: Literal["cross_entropy", "pixel_cross_entropy", "squared_error"] = "cross_entropy"
+    sharing: Sharing = "expand"
     initialisation: Literal["he", "glorot", "sparse"] = "he"
 
     def __post_init__(self) -> None:

@@ -1,12 +1,13 @@
 """Networks and data sets that do not fit each other, and what a factor update costs."""
 
+import numpy as np
 import pytest
 from training_networks import float_engine, network, samples, shipped_model
 
 from repast_dist.errors import SettingsError
 from repast_dist.training import layers
 from repast_dist.training.datasets import load_dataset
-from repast_dist.training.model import init_weights
+from repast_dist.training.model import init_weights, workload_from_model
 from repast_dist.training.specs import DatasetSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 from repast_dist.training.task import check_task, fisher_passes
@@ -48,3 +49,19 @@ def test_the_fisher_takes_the_backward_passes_it_says(
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
     run_micro_batch(loaded, inputs, labels, numbers, 0, fisher)
     assert len(count) == 1 + passes
+
+
+def test_reduce_makes_factors_of_one_row_per_sample_in_numerics_and_in_the_workload() -> None:
+    tokens = [{"kind": "patches", "size": 2}, {"kind": "dense", "outputs": 4},
+              {"kind": "dense", "outputs": 4, "sharing": "expand"}, {"kind": "global_pool"},
+              {"kind": "dense", "outputs": 7}]  # fmt: skip
+    model = network(tokens, sharing="reduce")
+    assert [layer.factor_vectors for layer in workload_from_model(model).layers] == [1, 4, 1]
+    assert [layer.vectors_per_sample for layer in workload_from_model(model).layers] == [4, 4, 1]
+    inputs, labels, numbers = samples(model, 3)
+    loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
+    factors = run_micro_batch(loaded, inputs, labels, numbers, 0, "sampled").factors
+    ranks = [np.linalg.matrix_rank(factors[f"dense{n}", "A"]) for n in (1, 2, 3)]
+    # Three samples: at most three rows under reduce, twelve under expand.
+    assert ranks[0] == 3
+    assert ranks[1] > 3
