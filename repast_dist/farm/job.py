@@ -111,6 +111,7 @@ def make_setup(
             f"train.batch_size={job.train.batch_size} exceeds the "
             f"{len(data.train_inputs)} training samples of dataset {job.dataset.name}"
         )
+    _check_cost_only(job)
     model = build_model(job.model)
     check_task(model, data)
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
@@ -156,3 +157,19 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
         )
     vmm, inv = vmm_spec(job.chip, device), inv_spec(job.chip, device)
     return make_engine(job.engine, job.seed, vmm, inv, job.inversion)
+
+
+def _check_cost_only(job: TrainingJob) -> None:
+    """Refuse what only the cost studies model, lest a run's cost described other hardware than
+    its numbers.
+    """
+    wanted = {
+        "soi.fusion": (job.soi.fusion, "off"),
+        "soi.stale": (job.soi.stale, False),
+        "partition.layers": (job.partition.layers, "replicate"),
+    }
+    for path, (value, valid) in wanted.items():
+        if value != valid:
+            raise SettingsError(
+                f"{path}={value} is modelled by the cost studies only; valid in training: {valid}"
+            )

@@ -3,6 +3,7 @@
 import pytest
 from rich.console import Console
 
+from repast_dist.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import PAPER, Hardware, chosen_workload
@@ -132,3 +133,12 @@ def test_a_study_leaves_its_tables_in_a_run_directory(tmp_path, study, left):
         overrides.append("study.chips=[1,2]")
     folder = run_study(load_settings(overrides), Console(quiet=True))
     assert (folder / left).is_file()
+
+
+@pytest.mark.parametrize(
+    "setting", ["soi.fusion=auto", "soi.stale=true", "partition.layers=pipeline"]
+)
+def test_training_refuses_what_only_the_cost_studies_model(tmp_path, setting):
+    overrides = [setting, f"run_root={tmp_path}", "farm.backend=inprocess", "train.max_steps=1"]
+    with pytest.raises(SettingsError, match=setting.partition("=")[0].replace(".", r"\.")):
+        run_study(load_settings(overrides), Console(quiet=True))
