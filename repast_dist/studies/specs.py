@@ -99,7 +99,9 @@ class ValidateStudy:
     v100, a100, gtx1080 : GpuSpec
         GPUs with published throughputs.
     pipelayer : PipeLayerSpec
-        The first-order accelerator.
+        The first-order accelerator by its published peaks.
+    pipelayer_chip : ChipSpec
+        A chip of its kind, to be costed from the same parts as RePAST's.
     """
 
     name: Literal["validate"] = "validate"
@@ -109,6 +111,7 @@ class ValidateStudy:
     a100: GpuSpec
     gtx1080: GpuSpec
     pipelayer: PipeLayerSpec
+    pipelayer_chip: ChipSpec
 
 
 @spec
@@ -124,7 +127,9 @@ class HeadlineStudy:
     sensitive : tuple of str
         Networks over which every assumed constant is halved and doubled.
     pipelayer : PipeLayerSpec
-        The first-order accelerator.
+        The first-order accelerator by its published peaks.
+    pipelayer_chip : ChipSpec
+        A chip of its kind, to be costed from the same parts as RePAST's.
     """
 
     name: Literal["headline"] = "headline"
@@ -133,6 +138,7 @@ class HeadlineStudy:
     micro_batch_size: PositiveInt = 8
     sensitive: Annotated[tuple[str, ...], MinLen(1)]
     pipelayer: PipeLayerSpec
+    pipelayer_chip: ChipSpec
 
 
 @spec

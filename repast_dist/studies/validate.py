@@ -120,6 +120,7 @@ class _Calculator:
                     hardware=self._hardware,
                     gpu=self._study.v100,
                     pipelayer=self._study.pipelayer,
+                    pipelayer_chip=self._study.pipelayer_chip,
                     epochs=self._epochs,
                     networks=_PAPER_NETWORKS,
                     batch=_BATCH,
