@@ -254,6 +254,15 @@ class Coordinator:
         )
         self._recorder.step(record, rows, reports)
         self._note_divergence(reports)
+        self._farm.publish(
+            {
+                "steps": step + 1,
+                "loss": loss,
+                "inversion_residual": max((report.residual for report in reports), default=0.0),
+                "simulated_seconds_per_second": record["time_s"] / wall_s,
+                "restarts": self._recoveries,
+            }
+        )
         self.state.steps.append(record)
         self.state = dataclasses.replace(
             self.state,

@@ -1,6 +1,6 @@
 """The farm without Ray: one host with all chips, called directly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repast_dist.farm.protocol import HostFactory, Ref
@@ -36,6 +36,9 @@ class InProcessFarm:
 
     def retire(self, hosts: Sequence[int]) -> None:
         """Nothing is ever lost here."""
+
+    def publish(self, values: Mapping[str, float]) -> None:
+        """Nobody watches."""
 
     def close(self) -> None:
         """Nothing to end."""

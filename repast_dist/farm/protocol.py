@@ -1,6 +1,6 @@
 """What the coordinator needs of a farm; one code path for in-process and Ray runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Ref = Any
@@ -42,6 +42,9 @@ class Farm(Protocol):
 
     def retire(self, hosts: Sequence[int]) -> None:
         """Give up hosts for good."""
+
+    def publish(self, values: Mapping[str, float]) -> None:
+        """Show how the run is doing to whoever watches the farm."""
 
     def close(self) -> None:
         """End all hosts."""

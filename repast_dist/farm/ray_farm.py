@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from repast_dist.errors import FarmError, RepastError
 from repast_dist.farm.actor_log import configure_actor_log
 from repast_dist.farm.failures import HostsLost
+from repast_dist.farm.metrics import RunMetrics
 from repast_dist.farm.protocol import HostFactory, Ref
 from repast_dist.farm.specs import FarmSpec, actor_groups
 
@@ -58,6 +59,7 @@ class RayFarm:
         self._placement = self._reserve() if spec.placement != "any" else None
         self._actors: dict[int, Any] = {host: self._start(host) for host in self._groups}
         self._await_ready(list(self._groups))
+        self._metrics = RunMetrics()
 
     @property
     def hosts(self) -> dict[int, tuple[int, ...]]:
@@ -102,6 +104,10 @@ class RayFarm:
         for host in hosts:
             self._end(host)
             del self._groups[host]
+
+    def publish(self, values: Mapping[str, float]) -> None:
+        """Set the run's Ray metrics."""
+        self._metrics.publish(values)
 
     def close(self) -> None:
         """End all actors and give their place back."""

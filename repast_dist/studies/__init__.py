@@ -64,13 +64,15 @@ def run_sweep(
 
 def _sweep_table(points: Sequence[Sequence[str]], directories: Sequence[Path]) -> Table:
     table = Table(title="Sweep", title_justify="left")
+    # What all points share says nothing.
+    shared = set(points[0]).intersection(*points[1:]) if len(points) > 1 else set()
     for name in ("settings", "test accuracy", "test loss", "simulated time", "energy", "run"):
         table.add_column(name, justify="left" if name in ("settings", "run") else "right")
     for overrides, directory in zip(points, directories, strict=True):
         result = read_json(directory / RESULT)
         epochs, totals = result.get("epochs", []), result.get("totals", {})
         table.add_row(
-            " ".join(overrides),
+            "\n".join(item for item in overrides if item not in shared) or "defaults",
             percent(epochs[-1]["test_accuracy"]) if epochs else "",
             f"{epochs[-1]['test_loss']:.4f}" if epochs else "",
             si(totals.get("time_s"), "s"),

@@ -1,0 +1,43 @@
+"""A run can be watched: Ray metrics, and a log with one line per event."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCENARIO = """
+import io, time, urllib.request
+from pathlib import Path
+from rich.console import Console
+from repast_dist.farm.cluster import cluster
+from repast_dist.settings import load_settings
+from repast_dist.studies import run_study
+
+settings = load_settings([
+    "run_root=%s", "model=digits_mlp", "train.max_steps=3", "farm.chips=1", "farm.dashboard=true"
+])
+with cluster(settings.farm):
+    import ray
+    run_dir = run_study(settings, Console(file=io.StringIO()))
+    port = ray.nodes()[0]["MetricsExportPort"]
+    wanted = ["steps", "loss", "inversion_residual", "simulated_seconds_per_second", "restarts"]
+    for _ in range(60):
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        missing = [name for name in wanted if f"ray_repast_{name}" not in text]
+        if not missing:
+            break
+        time.sleep(1)
+    assert not missing, missing
+    log = (run_dir / "run.log").read_text().splitlines()
+    assert sum(" INFO step " in line for line in log) == 3
+    assert log[-1].endswith("run finished")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_metrics_of_a_run_appear_at_the_nodes_metrics_port(tmp_path):
+    code = textwrap.dedent(SCENARIO % tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
