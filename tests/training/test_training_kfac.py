@@ -255,3 +255,24 @@ def test_conventions_that_split_the_scale_otherwise_share_the_product() -> None:
     assert a * g == pytest.approx(1 / (32**2 * 49**5))
     with pytest.raises(ValueError, match="kfac-pytorch"):
         kfac.convention_scales("unknown", 1, 1)
+
+
+def test_conversions_follow_the_formulas_of_the_codes_that_were_read() -> None:
+    """Published convolution factors, from patches a and errors of the *mean* loss h = g / N.
+
+    kfac-pytorch (layers/modules.py at 0522793): a / S and h / S, second moments over N S rows.
+    MPD-KFAC (kfac/utils.py at 0d627c9): a / S over N; h N S over N S rows.
+    """
+    random, n, s = np.random.default_rng(0), 5, 9
+    a, g = random.standard_normal((n * s, 4)), random.standard_normal((n * s, 3))
+    h = g / n
+    ours = a.T @ a / (n * s), g.T @ g / n
+    theirs = {
+        "kfac-pytorch": ((a / s).T @ (a / s) / (n * s), (h / s).T @ (h / s) / (n * s)),
+        "mpd": ((a / s).T @ (a / s) / n, (h * n * s).T @ (h * n * s) / (n * s)),
+        "kfc": (a.T @ a / n, g.T @ g / (n * s)),
+    }
+    for convention, factors in theirs.items():
+        scales = kfac.convention_scales(convention, n, s)
+        for mine, scale, factor in zip(ours, scales, factors, strict=True):
+            np.testing.assert_allclose(scale * mine, factor, rtol=1e-12)
