@@ -16,6 +16,7 @@ from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.summary import summarise
 from repast_dist.report.console import data_table
+from repast_dist.report.page import Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import Hardware, chosen_workload, table
 from repast_dist.studies.output import finish
@@ -99,7 +100,8 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
         "link_bytes": step.link_bytes,
         "soi_balance": balance(plan.block_cost_s, plan.block_owner, point.chips),
         "pipeline_stages": plan.allocation.stages,
-        "fits": bool(plan.allocation.resident.all()),
+        "weights_fit": bool(plan.allocation.resident.all()),
+        "blocks_fit": not plan.crowded.any(),
         "lifetime_s": step.lifetime_s,
         "peak_power_w": step.peak_power_w,
         "rows": step.rows,
@@ -212,7 +214,21 @@ def scaling(
             StudySection("All points", tables=["points", "segments"]),
         ],
         sources=[("interconnect", hardware.interconnect.source)],
+        notes=_notes(records),
     )
+
+
+def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
+    """Say what a reader would stumble over."""
+    notes = []
+    if any(record["efficiency"] > 1.005 for record in records):
+        notes.append(
+            Note(
+                "Efficiency above 100 %: with few chips the SOI blocks or the weights do not fit "
+                "their arrays and are written again and again (columns blocks_fit, weights_fit)."
+            )
+        )
+    return notes
 
 
 def placement_rows(

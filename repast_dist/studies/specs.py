@@ -77,7 +77,7 @@ class Anchor:
 
     kind: Literal[
         "parameters", "macs", "chip power", "chip area", "GPU throughput", "placement",
-        "PipeLayer over GTX 1080", "paper",
+        "PipeLayer over GTX 1080", "paper", "collective",
     ]  # fmt: skip
     subject: str
     published: float

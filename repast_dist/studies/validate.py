@@ -12,7 +12,9 @@ from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.tree import chip_area_m2, chip_peak_power_w
 from repast_dist.mapping.baselines import EpochsSpec, GpuSpec, gpu_step, pipelayer_step
 from repast_dist.mapping.blocks import soi_blocks
+from repast_dist.mapping.collectives import all_reduce
 from repast_dist.mapping.owners import balance, block_owners
+from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
@@ -90,6 +92,7 @@ class _Calculator:
             "chip area": lambda _: chip_area_m2(self._study.isaac, self._components),
             "GPU throughput": self._throughput,
             "placement": _whole_layer_balance,
+            "collective": _collective,
             "PipeLayer over GTX 1080": self._pipelayer,
             "paper": self._paper_ratio,
         }
@@ -141,6 +144,29 @@ def _whole_layer_balance(subject: str) -> float:
     work = np.array([float(block.size) ** 3 for block in blocks])
     workers = int(subject.split()[0])
     return balance(work, block_owners(blocks, work, workers, "layer"), workers)
+
+
+def _collective(subject: str) -> float:
+    """Time an all-reduce of 1 MB at 1 us and 1 GB/s: "ring 8", "halving_doubling 16",
+    "tree 16", "torus 4x4".
+    """
+    name, size = subject.split()
+    sizes = [int(part) for part in size.split("x")]
+    flat = len(sizes) == 1 and name != "ring"
+    network = InterconnectSpec(
+        source=subject,
+        dimensions=tuple(
+            DimensionSpec(
+                topology="switch" if flat else "ring",
+                chips=chips,
+                latency_s=1e-6,
+                bandwidth_bytes_per_s=1e9,
+            )
+            for chips in sizes
+        ),
+        all_reduce=name if flat else "ring",  # type: ignore[arg-type]
+    )
+    return all_reduce(network, math.prod(sizes), 1e6).time_s
 
 
 def _row(anchor: Anchor, calculated: float) -> dict[str, Any]:
