@@ -92,7 +92,7 @@ def line(
     if from_zero:
         layout["yaxis"]["rangemode"] = "tozero"
     if references:
-        layout |= _reference_lines(references, scale)
+        layout |= _reference_lines(references, scale, log_y)
     if log_x:
         layout["xaxis"] |= _x_ticks([value for trace in data for value in trace["x"]])
     if log_y:
@@ -183,7 +183,7 @@ def bars(
         "yaxis": label_axis if horizontal else value_axis,
     }
     if references:
-        layout |= _reference_lines(references, scale)
+        layout |= _reference_lines(references, scale, log_y)
     return Figure(title, data, layout, caption, height_px, wide)
 
 
@@ -411,7 +411,8 @@ def gantt(
     return Figure(title, data, layout, caption, height_px, wide=True)
 
 
-def _reference_lines(references: Mapping[str, float], scale: float) -> dict[str, Any]:
+def _reference_lines(references: Mapping[str, float], scale: float, log: bool) -> dict[str, Any]:
+    """Draw named values across; on a logarithmic axis a text's place is its value's logarithm."""
     return {
         "shapes": [_rule("y", value / scale) for value in references.values()],
         "annotations": [
@@ -420,7 +421,7 @@ def _reference_lines(references: Mapping[str, float], scale: float) -> dict[str,
                 "x": 1,
                 "xref": "paper",
                 "xanchor": "right",
-                "y": value / scale,
+                "y": math.log10(value / scale) if log else value / scale,
                 "yanchor": "bottom",
                 "showarrow": False,
                 "font": {"color": "@ink", "size": 11},
