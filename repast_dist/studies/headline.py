@@ -201,8 +201,9 @@ class _Machine:
 
     def phase_rows(self, network: str) -> Iterator[dict[str, Any]]:
         time, energy = sum(self.phase_s.values()), sum(self.phase_j.values())
-        for phase, seconds in self.phase_s.items():
-            joules = self.phase_j.get(phase, 0.0)
+        # Time is known by segments of a step, energy by phases; some share a name.
+        for phase in dict.fromkeys([*self.phase_s, *self.phase_j]):
+            seconds, joules = self.phase_s.get(phase, 0.0), self.phase_j.get(phase, 0.0)
             yield {
                 "network": network,
                 "machine": self.kind,
