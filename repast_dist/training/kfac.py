@@ -7,12 +7,12 @@ natural gradient is ``A^-1 dW G^-1``: solves with A act on rows, solves with G o
 homogeneous coordinate 1 where there is a bias, and g the derivative of one sample's loss
 (not of the batch mean) by the layer's output:
 
-========  =====================================  =====================================
-sharing   A                                      G
-========  =====================================  =====================================
-expand    1 / (N S) sum over n, s of a a^T       1 / N sum over n, s of g g^T
-reduce    1 / N sum over n of mean_s(a) mean_s(a)^T  1 / N sum over n of sum_s(g) sum_s(g)^T
-========  =====================================  =====================================
+=======  ==========================================  ========================================
+sharing  A                                           G
+=======  ==========================================  ========================================
+expand   1 / (N S) sum over n, s of a a^T            1 / N sum over n, s of g g^T
+reduce   1 / N sum over n of mean_s(a) mean_s(a)^T   1 / N sum over n of sum_s(g) sum_s(g)^T
+=======  ==========================================  ========================================
 
 For dense layers (S = 1) this is the standard one (Martens and Grosse 2015). For convolutions
 A (x) G equals that of KFC (Grosse and Martens 2016), ASDL and MPD-KFAC, and the scale is split
@@ -21,11 +21,9 @@ scale otherwise; `convention_scales` tells the conversion.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-
-from repast_dist.training.engines import Solver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,44 +105,6 @@ def damped_block(factor: np.ndarray, start: int, stop: int, damping: float) -> n
     block = np.array(factor[start:stop, start:stop], np.float64)
     block[np.diag_indices_from(block)] += damping
     return block
-
-
-BlockSolvers = Sequence[tuple[int, int, Solver]]
-"""(start, stop, solver) of the diagonal blocks of a factor."""
-
-
-def precondition(
-    gradient: np.ndarray, a_solvers: BlockSolvers, g_solvers: BlockSolvers
-) -> np.ndarray:
-    """Return ``A^-1 dW G^-1`` with block-diagonal A and G.
-
-    Parameters
-    ----------
-    gradient : ndarray
-        (in[+1], out) gradient of the mean loss.
-    a_solvers, g_solvers : sequence of (start, stop, solver)
-        Blocks that cover the rows and the columns.
-    """
-    halfway = solve_columns(gradient, g_solvers)
-    return solve_rows(halfway, a_solvers)
-
-
-def solve_columns(gradient: np.ndarray, g_solvers: BlockSolvers) -> np.ndarray:
-    """Return ``dW G^-1``."""
-    parts = [solver.solve(gradient[:, start:stop].T).x.T for start, stop, solver in g_solvers]
-    return np.concatenate(parts, axis=1)
-
-
-def solve_rows(gradient: np.ndarray, a_solvers: BlockSolvers) -> np.ndarray:
-    """Return ``A^-1 dW``."""
-    parts = [solver.solve(gradient[start:stop]).x for start, stop, solver in a_solvers]
-    return np.concatenate(parts, axis=0)
-
-
-def block_ranges(size: int, block_size: int | None) -> list[tuple[int, int]]:
-    """Return ranges that split a factor into diagonal blocks; None: one block."""
-    width = size if block_size is None else block_size
-    return [(start, min(start + width, size)) for start in range(0, size, width)]
 
 
 def kl_clip_scale(

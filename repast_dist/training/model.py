@@ -59,16 +59,6 @@ class Model:
         """Layers that K-FAC preconditions."""
         return tuple(p for p in self.products if p.preconditioned)
 
-    def parameter(self, name: str) -> Parameter:
-        """Return a parameter by name.
-
-        Raises
-        ------
-        KeyError
-            No parameter has this name.
-        """
-        return next(p for p in self.parameters if p.name == name)
-
 
 def build_model(spec: ModelSpec) -> Model:
     """Build a network; sizes follow from the input shape.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from training_networks import float_engine, network, samples
+from training_networks import float_engine, network, precondition, samples
 
 from repast_dist.training import kfac
 from repast_dist.training.layers import Pass
@@ -45,43 +45,36 @@ def kronecker_inverse(a: np.ndarray, g: np.ndarray, gradient: np.ndarray) -> np.
 def test_preconditioned_gradient_equals_the_dense_kronecker_solve(
     layers: list[dict], form: str
 ) -> None:
-    model, engine = network(layers), float_engine()
+    model = network(layers)
     result = run(model, "exact")
     for parameter in model.preconditioned:
         a = result.factors[parameter.name, "A"] / result.samples
         g = result.factors[parameter.name, "G"] / result.samples
         gradient = result.gradients[parameter.name] / result.samples
         on_a, on_g = kfac.damping_split(form, 0.03, np.trace(a), len(a), np.trace(g), len(g))
-        solvers = [
-            [(0, len(m), engine.block_solver(kfac.damped_block(m, 0, len(m), d), ("soi",)))]
-            for m, d in ((a, on_a), (g, on_g))
-        ]
-        ours = kfac.precondition(gradient, *solvers)
         damped_a, damped_g = a + on_a * np.eye(len(a)), g + on_g * np.eye(len(g))
         np.testing.assert_allclose(
-            ours, kronecker_inverse(damped_a, damped_g, gradient), rtol=1e-8, atol=1e-12
+            precondition(gradient, (a, g), (on_a, on_g)),
+            kronecker_inverse(damped_a, damped_g, gradient),
+            rtol=1e-8,
+            atol=1e-12,
         )
 
 
 def test_block_diagonal_preconditioning_equals_the_dense_solve_with_zeroed_blocks() -> None:
-    random, engine = np.random.default_rng(0), float_engine()
+    random = np.random.default_rng(0)
     root_a, root_g = random.standard_normal((7, 7)), random.standard_normal((5, 5))
     a, g = root_a @ root_a.T + np.eye(7), root_g @ root_g.T + np.eye(5)
     gradient = random.standard_normal((7, 5))
-    solvers, zeroed = [], []
+    zeroed = []
     for matrix in (a, g):
-        ranges, kept = kfac.block_ranges(len(matrix), 3), np.zeros_like(matrix)
-        for start, stop in ranges:
-            kept[start:stop, start:stop] = matrix[start:stop, start:stop]
-        zeroed.append(kept)
-        solvers.append(
-            [
-                (s, e, engine.block_solver(kfac.damped_block(matrix, s, e, 0.0), ()))
-                for s, e in ranges
-            ]
-        )
-    ours = kfac.precondition(gradient, *solvers)
-    np.testing.assert_allclose(ours, kronecker_inverse(*zeroed, gradient), rtol=1e-9)
+        block = np.arange(len(matrix)) // 3
+        zeroed.append(np.where(block[:, None] == block, matrix, 0.0))
+    np.testing.assert_allclose(
+        precondition(gradient, (a, g), (0.0, 0.0), width=3),
+        kronecker_inverse(*zeroed, gradient),
+        rtol=1e-9,
+    )
 
 
 def test_factors_of_a_dense_layer_are_mean_outer_products() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_networks import float_engine, network
+from training_networks import float_engine, network, precondition
 
 from repast_dist.training import kfac
 from repast_dist.training.model import Model
@@ -65,14 +65,9 @@ def run(case: str, fisher: str) -> tuple[Model, MicroBatchResult]:
 
 
 def preconditioned(result: MicroBatchResult, name: str, form: str, damping: float) -> np.ndarray:
-    engine = float_engine()
     a, g = (result.factors[name, kind] / result.samples for kind in ("A", "G"))
     split = kfac.damping_split(form, damping, np.trace(a), len(a), np.trace(g), len(g))
-    solvers = [
-        [(0, len(m), engine.block_solver(kfac.damped_block(m, 0, len(m), d), ("soi",)))]
-        for m, d in zip((a, g), split, strict=True)
-    ]
-    return kfac.precondition(result.gradients[name] / result.samples, *solvers)
+    return precondition(result.gradients[name] / result.samples, (a, g), split)
 
 
 @pytest.mark.parametrize("case", ["mlp", "cnn", "mlp_nobias", "cnn_nobias", "tokens_expand"])

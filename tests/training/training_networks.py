@@ -7,6 +7,7 @@ import yaml
 
 from repast_dist.spec import load
 from repast_dist.training.engines import Engine, make_engine
+from repast_dist.training.kfac import damped_block
 from repast_dist.training.model import Model, build_model
 from repast_dist.training.specs import EngineSpec, ModelSpec
 
@@ -38,3 +39,24 @@ def samples(model: Model, count: int = 5, seed: int = 1) -> tuple[np.ndarray, ..
     inputs = random.random((count, *model.spec.input_shape))
     classes = model.chain.output_shape[0]
     return inputs, random.integers(0, classes, count), np.arange(count) + 100
+
+
+def precondition(
+    gradient: np.ndarray,
+    factors: tuple[np.ndarray, np.ndarray],
+    damping: tuple[float, float],
+    width: int | None = None,
+) -> np.ndarray:
+    """Return A^-1 dW G^-1 by the product's damped blocks of `width` and its exact solver."""
+    rows = _solve(factors[0], damping[0], gradient, width)
+    return _solve(factors[1], damping[1], rows.T, width).T
+
+
+def _solve(factor: np.ndarray, damping: float, right: np.ndarray, width: int | None) -> np.ndarray:
+    size, engine = len(factor), float_engine()
+    parts = []
+    for start in range(0, size, width or size):
+        stop = min(start + (width or size), size)
+        solver = engine.block_solver(damped_block(factor, start, stop, damping), ("soi", start))
+        parts.append(solver.solve(right[start:stop]).x)
+    return np.concatenate(parts)
