@@ -195,11 +195,9 @@ class Coordinator:
     def _train_step(self) -> None:
         started = time.perf_counter()
         step, hosts = self.state.step, list(self._farm.hosts)
-        programs = self._second_order and step % self._job.soi.interval == 0
-        # Fresh inverses always see fresh factors.
-        factors_due = programs or (
-            self._second_order and step % self._job.train.factor_interval == 0
-        )
+        soi = self._job.soi
+        factors_due = self._second_order and soi.factors_due(step)
+        programs = self._second_order and soi.inverses_due(step)
         weights = self._farm.put(self.state.weights)
 
         trained = {

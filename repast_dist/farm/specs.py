@@ -115,8 +115,6 @@ class TrainSpec:
         Samples per step.
     micro_batch_size : int
         Samples a chip works on at once; fixed, so that sums do not depend on the chips.
-    factor_interval : int
-        Steps between updates of the Kronecker factors' running averages.
     max_steps : int or None
         Stop after this many steps; None trains all epochs.
     target_accuracy : float or None
@@ -126,7 +124,6 @@ class TrainSpec:
     epochs: PositiveInt = 6
     batch_size: PositiveInt = 128
     micro_batch_size: PositiveInt = 16
-    factor_interval: PositiveInt = 1
     max_steps: PositiveInt | None = None
     target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
 
