@@ -25,8 +25,9 @@ examples:
   repast-dist farm.chips=8 inversion.method=refine
   repast-dist model=digits_mlp optimizer=sgd farm.backend=inprocess
   repast-dist -m farm.chips=1,2,4 inversion.method=taylor,fcg
-  repast-dist study=precision                    where each inversion method converges
+  repast-dist study=explain chip=repast          what a chip is made of, with sources
   repast-dist study=headline                     RePAST beside a GPU and PipeLayer
+  repast-dist study=scaling workload=resnet50    1 to 1,024 chips, cost only
   repast-dist resume=runs/train/2026-01-31_12-00-00
 
 groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one value):

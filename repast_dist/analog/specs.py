@@ -125,6 +125,10 @@ class DeviceSpec:
     opamp: OpAmpSpec = OpAmpSpec()
     source: str = ""
 
+    def __post_init__(self) -> None:
+        if self.wire.row_ohm or self.wire.column_ohm:
+            raise ValueError("wire: wire resistance is not modelled yet; valid: 0 ohm")
+
 
 @spec
 class DacSpec:
