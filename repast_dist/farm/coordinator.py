@@ -223,16 +223,7 @@ class Coordinator:
         sums, answers = self._farm.get(reduced), self._farm.get(solved)
         updating = time.perf_counter()
         gradients = self._assemble_gradients(sums)
-        new_weights, optimizer = apply_update(
-            self._job.optimizer,
-            self.state.weights,
-            gradients,
-            self._assemble_directions(answers),
-            self.state.optimizer,
-            step,
-            self._total_steps,
-            self._biased,
-        )
+        new_weights, optimizer = self._update(step, gradients, answers)
         driver_s = time.perf_counter() - updating
         priced = self._farm.get(costs)
 
@@ -331,6 +322,35 @@ class Coordinator:
                 shape = self.state.weights[layer].shape
                 directions.setdefault(layer, np.empty(shape))[start:stop] = value
         return dict(sorted(directions.items()))
+
+    def _update(
+        self, step: int, gradients: dict[str, np.ndarray], answers: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the new weights and optimizer state.
+
+        Raises
+        ------
+        DataError
+            A layer's weights are no longer finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights, optimizer = apply_update(
+                self._job.optimizer,
+                self.state.weights,
+                gradients,
+                self._assemble_directions(answers),
+                self.state.optimizer,
+                step,
+                self._total_steps,
+                self._biased,
+            )
+        for name, value in weights.items():
+            if not np.isfinite(value).all():
+                raise DataError(
+                    f"step {step}, layer {name}: the update is not finite, training diverged; a "
+                    "smaller optimizer.learning_rate or more optimizer.damping may help"
+                )
+        return weights, optimizer
 
     def _note_divergence(self, reports: Sequence[SolveReport]) -> None:
         for report in reports:

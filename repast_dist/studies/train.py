@@ -116,6 +116,11 @@ def _train(
         )
         try:
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
+        except OSError as error:
+            # On a full disk not even the record can be written; what is there stays readable.
+            with contextlib.suppress(OSError, RunDirectoryError):
+                recorder.finish("failed", error=str(error))
+            raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
         except BaseException as error:
             recorder.finish("failed", error=str(error) or type(error).__name__)
             raise

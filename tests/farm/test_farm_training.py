@@ -152,3 +152,23 @@ def test_the_default_run_reaches_95_percent_test_accuracy(train):
     assert result["status"] == "finished"
     assert result["epochs"][-1]["test_accuracy"] >= 0.95
     assert (run_dir / "report.html").stat().st_size > 100_000
+
+
+def test_training_that_diverges_ends_with_the_step_and_layer_named(train):
+    from repast_dist.errors import DataError
+
+    with pytest.raises(DataError, match=r"step \d+, layer \w+: the update is not finite"):
+        train("model=digits_mlp", "farm.backend=inprocess", "optimizer=sgd",
+              "optimizer.learning_rate=1e9", "train.max_steps=30")  # fmt: skip
+
+
+def test_a_full_disk_is_named_with_the_run_and_how_to_go_on(train, monkeypatch):
+    from repast_dist.errors import RunDirectoryError
+    from repast_dist.farm import coordinator
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(coordinator, "save_checkpoint", full)
+    with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
+        train(*SMALL, "farm.backend=inprocess")
