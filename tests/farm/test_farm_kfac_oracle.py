@@ -22,7 +22,8 @@ RUN = (
     f"train.batch_size={BATCH}", "train.micro_batch_size=8", f"train.max_steps={STEPS}",
     f"soi.block_size={BLOCK}", f"soi.interval={INTERVAL}", "optimizer.fisher=empirical",
     "optimizer.schedule=constant", f"optimizer.weight_decay={DECAY}",
-    f"optimizer.damping={DAMPING}",
+    f"optimizer.damping={DAMPING}", f"optimizer.learning_rate={RATE}",
+    f"optimizer.momentum={MOMENTUM}", f"optimizer.kl_clip={CLIP}",
 )  # fmt: skip
 
 
