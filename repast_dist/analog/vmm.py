@@ -74,7 +74,7 @@ class VmmArray:
             tiles.append((first, held, bound))
         return tiles
 
-    def multiply(self, inputs: np.ndarray) -> np.ndarray:
+    def multiply(self, inputs: np.ndarray, *call: int | str) -> np.ndarray:
         """Return ``inputs @ weights`` as the hardware computes it.
 
         Parameters
@@ -82,6 +82,9 @@ class VmmArray:
         inputs : ndarray
             (N, K), any float dtype. They share one digital scale, their largest entry; beyond
             that, and an ADC range calibrated on the call, rows do not influence each other.
+        *call
+            Address of this product's read noise, behind the array's own: what varies from read to
+            read depends on which product it is, not on how many were done before.
 
         Returns
         -------
@@ -98,7 +101,7 @@ class VmmArray:
         if self.planes is None:
             product = integers @ self.integers
         else:
-            product = self._multiply_planes(integers)
+            product = self._multiply_planes(integers, call)
         return product * (scale * self.weight_scale)
 
     def calibrate(self, inputs: np.ndarray) -> None:
@@ -106,7 +109,7 @@ class VmmArray:
         integers, _ = quantize_symmetric(inputs, self.spec.input_bits)
         self.ranges = self._ranges_for(integers)
 
-    def _multiply_planes(self, integers: np.ndarray) -> np.ndarray:
+    def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> np.ndarray:
         ranges = self.ranges if self.ranges is not None else self._ranges_for(integers)
         result = np.zeros((len(integers), self.shape[1]))
         width = self.spec.passes * (self.spec.slices * self.shape[1] + self.spec.rows)
@@ -114,13 +117,17 @@ class VmmArray:
         clipped = 0
         for number, first in enumerate(range(0, len(integers), at_once)):
             chunk = slice(first, first + at_once)
-            clipped += self._multiply_chunk(integers[chunk], ranges, result[chunk], number)
+            clipped += self._multiply_chunk(integers[chunk], ranges, result[chunk], (*call, number))
         samples = result.size * self.spec.passes * self.spec.slices * len(self._tiles)
         self.clip_rate = clipped / max(samples, 1)
         return result
 
     def _multiply_chunk(
-        self, integers: np.ndarray, ranges: np.ndarray, result: np.ndarray, chunk: int
+        self,
+        integers: np.ndarray,
+        ranges: np.ndarray,
+        result: np.ndarray,
+        call: tuple[int | str, ...],
     ) -> int:
         """Add the product of some input rows into `result`; return how many samples clipped."""
         spec = self.spec
@@ -136,7 +143,7 @@ class VmmArray:
             currents = flat @ held
             noise, spread = nothing, np.zeros(0, np.float32)
             if read_sigma:
-                random = generator(self.seed, "read", *self.address, chunk, tile)
+                random = generator(self.seed, "read", *self.address, *call, tile)
                 noise = random.standard_normal(currents.shape, dtype=np.float32)
                 spread = read_sigma * np.sqrt(2.0 * np.einsum("ij,ij->i", flat, flat))
                 spread = spread.astype(np.float32)

@@ -177,10 +177,7 @@ class _Analog:
     array: VmmArray
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        # A view with an address of its own: what varies from read to read depends on which
-        # product this is, not on how many products this chip happened to do before.
-        view = dataclasses.replace(self.array, address=(*self.array.address, *call))
-        return view.multiply(rows)
+        return self.array.multiply(rows, *call)
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
