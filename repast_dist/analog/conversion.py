@@ -1,85 +1,185 @@
-"""The fused ADC pass: scale, round, clip, weigh and add, once over the currents."""
+"""The fused inner loops of a product: inputs to bit planes, currents to codes to sums.
+
+Compiled by numba. Everything is written so that the innermost loop runs over columns, without
+branches, and turns into vector instructions.
+"""
 
 import numba
 import numpy as np
 
+from repast_dist.analog.noise import fill_normal, row_key
 
-@numba.njit(cache=True, fastmath={"contract", "arcp", "nsz", "reassoc"}, nogil=True)
+_KEEP = {"contract", "nsz"}
+
+
+@numba.njit(cache=True, nogil=True)
+def round_to_integers(values: np.ndarray, scale: float, integers: np.ndarray) -> None:
+    """Write ``rint(values / scale)``: (N, K) float64 to int32 or a float dtype."""
+    for n in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            integers[n, k] = np.rint(values[n, k] / scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def bit_planes(
+    integers: np.ndarray, bits: int, passes: int, base: float, planes: np.ndarray
+) -> None:
+    """Cut integers into what is applied in each pass.
+
+    Parameters
+    ----------
+    integers : ndarray
+        (N, rows) int32 of one row tile.
+    bits : int
+        Magnitude bits per pass.
+    passes : int
+        Passes per input.
+    base : float
+        With ``base > 0`` a plane is two passes, ``p + base * q``; with 0 it is one.
+    planes : ndarray
+        (N, planes, rows) float32, written.
+    """
+    samples, rows = integers.shape
+    per = 2 if base > 0.0 else 1
+    mask = np.int32((1 << bits) - 1)
+    unit = np.float32(base)
+    for n in range(samples):
+        for plane in range(planes.shape[1]):
+            low = np.int32(plane * per * bits)
+            high = np.int32(low + bits)
+            packed = base > 0.0 and plane * per + 1 < passes
+            for k in range(rows):
+                value = integers[n, k]
+                magnitude = np.int32(abs(value))
+                digit = np.float32(np.int32((magnitude >> low) & mask))
+                if packed:
+                    digit += unit * np.float32(np.int32((magnitude >> high) & mask))
+                planes[n, plane, k] = -digit if value < 0 else digit
+
+
+@numba.njit(cache=True, nogil=True)
+def pass_energies(integers: np.ndarray, bits: int, energies: np.ndarray) -> None:
+    """Write the sum of squares of every pass' digits: (N, rows) int32 to (N, passes) float32."""
+    samples, rows = integers.shape
+    mask = np.int32((1 << bits) - 1)
+    for n in range(samples):
+        for p in range(energies.shape[1]):
+            total = np.int32(0)
+            for k in range(rows):
+                digit = (np.int32(abs(integers[n, k])) >> np.int32(p * bits)) & mask
+                total += np.int32(digit * digit)
+            energies[n, p] = np.float32(total)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
 def convert_and_add(
     currents: np.ndarray,
     result: np.ndarray,
-    noise: np.ndarray,
-    spread: np.ndarray,
+    total: np.ndarray,
+    passes: int,
+    bits: int,
+    base: float,
     ranges: np.ndarray,
     codes: float,
-    low: np.ndarray,
-    high: np.ndarray,
-    base: float,
+    slice_weights: np.ndarray,
+    spread: np.ndarray,
+    key: np.uint64,
+    first: int,
 ) -> int:
     """Convert the currents of one row tile and add them, weighted, to the result.
 
     Parameters
     ----------
     currents : ndarray
-        (planes * N, slices * M) float32; a plane is a pass, or two packed as ``p + base * q``.
+        (N, planes, slices, M) float32, see `bit_planes`.
     result : ndarray
         (N, M) float64, added to in place.
-    noise : ndarray
-        Standard normal float32 of the shape of `currents`, or (0, 0) without read noise.
-    spread : ndarray
-        (planes * N,) float32, standard deviation of a sample's read noise.
+    total : ndarray
+        (M,) scratch in which codes times pass weights add up: float32 where these whole numbers
+        stay below 2^24, else float64.
+    passes, bits : int
+        Passes per input and bits per pass; pass p weighs ``2 ** (bits * p)``.
+    base : float
+        What separates packed passes; 0: not packed.
     ranges : ndarray
         (slices,) float32 ADC full scale; infinity converts whole levels without loss.
     codes : float
         Largest ADC code.
-    low, high : ndarray
-        (planes, slices) float64, shift-and-add weights of the two passes of a plane.
-    base : float
-        What separates packed passes; 0: not packed.
+    slice_weights : ndarray
+        (slices,) float64.
+    spread : ndarray
+        (N, passes) float32, standard deviation of a sample's read noise; (0, 0) without.
+    key, first : uint64, int
+        Stream of the read noise, and the number of the first input row in it.
 
     Returns
     -------
     int
         Samples beyond the range.
     """
-    samples, columns = result.shape
-    planes, slices = low.shape
-    clipped = 0
-    total = np.zeros(columns, np.float64)
-    top = np.float32(codes)
+    samples, planes, slices, columns = currents.shape
+    noisy = spread.shape[0] > 0
+    rows = np.empty((2, columns), np.float32)
+    noise = np.empty(columns, np.float32)
+    clipped = np.int64(0)
     for n in range(samples):
-        total[:] = 0.0
-        for p in range(planes):
-            row = p * samples + n
-            for s in range(slices):
-                lossless = np.isinf(ranges[s])
-                to_code = np.float32(1.0) if lossless else np.float32(codes / ranges[s])
-                limit = np.float32(np.inf) if lossless else top
-                back = 1.0 if lossless else ranges[s] / codes
-                weight_low, weight_high = low[p, s] * back, high[p, s] * back
-                first = s * columns
+        for s in range(slices):
+            lossless = np.isinf(ranges[s])
+            to_code = np.float32(1.0) if lossless else np.float32(codes / ranges[s])
+            limit = np.float32(np.inf) if lossless else np.float32(codes)
+            total[:] = 0.0
+            for plane in range(planes):
+                number = plane
+                packed = 1
                 if base > 0.0:
-                    unit, per_base = np.float32(base), np.float32(1.0 / base)
-                    for m in range(columns):
-                        value = currents[row, first + m]
-                        upper = np.rint(value * per_base)
-                        lower = np.rint((value - upper * unit) * to_code)
-                        upper = np.rint(upper * to_code)
-                        clipped += (abs(lower) > limit) + (abs(upper) > limit)
-                        lower = min(max(lower, -limit), limit)
-                        upper = min(max(upper, -limit), limit)
-                        total[m] += weight_low * lower + weight_high * upper
-                elif noise.shape[0] > 0:
-                    sigma = spread[row]
-                    for m in range(columns):
-                        value = currents[row, first + m] + sigma * noise[row, first + m]
-                        value = np.rint(value * to_code)
-                        clipped += abs(value) > limit
-                        total[m] += weight_low * min(max(value, -limit), limit)
-                else:
-                    for m in range(columns):
-                        value = np.rint(currents[row, first + m] * to_code)
-                        clipped += abs(value) > limit
-                        total[m] += weight_low * min(max(value, -limit), limit)
-        result[n] += total
-    return clipped
+                    number = 2 * plane
+                    packed = min(2, passes - number)
+                values = currents[n, plane, s]
+                if packed == 2:
+                    _unpack(values, np.float32(base), rows)
+                for part in range(packed):
+                    value = rows[part] if packed == 2 else values
+                    if noisy:
+                        place = ((first + n) * passes + number + part) * slices + s
+                        fill_normal(row_key(key, place), noise)
+                        _add_scaled(value, spread[n, number + part], noise)
+                        value = noise
+                    weight = np.float32(2.0 ** ((number + part) * bits))
+                    clipped += _convert(value, to_code, limit, weight, total)
+            back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
+            for m in range(columns):
+                result[n, m] += back * total[m]
+    return int(clipped)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _unpack(values: np.ndarray, base: np.float32, rows: np.ndarray) -> None:
+    """Split ``p + base * q`` into its whole numbers."""
+    per_base = np.float32(1.0) / base
+    for m in range(values.shape[0]):
+        upper = np.rint(values[m] * per_base)
+        rows[0, m] = values[m] - upper * base
+        rows[1, m] = upper
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _add_scaled(values: np.ndarray, scale: np.float32, noise: np.ndarray) -> None:
+    for m in range(values.shape[0]):
+        noise[m] = values[m] + scale * noise[m]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _convert(
+    values: np.ndarray,
+    to_code: np.float32,
+    limit: np.float32,
+    weight: np.float32,
+    total: np.ndarray,
+) -> int:
+    """Add the codes of one row of samples to the total; return how many were out of range."""
+    beyond = np.int32(0)
+    for m in range(values.shape[0]):
+        code = np.rint(values[m] * to_code)
+        beyond += np.int32(abs(code) > limit)
+        total[m] += weight * min(max(code, -limit), limit)
+    return int(beyond)

@@ -65,13 +65,13 @@ class CellSpec:
     @property
     def ideal(self) -> bool:
         """Whether a cell holds exactly what is programmed and reads the same every time."""
-        return not (
-            self.programming_sigma
-            or self.read_sigma
-            or self.stuck_on_rate
-            or self.stuck_off_rate
-            or (self.drift_exponent and self.drift_time_s > self.drift_start_s)
-        )
+        return self.exact and not (self.read_sigma or self.stuck_on_rate or self.stuck_off_rate)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a cell holds some level exactly, if perhaps not the one that was meant."""
+        drifts = self.drift_exponent and self.drift_time_s > self.drift_start_s
+        return not (self.programming_sigma or drifts)
 
 
 @spec

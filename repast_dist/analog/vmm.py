@@ -7,19 +7,32 @@ puts them together.
 """
 
 import dataclasses
+import warnings
 from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.conversion import convert_and_add
+from repast_dist.analog.conversion import (
+    bit_planes,
+    convert_and_add,
+    pass_energies,
+    round_to_integers,
+)
 from repast_dist.analog.programming import differential_levels, quantize_symmetric
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.errors import DataError
 from repast_dist.rng import generator
 
-_CHUNK_ELEMENTS = 4_000_000
+CLIP_WARNING_RATE = 0.01
+"""Share of conversions beyond a calibrated range above which a product warns."""
+
+_CHUNK_ELEMENTS = 1_000_000
 _EXACT_FLOAT32 = 2.0**24
 _CALIBRATION_VECTORS = 32
+
+
+class ClippingWarning(UserWarning):
+    """Kept ADC ranges clip more than `CLIP_WARNING_RATE` of the conversions."""
 
 
 @dataclasses.dataclass
@@ -57,22 +70,31 @@ class VmmArray:
 
     @cached_property
     def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
-        """Row tiles: first row, (rows, slices * M) float32, bound on a pass' current or infinity.
+        """Row tiles: first row, (rows, slices * M) float32, what separates two packed passes.
 
-        The bound is given where currents are whole numbers, so that two passes can share a
-        float32 product exactly.
+        Where pairs hold whole numbers, currents are whole numbers below a bound, so that two
+        passes can share a float32 product exactly; 0 where they cannot.
         """
         assert self.planes is not None
-        cell = self.spec.device.cell
         tiles = []
         for first in range(0, self.shape[0], self.spec.rows):
             part = self.planes[first : first + self.spec.rows]
             held = np.ascontiguousarray(part.reshape(len(part), -1))
-            bound = np.inf
-            if cell.ideal and self.spec.dac.bits == 1:
-                bound = float(np.abs(held).sum(axis=0).max())
-            tiles.append((first, held, bound))
+            base = 0.0
+            if self.spec.passes > 1 and self.spec.device.cell.exact:
+                bound = float(np.abs(held).sum(axis=0).max(initial=0.0))
+                bound *= 2**self.spec.dac.bits - 1
+                base = 2.0 * bound + 1.0
+                base = base if bound * (base + 1.0) < _EXACT_FLOAT32 else 0.0
+            tiles.append((first, held, base))
         return tiles
+
+    @cached_property
+    def _exact(self) -> np.ndarray:
+        """Integer weights for exact products: float32 where no sum can reach 2^24."""
+        tops = (2.0 ** (self.spec.weight_bits - 1) - 1) * (2.0 ** (self.spec.input_bits - 1) - 1)
+        fits = tops * self.shape[0] < _EXACT_FLOAT32
+        return self.integers.astype(np.float32 if fits else np.float64)
 
     def multiply(self, inputs: np.ndarray, *call: int | str) -> np.ndarray:
         """Return ``inputs @ weights`` as the hardware computes it.
@@ -83,75 +105,112 @@ class VmmArray:
             (N, K), any float dtype. They share one digital scale, their largest entry; beyond
             that, and an ADC range calibrated on the call, rows do not influence each other.
         *call
-            Address of this product's read noise, behind the array's own: what varies from read to
-            read depends on which product it is, not on how many were done before.
+            Address of this product's read noise, behind the array's own; noise depends on it and
+            on the row's number in the call, not on how many products were done before.
 
         Returns
         -------
         ndarray
-            (N, M) float64.
+            (N, M) float64. Beside inputs and result, at most about 10 MB are in use, or what one
+            row of inputs needs.
 
         Raises
         ------
         DataError
             Inputs are not finite or of the wrong width.
+
+        Warns
+        -----
+        ClippingWarning
+            Kept ranges do not fit these inputs.
         """
-        _check(inputs, self.shape[0])
-        integers, scale = quantize_symmetric(inputs, self.spec.input_bits)
         if self.planes is None:
-            product = integers @ self.integers
+            integers, scale = _to_integers(inputs, self.spec, self.shape[0], self._exact.dtype)
+            product = np.asarray(integers @ self._exact, np.float64)
         else:
+            integers, scale = _to_integers(inputs, self.spec, self.shape[0], np.dtype(np.int32))
             product = self._multiply_planes(integers, call)
-        return product * (scale * self.weight_scale)
+        product *= scale * self.weight_scale
+        return product
 
     def calibrate(self, inputs: np.ndarray) -> None:
-        """Set and keep the ADC ranges from a sample of inputs, (N, K)."""
-        integers, _ = quantize_symmetric(inputs, self.spec.input_bits)
+        """Set and keep the ADC range of every slice from a sample of inputs, (N, K)."""
+        if self.planes is None:
+            return
+        integers, _ = _to_integers(inputs, self.spec, self.shape[0], np.dtype(np.int32))
         self.ranges = self._ranges_for(integers)
 
     def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> np.ndarray:
+        spec, (_, columns) = self.spec, self.shape
         ranges = self.ranges if self.ranges is not None else self._ranges_for(integers)
-        result = np.zeros((len(integers), self.shape[1]))
-        width = self.spec.passes * (self.spec.slices * self.shape[1] + self.spec.rows)
-        at_once = max(1, _CHUNK_ELEMENTS // width)
+        result = np.zeros((len(integers), columns))
+        width = spec.passes * (spec.slices * columns + spec.rows)
+        at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
+        scratch = np.empty(at_once * spec.passes * spec.slices * columns, np.float32)
         clipped = 0
-        for number, first in enumerate(range(0, len(integers), at_once)):
+        for first in range(0, len(integers), at_once):
             chunk = slice(first, first + at_once)
-            clipped += self._multiply_chunk(integers[chunk], ranges, result[chunk], (*call, number))
-        samples = result.size * self.spec.passes * self.spec.slices * len(self._tiles)
+            for tile in range(len(self._tiles)):
+                clipped += self._multiply_tile(
+                    integers[chunk], first, tile, ranges, result[chunk], scratch, call
+                )
+        samples = result.size * spec.passes * spec.slices * len(self._tiles)
         self.clip_rate = clipped / max(samples, 1)
+        if self.ranges is not None and self.clip_rate > CLIP_WARNING_RATE:
+            warnings.warn(
+                f"{self.clip_rate:.1%} of the ADC conversions of array {self.address} are beyond "
+                "its calibrated range; calibrate it on inputs like these",
+                ClippingWarning,
+                stacklevel=4,
+            )
         return result
 
-    def _multiply_chunk(
+    def _multiply_tile(
         self,
         integers: np.ndarray,
+        number: int,
+        tile: int,
         ranges: np.ndarray,
         result: np.ndarray,
+        scratch: np.ndarray,
         call: tuple[int | str, ...],
     ) -> int:
-        """Add the product of some input rows into `result`; return how many samples clipped."""
+        """Add the product of some input rows, the first of them row `number` of the call, with one
+        tile into `result`; return how many samples clipped.
+        """
         spec = self.spec
-        passes = _input_planes(integers, spec)
-        weights = np.multiply.outer(_pass_weights(spec), _slice_weights(spec))
-        nothing = np.zeros((0, 0), np.float32)
-        read_sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
-        clipped = 0
-        for tile, (first, held, bound) in enumerate(self._tiles):
-            driven = passes[:, :, first : first + len(held)]
-            planes, low, high, base = _packed(driven, weights, bound)
-            flat = planes.reshape(-1, len(held))
-            currents = flat @ held
-            noise, spread = nothing, np.zeros(0, np.float32)
-            if read_sigma:
-                random = generator(self.seed, "read", *self.address, *call, tile)
-                noise = random.standard_normal(currents.shape, dtype=np.float32)
-                spread = read_sigma * np.sqrt(2.0 * np.einsum("ij,ij->i", flat, flat))
-                spread = spread.astype(np.float32)
-            codes = float(2 ** (spec.adc.bits - 1) - 1)
-            clipped += convert_and_add(
-                currents, result, noise, spread, ranges, codes, low, high, base
-            )
-        return clipped
+        first, held, base = self._tiles[tile]
+        driven = integers[:, first : first + len(held)]
+        planes = _planes(driven, spec, base)
+        count = planes.shape[0] * planes.shape[1]
+        currents = scratch[: count * held.shape[1]].reshape(count, held.shape[1])
+        np.matmul(planes.reshape(count, len(held)), held, out=currents)
+        spread, key = np.zeros((0, 0), np.float32), np.uint64(0)
+        if spec.device.cell.read_sigma:
+            spread = np.empty((len(driven), spec.passes), np.float32)
+            pass_energies(driven, spec.dac.bits, spread)
+            # Both cells of a pair fluctuate, whatever they hold.
+            sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
+            spread = np.float32(sigma) * np.sqrt(np.float32(2.0) * spread)
+            stream = generator(self.seed, "read", *self.address, *call, tile).bit_generator
+            key = np.uint64(stream.random_raw())
+        codes = float(2 ** (spec.adc.bits - 1) - 1)
+        fits = spec.adc.range != "lossless"
+        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < _EXACT_FLOAT32
+        return convert_and_add(
+            currents.reshape(*planes.shape[:2], spec.slices, -1),
+            result,
+            np.empty(self.shape[1], np.float32 if fits else np.float64),
+            spec.passes,
+            spec.dac.bits,
+            base,
+            ranges,
+            codes,
+            _slice_weights(spec),
+            spread,
+            key,
+            number,
+        )
 
     def _ranges_for(self, integers: np.ndarray) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
@@ -161,14 +220,15 @@ class VmmArray:
         if spec.adc.range == "full":
             top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
             return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
-        step = max(1, len(integers) // _CALIBRATION_VECTORS)
-        passes = _input_planes(integers[::step], spec)
+        some = integers[:: max(1, len(integers) // _CALIBRATION_VECTORS)]
         ranges = np.ones(spec.slices, np.float32)
         for first, held, _ in self._tiles:
-            driven = passes[:, :, first : first + len(held)].reshape(-1, len(held))
-            currents = np.abs(driven @ held).reshape(len(driven), spec.slices, -1)
+            planes = _planes(some[:, first : first + len(held)], spec, 0.0)
+            currents = np.abs(planes.reshape(-1, len(held)) @ held)
+            currents = currents.reshape(len(currents), spec.slices, -1)
             for number in range(spec.slices):
-                largest = np.percentile(currents[:, number], spec.adc.percentile)
+                part = currents[:, number]
+                largest = np.percentile(part, spec.adc.percentile) if part.size else 0.0
                 ranges[number] = max(ranges[number], largest)
         return ranges
 
@@ -190,7 +250,7 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     DataError
         The weights are not a finite matrix.
     """
-    _check(weights, None)
+    _check(weights)
     integers, scale = quantize_symmetric(weights, spec.weight_bits)
     planes = None
     if not (spec.device.cell.ideal and spec.adc.range == "lossless"):
@@ -211,54 +271,33 @@ def _slice_weights(spec: VmmSpec) -> np.ndarray:
     return 2.0 ** (spec.device.cell.bits * np.arange(spec.slices))
 
 
-def _pass_weights(spec: VmmSpec) -> np.ndarray:
-    return 2.0 ** (spec.dac.bits * np.arange(spec.passes))
-
-
-def _input_planes(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return what is applied in each pass: (passes, N, K) float32 signed digits."""
-    magnitude = np.abs(integers).astype(np.int32)
-    sign = np.sign(integers).astype(np.float32)
-    mask = 2**spec.dac.bits - 1
-    planes = np.empty((spec.passes, *integers.shape), np.float32)
-    for number in range(spec.passes):
-        np.multiply((magnitude >> (number * spec.dac.bits)) & mask, sign, out=planes[number])
+def _planes(integers: np.ndarray, spec: VmmSpec, base: float) -> np.ndarray:
+    """Return what is applied in each pass, or pair of passes: (N, planes, rows) float32."""
+    count = -(-spec.passes // 2) if base else spec.passes
+    planes = np.empty((len(integers), count, integers.shape[1]), np.float32)
+    bit_planes(integers, spec.dac.bits, spec.passes, base, planes)
     return planes
 
 
-def _packed(
-    passes: np.ndarray, weights: np.ndarray, bound: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Put two passes into one plane ``p + base * q`` where a float32 product stays exact.
-
-    Returns
-    -------
-    planes : ndarray
-        (planes, N, rows) float32.
-    low, high : ndarray
-        (planes, slices) weights of p and q.
-    base : float
-        The base; 0 if passes are not packed.
-    """
-    base = 2.0 * bound + 1.0
-    count = len(passes)
-    if count < 2 or bound * (base + 1.0) >= _EXACT_FLOAT32:
-        return np.ascontiguousarray(passes), weights, np.zeros_like(weights), 0.0
-    pairs = count // 2
-    planes = np.empty((pairs + count % 2, *passes.shape[1:]), np.float32)
-    np.multiply(passes[1 : 2 * pairs : 2], np.float32(base), out=planes[:pairs])
-    planes[:pairs] += passes[0 : 2 * pairs : 2]
-    low = weights[0::2]
-    high = np.zeros_like(low)
-    high[:pairs] = weights[1::2]
-    if count % 2:
-        planes[-1] = passes[-1]
-    return planes, low, high, base
+def _to_integers(
+    inputs: np.ndarray, spec: VmmSpec, width: int, dtype: np.dtype
+) -> tuple[np.ndarray, float]:
+    """Return inputs as whole numbers of a dtype, and their scale."""
+    if inputs.ndim != 2 or inputs.shape[1] != width:
+        raise DataError(f"a multiplier takes a matrix (N, {width}), got {inputs.shape}")
+    values = np.ascontiguousarray(inputs, np.float64)
+    # NaN propagates through both.
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if not np.isfinite(largest):
+        raise DataError("a multiplier takes finite numbers, got NaN or infinity")
+    scale = largest / (2 ** (spec.input_bits - 1) - 1) if largest > 0 else 1.0
+    integers = np.empty(values.shape, dtype)
+    round_to_integers(values, scale, integers)
+    return integers, scale
 
 
-def _check(matrix: np.ndarray, width: int | None) -> None:
-    if matrix.ndim != 2 or (width is not None and matrix.shape[1] != width):
-        expected = "(K, M)" if width is None else f"(N, {width})"
-        raise DataError(f"a multiplier takes a matrix {expected}, got {matrix.shape}")
+def _check(matrix: np.ndarray) -> None:
+    if matrix.ndim != 2:
+        raise DataError(f"a multiplier takes a matrix (K, M), got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise DataError("a multiplier takes finite numbers, got NaN or infinity")

@@ -1,4 +1,4 @@
-"""A run on a cluster of three nodes, one of which is removed and another added; run by a test.
+"""A run of four chips on two nodes with room for two each, one of which is removed and replaced.
 
 usage: nodes_scenario.py RUN_ROOT SETTING...
 """
@@ -30,14 +30,14 @@ def main() -> None:
     small = {"num_cpus": 1, "object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=small)
     first = cluster.add_node(resources={"chip_host": 2}, **small)
-    cluster.add_node(resources={"chip_host": 4}, **small)
+    cluster.add_node(resources={"chip_host": 2}, **small)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def change_nodes():
         while _steps_logged(Path(root)) < 5:
             time.sleep(0.02)
         cluster.remove_node(first, allow_graceful=False)
-        cluster.add_node(resources={"chip_host": 1}, **small)
+        cluster.add_node(resources={"chip_host": 2}, **small)
 
     thread = threading.Thread(target=change_nodes, daemon=True)
     thread.start()

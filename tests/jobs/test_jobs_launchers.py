@@ -120,6 +120,8 @@ def test_a_job_submitted_to_a_local_head_trains_and_leaves_a_run_directory(tmp_p
         "--node-ip-address=127.0.0.2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/rj{os.getpid()}",
         "--object-store-memory=200000000",
+        # The test session's own cluster has the usual port.
+        f"--dashboard-agent-listen-port={_free_port()}",
     ]  # fmt: skip
     environment_of_head = {k: v for k, v in environment.items() if k != "RAY_ADDRESS"}
     head = subprocess.Popen(
