@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.analog import AdcSpec, CellSpec, DacSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.analog.vmm import ClippingWarning
 from repast_dist.errors import DataError
 
 
@@ -158,3 +159,14 @@ def test_a_large_layer_is_multiplied_in_bounded_memory():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 25 * x.nbytes
+
+
+def test_inputs_beyond_the_calibrated_range_warn():
+    random = np.random.default_rng(9)
+    w, x = random.normal(size=(64, 16)), random.normal(size=(32, 64))
+    array = program_vmm(w, _spec("calibrated"))
+    array.calibrate(x)
+    # Aligned with a column, inputs add up to far more than random ones do.
+    with pytest.warns(ClippingWarning, match="beyond"):
+        array.multiply(np.sign(w).T)
+    assert 0.05 < array.clip_rate <= 1.0
