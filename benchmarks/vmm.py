@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, VmmSpec, WireSpec, program_vmm
+from repast_dist.analog.wires import transfer_matrix
 
 BATCH = 256
 
 
-def _spec(adc_range: str = "calibrated", **cell: float) -> VmmSpec:
-    device = DeviceSpec(cell=CellSpec(bits=4, **cell))
+def _spec(adc_range: str = "calibrated", wire_ohm: float = 0.0, **cell: float) -> VmmSpec:
+    wire = WireSpec(row_ohm=wire_ohm, column_ohm=wire_ohm)
+    device = DeviceSpec(cell=CellSpec(bits=4, **cell), wire=wire)
     return VmmSpec(device=device, adc=AdcSpec(bits=8, range=adc_range), rows=256)
 
 
@@ -32,6 +34,7 @@ CASES = {
     "1 % programming noise": _spec(programming_sigma=0.01),
     "1 % read noise": _spec(read_sigma=0.01),
     "lossless ADC, ideal cells": _spec("lossless"),
+    "wires at 1 ohm per cell": _spec(wire_ohm=1.0),
 }
 
 
@@ -46,8 +49,14 @@ def main() -> None:
     with threadpool_limits(1):
         for size in (256, 1024):
             for case, spec in CASES.items():
-                table.add_row(str(size), case, *_measure(size, spec, repeats))
+                if size == 256 or spec.device.wire.ideal:
+                    table.add_row(str(size), case, *_measure(size, spec, repeats))
     Console().print(table)
+    with threadpool_limits(1):
+        cells = np.random.default_rng(1).uniform(1e-6, 1e-4, size=(256, 256))
+        wire = WireSpec(row_ohm=1.0, column_ohm=1.0)
+        wires_s, _ = _in_turn(lambda: transfer_matrix(cells, wire), lambda: None, 3)
+    Console().print(f"Programming one 256x256 array with wires: {wires_s:.2f} s")
 
 
 def _measure(size: int, spec: VmmSpec, repeats: int) -> list[str]:

@@ -13,8 +13,14 @@ import warnings
 import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
-from repast_dist.analog.programming import differential_levels, quantize_symmetric
-from repast_dist.analog.specs import InvSpec
+from repast_dist.analog.programming import (
+    differential_levels,
+    pair_conductances,
+    quantize_symmetric,
+    to_siemens,
+)
+from repast_dist.analog.specs import InvSpec, WireSpec
+from repast_dist.analog.wires import transfer_matrix
 from repast_dist.errors import DataError
 from repast_dist.rng import generator
 
@@ -161,7 +167,7 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     cell, n = spec.device.inv_cell, len(matrix)
     # Sign comes from the pair, so the magnitude has all the cell's levels.
     digits, scale = quantize_symmetric(matrix, cell.bits + 1)
-    held = differential_levels(digits.astype(np.int64), cell, seed, "inv", *address) * scale
+    held = _held_levels(digits.astype(np.int64), spec, seed, *address) * scale
     loaded = held.copy()
     if spec.device.opamp.gain is not None:
         load = np.abs(held).sum(axis=1)
@@ -175,6 +181,22 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
         warnings.simplefilter("ignore", LinAlgWarning)
         factors = lu_factor(loaded, check_finite=False)
     return InvArray(spec, held, factors, offset)
+
+
+def _held_levels(digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
+    """Return the matrix that currents see, in levels.
+
+    With resistive wires, amplifiers drive the columns of a positive and a negative array and the
+    rows end in their inputs, at virtual ground.
+    """
+    cell, wire = spec.device.inv_cell, spec.device.wire
+    if wire.ideal:
+        return differential_levels(digits, cell, seed, "inv", *address)
+    pair = pair_conductances(digits, cell, seed, "inv", *address)
+    crossed = WireSpec(row_ohm=wire.column_ohm, column_ohm=wire.row_ohm)
+    positive, negative = (transfer_matrix(to_siemens(g, cell).T, crossed).T for g in pair)
+    per_siemens = (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
+    return np.asarray((positive - negative) * per_siemens)
 
 
 def _load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:

@@ -29,11 +29,28 @@ def differential_levels(
     """
     if cell.ideal:
         return digits.astype(np.float64)
+    positive, negative = pair_conductances(digits, cell, seed, *address)
+    return (positive - negative) * (cell.levels - 1)
+
+
+def pair_conductances(
+    digits: np.ndarray, cell: CellSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Program signed digits; return both cells' conductances relative to the range, 0 at g_off.
+
+    Parameters are those of `differential_levels`; float64 arrays of the shape of `digits`.
+    """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
     positive = _program(np.maximum(digits, 0) / top, cell, random)
     negative = _program(np.maximum(-digits, 0) / top, cell, random)
-    return (positive - negative) * top
+    return positive, negative
+
+
+def to_siemens(relative: np.ndarray, cell: CellSpec) -> np.ndarray:
+    """Return conductances in siemens; an error cannot take a real cell below zero."""
+    siemens = cell.g_off_siemens + relative * (cell.g_on_siemens - cell.g_off_siemens)
+    return np.maximum(siemens, 0.0)
 
 
 def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) -> np.ndarray:

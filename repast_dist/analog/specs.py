@@ -76,10 +76,21 @@ class CellSpec:
 
 @spec
 class WireSpec:
-    """Resistance of the array's wires, per cell-to-cell segment."""
+    """Resistance of the array's wires; see `repast_dist.analog.wires`.
+
+    Attributes
+    ----------
+    row_ohm, column_ohm : float
+        Per cell-to-cell segment.
+    """
 
     row_ohm: NonNegative = 0.0
     column_ohm: NonNegative = 0.0
+
+    @property
+    def ideal(self) -> bool:
+        """Whether wires do not matter."""
+        return not (self.row_ohm or self.column_ohm)
 
 
 @spec
@@ -125,10 +136,6 @@ class DeviceSpec:
     opamp: OpAmpSpec = OpAmpSpec()
     source: str = ""
 
-    def __post_init__(self) -> None:
-        if self.wire.row_ohm or self.wire.column_ohm:
-            raise ValueError("wire: wire resistance is not modelled yet; valid: 0 ohm")
-
 
 @spec
 class DacSpec:
@@ -159,14 +166,32 @@ class AdcSpec:
 
 @spec
 class VmmSpec:
-    """A vector-matrix multiplier: bit-sliced weights, bit-serial inputs, differential pairs."""
+    """A vector-matrix multiplier: bit-sliced weights, bit-serial inputs, differential pairs.
+
+    Attributes
+    ----------
+    device, dac, adc : DeviceSpec, DacSpec, AdcSpec
+        Cells and converters.
+    rows, columns : int
+        Cells of one array. Columns matter to wires only: an array holds ``columns // 2`` pairs,
+        slices of a weight side by side.
+    weight_bits, input_bits : int
+        Fixed-point bits, sign included.
+    """
 
     device: DeviceSpec = DeviceSpec()
     dac: DacSpec = DacSpec()
     adc: AdcSpec = AdcSpec()
     rows: Annotated[int, Ge(1)] = 256
+    columns: Annotated[int, Ge(2)] = 256
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
     input_bits: Annotated[int, Ge(2), Le(32)] = 8
+
+    @property
+    def exact(self) -> bool:
+        """Whether products equal those of the integers."""
+        ideal = self.device.cell.ideal and self.device.wire.ideal
+        return ideal and self.adc.range == "lossless"
 
     @property
     def slices(self) -> int:

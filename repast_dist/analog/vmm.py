@@ -18,8 +18,14 @@ from repast_dist.analog.conversion import (
     pass_energies,
     round_to_integers,
 )
-from repast_dist.analog.programming import differential_levels, quantize_symmetric
+from repast_dist.analog.programming import (
+    differential_levels,
+    pair_conductances,
+    quantize_symmetric,
+    to_siemens,
+)
 from repast_dist.analog.specs import VmmSpec
+from repast_dist.analog.wires import transfer_matrix
 from repast_dist.errors import DataError
 from repast_dist.rng import generator
 
@@ -81,7 +87,7 @@ class VmmArray:
             part = self.planes[first : first + self.spec.rows]
             held = np.ascontiguousarray(part.reshape(len(part), -1))
             base = 0.0
-            if self.spec.passes > 1 and self.spec.device.cell.exact:
+            if self.spec.passes > 1 and _holds_levels(self.spec):
                 bound = float(np.abs(held).sum(axis=0).max(initial=0.0))
                 bound *= 2**self.spec.dac.bits - 1
                 base = 2.0 * bound + 1.0
@@ -147,12 +153,13 @@ class VmmArray:
         width = spec.passes * (spec.slices * columns + spec.rows)
         at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
         scratch = np.empty(at_once * spec.passes * spec.slices * columns, np.float32)
+        keys = [self._noise_key(*call, tile) for tile in range(len(self._tiles))]
         clipped = 0
         for first in range(0, len(integers), at_once):
             chunk = slice(first, first + at_once)
-            for tile in range(len(self._tiles)):
+            for tile, key in zip(self._tiles, keys, strict=True):
                 clipped += self._multiply_tile(
-                    integers[chunk], first, tile, ranges, result[chunk], scratch, call
+                    tile, integers[chunk], ranges, result[chunk], scratch, key, first
                 )
         samples = result.size * spec.passes * spec.slices * len(self._tiles)
         self.clip_rate = clipped / max(samples, 1)
@@ -165,35 +172,40 @@ class VmmArray:
             )
         return result
 
+    def _noise_key(self, *call: int | str) -> np.uint64:
+        """Return the key of a stream of read noise."""
+        if not self.spec.device.cell.read_sigma:
+            return np.uint64(0)
+        stream = generator(self.seed, "read", *self.address, *call).bit_generator
+        return np.uint64(stream.random_raw())
+
     def _multiply_tile(
         self,
+        tile: tuple[int, np.ndarray, float],
         integers: np.ndarray,
-        number: int,
-        tile: int,
         ranges: np.ndarray,
         result: np.ndarray,
         scratch: np.ndarray,
-        call: tuple[int | str, ...],
+        key: np.uint64,
+        number: int,
     ) -> int:
         """Add the product of some input rows, the first of them row `number` of the call, with one
         tile into `result`; return how many samples clipped.
         """
         spec = self.spec
-        first, held, base = self._tiles[tile]
+        first, held, base = tile
         driven = integers[:, first : first + len(held)]
         planes = _planes(driven, spec, base)
         count = planes.shape[0] * planes.shape[1]
         currents = scratch[: count * held.shape[1]].reshape(count, held.shape[1])
         np.matmul(planes.reshape(count, len(held)), held, out=currents)
-        spread, key = np.zeros((0, 0), np.float32), np.uint64(0)
+        spread = np.zeros((0, 0), np.float32)
         if spec.device.cell.read_sigma:
             spread = np.empty((len(driven), spec.passes), np.float32)
             pass_energies(driven, spec.dac.bits, spread)
             # Both cells of a pair fluctuate, whatever they hold.
             sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
             spread = np.float32(sigma) * np.sqrt(np.float32(2.0) * spread)
-            stream = generator(self.seed, "read", *self.address, *call, tile).bit_generator
-            key = np.uint64(stream.random_raw())
         codes = float(2 ** (spec.adc.bits - 1) - 1)
         fits = spec.adc.range != "lossless"
         fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < _EXACT_FLOAT32
@@ -253,11 +265,42 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     _check(weights)
     integers, scale = quantize_symmetric(weights, spec.weight_bits)
     planes = None
-    if not (spec.device.cell.ideal and spec.adc.range == "lossless"):
+    if not spec.exact:
         digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)], axis=1)
-        held = differential_levels(digits, spec.device.cell, seed, "vmm", *address)
+        if spec.device.wire.ideal:
+            held = differential_levels(digits, spec.device.cell, seed, "vmm", *address)
+        else:
+            pairs = pair_conductances(digits, spec.device.cell, seed, "vmm", *address)
+            held = _through_wires(*pairs, spec)
         planes = held.astype(np.float32)
     return VmmArray(spec, weights.shape, scale, integers, planes, address=address, seed=seed)
+
+
+def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return what pairs appear to hold behind resistive wires, (K, slices, M), in levels.
+
+    The columns of a pair lie side by side, as do the slices of a weight; cells that hold no weight
+    are off.
+    """
+    cell, wire = spec.device.cell, spec.device.wire
+    rows, slices, columns = positive.shape
+    # (K, M, slices, 2): the order of the physical columns.
+    both = np.stack([positive, negative], axis=-1).transpose(0, 2, 1, 3)
+    siemens = to_siemens(both.reshape(rows, -1), cell)
+    width = 2 * (spec.columns // 2)
+    for first in range(0, rows, spec.rows):
+        for left in range(0, siemens.shape[1], width):
+            part = siemens[first : first + spec.rows, left : left + width]
+            part[:] = transfer_matrix(part, wire)
+    pairs = siemens.reshape(rows, columns, slices, 2).transpose(0, 2, 1, 3)
+    per_siemens = (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
+    held: np.ndarray = (pairs[..., 0] - pairs[..., 1]) * per_siemens
+    return held
+
+
+def _holds_levels(spec: VmmSpec) -> bool:
+    """Whether planes are whole numbers."""
+    return spec.device.cell.exact and spec.device.wire.ideal
 
 
 def _slice_digits(integers: np.ndarray, spec: VmmSpec, number: int) -> np.ndarray:

@@ -168,6 +168,7 @@ def vmm_spec(chip: ChipSpec, device: DeviceSpec) -> VmmSpec:
         dac=chip.dac,
         adc=chip.adc,
         rows=chip.vmm.rows,
+        columns=2 * chip.vmm.weight_columns,
         weight_bits=chip.weight_bits,
         input_bits=chip.input_bits,
     )

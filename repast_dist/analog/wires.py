@@ -1,0 +1,141 @@
+"""Wire resistance of a crossbar as a transfer matrix, computed once per programmed array.
+
+Rows are driven at their left ends, columns are held at ground at their lower ends; every cell has
+a segment of row wire on its left and a segment of column wire below it. All is linear, so the
+column currents are ``i = T' v`` and T, the effective conductances, takes the place of the cells'.
+
+The nodes of the row wires form one tridiagonal system per row and are eliminated in closed form.
+What remains couples neighbouring rows only, through the column wires: a block-tridiagonal system
+with one dense block per row, eliminated from the top,
+
+    P_k = S_k - g^2 P_(k-1)^-1,    F_k = [g P_(k-1)^-1 F_(k-1), s_k],    T = g (P_K^-1 F_K)'
+
+with S_k row k's Schur complement, s_k the currents its source sends into the columns, g the
+conductance of a segment. By reciprocity T of the mirrored, transposed array is the same, so blocks
+have the size of the array's shorter side. Cost: about min(K, M)^2 max(K, M) (M + K / 2) operations.
+"""
+
+import numba
+import numpy as np
+from scipy.linalg import blas, lapack
+
+from repast_dist.analog.specs import WireSpec
+from repast_dist.errors import DataError
+
+
+def transfer_matrix(conductances: np.ndarray, wire: WireSpec) -> np.ndarray:
+    """Return the effective conductances of an array with resistive wires.
+
+    Parameters
+    ----------
+    conductances : ndarray
+        (K, M) float64, siemens, not negative: rows are driven, columns are read.
+    wire : WireSpec
+        Ohm per segment.
+
+    Returns
+    -------
+    ndarray
+        (K, M) float64, siemens: current of column m per volt on row k.
+
+    Raises
+    ------
+    DataError
+        A conductance is negative or not finite, which no circuit has.
+    """
+    if not np.isfinite(conductances).all() or np.min(conductances, initial=0.0) < 0:
+        raise DataError("wires need finite conductances that are not negative")
+    if not conductances.size or not (wire.row_ohm or wire.column_ohm):
+        return conductances.copy()
+    if not wire.column_ohm:
+        return _driven(np.ascontiguousarray(conductances), 1.0 / wire.row_ohm)
+    if not wire.row_ohm:
+        return _mirrored(_driven(_mirrored(conductances), 1.0 / wire.column_ohm))
+    rows, columns = conductances.shape
+    row, column = 1.0 / wire.row_ohm, 1.0 / wire.column_ohm
+    if columns <= rows:
+        return _eliminate(np.ascontiguousarray(conductances), row, column)
+    return _mirrored(_eliminate(_mirrored(conductances), column, row))
+
+
+def _mirrored(matrix: np.ndarray) -> np.ndarray:
+    """Exchange what drives and what is read: T(G, row, column) = T(G~, column, row)~."""
+    return np.ascontiguousarray(matrix[::-1, ::-1].T)
+
+
+def _eliminate(conductances: np.ndarray, row: float, column: float) -> np.ndarray:
+    rows, columns = conductances.shape
+    block = np.empty((columns, columns), order="F")
+    sent = np.empty(columns)
+    carried = np.zeros((columns, rows), order="F")
+    inverse = np.zeros((columns, columns), order="F")
+    for k in range(rows):
+        _row_schur(conductances[k], row, column * (1.0 if k == 0 else 2.0), block, sent)
+        # Only the lower triangles are kept; symmetry does the rest.
+        block -= column * column * inverse
+        factor, failed = lapack.dpotrf(block, lower=1, overwrite_a=0, clean=0)
+        inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if failed or failed_too:
+            raise DataError("the wires' equations are singular; valid: smaller wire resistances")
+        carried[:, k] = sent
+        # What the rows so far send on to the next node of every column.
+        part = carried[:, : k + 1]
+        carried[:, : k + 1] = blas.dsymm(column, inverse, part, lower=1)
+    return carried.T.copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _row_schur(
+    cells: np.ndarray, row: float, column: float, block: np.ndarray, sent: np.ndarray
+) -> None:
+    """Eliminate one row wire.
+
+    Its matrix is ``A = tridiagonal(row) + diag(cells)``. Written are the lower triangle of
+    ``diag(cells + column) - diag(cells) A^-1 diag(cells)`` and ``diag(cells) A^-1 row e_1``.
+    """
+    count = cells.shape[0]
+    ratio, right = _ratios(cells, row)
+    # Entries of A^-1 in a column are products of ratios downwards from the diagonal.
+    left = row  # conductance seen to the left of a node, its segment included
+    for j in range(count):
+        value = 1.0 / (left + cells[j] + right[j])
+        if j == 0:
+            potential = value * row
+            for i in range(count):
+                sent[i] = cells[i] * potential
+                potential *= ratio[i]
+        block[j, j] = cells[j] + column - cells[j] * cells[j] * value
+        scaled = cells[j] * value
+        for i in range(j + 1, count):
+            scaled *= ratio[i - 1]
+            block[i, j] = -cells[i] * scaled
+        seen = left + cells[j]
+        left = row * seen / (row + seen)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ratios(cells: np.ndarray, row: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return per node of a row wire: potential of the next node over its own when driven from the
+    left, and the conductance seen to its right.
+    """
+    count = cells.shape[0]
+    ratio, right = np.zeros(count), np.zeros(count)
+    for i in range(count - 2, -1, -1):
+        seen = cells[i + 1] + right[i + 1]
+        ratio[i] = row / (row + seen)
+        right[i] = row * seen / (row + seen)
+    return ratio, right
+
+
+@numba.njit(cache=True, nogil=True)
+def _driven(conductances: np.ndarray, row: float) -> np.ndarray:
+    """Return T when only the driven wires are resistive: every row is a ladder of its own."""
+    result = np.empty_like(conductances)
+    for k in range(conductances.shape[0]):
+        cells = conductances[k]
+        ratio, right = _ratios(cells, row)
+        potential = row / (row + cells[0] + right[0])
+        for m in range(cells.shape[0]):
+            result[k, m] = cells[m] * potential
+            potential *= ratio[m]
+    return result
