@@ -56,9 +56,9 @@ def _run(options: argparse.Namespace) -> int:
     if resume is not None:
         if options.multirun:
             raise SettingsError("resume: one run at a time; leave out --multirun")
-        from repast_dist.studies.train import resume as resume_run
+        from repast_dist.studies import resume_study
 
-        resume_run(_existing(resume), farm_overrides(overrides))
+        resume_study(_existing(resume), farm_overrides(overrides))
         return EXIT_OK
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
     settings = [load_settings(point, options.config_dir) for point in points]

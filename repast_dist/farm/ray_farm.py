@@ -125,14 +125,12 @@ class RayFarm:
 
     def _start(self, host: int) -> Any:
         chips = self._groups[host]
-        threads = str(self._spec.blas_threads)
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         options: dict[str, Any] = {
             "num_cpus": self._spec.cpus_per_actor,
             "resources": dict(self._spec.resources_per_actor) or None,
             "max_restarts": 0,
             "max_task_retries": 0,
-            "runtime_env": {"env_vars": dict.fromkeys(names, threads)},
+            "runtime_env": thread_environment(self._spec),
         }
         if self._placement is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
@@ -218,6 +216,12 @@ class RayFarm:
     def _end(self, host: int) -> None:
         with contextlib.suppress(RayError, KeyError, ValueError):
             ray.kill(self._actors[host])
+
+
+def thread_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
+    """Return the Ray runtime environment that sets a process's threads before NumPy loads."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {"env_vars": dict.fromkeys(names, str(spec.blas_threads))}
 
 
 def _first_line(error: BaseException) -> str:

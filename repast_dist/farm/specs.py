@@ -31,6 +31,8 @@ class FarmSpec:
         Number of simulated chips.
     chips_per_actor : int
         Chips that share one actor process; 1 gives every chip a process of its own.
+    workers : int or None
+        Processes at a time of studies with many points; None: one per CPU of the cluster.
     address : str
         ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
         ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
@@ -66,6 +68,7 @@ class FarmSpec:
     backend: Literal["ray", "inprocess"] = "ray"
     chips: PositiveInt = 4
     chips_per_actor: PositiveInt = 1
+    workers: PositiveInt | None = None
     address: str = "local"
     cpus_per_actor: Annotated[float, Ge(0)] = 0.0
     resources_per_actor: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)

@@ -122,6 +122,78 @@ class RunProgress:
         self._console.print(line, markup=False, highlight=False)
 
 
+class PointProgress:
+    """Shows how many points of a study are done and the time left.
+
+    Parameters
+    ----------
+    title : str
+        What is computed.
+    total, done : int
+        Points, and how many of them were there already.
+    console : rich.console.Console, optional
+        Where to write; None is standard output. Not a terminal: a plain line every few seconds.
+    """
+
+    def __init__(
+        self, title: str, total: int, *, done: int = 0, console: Console | None = None
+    ) -> None:
+        self._console = console or Console()
+        self._title, self._total, self._done, self._first = title, total, done, done
+        self._started = self._printed = time.monotonic()
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        self._started = self._printed = time.monotonic()
+        if self._first:
+            self.message(f"{self._title}: {self._first} of {self._total} points are there already")
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._live.start()
+            self._task = self._live.add_task(self._title, total=self._total, completed=self._done)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def advance(self) -> None:
+        """Count one more point."""
+        self._done += 1
+        if self._live is not None:
+            self._live.update(self._task, completed=self._done)
+        elif self._done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self._print_plain()
+
+    def message(self, text: str) -> None:
+        """Print one line without disturbing the display."""
+        console = self._live.console if self._live is not None else self._console
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _print_plain(self) -> None:
+        elapsed_s = time.monotonic() - self._started
+        line = f"{self._title}: {self._done}/{self._total}"
+        if self._done >= self._total:
+            line += f"  took {duration(elapsed_s)}"
+        else:
+            left_s = elapsed_s / (self._done - self._first) * (self._total - self._done)
+            line += f"  about {duration(left_s)} left"
+        self._console.print(line, markup=False, highlight=False)
+
+
 def print_summary(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables of a finished run: time and energy per phase, then accuracy.
 

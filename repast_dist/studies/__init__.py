@@ -2,14 +2,24 @@
 
 import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from repast_dist.errors import RunDirectoryError
 from repast_dist.report.units import percent, si
-from repast_dist.studies.run_directory import RESULT, new_run_directory, read_json, write_json
+from repast_dist.spec import load
+from repast_dist.studies.run_directory import (
+    POINTS,
+    RESULT,
+    SETTINGS,
+    new_run_directory,
+    read_json,
+    write_json,
+)
 from repast_dist.studies.settings import RunSettings
 
 
@@ -20,8 +30,38 @@ def run_study(settings: RunSettings, console: Console | None = None) -> Path:
     ``run(settings, console)``; modules are imported when they are asked for, so that one study
     does not pay for the others.
     """
-    module = importlib.import_module(f"repast_dist.studies.{settings.study.name.replace('-', '_')}")
-    directory: Path = module.run(settings, console or Console())
+    directory: Path = _module(settings).run(settings, console or Console())
+    return directory
+
+
+def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None = None) -> Path:
+    """Go on with a run that was stopped.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Its directory.
+    farm : mapping
+        Settings of ``farm`` to change; nothing else may change, since it would change the result.
+
+    Raises
+    ------
+    RunDirectoryError
+        Not a run directory, in use, or of a study that has nothing to go on with.
+    """
+    stored = read_json(run_dir / SETTINGS)
+    stored["farm"] |= farm
+    settings = load(RunSettings, stored)
+    console = console or Console()
+    if settings.study.name == "train":
+        from repast_dist.studies.train import resume
+
+        return resume(run_dir, settings, console)
+    if not (run_dir / POINTS).is_dir():
+        raise RunDirectoryError(
+            f"{run_dir}: study {settings.study.name} keeps nothing to go on with; run it again"
+        )
+    directory: Path = _module(settings).run(settings, console, run_dir)
     return directory
 
 
@@ -60,6 +100,10 @@ def run_sweep(
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
     return folder
+
+
+def _module(settings: RunSettings) -> Any:
+    return importlib.import_module(f"repast_dist.studies.{settings.study.name.replace('-', '_')}")
 
 
 def _sweep_table(points: Sequence[Sequence[str]], directories: Sequence[Path]) -> Table:

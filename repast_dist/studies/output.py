@@ -1,4 +1,4 @@
-"""Where a cost study's answer goes: tables, page and settings in a new run directory."""
+"""Where a study's answer goes: tables, page and settings in a new run directory."""
 
 import dataclasses
 import importlib.metadata
@@ -15,7 +15,19 @@ from repast_dist.studies.run_directory import SETTINGS, new_run_directory, write
 _PACKAGES = ("numpy", "hwcomponents", "hwcomponents-adc", "hwcomponents-library")
 
 
-def finish(page: StudyPage, settings: Any, console: Console) -> Path:
+def begin(settings: Any, run_dir: Path | None = None) -> Path:
+    """Return the run directory of a study that works through points: a new one, or to go on with.
+
+    Its settings are written first, so that ``resume=RUN_DIR`` can read them.
+    """
+    if run_dir is not None:
+        return run_dir
+    folder = new_run_directory(Path(settings.run_root), settings.study.name)
+    write_json(folder / SETTINGS, to_dict(settings))
+    return folder
+
+
+def finish(page: StudyPage, settings: Any, console: Console, run_dir: Path | None = None) -> Path:
     """Write a study's page and tables with the settings that made them, and say where.
 
     Parameters
@@ -26,10 +38,11 @@ def finish(page: StudyPage, settings: Any, console: Console) -> Path:
         The settings of the run.
     console : Console
         Where the answer and the paths are printed.
+    run_dir : Path, optional
+        What `begin` returned; None makes a new one.
     """
-    folder = new_run_directory(Path(settings.run_root), page.study)
+    folder = begin(settings, run_dir)
     plain = to_dict(settings)
-    write_json(folder / SETTINGS, plain)
     versions = {"repast-dist": __version__}
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     report = write_study(dataclasses.replace(page, settings=plain, versions=versions), folder)

@@ -11,12 +11,13 @@ from typing import Any
 
 from repast_dist.errors import RunDirectoryError, SettingsError
 
-RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, LOG, REPORT = (
+RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, POINTS, LOG, REPORT = (
     "result.json",
     "settings.json",
     ".lock",
     "trace",
     "checkpoints",
+    "points",
     "run.log",
     "report.html",
 )

@@ -32,6 +32,9 @@ class RunSettings:
         The run directory that ``study=verify`` and ``study=export-perfetto`` read.
     runs : tuple of str
         Run directories, or folders of them, that ``study=compare`` reads.
+    reuse : tuple of str
+        Run directories whose finished points a study of many points takes over where all that
+        decides a point is the same.
     workload : WorkloadSpec
         The network that cost-only studies price.
     baseline : GpuSpec or PipeLayerSpec
@@ -51,6 +54,7 @@ class RunSettings:
     run_root: str = "runs"
     run: str | None = None
     runs: tuple[str, ...] = ()
+    reuse: tuple[str, ...] = ()
     workload: WorkloadSpec
     baseline: BaselineSpec
     epochs: EpochsSpec

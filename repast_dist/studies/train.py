@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.run_report import write_run_report
-from repast_dist.spec import load, to_dict
+from repast_dist.spec import to_dict
 from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import (
     CHECKPOINTS,
@@ -28,7 +28,6 @@ from repast_dist.studies.run_directory import (
     TRACE,
     locked,
     new_run_directory,
-    read_json,
     write_json,
 )
 from repast_dist.studies.settings import RunSettings
@@ -59,27 +58,21 @@ def run(settings: RunSettings, console: Console | None = None) -> Path:
     return run_dir
 
 
-def resume(run_dir: Path, farm: Mapping[str, Any], console: Console | None = None) -> Path:
+def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     """Go on with a run from its newest good checkpoint.
 
     Parameters
     ----------
     run_dir : Path
         The run directory.
-    farm : mapping
-        Settings of ``farm`` to change; nothing else may change, since it would change the result.
+    settings : RunSettings
+        Its settings; only those of ``farm`` may have changed.
 
     Raises
     ------
     RunDirectoryError
-        Not a training run, finished already, in use, or without a usable checkpoint.
+        Finished already, in use, or without a usable checkpoint.
     """
-    console = console or Console()
-    stored = read_json(run_dir / SETTINGS)
-    stored["farm"] |= farm
-    settings = load(RunSettings, stored)
-    if settings.study.name != "train":
-        raise RunDirectoryError(f"{run_dir}: study {settings.study.name} cannot be resumed")
     checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS)
     for reason in refused:
         console.print(f"refused {reason}", markup=False, soft_wrap=True)

@@ -1,0 +1,101 @@
+"""Independent pieces of work, spread over worker processes or done in this one."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from repast_dist.errors import FarmError, RepastError
+from repast_dist.farm.cluster import cluster
+from repast_dist.farm.specs import FarmSpec
+
+_RETRIES = 2
+
+
+def map_unordered[Shared, Point, Result](
+    function: Callable[[Shared, Point], Result],
+    shared: Shared,
+    points: Sequence[Point],
+    farm: FarmSpec,
+) -> Generator[tuple[int, Result]]:
+    """Apply a function to every point and yield results as they come.
+
+    Parameters
+    ----------
+    function : callable
+        A function of a module, ``function(shared, point)``.
+    shared : object
+        Moved to every worker once.
+    points : sequence
+        One call each.
+    farm : FarmSpec
+        ``backend`` says where: on Ray workers, or here one after the other; ``workers`` how many
+        at a time.
+
+    Yields
+    ------
+    tuple of (int, result)
+        Number of the point and its result.
+
+    Raises
+    ------
+    RepastError
+        What the function raised on purpose.
+    FarmError
+        A worker died again and again on one point.
+    """
+    if farm.backend == "ray" and points:
+        yield from _on_ray(function, shared, points, farm)
+        return
+    # A product's last bits depend on the number of threads: the same everywhere.
+    with threadpool_limits(farm.blas_threads):
+        for number, point in enumerate(points):
+            yield number, function(shared, point)
+
+
+def _on_ray(
+    function: Callable[..., Any], shared: Any, points: Sequence[Any], farm: FarmSpec
+) -> Generator[tuple[int, Any]]:
+    with cluster(farm):
+        # Ray may only be imported once the cluster's authentication is set.
+        import ray
+
+        from repast_dist.farm.ray_farm import thread_environment
+
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=thread_environment(farm))(
+            _call
+        )
+        there = ray.put(shared)
+        limit = farm.workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
+        waiting = list(enumerate(points))[::-1]
+        running: dict[Any, int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < limit:
+                    number, point = waiting.pop()
+                    running[task.remote(function, there, point, farm.blas_threads)] = number
+                done, _ = ray.wait(list(running), num_returns=1)
+                for ref in done:
+                    yield running.pop(ref), _value(ref)
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
+
+
+def _call(function: Callable[..., Any], shared: Any, point: Any, threads: int) -> Any:
+    with threadpool_limits(threads):
+        return function(shared, point)
+
+
+def _value(ref: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RepastError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise FarmError(f"a worker process was lost {_RETRIES + 1} times: {error}") from error

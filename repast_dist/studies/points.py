@@ -1,0 +1,101 @@
+"""Studies of many independent points: on workers, with progress, and nothing done twice.
+
+Every finished point is a small JSON file in the run directory, named by a digest of all that
+decides it. A study that was stopped goes on from there, and a later one can take the files over.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist import __version__
+from repast_dist.errors import RunDirectoryError
+from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.workers import map_unordered
+from repast_dist.report.console import PointProgress
+from repast_dist.spec import to_dict
+from repast_dist.studies.run_directory import POINTS, locked, read_json, write_json
+
+PointFunction = Callable[[Any, Any], dict[str, Any]]
+
+
+def run_points(
+    function: PointFunction,
+    points: Sequence[Any],
+    *,
+    run_dir: Path,
+    farm: FarmSpec,
+    console: Console,
+    title: str,
+    shared: Any = None,
+    reuse: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the record of every point, in the order of the points.
+
+    Parameters
+    ----------
+    function : callable
+        A function of a module, ``function(shared, point)``, that returns a record JSON can hold.
+    points : sequence
+        Frozen dataclasses; all that decides a record must be in its point.
+    run_dir : Path
+        Where finished records are kept, in ``points/``.
+    farm : FarmSpec
+        Where points are computed.
+    console, title : Console, str
+        Where progress is shown, and what of.
+    shared : object
+        Moved to every worker once.
+    reuse : sequence of str
+        Run directories whose finished points are taken over.
+
+    Raises
+    ------
+    RepastError
+        What a point raised; the finished ones are kept.
+    """
+    folder = run_dir / POINTS
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{_digest(function, point)}.json" for point in points]
+    with locked(run_dir):
+        _take_over(files, reuse)
+        # Points that are the same are computed once.
+        todo = {file: point for file, point in zip(files, points, strict=True) if not file.exists()}
+        total = len(set(files))
+        progress = PointProgress(title, total, done=total - len(todo), console=console)
+        names = list(todo)
+        work = map_unordered(function, shared, list(todo.values()), farm)
+        with progress, contextlib.closing(work) as results:
+            try:
+                for number, record in results:
+                    write_json(names[number], record)
+                    progress.advance()
+            except KeyboardInterrupt:
+                progress.message(f"Interrupted. Go on with: repast-dist resume={run_dir}")
+                raise
+    return [read_json(file) for file in files]
+
+
+def _digest(function: PointFunction, point: Any) -> str:
+    decisive = {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "version": __version__,
+        "point": to_dict(point),
+    }
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _take_over(files: Sequence[Path], reuse: Sequence[str]) -> None:
+    for source in map(Path, reuse):
+        if not (source / POINTS).is_dir():
+            raise RunDirectoryError(f"reuse: {source} has no folder {POINTS}")
+        for file in files:
+            found = source / POINTS / file.name
+            if found.exists() and not file.exists():
+                write_json(file, read_json(found))
