@@ -205,14 +205,11 @@ class Coordinator:
             for host in hosts
         }
         reduced = self._exchange(hosts, "reduce", step, trained)
-        if programs:
-            damping = self._farm.put(self._damping(self._farm.get(reduced)))
-            prepared = [self._farm.call(host, "prepare", step, damping)[0] for host in hosts]
-            self._farm.get(prepared)
         solved: list[Ref] = []
         if self._second_order:
+            damping = self._damping(self._farm.get(reduced)) if programs else None
             columns = {
-                host: self._farm.call(host, "solve_columns", step, returns=1 + len(hosts))
+                host: self._farm.call(host, "solve_columns", step, damping, returns=1 + len(hosts))
                 for host in hosts
             }
             solved = self._exchange(hosts, "solve_rows", step, columns)
@@ -264,11 +261,12 @@ class Coordinator:
     def _exchange(
         self, hosts: Sequence[int], method: str, step: int, sent: dict[int, list[Ref]]
     ) -> list[Ref]:
-        """Call a method on every host with what every host sent it; values go host to host."""
-        return [
-            self._farm.call(host, method, step, *(sent[source][1 + place] for source in hosts))[0]
-            for place, host in enumerate(hosts)
-        ]
+        """Call a method on every host with what the others sent it; values go host to host."""
+        calls = []
+        for place, host in enumerate(hosts):
+            parts = [sent[source][1 + place] for source in hosts if source != host]
+            calls += self._farm.call(host, method, step, *parts)
+        return calls
 
     def _damping(self, reduced: Sequence[dict[str, Any]]) -> dict[int, float]:
         """Return the damping of every block; pi weighs the factors of a layer by their traces."""

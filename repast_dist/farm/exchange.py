@@ -1,18 +1,23 @@
-"""Who reduces what: the pieces of gradients and factors and the order they are summed in.
+"""Who reduces what, and the order things are summed in.
 
-Sums run over micro-batches in micro-batch order, whoever computed them, so no sum depends on how
-many chips there are. A piece of a gradient is what one chip reduces and, if the layer is
-preconditioned, solves with its G block: a range of columns of the (in[+1], out) gradient.
+Sums over micro-batches follow one fixed binary tree over their numbers, whoever computed them, so
+no sum depends on how many chips there are. A host adds up every subtree it has whole and sends
+only that. A piece of a gradient is what one chip reduces and, if the layer is preconditioned,
+solves with its G block: a range of columns of the (in[+1], out) gradient.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.training.step import FactorKey
 
 PieceKey = tuple[str, int, int]
+TreeNode = tuple[int, int]
+"""(level, number) of a sum: level 0 are micro-batches, (l, k) adds (l-1, 2k) and (l-1, 2k+1)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,8 @@ class GradientPiece:
         Name of the layer, as in the weights.
     start, stop : int
         Range of columns.
+    rows : int
+        Rows of the gradient, in[+1].
     chip : int
         The chip that reduces the piece.
     block : int or None
@@ -34,6 +41,7 @@ class GradientPiece:
     layer: str
     start: int
     stop: int
+    rows: int
     chip: int
     block: int | None = None
 
@@ -41,25 +49,6 @@ class GradientPiece:
     def key(self) -> PieceKey:
         """What the piece is called in an exchange."""
         return self.layer, self.start, self.stop
-
-
-@dataclasses.dataclass
-class Contribution:
-    """What one micro-batch contributes to the pieces and blocks of one host.
-
-    Attributes
-    ----------
-    micro_batch : int
-        Its number, which decides the order of the sum.
-    gradients : dict
-        Piece key -> (in[+1], stop - start) sums over the micro-batch's samples, float64.
-    factors : dict
-        Block number -> (n, n) sums over the micro-batch's samples, float64.
-    """
-
-    micro_batch: int
-    gradients: dict[PieceKey, np.ndarray]
-    factors: dict[int, np.ndarray]
 
 
 def gradient_pieces(
@@ -80,26 +69,125 @@ def gradient_pieces(
         The chips; layers without blocks go round them.
     """
     pieces: list[GradientPiece] = []
-    for number, (layer, (_, columns)) in enumerate(shapes.items()):
+    for number, (layer, (rows, columns)) in enumerate(shapes.items()):
         own = [b for b in blocks if b.layer_name == layer and b.factor == "G"]
         if own:
             pieces += [
-                GradientPiece(layer, b.start, b.stop, block_owner[b.index], b.index) for b in own
+                GradientPiece(layer, b.start, b.stop, rows, block_owner[b.index], b.index)
+                for b in own
             ]
         else:
-            pieces.append(GradientPiece(layer, 0, columns, chips[number % len(chips)]))
+            pieces.append(GradientPiece(layer, 0, columns, rows, chips[number % len(chips)]))
     return tuple(pieces)
 
 
-def sum_in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Add arrays from left to right.
+class Parcel:
+    """How the pieces and blocks that one host reduces lie in one flat vector.
+
+    One vector travels as one buffer, however many layers there are.
 
     Parameters
     ----------
-    parts : sequence of ndarray
-        Arrays of one shape, float64, in micro-batch order; at least one.
+    pieces : sequence of GradientPiece
+        The host's pieces.
+    blocks : sequence of SoiBlock
+        The host's blocks; their (n, n) contributions lie behind the gradients.
     """
-    total = parts[0].astype(np.float64, copy=True)
-    for part in parts[1:]:
-        total += part
-    return total
+
+    def __init__(self, pieces: Sequence[GradientPiece], blocks: Sequence[SoiBlock]) -> None:
+        self._pieces, self._blocks = pieces, blocks
+        self._gradients_size = sum(p.rows * (p.stop - p.start) for p in pieces)
+        self._factors_size = sum(block.size**2 for block in blocks)
+
+    def pack(
+        self,
+        gradients: Mapping[str, np.ndarray],
+        factors: Mapping[FactorKey, np.ndarray],
+    ) -> np.ndarray:
+        """Return a micro-batch's contributions; without factors only the gradients.
+
+        Parameters
+        ----------
+        gradients : mapping
+            Layer -> (in[+1], out) float64.
+        factors : mapping
+            (layer, "A" or "G") -> (n, n) float64, or empty.
+        """
+        vector = np.empty(self._gradients_size + (self._factors_size if factors else 0))
+        for key, part in self.gradients(vector).items():
+            layer, start, stop = key
+            part[:] = gradients[layer][:, start:stop]
+        for block, held in zip(self._blocks, self.factors(vector).values(), strict=False):
+            cut = slice(block.start, block.stop)
+            held[:] = factors[block.layer_name, block.factor][cut, cut]
+        return vector
+
+    def gradients(self, vector: np.ndarray) -> dict[PieceKey, np.ndarray]:
+        """Return piece key -> (in[+1], stop - start) view of a vector."""
+        views, first = {}, 0
+        for piece in self._pieces:
+            shape = piece.rows, piece.stop - piece.start
+            views[piece.key] = vector[first : first + math.prod(shape)].reshape(shape)
+            first += math.prod(shape)
+        return views
+
+    def factors(self, vector: np.ndarray) -> dict[int, np.ndarray]:
+        """Return block number -> (n, n) view of a vector; empty if it holds none."""
+        views: dict[int, np.ndarray] = {}
+        first = self._gradients_size
+        if len(vector) > first:
+            for block in self._blocks:
+                part = vector[first : first + block.size**2]
+                views[block.index] = part.reshape(block.size, block.size)
+                first += block.size**2
+        return views
+
+
+class TreeSum:
+    """A sum over numbered vectors in the order of one fixed binary tree.
+
+    Vectors may come in any order and partly added up; the result has the same bits.
+
+    Parameters
+    ----------
+    count : int
+        Vectors in the whole sum.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._top = (count - 1).bit_length()
+        self.nodes: dict[TreeNode, np.ndarray] = {}
+
+    def add(self, node: TreeNode, vector: np.ndarray) -> None:
+        """Take the sum of a subtree; whatever becomes whole is added up at once."""
+        level, number = node
+        while level < self._top:
+            sibling = number ^ 1
+            exists = sibling << level < self._count
+            if exists and (level, sibling) not in self.nodes:
+                break
+            if exists:
+                vector = _added(self.nodes.pop((level, sibling)), vector)
+            level, number = level + 1, number >> 1
+        self.nodes[level, number] = vector
+
+    @property
+    def total(self) -> np.ndarray:
+        """The whole sum.
+
+        Raises
+        ------
+        KeyError
+            Some vectors are missing.
+        """
+        return self.nodes[self._top, 0]
+
+
+def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Add into a vector of our own if there is one; a received vector is read-only."""
+    for mine, theirs in ((one, other), (other, one)):
+        if mine.flags.writeable:
+            mine += theirs
+            return mine
+    return one + other

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.errors import RepastError
-from repast_dist.farm.exchange import Contribution, PieceKey, sum_in_order
+from repast_dist.farm.exchange import PieceKey, TreeNode, TreeSum
 from repast_dist.farm.job import HostSetup, chip_engine
 from repast_dist.farm.keeper import BlockKeeper, SolveReport
 from repast_dist.farm.ledger import ChipLedger
@@ -30,6 +30,8 @@ from repast_dist.training.step import (
 )
 
 Weights = Mapping[str, np.ndarray]
+RowsKey = tuple[str, int, int, int]
+"""(layer, first column, last column, first row) of a piece's rows that one A block solves."""
 
 
 class ChipHost:
@@ -54,14 +56,22 @@ class ChipHost:
         self._model = build_model(job.model)
         self._engines = {chip: chip_engine(job, chip) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
-        self._keepers: dict[int, BlockKeeper] = {}
-        for block in setup.plan.blocks:
-            owner = setup.block_owner(block.index)
-            if owner in self._chips:
-                self._keepers[block.index] = BlockKeeper(
-                    block, owner, self._engines[owner], job.inversion, job.optimizer.factor_decay
-                )
+        self._host = setup.routes[self._chips[0]]
+        self._parcels = {host: setup.parcel(host) for host in setup.hosts}
+        self._keepers = {
+            block.index: BlockKeeper(
+                block,
+                setup.block_owner(block.index),
+                self._engines[setup.block_owner(block.index)],
+                job.inversion,
+                job.optimizer.factor_decay,
+            )
+            for block in setup.plan.blocks
+            if setup.block_owner(block.index) in self._chips
+        }
         self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
+        self._own_sums: dict[TreeNode, np.ndarray] = {}
+        self._own_rows: dict[RowsKey, np.ndarray] = {}
         self._gradients: dict[PieceKey, np.ndarray] = {}
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
@@ -77,26 +87,36 @@ class ChipHost:
         -------
         tuple
             First a list of (micro-batch, loss sum, correct); then, per live host in ascending
-            order, the list of `Contribution` its chips need.
+            order, tree node -> `Parcel` vector of its sum; what stays on this host is kept.
         """
         with self._timed("train"):
-            payloads: dict[int, list[Contribution]] = {host: [] for host in self._setup.hosts}
+            count = self._setup.job.train.micro_batches
+            sums = {host: TreeSum(count) for host in self._setup.hosts}
             outcomes = []
             for chip in self._chips:
                 loaded = None
-                for micro_batch in range(self._setup.job.train.micro_batches):
+                for micro_batch in range(count):
                     if self._setup.micro_batch_owner(micro_batch) != chip:
                         continue
                     if loaded is None:
                         loaded = load_weights(self._model, weights, self._engines[chip], step)
                     result = self._run(loaded, chip, step, micro_batch, factors_due)
                     outcomes.append((micro_batch, result.loss_sum, result.correct))
-                    for host, part in self._split(micro_batch, result).items():
-                        payloads[host].append(part)
-        return (outcomes, *(payloads[host] for host in self._setup.hosts))
+                    for host, parcel in self._parcels.items():
+                        vector = parcel.pack(result.gradients, result.factors)
+                        sums[host].add((0, micro_batch), vector)
+            self._own_sums = sums.pop(self._host).nodes
+        return (outcomes, *(sums[h].nodes if h in sums else None for h in self._setup.hosts))
 
-    def reduce(self, step: int, *payloads: Sequence[Contribution]) -> dict[str, Any]:
-        """Sum the contributions of all micro-batches, in their order, and update the averages.
+    def reduce(self, step: int, *payloads: Mapping[TreeNode, np.ndarray]) -> dict[str, Any]:
+        """Add up the contributions of all micro-batches and update the averages.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        *payloads
+            What the other hosts' `train` returned for this one.
 
         Returns
         -------
@@ -105,35 +125,41 @@ class ChipHost:
             its running average.
         """
         with self._timed("reduce"):
-            parts = sorted((part for payload in payloads for part in payload), key=_place)
-            batch = self._setup.job.train.batch_size
-            self._gradients = {
-                piece.key: sum_in_order([part.gradients[piece.key] for part in parts]) / batch
-                for piece in self._pieces
-            }
-            for number, keeper in self._keepers.items():
-                blocks = [part.factors[number] for part in parts if number in part.factors]
-                if blocks:
-                    keeper.add(sum_in_order(blocks) / batch)
-            self._reports = []
+            whole = TreeSum(self._setup.job.train.micro_batches)
+            for payload in (self._own_sums, *payloads):
+                for node, vector in payload.items():
+                    whole.add(node, vector)
+            mean = whole.total / self._setup.job.train.batch_size
+            parcel = self._parcels[self._host]
+            self._gradients = parcel.gradients(mean)
+            for number, factor in parcel.factors(mean).items():
+                self._keepers[number].add(factor)
+            self._reports, self._own_sums = [], {}
         traces = {number: keeper.trace for number, keeper in self._keepers.items()}
         return {"gradients": self._gradients, "traces": traces}
 
-    def prepare(self, step: int, damping: Mapping[int, float]) -> None:
-        """Program the damped averages of this host's blocks; `damping` is per block."""
-        with self._timed("prepare"):
-            for number, keeper in self._keepers.items():
-                keeper.prepare(step, damping[number])
-
-    def solve_columns(self, step: int) -> tuple[Any, ...]:
+    def solve_columns(self, step: int, damping: Mapping[int, float] | None) -> tuple[Any, ...]:
         """Solve this host's gradient pieces with their G blocks.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        damping : mapping or None
+            Block -> damping with which the averages are programmed first; None: the arrays stay
+            as they are.
 
         Returns
         -------
         tuple
             First None; then, per live host in ascending order, (layer, start, stop, first row) ->
-            rows of the solved pieces that the A blocks of that host's chips need.
+            rows of the solved pieces that the A blocks of that host's chips need; what stays on
+            this host is kept.
         """
+        if damping is not None:
+            with self._timed("prepare"):
+                for number, keeper in self._keepers.items():
+                    keeper.prepare(step, damping[number])
         with self._timed("solve_columns"):
             solved: dict[PieceKey, np.ndarray] = {}
             for piece in self._pieces:
@@ -143,12 +169,22 @@ class ChipHost:
                     x, report = self._keepers[piece.block].solve(step, right)
                     solved[piece.key] = x.T
                     self._reports.append(report)
-        return (None, *(self._rows_for(host, solved) for host in self._setup.hosts))
+            self._own_rows = self._rows_for(self._host, solved)
+            others = [
+                None if host == self._host else self._rows_for(host, solved)
+                for host in self._setup.hosts
+            ]
+        return (None, *others)
 
-    def solve_rows(
-        self, step: int, *payloads: Mapping[tuple[str, int, int, int], np.ndarray]
-    ) -> dict[str, Any]:
+    def solve_rows(self, step: int, *payloads: Mapping[RowsKey, np.ndarray]) -> dict[str, Any]:
         """Solve the rows of all columns with this host's A blocks.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        *payloads
+            What the other hosts' `solve_columns` returned for this one.
 
         Returns
         -------
@@ -157,7 +193,9 @@ class ChipHost:
             the solves did.
         """
         with self._timed("solve_rows"):
-            rows = {key: value for payload in payloads for key, value in payload.items()}
+            rows = dict(self._own_rows)
+            for payload in payloads:
+                rows |= payload
             directions = {}
             for keeper in self._keepers.values():
                 block = keeper.block
@@ -168,6 +206,7 @@ class ChipHost:
                 x, report = keeper.solve(step, right)
                 directions[block.layer_name, block.start, block.stop] = x
                 self._reports.append(report)
+            self._own_rows = {}
         return {"directions": directions, "reports": self._reports}
 
     def cost(self, step: int, factors_due: bool, programmed: bool) -> dict[str, Any]:
@@ -208,6 +247,7 @@ class ChipHost:
         """Go on from the states of a checkpoint; blocks of other hosts are ignored."""
         for number, keeper in self._keepers.items():
             keeper.restore(states.get(number, {}))
+        self._own_sums, self._own_rows = {}, {}
         self._gradients, self._reports, self._busy_s = {}, [], {}
 
     def _run(
@@ -230,24 +270,9 @@ class ChipHost:
         except RepastError as error:
             raise type(error)(f"chip {chip}: {error}") from error
 
-    def _split(self, micro_batch: int, result: MicroBatchResult) -> dict[int, Contribution]:
-        """Cut a micro-batch's results into what each host's chips own."""
-        parts = {host: Contribution(micro_batch, {}, {}) for host in self._setup.hosts}
-        for piece in self._setup.pieces:
-            gradient = result.gradients[piece.layer][:, piece.start : piece.stop]
-            host = self._setup.routes[piece.chip]
-            parts[host].gradients[piece.key] = np.ascontiguousarray(gradient)
-        if result.factors:
-            for block in self._setup.plan.blocks:
-                factor = result.factors[block.layer_name, block.factor]
-                cut = factor[block.start : block.stop, block.start : block.stop]
-                host = self._setup.routes[self._setup.block_owner(block.index)]
-                parts[host].factors[block.index] = np.ascontiguousarray(cut)
-        return parts
-
     def _rows_for(
         self, host: int, solved: Mapping[PieceKey, np.ndarray]
-    ) -> dict[tuple[str, int, int, int], np.ndarray]:
+    ) -> dict[RowsKey, np.ndarray]:
         """Return the rows of solved pieces that the A blocks of a host's chips need."""
         rows = {}
         for block in self._setup.plan.blocks:
@@ -267,7 +292,3 @@ class ChipHost:
             yield
         finally:
             self._busy_s[part] = time.perf_counter() - started
-
-
-def _place(part: Contribution) -> int:
-    return part.micro_batch

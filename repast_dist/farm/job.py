@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.errors import SettingsError
-from repast_dist.farm.exchange import GradientPiece, gradient_pieces
+from repast_dist.farm.exchange import GradientPiece, Parcel, gradient_pieces
 from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
@@ -72,6 +72,12 @@ class HostSetup:
     routes: dict[int, int]
     hosts: tuple[int, ...]
     data: Dataset
+
+    def parcel(self, host: int) -> Parcel:
+        """Return how what a host reduces travels."""
+        pieces = [piece for piece in self.pieces if self.routes[piece.chip] == host]
+        blocks = [b for b in self.plan.blocks if self.routes[self.block_owner(b.index)] == host]
+        return Parcel(pieces, blocks)
 
     def block_owner(self, block: int) -> int:
         """Return the chip that owns a SOI block."""

@@ -66,7 +66,7 @@ class PartitionSpec:
         Owners of SOI blocks: longest processing time first by modelled cost, in turn, all blocks
         of a factor on one chip (as K-FAC libraries place whole layers, by cost n^3), or every
         block on chip 0.
-    micro_batches : {"round_robin", "contiguous"}
+    micro_batches : {"contiguous", "round_robin"}
         Owners of micro-batches.
     layers : {"replicate", "pipeline", "auto"}
         Every chip holds all layers, or layers are spread over chips; ``auto`` spreads them over
@@ -87,7 +87,7 @@ class PartitionSpec:
     """
 
     blocks: Literal["lpt", "round_robin", "layer", "owner"] = "lpt"
-    micro_batches: Literal["round_robin", "contiguous"] = "round_robin"
+    micro_batches: Literal["contiguous", "round_robin"] = "contiguous"
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"
     replicate_layers: bool = True
