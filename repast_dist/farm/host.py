@@ -266,6 +266,7 @@ class ChipHost:
                 samples,
                 micro_batch,
                 fisher,
+                self._setup.factor_blocks,
             )
         except RepastError as error:
             raise type(error)(f"chip {chip}: {error}") from error

@@ -1,6 +1,7 @@
 """What a training run is made of, and what every host is given of it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
@@ -15,6 +16,7 @@ from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.model import build_model, workload_from_model
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.training.step import FactorBlocks, FactorKey
 from repast_dist.training.task import check_task, fisher_passes
 
 
@@ -72,6 +74,15 @@ class HostSetup:
     routes: dict[int, int]
     hosts: tuple[int, ...]
     data: Dataset
+
+    @functools.cached_property
+    def factor_blocks(self) -> FactorBlocks:
+        """Diagonal blocks of every factor."""
+        ranges: dict[FactorKey, list[tuple[int, int]]] = {}
+        for block in self.plan.blocks:
+            key: FactorKey = (block.layer_name, block.factor)
+            ranges.setdefault(key, []).append((block.start, block.stop))
+        return ranges
 
     def parcel(self, host: int) -> Parcel:
         """Return how what a host reduces travels."""

@@ -34,6 +34,9 @@ class Product(Protocol):
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         """Return ``rows @ matrix``: (R, K) -> (R, M) float64; `call` addresses read noise."""
 
+    def columns(self, start: int, stop: int) -> "Product":
+        """Return the columns ``start:stop`` of the same loaded matrix."""
+
 
 class Solver(Protocol):
     """A damped SOI block, ready to solve; also what `analog.prepare` returns."""
@@ -158,6 +161,9 @@ class _Float:
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         return rows @ self.matrix
 
+    def columns(self, start: int, stop: int) -> "_Float":
+        return _Float(self.matrix[:, start:stop])
+
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
@@ -171,6 +177,9 @@ class _Fixed:
         integers, scale = _to_integers(rows, self.bits)
         return (integers @ self.integers) * (scale * self.scale)
 
+    def columns(self, start: int, stop: int) -> "_Fixed":
+        return _Fixed(self.integers[:, start:stop], self.scale, self.bits)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Analog:
@@ -178,6 +187,9 @@ class _Analog:
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         return self.array.multiply(rows, *call)
+
+    def columns(self, start: int, stop: int) -> "_Analog":
+        return _Analog(self.array.columns(start, stop))
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

@@ -5,7 +5,7 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ from repast_dist.training.model import Model
 
 Fisher = Literal["sampled", "exact", "empirical"]
 FactorKey = tuple[str, Literal["A", "G"]]
+FactorBlocks = Mapping[FactorKey, Sequence[tuple[int, int]]]
+"""Factor -> (start, stop) of its diagonal blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +146,7 @@ def run_micro_batch(
     samples: np.ndarray,
     micro_batch: int,
     fisher: Fisher | None = None,
+    blocks: FactorBlocks | None = None,
 ) -> MicroBatchResult:
     """Forward, backward, gradients and, if asked for, factors of one micro-batch.
 
@@ -161,6 +164,9 @@ def run_micro_batch(
         Number of the micro-batch in its step; addresses what is programmed for it.
     fisher : {"sampled", "exact", "empirical"} or None
         Whose output gradients make G; None: no factors.
+    blocks : mapping, optional
+        Factor -> ranges of its diagonal blocks; only they are computed, the rest is 0. None:
+        whole factors.
 
     Raises
     ------
@@ -180,9 +186,9 @@ def run_micro_batch(
         gradients[parameter.name] = batch.gradient(parameter, sink.errors[parameter.name])
     factors: dict[FactorKey, np.ndarray] = {}
     if fisher == "empirical":
-        factors = batch.factors([sink])
+        factors = batch.factors([sink], blocks)
     elif fisher is not None:
-        factors = batch.factors(batch.fisher_sinks(fisher, samples))
+        factors = batch.factors(batch.fisher_sinks(fisher, samples), blocks)
     ordered = {p.name: gradients[p.name] for p in loaded.model.parameters}
     return MicroBatchResult(
         len(inputs), value.total, value.correct, value.squared_error, ordered, factors
@@ -246,36 +252,48 @@ class _MicroBatch:
         matrix = self._load_activations("gradient", parameter)
         return matrix.multiply(errors.T, self._address("gradient", parameter)).T
 
-    def factors(self, sinks: Iterable[Sink]) -> dict[FactorKey, np.ndarray]:
+    def factors(
+        self, sinks: Iterable[Sink], blocks: FactorBlocks | None
+    ) -> dict[FactorKey, np.ndarray]:
         """Return this micro-batch's contributions to A and G of all preconditioned layers."""
         layers = self.loaded.model.preconditioned
+        whole = {(p.name, "A"): ((0, p.rows),) for p in layers}
+        whole |= {(p.name, "G"): ((0, p.columns),) for p in layers}
+        wanted: FactorBlocks = blocks if blocks is not None else whole  # type: ignore[assignment]
         factors: dict[FactorKey, np.ndarray] = {}
         for parameter in layers:
-            factors[parameter.name, "A"] = self._factor_a(parameter)
+            factors[parameter.name, "A"] = self._factor_a(parameter, wanted[parameter.name, "A"])
             factors[parameter.name, "G"] = np.zeros((parameter.columns, parameter.columns))
         for number, sink in enumerate(sinks):
             for parameter in layers:
+                key: FactorKey = (parameter.name, "G")
                 errors = sink.errors[parameter.name]
-                factors[parameter.name, "G"] += self._factor_g(parameter, errors, number)
+                factors[key] += self._factor_g(parameter, errors, number, wanted[key])
         return factors
 
-    def _factor_a(self, parameter: Parameter) -> np.ndarray:
+    def _factor_a(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
         rows, positions = self._inputs(parameter), parameter.positions
         call = self._address("A", parameter)
         if parameter.sharing == "reduce" and positions > 1:
             means = rows.reshape(-1, positions, rows.shape[1]).mean(axis=1)
             address = self._address("means", parameter)
             matrix = self.loaded.engine.load("factor", means, address)
-            return _symmetric(matrix.multiply(means.T, call))
+            return _diagonal_blocks(matrix, means, blocks, call)
         matrix = self._load_activations("factor", parameter)
-        return _symmetric(matrix.multiply(rows.T, call)) / positions
+        return _diagonal_blocks(matrix, rows, blocks, call) / positions
 
-    def _factor_g(self, parameter: Parameter, errors: np.ndarray, number: int) -> np.ndarray:
+    def _factor_g(
+        self,
+        parameter: Parameter,
+        errors: np.ndarray,
+        number: int,
+        blocks: Sequence[tuple[int, int]],
+    ) -> np.ndarray:
         if parameter.sharing == "reduce" and parameter.positions > 1:
             errors = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
         address = (*self._address("errors", parameter), number)
         matrix = self.loaded.engine.load("factor", errors, address)
-        return _symmetric(matrix.multiply(errors.T, ("G", *address)))
+        return _diagonal_blocks(matrix, errors, blocks, ("G", *address))
 
     def _load_activations(
         self, role: Literal["gradient", "factor"], parameter: Parameter
@@ -296,6 +314,20 @@ class _MicroBatch:
         return (what, self.loaded.step, parameter.name, self.number)
 
 
-def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    """Return the symmetric part: rounding and noise of the product are not symmetric."""
-    return 0.5 * (matrix + matrix.T)
+def _diagonal_blocks(
+    loaded: Product,
+    rows: np.ndarray,
+    blocks: Sequence[tuple[int, int]],
+    call: tuple[int | str, ...],
+) -> np.ndarray:
+    """Return diagonal blocks of ``rows^T rows``, (n, n), where `loaded` holds the rows (R, n).
+
+    Only the symmetric part: rounding and noise of the product are not symmetric.
+    """
+    n = rows.shape[1]
+    result = np.zeros((n, n))
+    for start, stop in blocks:
+        columns = loaded if stop - start == n else loaded.columns(start, stop)
+        product = columns.multiply(rows[:, start:stop].T, call)
+        result[start:stop, start:stop] = 0.5 * (product + product.T)
+    return result

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.analog import AdcSpec, CellSpec, DacSpec, DeviceSpec, VmmSpec, program_vmm
-from repast_dist.analog.vmm import ClippingWarning
+from repast_dist.analog.vmm import ClippingWarning, _high_percentile
 from repast_dist.errors import DataError
 
 
@@ -170,3 +170,23 @@ def test_inputs_beyond_the_calibrated_range_warn():
     with pytest.warns(ClippingWarning, match="beyond"):
         array.multiply(np.sign(w).T)
     assert 0.05 < array.clip_rate <= 1.0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (7, 3), (40, 50), (300, 20)])
+@pytest.mark.parametrize("percentile", [60.0, 99.0, 99.99, 100.0])
+def test_calibrated_ranges_are_the_percentile_of_the_currents(shape, percentile):
+    values = np.random.default_rng(0).exponential(size=shape)
+    expected = np.percentile(values, percentile)
+    assert _high_percentile(values, percentile) == pytest.approx(expected, rel=1e-12)
+
+
+def test_some_columns_of_an_array_hold_what_they_hold_in_the_whole():
+    random = np.random.default_rng(1)
+    weights, inputs = random.standard_normal((20, 9)), random.standard_normal((6, 20))
+    spec = VmmSpec(
+        device=DeviceSpec(cell=CellSpec(programming_sigma=0.01)), adc=AdcSpec(range="lossless")
+    )
+    array = program_vmm(weights, spec, 3, "some")
+    np.testing.assert_allclose(
+        array.columns(2, 7).multiply(inputs), array.multiply(inputs)[:, 2:7], rtol=1e-6, atol=1e-6
+    )

@@ -269,3 +269,23 @@ def test_conversions_follow_the_formulas_of_the_codes_that_were_read() -> None:
         scales = kfac.convention_scales(convention, n, s)
         for mine, scale, factor in zip(ours, scales, factors, strict=True):
             np.testing.assert_allclose(scale * mine, factor, rtol=1e-12)
+
+
+@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
+def test_diagonal_blocks_alone_are_the_blocks_of_the_whole_factors(fisher: str) -> None:
+    model = network(CONV)
+    inputs, labels, numbers = samples(model, 6)
+    loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, fisher).factors
+    blocks = {}
+    for key, factor in whole.items():
+        middle = len(factor) // 2
+        blocks[key] = ((0, middle), (middle, len(factor)))
+    parts = run_micro_batch(loaded, inputs, labels, numbers, 0, fisher, blocks).factors
+    for key, factor in whole.items():
+        outside = np.ones(factor.shape, bool)
+        for start, stop in blocks[key]:
+            cut = slice(start, stop), slice(start, stop)
+            np.testing.assert_allclose(parts[key][cut], factor[cut], rtol=1e-13, atol=1e-15)
+            outside[cut] = False
+        assert not parts[key][outside].any()
