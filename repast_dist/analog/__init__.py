@@ -1,7 +1,7 @@
 """What a crossbar computes: multiplication, inversion, and precision composed from both."""
 
 from repast_dist.analog.inv import program_inv
-from repast_dist.analog.inversion import BlockSolver, Solution, SolveCounts, prepare
+from repast_dist.analog.inversion import BlockSolver, Solution, SolveCounts, prepare, prepare_fused
 from repast_dist.analog.specs import (
     AdcSpec,
     CellSpec,
@@ -30,6 +30,7 @@ __all__ = [
     "VmmSpec",
     "WireSpec",
     "prepare",
+    "prepare_fused",
     "program_inv",
     "program_vmm",
 ]

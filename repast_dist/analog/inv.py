@@ -5,14 +5,20 @@ al., PNAS 2019; the signs are those of the differential pairs), so one settling 
 to the precision of cells and converters, about 8 bits. A matrix larger than an array is inverted
 by recursive 2x2 blocks (BlockAMC): both Schur complements are programmed, and one application
 costs two inversions of the first block, one of the second, and two multiplications.
+
+A matrix can be held more precisely than one cell does, by more arrays on the same amplifiers:
+*copies* average their errors; *slices* hold, scaled up, what the ones before them are read back
+to have left out (Song et al., Science 2024). The currents of all add up, so it stays one settling.
 """
 
 import dataclasses
 import warnings
+from typing import Protocol
 
 import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
+from repast_dist.analog.fixed_point import rounded_columns
 from repast_dist.analog.programming import (
     differential_levels,
     pair_conductances,
@@ -25,9 +31,28 @@ from repast_dist.errors import DataError
 from repast_dist.rng import generator
 
 
+class Inverse(Protocol):
+    """Anything programmed that applies an approximate inverse."""
+
+    @property
+    def inv_ops(self) -> int:
+        """Settlings per right-hand side."""
+
+    @property
+    def vmm_ops(self) -> int:
+        """Analog products per right-hand side."""
+
+    @property
+    def cells(self) -> int:
+        """Cells programmed, both of every pair."""
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve for many right-hand sides, (n, r)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class InvArray:
-    """One programmed inverting array.
+    """One programmed inverting array, with the slices and copies on its amplifiers.
 
     Attributes
     ----------
@@ -59,7 +84,7 @@ class InvArray:
     @property
     def cells(self) -> int:
         """Cells programmed, both of every pair."""
-        return 2 * self.held.size
+        return 2 * self.held.size * self.spec.slices * self.spec.copies
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve for many right-hand sides, each scaled to the converters' range on its own.
@@ -74,13 +99,7 @@ class InvArray:
         ndarray
             (n, r) float64, rounded to the ADC's bits of each column's largest entry.
         """
-        driven = _round_columns(right, self.spec.dac_bits)
-        # A singular array saturates; the residual of the answer will tell.
-        with np.errstate(all="ignore"):
-            settled = np.nan_to_num(lu_solve(self.factors, driven, check_finite=False))
-        if self.offset.any():
-            settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
-        return _round_columns(settled, self.spec.adc_bits)
+        return settle(self.factors, self.offset, right, self.spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +165,13 @@ def program_inv(
         return _program_one(matrix, spec, seed, *address)
     split = -(-n // 2)
     a, b, d = matrix[:split, :split], matrix[:split, split:], matrix[split:, split:]
-    schur = d - b.T @ np.linalg.solve(a, b)
+    try:
+        schur = d - b.T @ np.linalg.solve(a, b)
+    except np.linalg.LinAlgError:
+        raise DataError(
+            f"a matrix of {n} cannot be split over arrays of {spec.size}: a block of it is "
+            "singular (is it damped?)"
+        ) from None
     first = program_inv(a, spec, seed, *address, "first")
     second = program_inv((schur + schur.T) / 2, spec, seed, *address, "second")
     return BlockInv(first, second, b)
@@ -156,31 +181,88 @@ def cell_error(spec: InvSpec) -> float:
     """Return the RMS error of a programmed entry relative to the largest one.
 
     Rounding to the cell's levels is uniform over one level; each cell of a pair adds its
-    programming error, which clipping at g_off halves for the cell that is off.
+    programming error, which clipping at g_off halves for the cell that is off. A further slice
+    has the same error of a full scale that is the largest error before it, about
+    `_LARGEST_ERROR` times the RMS.
     """
     rounding = 1.0 / (spec.device.inv_cell.levels - 1) / np.sqrt(12.0)
     cells = 1.5 if spec.device.inv_cell.clip else 2.0
-    return float(np.sqrt(rounding**2 + cells * spec.device.inv_cell.programming_sigma**2))
+    noise = cells * spec.device.inv_cell.programming_sigma**2
+    one = float(np.sqrt(rounding**2 + noise))
+    error = one
+    for _ in range(spec.slices - 1):
+        error *= _LARGEST_ERROR * one
+    # Copies share their rounding where one slice is all there is.
+    if spec.slices == 1:
+        return float(np.sqrt(rounding**2 + noise / spec.copies))
+    return error / float(np.sqrt(spec.copies))
+
+
+_LARGEST_ERROR = 4.5
 
 
 def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> InvArray:
-    cell, n = spec.device.inv_cell, len(matrix)
-    # Sign comes from the pair, so the magnitude has all the cell's levels.
-    digits, scale = quantize_symmetric(matrix, cell.bits + 1)
-    held = _held_levels(digits.astype(np.int64), spec, seed, *address) * scale
+    n = len(matrix)
+    held, scale = held_matrix(matrix, spec, seed, *address)
     loaded = held.copy()
     if spec.device.opamp.gain is not None:
-        load = np.abs(held).sum(axis=1)
-        load += _load_of_off_cells(spec, scale, n)
+        load = np.abs(held).sum(axis=1) + load_of_off_cells(spec, scale, n)
         loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
-    offset = np.zeros(n)
-    if spec.device.opamp.offset_v:
-        random = generator(seed, "offset", *address)
-        offset = spec.device.opamp.offset_v * random.standard_normal(n)
+    return InvArray(spec, held, factorised(loaded), offsets(n, spec, seed, *address))
+
+
+def held_matrix(
+    matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, float]:
+    """Program a matrix and return it as the amplifiers see it, and what one level is worth.
+
+    The slices after the first hold what those before them are read back to have left out.
+    """
+    # Sign comes from the pair, so the magnitude has all the cell's levels.
+    bits = spec.device.inv_cell.bits + 1
+    total = np.zeros(matrix.shape)
+    first_scale = 0.0
+    for copy in range(spec.copies):
+        left = matrix
+        for number in range(spec.slices):
+            if number and not left.any():
+                break
+            digits, scale = quantize_symmetric(left, bits)
+            first_scale = first_scale or scale
+            place = (*address, copy, number) if copy or number else address
+            held = _held_levels(digits.astype(np.int64), spec, seed, *place) * scale
+            total += held / spec.copies
+            left = left - held
+    return total, first_scale
+
+
+def factorised(loaded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return LU factors of what a circuit solves with; singular ones saturate it later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)
-        factors = lu_factor(loaded, check_finite=False)
-    return InvArray(spec, held, factors, offset)
+        factors: tuple[np.ndarray, np.ndarray] = lu_factor(loaded, check_finite=False)
+    return factors
+
+
+def offsets(n: int, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
+    """Return the offset voltages of n amplifiers relative to full scale."""
+    if not spec.device.opamp.offset_v:
+        return np.zeros(n)
+    random = generator(seed, "offset", *address)
+    return np.asarray(spec.device.opamp.offset_v * random.standard_normal(n))
+
+
+def settle(
+    factors: tuple[np.ndarray, np.ndarray], offset: np.ndarray, right: np.ndarray, spec: InvSpec
+) -> np.ndarray:
+    """Drive, settle and read for every right-hand side."""
+    driven = rounded_columns(right, spec.dac_bits)
+    # A singular array saturates; the residual of the answer will tell.
+    with np.errstate(all="ignore"):
+        settled = np.nan_to_num(lu_solve(factors, driven, check_finite=False))
+    if offset.any():
+        settled += offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
+    return rounded_columns(settled, spec.adc_bits)
 
 
 def _held_levels(digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
@@ -199,16 +281,8 @@ def _held_levels(digits: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     return np.asarray((positive - negative) * per_siemens)
 
 
-def _load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:
+def load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:
     """Return what g_off and the amplifier's input add to a row's conductance, in matrix units."""
     cell = spec.device.inv_cell
     per_siemens = scale * (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
     return (2 * n * cell.g_off_siemens + spec.device.opamp.input_siemens) * per_siemens
-
-
-def _round_columns(values: np.ndarray, bits: int) -> np.ndarray:
-    """Round every column to `bits` bits of its own largest entry."""
-    top = float(2 ** (bits - 1) - 1)
-    largest = np.max(np.abs(values), axis=0, initial=0.0)
-    step = np.where(largest > 0, largest / top, 1.0)
-    return np.rint(values / step) * step

@@ -206,12 +206,26 @@ class VmmSpec:
 
 @spec
 class InvSpec:
-    """An inverting array: a matrix in the feedback of a row of amplifiers."""
+    """An inverting array: a matrix in the feedback of a row of amplifiers.
+
+    Attributes
+    ----------
+    device : DeviceSpec
+        Cells, wires and amplifiers.
+    dac_bits, adc_bits : int
+        Converters of inputs and outputs, sign included.
+    size : int
+        Rows and columns.
+    slices, copies : int
+        Arrays on the same amplifiers; see `repast_dist.analog.inv`.
+    """
 
     device: DeviceSpec = DeviceSpec()
     dac_bits: Bits = 8
     adc_bits: Bits = 8
     size: Annotated[int, Ge(1)] = 256
+    slices: Annotated[int, Ge(1), Le(4)] = 1
+    copies: Annotated[int, Ge(1), Le(16)] = 1
 
 
 @spec
@@ -220,7 +234,7 @@ class InversionSpec:
 
     Attributes
     ----------
-    method : {"single", "taylor", "refine", "fcg", "auto"}
+    method : {"single", "taylor", "refine", "fcg", "cg", "auto"}
         See `repast_dist.analog.inversion`.
     target_bits : int
         A solve has converged when its relative residual is at most ``2 ** -target_bits``.
@@ -228,9 +242,18 @@ class InversionSpec:
         Of the outer scheme.
     equilibrate : bool
         Solve with ``D^-1/2 A D^-1/2``, D the diagonal of A.
-    array_regularisation : float
+    array_regularisation : float or None
         Times ``sqrt(n)`` times the RMS error of a programmed cell is added to the diagonal of the
-        programmed array only.
+        programmed array only. None: 2 for ``refine`` and ``fcg``, which make up for it, 0 for
+        ``single`` and ``taylor``.
+    array_slices, array_copies : int
+        Arrays on the same amplifiers that hold what the ones before them left out, and that
+        average their errors; each takes as many cells as the first.
+    deflation : int
+        Dominant directions that ``fcg`` takes out of the array at most; 0: none. See
+        `repast_dist.analog.deflation`.
+    conjugate : int
+        Directions before it that ``fcg`` makes a new one conjugate to.
     on_divergence : {"raise", "damp", "fallback"}
         What happens to a solve that misses its target: stop the run, try again with more
         damping, or let the digital unit solve the block.
@@ -238,11 +261,15 @@ class InversionSpec:
         ``damp`` multiplies the damping by the factor, at most so often.
     """
 
-    method: Literal["single", "taylor", "refine", "fcg", "auto"] = "fcg"
+    method: Literal["single", "taylor", "refine", "fcg", "cg", "auto"] = "fcg"
     target_bits: Annotated[int, Ge(2), Le(40)] = 16
-    max_iterations: Annotated[int, Ge(1)] = 100
+    max_iterations: Annotated[int, Ge(1)] = 400
     equilibrate: bool = True
-    array_regularisation: NonNegative = 2.0
+    array_regularisation: NonNegative | None = None
+    array_slices: Annotated[int, Ge(1), Le(4)] = 1
+    array_copies: Annotated[int, Ge(1), Le(16)] = 1
+    deflation: Annotated[int, Ge(0)] = 4
+    conjugate: Annotated[int, Ge(1)] = 4
     on_divergence: Literal["raise", "damp", "fallback"] = "fallback"
     damp_factor: Annotated[float, Gt(1)] = 3.0
     damp_tries: Annotated[int, Ge(1)] = 4

@@ -15,7 +15,7 @@ from repast_dist.mapping.allocation import Allocation, allocate
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.geometry import Counts, Geometry, ceil_div, geometry
 from repast_dist.mapping.layers import LayerTable, layer_table
-from repast_dist.mapping.owners import block_owners, micro_batch_owners
+from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
 from repast_dist.mapping.solves import (
     BlockShapes,
     block_shapes,
@@ -197,6 +197,12 @@ def make_plan(
         second_order,
         tuple(layer.name for layer in workload.layers),
     )
+    room = Room(
+        needed=(2 if soi.stale else 1)
+        * np.stack([shapes.inv_arrays, shapes.product_arrays], axis=1),
+        capacity=np.array([chip.inv_arrays, allocation.solver_arrays]),
+        chips=n_chips,
+    )
     stages = allocation.stages
     replica = micro_batch_owners(
         micro_batches, n_chips // stages, partition.micro_batches, speeds if stages == 1 else ()
@@ -216,7 +222,7 @@ def make_plan(
         second_order=second_order,
         fisher_passes=fisher_passes,
         blocks=blocks,
-        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks, speeds),
+        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks, speeds, room),
         micro_batch_owner=tuple(number * stages for number in replica),
         block_cost_s=cost_s,
         layers=layers,
@@ -322,7 +328,8 @@ def solve_counts(
     return {
         "crossbar_reads": driven * shapes.product_arrays,
         "cells_read": driven * cells
-        + inv_ops * np.where(shapes.fused, shapes.inverting_cells, 2 * shapes.piece**2),
+        # One settling reads one piece, with all its slices and copies.
+        + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
         "dac_conversions": driven * dac,
         "adc_conversions": driven * adc,
         "inv_ops": inv_ops,

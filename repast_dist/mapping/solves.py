@@ -5,14 +5,17 @@ import math
 
 import numpy as np
 
+from repast_dist.analog.deflation import ROWS_PER_DIRECTION
 from repast_dist.analog.inversion import PRODUCT_BITS, SolveCounts
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.mapping.geometry import Geometry, array_count, ceil_div, geometry
 
-_DIGITAL_PER_ELEMENT = {"single": 2, "taylor": 4, "refine": 4, "fcg": 12}
-"""Digital operations per element of a right-hand side and round, as `analog.inversion` counts."""
+_DIGITAL_PER_ELEMENT = {"single": 2, "taylor": 4, "refine": 5, "fcg": 11, "cg": 11}
+"""Digital operations per element of a right-hand side and round, as `analog.schemes` counts; of
+``fcg`` without those of deflation and of further conjugate directions.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +65,8 @@ class BlockShapes:
     @property
     def inverting_cells(self) -> np.ndarray:
         """Cells of the inverting arrays that hold one copy, both of every pair."""
-        fused = 2 * 2 * self.size * self.held
-        cells: np.ndarray = np.where(self.fused, fused, 2 * self.inv_arrays * self.piece**2)
+        used = np.where(self.fused, self.size * self.held, self.piece**2)
+        cells: np.ndarray = 2 * self.inv_arrays * used
         return cells
 
     @property
@@ -97,7 +100,7 @@ def block_shapes(
         right_sides=right_sides,
         depth=depth,
         piece=ceil_div(size, 2**depth),
-        inv_arrays=2**depth,
+        inv_arrays=2**depth * _arrays_per_piece(inversion),
         product_arrays=np.where(
             (inversion.method == "single") & (depth == 0),
             0,
@@ -115,14 +118,14 @@ def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
 
 
 def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceSpec) -> BlockShapes:
-    """Return the columns with some blocks fused: two inverting arrays, two product matrices."""
+    """Return the columns with some blocks fused: twice the inverting arrays, two products."""
     g = product_geometry(chip, device)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
     both = np.where(shapes.product_arrays > 0, both, 0)
     return dataclasses.replace(
         shapes,
         fused=fused,
-        inv_arrays=np.where(fused, 2, shapes.inv_arrays),
+        inv_arrays=np.where(fused, 2, 1) * shapes.inv_arrays,
         product_arrays=np.where(fused, both, shapes.product_arrays),
     )
 
@@ -139,7 +142,7 @@ def modelled_counts(
     One application of an inverse halved d times costs ``3^d`` settlings and ``3^d - 1`` products.
     A round of ``refine`` and ``fcg`` is one application and one product; of ``taylor`` one
     application per slice of the target's bits, each with a product, and two more products;
-    ``single`` is one application.
+    ``single`` is one application. ``fcg`` is taken to find dominant directions in every block.
 
     Returns
     -------
@@ -153,12 +156,13 @@ def modelled_counts(
     times = rounds * shapes.right_sides
     slices = ceil_div(PRODUCT_BITS - 1, device.cell.bits)
     product_cells = 0 if method == "single" else 2 * shapes.product_values * slices
+    inverting_cells = 0 if method == "cg" else shapes.inverting_cells
     elements = times * shapes.size
     return {
         "inv_ops": times * applied * settlings,
         "vmm_ops": times * (applied * (settlings - 1) + products),
-        "digital_ops": elements * _DIGITAL_PER_ELEMENT[method],
-        "program_cells": shapes.inverting_cells + product_cells,
+        "digital_ops": elements * _digital_per_element(shapes.size, method, inversion),
+        "program_cells": inverting_cells + product_cells,
     }
 
 
@@ -176,10 +180,23 @@ def _depth(size: int, array: int) -> int:
     return max(0, math.ceil(math.log2(size / array))) if size > array else 0
 
 
+def _arrays_per_piece(inversion: InversionSpec) -> int:
+    return inversion.array_slices * inversion.array_copies
+
+
+def _digital_per_element(size: np.ndarray, method: str, inversion: InversionSpec) -> np.ndarray:
+    base = np.full(size.shape, _DIGITAL_PER_ELEMENT[method], np.int64)
+    if method != "fcg":
+        return base
+    rank = np.minimum(inversion.deflation, size // ROWS_PER_DIRECTION)
+    deflating: np.ndarray = np.where(rank > 0, 4 * rank + 2, 0)
+    return base + 2 * (inversion.conjugate - 1) + deflating
+
+
 def _per_round(method: str, inversion: InversionSpec, chip: ChipSpec) -> tuple[int, int]:
     """Return applications of the inverse and products per round."""
-    if method == "single":
-        return 1, 0
+    if method in ("single", "cg"):
+        return (1, 0) if method == "single" else (0, 1)
     if method != "taylor":
         return 1, 1
     bits = min(chip.inv.dac_bits, chip.inv.adc_bits)

@@ -106,10 +106,12 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     )
     # 32-bit products: 8 slices, 31 passes. 10 right-hand sides for A, 65 for G, 15 rounds each,
     # shared by as many copies as the chip has room for.
+    # 11 digital operations per element, 2 for each of 3 further conjugate directions, and for A
+    # 4 for each of 4 directions taken out, one for 16 rows, and 2 for scaling.
     copies = plan.block_copies
     a, g = 10 * 15, 65 * 15
-    expect("solve_a", -(-a // copies[0]) * (31 * pass_s + inv_s) + _digital(a * 65 * 12, plan, 0))
-    expect("solve_g", -(-g // copies[1]) * (31 * pass_s + inv_s) + _digital(g * 10 * 12, plan, 1))
+    expect("solve_a", -(-a // copies[0]) * (31 * pass_s + inv_s) + _digital(a * 65 * 35, plan, 0))
+    expect("solve_g", -(-g // copies[1]) * (31 * pass_s + inv_s) + _digital(g * 10 * 17, plan, 1))
     expect("clip", -(-650 * 3 // 64) * clock_s)
     expect("update", -(-650 * 4 // 64) * clock_s)
     expect("write_weights", 64 * row_s, 64 * 10 * 4 * write + 640 * byte)

@@ -1,0 +1,124 @@
+"""Taking the few dominant directions of a block out of what its inverting array holds.
+
+A factor of rectified activations has a handful of eigenvalues that are as large as all others
+together: the array's full scale and so its error go by them, while the damped small ones are what
+has to be inverted. With U the dominant directions of S, the array holds
+
+    T = S - S U (U' S U)^-1 U' S
+
+which is positive semidefinite, smaller, and better scaled, and the inverse of S is approximated
+by the two-level preconditioner (Tang et al., J. Sci. Comput. 2009, A-DEF2 with its transpose)
+
+    U (U' S U)^-1 U' + P T^-1 P',    P = I - U (U' S U)^-1 U' S
+
+whose thin products the digital unit does. U needs no precision: whatever it spans is treated
+exactly. It comes from a few subspace iterations on the multipliers.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.analog.fixed_point import Product
+from repast_dist.analog.solution import SolveCounts
+from repast_dist.rng import generator
+
+_WORTH_IT = 0.75
+"""Share of the trace left above which deflation gains too little."""
+
+_SPARE = 4
+_PRODUCTS = 3
+_SMALLEST_DIAGONAL = 0.1
+
+ROWS_PER_DIRECTION = 16
+"""Rows a block has at least for every direction taken out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deflation:
+    """The dominant directions of a matrix S.
+
+    Attributes
+    ----------
+    basis, image : ndarray
+        (n, k) U and S U.
+    core : ndarray
+        (k, k) ``(U' S U)^-1``.
+    """
+
+    basis: np.ndarray
+    image: np.ndarray
+    core: np.ndarray
+
+    @property
+    def rank(self) -> int:
+        """Directions that were taken out."""
+        return self.basis.shape[1]
+
+    def remainder(self, matrix: np.ndarray) -> np.ndarray:
+        """Return T of the matrix S."""
+        left = matrix - self.image @ self.core @ self.image.T
+        return (left + left.T) / 2
+
+    def scaling(self, remainder: np.ndarray) -> np.ndarray:
+        """Return (n,) what to multiply rows and columns of T with, so that its diagonal is one.
+
+        Rows of which hardly anything is left keep a small diagonal.
+        """
+        diagonal = np.diag(remainder)
+        return 1.0 / np.sqrt(np.maximum(diagonal, _SMALLEST_DIAGONAL * diagonal.mean()))
+
+    def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights (k, r) of the directions in the answer, and ``P' b``."""
+        weights = self.core @ (self.basis.T @ vectors)
+        return weights, vectors - self.image @ weights
+
+    def join(self, weights: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Return ``U weights + P answer``."""
+        joined: np.ndarray = answer + self.basis @ (weights - self.core @ (self.image.T @ answer))
+        return joined
+
+
+def find_deflation(
+    matrix: np.ndarray, product: Product, most: int, seed: int, *address: int | str
+) -> tuple[Deflation | None, SolveCounts]:
+    """Return the dominant directions of a matrix, or None where they are not dominant.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (n, n) symmetric positive definite.
+    product : Product
+        The same on the multipliers.
+    most : int
+        Directions at most; there is no more than one for 16 rows.
+    seed, *address
+        Address of the start vectors.
+
+    Returns
+    -------
+    Deflation or None
+    SolveCounts
+        What looking for them took, and forming T where they are found.
+    """
+    n = len(matrix)
+    rank = min(most, n // ROWS_PER_DIRECTION)
+    if rank == 0:
+        return None, SolveCounts()
+    width = rank + _SPARE
+    basis = generator(seed, "deflation", *address).standard_normal((n, width))
+    for _ in range(_PRODUCTS - 1):
+        basis, _ = np.linalg.qr(product.multiply(basis))
+    image = product.multiply(basis)
+    values, vectors = np.linalg.eigh(basis.T @ image)
+    chosen = vectors[:, ::-1][:, :rank]
+    counts = SolveCounts(
+        vmm_ops=_PRODUCTS * width, digital_ops=n * width * (_PRODUCTS * (width + 1) + 2 * rank)
+    )
+    # Ritz values bound the part of the trace that can be taken out.
+    if values[::-1][:rank].sum() < (1.0 - _WORTH_IT) * np.trace(matrix):
+        return None, counts
+    basis, image = basis @ chosen, image @ chosen
+    inner = basis.T @ image
+    core = np.linalg.inv((inner + inner.T) / 2)
+    return Deflation(basis, image, core), counts + SolveCounts(digital_ops=n * n * rank)

@@ -1,0 +1,118 @@
+"""Inverting ``a a' / N + lambda I`` without forming it: VMM and INV fused (RePAST, section 4).
+
+Two arrays in the loop hold a (n, N) and its transpose. The outputs x drive the transpose, whose
+currents N amplifiers with unit feedback turn into ``y = a' x``; these drive a, and its currents
+and those of n damping cells balance the input: ``a y + lambda x = b``. Both arrays are programmed
+on their own, so the circuit's matrix is not exactly symmetric. Finite gain a0 divides y by
+``1 + (1 + row sums of |a'|) / a0`` and adds ``row sums of |a| / a0`` to the diagonal.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.analog.inv import (
+    cell_error,
+    factorised,
+    held_matrix,
+    load_of_off_cells,
+    offsets,
+    settle,
+)
+from repast_dist.analog.specs import InvSpec
+from repast_dist.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedInv:
+    """Arrays with a matrix and its transpose in one loop.
+
+    Attributes
+    ----------
+    spec : InvSpec
+        How the arrays are built.
+    shape : tuple of int
+        (n, N) of the matrix.
+    factors : tuple
+        LU factors of the (n, n) matrix the circuit solves with.
+    offset : ndarray
+        (n,) offset voltages relative to full scale.
+    """
+
+    spec: InvSpec
+    shape: tuple[int, int]
+    factors: tuple[np.ndarray, np.ndarray]
+    offset: np.ndarray
+
+    @property
+    def inv_ops(self) -> int:
+        """Settlings per right-hand side."""
+        return 1
+
+    @property
+    def vmm_ops(self) -> int:
+        """Analog products per right-hand side beside the settling."""
+        return 0
+
+    @property
+    def cells(self) -> int:
+        """Cells programmed: two matrices and the damping, both of every pair."""
+        n, held = self.shape
+        return 2 * (2 * n * held + n) * self.spec.slices * self.spec.copies
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve for many right-hand sides, (n, r), as `InvArray.solve`."""
+        return settle(self.factors, self.offset, right, self.spec)
+
+
+def program_fused(
+    rows: np.ndarray, diagonal: np.ndarray, spec: InvSpec, seed: int = 0, *address: int | str
+) -> FusedInv:
+    """Program ``rows rows' + diag(diagonal)`` as two arrays and a column of damping cells.
+
+    Parameters
+    ----------
+    rows : ndarray
+        (n, N) float64, ``1 / sqrt(N)`` included.
+    diagonal : ndarray
+        (n,) float64, positive.
+    spec : InvSpec
+        How the arrays are built.
+    seed, *address
+        Address of the programming errors.
+
+    Raises
+    ------
+    DataError
+        A side is longer than an array.
+    """
+    n, held = rows.shape
+    if max(n, held) > spec.size:
+        raise DataError(
+            f"fused inversion of {n} x {held} needs arrays of {max(n, held)}, they have "
+            f"{spec.size}; valid: a smaller soi.block_size or batch, or no fusion"
+        )
+    forth, scale = held_matrix(rows, spec, seed, *address, "fused", "a")
+    back, _ = held_matrix(rows.T, spec, seed, *address, "fused", "transpose")
+    damping, _ = held_matrix(diagonal[:, None], spec, seed, *address, "fused", "damping")
+    between = np.ones(held)
+    loaded = damping[:, 0]
+    if spec.device.opamp.gain is not None:
+        # In units of the feedback conductance, which is that of a whole cell.
+        unit = scale * (spec.device.inv_cell.levels - 1)
+        idle = [load_of_off_cells(spec, scale, count) for count in (n, held)]
+        between += (1.0 + (np.abs(back).sum(axis=1) + idle[0]) / unit) / spec.device.opamp.gain
+        load = (np.abs(forth).sum(axis=1) + idle[1]) * unit
+        loaded = loaded + (load + np.abs(damping[:, 0])) / spec.device.opamp.gain
+    circuit = forth @ (back / between[:, None]) + np.diag(loaded)
+    return FusedInv(spec, (n, held), factorised(circuit), offsets(n, spec, seed, *address))
+
+
+def fused_error(rows: np.ndarray, spec: InvSpec) -> float:
+    """Return the RMS error of an entry of the circuit's ``rows rows'``.
+
+    Each of the two arrays adds its errors, relative to its largest entry, times the other's rows.
+    """
+    largest = float(np.max(np.abs(rows), initial=0.0))
+    length = float(np.sqrt(np.mean(np.sum(rows**2, axis=1))))
+    return float(np.sqrt(2.0)) * cell_error(spec) * largest * length

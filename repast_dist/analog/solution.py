@@ -1,0 +1,59 @@
+"""What a solve gives back: the answer, and an honest account of it."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveCounts:
+    """What a preparation or a solve made the hardware do.
+
+    Attributes
+    ----------
+    inv_ops : int
+        Settlings of inverting arrays, one per right-hand side.
+    vmm_ops : int
+        Matrix-vector products on the multipliers, at `fixed_point.PRODUCT_BITS`.
+    digital_ops : int
+        Scalar operations of the digital unit; a multiplication with its addition is one.
+    program_cells : int
+        Cells written.
+    """
+
+    inv_ops: int = 0
+    vmm_ops: int = 0
+    digital_ops: int = 0
+    program_cells: int = 0
+
+    def __add__(self, other: "SolveCounts") -> "SolveCounts":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return SolveCounts(*(a + b for a, b in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Answer and honest account of a solve with r right-hand sides.
+
+    Attributes
+    ----------
+    x : ndarray
+        (n, r) float64.
+    iterations : ndarray
+        (r,) int64, rounds of the outer scheme.
+    residual : ndarray
+        (r,) float64, ``|b - A x| / |b|`` in the 2-norm; 0 for a zero right-hand side.
+    converged : ndarray
+        (r,) bool, residual within the target.
+    counts : SolveCounts
+        What the hardware did.
+    method : str
+        The scheme that gave the answer.
+    """
+
+    x: np.ndarray
+    iterations: np.ndarray
+    residual: np.ndarray
+    converged: np.ndarray
+    counts: SolveCounts
+    method: str
