@@ -62,15 +62,27 @@ def step_ops(
     """
     wanted = _chip_mask(plan, chips)
     due = factors_due and plan.second_order
-    parts = [
-        *_compute_rows(plan, wanted, due),
-        *_exchange_rows(plan, wanted, due),
-        *_block_rows(plan, wanted | every_block, due, inverses_due, solves),
-        *_update_rows(plan, wanted),
-    ]
-    table = concatenate(parts)
+    # A chip of a training run does the same in every step, its solves apart.
+    same = _chip_rows if isinstance(chips, int) else _same_rows
+    before, after = same(plan, chips, due)
+    blocks = _block_rows(plan, wanted | every_block, due, inverses_due, solves)
+    table = concatenate([before, *blocks, after])
     table.columns["step"][:] = step
     return table
+
+
+def _same_rows(
+    plan: Plan, chips: int | Sequence[int] | None, factors_due: bool
+) -> tuple[OpTable, OpTable]:
+    """Return the rows before and after those of the blocks; all steps have them alike."""
+    wanted = _chip_mask(plan, chips)
+    before = [*_compute_rows(plan, wanted, factors_due), *_exchange_rows(plan, wanted, factors_due)]
+    return concatenate(before), concatenate(_update_rows(plan, wanted))
+
+
+@functools.lru_cache(maxsize=256)
+def _chip_rows(plan: Plan, chip: int, factors_due: bool) -> tuple[OpTable, OpTable]:
+    return _same_rows(plan, chip, factors_due)
 
 
 def _chip_mask(plan: Plan, chips: int | Sequence[int] | None) -> np.ndarray:

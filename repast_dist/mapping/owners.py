@@ -1,5 +1,6 @@
 """Who owns which SOI block and which micro-batch."""
 
+import dataclasses
 import heapq
 from collections.abc import Sequence
 from typing import Literal
@@ -8,7 +9,37 @@ import numpy as np
 
 from repast_dist.mapping.blocks import SoiBlock
 
-BlockStrategy = Literal["lpt", "round_robin", "layer", "owner"]
+BlockStrategy = Literal["lpt", "capacity", "round_robin", "layer", "owner"]
+
+
+@dataclasses.dataclass
+class Room:
+    """Arrays that jobs need and chips have.
+
+    Attributes
+    ----------
+    needed : ndarray
+        (jobs, kinds) arrays of each kind.
+    capacity : ndarray
+        (kinds,) of one chip.
+    chips : int
+        Chips.
+    """
+
+    needed: np.ndarray
+    capacity: np.ndarray
+    chips: int
+
+    def __post_init__(self) -> None:
+        self._left = np.tile(self.capacity, (self.chips, 1))
+
+    def holds(self, chip: int, job: int) -> bool:
+        """Whether the chip has the arrays left."""
+        return bool((self.needed[job] <= self._left[chip]).all())
+
+    def take(self, chip: int, job: int) -> None:
+        """Give the chip's arrays to the job."""
+        self._left[chip] -= self.needed[job]
 
 
 def micro_batch_owners(
@@ -53,6 +84,7 @@ def block_owners(
     chips: int,
     strategy: BlockStrategy,
     speeds: Sequence[float] = (),
+    room: Room | None = None,
 ) -> tuple[int, ...]:
     """Return the chip that owns every block.
 
@@ -65,18 +97,26 @@ def block_owners(
     chips : int
         Chips at hand.
     strategy : str
-        ``lpt``: the most expensive first, each to the chip with the least work so far.
+        ``lpt``: the most expensive first, each to the chip with the least work so far; G blocks
+        are solved before A blocks, so each kind is spread on its own.
+        ``capacity``: the most demanding first, by work or by arrays, each to the least loaded
+        chip whose arrays still hold it.
         ``layer``: the same with whole factors and cost n^3, as K-FAC libraries do.
         ``round_robin``: in turn. ``owner``: all on chip 0.
     speeds : sequence of float
-        Relative speed of every chip; empty: all the same. ``lpt`` and ``layer`` heed it.
+        Relative speed of every chip; empty: all the same. ``round_robin`` and ``owner`` do not
+        heed it.
+    room : Room, optional
+        Arrays that blocks need and chips have, for ``capacity``.
     """
     if strategy == "owner":
         return (0,) * len(blocks)
     if strategy == "round_robin":
         return tuple(number % chips for number in range(len(blocks)))
     if strategy == "lpt":
-        return tuple(longest_first(costs_s, chips, speeds).tolist())
+        return _spread_by_kind(blocks, costs_s, chips, speeds)
+    if strategy == "capacity":
+        return tuple(longest_first(costs_s, chips, speeds, room=room).tolist())
     factors = [(block.layer, block.factor) for block in blocks]
     names = list(dict.fromkeys(factors))
     place = {name: number for number, name in enumerate(names)}
@@ -87,23 +127,67 @@ def block_owners(
     return tuple(int(owner[place[factor]]) for factor in factors)
 
 
-def longest_first(costs: np.ndarray, chips: int, speeds: Sequence[float] = ()) -> np.ndarray:
+def _spread_by_kind(
+    blocks: tuple[SoiBlock, ...], costs_s: np.ndarray, chips: int, speeds: Sequence[float]
+) -> tuple[int, ...]:
+    owner = np.zeros(len(blocks), np.int64)
+    work = np.zeros(chips)
+    for factor in ("G", "A"):
+        mine = np.array([b.index for b in blocks if b.factor == factor], np.int64)
+        owner[mine] = longest_first(costs_s[mine], chips, speeds, work)
+        work += np.bincount(owner[mine], costs_s[mine], chips)
+    return tuple(owner.tolist())
+
+
+def longest_first(
+    costs: np.ndarray,
+    chips: int,
+    speeds: Sequence[float] = (),
+    before: np.ndarray | None = None,
+    room: Room | None = None,
+) -> np.ndarray:
     """Return the chip of every job: the longest first, each to the least loaded chip.
 
-    Load is work over relative speed (empty `speeds`: all the same). Ties go to the lower chip
-    number, so the answer does not depend on anything else.
+    Load is work over relative speed (empty `speeds`: all the same). Ties go to the chip with less
+    work `before`, then to the lower chip number, so the answer does not depend on anything else.
+    With `room`, jobs that need many arrays come early, too, and only chips that still hold a job
+    are asked; where none does, it goes to the least loaded.
     """
     speed = speeds or (1.0,) * chips
+    earlier = np.zeros(chips) if before is None else before
     owner = np.zeros(len(costs), np.int64)
-    load = [(0.0, chip) for chip in range(chips)]
-    for job in np.argsort(-np.asarray(costs), kind="stable"):
-        busy, chip = heapq.heappop(load)
+    load = [(0.0, float(earlier[chip]), chip) for chip in range(chips)]
+    heapq.heapify(load)
+    size = np.asarray(costs, np.float64)
+    if room is not None:
+        share = (room.needed / np.maximum(room.capacity, 1)).max(axis=1, initial=0.0)
+        size = np.maximum(size * chips / max(size.sum(), np.finfo(float).tiny), share)
+    for job in np.argsort(-size, kind="stable"):
+        passed = []
+        while room is not None and load and not room.holds(load[0][2], job):
+            passed.append(heapq.heappop(load))
+        if not load:
+            passed, load = [], passed
+        busy, first, chip = heapq.heappop(load)
         owner[job] = chip
-        heapq.heappush(load, (busy + float(costs[job]) / speed[chip], chip))
+        if room is not None:
+            room.take(chip, job)
+        for entry in (*passed, (busy + float(costs[job]) / speed[chip], first, chip)):
+            heapq.heappush(load, entry)
     return owner
 
 
-def balance(costs: np.ndarray, owner: tuple[int, ...], chips: int) -> float:
-    """Return the efficiency of an assignment: mean work over the busiest chip's; 1 is perfect."""
-    load = np.bincount(np.asarray(owner, np.int64), costs, minlength=chips)
-    return float(load.mean() / load.max()) if len(costs) and load.max() > 0 else 1.0
+def balance(
+    costs: np.ndarray, owner: Sequence[int], chips: int, kinds: Sequence[str] = ()
+) -> float:
+    """Return the efficiency of an assignment: mean work over the busiest chip's; 1 is perfect.
+
+    `kinds` of jobs that wait for each other, such as G and A blocks, each have a busiest chip.
+    """
+    costs, places = np.asarray(costs, np.float64), np.asarray(owner, np.int64)
+    labels = np.asarray(kinds or ("",) * len(costs))
+    busiest = sum(
+        float(np.bincount(places, costs * (labels == kind), minlength=chips).max())
+        for kind in np.unique(labels)
+    )
+    return float(costs.sum()) / chips / busiest if busiest > 0 else 1.0

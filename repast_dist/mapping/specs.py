@@ -62,10 +62,10 @@ class PartitionSpec:
 
     Attributes
     ----------
-    blocks : {"lpt", "round_robin", "layer", "owner"}
-        Owners of SOI blocks: longest processing time first by modelled cost, in turn, all blocks
-        of a factor on one chip (as K-FAC libraries place whole layers, by cost n^3), or every
-        block on chip 0.
+    blocks : {"lpt", "capacity", "round_robin", "layer", "owner"}
+        Owners of SOI blocks: longest processing time first by modelled cost; the most demanding
+        first to chips whose arrays still hold the block; in turn; all blocks of a factor on one
+        chip (as K-FAC libraries place whole layers, by cost n^3); or every block on chip 0.
     micro_batches : {"contiguous", "round_robin"}
         Owners of micro-batches.
     layers : {"replicate", "pipeline", "auto"}
@@ -86,7 +86,7 @@ class PartitionSpec:
         Exchange gradients while the backward pass goes on.
     """
 
-    blocks: Literal["lpt", "round_robin", "layer", "owner"] = "lpt"
+    blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"
     micro_batches: Literal["contiguous", "round_robin"] = "contiguous"
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"

@@ -98,7 +98,9 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
         "utilisation": step.utilisation,
         "limited_by": step.limiting_segment,
         "link_bytes": step.link_bytes,
-        "soi_balance": balance(plan.block_cost_s, plan.block_owner, point.chips),
+        "soi_balance": balance(
+            plan.block_cost_s, plan.block_owner, point.chips, [b.factor for b in plan.blocks]
+        ),
         "pipeline_stages": plan.allocation.stages,
         "weights_fit": bool(plan.allocation.resident.all()),
         "blocks_fit": not plan.crowded.any(),
@@ -263,7 +265,8 @@ def _placements(workload: Workload, block_size: int, chips: int) -> list[tuple[s
         blocks = soi_blocks(workload, size)
         work = np.array([float(block.size) ** 3 for block in blocks])
         owner = block_owners(blocks, work, chips, strategy)  # type: ignore[arg-type]
-        found.append((label, balance(work, owner, chips)))
+        kinds = [block.factor for block in blocks]
+        found.append((label, balance(work, owner, chips, kinds)))
     return found
 
 

@@ -18,7 +18,13 @@ from repast_dist.mapping.collectives import (
     halving_doubling_all_reduce_s,
     reduce_to_owners,
 )
-from repast_dist.mapping.owners import balance, block_owners, longest_first, micro_batch_owners
+from repast_dist.mapping.owners import (
+    Room,
+    balance,
+    block_owners,
+    longest_first,
+    micro_batch_owners,
+)
 from repast_dist.workloads import LayerShape, Workload
 
 A, BANDWIDTH = 1e-6, 1e9
@@ -96,7 +102,37 @@ def test_whole_layer_placement_of_vgg16_is_as_inefficient_as_published_code_make
         assert balance(cubes, owner, chips) == pytest.approx(published, abs=0.01)
     split = soi_blocks(workload, 1024)
     work = np.array([float(b.size) ** 3 for b in split])
-    assert balance(work, block_owners(split, work, 16, "lpt"), 16) > 0.95
+    kinds = [b.factor for b in split]
+    # G blocks are solved before A blocks: spreading them together leaves chips waiting.
+    together = balance(work, longest_first(work, 16), 16, kinds)
+    assert together < 0.8
+    assert balance(work, block_owners(split, work, 16, "lpt"), 16, kinds) > together + 0.1
+
+
+def test_blocks_go_to_chips_that_still_hold_them():
+    layers = tuple(
+        LayerShape(name=f"fc{n}", kind="dense", in_features=width, out_features=8)
+        for n, width in enumerate((399, 99, 99, 99))
+    )
+    blocks = soi_blocks(Workload(name="w", layers=layers), 512)
+    wide = np.array([b.size > 200 for b in blocks])
+    # The costs would put the wide block alone; the chips have arrays for it and nothing else.
+    costs = np.where(wide, 1.0, 10.0)
+    room = Room(
+        needed=np.where(wide, 4, 1)[:, None].astype(np.int64), capacity=np.array([4]), chips=3
+    )
+    owner = np.array(block_owners(blocks, costs, 3, "capacity", (), room))
+    taken = np.bincount(owner, room.needed[:, 0], 3)
+    assert taken.max() <= 4
+    ignoring = np.array(block_owners(blocks, costs, 3, "lpt"))
+    assert np.bincount(ignoring, room.needed[:, 0], 3).max() > 4
+
+
+def test_a_block_that_fits_nowhere_goes_to_the_least_loaded_chip():
+    layer = LayerShape(name="fc", kind="dense", in_features=299, out_features=300)
+    blocks = soi_blocks(Workload(name="w", layers=(layer,)), 512)
+    room = Room(needed=np.full((2, 1), 9), capacity=np.array([4]), chips=2)
+    assert sorted(block_owners(blocks, np.ones(2), 2, "capacity", (), room)) == [0, 1]
 
 
 def test_micro_batches_go_round_or_stay_together():
