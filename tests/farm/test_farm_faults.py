@@ -211,7 +211,9 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, undisturbed):
 
 
 @pytest.mark.timeout(500)
-def test_a_removed_node_moves_its_chips_to_the_others(tmp_path, undisturbed):
+def test_the_chips_of_a_removed_node_move_to_the_others_and_to_one_that_is_added(
+    tmp_path, undisturbed
+):
     script = str(Path(__file__).with_name("nodes_scenario.py"))
     words = [sys.executable, script, str(tmp_path), *SETTINGS, "farm.chips=4"]
     words.append("farm.node_timeout_s=200")
