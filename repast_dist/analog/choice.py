@@ -8,6 +8,9 @@ which nobody knows before programming it. So a few random right-hand sides are s
    refinement works with a worse array and cannot take fewer rounds.
 3. Refinement with the same array, if it takes no more rounds: its rounds are simpler.
 
+4. Conjugate gradients without any array, where those with it fail: an array can be too far off to
+   be of use.
+
 The series of ``taylor`` is refinement whose every step is refined in turn, so it is never cheaper.
 What was tried is part of the counts of the preparation.
 """
@@ -60,6 +63,12 @@ def cheapest(
         spent += again.counts
         if again.converged.all() and _rounds(again) <= _rounds(tried):
             return dataclasses.replace(refining, program_counts=spent)
+    if not tried.converged.all():
+        plain = prepared("cg")
+        again = plain.solve(trials)
+        spent += plain.program_counts + again.counts
+        if again.converged.all():
+            return dataclasses.replace(plain, program_counts=spent)
     return dataclasses.replace(gradients, program_counts=spent)
 
 

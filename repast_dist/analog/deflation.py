@@ -26,6 +26,9 @@ from repast_dist.rng import generator
 _WORTH_IT = 0.75
 """Share of the trace left above which deflation gains too little."""
 
+_OUTLIER = 4.0
+"""Times the mean of the others, an eigenvalue is worth being taken out."""
+
 _SPARE = 4
 _PRODUCTS = 3
 _SMALLEST_DIAGONAL = 0.1
@@ -115,10 +118,13 @@ def find_deflation(
     counts = SolveCounts(
         vmm_ops=_PRODUCTS * width, digital_ops=n * width * (_PRODUCTS * (width + 1) + 2 * rank)
     )
-    # Ritz values bound the part of the trace that can be taken out.
-    if values[::-1][:rank].sum() < (1.0 - _WORTH_IT) * np.trace(matrix):
+    # What Ritz values say can be taken out of the trace.
+    dominant = values[::-1][:rank]
+    left = (np.trace(matrix) - dominant.sum()) / n
+    rank = int(np.sum(dominant > _OUTLIER * left))
+    if dominant[:rank].sum() < (1.0 - _WORTH_IT) * np.trace(matrix):
         return None, counts
-    basis, image = basis @ chosen, image @ chosen
+    basis, image = basis @ chosen[:, :rank], image @ chosen[:, :rank]
     inner = basis.T @ image
     core = np.linalg.inv((inner + inner.T) / 2)
     return Deflation(basis, image, core), counts + SolveCounts(digital_ops=n * n * rank)

@@ -8,9 +8,6 @@ import dataclasses
 
 import numpy as np
 
-PRODUCT_BITS = 32
-"""Fixed-point bits of the matrices and the vectors in residual products."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Product:
@@ -20,17 +17,20 @@ class Product:
     ----------
     factors : tuple of ndarray
         The matrices that are multiplied with one after the other, each rounded.
-    diagonal : ndarray
-        (n,) added to the diagonal by the digital unit; zeros where the matrix is whole.
+    diagonal : ndarray or None
+        (n,) added to the diagonal by the digital unit.
+    bits : int
+        Fixed-point bits of matrices and vectors.
     """
 
     factors: tuple[np.ndarray, ...]
-    diagonal: np.ndarray
+    diagonal: np.ndarray | None
+    bits: int
 
     @classmethod
-    def of(cls, matrix: np.ndarray) -> "Product":
+    def of(cls, matrix: np.ndarray, bits: int) -> "Product":
         """Return the product with an (n, n) matrix."""
-        return cls((rounded(matrix, PRODUCT_BITS),), np.zeros(len(matrix)))
+        return cls((rounded(matrix, bits),), None, bits)
 
     @property
     def values(self) -> int:
@@ -41,8 +41,10 @@ class Product:
         """Multiply (n, r) vectors, each rounded to the fixed point of its largest entry."""
         result = vectors
         for factor in self.factors:
-            result = factor @ rounded_columns(result, PRODUCT_BITS)
-        return result + self.diagonal[:, None] * vectors if len(self.factors) > 1 else result
+            result = factor @ rounded_columns(result, self.bits)
+        if self.diagonal is not None:
+            result = result + self.diagonal[:, None] * vectors
+        return result
 
 
 def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repast_dist.analog.fixed_point import PRODUCT_BITS, rounded_columns
+from repast_dist.analog.fixed_point import rounded_columns
 from repast_dist.analog.solution import Solution, SolveCounts
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Run:
         """Multiply with another matrix the multipliers hold."""
         self.vmm_ops += vectors.shape[1]
         self.digital_ops += vectors.size
-        return np.asarray(matrix @ rounded_columns(vectors, PRODUCT_BITS))
+        return np.asarray(matrix @ rounded_columns(vectors, self.solver.product.bits))
 
     def residual(self, columns: np.ndarray) -> np.ndarray:
         """Return ``b - A x`` of some columns, from the multipliers."""
@@ -186,10 +186,17 @@ def conjugate_gradients(run: Run) -> None:
         run.x[:, active] += direction * step
         run.iterations[active] += 1
         run.digital_ops += (_GRADIENT_OPS + 2 * max(len(kept) - 1, 0)) * residual.size
-        refresh = count % _REFRESH_ROUNDS == 0
-        residual = run.residual(active) if refresh else residual - image * step
+        residual = residual - image * step
+        relative = run.relative(residual, active)
+        # What the recurrence says is checked from time to time, and before it is believed.
+        doubtful = relative <= inversion.tolerance
+        if count % _REFRESH_ROUNDS == 0:
+            doubtful[:] = True
+        if doubtful.any():
+            residual[:, doubtful] = run.residual(active[doubtful])
+            relative[doubtful] = run.relative(residual[:, doubtful], active[doubtful])
         kept = [*kept, (direction, image, curvature)][-window:]
-        keep = watch.keep(run.relative(residual, active), active) & usable
+        keep = watch.keep(relative, active) & usable
         if not keep.all():
             active, residual = active[keep], residual[:, keep]
             kept = [(old[:, keep], image[:, keep], c[keep]) for old, image, c in kept]

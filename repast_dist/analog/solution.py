@@ -14,7 +14,7 @@ class SolveCounts:
     inv_ops : int
         Settlings of inverting arrays, one per right-hand side.
     vmm_ops : int
-        Matrix-vector products on the multipliers, at `fixed_point.PRODUCT_BITS`.
+        Matrix-vector products on the multipliers, at ``product_bits``.
     digital_ops : int
         Scalar operations of the digital unit; a multiplication with its addition is one.
     program_cells : int

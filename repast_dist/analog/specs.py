@@ -238,6 +238,9 @@ class InversionSpec:
         See `repast_dist.analog.inversion`.
     target_bits : int
         A solve has converged when its relative residual is at most ``2 ** -target_bits``.
+    product_bits : int
+        Fixed-point bits of residual products, sign included. Reaching ``2 ** -t`` takes about
+        ``t + log2(condition number)`` of them.
     max_iterations : int
         Of the outer scheme.
     equilibrate : bool
@@ -250,8 +253,8 @@ class InversionSpec:
         Arrays on the same amplifiers that hold what the ones before them left out, and that
         average their errors; each takes as many cells as the first.
     deflation : int
-        Dominant directions that ``fcg`` takes out of the array at most; 0: none. See
-        `repast_dist.analog.deflation`.
+        Dominant directions that ``fcg`` and ``auto`` take out of the array at most; 0: none.
+        See `repast_dist.analog.deflation`.
     conjugate : int
         Directions before it that ``fcg`` makes a new one conjugate to.
     on_divergence : {"raise", "damp", "fallback"}
@@ -263,12 +266,13 @@ class InversionSpec:
 
     method: Literal["single", "taylor", "refine", "fcg", "cg", "auto"] = "fcg"
     target_bits: Annotated[int, Ge(2), Le(40)] = 16
+    product_bits: Annotated[int, Ge(8), Le(48)] = 32
     max_iterations: Annotated[int, Ge(1)] = 400
     equilibrate: bool = True
     array_regularisation: NonNegative | None = None
     array_slices: Annotated[int, Ge(1), Le(4)] = 1
     array_copies: Annotated[int, Ge(1), Le(16)] = 1
-    deflation: Annotated[int, Ge(0)] = 4
+    deflation: Annotated[int, Ge(0)] = 8
     conjugate: Annotated[int, Ge(1)] = 4
     on_divergence: Literal["raise", "damp", "fallback"] = "fallback"
     damp_factor: Annotated[float, Gt(1)] = 3.0

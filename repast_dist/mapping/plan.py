@@ -314,7 +314,7 @@ def solve_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
 ) -> Counts:
     """Return op-table counts of solving, from `SolveCounts` as columns."""
-    g = product_geometry(chip, device)
+    g = product_geometry(chip, device, shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
     driven = vmm_ops * g.passes
     cells = dac = adc = np.zeros(len(shapes), np.int64)
@@ -348,7 +348,7 @@ def program_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
 ) -> Counts:
     """Return op-table counts of programming blocks; copies are written at the same time."""
-    g = product_geometry(chip, device)
+    g = product_geometry(chip, device, shapes.product_bits)
     arrays = shapes.inv_arrays + shapes.product_arrays
     at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))

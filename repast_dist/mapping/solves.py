@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION
-from repast_dist.analog.inversion import PRODUCT_BITS, SolveCounts
+from repast_dist.analog.inversion import SolveCounts
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.blocks import SoiBlock
@@ -39,6 +39,8 @@ class BlockShapes:
     fused : ndarray of bool
         The arrays hold those rows and their transpose instead of the product: a solve goes
         through both, and so does a residual product.
+    product_bits : int
+        Fixed-point bits of residual products.
     """
 
     size: np.ndarray
@@ -49,6 +51,7 @@ class BlockShapes:
     product_arrays: np.ndarray
     held: np.ndarray
     fused: np.ndarray
+    product_bits: int
 
     def __len__(self) -> int:
         return len(self.size)
@@ -76,9 +79,9 @@ class BlockShapes:
         return values
 
 
-def product_geometry(chip: ChipSpec, device: DeviceSpec) -> Geometry:
-    """Return the geometry of residual products, at `PRODUCT_BITS`."""
-    return geometry(chip, device, PRODUCT_BITS, PRODUCT_BITS)
+def product_geometry(chip: ChipSpec, device: DeviceSpec, bits: int) -> Geometry:
+    """Return the geometry of residual products."""
+    return geometry(chip, device, bits, bits)
 
 
 def block_shapes(
@@ -104,10 +107,11 @@ def block_shapes(
         product_arrays=np.where(
             (inversion.method == "single") & (depth == 0),
             0,
-            array_count(product_geometry(chip, device), size, size),
+            array_count(product_geometry(chip, device, inversion.product_bits), size, size),
         ),
         held=held,
         fused=np.zeros(len(size), bool),
+        product_bits=inversion.product_bits,
     )
 
 
@@ -119,7 +123,7 @@ def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
 
 def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceSpec) -> BlockShapes:
     """Return the columns with some blocks fused: twice the inverting arrays, two products."""
-    g = product_geometry(chip, device)
+    g = product_geometry(chip, device, shapes.product_bits)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
     both = np.where(shapes.product_arrays > 0, both, 0)
     return dataclasses.replace(
@@ -154,7 +158,7 @@ def modelled_counts(
     applied, products = _per_round(method, inversion, chip)
     settlings = 3**shapes.depth
     times = rounds * shapes.right_sides
-    slices = ceil_div(PRODUCT_BITS - 1, device.cell.bits)
+    slices = ceil_div(inversion.product_bits - 1, device.cell.bits)
     product_cells = 0 if method == "single" else 2 * shapes.product_values * slices
     inverting_cells = 0 if method == "cg" else shapes.inverting_cells
     elements = times * shapes.size
