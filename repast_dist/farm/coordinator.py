@@ -205,26 +205,24 @@ class Coordinator:
             for host in hosts
         }
         reduced = self._exchange(hosts, "reduce", step, trained)
-        solved: list[Ref] = []
+        columns: dict[int, list[Ref]] = {}
         if self._second_order:
             damping = self._damping(self._farm.get(reduced)) if programs else None
             columns = {
                 host: self._farm.call(host, "solve_columns", step, damping, returns=1 + len(hosts))
                 for host in hosts
             }
-            solved = self._exchange(hosts, "solve_rows", step, columns)
-        costs = [self._farm.call(h, "cost", step, factors_due, programs)[0] for h in hosts]
+        finished = self._exchange(hosts, "finish", step, columns, factors_due, programs)
 
         outcomes = self._farm.get([trained[host][0] for host in hosts])
         loss, accuracy = self._outcome(step, [item for part in outcomes for item in part])
-        sums, answers = self._farm.get(reduced), self._farm.get(solved)
+        sums, answers = self._farm.get(reduced), self._farm.get(finished)
         updating = time.perf_counter()
         gradients = self._assemble_gradients(sums)
         new_weights, optimizer = self._update(step, gradients, answers)
         driver_s = time.perf_counter() - updating
-        priced = self._farm.get(costs)
 
-        chips = {chip: cost for part in priced for chip, cost in part["chips"].items()}
+        chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
         rows, clock_s = align(chips, self.state.clock_s)
         wall_s = time.perf_counter() - started
         record = {
@@ -233,7 +231,7 @@ class Coordinator:
             "accuracy": accuracy,
             "time_s": clock_s - self.state.clock_s,
             "wall_s": wall_s,
-            "computing_s": _computing_s([part["busy_s"] for part in priced]) + driver_s,
+            "computing_s": _computing_s([part["busy_s"] for part in answers]) + driver_s,
         }
         reports = sorted(
             (report for part in answers for report in part["reports"]), key=lambda r: r.block
@@ -259,13 +257,18 @@ class Coordinator:
         )
 
     def _exchange(
-        self, hosts: Sequence[int], method: str, step: int, sent: dict[int, list[Ref]]
+        self,
+        hosts: Sequence[int],
+        method: str,
+        step: int,
+        sent: Mapping[int, list[Ref]],
+        *options: Any,
     ) -> list[Ref]:
         """Call a method on every host with what the others sent it; values go host to host."""
         calls = []
         for place, host in enumerate(hosts):
-            parts = [sent[source][1 + place] for source in hosts if source != host]
-            calls += self._farm.call(host, method, step, *parts)
+            parts = [refs[1 + place] for source, refs in sent.items() if source != host]
+            calls += self._farm.call(host, method, step, *options, *parts)
         return calls
 
     def _damping(self, reduced: Sequence[dict[str, Any]]) -> dict[int, float]:

@@ -176,48 +176,34 @@ class ChipHost:
             ]
         return (None, *others)
 
-    def solve_rows(self, step: int, *payloads: Mapping[RowsKey, np.ndarray]) -> dict[str, Any]:
-        """Solve the rows of all columns with this host's A blocks.
+    def finish(
+        self,
+        step: int,
+        factors_due: bool,
+        programmed: bool,
+        *payloads: Mapping[RowsKey, np.ndarray],
+    ) -> dict[str, Any]:
+        """Solve the rows of all columns with this host's A blocks, and price the whole step.
 
         Parameters
         ----------
         step : int
             The training step.
+        factors_due, programmed : bool
+            The step updated the running averages; programmed the blocks.
         *payloads
-            What the other hosts' `solve_columns` returned for this one.
+            What the other hosts' `solve_columns` returned for this one; nothing in a first-order
+            step.
 
         Returns
         -------
         dict
             ``directions``: (layer, first row, last row) -> preconditioned rows; ``reports``: what
-            the solves did.
+            the solves did; ``chips``: chip -> `ChipCost`; ``busy_s``: part of the step -> wall
+            time this host computed for.
         """
         with self._timed("solve_rows"):
-            rows = dict(self._own_rows)
-            for payload in payloads:
-                rows |= payload
-            directions = {}
-            for keeper in self._keepers.values():
-                block = keeper.block
-                if block.factor != "A":
-                    continue
-                keys = sorted(k for k in rows if k[0] == block.layer_name and k[3] == block.start)
-                right = np.hstack([rows[key] for key in keys])
-                x, report = keeper.solve(step, right)
-                directions[block.layer_name, block.start, block.stop] = x
-                self._reports.append(report)
-            self._own_rows = {}
-        return {"directions": directions, "reports": self._reports}
-
-    def cost(self, step: int, factors_due: bool, programmed: bool) -> dict[str, Any]:
-        """Price what this host's chips did in the step.
-
-        Returns
-        -------
-        dict
-            ``chips``: chip -> (trace rows with starts relative to their segment, seconds per
-            segment); ``busy_s``: part of the step -> wall time this host computed for.
-        """
+            directions = self._solve_rows(step, payloads)
         with self._timed("cost"):
             counts = {number: keeper.take_counts() for number, keeper in self._keepers.items()}
             chips = {
@@ -225,7 +211,12 @@ class ChipHost:
                 for chip, ledger in self._ledgers.items()
             }
         busy_s, self._busy_s = self._busy_s, {}
-        return {"chips": chips, "busy_s": busy_s}
+        return {
+            "directions": directions,
+            "reports": self._reports,
+            "chips": chips,
+            "busy_s": busy_s,
+        }
 
     def evaluate(
         self, step: int, weights: Weights, chunks: Sequence[int], size: int
@@ -270,6 +261,25 @@ class ChipHost:
             )
         except RepastError as error:
             raise type(error)(f"chip {chip}: {error}") from error
+
+    def _solve_rows(
+        self, step: int, payloads: Sequence[Mapping[RowsKey, np.ndarray]]
+    ) -> dict[PieceKey, np.ndarray]:
+        rows = dict(self._own_rows)
+        for payload in payloads:
+            rows |= payload
+        self._own_rows = {}
+        directions = {}
+        for keeper in self._keepers.values():
+            block = keeper.block
+            if block.factor != "A":
+                continue
+            keys = sorted(k for k in rows if k[0] == block.layer_name and k[3] == block.start)
+            right = np.hstack([rows[key] for key in keys])
+            x, report = keeper.solve(step, right)
+            directions[block.layer_name, block.start, block.stop] = x
+            self._reports.append(report)
+        return directions
 
     def _rows_for(
         self, host: int, solved: Mapping[PieceKey, np.ndarray]
