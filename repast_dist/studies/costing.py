@@ -57,6 +57,7 @@ class Hardware:
         batch: int,
         micro_batch: int,
         second_order: bool = True,
+        speeds: Sequence[float] = (),
     ) -> Plan:
         """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
         return make_plan(
@@ -72,6 +73,7 @@ class Hardware:
             micro_batches=-(-batch // micro_batch),
             micro_batch_size=micro_batch,
             second_order=second_order,
+            speeds=speeds,
         )
 
 

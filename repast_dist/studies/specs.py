@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import Discriminator
 
 from repast_dist.hardware.specs import ChipSpec
@@ -46,6 +46,13 @@ class ExportPerfettoStudy:
 
 
 PositiveInt = Annotated[int, Ge(1)]
+
+
+@spec
+class PlanStudy:
+    """Print who does what in a step and how well SOI work is balanced; nothing is run."""
+
+    name: Literal["plan"] = "plan"
 
 
 @spec
@@ -188,15 +195,56 @@ class ExportChakraStudy:
     ticks_per_s: Annotated[float, Ge(1)] = 1e6
 
 
+PrecisionMethod = Literal["single", "taylor", "refine", "fcg", "fcg_sliced", "cg"]
+
+
+@spec
+class PrecisionStudy:
+    """Invert blocks of real K-FAC factors with every method, on better and worse arrays.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        As ``inversion.method``; ``fcg_sliced`` is ``fcg`` with two slices per array.
+    cell_bits : tuple of int
+        Bits of the cells of inverting arrays.
+    programming_sigma : tuple of float
+        Programming errors of these cells, relative to the conductance range.
+    damping : tuple of float
+        Values of ``optimizer.damping``.
+    block_sizes : tuple of int
+        Blocks are cut from the middle of the network's widest factor; one that is narrower than a
+        size is taken whole.
+    steps : int
+        Steps of training, in float64, behind the factors.
+    columns : int
+        Right-hand sides: columns of the last gradient that are not zero, at most.
+    max_iterations : int
+        Rounds after which a method is given up.
+    """
+
+    name: Literal["precision"] = "precision"
+    methods: Annotated[tuple[PrecisionMethod, ...], MinLen(1)]
+    cell_bits: Annotated[tuple[Annotated[int, Ge(1), Le(8)], ...], MinLen(1)]
+    programming_sigma: Annotated[tuple[Annotated[float, Ge(0)], ...], MinLen(1)]
+    damping: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
+    block_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)]
+    steps: PositiveInt = 40
+    columns: PositiveInt = 16
+    max_iterations: PositiveInt = 200
+
+
 StudySpec = Annotated[
     TrainStudy
     | VerifyStudy
     | CompareStudy
     | ExportPerfettoStudy
+    | PlanStudy
     | ExplainStudy
     | ValidateStudy
     | HeadlineStudy
     | ScalingStudy
-    | ExportChakraStudy,
+    | ExportChakraStudy
+    | PrecisionStudy,
     Discriminator("name"),
 ]

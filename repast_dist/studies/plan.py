@@ -1,0 +1,184 @@
+"""``study=plan``: who does what in a step, and how well the work is balanced, before it is run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from repast_dist.farm.specs import chip_speed
+from repast_dist.mapping.plan import Plan
+from repast_dist.report.console import data_table
+from repast_dist.report.page import KeyFigure
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.report.units import percent, si
+from repast_dist.studies.costing import Hardware, chosen_workload, table
+from repast_dist.studies.output import finish
+
+
+def plan_page(plan: Plan) -> StudyPage:
+    """Return the tables of a plan: chips, SOI blocks, layers.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    """
+    chips, blocks = _chip_rows(plan), _block_rows(plan)
+    units = {"g_s": "s", "a_s": "s", "work_s": "s"}
+    tables = {"chips": table(chips, units), "layers": table(_layer_rows(plan), {})}
+    sections = [StudySection("Chips", tables=["chips"])]
+    figures = [
+        KeyFigure("chips", f"{plan.n_chips:,}"),
+        KeyFigure("micro-batches", f"{plan.micro_batches:,}"),
+        KeyFigure("SOI blocks", f"{len(plan.blocks):,}"),
+    ]
+    answer = (
+        f"{plan.workload.name}: {plan.micro_batches} micro-batches of {plan.micro_batch_size} "
+        f"samples on {plan.n_chips} chips"
+    )
+    if blocks:
+        busiest, bound = soi_makespan_s(plan), soi_bound_s(plan)
+        answer += (
+            f"; the SOI blocks take {si(busiest, 's')} per step, {percent(busiest / bound - 1, 1)} "
+            f"above the lower bound of {si(bound, 's')}"
+        )
+        figures += [
+            KeyFigure("SOI work, busiest chips", si(busiest, "s")),
+            KeyFigure("lower bound", si(bound, "s")),
+        ]
+        tables |= {
+            "blocks": table(blocks, {"work_s": "s"}),
+            "work": table(_work_rows(chips), {"work_s": "s"}),
+        }
+        work = Chart(
+            "bars",
+            "work",
+            "SOI work per chip and step",
+            x="chip",
+            y="work_s",
+            series="factor",
+            stacked=True,
+        )
+        sections = [
+            StudySection("Chips", charts=[work], tables=["chips"]),
+            StudySection(
+                "SOI blocks",
+                tables=["blocks"],
+                intro="G blocks are solved before A blocks, so the busiest chip of each kind "
+                "counts. No assignment of whole blocks is below the lower bound: per kind the mean "
+                "over chips or the largest block.",
+            ),
+        ]
+    return StudyPage(
+        study="plan",
+        title=f"Plan of {plan.workload.name} on {plan.n_chips} chips",
+        answer=answer + ".",
+        tables=tables,
+        sections=[*sections, StudySection("Layers", tables=["layers"])],
+        key_figures=figures,
+    )
+
+
+def soi_makespan_s(plan: Plan) -> float:
+    """Return the modelled time of all SOI blocks: the busiest chip's G blocks, then A blocks."""
+    return sum(float(_load(plan, factor).max()) for factor in ("G", "A"))
+
+
+def soi_bound_s(plan: Plan) -> float:
+    """Return what no assignment of whole blocks is faster than."""
+    bound = 0.0
+    for factor in ("G", "A"):
+        cost = plan.block_cost_s * _is_factor(plan, factor)
+        bound += max(float(cost.sum()) / plan.n_chips, float(cost.max()))
+    return bound
+
+
+def run(settings: Any, console: Console) -> Path:
+    """Plan a step of the settings."""
+    farm, train = settings.farm, settings.train
+    plan = Hardware.of(settings).plan(
+        chosen_workload(settings),
+        farm.chips,
+        train.batch_size,
+        train.micro_batch_size,
+        second_order=settings.optimizer.method == "kfac",
+        speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
+    )
+    page = plan_page(plan)
+    for name in ("chips", "blocks"):
+        if name in page.tables:
+            console.print(data_table(name, page.tables[name]))
+    return finish(page, settings, console)
+
+
+def _is_factor(plan: Plan, factor: str) -> np.ndarray:
+    return np.array([block.factor == factor for block in plan.blocks], bool)
+
+
+def _load(plan: Plan, factor: str) -> np.ndarray:
+    """Return (chips,) modelled seconds per step on blocks of one kind."""
+    cost = plan.block_cost_s * _is_factor(plan, factor)
+    return np.bincount(np.asarray(plan.block_owner, np.int64), cost, plan.n_chips)
+
+
+def _chip_rows(plan: Plan) -> list[dict[str, Any]]:
+    batches = np.bincount(np.asarray(plan.micro_batch_owner), minlength=plan.n_chips)
+    owner = np.asarray(plan.block_owner, np.int64)
+    blocks = np.bincount(owner, minlength=plan.n_chips)
+    arrays = np.bincount(owner, plan.shapes.inv_arrays, plan.n_chips)
+    seconds = {factor: _load(plan, factor) for factor in ("G", "A")}
+    return [
+        {
+            "chip": chip,
+            "micro_batches": int(batches[chip]),
+            "soi_blocks": int(blocks[chip]),
+            "inverting_arrays": int(arrays[chip]),
+            "of_arrays": plan.chip.inv_arrays,
+            "g_s": float(seconds["G"][chip]),
+            "a_s": float(seconds["A"][chip]),
+        }
+        for chip in range(plan.n_chips)
+    ]
+
+
+def _block_rows(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "block": block.index,
+            "layer": block.layer_name,
+            "factor": block.factor,
+            "rows": f"{block.start}:{block.stop}",
+            "n": block.size,
+            "right_sides": int(plan.shapes.right_sides[block.index]),
+            "chip": plan.block_owner[block.index],
+            "copies": int(plan.block_copies[block.index]),
+            "programmed_every_step": bool(plan.crowded[block.index]),
+            "work_s": float(plan.block_cost_s[block.index]),
+        }
+        for block in plan.blocks
+    ]
+
+
+def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"chip": str(row["chip"]), "factor": factor, "work_s": row[f"{factor.lower()}_s"]}
+        for row in chips
+        for factor in ("G", "A")
+    ]
+
+
+def _layer_rows(plan: Plan) -> list[dict[str, Any]]:
+    allocation, layers = plan.allocation, plan.layers
+    return [
+        {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "rows": int(layers.rows[number]),
+            "columns": int(layers.columns[number]),
+            "copies": int(allocation.copies[number]),
+            "first_bank": int(allocation.first_bank[number]),
+            "stays_written": bool(allocation.resident[number]),
+        }
+        for number, layer in enumerate(plan.workload.layers)
+    ]

@@ -1,0 +1,58 @@
+"""The plan a user can read before running it."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from repast_dist.cli import main
+from repast_dist.settings import load_settings
+from repast_dist.studies.costing import Hardware, chosen_workload
+from repast_dist.studies.plan import plan_page, soi_bound_s, soi_makespan_s
+
+
+def small_plan(chips, **options):
+    settings = load_settings(["study=plan", *options.get("settings", [])])
+    return Hardware.of(settings).plan(chosen_workload(settings), chips, 128, 16)
+
+
+def makespan(plan, owner):
+    total = 0.0
+    for factor in ("G", "A"):
+        cost = [
+            c * (b.factor == factor) for c, b in zip(plan.block_cost_s, plan.blocks, strict=True)
+        ]
+        total += max(sum(c for c, o in zip(cost, owner, strict=True) if o == k) for k in (0, 1))
+    return total
+
+
+def test_no_assignment_beats_the_bound_and_the_plan_is_near_the_best():
+    plan = small_plan(2)
+    every = itertools.product((0, 1), repeat=len(plan.blocks))
+    best = min(makespan(plan, owner) for owner in every)
+    assert soi_bound_s(plan) <= best * (1 + 1e-12)
+    assert soi_makespan_s(plan) == pytest.approx(makespan(plan, plan.block_owner))
+    # Graham 1969, for each kind: at most 4/3 - 1/(3 * 2) of the best.
+    assert soi_makespan_s(plan) <= 7 / 6 * best
+
+
+def test_the_tables_account_for_all_micro_batches_blocks_and_work():
+    plan = small_plan(3)
+    tables = plan_page(plan).tables
+    assert sum(tables["chips"]["micro_batches"].to_pylist()) == plan.micro_batches
+    assert sum(tables["chips"]["soi_blocks"].to_pylist()) == len(plan.blocks)
+    work = np.sum(tables["chips"]["g_s"].to_pylist()) + np.sum(tables["chips"]["a_s"].to_pylist())
+    assert work == pytest.approx(plan.block_cost_s.sum())
+    assert tables["blocks"]["chip"].to_pylist() == list(plan.block_owner)
+
+
+@pytest.mark.parametrize("extra", ["optimizer=sgd", "partition=capacity"])
+def test_the_command_prints_who_does_what(tmp_path, capsys, extra):
+    assert main(["study=plan", f"run_root={tmp_path}", "farm.chips=5", extra]) == 0
+    printed = capsys.readouterr().out
+    assert "8 micro-batches" in printed
+    assert ("lower" in printed) == (extra != "optimizer=sgd")
+    (folder,) = (tmp_path / "plan").iterdir()
+    assert json.loads((folder / "settings.json").read_text())["farm"]["chips"] == 5
+    assert (folder / "report.html").stat().st_size > 10_000
