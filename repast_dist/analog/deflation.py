@@ -1,8 +1,8 @@
 """Taking the few dominant directions of a block out of what its inverting array holds.
 
 A factor of rectified activations has a handful of eigenvalues that are as large as all others
-together: the array's full scale and so its error go by them, while the damped small ones are what
-has to be inverted. With U the dominant directions of S, the array holds
+together: the array's full scale and so its error go by them, and so does what converters add to
+the answer, while the damped small ones are what has to be inverted. With U the dominant directions of S, the array holds
 
     T = S - S U (U' S U)^-1 U' S
 
@@ -23,11 +23,10 @@ from repast_dist.analog.fixed_point import Product
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.rng import generator
 
-_WORTH_IT = 0.75
-"""Share of the trace left above which deflation gains too little."""
-
 _OUTLIER = 4.0
-"""Times the mean of the others, an eigenvalue is worth being taken out."""
+"""Times the mean of the others, an eigenvalue is worth being taken out: rounding and noise of an
+answer, small as they are, are multiplied by it in the next residual.
+"""
 
 _SPARE = 4
 _PRODUCTS = 3
@@ -122,7 +121,7 @@ def find_deflation(
     dominant = values[::-1][:rank]
     left = (np.trace(matrix) - dominant.sum()) / n
     rank = int(np.sum(dominant > _OUTLIER * left))
-    if dominant[:rank].sum() < (1.0 - _WORTH_IT) * np.trace(matrix):
+    if rank == 0:
         return None, counts
     basis, image = basis @ chosen[:, :rank], image @ chosen[:, :rank]
     inner = basis.T @ image

@@ -248,6 +248,7 @@ def heat_map(
     value: str,
     log: bool = False,
     percent: bool = False,
+    limits: tuple[float, float] | None = None,
     caption: str = "",
     wide: bool = False,
     height_px: int = 320,
@@ -262,6 +263,8 @@ def heat_map(
         Title of the colour bar.
     log : bool
         Colour by the logarithm; the bar shows powers of ten.
+    limits : tuple of float, optional
+        Values of the first and the last colour, so that several maps can be compared.
     """
     shown = np.asarray(z, float)
     text = "%{z:.1%}" if percent else "%{z:.4g}"
@@ -271,7 +274,7 @@ def heat_map(
     if log:
         text = "%{customdata:.3g}"
         shown = np.log10(np.where(shown > 0, shown, np.nan))
-        ticks = _log_ticks(np.ravel(z).tolist())
+        ticks = _log_ticks([*np.ravel(z).tolist(), *(limits or ())])
         bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -279,6 +282,7 @@ def heat_map(
         "x": list(x_values),
         "y": [str(item) for item in y_values],
         "colorscale": "Cividis",
+        **_colour_range(limits, log),
         "colorbar": bar,
         "hoverongaps": False,
         "hovertemplate": f"{x} %{{x}}<br>{y} %{{y}}<br>{value} {text}<extra></extra>",
@@ -457,6 +461,13 @@ def _scaled_axis(title: str, unit: str, values: Sequence[Sequence[float]]) -> tu
 
 def _divided(values: Sequence[float], scale: float) -> list[float]:
     return [value if value is None else value / scale for value in values]
+
+
+def _colour_range(limits: tuple[float, float] | None, log: bool) -> dict[str, float]:
+    if limits is None:
+        return {}
+    low, high = np.log10(limits) if log else limits
+    return {"zmin": float(low), "zmax": float(high)}
 
 
 def _log_ticks(values: Sequence[float]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Chart:
         results, `base` the middle and `axis` the title of the results' axis.
     value : str
         Column of the coloured value (heat_map) or the area (treemap).
+    limits : tuple of float, optional
+        Values of a heat map's first and last colour, for maps that are to be compared.
     series : str
         Column that separates curves, or bars of one label; "" draws one.
     band : tuple of str
@@ -79,6 +81,7 @@ class Chart:
     x: str
     y: str = ""
     value: str = ""
+    limits: tuple[float, float] | None = None
     series: str = ""
     band: tuple[str, str] = ("", "")
     base: float = 1.0
@@ -296,6 +299,7 @@ def _heat_map(chart: Chart, table: pa.Table) -> Figure:
         value=axis_title(table, chart.value)
         + (f", {unit}" if unit not in ("", "fraction") else ""),
         log=chart.log_value,
+        limits=chart.limits,
         percent=unit == "fraction",
         caption=chart.caption,
         wide=chart.wide,

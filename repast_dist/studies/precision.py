@@ -1,0 +1,493 @@
+"""``study=precision``: how many bits which inversion reaches, on which arrays, at which damping.
+
+A short exact run leaves real K-FAC factors and gradients. Blocks of them are damped, programmed
+into arrays of every kind of cell asked for, and solved by every method; each damped block on one
+kind of cell is a point of its own. Nothing is trained with the answers: the residuals are the
+result.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from repast_dist.analog import InversionSpec, InvSpec, Solution, VmmSpec, prepare
+from repast_dist.errors import DataError
+from repast_dist.hardware.specs import inv_spec, vmm_spec
+from repast_dist.report.console import data_table
+from repast_dist.report.page import KeyFigure, Note
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.rng import generator
+from repast_dist.spec import spec, to_dict
+from repast_dist.studies.costing import table
+from repast_dist.studies.factors import Factor, capture_factors
+from repast_dist.studies.output import begin, finish
+from repast_dist.studies.points import run_points
+from repast_dist.studies.settings import RunSettings
+from repast_dist.training.kfac import damped_block
+
+_WORST_RESIDUAL = 10.0
+"""Shown for an answer that is worse than none at all."""
+
+_MOST_BITS = 20.0
+"""The last colour of the maps."""
+
+_ENOUGH = 2.0**-8
+"""Relative residual from which eight bits are said to suffice."""
+
+_UNITS = {"residual": "1", "condition": "1"}
+_LABELS = {"fcg_sliced": "fcg, 2 slices"}
+_HP_INV = {"size": 16, "cell_bits": 3, "target_bits": 24, "rounds": 10}
+"""HP-INV (Nature Electronics 2025): 24 bits of 16 x 16 systems in about 10 rounds."""
+
+
+@spec
+class PrecisionPoint:
+    """One damped block on one kind of cell.
+
+    Attributes
+    ----------
+    factors : str
+        Digest of all that decides the factors.
+    layer, factor : str
+        Which factor.
+    start, stop : int
+        The rows and columns of the block.
+    damping, damping_form : float, str
+        As ``optimizer.damping`` and ``optimizer.damping_form``.
+    columns : int
+        Right-hand sides at most.
+    methods : tuple of str
+        What is tried.
+    vmm, inv, inversion : VmmSpec, InvSpec, InversionSpec
+        The arrays, and the settings that all methods share.
+    seed : int
+        Of the programming errors.
+    """
+
+    factors: str
+    layer: str
+    factor: str
+    start: int
+    stop: int
+    damping: float
+    damping_form: str
+    columns: int
+    methods: tuple[str, ...]
+    vmm: VmmSpec
+    inv: InvSpec
+    inversion: InversionSpec
+    seed: int
+
+
+def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[str, Any]:
+    """Solve one point with every method.
+
+    Returns
+    -------
+    dict
+        ``rows``: one record per method.
+    """
+    found = next(f for f in factors if (f.layer, f.kind) == (point.layer, point.factor))
+    amount = found.damping(point.damping_form, point.damping)
+    block = damped_block(found.matrix, point.start, point.stop, amount)
+    gradient = found.gradient[point.start : point.stop]
+    right = gradient[:, gradient.any(axis=0)][:, : point.columns]
+    cell = point.inv.device.inv_cell
+    common = {
+        "block_size": point.stop - point.start,
+        "cell_bits": cell.bits,
+        "noise": cell.programming_sigma,
+        "damping": point.damping,
+        "condition": float(np.linalg.cond(block)),
+    }
+    return {"rows": [common | _tried(block, right, name, point) for name in point.methods]}
+
+
+def _tried(
+    block: np.ndarray, right: np.ndarray, name: str, point: PrecisionPoint
+) -> dict[str, Any]:
+    inversion = _with_method(point.inversion, name)
+    solver = prepare(
+        block, point.vmm, point.inv, inversion, point.seed, "precision", point.layer, point.start
+    )
+    solution = solver.solve(right)
+    columns = right.shape[1]
+    return {
+        "method": _LABELS.get(name, name),
+        "residual": _shown_residual(solution),
+        "bits": float(max(0.0, -np.log2(max(_shown_residual(solution), 2.0**-48)))),
+        "rounds": float(solution.iterations.mean()),
+        "converged": bool(solution.converged.all()),
+        "inv_ops": solution.counts.inv_ops / columns,
+        "vmm_ops": solution.counts.vmm_ops / columns,
+        "digital_ops": solution.counts.digital_ops / columns,
+        "program_cells": solver.program_counts.program_cells,
+    }
+
+
+def _shown_residual(solution: Solution) -> float:
+    return float(min(solution.residual.max(), _WORST_RESIDUAL))
+
+
+def _with_method(inversion: InversionSpec, name: str) -> InversionSpec:
+    slices = 2 if name == "fcg_sliced" else 1
+    method = "fcg" if name == "fcg_sliced" else name
+    return dataclasses.replace(inversion, method=method, array_slices=slices)  # type: ignore[arg-type]
+
+
+def precision_points(settings: RunSettings, factors: Sequence[Factor]) -> list[PrecisionPoint]:
+    """Return every damped block on every kind of cell, the largest blocks first."""
+    study: Any = settings.study
+    widest = max(factors, key=lambda factor: len(factor.matrix))
+    digest = _digest(settings)
+    points = []
+    for start, stop in _blocks(len(widest.matrix), study.block_sizes):
+        for bits in study.cell_bits:
+            for sigma in study.programming_sigma:
+                cell = dataclasses.replace(
+                    settings.device.inv_cell, bits=bits, programming_sigma=sigma
+                )
+                device = dataclasses.replace(settings.device, inv_cell=cell)
+                for damping in study.damping:
+                    points.append(
+                        PrecisionPoint(
+                            factors=digest,
+                            layer=widest.layer,
+                            factor=widest.kind,
+                            start=start,
+                            stop=stop,
+                            damping=damping,
+                            damping_form=settings.optimizer.damping_form,
+                            columns=study.columns,
+                            methods=study.methods,
+                            vmm=vmm_spec(settings.chip, device),
+                            inv=inv_spec(settings.chip, device),
+                            inversion=dataclasses.replace(
+                                settings.inversion, max_iterations=study.max_iterations
+                            ),
+                            seed=settings.seed,
+                        )
+                    )
+    return points
+
+
+def _blocks(width: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of the blocks in the middle of a factor, the largest first."""
+    for size in sorted({min(size, width) for size in sizes}, reverse=True):
+        start = (width - size) // 2
+        yield start, start + size
+
+
+def _digest(settings: RunSettings) -> str:
+    study: Any = settings.study
+    parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
+    decisive = [to_dict(part) for part in parts] + [study.steps, settings.seed]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def three_bit_rows(base: InversionSpec, seed: int) -> list[dict[str, Any]]:
+    """Return rounds to 24 bits with 3-bit cells beside those published for HP-INV.
+
+    Their matrices are not published; ours are ten random sample covariances of 64 samples in 16
+    dimensions.
+    """
+    rows = [
+        {
+            "method": "HP-INV, published",
+            "slices": 1,
+            "rounds": float(_HP_INV["rounds"]),
+            "residual": 2.0 ** -_HP_INV["target_bits"],
+            "converged": "all",
+        }
+    ]
+    target = {"target_bits": _HP_INV["target_bits"], "product_bits": 40, "max_iterations": 100}
+    ideal = InvSpec()
+    cell = dataclasses.replace(ideal.device.inv_cell, bits=_HP_INV["cell_bits"])
+    inv = dataclasses.replace(ideal, device=dataclasses.replace(ideal.device, inv_cell=cell))
+    for method, slices in (("refine", 1), ("fcg", 1), ("refine", 2), ("fcg", 2)):
+        inversion = dataclasses.replace(base, method=method, array_slices=slices, **target)  # type: ignore[arg-type]
+        solutions = [_covariance(inv, inversion, seed, number) for number in range(10)]
+        good = sum(bool(solution.converged.all()) for solution in solutions)
+        rows.append(
+            {
+                "method": method,
+                "slices": slices,
+                "rounds": float(np.mean([s.iterations.mean() for s in solutions])),
+                "residual": max(_shown_residual(s) for s in solutions),
+                "converged": f"{good} of {len(solutions)}",
+            }
+        )
+    return rows
+
+
+def _covariance(inv: InvSpec, inversion: InversionSpec, seed: int, number: int) -> Solution:
+    size = _HP_INV["size"]
+    random = generator(seed, "covariance", number)
+    samples = random.standard_normal((4 * size, size))
+    matrix = samples.T @ samples / len(samples)
+    solver = prepare(matrix, VmmSpec(), inv, inversion, seed, "covariance", number)
+    return solver.solve(random.standard_normal((size, 8)))
+
+
+def precision(rows: Sequence[dict[str, Any]], three_bits: Sequence[dict[str, Any]]) -> StudyPage:
+    """Make the study's page of solved points.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of all records of `precision_point`.
+    three_bits : sequence of dict
+        Of `three_bit_rows`.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    size = _nearest(rows, "block_size", 256)
+    bits = max(row["cell_bits"] for row in rows)
+    noise = _nearest(rows, "noise", 0.01)
+    frontier = frontier_rows(rows)
+    at = {"block_size": size, "cell_bits": bits}
+    rounds = max(row["rounds"] for row in rows)
+    return StudyPage(
+        study="precision",
+        title="How many bits which inversion reaches",
+        answer=_answer(frontier, size, bits, noise),
+        tables={
+            "points": table(rows, _UNITS),
+            "methods": table(
+                method_rows(rows), {"converged": "fraction", "eight_bits": "fraction"}
+            ),
+            "divergence": table(divergence_rows([r for r in rows if at.items() <= r.items()]), {}),
+            "all_divergence": table(divergence_rows(rows), {}),
+            "frontier": table(frontier, {}),
+            "three_bit_cells": table(three_bits, {}),
+        },
+        captions={
+            "methods": "Over all points: share that reaches the target, and eight bits; medians "
+            "over the points that reach the target, per right-hand side.",
+            "divergence": f"Blocks of {size}, {bits}-bit cells: 'bits in rounds' of the worst "
+            "right-hand side; bits in brackets where the target is missed, 'no' where the answer "
+            "is worse than none.",
+            "all_divergence": "The same for all blocks and cells.",
+            "frontier": "The smallest damping down to which a method reaches the target at every "
+            "damping that is no smaller, and the rounds it takes there.",
+            "three_bit_cells": "Relative residual 2^-24 of 16 x 16 systems, cells without noise.",
+        },
+        key_figures=_key_figures(rows),
+        sections=[
+            StudySection(
+                f"Bits: blocks of {size}, {bits}-bit cells",
+                charts=[_bits_map(m, at, "noise") for m in methods],
+                intro="Bits of the worst right-hand side, -log2 of its relative residual, over "
+                "damping and programming noise. Brighter is better; all maps share their colours.",
+            ),
+            StudySection(
+                f"Rounds: blocks of {size}, {bits}-bit cells",
+                charts=[_rounds_map(m, at, rounds) for m in methods if m != "single"],
+                intro="Mean rounds until the target is reached or the method is given up.",
+            ),
+            StudySection(
+                f"Cells: blocks of {size}, {noise:.1%} programming noise",
+                charts=[
+                    _bits_map(m, {"block_size": size, "noise": noise}, "cell_bits")
+                    for m in methods
+                    if m != "cg"
+                ],
+                intro="Bits of the worst right-hand side, over damping and bits per cell.",
+            ),
+            StudySection(
+                f"Block size: {bits}-bit cells, {noise:.1%} programming noise",
+                charts=[
+                    Chart(
+                        "line",
+                        "points",
+                        title,
+                        x="damping",
+                        y=column,
+                        series="method",
+                        where={"cell_bits": bits, "noise": noise, "block_size": each},
+                        log_x=True,
+                        log_y=True,
+                    )
+                    for each in sorted({row["block_size"] for row in rows})
+                    for title, column in (
+                        (f"Residual, blocks of {each}", "residual"),
+                        (f"Rounds, blocks of {each}", "rounds"),
+                    )
+                ],
+            ),
+            StudySection(
+                "Where methods diverge",
+                tables=["methods", "divergence", "frontier", "all_divergence"],
+            ),
+            StudySection(
+                "24 bits with 3-bit cells",
+                tables=["three_bit_cells"],
+                intro="Beside the published figure of HP-INV; its matrices are not published, "
+                "ours are sample covariances.",
+            ),
+            StudySection("All points", tables=["points"]),
+        ],
+        sources=[
+            ("taylor", "RePAST, arXiv 2210.15255"),
+            ("refine, 24 bits in about 10 rounds", "HP-INV, Nature Electronics 2025"),
+            ("two slices", "Song et al., Science 383 (2024), 903"),
+        ],
+        notes=[
+            Note(
+                "Read-back of what the first slice holds is taken to be exact; a reader that is "
+                "not adds its own error to the second slice."
+            )
+        ],
+    )
+
+
+def _bits_map(method: str, where: dict[str, Any], y: str) -> Chart:
+    return Chart(
+        "heat_map", "points", method, x="damping", y=y, value="bits",
+        where=where | {"method": method}, limits=(0.0, _MOST_BITS), height_px=260,
+    )  # fmt: skip
+
+
+def _rounds_map(method: str, where: dict[str, Any], most: float) -> Chart:
+    return Chart(
+        "heat_map", "points", method, x="damping", y="noise", value="rounds",
+        where=where | {"method": method}, log_value=True, limits=(1.0, most), height_px=260,
+    )  # fmt: skip
+
+
+def frontier_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, per array and method, the smallest damping with which it still converges."""
+    found = []
+    for key, group in _grouped(rows, ("block_size", "cell_bits", "noise", "method")):
+        reached = None
+        for row in sorted(group, key=lambda row: -row["damping"]):
+            if not row["converged"]:
+                break
+            reached = row
+        found.append(
+            key
+            | {
+                "smallest_damping": reached["damping"] if reached else None,
+                "rounds": reached["rounds"] if reached else None,
+                "condition": reached["condition"] if reached else None,
+            }
+        )
+    return found
+
+
+def divergence_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, per array and method, the bits reached at every damping, as text."""
+    found = []
+    for key, group in _grouped(rows, ("block_size", "cell_bits", "noise", "method")):
+        cells = {
+            f"damping {row['damping']:g}": (
+                f"{row['bits']:.0f} in {row['rounds']:.0f}"
+                if row["converged"]
+                else (f"({row['bits']:.0f})" if row["residual"] < 1 else "no")
+            )
+            for row in sorted(group, key=lambda row: -row["damping"])
+        }
+        found.append(key | cells)
+    return found
+
+
+def method_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return shares and medians per method."""
+    found = []
+    for key, group in _grouped(rows, ("method",)):
+        good = [row for row in group if row["converged"]]
+        found.append(
+            key
+            | {
+                "converged": len(good) / len(group),
+                "eight_bits": sum(row["residual"] <= _ENOUGH for row in group) / len(group),
+                "most_bits": max(row["bits"] for row in group),
+            }
+            | {
+                f"median_{name}": float(np.median([row[name] for row in good])) if good else None
+                for name in ("rounds", "inv_ops", "vmm_ops", "digital_ops")
+            }
+        )
+    return found
+
+
+def _grouped(
+    rows: Sequence[dict[str, Any]], names: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    for key, group in groups.items():
+        yield dict(zip(names, key, strict=True)), group
+
+
+def _nearest(rows: Sequence[dict[str, Any]], name: str, wanted: float) -> Any:
+    return min({row[name] for row in rows}, key=lambda value: abs(value - wanted))
+
+
+def _answer(frontier: Sequence[dict[str, Any]], size: int, bits: int, noise: float) -> str:
+    here = [
+        row
+        for row in frontier
+        if (row["block_size"], row["cell_bits"], row["noise"]) == (size, bits, noise)
+    ]
+    reached = [
+        f"{row['method']} down to {row['smallest_damping']:g} ({row['rounds']:.0f} rounds there)"
+        for row in here
+        if row["smallest_damping"] is not None
+    ]
+    failed = [row["method"] for row in here if row["smallest_damping"] is None]
+    return (
+        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise reach the "
+        f"target at dampings {'; '.join(reached) or 'that were not tried'}"
+        + (f"; {' and '.join(failed)} at none that was tried." if failed else ".")
+    )
+
+
+def _key_figures(rows: Sequence[dict[str, Any]]) -> list[KeyFigure]:
+    return [
+        KeyFigure(f"{row['method']} reaches the target", f"{row['converged']:.0%}", "of all points")
+        for row in method_rows(rows)
+    ]
+
+
+def run(settings: RunSettings, console: Console, run_dir: Path | None = None) -> Path:
+    """Train for the factors, solve every point, and write the page.
+
+    Raises
+    ------
+    DataError
+        The gradient of the widest factor is zero: nothing to solve for.
+    """
+    study: Any = settings.study
+    folder = begin(settings, run_dir)
+    console.print(f"Training {study.steps} steps in float64 for the factors")
+    factors = capture_factors(
+        settings.model,
+        settings.dataset,
+        settings.optimizer,
+        settings.train,
+        study.steps,
+        settings.seed,
+    )
+    if not factors:
+        raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
+    records = run_points(
+        precision_point,
+        precision_points(settings, factors),
+        shared=factors,
+        run_dir=folder,
+        farm=settings.farm,
+        console=console,
+        title="inverting",
+        reuse=settings.reuse,
+    )
+    rows = [row for record in records for row in record["rows"]]
+    page = precision(rows, three_bit_rows(settings.inversion, settings.seed))
+    console.print(data_table("Methods", page.tables["methods"]))
+    return finish(page, settings, console, folder)

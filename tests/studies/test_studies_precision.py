@@ -1,0 +1,106 @@
+"""The precision study: real factors, every method on every point, answers that can be resumed."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from repast_dist.farm.sampling import micro_batch_samples
+from repast_dist.settings import load_settings
+from repast_dist.studies import resume_study, run_study
+from repast_dist.studies.factors import capture_factors
+from repast_dist.studies.precision import divergence_rows, frontier_rows, three_bit_rows
+from repast_dist.training.datasets import load_dataset
+
+TINY = [
+    "study=precision",
+    "model=digits_cnn",
+    "dataset=digits",
+    "farm.backend=inprocess",
+    "study.steps=3",
+    "study.block_sizes=[16,200]",
+    "study.cell_bits=[8]",
+    "study.programming_sigma=[0.0,0.01]",
+    "study.damping=[0.1,0.00001]",
+    "study.columns=4",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("precision")
+    return run_study(load_settings([*TINY, f"run_root={root}"]), Console(file=io.StringIO()))
+
+
+def points(folder):
+    return pq.read_table(folder / "tables" / "points.parquet").to_pylist()
+
+
+def test_every_method_is_tried_on_every_damped_block_and_cell(folder):
+    rows = points(folder)
+    assert len(rows) == 2 * 2 * 2 * 6
+    # The widest factor is 73; a larger block is the whole of it.
+    assert {row["block_size"] for row in rows} == {16, 73}
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
+def test_what_converged_has_reached_the_target_and_conjugate_gradients_always_do(folder):
+    rows = points(folder)
+    assert all(row["residual"] <= 2.0**-16 * 1.01 for row in rows if row["converged"])
+    assert all(row["converged"] for row in rows if row["method"] in ("fcg", "fcg, 2 slices"))
+    assert all(row["inv_ops"] == 0 for row in rows if row["method"] == "cg")
+    assert not any(row["converged"] for row in rows if row["method"] == "single")
+
+
+def test_a_study_gone_on_with_keeps_its_points(folder):
+    before = points(folder)
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "points").iterdir()}
+    removed = next(iter(stamps))
+    removed.unlink()
+    assert resume_study(folder, {}, Console(file=io.StringIO())) == folder
+    assert points(folder) == before
+    changed = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
+    assert changed == [removed]
+
+
+def test_captured_factors_are_moments_of_what_flows_through_the_network():
+    """After one step A of the first dense layer is the second moment of pixels and ones."""
+    settings = load_settings(["model=digits_mlp", "dataset=digits"])
+    factors = capture_factors(
+        settings.model, settings.dataset, settings.optimizer, settings.train, 1, 0
+    )
+    data = load_dataset(settings.dataset)
+    chosen = np.concatenate(
+        [
+            micro_batch_samples(0, len(data.train_inputs), settings.train, 0, number)
+            for number in range(settings.train.batch_size // settings.train.micro_batch_size)
+        ]
+    )
+    pixels = data.train_inputs[chosen].reshape(len(chosen), -1).astype(np.float64)
+    rows = np.hstack([pixels, np.ones((len(chosen), 1))])
+    first = next(f for f in factors if f.kind == "A")
+    np.testing.assert_allclose(first.matrix, rows.T @ rows / len(rows), rtol=1e-9, atol=1e-12)
+    assert first.gradient.shape[0] == 65
+
+
+def test_the_frontier_ends_at_the_first_damping_that_fails():
+    def row(damping, converged):
+        common = {"block_size": 8, "cell_bits": 8, "noise": 0.0, "method": "fcg", "condition": 2.0}
+        outcome = {"residual": 1e-5 if converged else 3.0, "bits": 16.6, "rounds": 4.0}
+        return common | outcome | {"damping": damping, "converged": converged}
+
+    rows = [row(1e-3, True), row(0.1, True), row(1e-2, False), row(1.0, True)]
+    assert frontier_rows(rows)[0]["smallest_damping"] == 0.1
+    shown = divergence_rows(rows)[0]
+    assert (shown["damping 0.1"], shown["damping 0.01"]) == ("17 in 4", "no")
+
+
+def test_three_bit_cells_reach_24_bits_in_about_as_many_rounds_as_hp_inv():
+    settings = load_settings(TINY)
+    rows = {(row["method"], row["slices"]): row for row in three_bit_rows(settings.inversion, 0)}
+    ours = rows["fcg", 1]
+    assert ours["converged"] == "10 of 10"
+    assert ours["rounds"] < 1.2 * rows["HP-INV, published", 1]["rounds"]
+    assert rows["fcg", 2]["rounds"] < 0.7 * rows["HP-INV, published", 1]["rounds"]
