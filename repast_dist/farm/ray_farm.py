@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import (
     GetTimeoutError,
@@ -28,6 +29,8 @@ from repast_dist.farm.protocol import HostFactory, Ref
 from repast_dist.farm.specs import FarmSpec, actor_groups
 
 _PING_S = 5.0
+# Ray puts arguments of up to 100 kB into the call itself.
+_INLINE_BYTES = 80_000
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, TaskCancelledError)
 logger = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ class RayFarm:
         return dict(self._groups)
 
     def put(self, value: Any) -> Ref:
-        """Put a value into the object store once."""
-        return ray.put(value)
+        """Put a value into the object store once; small arrays travel faster with the calls."""
+        return value if _travels_with_calls(value) else ray.put(value)
 
     def call(self, host: int, method: str, *args: Any, returns: int = 1) -> list[Ref]:
         """Queue a method call on the host's actor."""
@@ -216,6 +219,14 @@ class RayFarm:
     def _end(self, host: int) -> None:
         with contextlib.suppress(RayError, KeyError, ValueError):
             ray.kill(self._actors[host])
+
+
+def _travels_with_calls(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    arrays = list(value.values())
+    small = all(isinstance(array, np.ndarray) for array in arrays)
+    return small and sum(array.nbytes for array in arrays) <= _INLINE_BYTES
 
 
 def thread_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
