@@ -2,7 +2,8 @@
 
 A factor of rectified activations has a handful of eigenvalues that are as large as all others
 together: the array's full scale and so its error go by them, and so does what converters add to
-the answer, while the damped small ones are what has to be inverted. With U the dominant directions of S, the array holds
+the answer, while the damped small ones are what has to be inverted. With U the dominant
+directions of S, the array holds
 
     T = S - S U (U' S U)^-1 U' S
 

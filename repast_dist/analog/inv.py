@@ -63,7 +63,7 @@ class InvArray:
     factors : tuple
         LU factors of the matrix the circuit solves with, finite gain included.
     offset : ndarray
-        (n,) offset voltages relative to full scale.
+        (n,) what the amplifiers' offset voltages add to full-scale outputs.
     """
 
     spec: InvSpec
@@ -177,27 +177,57 @@ def program_inv(
     return BlockInv(first, second, b)
 
 
+def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> float:
+    """Estimate the spectral norm of the symmetric part of what the cells will be off by.
+
+    Independent errors of RMS e have the norm ``2 sqrt(n) e``, and their symmetric part that over
+    ``sqrt(2)``; so much for programming. Rounding is known before anything is programmed, and
+    entries below half a level vanish together, so its norm is found by a few power iterations.
+    """
+    n, largest = len(matrix), float(np.max(np.abs(matrix)))
+    digits, scale = quantize_symmetric(matrix, spec.device.inv_cell.bits + 1)
+    rounding = _norm(digits * scale - matrix, generator(seed, "error", *address))
+    noise = np.sqrt(2.0 * n / spec.copies) * _programming_error(spec) * largest
+    # Slices after the first make both smaller alike.
+    single = dataclasses.replace(spec, slices=1)
+    return float(np.hypot(rounding, noise)) * cell_error(spec) / cell_error(single)
+
+
+def _norm(matrix: np.ndarray, random: np.random.Generator) -> float:
+    """Return the spectral norm of a symmetric matrix, a few percent too low at worst."""
+    vectors = random.standard_normal((len(matrix), 2))
+    norms = np.zeros(2)
+    for _ in range(_POWER_ITERATIONS):
+        lengths = np.linalg.norm(vectors, axis=0)
+        vectors = matrix @ (vectors / np.where(lengths > 0, lengths, 1.0))
+        norms = np.linalg.norm(vectors, axis=0)
+    return float(norms.max())
+
+
 def cell_error(spec: InvSpec) -> float:
     """Return the RMS error of a programmed entry relative to the largest one.
 
-    Rounding to the cell's levels is uniform over one level; each cell of a pair adds its
-    programming error, which clipping at g_off halves for the cell that is off. A further slice
-    has the same error of a full scale that is the largest error before it, about
-    `_LARGEST_ERROR` times the RMS.
+    Rounding to the cell's levels is uniform over one level. A further slice has the same errors
+    of a full scale that is the largest error before it, about `_LARGEST_ERROR` times the RMS.
+    Copies share their rounding where one slice is all there is.
     """
     rounding = 1.0 / (spec.device.inv_cell.levels - 1) / np.sqrt(12.0)
-    cells = 1.5 if spec.device.inv_cell.clip else 2.0
-    noise = cells * spec.device.inv_cell.programming_sigma**2
-    one = float(np.sqrt(rounding**2 + noise))
-    error = one
-    for _ in range(spec.slices - 1):
-        error *= _LARGEST_ERROR * one
-    # Copies share their rounding where one slice is all there is.
+    noise = _programming_error(spec)
     if spec.slices == 1:
-        return float(np.sqrt(rounding**2 + noise / spec.copies))
-    return error / float(np.sqrt(spec.copies))
+        return float(np.hypot(rounding, noise / np.sqrt(spec.copies)))
+    one = float(np.hypot(rounding, noise))
+    return one * (_LARGEST_ERROR * one) ** (spec.slices - 1) / float(np.sqrt(spec.copies))
 
 
+def _programming_error(spec: InvSpec) -> float:
+    """Return the RMS of a pair's programming error: clipping at g_off halves the variance of the
+    cell that is off.
+    """
+    cells = 1.5 if spec.device.inv_cell.clip else 2.0
+    return float(np.sqrt(cells) * spec.device.inv_cell.programming_sigma)
+
+
+_POWER_ITERATIONS = 8
 _LARGEST_ERROR = 4.5
 
 
@@ -205,10 +235,13 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     n = len(matrix)
     held, scale = held_matrix(matrix, spec, seed, *address)
     loaded = held.copy()
+    load = np.abs(held).sum(axis=1) + load_of_off_cells(spec, scale, n)
     if spec.device.opamp.gain is not None:
-        load = np.abs(held).sum(axis=1) + load_of_off_cells(spec, scale, n)
         loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
-    return InvArray(spec, held, factorised(loaded), offsets(n, spec, seed, *address))
+    factors = factorised(loaded)
+    # An input that rests at its offset draws current through all that is connected to it.
+    shift = shifted(factors, load * offsets(n, spec, seed, *address))
+    return InvArray(spec, held, factors, shift)
 
 
 def held_matrix(
@@ -245,11 +278,19 @@ def factorised(loaded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def offsets(n: int, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
-    """Return the offset voltages of n amplifiers relative to full scale."""
+    """Return the input offset voltages of n amplifiers relative to full-scale outputs."""
     if not spec.device.opamp.offset_v:
         return np.zeros(n)
     random = generator(seed, "offset", *address)
     return np.asarray(spec.device.opamp.offset_v * random.standard_normal(n))
+
+
+def shifted(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:
+    """Return what constant currents add to the outputs, (n,)."""
+    if not currents.any():
+        return np.zeros(len(currents))
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(lu_solve(factors, currents, check_finite=False))
 
 
 def settle(

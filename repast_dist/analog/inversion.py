@@ -23,7 +23,7 @@ from repast_dist.analog.choice import cheapest
 from repast_dist.analog.deflation import Deflation, find_deflation
 from repast_dist.analog.fixed_point import Product, rounded
 from repast_dist.analog.fused import fused_error, program_fused
-from repast_dist.analog.inv import Inverse, cell_error, program_inv
+from repast_dist.analog.inv import Inverse, error_norm, program_inv
 from repast_dist.analog.schemes import SCHEMES, Run
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InversionSpec, InvSpec, VmmSpec
@@ -37,12 +37,7 @@ __all__ = [
     "prepare_fused",
 ]
 
-_REGULARISATION = {"single": 0.0, "taylor": 0.0, "refine": 2.0, "fcg": 2.0}
-_FUSED_SHARE = 0.5
-"""Of the regularisation of a formed matrix with errors of the same size: those of fused arrays
-act in the rows' own space, mostly in its dominant directions (measured: fewest rounds).
-"""
-
+_REGULARISATION = {"single": 0.0, "taylor": 0.0, "refine": 1.15, "fcg": 1.15}
 _ASYMMETRY = 1e-9
 
 
@@ -175,8 +170,7 @@ def prepare(
         held = inner[:, None] * held * inner
     shift, array = 0.0, None
     if method != "cg":
-        largest = float(np.max(np.abs(held)))
-        shift = _regularisation(inversion) * np.sqrt(n) * cell_error(inv) * largest
+        shift = _regularisation(inversion) * error_norm(held, inv, seed, *address)
         array = program_inv(held + shift * np.eye(n), inv, seed, *address)
         counts += SolveCounts(program_cells=array.cells)
     if method != "single":
@@ -246,7 +240,7 @@ def prepare_fused(
     shift, array = 0.0, None
     if method != "cg":
         amount = _regularisation(dataclasses.replace(inversion, method=method))
-        shift = _FUSED_SHARE * amount * np.sqrt(n) * fused_error(scaled, inv)
+        shift = amount * fused_error(scaled, inv)
         array = program_fused(scaled, diagonal + shift, inv, seed, *address)
         counts += SolveCounts(program_cells=array.cells)
     if method != "single":

@@ -246,9 +246,9 @@ class InversionSpec:
     equilibrate : bool
         Solve with ``D^-1/2 A D^-1/2``, D the diagonal of A.
     array_regularisation : float or None
-        Times ``sqrt(n)`` times the RMS error of a programmed cell is added to the diagonal of the
-        programmed array only. None: 2 for ``refine`` and ``fcg``, which make up for it, 0 for
-        ``single`` and ``taylor``.
+        Times the norm of what the array is expected to be off by, about ``2 sqrt(n)`` times the
+        RMS error of a cell, is added to the diagonal of the programmed array only. None: 1.15 for
+        ``refine`` and ``fcg``, which make up for it, 0 for ``single`` and ``taylor``.
     array_slices, array_copies : int
         Arrays on the same amplifiers that hold what the ones before them left out, and that
         average their errors; each takes as many cells as the first.

@@ -8,6 +8,7 @@ puts them together.
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +36,23 @@ CLIP_WARNING_RATE = 0.01
 _CHUNK_ELEMENTS = 1_000_000
 _EXACT_FLOAT32 = 2.0**24
 _CALIBRATION_VECTORS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class PhysicalArray:
+    """One crossbar of a multiplier.
+
+    Attributes
+    ----------
+    first_row, first_column : int
+        Where it lies in the multiplier's rows and physical columns.
+    siemens : ndarray
+        (rows, columns) float64: columns are weights, in them slices, in them both cells of a pair.
+    """
+
+    first_row: int
+    first_column: int
+    siemens: np.ndarray
 
 
 class ClippingWarning(UserWarning):
@@ -286,22 +304,46 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     return VmmArray(spec, weights.shape, scale, integers, planes, address=address, seed=seed)
 
 
+def physical_arrays(
+    weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str
+) -> list[PhysicalArray]:
+    """Return the crossbars that `program_vmm` programs with the same arguments."""
+    _check(weights)
+    integers, _ = quantize_symmetric(weights, spec.weight_bits)
+    digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)], axis=1)
+    pairs = pair_conductances(digits, spec.device.cell, seed, "vmm", *address)
+    return list(_cut(_physical_columns(*pairs, spec), spec))
+
+
+def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return relative conductances (K, slices, M) as siemens in physical order, (K, 2 slices M).
+
+    The columns of a pair lie side by side, as do the slices of a weight.
+    """
+    # (K, M, slices, 2): the order of the physical columns.
+    both = np.stack([positive, negative], axis=-1).transpose(0, 2, 1, 3)
+    return to_siemens(both.reshape(len(positive), -1), spec.device.cell)
+
+
+def _cut(siemens: np.ndarray, spec: VmmSpec) -> Iterator[PhysicalArray]:
+    """Yield views of the arrays that physical columns are spread over."""
+    width = 2 * (spec.columns // 2)
+    for first in range(0, len(siemens), spec.rows):
+        for left in range(0, siemens.shape[1], width):
+            part = siemens[first : first + spec.rows, left : left + width]
+            yield PhysicalArray(first, left, part)
+
+
 def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
     """Return what pairs appear to hold behind resistive wires, (K, slices, M), in levels.
 
-    The columns of a pair lie side by side, as do the slices of a weight; cells that hold no weight
-    are off.
+    Arrays are as large as what they hold: wires end where weights do.
     """
     cell, wire = spec.device.cell, spec.device.wire
     rows, slices, columns = positive.shape
-    # (K, M, slices, 2): the order of the physical columns.
-    both = np.stack([positive, negative], axis=-1).transpose(0, 2, 1, 3)
-    siemens = to_siemens(both.reshape(rows, -1), cell)
-    width = 2 * (spec.columns // 2)
-    for first in range(0, rows, spec.rows):
-        for left in range(0, siemens.shape[1], width):
-            part = siemens[first : first + spec.rows, left : left + width]
-            part[:] = transfer_matrix(part, wire)
+    siemens = _physical_columns(positive, negative, spec)
+    for array in _cut(siemens, spec):
+        array.siemens[:] = transfer_matrix(array.siemens, wire)
     pairs = siemens.reshape(rows, columns, slices, 2).transpose(0, 2, 1, 3)
     per_siemens = (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
     held: np.ndarray = (pairs[..., 0] - pairs[..., 1]) * per_siemens
