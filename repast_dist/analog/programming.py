@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repast_dist.analog.specs import CellSpec
+from repast_dist.analog.specs import CellSpec, OpAmpSpec
 from repast_dist.rng import generator
 
 
@@ -51,6 +51,14 @@ def to_siemens(relative: np.ndarray, cell: CellSpec) -> np.ndarray:
     """Return conductances in siemens; an error cannot take a real cell below zero."""
     siemens = cell.g_off_siemens + relative * (cell.g_on_siemens - cell.g_off_siemens)
     return np.maximum(siemens, 0.0)
+
+
+def offset_voltages(n: int, opamp: OpAmpSpec, seed: int, *address: int | str) -> np.ndarray:
+    """Return input offset voltages of n amplifiers relative to full-scale outputs, (n,)."""
+    if not opamp.offset_v:
+        return np.zeros(n)
+    random = generator(seed, "offset", *address)
+    return np.asarray(opamp.offset_v * random.standard_normal(n))
 
 
 def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) -> np.ndarray:

@@ -14,16 +14,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import lu_solve
 
-from repast_dist.analog.inv import InvArray, offsets, program_inv
-from repast_dist.analog.programming import pair_conductances, quantize_symmetric, to_siemens
+from repast_dist.analog.inv import program_inv
+from repast_dist.analog.programming import (
+    offset_voltages,
+    pair_conductances,
+    quantize_symmetric,
+    to_siemens,
+)
 from repast_dist.analog.specs import InvSpec, OpAmpSpec, VmmSpec, WireSpec
 from repast_dist.analog.vmm import physical_arrays
 from repast_dist.analog.wires import transfer_matrix
 from repast_dist.errors import DataError
 
 _LONGEST_RUN_S = 600.0
+_FINE_BITS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,33 +137,35 @@ def inv_circuit(
     DataError
         The matrix needs more than one array.
     """
-    array = program_inv(matrix, spec, seed, *address)
-    if not isinstance(array, InvArray) or spec.slices * spec.copies > 1:
+    n = len(matrix)
+    if n > spec.size or spec.slices * spec.copies > 1:
         raise DataError(
             f"one inverting circuit holds matrices up to {spec.size} in one slice and copy, got "
-            f"{len(matrix)} in {spec.slices} and {spec.copies}"
+            f"{n} in {spec.slices} and {spec.copies}"
         )
-    cell = spec.device.inv_cell
+    device, cell = spec.device, spec.device.inv_cell
+    # Without offsets, to know what full scale is worth; converters as fine as they get.
+    fine = dataclasses.replace(spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS)
+    still = dataclasses.replace(device, opamp=dataclasses.replace(device.opamp, offset_v=0.0))
+    unshifted = program_inv(matrix, dataclasses.replace(fine, device=still), seed, *address)
+    largest = np.max(np.abs(unshifted.solve(right[:, None])), initial=0.0)
+    volt = full_scale_v / (largest or 1.0)
+    solved = program_inv(matrix, fine, seed, *address).solve(right[:, None])[:, 0]
     # What `program_inv` programs: sign by the pair, magnitudes over all levels.
     digits, scale = quantize_symmetric(matrix, cell.bits + 1)
     pair = pair_conductances(digits.astype(np.int64), cell, seed, "inv", *address)
     positive, negative = (to_siemens(held, cell) for held in pair)
-    solved = lu_solve(array.factors, right)
-    # One unit of the solution in volts, one unit of the matrix in siemens.
-    volt = full_scale_v / (np.max(np.abs(solved), initial=0.0) or 1.0)
     siemens = (cell.g_on_siemens - cell.g_off_siemens) / (cell.levels - 1) / scale
-    device = spec.device
     text = inv_netlist(
         positive,
         negative,
         right * siemens * volt,
         device.opamp,
         device.wire,
-        full_scale_v * offsets(len(matrix), spec, seed, *address),
+        full_scale_v * offset_voltages(n, device.opamp, seed, *address),
         "inv",
     )
-    calculated = solved * volt + array.offset * full_scale_v
-    return Circuit("inv", text, "V", tuple(f"output {k}" for k in range(len(matrix))), calculated)
+    return Circuit("inv", text, "V", tuple(f"output {k}" for k in range(n)), solved * volt)
 
 
 def vmm_netlist(siemens: np.ndarray, volts: np.ndarray, wire: WireSpec, title: str) -> str:
@@ -206,7 +213,7 @@ def inv_netlist(
     amperes : ndarray
         (n,) drawn from the inputs.
     opamp : OpAmpSpec
-        Gain (none: 1e12) and input conductance.
+        Gain (none: 1e10) and input conductance.
     wire : WireSpec
         Ohm per segment of both arrays.
     offset_v : ndarray
@@ -216,7 +223,7 @@ def inv_netlist(
     """
     n = len(positive)
     # Ideal amplifiers have a gain that no digit of the result shows.
-    gain = opamp.gain if opamp.gain is not None else 1e12
+    gain = opamp.gain if opamp.gain is not None else 1e10
     inputs = [f"in{k}" for k in range(n)]
     outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
     cards = []
