@@ -54,8 +54,15 @@ def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:
     return np.rint(matrix / step) * step
 
 
-def rounded_columns(values: np.ndarray, bits: int) -> np.ndarray:
-    """Round every column to `bits` bits of its own largest entry."""
+def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return whole numbers of `bits` bits, sign included, and what one of each column is worth."""
     largest = np.max(np.abs(values), axis=0, initial=0.0)
     step = np.where(largest > 0, largest, 1.0) / (2 ** (bits - 1) - 1)
-    return np.rint(values / step) * step
+    return np.rint(values / step), step
+
+
+def rounded_columns(values: np.ndarray, bits: int) -> np.ndarray:
+    """Round every column to `bits` bits of its own largest entry."""
+    codes, step = codes_of_columns(values, bits)
+    codes *= step
+    return codes

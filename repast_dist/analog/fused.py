@@ -12,14 +12,12 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog.inv import (
+    Circuit,
     cell_error,
-    factorised,
     held_matrix,
     load_of_off_cells,
-    offsets,
-    settle,
-    shifted,
 )
+from repast_dist.analog.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
 from repast_dist.errors import DataError
 
@@ -42,8 +40,7 @@ class FusedInv:
 
     spec: InvSpec
     shape: tuple[int, int]
-    factors: tuple[np.ndarray, np.ndarray]
-    offset: np.ndarray
+    circuit: Circuit
 
     @property
     def inv_ops(self) -> int:
@@ -63,7 +60,7 @@ class FusedInv:
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve for many right-hand sides, (n, r), as `InvArray.solve`."""
-        return settle(self.factors, self.offset, right, self.spec)
+        return self.circuit.solve(right, self.spec)
 
 
 def program_fused(
@@ -105,10 +102,11 @@ def program_fused(
     if spec.device.opamp.gain is not None:
         between += middle_load / spec.device.opamp.gain
         loaded = loaded + load / spec.device.opamp.gain
-    factors = factorised(forth @ (back / between[:, None]) + np.diag(loaded))
-    currents = load * offsets(n, spec, seed, *address)
-    currents -= forth @ (middle_load * offsets(held, spec, seed, *address, "between"))
-    return FusedInv(spec, (n, held), factors, shifted(factors, currents))
+    matrix = forth @ (back / between[:, None]) + np.diag(loaded)
+    opamp = spec.device.opamp
+    currents = load * offset_voltages(n, opamp, seed, *address)
+    currents -= forth @ (middle_load * offset_voltages(held, opamp, seed, *address, "between"))
+    return FusedInv(spec, (n, held), Circuit.of(matrix, currents, spec))
 
 
 def fused_error(rows: np.ndarray, spec: InvSpec) -> float:

@@ -18,9 +18,10 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
-from repast_dist.analog.fixed_point import rounded_columns
+from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.programming import (
     differential_levels,
+    offset_voltages,
     pair_conductances,
     quantize_symmetric,
     to_siemens,
@@ -60,16 +61,13 @@ class InvArray:
         How it is built.
     held : ndarray
         (n, n) float64, the matrix the cells hold.
-    factors : tuple
-        LU factors of the matrix the circuit solves with, finite gain included.
-    offset : ndarray
-        (n,) what the amplifiers' offset voltages add to full-scale outputs.
+    circuit : Circuit
+        What they settle to, finite gain included.
     """
 
     spec: InvSpec
     held: np.ndarray
-    factors: tuple[np.ndarray, np.ndarray]
-    offset: np.ndarray
+    circuit: "Circuit"
 
     @property
     def inv_ops(self) -> int:
@@ -99,7 +97,7 @@ class InvArray:
         ndarray
             (n, r) float64, rounded to the ADC's bits of each column's largest entry.
         """
-        return settle(self.factors, self.offset, right, self.spec)
+        return self.circuit.solve(right, self.spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,10 +236,9 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     load = np.abs(held).sum(axis=1) + load_of_off_cells(spec, scale, n)
     if spec.device.opamp.gain is not None:
         loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
-    factors = factorised(loaded)
     # An input that rests at its offset draws current through all that is connected to it.
-    shift = shifted(factors, load * offsets(n, spec, seed, *address))
-    return InvArray(spec, held, factors, shift)
+    currents = load * offset_voltages(n, spec.device.opamp, seed, *address)
+    return InvArray(spec, held, Circuit.of(loaded, currents, spec))
 
 
 def held_matrix(
@@ -269,41 +266,60 @@ def held_matrix(
     return total, first_scale
 
 
-def factorised(loaded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return LU factors of what a circuit solves with; singular ones saturate it later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LinAlgWarning)
-        factors: tuple[np.ndarray, np.ndarray] = lu_factor(loaded, check_finite=False)
-    return factors
+@dataclasses.dataclass(frozen=True)
+class Circuit:
+    """What amplifiers and conductances settle to.
+
+    Attributes
+    ----------
+    factors : tuple
+        LU factors of the circuit's matrix over `scale`.
+    scale : float
+        Its largest entry.
+    offset : ndarray
+        (n,) what constant currents add to full-scale outputs.
+    """
+
+    factors: tuple[np.ndarray, np.ndarray]
+    scale: float
+    offset: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray, currents: np.ndarray, spec: InvSpec) -> "Circuit":
+        """Factorise the circuit's matrix; a singular one saturates later.
+
+        Single precision is plenty where converters have few bits.
+        """
+        largest = float(np.max(np.abs(matrix), initial=0.0))
+        scale = largest if largest > 0 else 1.0
+        few = max(spec.dac_bits, spec.adc_bits) <= _FEW_BITS
+        unit = (matrix / scale).astype(np.float32 if few else np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LinAlgWarning)
+            factors = lu_factor(unit, overwrite_a=True, check_finite=False)
+        offset = np.zeros(len(matrix))
+        if currents.any():
+            offset = _settled(factors, currents / scale)
+        return cls(factors, scale, offset)
+
+    def solve(self, right: np.ndarray, spec: InvSpec) -> np.ndarray:
+        """Drive, settle and read for every right-hand side, (n, r)."""
+        codes, step = codes_of_columns(right, spec.dac_bits)
+        settled = _settled(self.factors, codes)
+        if self.offset.any():
+            settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
+        read, level = codes_of_columns(settled, spec.adc_bits)
+        return np.asarray(read * (level * (step / self.scale)))
 
 
-def offsets(n: int, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
-    """Return the input offset voltages of n amplifiers relative to full-scale outputs."""
-    if not spec.device.opamp.offset_v:
-        return np.zeros(n)
-    random = generator(seed, "offset", *address)
-    return np.asarray(spec.device.opamp.offset_v * random.standard_normal(n))
+_FEW_BITS = 12
 
 
-def shifted(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:
-    """Return what constant currents add to the outputs, (n,)."""
-    if not currents.any():
-        return np.zeros(len(currents))
+def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:
+    # A singular circuit saturates; the residual of the answer will tell.
     with np.errstate(all="ignore"):
-        return np.nan_to_num(lu_solve(factors, currents, check_finite=False))
-
-
-def settle(
-    factors: tuple[np.ndarray, np.ndarray], offset: np.ndarray, right: np.ndarray, spec: InvSpec
-) -> np.ndarray:
-    """Drive, settle and read for every right-hand side."""
-    driven = rounded_columns(right, spec.dac_bits)
-    # A singular array saturates; the residual of the answer will tell.
-    with np.errstate(all="ignore"):
-        settled = np.nan_to_num(lu_solve(factors, driven, check_finite=False))
-    if offset.any():
-        settled += offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
-    return rounded_columns(settled, spec.adc_bits)
+        driven = currents.astype(factors[0].dtype)
+        return np.nan_to_num(lu_solve(factors, driven, check_finite=False).astype(np.float64))
 
 
 def _held_levels(digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
