@@ -195,6 +195,47 @@ class ExportChakraStudy:
     ticks_per_s: Annotated[float, Ge(1)] = 1e6
 
 
+@spec
+class ExportSpiceStudy:
+    """Write a matrix as circuits of programmed arrays for ngspice, with calculated values.
+
+    Attributes
+    ----------
+    circuits : tuple of {"vmm", "inv"}
+        Arrays that multiply by the matrix, and the one that inverts it.
+    matrix : {"random", "factor", "file"}
+        A random symmetric positive definite one, a block of a damped K-FAC factor, or a file.
+    size, condition : int, float
+        Rows, and condition number of a random matrix; a factor's block is cut from its middle.
+    path : str or None
+        Of a ``.npy`` or ``.csv`` file.
+    layer, factor : str or None, {"A", "G"}
+        Whose factor; None: the first layer's.
+    steps : int
+        Steps of training, in float64, behind a factor.
+    full_scale_v : float
+        Largest voltage on rows, and of amplifiers.
+    simulate : bool
+        Run ngspice where it is installed and show what it found.
+    """
+
+    name: Literal["export-spice"] = "export-spice"
+    circuits: Annotated[tuple[Literal["vmm", "inv"], ...], MinLen(1)] = ("vmm", "inv")
+    matrix: Literal["random", "factor", "file"] = "random"
+    size: PositiveInt = 16
+    condition: Annotated[float, Ge(1)] = 100.0
+    path: str | None = None
+    layer: str | None = None
+    factor: Literal["A", "G"] = "A"
+    steps: PositiveInt = 10
+    full_scale_v: Annotated[float, Gt(0)] = 0.2
+    simulate: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.matrix == "file") != (self.path is not None):
+            raise ValueError("matrix=file needs a path, and only it takes one")
+
+
 PrecisionMethod = Literal["single", "taylor", "refine", "fcg", "fcg_sliced", "cg"]
 
 
@@ -245,6 +286,7 @@ StudySpec = Annotated[
     | HeadlineStudy
     | ScalingStudy
     | ExportChakraStudy
+    | ExportSpiceStudy
     | PrecisionStudy,
     Discriminator("name"),
 ]

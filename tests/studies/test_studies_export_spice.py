@@ -1,0 +1,78 @@
+"""Exported circuits: files of any matrix, calculated values beside, agreement with ngspice."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from repast_dist.analog.spice import ngspice_installed, run_ngspice
+from repast_dist.errors import DataError, SettingsError
+from repast_dist.settings import load_settings
+from repast_dist.studies import run_study
+
+
+def _run(tmp_path, *overrides):
+    settings = load_settings(["study=export-spice", f"run_root={tmp_path}", *overrides])
+    return run_study(settings, Console(file=io.StringIO()))
+
+
+def _outputs(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_random_matrix_becomes_a_multiplying_and_an_inverting_circuit(tmp_path):
+    folder = _run(tmp_path, "study.size=6")
+    files = sorted(path.name for path in (folder / "spice").iterdir())
+    assert files == ["inv.cir", "inv.csv", "vmm_row0_column0.cir", "vmm_row0_column0.csv"]
+    assert len(_outputs(folder / "spice" / "inv.csv")) == 6
+    # Two slices of four bits, two cells of a pair.
+    assert len(_outputs(folder / "spice" / "vmm_row0_column0.csv")) == 6 * 2 * 2
+    largest = max(abs(float(row["calculated"])) for row in _outputs(folder / "spice" / "inv.csv"))
+    assert largest == pytest.approx(0.2)
+
+
+@pytest.mark.skipif(not ngspice_installed(), reason="ngspice is not installed")
+def test_what_is_written_beside_a_circuit_is_what_ngspice_finds(tmp_path):
+    folder = _run(tmp_path, "study.size=12", "device.wire={row_ohm: 1.0, column_ohm: 2.0}")
+    for name in ("inv", "vmm_row0_column0"):
+        rows = _outputs(folder / "spice" / f"{name}.csv")
+        solved = run_ngspice((folder / "spice" / f"{name}.cir").read_text())
+        for column in ("calculated", "ngspice"):
+            values = np.array([float(row[column]) for row in rows])
+            np.testing.assert_allclose(values, solved, rtol=0, atol=1e-3 * np.abs(solved).max())
+
+
+def test_a_block_of_a_factor_is_exported(tmp_path):
+    folder = _run(
+        tmp_path,
+        "study.matrix=factor",
+        "study.size=10",
+        "study.steps=2",
+        "study.circuits=[inv]",
+        "study.simulate=false",
+    )
+    rows = _outputs(folder / "spice" / "inv.csv")
+    assert len(rows) == 10
+    assert all(row["ngspice"] == "" for row in rows)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+def test_a_matrix_of_the_users_own_is_exported(tmp_path, suffix):
+    matrix, path = np.array([[2.0, 0.5], [0.5, 1.0], [0.1, 0.2]]), tmp_path / f"m{suffix}"
+    np.save(path, matrix) if suffix == ".npy" else np.savetxt(path, matrix, delimiter=",")
+    folder = _run(tmp_path, "study.matrix=file", f"study.path={path}", "study.circuits=[vmm]")
+    assert len(_outputs(folder / "spice" / "vmm_row0_column0.csv")) == 2 * 4
+
+
+def test_what_cannot_be_exported_is_said(tmp_path):
+    with pytest.raises(SettingsError, match=r"study.*path"):
+        load_settings(["study=export-spice", "study.matrix=file"])
+    with pytest.raises(SettingsError, match=r"valid: .*conv"):
+        _run(tmp_path, "study.matrix=factor", "study.layer=none", "study.steps=1")
+    path = tmp_path / "m.npy"
+    np.save(path, np.array([[np.nan]]))
+    with pytest.raises(DataError, match="finite"):
+        _run(tmp_path, "study.matrix=file", f"study.path={path}")
