@@ -20,7 +20,7 @@ from repast_dist.farm.alignment import align
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from repast_dist.farm.failures import HostsLost, decide
 from repast_dist.farm.job import HostSetup, make_setup
-from repast_dist.farm.keeper import SolveReport
+from repast_dist.farm.keeper import SolveReport, merged
 from repast_dist.farm.protocol import Farm, Ref
 from repast_dist.farm.sampling import steps_per_epoch, total_steps
 from repast_dist.training.kfac import damping_split
@@ -233,9 +233,7 @@ class Coordinator:
             "wall_s": wall_s,
             "computing_s": _computing_s([part["busy_s"] for part in answers]) + driver_s,
         }
-        reports = sorted(
-            (report for part in answers for report in part["reports"]), key=lambda r: r.block
-        )
+        reports = merged(report for part in answers for report in part["reports"])
         self._recorder.step(record, rows, reports)
         self._note_divergence(reports)
         self._farm.publish(
@@ -311,17 +309,18 @@ class Coordinator:
     def _assemble_gradients(self, reduced: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         gradients = {name: np.empty(value.shape) for name, value in self.state.weights.items()}
         for part in reduced:
-            for (layer, start, stop), value in part["gradients"].items():
-                gradients[layer][:, start:stop] = value
+            for (layer, top, bottom, left, right), value in part["gradients"].items():
+                gradients[layer][top:bottom, left:right] = value
         return gradients
 
     def _assemble_directions(self, answers: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return the preconditioned gradients of the layers that have SOI blocks."""
         directions: dict[str, np.ndarray] = {}
         for part in answers:
-            for (layer, start, stop), value in part["directions"].items():
+            for (layer, top, bottom, left, right), value in part["directions"].items():
                 shape = self.state.weights[layer].shape
-                directions.setdefault(layer, np.empty(shape))[start:stop] = value
+                held = directions.setdefault(layer, np.empty(shape))
+                held[top:bottom, left:right] = value
         return dict(sorted(directions.items()))
 
     def _update(

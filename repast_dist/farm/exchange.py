@@ -3,7 +3,8 @@
 Sums over micro-batches follow one fixed binary tree over their numbers, whoever computed them, so
 no sum depends on how many chips there are. A host adds up every subtree it has whole and sends
 only that. A piece of a gradient is what one chip reduces and, if the layer is preconditioned,
-solves with its G block: a range of columns of the (in[+1], out) gradient.
+solves with its G block; a task is what it then solves with its A block. Both are areas of the
+(in[+1], out) gradient.
 """
 
 import dataclasses
@@ -13,72 +14,94 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.mapping.holdings import Holdings
 from repast_dist.training.step import FactorKey
 
-PieceKey = tuple[str, int, int]
+Area = tuple[str, int, int, int, int]
+"""(layer, first row, last row, first column, last column) of a gradient."""
 TreeNode = tuple[int, int]
 """(level, number) of a sum: level 0 are micro-batches, (l, k) adds (l-1, 2k) and (l-1, 2k+1)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientPiece:
-    """Columns ``start:stop`` of a layer's gradient.
+class SolveTask:
+    """Right-hand sides that one chip solves together with one block.
 
     Attributes
     ----------
-    layer : str
-        Name of the layer, as in the weights.
-    start, stop : int
-        Range of columns.
-    rows : int
-        Rows of the gradient, in[+1].
+    area : tuple
+        Where they lie in the layer's gradient: columns of it for A blocks, rows for G blocks.
     chip : int
-        The chip that reduces the piece.
+        The chip.
     block : int or None
-        Number of the G block the piece is solved with; None: the layer is not preconditioned.
+        Number of the block; None: the layer is not preconditioned, the chip only reduces.
     """
 
-    layer: str
-    start: int
-    stop: int
-    rows: int
+    area: Area
     chip: int
     block: int | None = None
 
     @property
-    def key(self) -> PieceKey:
-        """What the piece is called in an exchange."""
-        return self.layer, self.start, self.stop
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the area."""
+        _, top, bottom, left, right = self.area
+        return bottom - top, right - left
 
 
-def gradient_pieces(
+def solve_tasks(
     shapes: Mapping[str, tuple[int, int]],
     blocks: Sequence[SoiBlock],
-    block_owner: Sequence[int],
+    holdings: Holdings,
     chips: Sequence[int],
-) -> tuple[GradientPiece, ...]:
-    """Return the pieces of all gradients: one per G block, else one per layer, in layer order.
+) -> tuple[tuple[SolveTask, ...], tuple[SolveTask, ...]]:
+    """Return the pieces of all gradients, and the tasks of the A blocks.
 
     Parameters
     ----------
     shapes : mapping
         Layer -> shape (in[+1], out) of its weights.
-    blocks, block_owner : sequence
-        The SOI blocks (empty for first-order methods) and the chip that owns each.
+    blocks : sequence of SoiBlock
+        The SOI blocks; empty for first-order methods.
+    holdings : Holdings
+        Which of the plan's chips solve what.
     chips : sequence of int
-        The chips; layers without blocks go round them.
+        The chips, in the plan's order; layers without blocks go round them.
     """
-    pieces: list[GradientPiece] = []
+    pieces: list[SolveTask] = []
+    tasks: list[SolveTask] = []
+    for number in range(len(holdings)):
+        block, chip = blocks[holdings.block[number]], chips[holdings.chip[number]]
+        for first, last in holdings.ranges[number]:
+            name, start, stop = block.layer_name, block.start, block.stop
+            if block.factor == "G":
+                pieces.append(SolveTask((name, first, last, start, stop), chip, block.index))
+            else:
+                tasks.append(SolveTask((name, start, stop, first, last), chip, block.index))
+    preconditioned = {block.layer_name for block in blocks}
     for number, (layer, (rows, columns)) in enumerate(shapes.items()):
-        own = [b for b in blocks if b.layer_name == layer and b.factor == "G"]
-        if own:
-            pieces += [
-                GradientPiece(layer, b.start, b.stop, rows, block_owner[b.index], b.index)
-                for b in own
-            ]
-        else:
-            pieces.append(GradientPiece(layer, 0, columns, rows, chips[number % len(chips)]))
-    return tuple(pieces)
+        if layer not in preconditioned:
+            pieces.append(SolveTask((layer, 0, rows, 0, columns), chips[number % len(chips)]))
+    order = {layer: number for number, layer in enumerate(shapes)}
+
+    def place(task: SolveTask) -> tuple[int, Area]:
+        return order[task.area[0]], task.area
+
+    return tuple(sorted(pieces, key=place)), tuple(sorted(tasks, key=place))
+
+
+def common(one: Area, other: Area) -> Area | None:
+    """Return what two areas have in common."""
+    if one[0] != other[0]:
+        return None
+    top, left = max(one[1], other[1]), max(one[3], other[3])
+    bottom, right = min(one[2], other[2]), min(one[4], other[4])
+    return (one[0], top, bottom, left, right) if top < bottom and left < right else None
+
+
+def within(area: Area, whole: Area) -> tuple[slice, slice]:
+    """Return the slices of an area in the matrix of one that contains it."""
+    _, top, bottom, left, right = area
+    return slice(top - whole[1], bottom - whole[1]), slice(left - whole[3], right - whole[3])
 
 
 class Parcel:
@@ -88,15 +111,15 @@ class Parcel:
 
     Parameters
     ----------
-    pieces : sequence of GradientPiece
+    pieces : sequence of SolveTask
         The host's pieces.
     blocks : sequence of SoiBlock
-        The host's blocks; their (n, n) contributions lie behind the gradients.
+        The blocks that its chips hold; their (n, n) contributions lie behind the gradients.
     """
 
-    def __init__(self, pieces: Sequence[GradientPiece], blocks: Sequence[SoiBlock]) -> None:
+    def __init__(self, pieces: Sequence[SolveTask], blocks: Sequence[SoiBlock]) -> None:
         self._pieces, self._blocks = pieces, blocks
-        self._gradients_size = sum(p.rows * (p.stop - p.start) for p in pieces)
+        self._gradients_size = sum(math.prod(piece.shape) for piece in pieces)
         self._factors_size = sum(block.size**2 for block in blocks)
 
     def pack(
@@ -114,21 +137,21 @@ class Parcel:
             (layer, "A" or "G") -> (n, n) float64, or empty.
         """
         vector = np.empty(self._gradients_size + (self._factors_size if factors else 0))
-        for key, part in self.gradients(vector).items():
-            layer, start, stop = key
-            part[:] = gradients[layer][:, start:stop]
+        for area, part in self.gradients(vector).items():
+            layer, top, bottom, left, right = area
+            part[:] = gradients[layer][top:bottom, left:right]
         for block, held in zip(self._blocks, self.factors(vector).values(), strict=False):
             cut = slice(block.start, block.stop)
             held[:] = factors[block.layer_name, block.factor][cut, cut]
         return vector
 
-    def gradients(self, vector: np.ndarray) -> dict[PieceKey, np.ndarray]:
-        """Return piece key -> (in[+1], stop - start) view of a vector."""
+    def gradients(self, vector: np.ndarray) -> dict[Area, np.ndarray]:
+        """Return area of a piece -> view of a vector."""
         views, first = {}, 0
         for piece in self._pieces:
-            shape = piece.rows, piece.stop - piece.start
-            views[piece.key] = vector[first : first + math.prod(shape)].reshape(shape)
-            first += math.prod(shape)
+            size = math.prod(piece.shape)
+            views[piece.area] = vector[first : first + size].reshape(piece.shape)
+            first += size
         return views
 
     def factors(self, vector: np.ndarray) -> dict[int, np.ndarray]:

@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from repast_dist.analog import SolveCounts
 from repast_dist.errors import RepastError
-from repast_dist.farm.exchange import PieceKey, TreeNode, TreeSum
+from repast_dist.farm.exchange import (
+    Area,
+    SolveTask,
+    TreeNode,
+    TreeSum,
+    common,
+    within,
+)
 from repast_dist.farm.job import HostSetup, chip_engine
 from repast_dist.farm.keeper import BlockKeeper, SolveReport
 from repast_dist.farm.ledger import ChipLedger
@@ -30,8 +38,6 @@ from repast_dist.training.step import (
 )
 
 Weights = Mapping[str, np.ndarray]
-RowsKey = tuple[str, int, int, int]
-"""(layer, first column, last column, first row) of a piece's rows that one A block solves."""
 
 
 class ChipHost:
@@ -59,20 +65,20 @@ class ChipHost:
         self._host = setup.routes[self._chips[0]]
         self._parcels = {host: setup.parcel(host) for host in setup.hosts}
         self._keepers = {
-            block.index: BlockKeeper(
-                block,
-                setup.block_owner(block.index),
-                self._engines[setup.block_owner(block.index)],
+            (chip, number): BlockKeeper(
+                setup.plan.blocks[number],
+                chip,
+                self._engines[chip],
                 job.inversion,
                 job.optimizer.factor_decay,
             )
-            for block in setup.plan.blocks
-            if setup.block_owner(block.index) in self._chips
+            for chip, number in sorted(setup.held)
+            if chip in self._chips
         }
         self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
         self._own_sums: dict[TreeNode, np.ndarray] = {}
-        self._own_rows: dict[RowsKey, np.ndarray] = {}
-        self._gradients: dict[PieceKey, np.ndarray] = {}
+        self._own_parts: dict[Area, np.ndarray] = {}
+        self._gradients: dict[Area, np.ndarray] = {}
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
 
@@ -121,8 +127,8 @@ class ChipHost:
         Returns
         -------
         dict
-            ``gradients``: piece key -> mean gradient of the batch; ``traces``: block -> trace of
-            its running average.
+            ``gradients``: area -> mean gradient of the batch; ``traces``: block -> trace of its
+            running average.
         """
         with self._timed("reduce"):
             whole = TreeSum(self._setup.job.train.micro_batches)
@@ -132,10 +138,12 @@ class ChipHost:
             mean = whole.total / self._setup.job.train.batch_size
             parcel = self._parcels[self._host]
             self._gradients = parcel.gradients(mean)
-            for number, factor in parcel.factors(mean).items():
-                self._keepers[number].add(factor)
+            factors = parcel.factors(mean)
+            for (_, number), keeper in self._keepers.items():
+                if number in factors:
+                    keeper.add(factors[number])
             self._reports, self._own_sums = [], {}
-        traces = {number: keeper.trace for number, keeper in self._keepers.items()}
+        traces = {number: keeper.trace for (_, number), keeper in self._keepers.items()}
         return {"gradients": self._gradients, "traces": traces}
 
     def solve_columns(self, step: int, damping: Mapping[int, float] | None) -> tuple[Any, ...]:
@@ -152,26 +160,23 @@ class ChipHost:
         Returns
         -------
         tuple
-            First None; then, per live host in ascending order, (layer, start, stop, first row) ->
-            rows of the solved pieces that the A blocks of that host's chips need; what stays on
-            this host is kept.
+            First None; then, per live host in ascending order, area -> solved values that tasks
+            of that host's chips need; what stays on this host is kept.
         """
         if damping is not None:
             with self._timed("prepare"):
-                for number, keeper in self._keepers.items():
+                for (_, number), keeper in self._keepers.items():
                     keeper.prepare(step, damping[number])
         with self._timed("solve_columns"):
-            solved: dict[PieceKey, np.ndarray] = {}
+            solved: dict[Area, np.ndarray] = {}
             for piece in self._pieces:
                 if piece.block is not None:
                     # x G = dW for symmetric G: solve G x^T = dW^T.
-                    right = np.ascontiguousarray(self._gradients[piece.key].T)
-                    x, report = self._keepers[piece.block].solve(step, right)
-                    solved[piece.key] = x.T
-                    self._reports.append(report)
-            self._own_rows = self._rows_for(self._host, solved)
+                    right = np.ascontiguousarray(self._gradients[piece.area].T)
+                    solved[piece.area] = self._solve(piece, step, right).T
+            self._own_parts = self._parts_for(self._host, solved)
             others = [
-                None if host == self._host else self._rows_for(host, solved)
+                None if host == self._host else self._parts_for(host, solved)
                 for host in self._setup.hosts
             ]
         return (None, *others)
@@ -181,7 +186,7 @@ class ChipHost:
         step: int,
         factors_due: bool,
         programmed: bool,
-        *payloads: Mapping[RowsKey, np.ndarray],
+        *payloads: Mapping[Area, np.ndarray],
     ) -> dict[str, Any]:
         """Solve the rows of all columns with this host's A blocks, and price the whole step.
 
@@ -198,16 +203,18 @@ class ChipHost:
         Returns
         -------
         dict
-            ``directions``: (layer, first row, last row) -> preconditioned rows; ``reports``: what
-            the solves did; ``chips``: chip -> `ChipCost`; ``busy_s``: part of the step -> wall
+            ``directions``: area -> preconditioned gradient; ``reports``: what the solves did;
+            ``chips``: chip -> `ChipCost`; ``busy_s``: part of the step -> wall
             time this host computed for.
         """
         with self._timed("solve_rows"):
             directions = self._solve_rows(step, payloads)
         with self._timed("cost"):
-            counts = {number: keeper.take_counts() for number, keeper in self._keepers.items()}
+            counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
+            for (chip, number), keeper in self._keepers.items():
+                counts[chip][number] = keeper.take_counts()
             chips = {
-                chip: ledger.price(step, factors_due, programmed, counts)
+                chip: ledger.price(step, factors_due, programmed, counts[chip])
                 for chip, ledger in self._ledgers.items()
             }
         busy_s, self._busy_s = self._busy_s, {}
@@ -232,13 +239,13 @@ class ChipHost:
 
     def state(self) -> dict[int, dict[str, np.ndarray]]:
         """Return block -> arrays of its average and of what it was programmed from."""
-        return {number: keeper.state() for number, keeper in self._keepers.items()}
+        return {number: keeper.state() for (_, number), keeper in self._keepers.items()}
 
     def restore(self, states: Mapping[int, dict[str, np.ndarray]]) -> None:
         """Go on from the states of a checkpoint; blocks of other hosts are ignored."""
-        for number, keeper in self._keepers.items():
+        for (_, number), keeper in self._keepers.items():
             keeper.restore(states.get(number, {}))
-        self._own_sums, self._own_rows = {}, {}
+        self._own_sums, self._own_parts = {}, {}
         self._gradients, self._reports, self._busy_s = {}, [], {}
 
     def _run(
@@ -263,38 +270,39 @@ class ChipHost:
             raise type(error)(f"chip {chip}: {error}") from error
 
     def _solve_rows(
-        self, step: int, payloads: Sequence[Mapping[RowsKey, np.ndarray]]
-    ) -> dict[PieceKey, np.ndarray]:
-        rows = dict(self._own_rows)
+        self, step: int, payloads: Sequence[Mapping[Area, np.ndarray]]
+    ) -> dict[Area, np.ndarray]:
+        parts = dict(self._own_parts)
         for payload in payloads:
-            rows |= payload
-        self._own_rows = {}
+            parts |= payload
+        self._own_parts = {}
         directions = {}
-        for keeper in self._keepers.values():
-            block = keeper.block
-            if block.factor != "A":
-                continue
-            keys = sorted(k for k in rows if k[0] == block.layer_name and k[3] == block.start)
-            right = np.hstack([rows[key] for key in keys])
-            x, report = keeper.solve(step, right)
-            directions[block.layer_name, block.start, block.stop] = x
-            self._reports.append(report)
+        for task in self._setup.tasks:
+            if task.chip in self._chips:
+                right = np.empty(task.shape)
+                for area, values in parts.items():
+                    if common(area, task.area) == area:
+                        right[within(area, task.area)] = values
+                directions[task.area] = self._solve(task, step, right)
         return directions
 
-    def _rows_for(
-        self, host: int, solved: Mapping[PieceKey, np.ndarray]
-    ) -> dict[RowsKey, np.ndarray]:
-        """Return the rows of solved pieces that the A blocks of a host's chips need."""
-        rows = {}
-        for block in self._setup.plan.blocks:
-            owner = self._setup.routes[self._setup.block_owner(block.index)]
-            if block.factor != "A" or owner != host:
+    def _solve(self, task: SolveTask, step: int, right: np.ndarray) -> np.ndarray:
+        assert task.block is not None
+        x, report = self._keepers[task.chip, task.block].solve(step, right)
+        self._reports.append(report)
+        return x
+
+    def _parts_for(self, host: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
+        """Return what the tasks of a host's chips need of the solved pieces."""
+        parts = {}
+        for task in self._setup.tasks:
+            if self._setup.routes[task.chip] != host:
                 continue
-            for (layer, start, stop), value in solved.items():
-                if layer == block.layer_name:
-                    part = np.ascontiguousarray(value[block.start : block.stop])
-                    rows[layer, start, stop, block.start] = part
-        return rows
+            for whole, values in solved.items():
+                area = common(whole, task.area)
+                if area is not None:
+                    parts[area] = np.ascontiguousarray(values[within(area, whole)])
+        return parts
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

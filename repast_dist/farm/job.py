@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.errors import SettingsError
-from repast_dist.farm.exchange import GradientPiece, Parcel, gradient_pieces
+from repast_dist.farm.exchange import Parcel, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
@@ -57,8 +57,9 @@ class HostSetup:
         The chips at work, ascending; the plan's chip k is ``chips[k]``.
     plan : Plan
         Who does what.
-    pieces : tuple of GradientPiece
-        Which chip reduces which columns of which gradient.
+    pieces, tasks : tuple of SolveTask
+        Which chip reduces, and solves with its G blocks, which area of which gradient; which chip
+        then solves which with its A blocks.
     routes : dict
         Chip -> host that holds it.
     hosts : tuple of int
@@ -70,7 +71,8 @@ class HostSetup:
     job: TrainingJob
     chips: tuple[int, ...]
     plan: Plan
-    pieces: tuple[GradientPiece, ...]
+    pieces: tuple[SolveTask, ...]
+    tasks: tuple[SolveTask, ...]
     routes: dict[int, int]
     hosts: tuple[int, ...]
     data: Dataset
@@ -87,8 +89,15 @@ class HostSetup:
     def parcel(self, host: int) -> Parcel:
         """Return how what a host reduces travels."""
         pieces = [piece for piece in self.pieces if self.routes[piece.chip] == host]
-        blocks = [b for b in self.plan.blocks if self.routes[self.block_owner(b.index)] == host]
-        return Parcel(pieces, blocks)
+        held = {number for chip, number in self.held if self.routes[chip] == host}
+        return Parcel(pieces, [block for block in self.plan.blocks if block.index in held])
+
+    @functools.cached_property
+    def held(self) -> tuple[tuple[int, int], ...]:
+        """(chip, block) of every holding."""
+        holdings = self.plan.holdings
+        pairs = zip(holdings.chip.tolist(), holdings.block.tolist(), strict=True)
+        return tuple((self.chips[chip], block) for chip, block in pairs)
 
     def block_owner(self, block: int) -> int:
         """Return the chip that owns a SOI block."""
@@ -148,13 +157,14 @@ def make_setup(
         fisher_passes=fisher_passes(model, job.optimizer.fisher),
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
-    owners = [chips[owner] for owner in plan.block_owner]
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
+    pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return HostSetup(
         job=job,
         chips=chips,
         plan=plan,
-        pieces=gradient_pieces(shapes, plan.blocks, owners, chips),
+        pieces=pieces,
+        tasks=tasks,
         routes={chip: host for host, group in groups.items() for chip in group},
         hosts=tuple(sorted(groups)),
         data=data,

@@ -1,6 +1,8 @@
-"""One SOI block on its chip: its running average, its programmed arrays, its solves."""
+"""One SOI block on a chip: its running average, its programmed arrays, its solves."""
 
 import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,37 @@ class SolveReport:
     converged: bool
     action: str
     chip: int
+    right_sides: int
+
+
+def merged(reports: Iterable[SolveReport]) -> list[SolveReport]:
+    """Return one report per block, the worst of what its right-hand sides met, in block order."""
+    of_block: dict[int, list[SolveReport]] = {}
+    for report in reports:
+        of_block.setdefault(report.block, []).append(report)
+    return [_worst(of_block[block]) for block in sorted(of_block)]
+
+
+def _worst(reports: Sequence[SolveReport]) -> SolveReport:
+    worst = max(reports, key=lambda r: (_SEVERITY[r.action], r.residual, -r.chip))
+    right_sides = sum(report.right_sides for report in reports)
+    # An exact sum: it must not depend on who solved what.
+    rounds = math.fsum(report.mean_iterations * report.right_sides for report in reports)
+    return dataclasses.replace(
+        worst,
+        iterations=max(report.iterations for report in reports),
+        mean_iterations=rounds / right_sides if right_sides else 0.0,
+        residual=max(report.residual for report in reports),
+        converged=all(report.converged for report in reports),
+        right_sides=right_sides,
+    )
+
+
+_SEVERITY = {"none": 0, "damp": 1, "fallback": 2}
 
 
 class BlockKeeper:
-    """Owner's view of a SOI block.
+    """One chip's view of a SOI block that it holds.
 
     Parameters
     ----------
@@ -203,6 +232,7 @@ class BlockKeeper:
             converged=bool(shown.converged.all()),
             action=action,
             chip=self._chip,
+            right_sides=len(solution.iterations),
         )
 
     def _where(self) -> str:

@@ -50,8 +50,8 @@ def step_ops(
     factors_due, inverses_due : bool
         The step updates the running averages; programs the blocks.
     solves : mapping, optional
-        Block -> what its arrays really did in this step (programming and solving together); None
-        takes the modelled counts.
+        Block -> what the chip's arrays for it really did in this step (programming and solving
+        together); None takes the modelled counts.
     every_block : bool
         Include the SOI blocks of chips that were not asked for, too.
 
@@ -400,25 +400,30 @@ def _per_replica(
 
 def _factor_reduction(plan: Plan) -> Exchange:
     """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused block
-    is not summed: its owner gathers the rows it is the product of.
+    is not summed: its owner gathers the rows it is the product of. Chips that hold a block beside
+    its owner get it from there: an all-gather among as many chips as hold one on average.
     """
     n = plan.shapes.size
     numbers = np.where(plan.shapes.fused, n * plan.shapes.held, n * (n + 1) // 2)
     size = numbers * plan.interconnect.element_bytes
     owner = np.asarray(plan.block_owner, np.int64)
     held = np.bincount(owner, size, plan.n_chips)
-    return reduce_to_owners(plan.interconnect, plan.n_chips, float(size.sum()), float(held.max()))
-
-
-def _solved_bytes(plan: Plan) -> np.ndarray:
-    """Return the bytes of the gradient piece every G block solves; 0 for A blocks."""
-    is_g = np.array([block.factor == "G" for block in plan.blocks])
-    size = plan.shapes.size * plan.shapes.right_sides * plan.interconnect.element_bytes
-    return np.where(is_g, size, 0)
+    total, largest = float(size.sum()), float(held.max())
+    cost = reduce_to_owners(plan.interconnect, plan.n_chips, total, largest)
+    holders = round(len(plan.holdings) / len(plan.blocks))
+    if holders > 1:
+        part = total * holders / plan.n_chips
+        cost += gather_from_owners(plan.interconnect, holders, part, min(largest, part))
+    return cost
 
 
 def _piece_bytes(plan: Plan) -> np.ndarray:
-    return _solved_bytes(plan) if len(plan.blocks) else np.zeros(0)
+    """Return the bytes of the gradient piece that every holding of a G block solves; 0 for A."""
+    is_g = np.array([block.factor == "G" for block in plan.blocks], bool)
+    shapes = plan.held_shapes
+    size = shapes.size * shapes.right_sides * plan.interconnect.element_bytes
+    pieces: np.ndarray = np.where(is_g[plan.holdings.block], size, 0)
+    return pieces
 
 
 def _largest(plan: Plan, piece_bytes: np.ndarray) -> float:
@@ -428,7 +433,7 @@ def _largest(plan: Plan, piece_bytes: np.ndarray) -> float:
     rest = max(0.0, total - float(piece_bytes.sum())) / plan.n_chips
     if not len(piece_bytes):
         return rest
-    held = np.bincount(np.asarray(plan.block_owner, np.int64), piece_bytes, plan.n_chips)
+    held = np.bincount(plan.holdings.chip, piece_bytes, plan.n_chips)
     return float(held.max()) + rest
 
 
@@ -442,30 +447,28 @@ def _block_rows(
     inverses_due: bool,
     solves: Mapping[int, SolveCounts] | None,
 ) -> list[OpTable]:
-    owner = np.asarray(plan.block_owner, np.int64)
-    own = np.flatnonzero(wanted[owner]) if len(owner) else np.zeros(0, np.int64)
-    if not len(own):
+    chip, block, shapes = plan.holdings.chip, plan.holdings.block, plan.held_shapes
+    mine = wanted[chip] if len(chip) else np.zeros(0, bool)
+    if not mine.any():
         return []
     counts = _solve_columns(plan, solves)
-    identity = {"chip": owner, "bank": _block_bank(plan), "block": np.arange(len(owner))}
-    identity["layer"] = np.array([block.layer for block in plan.blocks])
-    is_g = np.array([block.factor == "G" for block in plan.blocks])
+    identity = {"chip": chip, "bank": _block_bank(plan), "block": block}
+    identity["layer"] = np.array([item.layer for item in plan.blocks])[block]
+    is_g = np.array([item.factor == "G" for item in plan.blocks])[block]
     copies = plan.block_copies
     programmed = (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
-    average = plan.shapes.size * (plan.shapes.size + 1) // 2 * _AVERAGE_OPS
-    lanes = _lanes(plan, ceil_div(block_banks(plan.shapes, plan.chip), plan.chip.banks_per_tile))
+    average = shapes.size * (shapes.size + 1) // 2 * _AVERAGE_OPS
+    lanes = _lanes(plan, ceil_div(block_banks(shapes, plan.chip), plan.chip.banks_per_tile))
     averaging = {
         "digital_ops": average,
-        "buffer_bytes": 2 * plan.shapes.size**2 * plan.geometry.value_bytes,
+        "buffer_bytes": 2 * shapes.size**2 * plan.geometry.value_bytes,
         "serial_digital_ops": ceil_div(average, lanes),
     }
-    programming = program_counts(plan.shapes, counts, copies, plan.chip, plan.device)
-    solving = solve_counts(plan.shapes, counts, copies, plan.chip, plan.device)
-    mine = np.zeros(len(owner), bool)
-    mine[own] = True
+    programming = program_counts(shapes, counts, copies, plan.chip, plan.device)
+    solving = solve_counts(shapes, counts, copies, plan.chip, plan.device)
     rows = []
     if factors_due:
-        averaged = mine & ~plan.shapes.fused
+        averaged = mine & ~shapes.fused
         rows.append(_selected("average_factor", "soi", identity, averaging, averaged))
     rows.append(_selected("program_block", "program", identity, programming, mine & programmed))
     rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
@@ -482,16 +485,17 @@ def _selected(op: str, phase: str, identity: Counts, counts: Counts, mask: np.nd
 
 def _solve_columns(plan: Plan, solves: Mapping[int, SolveCounts] | None) -> Counts:
     if solves is not None:
-        return counted(dict(solves), len(plan.blocks))
+        columns = counted(dict(solves), len(plan.blocks))
+        return {name: values[plan.holdings.block] for name, values in columns.items()}
     return modelled_counts(
-        plan.shapes, plan.inversion, plan.chip, plan.device, plan.soi.assumed_iterations
+        plan.held_shapes, plan.inversion, plan.chip, plan.device, plan.soi.assumed_iterations
     )
 
 
 def _block_bank(plan: Plan) -> np.ndarray:
     """Return the first bank of every block: a chip's blocks lie one behind the other."""
-    wide = plan.block_copies * block_banks(plan.shapes, plan.chip)
-    owner = np.asarray(plan.block_owner, np.int64)
+    wide = plan.block_copies * block_banks(plan.held_shapes, plan.chip)
+    owner = plan.holdings.chip
     order = np.argsort(owner, kind="stable")
     before = np.cumsum(wide[order]) - wide[order]
     first = np.searchsorted(owner[order], owner[order])

@@ -14,6 +14,7 @@ from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.allocation import Allocation, allocate
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.geometry import Counts, Geometry, ceil_div, geometry
+from repast_dist.mapping.holdings import Holdings, make_holdings
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
 from repast_dist.mapping.solves import (
@@ -55,6 +56,8 @@ class Plan:
         All blocks.
     block_owner : tuple of int
         Chip of every block.
+    holdings : Holdings
+        Chips that hold each block's solver, the owner among them, and what they solve for.
     micro_batch_owner : tuple of int
         Chip of every micro-batch; the first chip of its pipeline if layers are spread over chips.
     block_cost_s : ndarray
@@ -85,6 +88,7 @@ class Plan:
     fisher_passes: int
     blocks: tuple[SoiBlock, ...]
     block_owner: tuple[int, ...]
+    holdings: Holdings
     micro_batch_owner: tuple[int, ...]
     block_cost_s: np.ndarray
     layers: LayerTable
@@ -114,15 +118,28 @@ class Plan:
         return unit_costs(self.chip, self.components)
 
     @functools.cached_property
+    def held_shapes(self) -> BlockShapes:
+        """The blocks as columns, one entry per holding."""
+        return self.shapes.shared(self.holdings.block, self.holdings.right_sides)
+
+    @functools.cached_property
+    def held_cost_s(self) -> np.ndarray:
+        """Modelled work per holding and step, on one copy."""
+        block = self.holdings.block
+        share = self.holdings.right_sides / np.maximum(self.shapes.right_sides[block], 1)
+        cost: np.ndarray = self.block_cost_s[block] * share
+        return cost
+
+    @functools.cached_property
     def block_copies(self) -> np.ndarray:
-        """Copies of every block on its chip, among which right-hand sides are shared."""
+        """Copies of a block on its chip, per holding; right-hand sides are shared among them."""
         return _balanced_block_copies(self)
 
     @functools.cached_property
     def crowded(self) -> np.ndarray:
-        """Blocks whose chip cannot hold all its blocks at once; they are programmed every step."""
-        once = np.ones(len(self.blocks), np.int64)
-        crowded: np.ndarray = ~_fits(self, once)[np.asarray(self.block_owner, np.int64)]
+        """Holdings whose chip cannot hold all its blocks at once: programmed every step."""
+        once = np.ones(len(self.holdings), np.int64)
+        crowded: np.ndarray = ~_fits(self, once)[self.holdings.chip]
         return crowded
 
 
@@ -203,6 +220,7 @@ def make_plan(
         capacity=np.array([chip.inv_arrays, allocation.solver_arrays]),
         chips=n_chips,
     )
+    owner = block_owners(blocks, cost_s, n_chips, partition.blocks, speeds, room)
     stages = allocation.stages
     replica = micro_batch_owners(
         micro_batches, n_chips // stages, partition.micro_batches, speeds if stages == 1 else ()
@@ -222,7 +240,17 @@ def make_plan(
         second_order=second_order,
         fisher_passes=fisher_passes,
         blocks=blocks,
-        block_owner=block_owners(blocks, cost_s, n_chips, partition.blocks, speeds, room),
+        block_owner=owner,
+        holdings=make_holdings(
+            blocks,
+            owner,
+            shapes.right_sides,
+            cost_s,
+            n_chips,
+            partition.grad_worker_fraction,
+            soi.right_sides_at_once,
+            speeds,
+        ),
         micro_batch_owner=tuple(number * stages for number in replica),
         block_cost_s=cost_s,
         layers=layers,
@@ -388,10 +416,10 @@ def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
     """Return, per chip, whether it holds these copies of its blocks. Renewing behind the steps
     takes a second set of arrays.
     """
-    owner = np.asarray(plan.block_owner, np.int64)
+    chip, shapes = plan.holdings.chip, plan.held_shapes
     sets = 2 if plan.soi.stale else 1
-    inverting = np.bincount(owner, sets * copies * plan.shapes.inv_arrays, plan.n_chips)
-    product = np.bincount(owner, sets * copies * plan.shapes.product_arrays, plan.n_chips)
+    inverting = np.bincount(chip, sets * copies * shapes.inv_arrays, plan.n_chips)
+    product = np.bincount(chip, sets * copies * shapes.product_arrays, plan.n_chips)
     fits: np.ndarray = (inverting <= plan.chip.inv_arrays) & (
         product <= plan.allocation.solver_arrays
     )
@@ -402,11 +430,11 @@ def _balanced_block_copies(plan: Plan) -> np.ndarray:
     """Copy the blocks of each chip until the longest solve is as short as its arrays allow."""
     if not plan.blocks:
         return np.zeros(0, np.int64)
-    owner, cost = np.asarray(plan.block_owner, np.int64), plan.block_cost_s
-    most = np.maximum(plan.shapes.right_sides, 1)
+    chip, cost = plan.holdings.chip, plan.held_cost_s
+    most = np.maximum(plan.holdings.right_sides, 1)
 
     def copies_for(longest: np.ndarray) -> np.ndarray:
-        wanted = np.ceil(cost / longest[owner])
+        wanted = np.ceil(cost / longest[chip])
         copies: np.ndarray = np.clip(wanted, 1, most).astype(np.int64)
         return copies
 

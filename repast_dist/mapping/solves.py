@@ -56,6 +56,15 @@ class BlockShapes:
     def __len__(self) -> int:
         return len(self.size)
 
+    def shared(self, block: np.ndarray, right_sides: np.ndarray) -> "BlockShapes":
+        """Return the columns of blocks, each with so many of its right-hand sides."""
+        taken = {
+            field.name: getattr(self, field.name)[block]
+            for field in dataclasses.fields(self)
+            if field.name not in ("right_sides", "product_bits")
+        }
+        return dataclasses.replace(self, right_sides=right_sides, **taken)
+
     @property
     def factors(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """(rows, columns) of the two matrices of a residual product; the second is empty where a

@@ -28,6 +28,9 @@ class SoiSpec:
         decides per block by cost. Fused blocks keep no running average.
     stale : bool
         New inverses are prepared while the next steps run with the old ones.
+    right_sides_at_once : int
+        Right-hand sides of a block that are solved together; more are solved one lot after the
+        other, or on several chips (``partition.grad_worker_fraction``).
     assumed_iterations : int
         Rounds of the inversion scheme a cost-only run counts per right-hand side.
     """
@@ -37,6 +40,7 @@ class SoiSpec:
     factor_interval: PositiveInt = 1
     fusion: Literal["off", "auto", "on"] = "off"
     stale: bool = False
+    right_sides_at_once: PositiveInt = 256
     assumed_iterations: PositiveInt = 15
 
     def __post_init__(self) -> None:
@@ -66,6 +70,9 @@ class PartitionSpec:
         Owners of SOI blocks: longest processing time first by modelled cost; the most demanding
         first to chips whose arrays still hold the block; in turn; all blocks of a factor on one
         chip (as K-FAC libraries place whole layers, by cost n^3); or every block on chip 0.
+    grad_worker_fraction : float
+        Share of the chips that hold a block's solver and share its right-hand sides; 0: its owner
+        alone, 1: all chips. More chips solve faster, and program, store and exchange more.
     micro_batches : {"contiguous", "round_robin"}
         Owners of micro-batches.
     layers : {"replicate", "pipeline", "auto"}
@@ -87,6 +94,7 @@ class PartitionSpec:
     """
 
     blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"
+    grad_worker_fraction: Annotated[float, Ge(0), Le(1)] = 0.0
     micro_batches: Literal["contiguous", "round_robin"] = "contiguous"
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"

@@ -135,9 +135,7 @@ def summarise(plan: Plan) -> StepSummary:
         ),
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
-        soi_work_s=np.bincount(
-            np.asarray(plan.block_owner, np.int64), plan.block_cost_s, plan.n_chips
-        )
+        soi_work_s=np.bincount(plan.holdings.chip, plan.held_cost_s, plan.n_chips)
         if plan.blocks
         else np.zeros(plan.n_chips),
         link_bytes=float(shares @ [item.link_bytes for item in costed]),

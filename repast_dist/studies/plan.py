@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.farm.specs import chip_speed
+from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.mapping.plan import Plan
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
@@ -118,15 +119,15 @@ def _is_factor(plan: Plan, factor: str) -> np.ndarray:
 
 def _load(plan: Plan, factor: str) -> np.ndarray:
     """Return (chips,) modelled seconds per step on blocks of one kind."""
-    cost = plan.block_cost_s * _is_factor(plan, factor)
-    return np.bincount(np.asarray(plan.block_owner, np.int64), cost, plan.n_chips)
+    cost = plan.held_cost_s * _is_factor(plan, factor)[plan.holdings.block]
+    return np.bincount(plan.holdings.chip, cost, plan.n_chips)
 
 
 def _chip_rows(plan: Plan) -> list[dict[str, Any]]:
     batches = np.bincount(np.asarray(plan.micro_batch_owner), minlength=plan.n_chips)
-    owner = np.asarray(plan.block_owner, np.int64)
-    blocks = np.bincount(owner, minlength=plan.n_chips)
-    arrays = np.bincount(owner, plan.shapes.inv_arrays, plan.n_chips)
+    holder = plan.holdings.chip
+    blocks = np.bincount(holder, minlength=plan.n_chips)
+    arrays = np.bincount(holder, plan.held_shapes.inv_arrays, plan.n_chips)
     seconds = {factor: _load(plan, factor) for factor in ("G", "A")}
     return [
         {
@@ -150,14 +151,20 @@ def _block_rows(plan: Plan) -> list[dict[str, Any]]:
             "factor": block.factor,
             "rows": f"{block.start}:{block.stop}",
             "n": block.size,
-            "right_sides": int(plan.shapes.right_sides[block.index]),
-            "chip": plan.block_owner[block.index],
-            "copies": int(plan.block_copies[block.index]),
-            "programmed_every_step": bool(plan.crowded[block.index]),
-            "work_s": float(plan.block_cost_s[block.index]),
+            "chip": int(plan.holdings.chip[number]),
+            "right_sides": int(plan.holdings.right_sides[number]),
+            "copies": int(plan.block_copies[number]),
+            "programmed_every_step": bool(plan.crowded[number]),
+            "work_s": float(plan.held_cost_s[number]),
         }
-        for block in plan.blocks
+        for number, block in _held_blocks(plan)
     ]
+
+
+def _held_blocks(plan: Plan) -> list[tuple[int, SoiBlock]]:
+    """Return (holding, block), by block."""
+    order = np.argsort(plan.holdings.block, kind="stable").tolist()
+    return [(number, plan.blocks[plan.holdings.block[number]]) for number in order]
 
 
 def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -99,7 +99,10 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
         "limited_by": step.limiting_segment,
         "link_bytes": step.link_bytes,
         "soi_balance": balance(
-            plan.block_cost_s, plan.block_owner, point.chips, [b.factor for b in plan.blocks]
+            plan.held_cost_s,
+            plan.holdings.chip.tolist(),
+            point.chips,
+            [plan.blocks[number].factor for number in plan.holdings.block],
         ),
         "pipeline_stages": plan.allocation.stages,
         "weights_fit": bool(plan.allocation.resident.all()),

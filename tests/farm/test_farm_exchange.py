@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repast_dist.farm.exchange import Parcel, TreeSum, gradient_pieces
-from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.farm.exchange import Parcel, TreeSum, solve_tasks, within
+from repast_dist.mapping.blocks import SoiBlock, even_ranges
+from repast_dist.mapping.holdings import make_holdings
+from repast_dist.mapping.owners import block_owners
 
 
 def summed(vectors, owners):
@@ -43,21 +45,72 @@ def test_neighbouring_micro_batches_travel_as_one_vector():
     assert nodes == 1
 
 
-def test_a_parcel_carries_the_columns_and_the_diagonal_blocks_of_its_host():
-    blocks = [
-        SoiBlock(index=0, layer=0, layer_name="dense", factor="A", start=0, stop=2),
-        SoiBlock(index=1, layer=0, layer_name="dense", factor="A", start=2, stop=3),
-        SoiBlock(index=2, layer=0, layer_name="dense", factor="G", start=0, stop=4),
-    ]
-    pieces = gradient_pieces({"dense": (3, 4), "norm": (1, 5)}, blocks, [0, 1, 0], [0, 1])
-    parcel = Parcel([piece for piece in pieces if piece.chip == 0], [blocks[0], blocks[2]])
+def blocks_of(rows, columns, width):
+    """A layer's A and G blocks."""
+    ranges = [("A", r) for r in even_ranges(rows, -(-rows // width))]
+    ranges += [("G", r) for r in even_ranges(columns, -(-columns // width))]
+    return tuple(
+        SoiBlock(n, 0, "dense", factor, start, stop)
+        for n, (factor, (start, stop)) in enumerate(ranges)
+    )
+
+
+def tasks_of(rows, columns, width, chips, fraction, at_once):
+    blocks = blocks_of(rows, columns, width)
+    right_sides = np.array([columns if b.factor == "A" else rows for b in blocks])
+    costs = right_sides * 1.0
+    owner = block_owners(blocks, costs, chips, "lpt")
+    holdings = make_holdings(blocks, owner, right_sides, costs, chips, fraction, at_once)
+    shapes = {"dense": (rows, columns), "norm": (1, 5)}
+    return (*solve_tasks(shapes, blocks, holdings, tuple(range(chips))), blocks, holdings)
+
+
+@given(
+    st.integers(1, 30), st.integers(1, 30), st.integers(1, 9), st.integers(1, 5),
+    st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.integers(1, 8),
+)  # fmt: skip
+def test_every_entry_of_a_gradient_is_reduced_and_solved_once(
+    rows, columns, width, chips, fraction, at_once
+):
+    pieces, tasks, blocks, holdings = tasks_of(rows, columns, width, chips, fraction, at_once)
+    for kind, wanted in ((pieces, "G"), (tasks, "A")):
+        covered = np.zeros((rows, columns), int)
+        for task in kind:
+            if task.block is not None:
+                assert blocks[task.block].factor == wanted
+                covered[within(task.area, ("dense", 0, rows, 0, columns))] += 1
+        assert (covered == 1).all()
+    assert [p.area for p in pieces if p.block is None] == [("norm", 0, 1, 0, 5)]
+    most = max(1, int(np.ceil(fraction * chips - 1e-9)))
+    held = np.bincount(holdings.block, minlength=len(blocks))
+    assert held.min() >= 1
+    assert held.max() <= most
+    assert len({*zip(holdings.block.tolist(), holdings.chip.tolist(), strict=True)}) == len(
+        holdings
+    )
+
+
+def test_the_areas_solved_together_do_not_depend_on_chips_or_fraction():
+    def areas(chips, fraction):
+        pieces, tasks, *_ = tasks_of(20, 30, 8, chips, fraction, 4)
+        return [task.area for task in pieces + tasks]
+
+    assert areas(1, 0.0) == areas(5, 0.0) == areas(5, 0.5) == areas(3, 1.0)
+
+
+def test_a_parcel_carries_the_areas_and_the_diagonal_blocks_of_its_host():
+    pieces, _, blocks, _ = tasks_of(3, 4, 2, 1, 0.0, 2)
+    mine = [piece for piece in pieces if piece.area[4] <= 2 or piece.block is None]
+    parcel = Parcel(mine, [blocks[0], blocks[3]])
     gradients = {"dense": np.arange(12.0).reshape(3, 4), "norm": np.ones((1, 5))}
     factors = {("dense", "A"): np.arange(9.0).reshape(3, 3), ("dense", "G"): np.eye(4)}
 
     vector = parcel.pack(gradients, factors)
-    np.testing.assert_array_equal(parcel.gradients(vector)["dense", 0, 4], gradients["dense"])
+    views = parcel.gradients(vector)
+    assert set(views) == {piece.area for piece in mine}
+    for (name, top, bottom, left, right), values in views.items():
+        np.testing.assert_array_equal(values, gradients[name][top:bottom, left:right])
     held = parcel.factors(vector)
-    np.testing.assert_array_equal(held[0], [[0.0, 1.0], [3.0, 4.0]])
-    np.testing.assert_array_equal(held[2], np.eye(4))
-    assert set(held) == {0, 2}
+    np.testing.assert_array_equal(held[0], [[0.0]])
+    np.testing.assert_array_equal(held[3], np.eye(2))
     assert parcel.factors(parcel.pack(gradients, {})) == {}

@@ -52,6 +52,27 @@ def test_ray_actors_compute_the_same_bits_as_one_process(train, reference, chips
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+def test_chips_that_share_right_hand_sides_compute_the_same_bits(train):
+    lots = (*SMALL, "soi.right_sides_at_once=9")
+    alone = train(*lots, "farm.backend=inprocess", "farm.chips=1")
+    for where in (
+        ("farm.backend=inprocess", "farm.chips=3", "partition.grad_worker_fraction=1"),
+        ("farm.chips=4", "partition.grad_worker_fraction=0.5"),
+    ):
+        shared = train(*lots, *where)
+        assert _steps(shared) == _steps(alone)
+        assert final_arrays(shared) == final_arrays(alone)
+        solves, before = (read_solves(run).to_pydict() for run in (shared, alone))
+        for name in ("step", "block", "iterations", "mean_iterations", "residual"):
+            assert solves[name] == before[name]
+    # Half of the four chips hold each block.
+    rows = read_trace(shared / "trace").to_pylist()
+    of_block = {row["chip"] for row in rows if row["op"] == "solve_a" and row["block"] == 0}
+    assert len(of_block) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_chips_that_share_a_process_keep_their_own_trace(train, reference):
     run_dir = train(*SMALL, "farm.chips=5", "farm.chips_per_actor=2")
     assert final_arrays(run_dir) == final_arrays(reference)

@@ -1,0 +1,121 @@
+"""Chips that hold a SOI block's solver and share its right-hand sides.
+
+KAISA (Pauloski et al., SC 2021) lets a fraction of the workers hold the inverse of a layer and
+repeat its preconditioning, which saves the exchange of the result. Here the weights are gathered
+from all chips anyway, so chips that hold a block share the work instead of repeating it: solves
+get shorter; arrays, programming and the exchange of factors grow.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from repast_dist.mapping.blocks import SoiBlock, even_ranges
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Holdings:
+    """One entry per block and chip that holds it; the owner's come first, in block order.
+
+    Attributes
+    ----------
+    block, chip : ndarray
+        (holdings,) int64.
+    right_sides : ndarray
+        (holdings,) right-hand sides the chip solves for, per step.
+    ranges : tuple
+        Per holding, the (start, stop) of right-hand sides that are solved together.
+    """
+
+    block: np.ndarray
+    chip: np.ndarray
+    right_sides: np.ndarray
+    ranges: tuple[Ranges, ...]
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+
+def solve_ranges(right_sides: int, at_once: int) -> Ranges:
+    """Return the right-hand sides of a block that are solved together.
+
+    They depend on the block alone, so an answer does not depend on who solves what.
+    """
+    return tuple(even_ranges(right_sides, max(1, -(-right_sides // at_once))))
+
+
+def make_holdings(
+    blocks: tuple[SoiBlock, ...],
+    owner: Sequence[int],
+    right_sides: np.ndarray,
+    costs_s: np.ndarray,
+    chips: int,
+    fraction: float,
+    at_once: int,
+    speeds: Sequence[float] = (),
+) -> Holdings:
+    """Choose the chips that hold each block beside its owner: those with the least work.
+
+    Parameters
+    ----------
+    blocks, owner : sequence
+        The blocks and their owners.
+    right_sides, costs_s : ndarray
+        Right-hand sides and modelled work per block.
+    chips : int
+        Chips.
+    fraction : float
+        Share of the chips that hold a block; at least its owner does, at most as many as have
+        something to solve.
+    at_once : int
+        Right-hand sides solved together.
+    speeds : sequence of float
+        Relative speed of every chip; empty: all the same.
+    """
+    ranges = [solve_ranges(int(count), at_once) for count in right_sides]
+    wanted = max(1, int(np.ceil(fraction * chips - 1e-9)))
+    holders = [[int(chip)] for chip in owner]
+    if wanted > 1:
+        counts = np.array([min(wanted, len(item)) for item in ranges])
+        _add_holders(holders, counts, blocks, costs_s, speeds or (1.0,) * chips)
+    order = [(place, b) for b, item in enumerate(holders) for place in range(len(item))]
+    order.sort()
+    taken = [_part(ranges[b], place, len(holders[b])) for place, b in order]
+    return Holdings(
+        block=np.array([b for _, b in order], np.int64),
+        chip=np.array([holders[b][place] for place, b in order], np.int64),
+        right_sides=np.array([sum(b - a for a, b in item) for item in taken], np.int64),
+        ranges=tuple(taken),
+    )
+
+
+def _add_holders(
+    holders: list[list[int]],
+    counts: np.ndarray,
+    blocks: tuple[SoiBlock, ...],
+    costs_s: np.ndarray,
+    speeds: Sequence[float],
+) -> None:
+    """Add to the owners; G blocks are solved before A blocks, so each kind is spread on its own."""
+    speed = np.asarray(speeds, np.float64)
+    for factor in ("G", "A"):
+        mine = [block.index for block in blocks if block.factor == factor]
+        load = np.zeros(len(speed))
+        for number in mine:
+            chip = holders[number][0]
+            load[chip] += costs_s[number] / counts[number] / speed[chip]
+        for number in sorted(mine, key=lambda block: -costs_s[block]):
+            share = costs_s[number] / counts[number]
+            free = load.copy()
+            free[holders[number][0]] = np.inf
+            chosen = np.argsort(free, kind="stable")[: counts[number] - 1]
+            load[chosen] += share / speed[chosen]
+            holders[number] += chosen.tolist()
+
+
+def _part(ranges: Ranges, place: int, holders: int) -> Ranges:
+    first, last = (len(ranges) * edge // holders for edge in (place, place + 1))
+    return ranges[first:last]

@@ -1,0 +1,63 @@
+"""Chips that share the right-hand sides of a block: what gets shorter and what grows."""
+
+import numpy as np
+import pytest
+
+from repast_dist.hardware.optable import OP
+from repast_dist.hardware.pricing import price
+from repast_dist.mapping.ops import step_ops
+from repast_dist.mapping.summary import summarise
+from repast_dist.settings import load_settings
+from repast_dist.studies.costing import Hardware
+from repast_dist.workloads.specs import WorkloadSpec, build_workload
+
+CHIPS = 8
+
+
+def planned(fraction, *settings):
+    chosen = load_settings(
+        ["study=scaling", f"partition.grad_worker_fraction={fraction}", *settings]
+    )
+    network = build_workload(WorkloadSpec(name="vgg13"))
+    return Hardware.of(chosen).plan(network, CHIPS, 64, 8)
+
+
+def costs(plan, op_name):
+    """Rows of one operation: (op table, seconds, joules)."""
+    table = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
+    mine = table.where(table["op"] == OP[op_name])
+    priced = price(mine, plan.chip, plan.components)
+    return mine, priced.duration_s, priced.energy_j
+
+
+def test_all_right_hand_sides_are_solved_once_whoever_solves_them():
+    alone, shared = planned(0.0), planned(1.0)
+    assert len(alone.holdings) == len(alone.blocks)
+    for plan in (alone, shared):
+        solved = np.bincount(plan.holdings.block, plan.holdings.right_sides, len(plan.blocks))
+        np.testing.assert_array_equal(solved, plan.shapes.right_sides)
+    for op in ("solve_a", "solve_g"):
+        one, two = costs(alone, op), costs(shared, op)
+        assert two[0]["inv_ops"].sum() == one[0]["inv_ops"].sum()
+        assert two[2].sum() == pytest.approx(one[2].sum(), rel=1e-9)
+
+
+def test_every_chip_that_holds_a_block_programs_it():
+    alone, shared = planned(0.0), planned(1.0)
+    once, again = costs(alone, "program_block")[0], costs(shared, "program_block")[0]
+    block_of = np.unique(again["block"], return_counts=True)
+    held = np.bincount(shared.holdings.block)
+    np.testing.assert_array_equal(block_of[1], held[block_of[0]])
+    cells = dict(zip(once["block"], once["cell_writes"] // alone.block_copies, strict=True))
+    expected = [cells[b] * c for b, c in zip(again["block"], shared.block_copies, strict=True)]
+    np.testing.assert_array_equal(again["cell_writes"], expected)
+
+
+def test_sharing_shortens_inversion_and_lengthens_the_exchange_of_factors():
+    # One whole factor per layer: few blocks, long solves.
+    alone, shared = (planned(f, "soi.block_size=1024") for f in (0.0, 1.0))
+    before, after = summarise(alone), summarise(shared)
+    assert after.soi_work_s.sum() == pytest.approx(before.soi_work_s.sum(), rel=1e-9)
+    assert after.soi_work_s.max() < before.soi_work_s.max()
+    exchange = [costs(plan, "reduce_factors")[1].max() for plan in (alone, shared)]
+    assert exchange[1] > exchange[0]
