@@ -15,7 +15,7 @@ from repast_dist.analog.inv import (
     Circuit,
     cell_error,
     held_matrix,
-    load_of_off_cells,
+    input_load,
 )
 from repast_dist.analog.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
@@ -90,14 +90,13 @@ def program_fused(
             f"fused inversion of {n} x {held} needs arrays of {max(n, held)}, they have "
             f"{spec.size}; valid: a smaller soi.block_size or batch, or no fusion"
         )
-    forth, scale = held_matrix(rows, spec, seed, *address, "fused", "a")
-    back, _ = held_matrix(rows.T, spec, seed, *address, "fused", "transpose")
-    damping, _ = held_matrix(diagonal[:, None], spec, seed, *address, "fused", "damping")
-    # In units of the feedback conductance, which is that of a whole cell.
-    unit = scale * (spec.device.inv_cell.levels - 1)
-    idle = [load_of_off_cells(spec, scale, count) for count in (n, held)]
-    middle_load = 1.0 + (np.abs(back).sum(axis=1) + idle[0]) / unit
-    load = (np.abs(forth).sum(axis=1) + idle[1]) * unit + np.abs(damping[:, 0])
+    forth, forth_load = held_matrix(rows, spec, seed, *address, "fused", "a")
+    back, back_load = held_matrix(rows.T, spec, seed, *address, "fused", "transpose")
+    damping, damping_load = held_matrix(diagonal[:, None], spec, seed, *address, "fused", "damping")
+    # The feedback conductance is that of a whole cell, which holds the largest entry.
+    unit = float(np.max(np.abs(rows), initial=0.0)) or 1.0
+    middle_load = 1.0 + (back_load + input_load(rows, spec)) / unit
+    load = (forth_load + input_load(rows, spec)) * unit + damping_load
     between, loaded = np.ones(held), damping[:, 0]
     if spec.device.opamp.gain is not None:
         between += middle_load / spec.device.opamp.gain

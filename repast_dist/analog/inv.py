@@ -20,7 +20,6 @@ from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.programming import (
-    differential_levels,
     offset_voltages,
     pair_conductances,
     quantize_symmetric,
@@ -231,9 +230,9 @@ _LARGEST_ERROR = 4.5
 
 def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> InvArray:
     n = len(matrix)
-    held, scale = held_matrix(matrix, spec, seed, *address)
+    held, load = held_matrix(matrix, spec, seed, *address)
+    load += input_load(matrix, spec)
     loaded = held.copy()
-    load = np.abs(held).sum(axis=1) + load_of_off_cells(spec, scale, n)
     if spec.device.opamp.gain is not None:
         loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
     # An input that rests at its offset draws current through all that is connected to it.
@@ -243,27 +242,33 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
 
 def held_matrix(
     matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
-) -> tuple[np.ndarray, float]:
-    """Program a matrix and return it as the amplifiers see it, and what one level is worth.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Program a matrix, (n, m), and return what the amplifiers of its rows see.
 
     The slices after the first hold what those before them are read back to have left out.
+
+    Returns
+    -------
+    held : ndarray
+        (n, m): what outputs are weighed with.
+    load : ndarray
+        (n,): conductance of all cells of a row, in the matrix's units.
     """
     # Sign comes from the pair, so the magnitude has all the cell's levels.
     bits = spec.device.inv_cell.bits + 1
-    total = np.zeros(matrix.shape)
-    first_scale = 0.0
+    total, load = np.zeros(matrix.shape), np.zeros(len(matrix))
     for copy in range(spec.copies):
         left = matrix
         for number in range(spec.slices):
             if number and not left.any():
                 break
             digits, scale = quantize_symmetric(left, bits)
-            first_scale = first_scale or scale
             place = (*address, copy, number) if copy or number else address
-            held = _held_levels(digits.astype(np.int64), spec, seed, *place) * scale
-            total += held / spec.copies
-            left = left - held
-    return total, first_scale
+            levels, row_levels = _held_levels(digits.astype(np.int64), spec, seed, *place)
+            total += levels * (scale / spec.copies)
+            load += row_levels * (scale / spec.copies)
+            left = left - levels * scale
+    return total, load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,24 +327,32 @@ def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np
         return np.nan_to_num(lu_solve(factors, driven, check_finite=False).astype(np.float64))
 
 
-def _held_levels(digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> np.ndarray:
-    """Return the matrix that currents see, in levels.
+def _held_levels(
+    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrix that currents see and the conductance of every row, in levels.
 
     With resistive wires, amplifiers drive the columns of a positive and a negative array and the
     rows end in their inputs, at virtual ground.
     """
     cell, wire = spec.device.inv_cell, spec.device.wire
-    if wire.ideal:
-        return differential_levels(digits, cell, seed, "inv", *address)
     pair = pair_conductances(digits, cell, seed, "inv", *address)
-    crossed = WireSpec(row_ohm=wire.column_ohm, column_ohm=wire.row_ohm)
-    positive, negative = (transfer_matrix(to_siemens(g, cell).T, crossed).T for g in pair)
-    per_siemens = (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
-    return np.asarray((positive - negative) * per_siemens)
+    span = cell.g_on_siemens - cell.g_off_siemens
+    if wire.ideal:
+        positive, negative = pair
+        off = 2 * digits.shape[1] * cell.g_off_siemens / span
+    else:
+        crossed = WireSpec(row_ohm=wire.column_ohm, column_ohm=wire.row_ohm)
+        positive, negative = (
+            transfer_matrix(to_siemens(held, cell).T, crossed).T / span for held in pair
+        )
+        off = 0.0
+    top = cell.levels - 1
+    return (positive - negative) * top, ((positive + negative).sum(axis=1) + off) * top
 
 
-def load_of_off_cells(spec: InvSpec, scale: float, n: int) -> float:
-    """Return what g_off and the amplifier's input add to a row's conductance, in matrix units."""
+def input_load(matrix: np.ndarray, spec: InvSpec) -> float:
+    """Return the conductance of an amplifier's input in the units of the matrix it serves."""
     cell = spec.device.inv_cell
-    per_siemens = scale * (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
-    return (2 * n * cell.g_off_siemens + spec.device.opamp.input_siemens) * per_siemens
+    largest = float(np.max(np.abs(matrix), initial=0.0)) or 1.0
+    return largest * spec.device.opamp.input_siemens / (cell.g_on_siemens - cell.g_off_siemens)
