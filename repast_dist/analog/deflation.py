@@ -32,6 +32,7 @@ answer, small as they are, are multiplied by it in the next residual.
 _SPARE = 4
 _PRODUCTS = 3
 _SMALLEST_DIAGONAL = 0.1
+_ROUNDING = 1e-12
 
 ROWS_PER_DIRECTION = 16
 """Rows a block has at least for every direction taken out."""
@@ -63,13 +64,14 @@ class Deflation:
         left = matrix - self.image @ self.core @ self.image.T
         return (left + left.T) / 2
 
-    def scaling(self, remainder: np.ndarray) -> np.ndarray:
+    def scaling(self, remainder: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Return (n,) what to multiply rows and columns of T with, so that its diagonal is one.
 
-        Rows of which hardly anything is left keep a small diagonal.
+        Rows of which hardly anything is left keep a small diagonal; what is left of a matrix of
+        low rank is rounding.
         """
-        diagonal = np.diag(remainder)
-        return 1.0 / np.sqrt(np.maximum(diagonal, _SMALLEST_DIAGONAL * diagonal.mean()))
+        diagonal = np.maximum(np.diag(remainder), _ROUNDING * np.diag(matrix).max())
+        return np.asarray(1.0 / np.sqrt(np.maximum(diagonal, _SMALLEST_DIAGONAL * diagonal.mean())))
 
     def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights (k, r) of the directions in the answer, and ``P' b``."""

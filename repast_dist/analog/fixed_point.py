@@ -54,6 +54,11 @@ def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:
     return np.rint(matrix / step) * step
 
 
+def exponent_of(values: np.ndarray) -> int:
+    """Return the exponent of the power of two just above the largest entry; 0 for zeros."""
+    return int(np.frexp(np.max(np.abs(values), initial=0.0))[1])
+
+
 def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return whole numbers of `bits` bits, sign included, and what one of each column is worth."""
     largest = np.max(np.abs(values), axis=0, initial=0.0)

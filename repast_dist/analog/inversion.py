@@ -21,7 +21,7 @@ import numpy as np
 
 from repast_dist.analog.choice import cheapest
 from repast_dist.analog.deflation import Deflation, find_deflation
-from repast_dist.analog.fixed_point import Product, rounded
+from repast_dist.analog.fixed_point import Product, exponent_of, rounded
 from repast_dist.analog.fused import fused_error, program_fused
 from repast_dist.analog.inv import Inverse, error_norm, program_inv
 from repast_dist.analog.schemes import SCHEMES, Run
@@ -39,6 +39,7 @@ __all__ = [
 
 _REGULARISATION = {"single": 0.0, "taylor": 0.0, "refine": 1.15, "fcg": 1.15}
 _ASYMMETRY = 1e-9
+_SMALLEST = 2.0**-900
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +49,13 @@ class BlockSolver:
     Attributes
     ----------
     matrix : tuple of ndarray
-        (n, n) what was asked for; or, fused, (n, N) rows and their transpose, to be multiplied.
+        (n, n) what was asked for, over ``2 ** exponent``; or, fused, (n, N) rows and their
+        transpose, to be multiplied.
     damping : float
         What is added to its diagonal; 0 where it is included.
+    exponent : int
+        The block is worked on over the power of two of this exponent, which keeps huge and tiny
+        ones within the range of floating point.
     scaling : ndarray
         (n,) S = diag(scaling) A diag(scaling) is what the hardware works on.
     product : Product
@@ -67,6 +72,7 @@ class BlockSolver:
 
     matrix: tuple[np.ndarray, ...]
     damping: float
+    exponent: int
     scaling: np.ndarray
     product: Product
     array: Inverse | None
@@ -91,7 +97,7 @@ class BlockSolver:
         return high, whole - high
 
     def multiply(self, vectors: np.ndarray) -> np.ndarray:
-        """Multiply with the matrix that was asked for, in float64."""
+        """Multiply with the matrix that was asked for, over its power of two, in float64."""
         result = vectors
         for factor in self.matrix:
             result = factor @ result
@@ -155,6 +161,10 @@ def prepare(
 
         return cheapest(prepared, len(matrix), seed, *address)
     n, method = len(matrix), inversion.method
+    exponent = exponent_of(matrix)
+    matrix = np.ldexp(matrix, -exponent)
+    if np.diag(matrix).min() < _SMALLEST:
+        raise DataError("inversion takes a matrix whose diagonal spans fewer orders of magnitude")
     inv = dataclasses.replace(inv, slices=inversion.array_slices, copies=inversion.array_copies)
     scaling = _scaling(np.diag(matrix), inversion)
     scaled = scaling[:, None] * matrix * scaling
@@ -166,7 +176,7 @@ def prepare(
     held, inner = scaled, np.ones(n)
     if deflation is not None:
         held = deflation.remainder(scaled)
-        inner = deflation.scaling(held)
+        inner = deflation.scaling(held, scaled)
         held = inner[:, None] * held * inner
     shift, array = 0.0, None
     if method != "cg":
@@ -178,6 +188,7 @@ def prepare(
     return BlockSolver(
         matrix=(matrix,),
         damping=0.0,
+        exponent=exponent,
         scaling=scaling,
         product=product,
         array=array,
@@ -230,7 +241,10 @@ def prepare_fused(
     n, held = rows.shape
     method = "fcg" if inversion.method == "auto" else inversion.method
     inv = dataclasses.replace(inv, slices=inversion.array_slices, copies=inversion.array_copies)
-    part = rows / np.sqrt(held)
+    # Rows over one power of two are a block, and damping, over its square.
+    half = max(exponent_of(rows), int(np.frexp(damping)[1]) // 2)
+    part = np.ldexp(rows, -half) / np.sqrt(held)
+    damping = float(np.ldexp(damping, -2 * half))
     scaling = _scaling(np.sum(part**2, axis=1) + damping, inversion)
     scaled = scaling[:, None] * part
     diagonal = damping * scaling**2
@@ -248,6 +262,7 @@ def prepare_fused(
     return BlockSolver(
         matrix=(part.T, part),
         damping=damping,
+        exponent=2 * half,
         scaling=scaling,
         product=product,
         array=array,

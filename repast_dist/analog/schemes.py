@@ -32,9 +32,11 @@ class Run:
 
     def __init__(self, solver: "BlockSolver", right: np.ndarray) -> None:
         self.solver = solver
-        self.right = right
-        self.b = solver.scaling[:, None] * right
-        self.norm = np.linalg.norm(right, axis=0)
+        # Each column over a power of two of its own, so that no size of it matters.
+        self.exponents = np.frexp(np.max(np.abs(right), axis=0, initial=0.0))[1]
+        self.right = np.ldexp(right, -self.exponents)
+        self.b = solver.scaling[:, None] * self.right
+        self.norm = np.linalg.norm(self.right, axis=0)
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
         self.inv_ops = self.vmm_ops = self.digital_ops = 0
@@ -79,11 +81,16 @@ class Run:
 
     def solution(self) -> Solution:
         """Return the answer with the residual that float64 finds."""
-        x = self.solver.scaling[:, None] * self.x
         with np.errstate(over="ignore", invalid="ignore"):
+            x = self.solver.scaling[:, None] * self.x
             left = np.linalg.norm(self.right - self.solver.multiply(x), axis=0)
-            residual = np.where(self.norm > 0, left / np.where(self.norm > 0, self.norm, 1.0), left)
-        residual = np.where(np.isfinite(residual), residual, np.inf)
+            residual = left / np.where(self.norm > 0, self.norm, 1.0)
+            kept = x.any(axis=0)
+            x = np.ldexp(x, self.exponents - self.solver.exponent)
+        # The answer itself may be beyond the range of floating point.
+        usable = np.isfinite(residual) & np.isfinite(x).all(axis=0)
+        usable &= ~kept | (np.max(np.abs(x), axis=0, initial=0.0) > np.finfo(float).tiny)
+        residual = np.where(usable, residual, np.inf)
         counts = SolveCounts(self.inv_ops, self.vmm_ops, self.digital_ops + 2 * x.size)
         # A hair of room: the hardware stops by its own fixed-point residual.
         converged = residual <= self.solver.inversion.tolerance * (1 + 2.0**-8)

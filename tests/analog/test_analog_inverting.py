@@ -170,3 +170,52 @@ def test_a_rank_deficient_matrix_never_gives_a_converged_wrong_answer():
     right = random.normal(size=(20, 3))
     solution = _solve(matrix, right, method="fcg")
     assert not solution.converged.any()
+
+
+def _extremes(n=24):
+    random = np.random.default_rng(11)
+
+    def moments(rows):
+        x = random.normal(size=(n, rows))
+        return x @ x.T
+
+    lopsided = random.normal(size=(n, n))
+    return {
+        "identity": np.eye(n),
+        "ones": np.ones((n, n)),
+        "nearly ones": np.ones((n, n)) + 1e-12 * np.eye(n),
+        "rank 5": moments(5),
+        "rank 1": moments(1),
+        "wide": np.diag(np.geomspace(1e-100, 1e100, n)),
+        "wider": np.diag(np.geomspace(1e-200, 1e200, n)),
+        "huge": moments(50) * 1e300,
+        "tiny": moments(50) * 1e-300,
+        "denormal": moments(50) * 1e-310,
+        "indefinite": lopsided + lopsided.T + 6 * np.eye(n),
+        "one by one": np.array([[1e-320]]),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["single", "taylor", "refine", "fcg", "cg", "auto"])
+@pytest.mark.parametrize("equilibrate", [True, False])
+@pytest.mark.parametrize("name", list(_extremes()))
+def test_extreme_matrices_never_give_a_wrong_answer_that_claims_to_be_right(
+    name, equilibrate, method
+):
+    """Checked in extended precision, whose range holds every product."""
+    matrix = _extremes()[name]
+    n = len(matrix)
+    device = {"opamp": OpAmpSpec(gain=1e4, offset_v=1e-3)}
+    for size in (256, 8):
+        for scale in (0.0, 1e-300, 1.0, 1e300):
+            right = scale * np.random.default_rng(13).normal(size=(n, 2))
+            settings = {"method": method, "equilibrate": equilibrate, "max_iterations": 40}
+            try:
+                solution = _solve(matrix, right, _inv(0.01, size=size, device=device), **settings)
+            except DataError:
+                continue
+            x = solution.x[:, solution.converged].astype(np.longdouble)
+            wide = right[:, solution.converged].astype(np.longdouble)
+            left = np.sqrt(np.sum((wide - matrix.astype(np.longdouble) @ x) ** 2, axis=0))
+            assert (left <= 2.0**-15.9 * np.sqrt(np.sum(wide**2, axis=0))).all()
