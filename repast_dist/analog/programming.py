@@ -63,7 +63,11 @@ def offset_voltages(n: int, opamp: OpAmpSpec, seed: int, *address: int | str) ->
 
 def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) -> np.ndarray:
     """Return conductances relative to the range (0 at g_off, 1 at g_on) for targets in [0, 1]."""
-    held = target + cell.programming_sigma * random.standard_normal(target.shape)
+    sigma: float | np.ndarray = cell.programming_sigma
+    if cell.programming_profile:
+        profile = np.polynomial.polynomial.polyval(target, cell.programming_profile)
+        sigma = sigma / cell.profile_rms * profile
+    held = target + sigma * random.standard_normal(target.shape)
     if cell.clip:
         np.clip(held, 0.0, 1.0, out=held)
     if cell.stuck_on_rate or cell.stuck_off_rate:

@@ -1,5 +1,6 @@
 """Settings of the analog core: cells, wires, amplifiers, converters, arrays and inversion."""
 
+import math
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -24,6 +25,10 @@ class CellSpec:
         Conductance of the highest and the lowest level.
     programming_sigma : float
         Standard deviation of a programmed conductance, relative to ``g_on - g_off``.
+    programming_profile : tuple of float
+        How it depends on the conductance: coefficients, the constant first, of a polynomial in the
+        relative conductance (0 at g_off, 1 at g_on). Scaled so that its RMS over the range is
+        `programming_sigma`; empty: the same everywhere.
     clip : bool
         A programmed conductance cannot leave the range from g_off to g_on.
     read_sigma : float
@@ -38,6 +43,7 @@ class CellSpec:
     g_on_siemens: Positive = 100e-6
     g_off_siemens: NonNegative = 1e-6
     programming_sigma: NonNegative = 0.0
+    programming_profile: tuple[float, ...] = ()
     clip: bool = True
     read_sigma: NonNegative = 0.0
     stuck_on_rate: Rate = 0.0
@@ -52,6 +58,8 @@ class CellSpec:
                 f"g_off_siemens={self.g_off_siemens} must lie below "
                 f"g_on_siemens={self.g_on_siemens}"
             )
+        if self.programming_profile and min(_over_range(self.programming_profile)) <= 0:
+            raise ValueError("programming_profile must be positive from 0 to 1")
         if self.stuck_on_rate + self.stuck_off_rate > 1:
             raise ValueError("stuck_on_rate + stuck_off_rate must not exceed 1")
         if self.drift_time_s < self.drift_start_s:
@@ -68,10 +76,22 @@ class CellSpec:
         return self.exact and not (self.read_sigma or self.stuck_on_rate or self.stuck_off_rate)
 
     @property
+    def profile_rms(self) -> float:
+        """RMS of `programming_profile` over the range (exact, by integration of its square)."""
+        c = self.programming_profile
+        powers = range(len(c))
+        return math.sqrt(sum(c[i] * c[j] / (i + j + 1) for i in powers for j in powers))
+
+    @property
     def exact(self) -> bool:
         """Whether a cell holds some level exactly, if perhaps not the one that was meant."""
         drifts = self.drift_exponent and self.drift_time_s > self.drift_start_s
         return not (self.programming_sigma or drifts)
+
+
+def _over_range(profile: tuple[float, ...]) -> list[float]:
+    """Return a polynomial at 65 relative conductances from 0 to 1."""
+    return [sum(c * (i / 64) ** power for power, c in enumerate(profile)) for i in range(65)]
 
 
 @spec
@@ -257,9 +277,10 @@ class InversionSpec:
         See `repast_dist.analog.deflation`.
     conjugate : int
         Directions before it that ``fcg`` makes a new one conjugate to.
-    on_divergence : {"raise", "damp", "fallback"}
+    on_divergence : {"raise", "damp", "fallback", "use"}
         What happens to a solve that misses its target: stop the run, try again with more
-        damping, or let the digital unit solve the block.
+        damping, let the digital unit solve the block, or use the answer as it is, as hardware
+        would that does not check it.
     damp_factor, damp_tries : float, int
         ``damp`` multiplies the damping by the factor, at most so often.
     """
@@ -274,7 +295,7 @@ class InversionSpec:
     array_copies: Annotated[int, Ge(1), Le(16)] = 1
     deflation: Annotated[int, Ge(0)] = 8
     conjugate: Annotated[int, Ge(1)] = 4
-    on_divergence: Literal["raise", "damp", "fallback"] = "fallback"
+    on_divergence: Literal["raise", "damp", "fallback", "use"] = "fallback"
     damp_factor: Annotated[float, Gt(1)] = 3.0
     damp_tries: Annotated[int, Ge(1)] = 4
 
