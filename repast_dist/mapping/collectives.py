@@ -8,7 +8,7 @@ then all-gather outwards), so that an all-reduce on a 2-D torus is two ring phas
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from repast_dist.errors import SettingsError
 from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec
@@ -26,10 +26,13 @@ class Dimension:
         Topology and figures.
     chips : int
         Chips along it.
+    number : int
+        Its place in the settings, 0 the innermost.
     """
 
     spec: DimensionSpec
     chips: int
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,22 +45,25 @@ class Exchange:
         From the moment all chips are ready until all have the result.
     sent_bytes : float
         Bytes the busiest chip sends, over all its links.
-    link_bytes : float
-        Bytes over the busiest link.
+    link_bytes : dict
+        Number of a dimension -> bytes over its busiest link.
     energy_j : float
         Energy on all links, of all chips together.
     """
 
     time_s: float = 0.0
     sent_bytes: float = 0.0
-    link_bytes: float = 0.0
+    link_bytes: Mapping[int, float] = dataclasses.field(default_factory=dict)
     energy_j: float = 0.0
 
     def __add__(self, other: "Exchange") -> "Exchange":
         return Exchange(
             self.time_s + other.time_s,
             self.sent_bytes + other.sent_bytes,
-            max(self.link_bytes, other.link_bytes),
+            {
+                number: self.link_bytes.get(number, 0.0) + other.link_bytes.get(number, 0.0)
+                for number in sorted({*self.link_bytes, *other.link_bytes})
+            },
             self.energy_j + other.energy_j,
         )
 
@@ -80,7 +86,7 @@ def dimensions_for(spec: InterconnectSpec, chips: int) -> tuple[Dimension, ...]:
             )
         left //= size
         if size > 1:
-            found.append(Dimension(dimension, size))
+            found.append(Dimension(dimension, size, number))
     if left > 1:
         raise SettingsError(
             f"interconnect.dimensions: places for {chips // left} chips, {chips} are needed; "
@@ -185,9 +191,10 @@ def send(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
     if not dimensions:
         return Exchange()
     first = dimensions[0].spec
+    link_bytes = {dimensions[0].number: payload_bytes}
     time = first.latency_s + payload_bytes / first.bandwidth_bytes_per_s
     energy = payload_bytes * _BITS_PER_BYTE * first.energy_j_per_bit
-    return Exchange(time, payload_bytes, payload_bytes, energy)
+    return Exchange(time, payload_bytes, link_bytes, energy)
 
 
 def ring_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
@@ -287,9 +294,13 @@ def _exchange(
     """Make the cost of one dimension; energy is that of one chip, until `_over_all`."""
     sent = moved if mean_moved is None else mean_moved
     energy = sent * _BITS_PER_BYTE * dimension.spec.energy_j_per_bit
+    return Exchange(time, moved, {dimension.number: moved / links_of(dimension)}, energy)
+
+
+def links_of(dimension: Dimension) -> int:
+    """Return the links of one chip into a dimension, which share its bandwidth."""
     links = {"ring": 2, "switch": 1, "fully_connected": dimension.chips - 1}
-    per_link = moved / links[dimension.spec.topology]
-    return Exchange(time, moved, per_link, energy)
+    return links[dimension.spec.topology]
 
 
 def _over_all(cost: Exchange, dimensions: tuple[Dimension, ...], chips: int) -> Exchange:

@@ -334,18 +334,24 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 # Between chips ------------------------------------------------------------------------------
 
 
-def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+def exchanges(plan: Plan, factors_due: bool) -> dict[str, Exchange]:
+    """Return the collectives of a step in their order; one chip has none."""
     if plan.n_chips == 1:
-        return []
-    rows = [_exchange_row(plan, wanted, "reduce_gradients", _gradient_reduction(plan))]
+        return {}
+    found = {"reduce_gradients": _gradient_reduction(plan)}
     if factors_due:
-        rows.append(_exchange_row(plan, wanted, "reduce_factors", _factor_reduction(plan)))
+        found["reduce_factors"] = _factor_reduction(plan)
     if plan.second_order:
-        rows.append(_exchange_row(plan, wanted, "exchange_gradients", _solved_exchange(plan)))
+        found["exchange_gradients"] = _solved_exchange(plan)
         scalar = all_reduce(plan.interconnect, plan.n_chips, plan.interconnect.element_bytes)
-        rows.append(_exchange_row(plan, wanted, "reduce_scalar", scalar))
-    rows.append(_exchange_row(plan, wanted, "gather_updates", _update_gather(plan)))
-    return rows
+        found["reduce_scalar"] = scalar
+    found["gather_updates"] = _update_gather(plan)
+    return found
+
+
+def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+    found = exchanges(plan, factors_due)
+    return [_exchange_row(plan, wanted, op, cost) for op, cost in found.items()]
 
 
 def _exchange_row(plan: Plan, wanted: np.ndarray, op: str, cost: Exchange) -> OpTable:

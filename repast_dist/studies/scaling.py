@@ -13,13 +13,17 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.mapping.blocks import soi_blocks
+from repast_dist.mapping.collectives import dimensions_for, links_of
+from repast_dist.mapping.ops import exchanges
 from repast_dist.mapping.owners import balance, block_owners
+from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.summary import summarise
 from repast_dist.report.console import data_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import Hardware, chosen_workload, table
-from repast_dist.studies.output import finish
+from repast_dist.studies.output import begin, finish
+from repast_dist.studies.points import run_points
 from repast_dist.workloads.shapes import Workload
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
@@ -30,6 +34,7 @@ _UNITS = {
     "energy_per_sample_j": "J",
     "utilisation": "fraction",
     "link_bytes": "B",
+    "link_busy_s": "s",
     "lifetime_s": "s",
     "time_s": "s",
     "share": "fraction",
@@ -111,7 +116,41 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
         "peak_power_w": step.peak_power_w,
         "rows": step.rows,
         "segments": step.segment_s,
+        "exchanges": _exchange_records(plan, step.step_s),
     }
+
+
+def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
+    """Return collective by dimension: its time, and what its busiest link carries."""
+    dimensions = {d.number: d for d in dimensions_for(plan.interconnect, plan.n_chips)}
+    return [
+        {
+            "collective": name,
+            "dimension": number,
+            "topology": dimensions[number].spec.topology,
+            "time_s": cost.time_s,
+            "link_bytes": carried,
+            "link_busy_s": carried
+            * links_of(dimensions[number])
+            / dimensions[number].spec.bandwidth_bytes_per_s,
+            "share": cost.time_s / step_s,
+        }
+        for name, cost in exchanges(plan, factors_due=True).items()
+        for number, carried in cost.link_bytes.items()
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingJob:
+    """A point and the hardware it is costed on: all that decides its record."""
+
+    hardware: Hardware
+    point: ScalingPoint
+
+
+def cost_job(shared: None, job: ScalingJob) -> dict[str, Any]:
+    """Cost one point, here or on a worker."""
+    return scaling_point(job.hardware, job.point)
 
 
 def scaling(
@@ -141,6 +180,11 @@ def scaling(
         for point in points
         for name, seconds in point["segments"].items()
     ]
+    carried = [
+        {name: point[name] for name in ("network", "mode", "chips")} | item
+        for point in points
+        for item in point["exchanges"]
+    ]
     networks = [workload.name for workload in workloads]
     chips = sorted({point["chips"] for point in points})
     placement = placement_rows(workloads, hardware, chips)
@@ -155,6 +199,7 @@ def scaling(
         tables={
             "points": table(records, _UNITS),
             "segments": table(segments, _UNITS),
+            **({"exchanges": table(carried, _UNITS)} if carried else {}),
             "placement": table(placement, {"efficiency": "fraction"}),
         },
         sections=[
@@ -216,11 +261,40 @@ def scaling(
                 intro="Mean work over the busiest chip's. Whole layers by cost n^3, as K-FAC "
                 "libraries place them, against blocks by modelled cost.",
             ),
+            *_link_sections(bool(carried), networks[0], modes),
             StudySection("All points", tables=["points", "segments"]),
         ],
         sources=[("interconnect", hardware.interconnect.source)],
         notes=_notes(records),
     )
+
+
+def _link_sections(there: bool, network: str, modes: Sequence[str]) -> list[StudySection]:
+    """Show what links carry; one chip has none."""
+    if not there:
+        return []
+    return [
+        StudySection(
+            "Between chips",
+            charts=[
+                Chart(
+                    "bars",
+                    "exchanges",
+                    f"Collectives of {network}, {mode} scaling",
+                    x="chips",
+                    y="share",
+                    series="collective",
+                    where={"mode": mode, "network": network, "dimension": 0},
+                    stacked=True,
+                )
+                for mode in modes
+            ],
+            tables=["exchanges"],
+            intro="Each collective takes its time once per step (shares of the step); its bytes "
+            "go over the busiest link of every dimension of the network, which is busy for "
+            "link_busy of that time.",
+        )
+    ]
 
 
 def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
@@ -278,11 +352,11 @@ def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) ->
     alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
     first = min(alike, key=lambda p: p["chips"])
     per_chip = point["samples_per_s"] / point["chips"]
-    record = {name: value for name, value in point.items() if name != "segments"}
+    record = {name: value for name, value in point.items() if name not in ("segments", "exchanges")}
     return record | {"efficiency": per_chip / (first["samples_per_s"] / first["chips"])}
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(settings: Any, console: Console, run_dir: Path | None = None) -> Path:
     """Cost all points of the settings."""
     hardware, study = Hardware.of(settings), settings.study
     if study.networks:
@@ -292,10 +366,21 @@ def run(settings: Any, console: Console) -> Path:
     points = scaling_points(
         workloads, study.modes, study.chips, study.batch_size, study.micro_batch_size
     )
-    page = scaling(hardware, [scaling_point(hardware, point) for point in points], workloads)
+    folder = begin(settings, run_dir)
+    records = run_points(
+        cost_job,
+        # The largest points take longest: first, so that no worker waits for the last one.
+        [ScalingJob(hardware, point) for point in points][::-1],
+        run_dir=folder,
+        farm=settings.farm,
+        console=console,
+        title="costing",
+        reuse=settings.reuse,
+    )[::-1]
+    page = scaling(hardware, records, workloads)
     shown = page.tables["points"].select(
         ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
          "energy_per_sample_j", "limited_by"]
     )  # fmt: skip
     console.print(data_table("Scaling", shown))
-    return finish(page, settings, console)
+    return finish(page, settings, console, folder)
