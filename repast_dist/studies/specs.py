@@ -236,7 +236,9 @@ class ExportSpiceStudy:
             raise ValueError("matrix=file needs a path, and only it takes one")
 
 
-PrecisionMethod = Literal["single", "taylor", "refine", "fcg", "fcg_sliced", "cg"]
+PrecisionMethod = Literal[
+    "single", "taylor", "refine_bare", "refine", "fcg", "fcg_sliced", "cg"
+]  # fmt: skip
 
 
 @spec
@@ -246,7 +248,8 @@ class PrecisionStudy:
     Attributes
     ----------
     methods : tuple of str
-        As ``inversion.method``; ``fcg_sliced`` is ``fcg`` with two slices per array.
+        As ``inversion.method``; ``refine_bare`` is ``refine`` without regularisation of the array,
+        ``fcg_sliced`` is ``fcg`` with two slices per array.
     cell_bits : tuple of int
         Bits of the cells of inverting arrays.
     programming_sigma : tuple of float

@@ -40,7 +40,7 @@ def points(folder):
 
 def test_every_method_is_tried_on_every_damped_block_and_cell(folder):
     rows = points(folder)
-    assert len(rows) == 2 * 2 * 2 * 6
+    assert len(rows) == 2 * 2 * 2 * 7
     # The widest factor is 73; a larger block is the whole of it.
     assert {row["block_size"] for row in rows} == {16, 73}
     assert (folder / "report.html").stat().st_size > 100_000
