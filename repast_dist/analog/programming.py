@@ -30,7 +30,9 @@ def differential_levels(
     if cell.ideal:
         return digits.astype(np.float64)
     positive, negative = pair_conductances(digits, cell, seed, *address)
-    return (positive - negative) * (cell.levels - 1)
+    positive -= negative
+    positive *= cell.levels - 1
+    return positive
 
 
 def pair_conductances(
@@ -67,7 +69,9 @@ def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) ->
     if cell.programming_profile:
         profile = np.polynomial.polynomial.polyval(target, cell.programming_profile)
         sigma = sigma / cell.profile_rms * profile
-    held = target + sigma * random.standard_normal(target.shape)
+    held = random.standard_normal(target.shape)
+    held *= sigma
+    held += target
     if cell.clip:
         np.clip(held, 0.0, 1.0, out=held)
     if cell.stuck_on_rate or cell.stuck_off_rate:

@@ -265,7 +265,7 @@ class VmmArray:
         for first, held, _ in self._tiles:
             planes = _planes(some[:, first : first + len(held)], spec, 0.0)
             currents = np.abs(planes.reshape(-1, len(held)) @ held)
-            currents = currents.reshape(len(currents), spec.slices, -1)
+            currents = currents.reshape(len(currents), spec.slices, self.shape[1])
             for number in range(spec.slices):
                 part = currents[:, number]
                 largest = _high_percentile(part, spec.adc.percentile) if part.size else 0.0
@@ -294,7 +294,7 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     integers, scale = quantize_symmetric(weights, spec.weight_bits)
     planes = None
     if not spec.exact:
-        digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)], axis=1)
+        digits = _digits(integers, spec)
         if spec.device.wire.ideal:
             held = differential_levels(digits, spec.device.cell, seed, "vmm", *address)
         else:
@@ -310,8 +310,7 @@ def physical_arrays(
     """Return the crossbars that `program_vmm` programs with the same arguments."""
     _check(weights)
     integers, _ = quantize_symmetric(weights, spec.weight_bits)
-    digits = np.stack([_slice_digits(integers, spec, s) for s in range(spec.slices)], axis=1)
-    pairs = pair_conductances(digits, spec.device.cell, seed, "vmm", *address)
+    pairs = pair_conductances(_digits(integers, spec), spec.device.cell, seed, "vmm", *address)
     return list(_cut(_physical_columns(*pairs, spec), spec))
 
 
@@ -355,11 +354,15 @@ def _holds_levels(spec: VmmSpec) -> bool:
     return spec.device.cell.exact and spec.device.wire.ideal
 
 
-def _slice_digits(integers: np.ndarray, spec: VmmSpec, number: int) -> np.ndarray:
-    """Return the signed digits of one slice, 0 the least significant."""
-    magnitude = np.abs(integers).astype(np.int64)
-    digit = (magnitude >> (number * spec.device.cell.bits)) & (spec.device.cell.levels - 1)
-    return np.sign(integers).astype(np.int64) * digit
+def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return signed digits, (K, slices, M) int16, the least significant slice first."""
+    digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
+    magnitude = np.abs(integers).astype(np.int32)
+    for number in range(spec.slices):
+        shifted = magnitude >> (number * spec.device.cell.bits)
+        shifted &= spec.device.cell.levels - 1
+        np.copysign(shifted, integers, out=digits[:, number], casting="unsafe")
+    return digits
 
 
 def _slice_weights(spec: VmmSpec) -> np.ndarray:

@@ -65,15 +65,13 @@ def _mirrored(matrix: np.ndarray) -> np.ndarray:
 
 def _eliminate(conductances: np.ndarray, row: float, column: float) -> np.ndarray:
     rows, columns = conductances.shape
-    block = np.empty((columns, columns), order="F")
+    inverse = np.zeros((columns, columns), order="F")
     sent = np.empty(columns)
     carried = np.zeros((columns, rows), order="F")
-    inverse = np.zeros((columns, columns), order="F")
     for k in range(rows):
-        _row_schur(conductances[k], row, column * (1.0 if k == 0 else 2.0), block, sent)
         # Only the lower triangles are kept; symmetry does the rest.
-        block -= column * column * inverse
-        factor, failed = lapack.dpotrf(block, lower=1, overwrite_a=0, clean=0)
+        _row_schur(conductances[k], row, column, k == 0, inverse, sent)
+        factor, failed = lapack.dpotrf(inverse, lower=1, overwrite_a=1, clean=0)
         inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
         if failed or failed_too:
             raise DataError("the wires' equations are singular; valid: smaller wire resistances")
@@ -86,15 +84,24 @@ def _eliminate(conductances: np.ndarray, row: float, column: float) -> np.ndarra
 
 @numba.njit(cache=True, nogil=True)
 def _row_schur(
-    cells: np.ndarray, row: float, column: float, block: np.ndarray, sent: np.ndarray
+    cells: np.ndarray,
+    row: float,
+    column: float,
+    first: bool,
+    block: np.ndarray,
+    sent: np.ndarray,
 ) -> None:
-    """Eliminate one row wire.
+    """Eliminate one row wire and the rows above it.
 
-    Its matrix is ``A = tridiagonal(row) + diag(cells)``. Written are the lower triangle of
-    ``diag(cells + column) - diag(cells) A^-1 diag(cells)`` and ``diag(cells) A^-1 row e_1``.
+    The wire's matrix is ``A = tridiagonal(row) + diag(cells)``. The lower triangle of `block`, the
+    inverse of the row above, becomes ``diag(cells + columns) - diag(cells) A^-1 diag(cells) -
+    column^2 block``, `columns` being the segments of column wire at a node; `sent` becomes
+    ``diag(cells) A^-1 row e_1``.
     """
     count = cells.shape[0]
     ratio, right = _ratios(cells, row)
+    segments = column if first else 2.0 * column
+    square = 0.0 if first else column * column
     # Entries of A^-1 in a column are products of ratios downwards from the diagonal.
     left = row  # conductance seen to the left of a node, its segment included
     for j in range(count):
@@ -104,11 +111,11 @@ def _row_schur(
             for i in range(count):
                 sent[i] = cells[i] * potential
                 potential *= ratio[i]
-        block[j, j] = cells[j] + column - cells[j] * cells[j] * value
+        block[j, j] = cells[j] + segments - cells[j] * cells[j] * value - square * block[j, j]
         scaled = cells[j] * value
         for i in range(j + 1, count):
             scaled *= ratio[i - 1]
-            block[i, j] = -cells[i] * scaled
+            block[i, j] = -cells[i] * scaled - square * block[i, j]
         seen = left + cells[j]
         left = row * seen / (row + seen)
 
