@@ -186,8 +186,10 @@ class BlockKeeper:
                 f"{self._where()}, step {step}: {solution.method} did not converge, residual "
                 f"{solution.residual.max():.2e} after {solution.iterations.max()} iterations "
                 f"(target {self._inversion.tolerance:.2e}); valid: another inversion.method, more "
-                "optimizer.damping, or inversion.on_divergence=damp|fallback"
+                "optimizer.damping, or inversion.on_divergence=damp|fallback|use"
             )
+        if policy == "use":
+            return self._use(step, solution)
         if policy == "damp":
             for attempt in range(self._inversion.damp_tries):
                 more = self._damping * self._inversion.damp_factor ** (attempt + 1)
@@ -195,6 +197,12 @@ class BlockKeeper:
                 if self._usable(again):
                     return again.x, self._report(step, again, "damp", solution)
         return self._fall_back(step, right, solution)
+
+    def _use(self, step: int, solution: Solution) -> tuple[np.ndarray, SolveReport]:
+        """Take the answer as it is; the report says that it missed its target."""
+        if not np.isfinite(solution.x).all():
+            raise InversionError(f"{self._where()}, step {step}: the answer is not finite")
+        return solution.x, self._report(step, solution, "none")
 
     def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
         assert self._damped is not None

@@ -5,9 +5,12 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import Discriminator
 
+from repast_dist.farm.specs import TrainSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import GpuSpec, PipeLayerSpec
+from repast_dist.mapping.specs import SoiSpec
 from repast_dist.spec import spec
+from repast_dist.training.specs import ModelSpec, OptimizerSpec
 
 
 @spec
@@ -278,6 +281,85 @@ class PrecisionStudy:
     max_iterations: PositiveInt = 200
 
 
+TrainingMethod = Literal["float64", "fixed8", "fixed16", "single", "taylor", "refine", "fcg"]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+
+
+@spec
+class ConvergenceStudy:
+    """Train with every optimizer and every way to invert; convergence and cost to a target.
+
+    Attributes
+    ----------
+    train, soi, kfac : TrainSpec, SoiSpec, OptimizerSpec
+        What takes the place of the settings' ``train``, ``soi`` and ``optimizer``.
+    methods : tuple of str
+        Ways to invert, compared over plain damping: ``float64``; ``fixed8`` and ``fixed16``, where
+        block and inverse are rounded to so many bits; or on arrays, as ``inversion.method``.
+    damping : tuple of float
+        Values of plain damping.
+    noise : tuple of float
+        Programming errors of inverting cells at which all dampings are tried.
+    pi_methods, pi_damping : tuples
+        The same for the other form of damping.
+    noise_levels : tuple of float
+        Programming errors tried at float64's best plain damping.
+    block_methods, block_sizes : tuples
+        Widths of blocks tried there, by these ways to invert.
+    sgd, adam : OptimizerSpec
+        The first-order optimizers; their rates are searched.
+    sgd_rates, adam_rates : tuple of float
+        What is searched, with one seed that is not among the reported ones.
+    kfac_rates, kfac_damping : tuples of float
+        The same for K-FAC in float64, with the form of damping of ``kfac``: every pair.
+    chip_methods : tuple of str
+        K-FAC on chips beside the optimizers, with what is best for K-FAC in float64.
+    chip_noise : float
+        Programming error of the inverting cells there and over block sizes.
+    autoencoder : ModelSpec
+        The second task, on the same data.
+    seeds : int
+        Reported seeds, from the settings' ``seed`` on.
+    one_seed : tuple of str
+        Ways to invert that are tried with the first of them only, since they take long.
+    """
+
+    name: Literal["convergence"] = "convergence"
+    train: TrainSpec
+    soi: SoiSpec
+    kfac: OptimizerSpec
+    methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
+    damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    noise: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
+    pi_methods: tuple[TrainingMethod, ...]
+    pi_damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    noise_levels: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
+    block_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
+    block_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)]
+    sgd: OptimizerSpec
+    adam: OptimizerSpec
+    sgd_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    adam_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    kfac_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    kfac_damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+    chip_methods: tuple[TrainingMethod, ...]
+    chip_noise: NonNegativeFloat = 0.01
+    autoencoder: ModelSpec
+    seeds: PositiveInt = 3
+    one_seed: tuple[TrainingMethod, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "float64" not in self.methods:
+            raise ValueError("methods: float64 is what the others are compared with, include it")
+        searched = len(self.kfac_rates) * len(self.kfac_damping)
+        if not len(self.sgd_rates) == len(self.adam_rates) == searched:
+            raise ValueError(
+                f"search budgets differ: {len(self.sgd_rates)} sgd_rates, {len(self.adam_rates)} "
+                f"adam_rates, {searched} pairs of kfac_rates and kfac_damping; valid: as many each"
+            )
+
+
 StudySpec = Annotated[
     TrainStudy
     | VerifyStudy
@@ -290,6 +372,7 @@ StudySpec = Annotated[
     | ScalingStudy
     | ExportChakraStudy
     | ExportSpiceStudy
-    | PrecisionStudy,
+    | PrecisionStudy
+    | ConvergenceStudy,
     Discriminator("name"),
 ]

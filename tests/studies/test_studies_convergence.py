@@ -1,0 +1,218 @@
+"""The convergence study: equal budgets, honest verdicts, one K-FAC, points that are reused."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from repast_dist.errors import SettingsError
+from repast_dist.settings import load_settings
+from repast_dist.studies import resume_study, run_study
+from repast_dist.studies.convergence_page import (
+    Run,
+    best_settings,
+    claim_rows,
+    summary_rows,
+    target_rows,
+    trade_off_rows,
+)
+from repast_dist.studies.run_directory import read_json
+
+TINY = [
+    "study=convergence_quick",
+    "model=digits_mlp",
+    "model@study.autoencoder=digits_autoencoder",
+    "dataset=digits",
+    "dataset.train_samples=256",
+    "farm.backend=inprocess",
+    "study.methods=[float64,single]",
+    "study.pi_methods=[single]",
+    "study.damping=[0.3,0.1]",
+    "study.noise_levels=[0.01]",
+    "study.block_sizes=[32,65]",
+    "study.train.epochs=2",
+    "study.train.batch_size=64",
+    "study.train.micro_batch_size=64",
+    "study.seeds=2",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("convergence")
+    return run_study(load_settings([*TINY, f"run_root={root}"]), Console(file=io.StringIO()))
+
+
+def rows(folder, name):
+    return pq.read_table(folder / "tables" / f"{name}.parquet").to_pylist()
+
+
+def test_every_optimizer_is_searched_with_as_many_settings_on_both_tasks(folder):
+    searched = rows(folder, "search")
+    counts = {}
+    for row in searched:
+        key = row["task"], row["optimizer"]
+        counts[key] = counts.get(key, 0) + 1
+    assert len(counts) == 6
+    assert set(counts.values()) == {2}
+
+
+def test_the_reported_runs_use_the_best_searched_rate(folder):
+    searched = rows(folder, "search")
+    for row in rows(folder, "targets"):
+        rivals = [
+            item
+            for item in searched
+            if item["task"] == row["task"] and row["optimizer"].startswith(item["optimizer"])
+        ]
+        best = min(rivals, key=lambda item: item["final_loss"])
+        assert (row["rate"], row["damping"]) == (best["rate"], best["damping"])
+        assert row["seeds"] == 2
+
+
+def test_training_lowers_the_loss_and_costs_add_up_over_epochs(folder):
+    for task in ("classifier", "autoencoder"):
+        curve = [
+            row
+            for row in rows(folder, "curves")
+            if (row["task"], row["optimizer"]) == (task, "kfac, float64")
+        ]
+        assert [row["epoch"] for row in curve] == [1, 2]
+        assert curve[1]["loss"] < curve[0]["loss"]
+        assert curve[1]["time_s"] == pytest.approx(2 * curve[0]["time_s"], rel=0.3)
+        assert curve[1]["energy_j"] > curve[0]["energy_j"] > 0
+
+
+def test_an_inversion_on_arrays_costs_other_than_one_in_the_digital_unit(folder):
+    cost = {row["method"]: row["energy_j"] for row in rows(folder, "damping")}
+    assert cost["single"] != cost["float64"]
+
+
+def test_answers_that_miss_their_target_are_used_and_counted(folder):
+    found = {(row["method"], row["damping"]): row for row in rows(folder, "damping")}
+    single, exact = found["single", 0.3], found["float64", 0.3]
+    assert single["missed"] == 1.0
+    assert exact["missed"] == 0.0
+    assert single["final_loss"] != exact["final_loss"]
+    assert single["final_loss"] == pytest.approx(exact["final_loss"], rel=0.2)
+
+
+def test_a_study_of_the_same_points_takes_them_over(folder, tmp_path):
+    text = io.StringIO()
+    again = run_study(
+        load_settings([*TINY, f"run_root={tmp_path}", f"reuse=[{folder}]"]), Console(file=text)
+    )
+    assert " took " not in text.getvalue()
+    names = {file.name for file in (folder / "points").iterdir()}
+    assert {file.name for file in (again / "points").iterdir()} == names
+    assert rows(again, "damping") == rows(folder, "damping")
+
+
+def test_a_lost_point_is_trained_again_to_the_same_numbers(folder):
+    before = rows(folder, "damping")
+    lost = sorted((folder / "points").iterdir())[0]
+    record = read_json(lost)
+    lost.unlink()
+    resume_study(folder, {}, Console(file=io.StringIO()))
+    assert read_json(lost) == record
+    assert rows(folder, "damping") == before
+
+
+def test_unequal_search_budgets_are_refused():
+    with pytest.raises(SettingsError, match="search budgets differ"):
+        load_settings(["study=convergence", "study.sgd_rates=[0.1]"])
+
+
+def record(losses, *, first=2.3, diverged=None, time_s=1.0, energy_j=1.0):
+    epochs = [
+        {
+            "epoch": k + 1,
+            "step": 10 * (k + 1),
+            "train_loss": loss,
+            "test_loss": loss,
+            "test_accuracy": 0.5,
+            "time_s": time_s * (k + 1),
+            "energy_j": energy_j * (k + 1),
+        }
+        for k, loss in enumerate(losses)
+    ]
+    return {"epochs": epochs, "first_loss": first, "diverged": diverged, "solves": {}}
+
+
+def damping_run(method, noise, damping, seed, losses, **options):
+    labels = {"part": "damping", "method": method, "damping": damping, "noise": noise}
+    return Run({**labels, "seed": seed}, record(losses, **options))
+
+
+def optimizer_run(optimizer, seed, losses, **options):
+    labels = {"part": "optimizers", "task": "classifier", "rate": 0.1, "damping": None}
+    return Run({**labels, "optimizer": optimizer, "seed": seed}, record(losses, **options))
+
+
+def test_a_run_that_breaks_off_counts_with_the_loss_it_began_with():
+    broken = Run({}, record([1.0], diverged="loss is not finite"))
+    risen = Run({}, record([1.0, 1e6]))
+    fine = Run({}, record([1.0, 0.5]))
+    assert [run.final_loss for run in (broken, risen, fine)] == [2.3, 2.3, 0.5]
+    assert [run.diverged for run in (broken, risen, fine)] == [True, True, False]
+
+
+def verdicts(single, fcg):
+    damping = [
+        *(damping_run("float64", 0.0, 0.1, seed, [0.20 + 0.01 * seed]) for seed in range(3)),
+        *(damping_run("float64", 0.0, 0.3, seed, [0.30]) for seed in range(3)),
+        *(damping_run("single", 0.0, 0.1, seed, [single]) for seed in range(3)),
+        *(damping_run("single", 0.0, 0.3, seed, [0.31]) for seed in range(3)),
+        *(damping_run("fcg", 0.0, 0.1, seed, [fcg]) for seed in range(3)),
+    ]
+    claims = claim_rows(summary_rows(damping), [], 4)
+    return {item["claim"].partition(",")[0]: item["verdict"] for item in claims[:2]}
+
+
+def test_eight_bits_are_said_to_fail_only_where_they_do():
+    assert verdicts(2.0, 0.21) == {"single": "holds", "fcg": "holds"}
+    assert verdicts(0.21, 0.5) == {"single": "does not hold", "fcg": "does not hold"}
+
+
+def test_the_target_is_the_better_first_order_loss_and_half_the_epochs_are_counted():
+    runs = [
+        *(optimizer_run("sgd", seed, [1.0, 0.9, 0.8, 0.7]) for seed in range(2)),
+        *(optimizer_run("adam", seed, [1.0, 0.8, 0.6, 0.5]) for seed in range(2)),
+        *(optimizer_run("kfac, fcg", s, [0.9, 0.5, 0.4, 0.3], time_s=9.0) for s in range(2)),
+    ]
+    rows = {row["optimizer"]: row for row in target_rows(runs)}
+    assert rows["kfac, fcg"]["target"] == 0.5
+    assert rows["kfac, fcg"]["epochs_to_target"] == 2
+    assert rows["kfac, fcg"]["time_to_target_s"] == 18.0
+    assert rows["sgd"]["epochs_to_target"] is None
+    damping = summary_rows([damping_run("float64", 0.0, 0.1, 0, [0.2])])
+    claims = {
+        item["claim"].partition(": ")[2]: item["verdict"]
+        for item in claim_rows(damping, list(rows.values()), 4)
+    }
+    assert [verdict for claim, verdict in claims.items() if "half" in claim] == ["holds"]
+    assert [v for c, v in claims.items() if "simulated time" in c] == ["does not hold"]
+
+
+def test_the_best_setting_is_that_of_the_lowest_mean_over_seeds():
+    runs = [
+        damping_run("float64", 0.0, 0.1, 0, [0.1]),
+        damping_run("float64", 0.0, 0.1, 1, [0.5]),
+        damping_run("float64", 0.0, 0.3, 0, [0.2]),
+        damping_run("float64", 0.0, 0.3, 1, [0.2]),
+    ]
+    (best,) = best_settings(runs, ("method",))
+    assert best["damping"] == 0.3
+    assert best["final_loss"] == pytest.approx(0.2)
+
+
+def test_blocks_are_compared_with_the_largest():
+    blocks = [
+        {"method": "fcg", "block_size": 64, "final_loss": 0.4, "time_s": 1.0, "energy_j": 3.0},
+        {"method": "fcg", "block_size": 785, "final_loss": 0.2, "time_s": 4.0, "energy_j": 6.0},
+    ]
+    found = {(r["block_size"], r["quantity"]): r["relative"] for r in trade_off_rows(blocks)}
+    assert np.allclose([found[64, q] for q in ("final loss", "seconds", "joules")], [2, 0.25, 0.5])
+    assert {found[785, q] for q in ("final loss", "seconds", "joules")} == {1.0}
