@@ -78,8 +78,8 @@ class VmmArray:
         is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
-    clip_rate : float
-        Share of conversions beyond the ADC's range in the last product.
+    conversions, clipped : int
+        ADC conversions of the last product, and how many of them were beyond the range.
     """
 
     spec: VmmSpec
@@ -88,9 +88,15 @@ class VmmArray:
     integers: np.ndarray
     planes: np.ndarray | None
     ranges: np.ndarray | None = None
-    clip_rate: float = 0.0
+    conversions: int = 0
+    clipped: int = 0
     address: tuple[int | str, ...] = ()
     seed: int = 0
+
+    @property
+    def clip_rate(self) -> float:
+        """Share of the last product's conversions that were beyond the ADC's range."""
+        return self.clipped / max(self.conversions, 1)
 
     @cached_property
     def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
@@ -189,8 +195,8 @@ class VmmArray:
                 clipped += self._multiply_tile(
                     tile, integers[chunk], ranges, result[chunk], scratch, key, first
                 )
-        samples = result.size * spec.passes * spec.slices * len(self._tiles)
-        self.clip_rate = clipped / max(samples, 1)
+        self.conversions = result.size * spec.passes * spec.slices * len(self._tiles)
+        self.clipped = clipped
         if self.ranges is not None and self.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
                 f"{self.clip_rate:.1%} of the ADC conversions of array {self.address} are beyond "

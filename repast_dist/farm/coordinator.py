@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from repast_dist.analog.vmm import CLIP_WARNING_RATE
 from repast_dist.errors import DataError, FarmError
 from repast_dist.farm.alignment import align
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -108,6 +109,7 @@ class Coordinator:
         self._setup, self._farm = setup, farm
         self._job = job = setup.job
         self._recorder, self._checkpoints = recorder, checkpoints
+        self._clipped: set[str] = set()
         self.state = state
         self._failures: dict[int, int] = {}
         self._recoveries = 0
@@ -232,6 +234,7 @@ class Coordinator:
             "time_s": clock_s - self.state.clock_s,
             "wall_s": wall_s,
             "computing_s": _computing_s([part["busy_s"] for part in answers]) + driver_s,
+            **self._clipping(step, answers),
         }
         reports = merged(report for part in answers for report in part["reports"])
         self._recorder.step(record, rows, reports)
@@ -351,6 +354,27 @@ class Coordinator:
                     "smaller optimizer.learning_rate or more optimizer.damping may help"
                 )
         return weights, optimizer
+
+    def _clipping(self, step: int, answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Return the share of ADC conversions that clipped; say so once where it is large."""
+        sums: dict[str, list[int]] = {}
+        for counts in (counts for part in answers for counts in part["clipping"]):
+            for what, pair in counts.items():
+                held = sums.setdefault(what, [0, 0])
+                held[0] += pair[0]
+                held[1] += pair[1]
+        for what, (clipped, conversions) in sorted(sums.items()):
+            rate = clipped / max(conversions, 1)
+            if rate > CLIP_WARNING_RATE and what not in self._clipped:
+                self._clipped.add(what)
+                self._recorder.event(
+                    step,
+                    "clipping",
+                    f"{what}: {rate:.1%} of the ADC conversions are beyond the calibrated range; "
+                    "a higher chip.adc.percentile clips less",
+                )
+        clipped, conversions = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
+        return {"clip_rate": clipped / conversions} if conversions else {}
 
     def _note_divergence(self, reports: Sequence[SolveReport]) -> None:
         for report in reports:

@@ -99,6 +99,8 @@ class ChipHost:
             count = self._setup.job.train.micro_batches
             sums = {host: TreeSum(count) for host in self._setup.hosts}
             outcomes = []
+            for engine in self._engines.values():
+                engine.meter.take()
             for chip in self._chips:
                 loaded = None
                 for micro_batch in range(count):
@@ -204,7 +206,8 @@ class ChipHost:
         -------
         dict
             ``directions``: area -> preconditioned gradient; ``reports``: what the solves did;
-            ``chips``: chip -> `ChipCost`; ``busy_s``: part of the step -> wall
+            ``chips``: chip -> `ChipCost`; ``clipping``: per chip, what ->
+            (clipped, all) ADC conversions of the products; ``busy_s``: part of the step -> wall
             time this host computed for.
         """
         with self._timed("solve_rows"):
@@ -222,6 +225,7 @@ class ChipHost:
             "directions": directions,
             "reports": self._reports,
             "chips": chips,
+            "clipping": [engine.meter.take() for engine in self._engines.values()],
             "busy_s": busy_s,
         }
 

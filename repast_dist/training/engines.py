@@ -49,6 +49,23 @@ class Solver(Protocol):
         """Solve for right-hand sides (n, r)."""
 
 
+@dataclasses.dataclass
+class ConversionMeter:
+    """Counts ADC conversions and how many of them clipped, by role and layer."""
+
+    _counts: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    def add(self, what: str, clipped: int, conversions: int) -> None:
+        """Count a product."""
+        before = self._counts.get(what, (0, 0))
+        self._counts[what] = (before[0] + clipped, before[1] + conversions)
+
+    def take(self) -> dict[str, tuple[int, int]]:
+        """Return what -> (clipped, conversions) since the last time."""
+        counts, self._counts = self._counts, {}
+        return counts
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """The arithmetic of a run, or of one chip of it.
@@ -65,6 +82,8 @@ class Engine:
         How analog solves reach their precision.
     seed : int
         The run's seed.
+    meter : ConversionMeter
+        What the converters of its products did.
     """
 
     spec: EngineSpec
@@ -72,6 +91,7 @@ class Engine:
     inv: InvSpec | None
     inversion: InversionSpec | None
     seed: int
+    meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
 
     def arithmetic(self, role: Role) -> Arithmetic:
         """Return the arithmetic of a role."""
@@ -88,8 +108,8 @@ class Engine:
         matrix : ndarray
             (K, M), any float dtype.
         address : tuple
-            Address of programming errors, for example ``("weights", step, layer)``; never names a
-            chip. Equal addresses hold equal errors: it is one programmed array.
+            Address of programming errors, what, step and layer first: ``("weights", 3, "conv1")``;
+            never names a chip. Equal addresses hold equal errors: it is one programmed array.
 
         Raises
         ------
@@ -101,7 +121,9 @@ class Engine:
         kind = self.arithmetic(role)
         if kind == "analog":
             assert self.vmm is not None
-            return _Analog(program_vmm(matrix, self.vmm, self.seed, *address))
+            what = " ".join((role, *map(str, address[2:3])))
+            array = program_vmm(matrix, self.vmm, self.seed, *address)
+            return _Analog(array, what, self.meter)
         if kind == "fixed":
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
         return _Float(np.asarray(matrix, np.float64))
@@ -184,12 +206,16 @@ class _Fixed:
 @dataclasses.dataclass(frozen=True)
 class _Analog:
     array: VmmArray
+    what: str
+    meter: ConversionMeter
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        return self.array.multiply(rows, *call)
+        product = self.array.multiply(rows, *call)
+        self.meter.add(self.what, self.array.clipped, self.array.conversions)
+        return product
 
     def columns(self, start: int, stop: int) -> "_Analog":
-        return _Analog(self.array.columns(start, stop))
+        return dataclasses.replace(self, array=self.array.columns(start, stop))
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
