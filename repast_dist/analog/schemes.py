@@ -24,6 +24,9 @@ _SAFETY = 1.0 - 2.0**-5
 """Of the target: the residual that the hardware goes by has the error of its products."""
 
 _REFRESH_ROUNDS = 16
+_DRIFT = 2.0**-6
+"""Of the target: accumulated rounding that can be neglected."""
+
 _GRADIENT_OPS = 10
 """Digital operations per element and round of conjugate gradients with one direction kept: four
 inner products or norms, three updates, scaling and conversion.
@@ -181,6 +184,11 @@ def conjugate_gradients(run: Run) -> None:
     window = 1 if run.solver.array is None else inversion.conjugate
     active = np.flatnonzero(run.norm > 0)
     residual = run.b[:, active]
+    # The norm of what roundings add to the residual, for one unit of the answer: entries of S are
+    # at most one, and those of a product have n independent roundings.
+    product = run.solver.product
+    unit = run.solver.size * 2.0 ** (1 - product.bits) / run.solver.scaling.min()
+    drift = np.zeros(active.size)
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for count in range(1, inversion.max_iterations + 1):
         if not active.size:
@@ -197,17 +205,19 @@ def conjugate_gradients(run: Run) -> None:
         run.digital_ops += (_GRADIENT_OPS + 2 * max(len(kept) - 1, 0)) * residual.size
         residual = residual - image * step
         relative = run.relative(residual, active)
-        # What the recurrence says is checked from time to time, and before it is believed.
-        doubtful = relative <= inversion.tolerance * _SAFETY
-        if count % _REFRESH_ROUNDS == 0:
-            doubtful[:] = True
+        # What the recurrence says is checked where roundings of the products may have added up:
+        # before it is believed, and from time to time.
+        drift = drift + np.abs(step) * np.max(np.abs(direction), axis=0) * unit / run.norm[active]
+        due = (relative <= inversion.tolerance * _SAFETY) | (count % _REFRESH_ROUNDS == 0)
+        doubtful = due & (drift > _DRIFT * inversion.tolerance)
         if doubtful.any():
             residual[:, doubtful] = run.residual(active[doubtful])
             relative[doubtful] = run.relative(residual[:, doubtful], active[doubtful])
+            drift[doubtful] = 0.0
         kept = [*kept, (direction, image, curvature)][-window:]
         keep = watch.keep(relative, active) & usable
         if not keep.all():
-            active, residual = active[keep], residual[:, keep]
+            active, residual, drift = active[keep], residual[:, keep], drift[keep]
             kept = [(old[:, keep], image[:, keep], c[keep]) for old, image, c in kept]
 
 

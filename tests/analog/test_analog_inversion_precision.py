@@ -142,9 +142,7 @@ def test_plain_conjugate_gradients_take_as_many_rounds_as_scipys():
     scipy.sparse.linalg.cg(matrix, right[:, 0], rtol=2.0**-16, callback=lambda x: rounds.append(1))
     assert abs(int(solution.iterations[0]) - len(rounds)) <= 1
     assert solution.counts.inv_ops == 0
-    # One product per round, and one to make sure of the residual in the end and every 16 rounds.
-    taken = int(solution.iterations[0])
-    assert solution.counts.vmm_ops == taken + 1 + (taken - 1) // 16
+    assert solution.counts.vmm_ops == solution.iterations[0]
 
 
 def test_inversion_earns_most_of_the_rounds_of_plain_conjugate_gradients():
@@ -215,7 +213,10 @@ def test_the_operations_of_a_solve_are_those_of_its_rounds():
     damped = _damped_to(matrix, 1e3)
     solution = _solve(damped, gradient, _inv(0.01))
     assert solution.counts.inv_ops == solution.iterations.sum()
-    assert solution.counts.vmm_ops >= solution.iterations.sum() + gradient.shape[1]
+    assert solution.counts.vmm_ops == solution.iterations.sum()
+    # Where roundings of the products may have added up, the residual is made sure of.
+    hard = _solve(_damped_to(matrix, 1e6), gradient, _inv(0.01))
+    assert hard.counts.vmm_ops > hard.counts.inv_ops == hard.iterations.sum()
     refined = _solve(damped, gradient, _inv(), method="refine")
     assert refined.counts.inv_ops == refined.counts.vmm_ops == refined.iterations.sum()
 
