@@ -39,8 +39,9 @@ def _placed(cost: ChipCost, starts: np.ndarray, step_s: float) -> pa.RecordBatch
     duration = rows["duration_s"].to_numpy()
     busy_s = float(duration.sum())
     share = duration / busy_s if busy_s > 0 else np.zeros(len(duration))
-    energy = rows["energy_j"].to_numpy() + cost.static_w * step_s * share
-    rows = _with(rows, "energy_j", energy)
+    static = cost.static_w * step_s * share
+    rows = _with(rows, "static_j", static)
+    rows = _with(rows, "energy_j", rows["energy_j"].to_numpy() + static)
     return _with(rows, "start_s", rows["start_s"].to_numpy() + starts[cost.segment])
 
 

@@ -153,10 +153,7 @@ def trace_columns(table: OpTable, costs: Mapping[str, np.ndarray]) -> dict[str, 
     costs : mapping
         ``start_s``, ``duration_s`` and ``energy_j`` of each row.
     """
-    kept = ("crossbar_reads", "inv_ops", "cell_writes", "digital_ops", "buffer_bytes", "link_bytes")
-    columns = {name: table[name] for name in (*IDENTITY, *kept)}
-    columns["dac_conversions"] = table["dac_conversions"] + table["inv_dac_conversions"]
-    columns["adc_conversions"] = table["adc_conversions"] + table["inv_adc_conversions"]
+    columns = {name: table[name] for name in (*IDENTITY, *COUNTS)}
     return columns | {name: costs[name] for name in ("start_s", "duration_s", "energy_j")}
 
 

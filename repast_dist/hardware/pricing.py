@@ -58,22 +58,36 @@ def price_ops(table: OpTable, costs: UnitCosts) -> Costs:
     return Costs(duration, energy)
 
 
+_COMPONENTS_OF_COUNT: dict[str, dict[str, float]] = {
+    "cells_read": {"cell": 1.0},
+    "dac_conversions": {"dac": 1.0},
+    "adc_conversions": {"adc": 1.0, "sample_hold": 1.0, "shift_add": 1.0},
+    "cell_writes": {"cell_write": 1.0},
+    "amplifier_ops": {"amplifier": 1.0},
+    "inv_dac_conversions": {"inv_dac": 1.0},
+    "inv_adc_conversions": {"inv_adc": 1.0, "sample_hold": 1.0},
+    "digital_ops": {"digital": 1.0},
+    "buffer_bytes": {
+        "buffer": 1.0,
+        "bus": 1.0,
+        "register": 1.0,
+        "router": ROUTER_CROSSINGS_PER_BUFFER_BYTE,
+    },
+}
+"""Count of the op table -> components that work once (or so often) for each."""
+
+
+def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
+    """Return count -> component -> energy of one count, in joules."""
+    return {
+        count: {name: times * costs.parts[name].energy_j for name, times in components.items()}
+        for count, components in _COMPONENTS_OF_COUNT.items()
+    }
+
+
 def energy_per_count(costs: UnitCosts) -> dict[str, float]:
     """Return the energy of one count of each column of an op table, in joules."""
-    energy = {name: part.energy_j for name, part in costs.parts.items()}
-    converted = energy["adc"] + energy["sample_hold"] + energy["shift_add"]
-    router = ROUTER_CROSSINGS_PER_BUFFER_BYTE * energy["router"]
-    return {
-        "cells_read": energy["cell"],
-        "dac_conversions": energy["dac"],
-        "adc_conversions": converted,
-        "cell_writes": energy["cell_write"],
-        "amplifier_ops": energy["amplifier"],
-        "inv_dac_conversions": energy["inv_dac"],
-        "inv_adc_conversions": energy["inv_adc"] + energy["sample_hold"],
-        "digital_ops": energy["digital"],
-        "buffer_bytes": energy["buffer"] + energy["bus"] + energy["register"] + router,
-    }
+    return {count: sum(parts.values()) for count, parts in component_energy(costs).items()}
 
 
 def time_per_count(costs: UnitCosts) -> dict[str, float]:

@@ -102,6 +102,35 @@ def setting(result: Mapping[str, Any], path: str, default: Any = None) -> Any:
     return node
 
 
+def energy_by_component(
+    trace: pa.Table, per_count: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, str], float]:
+    """Return (phase, component) -> energy in joules; the sum is that of the trace.
+
+    Parameters
+    ----------
+    trace : pyarrow.Table
+        The trace.
+    per_count : mapping
+        Count -> component -> joules of one, as ``component_energy_j`` of ``result.json``.
+        What is left of a row's energy beside its static part went over links between chips.
+    """
+    counts = [name for name in per_count if name in trace.column_names]
+    sums = sum_by(trace, ("phase",), (*counts, "energy_j", "static_j")).to_pylist()
+    found: dict[tuple[str, str], float] = {}
+    for row in sums:
+        phase, left = row["phase"], row["energy_j"] - row["static_j"]
+        found[phase, "static"] = row["static_j"]
+        for count in counts:
+            for component, joules in per_count[count].items():
+                part = row[count] * joules
+                found[phase, component] = found.get((phase, component), 0.0) + part
+                left -= part
+        if phase == "communicate":
+            found[phase, "link"] = left
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockWork:
     """How the time on SOI blocks is spread over chips.

@@ -26,12 +26,14 @@ from repast_dist.report.run_data import (
     RunData,
     activity,
     block_work,
+    energy_by_component,
     load_run,
     refresh_steps,
     setting,
     step_bars,
 )
 from repast_dist.report.units import duration, number, percent, si
+from repast_dist.trace import read_trace
 from repast_dist.trace.query import Totals, step_times, sum_by, totals
 from repast_dist.trace.schema import PHASES
 
@@ -341,7 +343,34 @@ def _costs(run: RunData, total: Totals) -> list[Part]:
         caption="Areas are proportional to energy. Click a phase to look inside.",
         wide=True,
     )
-    return [overview, _phase_table(total), tree, *_step_costs(run)]
+    return [overview, _phase_table(total), tree, *_component_tree(run), *_step_costs(run)]
+
+
+def _component_tree(run: RunData) -> list[Part]:
+    per_count = run.result.get("component_energy_j")
+    if not per_count:
+        return []
+    needed = ["phase", "energy_j", "static_j", *per_count]
+    joules = energy_by_component(read_trace(run.folder / "trace", needed), per_count)
+    components: dict[str, float] = {}
+    for (_, component), value in joules.items():
+        components[component] = components.get(component, 0.0) + value
+    largest_first = sorted(joules.items(), key=lambda item: -components[item[0][1]])
+    return [
+        figures.treemap(
+            "Energy by component and phase",
+            [
+                (_words(component), phase, value)
+                for (phase, component), value in largest_first
+                if value > 0
+            ],
+            unit="J",
+            root="all energy",
+            caption="Which parts of the chips the energy goes to. Static: what flows whatever a "
+            "chip does. Link: between chips.",
+            wide=True,
+        )
+    ]
 
 
 def _phase_table(total: Totals) -> Table:

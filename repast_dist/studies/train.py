@@ -17,6 +17,7 @@ from repast_dist.farm.coordinator import Coordinator, TrainingState, state_of
 from repast_dist.farm.job import HostSetup, TrainingJob, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
+from repast_dist.hardware.pricing import component_energy
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.run_report import write_run_report
 from repast_dist.spec import to_dict
@@ -213,6 +214,7 @@ def _facts(setup: HostSetup) -> dict[str, Any]:
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks
         ],
+        "component_energy_j": component_energy(setup.plan.costs),
         "micro_batches": [
             setup.micro_batch_owner(number) for number in range(setup.job.train.micro_batches)
         ],

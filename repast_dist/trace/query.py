@@ -18,11 +18,15 @@ import pyarrow.compute as pc
 from repast_dist.trace.schema import PHASES
 
 COUNTS = (
+    "crossbar_reads",
+    "cells_read",
     "dac_conversions",
     "adc_conversions",
-    "crossbar_reads",
-    "inv_ops",
     "cell_writes",
+    "inv_ops",
+    "amplifier_ops",
+    "inv_dac_conversions",
+    "inv_adc_conversions",
     "digital_ops",
     "buffer_bytes",
     "link_bytes",

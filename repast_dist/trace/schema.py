@@ -43,11 +43,16 @@ SCHEMA = pa.schema(
         _field("start_s", pa.float64(), "s", "start in simulated time since the run began"),
         _field("duration_s", pa.float64(), "s", "duration in simulated time"),
         _field("energy_j", pa.float64(), "J", "energy"),
-        _field("dac_conversions", pa.int64(), "1", "digital-to-analog conversions"),
-        _field("adc_conversions", pa.int64(), "1", "analog-to-digital conversions"),
+        _field("static_j", pa.float64(), "J", "part of the energy that flows whatever is done"),
         _field("crossbar_reads", pa.int64(), "1", "array activations: one pass on one array"),
-        _field("inv_ops", pa.int64(), "1", "analog inversions: one pass on one INV array"),
+        _field("cells_read", pa.int64(), "1", "cells driven, summed over passes"),
+        _field("dac_conversions", pa.int64(), "1", "digital to analog, multiplying arrays"),
+        _field("adc_conversions", pa.int64(), "1", "analog to digital, multiplying arrays"),
         _field("cell_writes", pa.int64(), "1", "memory cells programmed"),
+        _field("inv_ops", pa.int64(), "1", "analog inversions: settlings of inverting arrays"),
+        _field("amplifier_ops", pa.int64(), "1", "settlings times the amplifiers of each array"),
+        _field("inv_dac_conversions", pa.int64(), "1", "digital to analog, inverting arrays"),
+        _field("inv_adc_conversions", pa.int64(), "1", "analog to digital, inverting arrays"),
         _field("digital_ops", pa.int64(), "1", "digital arithmetic operations"),
         _field("buffer_bytes", pa.int64(), "B", "bytes read from or written to buffers"),
         _field("link_bytes", pa.int64(), "B", "bytes sent between chips"),
@@ -126,7 +131,7 @@ def solve_batch(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
 def _default(field: pa.Field) -> int:
     if field.name in ("layer", "block", "micro_batch"):
         return NONE
-    if field.type == pa.int64():
+    if field.type == pa.int64() or field.name == "static_j":
         return 0
     raise ValueError(f"trace rows need the column '{field.name}'")
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import final_arrays
 
+from repast_dist.report.run_data import energy_by_component
 from repast_dist.trace import read_solves, read_trace, totals, verify
 
 # A network whose factors are split over chips, with programming noise in every array.
@@ -101,6 +102,19 @@ def test_the_trace_adds_up_to_the_totals_of_the_result(train):
     assert result["totals"]["time_s"] == pytest.approx(ends, rel=1e-9)
     assert totals(trace).to_dict() == result["totals"]
     assert verify(run_dir / "trace", steps=7) == []
+
+
+def test_the_energy_of_components_adds_up_to_that_of_every_phase(train):
+    run_dir = train(*SMALL, "farm.backend=inprocess", "farm.chips=2")
+    result = json.loads((run_dir / "result.json").read_text())
+    parts = energy_by_component(read_trace(run_dir / "trace"), result["component_energy_j"])
+    for phase, total in result["totals"]["phases"].items():
+        components = {name: joules for (where, name), joules in parts.items() if where == phase}
+        assert sum(components.values()) == pytest.approx(total["energy_j"], rel=1e-9)
+        assert all(joules >= 0 for joules in components.values())
+    assert parts["communicate", "link"] > 0
+    assert parts["inversion", "amplifier"] > 0
+    assert parts["program", "cell_write"] > 0
 
 
 def test_nothing_is_solved_with_a_before_all_chips_solved_with_g(train):
