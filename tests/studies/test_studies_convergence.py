@@ -168,7 +168,7 @@ def verdicts(single, fcg):
         *(damping_run("fcg", 0.0, 0.1, seed, [fcg]) for seed in range(3)),
     ]
     claims = claim_rows(summary_rows(damping), [], 4)
-    return {item["claim"].partition(",")[0]: item["verdict"] for item in claims[:2]}
+    return {item["claim"].partition(" ")[0]: item["verdict"] for item in claims[:2]}
 
 
 def test_eight_bits_are_said_to_fail_only_where_they_do():
@@ -186,6 +186,7 @@ def test_the_target_is_the_better_first_order_loss_and_half_the_epochs_are_count
     assert rows["kfac, fcg"]["target"] == 0.5
     assert rows["kfac, fcg"]["epochs_to_target"] == 2
     assert rows["kfac, fcg"]["time_to_target_s"] == 18.0
+    assert rows["adam"]["epochs_to_target"] == 4
     assert rows["sgd"]["epochs_to_target"] is None
     damping = summary_rows([damping_run("float64", 0.0, 0.1, 0, [0.2])])
     claims = {
