@@ -98,6 +98,12 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
     block = damped_block(found.matrix, point.start, point.stop, amount)
     gradient = found.gradient[point.start : point.stop]
     right = gradient[:, gradient.any(axis=0)][:, : point.columns]
+    if not right.size:
+        raise DataError(
+            f"layer {point.layer}, factor {point.factor}, rows {point.start}:{point.stop}: the "
+            "gradient is zero, there is nothing to solve for; valid: more study.steps or another "
+            "seed"
+        )
     cell = point.inv.device.inv_cell
     common = {
         "block_size": point.stop - point.start,
@@ -446,16 +452,20 @@ def _answer(frontier: Sequence[dict[str, Any]], size: int, bits: int, noise: flo
         for row in frontier
         if (row["block_size"], row["cell_bits"], row["noise"]) == (size, bits, noise)
     ]
-    reached = [
-        f"{row['method']} down to {row['smallest_damping']:g} ({row['rounds']:.0f} rounds there)"
-        for row in here
-        if row["smallest_damping"] is not None
+    reached: dict[float, list[str]] = {}
+    for row in here:
+        if row["smallest_damping"] is not None:
+            text = f"{row['method']} ({row['rounds']:.0f} rounds there)"
+            reached.setdefault(row["smallest_damping"], []).append(text)
+    parts = [
+        f"down to {damping:g} by {' and '.join(reached[damping])}" for damping in sorted(reached)
     ]
     failed = [row["method"] for row in here if row["smallest_damping"] is None]
+    if failed:
+        parts.append(f"at no damping tried by {' and '.join(failed)}")
     return (
-        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise reach the "
-        f"target at dampings {'; '.join(reached) or 'that were not tried'}"
-        + (f"; {' and '.join(failed)} at none that was tried." if failed else ".")
+        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise are solved to the "
+        f"target: {'; '.join(parts)}."
     )
 
 
@@ -472,7 +482,7 @@ def run(settings: RunSettings, console: Console, run_dir: Path | None = None) ->
     Raises
     ------
     DataError
-        The gradient of the widest factor is zero: nothing to solve for.
+        The network has no factors, or a block's gradient is zero.
     """
     study: Any = settings.study
     folder = begin(settings, run_dir)
