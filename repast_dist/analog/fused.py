@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog.inv import (
+    CellNoise,
     Circuit,
     cell_error,
     held_matrix,
@@ -105,7 +106,28 @@ def program_fused(
     opamp = spec.device.opamp
     currents = load * offset_voltages(n, opamp, seed, *address)
     currents -= forth @ (middle_load * offset_voltages(held, opamp, seed, *address, "between"))
-    return FusedInv(spec, (n, held), Circuit.of(matrix, currents, spec))
+    noise = None
+    first = CellNoise.of(rows, spec, seed, *address, "fused", "a")
+    second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")
+    if first is not None and second is not None:
+        noise = _FusedNoise(forth, back, first, second)
+    return FusedInv(spec, (n, held), Circuit.of(matrix, currents, spec, noise))
+
+
+@dataclasses.dataclass(frozen=True)
+class _FusedNoise:
+    """Read noise of both arrays; that of the transpose passes through the other."""
+
+    forth: np.ndarray
+    back: np.ndarray
+    of_forth: CellNoise
+    of_back: CellNoise
+
+    def currents(self, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return what the cells add to the currents of the rows, (n, r)."""
+        through = self.of_back.drawn(len(self.back), outputs, codes)
+        direct = self.of_forth.drawn(len(self.forth), self.back @ outputs, codes)
+        return direct + self.forth @ through
 
 
 def fused_error(rows: np.ndarray, spec: InvSpec) -> float:

@@ -12,6 +12,7 @@ to have left out (Song et al., Science 2024). The currents of all add up, so it 
 """
 
 import dataclasses
+import hashlib
 import warnings
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
 
 from repast_dist.analog.fixed_point import codes_of_columns
+from repast_dist.analog.noise import fill_rows
 from repast_dist.analog.programming import (
     offset_voltages,
     pair_conductances,
@@ -237,7 +239,8 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
         loaded[np.diag_indices(n)] += load / spec.device.opamp.gain
     # An input that rests at its offset draws current through all that is connected to it.
     currents = load * offset_voltages(n, spec.device.opamp, seed, *address)
-    return InvArray(spec, held, Circuit.of(loaded, currents, spec))
+    noise = CellNoise.of(matrix, spec, seed, *address)
+    return InvArray(spec, held, Circuit.of(loaded, currents, spec, noise))
 
 
 def held_matrix(
@@ -283,14 +286,23 @@ class Circuit:
         Its largest entry.
     offset : ndarray
         (n,) what constant currents add to full-scale outputs.
+    read_noise : ReadNoise or None
+        Of its cells.
     """
 
     factors: tuple[np.ndarray, np.ndarray]
     scale: float
     offset: np.ndarray
+    read_noise: "ReadNoise | None"
 
     @classmethod
-    def of(cls, matrix: np.ndarray, currents: np.ndarray, spec: InvSpec) -> "Circuit":
+    def of(
+        cls,
+        matrix: np.ndarray,
+        currents: np.ndarray,
+        spec: InvSpec,
+        read_noise: "ReadNoise | None" = None,
+    ) -> "Circuit":
         """Factorise the circuit's matrix; a singular one saturates later.
 
         Single precision is plenty where converters have few bits.
@@ -305,12 +317,15 @@ class Circuit:
         offset = np.zeros(len(matrix))
         if currents.any():
             offset = _settled(factors, currents / scale)
-        return cls(factors, scale, offset)
+        return cls(factors, scale, offset, read_noise)
 
     def solve(self, right: np.ndarray, spec: InvSpec) -> np.ndarray:
         """Drive, settle and read for every right-hand side, (n, r)."""
         codes, step = codes_of_columns(right, spec.dac_bits)
         settled = _settled(self.factors, codes)
+        if self.read_noise is not None:
+            drawn = self.read_noise.currents(settled, codes) / self.scale
+            settled += _settled(self.factors, drawn)
         if self.offset.any():
             settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
         read, level = codes_of_columns(settled, spec.adc_bits)
@@ -318,6 +333,63 @@ class Circuit:
 
 
 _FEW_BITS = 12
+
+
+class ReadNoise(Protocol):
+    """What fluctuating cells add to the currents."""
+
+    def currents(self, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return currents (n, r), in units of matrix times outputs.
+
+        Parameters
+        ----------
+        outputs : ndarray
+            (n, r) that drive the cells.
+        codes : ndarray
+            (n, r) inputs as converted; they address the draws, so that these depend neither on
+            the order of the solves nor on which are done together. The same input draws the same.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class CellNoise:
+    """Read noise of one array, to first order: independent in every cell and settling.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation of an entry of the matrix.
+    key : uint64
+        Of the draws.
+    """
+
+    sigma: float
+    key: np.uint64
+
+    @classmethod
+    def of(
+        cls, matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+    ) -> "CellNoise | None":
+        """Return the noise of the cells a matrix is programmed on, if they have any."""
+        cell = spec.device.inv_cell
+        if not cell.read_sigma:
+            return None
+        # Both cells of a pair fluctuate, whatever they hold; copies average it.
+        largest = float(np.max(np.abs(matrix), initial=0.0))
+        sigma = cell.read_sigma * largest * float(np.sqrt(2.0 / spec.copies))
+        key = generator(seed, "read", "inv", *address).bit_generator.random_raw()
+        return cls(sigma, np.uint64(key))
+
+    def currents(self, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return what the cells add to the currents of their rows, (n, r)."""
+        return self.drawn(len(outputs), outputs, codes)
+
+    def drawn(self, rows: int, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return the same for an array of any number of rows, (rows, r)."""
+        digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
+        draws = np.empty((outputs.shape[1], rows), np.float32)
+        fill_rows(self.key, np.frombuffer(b"".join(digests), np.int64), draws)
+        return draws.T * (self.sigma * np.linalg.norm(outputs, axis=0))
 
 
 def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:

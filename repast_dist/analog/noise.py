@@ -51,6 +51,13 @@ def fill_normal(key: np.uint64, out: np.ndarray) -> None:
         out[half - 1] = radius * cosine
 
 
+@numba.njit(cache=True, nogil=True)
+def fill_rows(key: np.uint64, numbers: np.ndarray, out: np.ndarray) -> None:
+    """Fill rows of a stream: (N,) int64 numbers of rows, (N, M) float32 written."""
+    for n in range(numbers.shape[0]):
+        fill_normal(row_key(key, numbers[n]), out[n])
+
+
 @numba.njit(inline="always", fastmath=_KEEP)
 def _mix(word: np.uint32) -> np.uint32:
     word = np.uint32(word ^ (word >> np.uint32(17)))

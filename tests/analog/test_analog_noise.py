@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repast_dist.analog import CellSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, VmmSpec, program_inv, program_vmm
+from repast_dist.analog.fused import program_fused
 from repast_dist.analog.noise import fill_normal, row_key
 
 
@@ -42,3 +43,63 @@ def test_read_noise_does_not_depend_on_how_many_rows_follow():
     array = program_vmm(w, spec, 1, "w")
     array.calibrate(x)
     np.testing.assert_array_equal(array.multiply(x)[:7], array.multiply(x[:7]))
+
+
+def _spd(n, seed):
+    root = np.random.default_rng(seed).normal(size=(n, 4 * n))
+    return root @ root.T / (4 * n) + 0.2 * np.eye(n)
+
+
+def _inv_spec(sigma):
+    """Fine converters and exact levels: what is left is the read noise."""
+    return InvSpec(
+        device=DeviceSpec(inv_cell=CellSpec(bits=8, read_sigma=sigma)), dac_bits=24, adc_bits=24
+    )
+
+
+def test_read_noise_of_an_inversion_equals_noise_drawn_for_every_cell():
+    """Outputs against solves with every cell of every pair disturbed (Kolmogorov-Smirnov)."""
+    n, sigma, count = 12, 2e-3, 1500
+    matrix, random = _spd(n, 0), np.random.default_rng(1)
+    array = program_inv(matrix, _inv_spec(sigma), 3, "noise")
+    right = random.normal(size=n)
+    # Inputs that differ by nothing but their last bits draw independent noise.
+    many = right[:, None] * (1.0 + 1e-5 * random.normal(size=(n, count)))
+    quiet = np.linalg.solve(array.held, many)
+    ours = array.solve(many) - quiet
+    swing = sigma * np.abs(matrix).max()
+    per_cell = np.empty((n, count))
+    for draw in range(count):
+        disturbed = array.held + swing * random.normal(size=(2, n, n)).sum(axis=0)
+        per_cell[:, draw] = np.linalg.solve(disturbed, many[:, draw]) - quiet[:, draw]
+    for k in range(0, n, 3):
+        assert scipy.stats.ks_2samp(ours[k], per_cell[k]).pvalue > 0.001
+
+
+def test_read_noise_of_a_fused_inversion_equals_noise_drawn_for_every_cell():
+    n, held, sigma, count = 10, 6, 2e-3, 1500
+    random = np.random.default_rng(2)
+    rows, diagonal = random.normal(size=(n, held)) / np.sqrt(held), np.full(n, 0.5)
+    quiet_array = program_fused(rows, diagonal, _inv_spec(0.0), 3, "noise")
+    noisy_array = program_fused(rows, diagonal, _inv_spec(sigma), 3, "noise")
+    many = random.normal(size=(n, 1)) * (1.0 + 1e-5 * random.normal(size=(n, count)))
+    ours = noisy_array.solve(many) - quiet_array.solve(many)
+    swing, shape = sigma * np.abs(rows).max(), (2, 2, n, held)
+    per_cell = np.empty((n, count))
+    for draw in range(count):
+        forth, back = rows + swing * random.normal(size=shape).sum(axis=0)
+        clean = np.linalg.solve(rows @ rows.T + np.diag(diagonal), many[:, draw])
+        per_cell[:, draw] = np.linalg.solve(forth @ back.T + np.diag(diagonal), many[:, draw])
+        per_cell[:, draw] -= clean
+    for k in range(0, n, 3):
+        assert scipy.stats.ks_2samp(ours[k], per_cell[k]).pvalue > 0.001
+
+
+def test_read_noise_of_an_inversion_does_not_depend_on_order_or_company():
+    array = program_inv(_spd(9, 4), _inv_spec(0.01), 5, "noise")
+    right = np.random.default_rng(6).normal(size=(9, 7))
+    together = array.solve(right)
+    alone = np.hstack([array.solve(right[:, k : k + 1]) for k in (6, 5, 4, 3, 2, 1, 0)])
+    # But for the last bits of the linear algebra.
+    np.testing.assert_allclose(alone[:, ::-1], together, rtol=1e-6)
+    assert not np.allclose(together, np.linalg.solve(array.held, right), rtol=1e-4)
