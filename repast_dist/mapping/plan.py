@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -283,7 +284,7 @@ def block_seconds(
     ) + np.zeros(len(shapes))
 
 
-def fusion_rows(plan: Plan) -> list[dict[str, object]]:
+def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
     """Return, per block, what fusion would take and save per step, and what was chosen."""
     return [
         {

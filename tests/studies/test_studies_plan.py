@@ -56,3 +56,13 @@ def test_the_command_prints_who_does_what(tmp_path, capsys, extra):
     (folder,) = (tmp_path / "plan").iterdir()
     assert json.loads((folder / "settings.json").read_text())["farm"]["chips"] == 5
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_the_fusion_table_says_what_was_chosen_and_what_it_saves():
+    plan = small_plan(2, settings=["soi.fusion=auto", "inversion=single", "model=digits_mlp"])
+    rows = plan_page(plan).tables["fusion"].to_pylist()
+    assert len(rows) == len(plan.blocks)
+    for row in rows:
+        cheaper = row["fused_s"] is not None and row["fused_s"] < row["apart_s"]
+        assert row["fused"] == cheaper
+        assert row["saved_s"] == (row["apart_s"] - row["fused_s"] if cheaper else 0)
