@@ -464,8 +464,8 @@ def _answer(frontier: Sequence[dict[str, Any]], size: int, bits: int, noise: flo
     if failed:
         parts.append(f"at no damping tried by {' and '.join(failed)}")
     return (
-        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise are solved to the "
-        f"target: {'; '.join(parts)}."
+        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise are solved to "
+        f"the target: damping {'; '.join(parts)}."
     )
 
 
