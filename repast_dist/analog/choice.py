@@ -7,7 +7,6 @@ which nobody knows before programming it. So a few random right-hand sides are s
 2. Conjugate gradients. Where dominant directions were taken out, they are the cheapest: plain
    refinement works with a worse array and cannot take fewer rounds.
 3. Refinement with the same array, if it takes no more rounds: its rounds are simpler.
-
 4. Conjugate gradients without any array, where those with it fail: an array can be too far off to
    be of use.
 

@@ -14,7 +14,8 @@ class SolveCounts:
     inv_ops : int
         Settlings of inverting arrays, one per right-hand side.
     vmm_ops : int
-        Matrix-vector products on the multipliers, at ``product_bits``.
+        Matrix-vector products on the multipliers, at ``product_bits``; of a fused block, through
+        both its matrices.
     digital_ops : int
         Scalar operations of the digital unit; a multiplication with its addition is one.
     program_cells : int

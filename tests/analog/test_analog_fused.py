@@ -59,6 +59,17 @@ def test_refinement_works_with_the_loop_where_damping_is_large():
     np.testing.assert_allclose(solution.x, _exact(rows, 1.0, right), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-140, 1e-3, 1e140])
+def test_the_size_of_activations_does_not_matter(scale):
+    """(s a) (s a)' / N + s^2 lambda: the same rounds, and x over s^2."""
+    rows = _rows(40, 20)
+    right = np.random.default_rng(6).normal(size=(40, 2))
+    one = _solve(rows, 0.1, right)
+    other = _solve(scale * rows, scale**2 * 0.1, right)
+    assert other.converged.all()
+    np.testing.assert_allclose(other.x * scale**2, one.x, rtol=1e-3, atol=1e-3)
+
+
 def test_one_settling_is_as_good_as_cells_and_converters():
     rows = _rows(40, 200)
     right = np.random.default_rng(4).normal(size=(40, 3))
