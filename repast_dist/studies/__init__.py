@@ -13,6 +13,7 @@ from repast_dist.errors import RunDirectoryError
 from repast_dist.report.units import percent, si
 from repast_dist.spec import load
 from repast_dist.studies.run_directory import (
+    ANSWER,
     POINTS,
     RESULT,
     SETTINGS,
@@ -110,17 +111,27 @@ def _sweep_table(points: Sequence[Sequence[str]], directories: Sequence[Path]) -
     table = Table(title="Sweep", title_justify="left")
     # What all points share says nothing.
     shared = set(points[0]).intersection(*points[1:]) if len(points) > 1 else set()
-    for name in ("settings", "test accuracy", "test loss", "simulated time", "energy", "run"):
-        table.add_column(name, justify="left" if name in ("settings", "run") else "right")
-    for overrides, directory in zip(points, directories, strict=True):
-        result = read_json(directory / RESULT)
-        epochs, totals = result.get("epochs", []), result.get("totals", {})
-        table.add_row(
-            "\n".join(item for item in overrides if item not in shared) or "defaults",
-            percent(epochs[-1]["test_accuracy"]) if epochs else "",
-            f"{epochs[-1]['test_loss']:.4f}" if epochs else "",
-            si(totals.get("time_s"), "s"),
-            si(totals.get("energy_j"), "J"),
-            directory.name,
-        )
+    results = [_outcome(directory) for directory in directories]
+    for name in ("settings", *dict.fromkeys(name for result in results for name in result), "run"):
+        table.add_column(name, justify="left" if name in ("settings", "run", "answer") else "right")
+    for overrides, directory, result in zip(points, directories, results, strict=True):
+        chosen = "\n".join(item for item in overrides if item not in shared) or "defaults"
+        columns = [str(column.header) for column in table.columns[1:-1]]
+        table.add_row(chosen, *(result.get(name, "") for name in columns), directory.name)
     return table
+
+
+def _outcome(directory: Path) -> dict[str, str]:
+    """Return what a sweep shows of a run: column -> text."""
+    if (directory / ANSWER).is_file():
+        return {"answer": read_json(directory / ANSWER)["answer"]}
+    if not (directory / RESULT).is_file():
+        return {}
+    result = read_json(directory / RESULT)
+    epochs, totals = result.get("epochs", []), result.get("totals", {})
+    return {
+        "test accuracy": percent(epochs[-1]["test_accuracy"]) if epochs else "",
+        "test loss": f"{epochs[-1]['test_loss']:.4f}" if epochs else "",
+        "simulated time": si(totals.get("time_s"), "s"),
+        "energy": si(totals.get("energy_j"), "J"),
+    }

@@ -11,8 +11,9 @@ from typing import Any
 
 from repast_dist.errors import RunDirectoryError, SettingsError
 
-RESULT, SETTINGS, LOCK, TRACE, CHECKPOINTS, POINTS, LOG, REPORT = (
+RESULT, ANSWER, SETTINGS, LOCK, TRACE, CHECKPOINTS, POINTS, LOG, REPORT = (
     "result.json",
+    "answer.json",
     "settings.json",
     ".lock",
     "trace",

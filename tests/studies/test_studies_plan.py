@@ -66,3 +66,11 @@ def test_the_fusion_table_says_what_was_chosen_and_what_it_saves():
         cheaper = row["fused_s"] is not None and row["fused_s"] < row["apart_s"]
         assert row["fused"] == cheaper
         assert row["saved_s"] == (row["apart_s"] - row["fused_s"] if cheaper else 0)
+
+
+def test_a_sweep_of_studies_puts_their_answers_side_by_side(tmp_path, capsys):
+    assert main(["-m", "study=plan", "farm.chips=1,2", f"run_root={tmp_path}"]) == 0
+    table = capsys.readouterr().out.rpartition("Sweep")[2]
+    assert "farm.chips=1" in table
+    assert "farm.chips=2" in table
+    assert len(list((tmp_path / "plan").iterdir())) == 2
