@@ -155,7 +155,8 @@ def modelled_counts(
     One application of an inverse halved d times costs ``3^d`` settlings and ``3^d - 1`` products.
     A round of ``refine`` and ``fcg`` is one application and one product; of ``taylor`` one
     application per slice of the target's bits, each with a product, and two more products;
-    ``single`` is one application. ``fcg`` is taken to find dominant directions in every block.
+    ``single`` is one application. ``fcg`` is taken to find dominant directions in every block
+    that is not fused.
 
     Returns
     -------
@@ -174,7 +175,7 @@ def modelled_counts(
     return {
         "inv_ops": times * applied * settlings,
         "vmm_ops": times * (applied * (settlings - 1) + products),
-        "digital_ops": elements * _digital_per_element(shapes.size, method, inversion),
+        "digital_ops": elements * _digital_per_element(shapes, method, inversion),
         "program_cells": inverting_cells + product_cells,
     }
 
@@ -197,11 +198,14 @@ def _arrays_per_piece(inversion: InversionSpec) -> int:
     return inversion.array_slices * inversion.array_copies
 
 
-def _digital_per_element(size: np.ndarray, method: str, inversion: InversionSpec) -> np.ndarray:
-    base = np.full(size.shape, _DIGITAL_PER_ELEMENT[method], np.int64)
+def _digital_per_element(shapes: BlockShapes, method: str, inversion: InversionSpec) -> np.ndarray:
+    base = np.full(len(shapes), _DIGITAL_PER_ELEMENT[method], np.int64)
     if method != "fcg":
         return base
-    rank = np.minimum(inversion.deflation, size // ROWS_PER_DIRECTION)
+    # Nothing can be taken out of what fused arrays hold.
+    rank = np.where(
+        shapes.fused, 0, np.minimum(inversion.deflation, shapes.size // ROWS_PER_DIRECTION)
+    )
     deflating: np.ndarray = np.where(rank > 0, 4 * rank + 2, 0)
     return base + 2 * (inversion.conjugate - 1) + deflating
 
