@@ -56,7 +56,7 @@ def _worst(reports: Sequence[SolveReport]) -> SolveReport:
     )
 
 
-_SEVERITY = {"none": 0, "damp": 1, "fallback": 2}
+_SEVERITY = {"none": 0, "use": 1, "damp": 2, "fallback": 3}
 
 
 class BlockKeeper:
@@ -202,7 +202,7 @@ class BlockKeeper:
         """Take the answer as it is; the report says that it missed its target."""
         if not np.isfinite(solution.x).all():
             raise InversionError(f"{self._where()}, step {step}: the answer is not finite")
-        return solution.x, self._report(step, solution, "none")
+        return solution.x, self._report(step, solution, "use")
 
     def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
         assert self._damped is not None

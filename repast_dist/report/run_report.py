@@ -232,6 +232,7 @@ def _actions(failed: pa.Table) -> str:
     words = {
         "damp": "were solved again with more damping",
         "fallback": "were solved by the digital unit instead",
+        "use": "were used as they are, as asked for",
         "none": "were used as they are",
     }
     clauses = [

@@ -72,7 +72,7 @@ SOLVE_SCHEMA = pa.schema(
         _field("mean_iterations", pa.float64(), "1", "iterations, mean over right-hand sides"),
         _field("residual", pa.float64(), "1", "largest relative residual |b - A x| / |b|"),
         _field("converged", pa.bool_(), "", "every right-hand side reached the target"),
-        _field("action", _NAME, "", "what the divergence policy did: none, damp, fallback"),
+        _field("action", _NAME, "", "what the divergence policy did: none, use, damp, fallback"),
         _field("chip", pa.int32(), "1", "chip that solved the block"),
     ],
     metadata={"repast_dist.schema": "solves", "repast_dist.schema_version": SCHEMA_VERSION},
