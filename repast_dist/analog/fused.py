@@ -105,7 +105,8 @@ def program_fused(
     matrix = forth @ (back / between[:, None]) + np.diag(loaded)
     opamp = spec.device.opamp
     currents = load * offset_voltages(n, opamp, seed, *address)
-    currents -= forth @ (middle_load * offset_voltages(held, opamp, seed, *address, "between"))
+    shift = middle_load / between * offset_voltages(held, opamp, seed, *address, "between")
+    currents += unit * (forth @ shift)
     noise = None
     first = CellNoise.of(rows, spec, seed, *address, "fused", "a")
     second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")

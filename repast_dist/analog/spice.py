@@ -10,11 +10,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from repast_dist.analog.fused import program_fused
 from repast_dist.analog.inv import program_inv
 from repast_dist.analog.programming import (
     offset_voltages,
@@ -144,18 +145,14 @@ def inv_circuit(
             f"{n} in {spec.slices} and {spec.copies}"
         )
     device, cell = spec.device, spec.device.inv_cell
-    # Without offsets, to know what full scale is worth; converters as fine as they get.
-    fine = dataclasses.replace(spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS)
-    still = dataclasses.replace(device, opamp=dataclasses.replace(device.opamp, offset_v=0.0))
-    unshifted = program_inv(matrix, dataclasses.replace(fine, device=still), seed, *address)
-    largest = np.max(np.abs(unshifted.solve(right[:, None])), initial=0.0)
-    volt = full_scale_v / (largest or 1.0)
-    solved = program_inv(matrix, fine, seed, *address).solve(right[:, None])[:, 0]
-    # What `program_inv` programs: sign by the pair, magnitudes over all levels.
-    digits, scale = quantize_symmetric(matrix, cell.bits + 1)
-    pair = pair_conductances(digits.astype(np.int64), cell, seed, "inv", *address)
-    positive, negative = (to_siemens(held, cell) for held in pair)
-    siemens = (cell.g_on_siemens - cell.g_off_siemens) / (cell.levels - 1) / scale
+    volt, solved = _fine_solution(
+        lambda fine: program_inv(matrix, fine, seed, *address).solve(right[:, None]),
+        spec,
+        full_scale_v,
+    )
+    positive, negative = _pair_siemens(matrix, spec, seed, *address)
+    span = cell.g_on_siemens - cell.g_off_siemens
+    siemens = span / (np.max(np.abs(matrix), initial=0.0) or 1.0)
     text = inv_netlist(
         positive,
         negative,
@@ -165,7 +162,96 @@ def inv_circuit(
         full_scale_v * offset_voltages(n, device.opamp, seed, *address),
         "inv",
     )
-    return Circuit("inv", text, "V", tuple(f"output {k}" for k in range(n)), solved * volt)
+    labels = tuple(f"output {k}" for k in range(n))
+    return Circuit("inv", text, "V", labels, solved[:, 0] * volt)
+
+
+def fused_circuit(
+    rows: np.ndarray,
+    diagonal: np.ndarray,
+    right: np.ndarray,
+    spec: InvSpec,
+    full_scale_v: float,
+    seed: int = 0,
+    *address: int | str,
+) -> Circuit:
+    """Return the arrays `program_fused` programs with these arguments, solving for one vector.
+
+    Parameters
+    ----------
+    rows, diagonal : ndarray
+        (n, N) and (n,).
+    right : ndarray
+        (n,).
+    spec : InvSpec
+        How the arrays are built, with one slice and one copy and ideal wires.
+    full_scale_v : float
+        Volts of the largest output, as calculated without offsets.
+    seed, *address
+        Address of the programming errors.
+    """
+    device, cell = spec.device, spec.device.inv_cell
+    if spec.slices * spec.copies > 1 or not device.wire.ideal:
+        raise DataError("a fused circuit has one slice and copy and no resistive wires")
+    right = right[:, None]
+    volt, solved = _fine_solution(
+        lambda fine: program_fused(rows, diagonal, fine, seed, *address).solve(right),
+        spec,
+        full_scale_v,
+    )
+    # Siemens per unit of `rows`: a whole cell, also the feedback's, holds the largest entry.
+    span = cell.g_on_siemens - cell.g_off_siemens
+    unit = float(np.max(np.abs(rows)))
+    forth = _pair_siemens(rows, spec, seed, *address, "fused", "a")
+    back = _pair_siemens(rows.T, spec, seed, *address, "fused", "transpose")
+    damping = _pair_siemens(diagonal[:, None], spec, seed, *address, "fused", "damping")
+    # The damping cells are as large as the product of both arrays asks for.
+    larger = float(np.max(np.abs(diagonal))) / unit**2
+    n, held = rows.shape
+    opamp = device.opamp
+    outer = full_scale_v * offset_voltages(n, opamp, seed, *address)
+    middle = full_scale_v * offset_voltages(held, opamp, seed, *address, "between")
+    outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
+    inputs, means = [f"in{k}" for k in range(n)], [f"min{j}" for j in range(held)]
+    cards = [f"i{k} in{k} 0 {right[k, 0] * volt * span / unit**2:.17g}" for k in range(n)]
+    cards += _amplifiers("", opamp, outer)
+    cards += _amplifiers("m", opamp, middle)
+    cards += [f"rfeedback{j} mout{j} min{j} {1.0 / span:.17g}" for j in range(held)]
+    # The middle outputs are -y, so the positive array is driven through their inverters.
+    drivers = ([f"minv{j}" for j in range(held)], [f"mout{j}" for j in range(held)])
+    for sign, name in enumerate("pn"):
+        cards += _array(f"b{name}", back[sign].T, (outputs, inverted)[sign], means, 0.0, 0.0)
+        cards += _array(f"f{name}", forth[sign].T, drivers[sign], inputs, 0.0, 0.0)
+        for k in range(n):
+            ohm = 1.0 / (larger * damping[sign][k, 0])
+            cards.append(f"rd{name}{k} {(outputs, inverted)[sign][k]} in{k} {ohm:.17g}")
+    text = _netlist("fused", cards, [f"v(out{k})" for k in range(n)])
+    labels = tuple(f"output {k}" for k in range(n))
+    return Circuit("fused", text, "V", labels, solved[:, 0] * volt)
+
+
+def _fine_solution(
+    solve: Callable[[InvSpec], np.ndarray], spec: InvSpec, full_scale_v: float
+) -> tuple[float, np.ndarray]:
+    """Return volts per unit of the solution, and the solution, with converters at their finest.
+
+    Full scale is the largest output without offsets.
+    """
+    device = spec.device
+    fine = dataclasses.replace(spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS)
+    still = dataclasses.replace(device, opamp=dataclasses.replace(device.opamp, offset_v=0.0))
+    largest = np.max(np.abs(solve(dataclasses.replace(fine, device=still))), initial=0.0)
+    return float(full_scale_v / (largest or 1.0)), solve(fine)
+
+
+def _pair_siemens(
+    matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `held_matrix` programs: sign by the pair, magnitudes over all levels."""
+    cell = spec.device.inv_cell
+    digits, _ = quantize_symmetric(matrix, cell.bits + 1)
+    positive, negative = pair_conductances(digits.astype(np.int64), cell, seed, "inv", *address)
+    return to_siemens(positive, cell), to_siemens(negative, cell)
 
 
 def vmm_netlist(siemens: np.ndarray, volts: np.ndarray, wire: WireSpec, title: str) -> str:
@@ -222,18 +308,10 @@ def inv_netlist(
         First line.
     """
     n = len(positive)
-    # Ideal amplifiers have a gain that no digit of the result shows.
-    gain = opamp.gain if opamp.gain is not None else 1e10
     inputs = [f"in{k}" for k in range(n)]
     outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
-    cards = []
-    for k in range(n):
-        cards.append(f"i{k} in{k} 0 {amperes[k]:.17g}")
-        cards.append(f"voff{k} off{k} 0 {offset_v[k]:.17g}")
-        cards.append(f"eamp{k} out{k} 0 off{k} in{k} {gain:.17g}")
-        cards.append(f"einv{k} inv{k} 0 0 out{k} 1")
-        if opamp.input_siemens:
-            cards.append(f"rin{k} in{k} 0 {1.0 / opamp.input_siemens:.17g}")
+    cards = [f"i{k} in{k} 0 {amperes[k]:.17g}" for k in range(n)]
+    cards += _amplifiers("", opamp, offset_v)
     ohms = (wire.column_ohm, wire.row_ohm)
     cards += _array("p", positive.T, outputs, inputs, *ohms)
     cards += _array("n", negative.T, inverted, inputs, *ohms)
@@ -272,6 +350,18 @@ def run_ngspice(text: str) -> np.ndarray:
         last = (done.stderr or done.stdout).strip()[-500:]
         raise DataError(f"ngspice printed {len(printed)} of {expected} outputs: {last}")
     return np.array([float(value) for value in printed])
+
+
+def _amplifiers(name: str, opamp: OpAmpSpec, offset_v: np.ndarray) -> Iterator[str]:
+    """Yield amplifiers with offset, input conductance, and an ideal inverter behind each."""
+    # Ideal amplifiers have a gain that no digit of the result shows.
+    gain = opamp.gain if opamp.gain is not None else 1e10
+    for k, offset in enumerate(offset_v):
+        yield f"v{name}off{k} {name}off{k} 0 {offset:.17g}"
+        yield f"e{name}amp{k} {name}out{k} 0 {name}off{k} {name}in{k} {gain:.17g}"
+        yield f"e{name}inv{k} {name}inv{k} 0 0 {name}out{k} 1"
+        if opamp.input_siemens:
+            yield f"r{name}in{k} {name}in{k} 0 {1.0 / opamp.input_siemens:.17g}"
 
 
 def _array(

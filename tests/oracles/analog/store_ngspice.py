@@ -1,4 +1,4 @@
-"""Write `ngspice.json`: operating points of VMM and INV circuits, by ngspice.
+"""Write `ngspice.json`: operating points of VMM, INV and fused circuits, by ngspice.
 
     python tests/oracles/analog/store_ngspice.py
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
-from repast_dist.analog.spice import Circuit, inv_circuit, run_ngspice, vmm_circuits
+from repast_dist.analog.spice import Circuit, fused_circuit, inv_circuit, run_ngspice, vmm_circuits
 
 VMM = {
     "ideal wires": {"cell": {"bits": 4}},
@@ -42,6 +42,14 @@ INV = {
         "opamp": {"gain": 1e4, "offset_v": 0.001, "input_siemens": 1e-6},
     },
 }
+FUSED = {
+    "ideal amplifiers": {"inv_cell": {"bits": 8}},
+    "all errors": {
+        "inv_cell": {"bits": 6, "programming_sigma": 0.01},
+        "opamp": {"gain": 500.0, "offset_v": 0.002, "input_siemens": 1e-5},
+    },
+}
+KINDS = {"vmm": VMM, "inv": INV, "fused": FUSED}
 SEED = 11
 
 
@@ -53,6 +61,11 @@ def circuits(kind: str, case: str) -> list[Circuit]:
         spec = VmmSpec(device=device, rows=10, columns=12, weight_bits=6)
         weights, vector = random.normal(size=(14, 4)), random.uniform(-1, 1, size=14)
         return vmm_circuits(weights, vector, spec, 0.2, SEED, "spice")
+    if kind == "fused":
+        spec = InvSpec(device=_device(FUSED[case]))
+        rows, diagonal = random.normal(size=(9, 5)), random.uniform(0.5, 2.0, size=9)
+        right = random.normal(size=9)
+        return [fused_circuit(rows, diagonal, right, spec, 0.2, SEED, "spice")]
     root = random.normal(size=(12, 30))
     matrix = root @ root.T / 30 + 0.1 * np.eye(12)
     spec = InvSpec(device=_device(INV[case]))
@@ -68,7 +81,7 @@ def main() -> None:
     """Solve and write all cases."""
     stored = {
         f"{kind}: {case}": [run_ngspice(item.text).tolist() for item in circuits(kind, case)]
-        for kind, cases in (("vmm", VMM), ("inv", INV))
+        for kind, cases in KINDS.items()
         for case in cases
     }
     Path(__file__).with_name("ngspice.json").write_text(json.dumps(stored, indent=1) + "\n")
