@@ -150,7 +150,8 @@ def test_a_solve_that_diverges_is_named_and_met_by_the_policy(train):
     assert "taylor" in events[0]["message"]
     used = train(*settings, "inversion.on_divergence=use")
     actions = {(row["converged"], row["action"]) for row in read_solves(used).to_pylist()}
-    assert actions == {(True, "none"), (False, "use")}
+    assert (False, "use") in actions
+    assert actions <= {(True, "none"), (False, "use")}
     assert "block" in events[0]["message"]
 
 
