@@ -399,8 +399,9 @@ def convergence_page(runs: Sequence[Run], settings: RunSettings) -> StudyPage:
                 "Block size",
                 charts=[
                     Chart(
-                        "line", "trade_off", method, x="block_size", y="relative",
-                        series="quantity", where={"method": method}, log_x=True, log_y=True,
+                        "line", "trade_off", f"Convergence and cost of blocks, {method}",
+                        x="block_size", y="relative", series="quantity", where={"method": method},
+                        log_x=True, log_y=True,
                         caption="Relative to the largest block.",
                     )
                     for method in dict.fromkeys(row["method"] for row in blocks)
@@ -511,27 +512,43 @@ def _answer(damping: Rows, targets: Rows, epochs: int) -> str:
     beside = [
         row for row in damping if row["damping"] == best["damping"] and row["method"] != "float64"
     ]
-    same = [_named(row) for row in beside if _matches(row, best)]
-    other = [
-        f"{_named(row)} ({row['final_loss']:.3g})" for row in beside if not _matches(row, best)
+    parts = [
+        _matching("digital", [row for row in beside if _is_digital(row["method"])], best),
+        *(
+            _matching(
+                f"with {noise:.1%} noise",
+                [r for r in beside if r["noise"] == noise and not _is_digital(r["method"])],
+                best,
+            )
+            for noise in dict.fromkeys(r["noise"] for r in beside if not _is_digital(r["method"]))
+        ),
     ]
-    answer = (
-        f"At float64's best plain damping, {best['damping']:g}, with a final loss of "
-        f"{best['final_loss']:.3g}, {', '.join(same) or 'no other way to invert'} "
-        f"{'matches' if len(same) < 2 else 'match'} it"
-        + (f"; {', '.join(other)} {'does' if len(other) < 2 else 'do'} not. " if other else ". ")
-    )
     reached = [
-        f"{row['epochs_to_target'] or 'more than ' + str(epochs)} of {epochs} ({row['task']}, "
-        f"{row['optimizer'].removeprefix('kfac, ')})"
+        f"epoch {row['epochs_to_target']} of {epochs}"
+        if row["epochs_to_target"]
+        else f"none of {epochs} epochs"
         for row in targets
+    ]
+    chips = [
+        f"{row['task']}, {row['optimizer'].removeprefix('kfac, ')}: {epoch}"
+        for row, epoch in zip(targets, reached, strict=True)
         if row["optimizer"] not in _FIRST_ORDER
     ]
-    return answer + (
-        f"K-FAC reaches the better final loss of SGD and Adam in epoch {', '.join(reached)}."
-        if reached
-        else ""
+    return (
+        f"At float64's best plain damping, {best['damping']:g}, which ends at a loss of "
+        f"{best['final_loss']:.3g}: {'; '.join(part for part in parts if part)}. K-FAC reaches the "
+        f"better final loss of SGD and Adam in: {'; '.join(chips)}."
     )
+
+
+def _matching(where: str, rows: Rows, best: dict[str, Any]) -> str:
+    same = [row["method"] for row in rows if _matches(row, best)]
+    other = [
+        f"{row['method']} ({row['final_loss']:.3g})" for row in rows if not _matches(row, best)
+    ]
+    clauses = [f"{', '.join(same)} as good"] if same else []
+    clauses += [f"{', '.join(other)} not"] if other else []
+    return f"{where} {' and '.join(clauses)}" if rows else ""
 
 
 def _best_exact(damping: Rows) -> dict[str, Any]:
@@ -546,8 +563,8 @@ def _key_figures(targets: Rows, epochs: int) -> list[KeyFigure]:
             continue
         figures.append(
             KeyFigure(
-                f"{row['task']}, {row['optimizer']}",
-                f"{row['epochs_to_target']} of {epochs} epochs",
+                f"epochs: {row['task']}, {row['optimizer']}",
+                f"{row['epochs_to_target']} of {epochs}",
                 f"to loss {row['target']:.3g}; {si(row['time_to_target_s'], 's')}, "
                 f"{si(row['energy_to_target_j'], 'J')}",
             )
