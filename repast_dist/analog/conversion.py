@@ -13,11 +13,18 @@ _KEEP = {"contract", "nsz"}
 
 
 @numba.njit(cache=True, nogil=True)
-def round_to_integers(values: np.ndarray, scale: float, integers: np.ndarray) -> None:
-    """Write ``rint(values / scale)``: (N, K) float64 to int32 or a float dtype."""
+def round_to_integers(values: np.ndarray, scale: float, top: float, integers: np.ndarray) -> int:
+    """Write ``rint(values / scale)`` within ``±top``: (N, K) float64 to int32 or a float dtype.
+
+    Returns how many values were beyond.
+    """
+    beyond = np.int64(0)
     for n in range(values.shape[0]):
         for k in range(values.shape[1]):
-            integers[n, k] = np.rint(values[n, k] / scale)
+            value = np.rint(values[n, k] / scale)
+            beyond += np.int64(abs(value) > top)
+            integers[n, k] = min(max(value, -top), top)
+    return int(beyond)
 
 
 @numba.njit(cache=True, nogil=True)

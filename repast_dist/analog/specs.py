@@ -159,9 +159,22 @@ class DeviceSpec:
 
 @spec
 class DacSpec:
-    """Digital-to-analog converters: bits of an input that are applied in one pass."""
+    """Digital-to-analog converters of multiplying arrays.
+
+    Attributes
+    ----------
+    bits : int
+        Of an input's magnitude that are applied in one pass.
+    range : {"full", "calibrated"}
+        What the largest fixed-point input stands for: the largest input of the call, or the given
+        percentile of the inputs met, beyond which inputs are cut off.
+    percentile : float
+        Of the absolute inputs, for ``calibrated``.
+    """
 
     bits: Annotated[int, Ge(1), Le(8)] = 1
+    range: Literal["full", "calibrated"] = "full"
+    percentile: Annotated[float, Gt(50), Le(100)] = 99.99
 
 
 @spec

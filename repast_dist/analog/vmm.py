@@ -78,8 +78,12 @@ class VmmArray:
         is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
+    input_range : float or None
+        What inputs are converted up to, once calibrated; None: of every call anew.
     conversions, clipped : int
         ADC conversions of the last product, and how many of them were beyond the range.
+    clipped_inputs : int
+        Inputs of the last product beyond the DAC's range.
     """
 
     spec: VmmSpec
@@ -88,8 +92,10 @@ class VmmArray:
     integers: np.ndarray
     planes: np.ndarray | None
     ranges: np.ndarray | None = None
+    input_range: float | None = None
     conversions: int = 0
     clipped: int = 0
+    clipped_inputs: int = 0
     address: tuple[int | str, ...] = ()
     seed: int = 0
 
@@ -132,8 +138,8 @@ class VmmArray:
         Parameters
         ----------
         inputs : ndarray
-            (N, K), any float dtype. They share one digital scale, their largest entry; beyond
-            that, and an ADC range calibrated on the call, rows do not influence each other.
+            (N, K), any float dtype. They share one digital scale, the DAC's range; beyond that,
+            and an ADC range calibrated on the call, rows do not influence each other.
         *call
             Address of this product's read noise, behind the array's own; noise depends on it and
             on the row's number in the call, not on how many products were done before.
@@ -155,10 +161,10 @@ class VmmArray:
             Kept ranges do not fit these inputs.
         """
         if self.planes is None:
-            integers, scale = _to_integers(inputs, self.spec, self.shape[0], self._exact.dtype)
+            integers, scale = self._converted(inputs, self._exact.dtype)
             product = np.asarray(integers @ self._exact, np.float64)
         else:
-            integers, scale = _to_integers(inputs, self.spec, self.shape[0], np.dtype(np.int32))
+            integers, scale = self._converted(inputs, np.dtype(np.int32))
             product = self._multiply_planes(integers, call)
         product *= scale * self.weight_scale
         return product
@@ -174,11 +180,24 @@ class VmmArray:
         )
 
     def calibrate(self, inputs: np.ndarray) -> None:
-        """Set and keep the ADC range of every slice from a sample of inputs, (N, K)."""
-        if self.planes is None:
-            return
-        integers, _ = _to_integers(inputs, self.spec, self.shape[0], np.dtype(np.int32))
-        self.ranges = self._ranges_for(integers)
+        """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
+        if self.spec.dac.range == "calibrated":
+            self.input_range = _input_range(_checked(inputs, self.shape[0]), self.spec)
+        if self.planes is not None:
+            integers, _ = self._converted(inputs, np.dtype(np.int32))
+            self.ranges = self._ranges_for(integers)
+
+    def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
+        """Return inputs as whole numbers of a dtype, and what one of them is worth."""
+        values = _checked(inputs, self.shape[0])
+        reach = self.input_range
+        if reach is None:
+            reach = _input_range(values, self.spec)
+        top = 2.0 ** (self.spec.input_bits - 1) - 1
+        scale = reach / top if reach > 0 else 1.0
+        integers = np.empty(values.shape, dtype)
+        self.clipped_inputs = round_to_integers(values, scale, top, integers)
+        return integers, scale
 
     def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> np.ndarray:
         spec, (_, columns) = self.spec, self.shape
@@ -383,21 +402,27 @@ def _planes(integers: np.ndarray, spec: VmmSpec, base: float) -> np.ndarray:
     return planes
 
 
-def _to_integers(
-    inputs: np.ndarray, spec: VmmSpec, width: int, dtype: np.dtype
-) -> tuple[np.ndarray, float]:
-    """Return inputs as whole numbers of a dtype, and their scale."""
+def _checked(inputs: np.ndarray, width: int) -> np.ndarray:
+    """Return inputs as float64 without gaps between rows."""
     if inputs.ndim != 2 or inputs.shape[1] != width:
         raise DataError(f"a multiplier takes a matrix (N, {width}), got {inputs.shape}")
     values = np.ascontiguousarray(inputs, np.float64)
-    # NaN propagates through both.
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
-    if not np.isfinite(largest):
+    if not np.isfinite(_largest(values)):
         raise DataError("a multiplier takes finite numbers, got NaN or infinity")
-    scale = largest / (2 ** (spec.input_bits - 1) - 1) if largest > 0 else 1.0
-    integers = np.empty(values.shape, dtype)
-    round_to_integers(values, scale, integers)
-    return integers, scale
+    return values
+
+
+def _largest(values: np.ndarray) -> float:
+    # NaN propagates through both.
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+
+
+def _input_range(values: np.ndarray, spec: VmmSpec) -> float:
+    """Return what the largest fixed-point input stands for."""
+    if spec.dac.range == "full" or not values.size:
+        return _largest(values)
+    # Where most inputs are zero, the percentile may be, too.
+    return _high_percentile(np.abs(values), spec.dac.percentile) or _largest(values)
 
 
 def _high_percentile(values: np.ndarray, percentile: float) -> float:

@@ -121,6 +121,40 @@ def test_nothing_clips_in_the_range_of_all_that_was_met(case):
     assert array.clip_rate == 0
 
 
+@settings(max_examples=40, deadline=None)
+@given(products(), st.floats(55.0, 100.0))
+def test_a_calibrated_dac_cuts_inputs_off_at_their_percentile(case, percentile):
+    weights, inputs, spec = case
+    reach = np.percentile(np.abs(inputs), percentile)
+    dac = dataclasses.replace(spec.dac, range="calibrated", percentile=percentile)
+    spec = dataclasses.replace(_with_range(spec, "lossless"), dac=dac)
+    array = program_vmm(weights, spec)
+    ours = array.multiply(inputs)
+    # The same from inputs cut off beforehand, with one row that reaches the range.
+    full = dataclasses.replace(spec, dac=dataclasses.replace(dac, range="full"))
+    cut = np.vstack([np.clip(inputs, -reach, reach), np.full(len(weights), reach)])
+    expected = program_vmm(weights, full).multiply(cut)[:-1]
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    unit = reach / (2 ** (spec.input_bits - 1) - 1)
+    assert array.clipped_inputs == np.sum(np.abs(inputs) > reach + unit / 2)
+
+
+def test_a_kept_dac_range_does_not_follow_the_inputs():
+    random = np.random.default_rng(0)
+    weights, inputs = random.normal(size=(30, 4)), random.normal(size=(20, 30))
+    spec = VmmSpec(dac=DacSpec(range="calibrated", percentile=100.0), adc=AdcSpec(range="lossless"))
+    array = program_vmm(weights, spec)
+    array.calibrate(inputs)
+    small = inputs / 64
+    kept, followed = array.multiply(small), program_vmm(weights, spec).multiply(small)
+    exact = small @ program_vmm(weights, spec).integers * array.weight_scale
+    # One of 64 levels is left of a range kept for inputs 64 times larger.
+    assert np.abs(kept - exact).max() > 20 * np.abs(followed - exact).max()
+    assert array.clipped_inputs == 0
+    array.multiply(3 * inputs)
+    assert array.clipped_inputs > 0
+
+
 @pytest.mark.parametrize("range_", ["full", "calibrated", "lossless"])
 @pytest.mark.parametrize("shape", [(0, 5, 3), (4, 5, 0), (4, 0, 3)])
 def test_nothing_times_something_is_nothing(shape, range_):
