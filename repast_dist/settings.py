@@ -54,11 +54,18 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            adding = [_may_add(item) for item in overrides]
+            adding = [_may_add(item) for item in _chips_to_scale_over(overrides)]
             config = compose("config", overrides=[*search, *adding])
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error)) from None
+
+
+def _chips_to_scale_over(overrides: Sequence[str]) -> list[str]:
+    """Let ``study=scaling farm.chips=1,2,4`` name the numbers of chips of the study."""
+    if not any(item in ("study=scaling", "study=scaling_all") for item in overrides):
+        return list(overrides)
+    return [re.sub(r"^farm\.chips=\[?([\d,]+)\]?$", r"study.chips=[\1]", i) for i in overrides]
 
 
 def _may_add(override: str) -> str:
@@ -122,6 +129,10 @@ def setting_groups() -> dict[str, list[str]]:
 
 def _explain(error: Exception) -> str:
     """Turn Hydra's several-line messages into one that names the path and what is valid."""
+    several = re.search(r"Ambiguous value for argument '\+*([^']+)'", str(error))
+    if several:
+        key, _, values = several.group(1).partition("=")
+        return f"{key}: several values; valid: -m {key}={values} for a run each, {key}=[{values}]"
     option = re.search(r"Could not find '([\w/]+)/([^']+)'", str(error))
     if option:
         group, name = option.groups()

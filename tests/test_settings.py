@@ -71,3 +71,13 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
     (tmp_path / "farm").mkdir()
     (tmp_path / "farm" / "mine.yaml").write_text("defaults: [default]\nchips: 3\n")
     assert load_settings(["farm=mine"], tmp_path).farm.chips == 3
+
+
+def test_chips_of_a_scaling_study_are_those_of_the_farm():
+    assert load_settings(["study=scaling", "farm.chips=1,2,4"]).study.chips == (1, 2, 4)
+    assert load_settings(["study=scaling_all", "farm.chips=16"]).study.chips == (16,)
+
+
+def test_several_values_without_a_sweep_are_explained():
+    with pytest.raises(SettingsError, match="several values; valid: -m farm.chips=1,2 for a run"):
+        load_settings(["farm.chips=1,2"])
