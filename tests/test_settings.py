@@ -79,5 +79,5 @@ def test_chips_of_a_scaling_study_are_those_of_the_farm():
 
 
 def test_several_values_without_a_sweep_are_explained():
-    with pytest.raises(SettingsError, match="several values; valid: -m farm.chips=1,2 for a run"):
+    with pytest.raises(SettingsError, match=r"several values; valid: -m farm\.chips=1,2 for a run"):
         load_settings(["farm.chips=1,2"])
