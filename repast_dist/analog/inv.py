@@ -180,16 +180,19 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     """Estimate the spectral norm of the symmetric part of what the cells will be off by.
 
     Independent errors of RMS e have the norm ``2 sqrt(n) e``, and their symmetric part that over
-    ``sqrt(2)``; so much for programming. Rounding is known before anything is programmed, and
-    entries below half a level vanish together, so its norm is found by a few power iterations.
+    ``sqrt(2)``; so much for programming, reading and stuck cells. Rounding is known before
+    anything is programmed, and entries below half a level vanish together, so its norm is found
+    by a few power iterations.
     """
-    n, largest = len(matrix), float(np.max(np.abs(matrix)))
+    largest = float(np.max(np.abs(matrix)))
     digits, scale = quantize_symmetric(matrix, spec.device.inv_cell.bits + 1)
     rounding = _norm(digits * scale - matrix, generator(seed, "error", *address))
-    noise = np.sqrt(2.0 * n / spec.copies) * _programming_error(spec) * largest
-    # Slices after the first make both smaller alike.
-    single = dataclasses.replace(spec, slices=1)
-    return float(np.hypot(rounding, noise)) * cell_error(spec) / cell_error(single)
+    independent = largest * np.sqrt(2.0 * len(matrix) / spec.copies)
+    programming = independent * _programming_error(spec)
+    # Slices after the first make these smaller alike, but not what reading and stuck cells do.
+    smaller = cell_error(spec) / cell_error(dataclasses.replace(spec, slices=1))
+    lasting = independent * _lasting_error(float(np.mean((matrix / largest) ** 2)), spec)
+    return float(np.hypot(np.hypot(rounding, programming) * smaller, lasting))
 
 
 def _norm(matrix: np.ndarray, random: np.random.Generator) -> float:
@@ -226,8 +229,19 @@ def _programming_error(spec: InvSpec) -> float:
     return float(np.sqrt(cells) * spec.device.inv_cell.programming_sigma)
 
 
+def _lasting_error(mean_square: float, spec: InvSpec) -> float:
+    """Return the RMS of what reading and stuck cells add to a pair, for entries of a mean square
+    relative to the largest one: either cell may be stuck on, only one has something to lose.
+    """
+    cell = spec.device.inv_cell
+    stuck = 2.0 * cell.stuck_on_rate + cell.stuck_off_rate * mean_square
+    return float(np.sqrt(2.0 * cell.read_sigma**2 + stuck))
+
+
 _POWER_ITERATIONS = 8
 _LARGEST_ERROR = 4.5
+_LARGEST_OF_MEDIAN = 8.0
+"""Of an absolute error that is normal: 5.4 standard deviations, beyond any of a million cells."""
 
 
 def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> InvArray:
@@ -258,13 +272,16 @@ def held_matrix(
         (n,): conductance of all cells of a row, in the matrix's units.
     """
     # Sign comes from the pair, so the magnitude has all the cell's levels.
-    bits = spec.device.inv_cell.bits + 1
+    cell = spec.device.inv_cell
+    bits = cell.bits + 1
     total, load = np.zeros(matrix.shape), np.zeros(len(matrix))
     for copy in range(spec.copies):
         left = matrix
         for number in range(spec.slices):
             if number and not left.any():
                 break
+            if number and (cell.stuck_on_rate or cell.stuck_off_rate):
+                left = _within_range(left)
             digits, scale = quantize_symmetric(left, bits)
             place = (*address, copy, number) if copy or number else address
             levels, row_levels = _held_levels(digits.astype(np.int64), spec, seed, *place)
@@ -272,6 +289,12 @@ def held_matrix(
             load += row_levels * (scale / spec.copies)
             left = left - levels * scale
     return total, load
+
+
+def _within_range(errors: np.ndarray) -> np.ndarray:
+    """Clip errors of stuck cells, so that they do not set the full scale of all others."""
+    limit = _LARGEST_OF_MEDIAN * float(np.median(np.abs(errors)))
+    return np.clip(errors, -limit, limit) if limit > 0 else errors
 
 
 @dataclasses.dataclass(frozen=True)

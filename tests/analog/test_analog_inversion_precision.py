@@ -186,6 +186,21 @@ def test_slices_and_copies_make_an_array_more_precise():
     assert program_inv(matrix, _inv(slices=2, copies=4), 3, "x").cells == 8 * 2 * 64 * 64
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(
+    "faults", [{"stuck_on_rate": 1e-3}, {"stuck_off_rate": 1e-3}, {"read_sigma": 0.02}]
+)
+def test_faults_and_read_noise_cost_rounds_but_not_the_answer(faults, slices):
+    _, matrix, damping, gradient = next(e for e in _factors() if e[0] == LARGE_FACTORS[0])
+    cell = CellSpec(bits=8, programming_sigma=0.01, **faults)
+    inv = InvSpec(device=DeviceSpec(inv_cell=cell), size=256)
+    damped = matrix + damping * np.eye(len(matrix))
+    faulty = _solve(damped, gradient, inv, array_slices=slices)
+    sound = _solve(damped, gradient, _inv(0.01), array_slices=slices)
+    assert faulty.converged.all()
+    assert faulty.iterations.mean() > sound.iterations.mean()
+
+
 def test_deflation_with_the_exact_inverse_of_what_is_left_is_the_exact_inverse():
     matrix = _rectified(64, 1e3)
     deflation, _ = find_deflation(matrix, Product.of(matrix, 40), 4, 0, "test")
