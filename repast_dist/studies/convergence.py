@@ -225,12 +225,12 @@ def damping_cases(settings: RunSettings) -> list[_Case]:
     study: Any = settings.study
     jobs = _Jobs(settings)
     cases = []
-    for form, part, methods, dampings in (
-        ("plain", DAMPING, study.methods, study.damping),
-        ("pi", FORM, study.pi_methods, study.pi_damping),
+    for form, part, methods, dampings, noises in (
+        ("plain", DAMPING, study.methods, study.damping, study.noise),
+        ("pi", FORM, study.pi_methods, study.pi_damping, (study.chip_noise,)),
     ):
         for method in methods:
-            for noise in (0.0,) if _digital(method) else study.noise:
+            for noise in (0.0,) if _digital(method) else noises:
                 for damping in dampings:
                     for seed in _seeds(settings, method):
                         job = jobs.kfac(method, seed, damping=damping, noise=noise, form=form)

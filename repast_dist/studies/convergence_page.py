@@ -378,7 +378,7 @@ def convergence_page(runs: Sequence[Run], settings: RunSettings) -> StudyPage:
                 "The other form of damping",
                 charts=[
                     _over_damping("damping_form", f"pi, {level:.1%} programming noise", level, {})
-                    for level in study.noise
+                    for level in dict.fromkeys(row["noise"] for row in form)
                 ],
                 tables=["damping_form"],
                 intro="Damping split between a layer's factors by their traces.",

@@ -302,7 +302,7 @@ class ConvergenceStudy:
     noise : tuple of float
         Programming errors of inverting cells at which all dampings are tried.
     pi_methods, pi_damping : tuples
-        The same for the other form of damping.
+        The same for the other form of damping, at `chip_noise`.
     noise_levels : tuple of float
         Programming errors tried at float64's best plain damping.
     block_methods, block_sizes : tuples
@@ -316,7 +316,7 @@ class ConvergenceStudy:
     chip_methods : tuple of str
         K-FAC on chips beside the optimizers, with what is best for K-FAC in float64.
     chip_noise : float
-        Programming error of the inverting cells there and over block sizes.
+        Programming error of the inverting cells there, over block sizes and under pi.
     autoencoder : ModelSpec
         The second task, on the same data.
     seeds : int
