@@ -487,9 +487,10 @@ def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _x_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at the values themselves when they are few, such as 1, 2, 4, 8 chips."""
+    """Ticks at the values themselves when they are few and round, such as 1, 2, 4, 8 chips."""
     distinct = sorted(set(values))
-    if len(distinct) > _TICKS_AT_VALUES:
+    round_ones = all(float(f"{value:.4g}") == value for value in distinct)
+    if len(distinct) > _TICKS_AT_VALUES or not round_ones:
         return _log_ticks(values)
     return {
         "tickmode": "array",

@@ -232,12 +232,14 @@ def claim_rows(damping: Rows, targets: Rows, epochs: int) -> Rows:
             continue
         matches = _matches(row, best)
         fails = row["method"] not in _COMPOSED and _few_bits(row["method"])
-        what = "fails" if fails else "matches float64"
+        what = "is worse than" if fails else "matches"
         claims.append(
             _claim(
-                f"{_named(row)} {what} at float64's best damping",
+                f"{_named(row)} {what} float64 at float64's best damping",
                 matches != fails,
-                f"final loss {_band(row)}, float64 {_band(best)} at damping {best['damping']:g}"
+                f"final loss {_band(row)}, {row['final_loss'] / best['final_loss']:.2f} times "
+                f"float64's {_band(best)} at damping {best['damping']:g}"
+                + (f"; {row['diverged']:.0%} of runs fail" if row["diverged"] else "")
                 + (f"; {row['missed']:.0%} of solves miss their target" if row["missed"] else ""),
             )
         )
@@ -414,7 +416,7 @@ def convergence_page(runs: Sequence[Run], settings: RunSettings) -> StudyPage:
                     Chart(
                         "line", "curves", f"{task}, over {words}", x=column, y="loss",
                         series="optimizer", band=("low", "high"), where={"task": task},
-                        log_x=column != "epoch", log_y=True,
+                        log_x=column != "epoch", log_y=_wide_range(targets, task),
                         references={"target": target_loss(part("optimizers"), task)},
                     )
                     for task in dict.fromkeys(row["task"] for row in targets)
@@ -436,6 +438,11 @@ def convergence_page(runs: Sequence[Run], settings: RunSettings) -> StudyPage:
             )
         ],
     )  # fmt: skip
+
+
+def _wide_range(targets: Rows, task: str) -> bool:
+    losses = [row["final_loss"] for row in targets if row["task"] == task]
+    return max(losses) > 3 * min(losses)
 
 
 def _over_damping(

@@ -332,7 +332,7 @@ class ConvergenceStudy:
     methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
     damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
     noise: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
-    pi_methods: tuple[TrainingMethod, ...]
+    pi_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
     pi_damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
     noise_levels: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
     block_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]

@@ -171,7 +171,7 @@ def verdicts(single, fcg):
     return {item["claim"].partition(" ")[0]: item["verdict"] for item in claims[:2]}
 
 
-def test_eight_bits_are_said_to_fail_only_where_they_do():
+def test_eight_bits_are_said_to_be_worse_only_where_they_are():
     assert verdicts(2.0, 0.21) == {"single": "holds", "fcg": "holds"}
     assert verdicts(0.21, 0.5) == {"single": "does not hold", "fcg": "does not hold"}
 
