@@ -22,6 +22,8 @@ from scipy.linalg import blas, lapack
 from repast_dist.analog.specs import WireSpec
 from repast_dist.errors import DataError
 
+_LEAF = 64
+
 
 def transfer_matrix(conductances: np.ndarray, wire: WireSpec) -> np.ndarray:
     """Return the effective conductances of an array with resistive wires.
@@ -71,15 +73,37 @@ def _eliminate(conductances: np.ndarray, row: float, column: float) -> np.ndarra
     for k in range(rows):
         # Only the lower triangles are kept; symmetry does the rest.
         _row_schur(conductances[k], row, column, k == 0, inverse, sent)
-        factor, failed = lapack.dpotrf(inverse, lower=1, overwrite_a=1, clean=0)
-        inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
-        if failed or failed_too:
-            raise DataError("the wires' equations are singular; valid: smaller wire resistances")
+        inverse = _inverted(inverse)
         carried[:, k] = sent
         # What the rows so far send on to the next node of every column.
         part = carried[:, : k + 1]
         carried[:, : k + 1] = blas.dsymm(column, inverse, part, lower=1)
     return carried.T.copy()
+
+
+def _inverted(matrix: np.ndarray) -> np.ndarray:
+    """Invert a symmetric positive definite matrix, in Fortran order and place, lower triangle only.
+
+    By halves, so that most of the work is products: small factorisations are slow.
+    """
+    if len(matrix) <= _LEAF:
+        factor, failed = lapack.dpotrf(matrix, lower=1, overwrite_a=1, clean=0)
+        inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if failed or failed_too:
+            raise DataError("the wires' equations are singular; valid: smaller wire resistances")
+        return inverse
+    half = len(matrix) // 2
+    first, corner, last = (
+        np.array(part, order="F")
+        for part in (matrix[:half, :half], matrix[half:, :half], matrix[half:, half:])
+    )
+    first = _inverted(first)
+    through = blas.dsymm(1.0, first, corner, side=1, lower=1)
+    last = _inverted(blas.dgemm(-1.0, through, corner, 1.0, last, trans_b=1, overwrite_c=1))
+    corner = blas.dsymm(-1.0, last, through, lower=1)
+    first = blas.dgemm(-1.0, through, corner, 1.0, first, trans_a=1, overwrite_c=1)
+    matrix[:half, :half], matrix[half:, :half], matrix[half:, half:] = first, corner, last
+    return matrix
 
 
 @numba.njit(cache=True, nogil=True)
