@@ -17,6 +17,7 @@ from repast_dist.analog.inv import (
     cell_error,
     held_matrix,
     input_load,
+    lasting_error,
 )
 from repast_dist.analog.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
@@ -141,4 +142,7 @@ def fused_error(rows: np.ndarray, spec: InvSpec) -> float:
     """
     largest = float(np.max(np.abs(rows), initial=0.0))
     length = float(np.sqrt(np.mean(np.sum(rows**2, axis=1))))
-    return float(np.sqrt(2.0 * len(rows))) * cell_error(spec) * largest * length
+    if not largest:
+        return 0.0
+    error = float(np.hypot(cell_error(spec), lasting_error(rows, spec) / np.sqrt(spec.copies)))
+    return float(np.sqrt(2.0 * len(rows))) * error * largest * length

@@ -191,7 +191,7 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     programming = independent * _programming_error(spec)
     # Slices after the first make these smaller alike, but not what reading and stuck cells do.
     smaller = cell_error(spec) / cell_error(dataclasses.replace(spec, slices=1))
-    lasting = independent * _lasting_error(float(np.mean((matrix / largest) ** 2)), spec)
+    lasting = independent * lasting_error(matrix, spec)
     return float(np.hypot(np.hypot(rounding, programming) * smaller, lasting))
 
 
@@ -229,11 +229,12 @@ def _programming_error(spec: InvSpec) -> float:
     return float(np.sqrt(cells) * spec.device.inv_cell.programming_sigma)
 
 
-def _lasting_error(mean_square: float, spec: InvSpec) -> float:
-    """Return the RMS of what reading and stuck cells add to a pair, for entries of a mean square
-    relative to the largest one: either cell may be stuck on, only one has something to lose.
+def lasting_error(matrix: np.ndarray, spec: InvSpec) -> float:
+    """Return the RMS of what reading and stuck cells add to entries, relative to the largest one:
+    either cell of a pair may be stuck on, only one has something to lose.
     """
     cell = spec.device.inv_cell
+    mean_square = float(np.mean((matrix / np.max(np.abs(matrix))) ** 2))
     stuck = 2.0 * cell.stuck_on_rate + cell.stuck_off_rate * mean_square
     return float(np.sqrt(2.0 * cell.read_sigma**2 + stuck))
 
@@ -275,6 +276,9 @@ def held_matrix(
     cell = spec.device.inv_cell
     bits = cell.bits + 1
     total, load = np.zeros(matrix.shape), np.zeros(len(matrix))
+    if not matrix.any():
+        # Nothing sets a full scale: the array is left out of the circuit.
+        return total, load
     for copy in range(spec.copies):
         left = matrix
         for number in range(spec.slices):
@@ -287,8 +291,23 @@ def held_matrix(
             levels, row_levels = _held_levels(digits.astype(np.int64), spec, seed, *place)
             total += levels * (scale / spec.copies)
             load += row_levels * (scale / spec.copies)
-            left = left - levels * scale
+            if number + 1 < spec.slices:
+                left = left - _read_back(levels, digits, spec, seed, *place) * scale
     return total, load
+
+
+def _read_back(
+    levels: np.ndarray, digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+) -> np.ndarray:
+    """Return what cells hold when the next slice is programmed: before they drift."""
+    cell = spec.device.inv_cell
+    if not cell.drift_exponent:
+        return levels
+    device = dataclasses.replace(
+        spec.device, inv_cell=dataclasses.replace(cell, drift_exponent=0.0)
+    )
+    still = dataclasses.replace(spec, device=device)
+    return _held_levels(digits.astype(np.int64), still, seed, *address)[0]
 
 
 def _within_range(errors: np.ndarray) -> np.ndarray:

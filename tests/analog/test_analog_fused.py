@@ -51,6 +51,16 @@ def test_the_loop_solves_with_the_product_it_never_forms(n, held, sigma, damping
     assert error < condition * 2.0**-16
 
 
+def test_read_noise_and_dead_inputs_are_survived():
+    """No activity at all leaves the damping alone."""
+    cell = CellSpec(bits=8, programming_sigma=0.01, read_sigma=0.01)
+    inv = InvSpec(device=DeviceSpec(inv_cell=cell))
+    right = np.random.default_rng(7).normal(size=(48, 3))
+    assert _solve(_rows(48, 30), 0.05, right, inv).converged.all()
+    silent = _solve(np.zeros((48, 30)), 0.05, right, inv)
+    np.testing.assert_allclose(silent.x, right / 0.05, rtol=1e-3, atol=1e-3)
+
+
 def test_refinement_works_with_the_loop_where_damping_is_large():
     rows = _rows(60, 30)
     right = np.random.default_rng(3).normal(size=(60, 2))
