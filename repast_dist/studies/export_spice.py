@@ -38,7 +38,10 @@ def run(settings: Any, console: Console) -> Path:
     for circuit in circuits:
         path = folder / "spice" / f"{circuit.name}.cir"
         path.write_text(circuit.text)
-        solved = run_ngspice(circuit.text) if simulate else None
+        solved = None
+        if simulate:
+            with console.status(f"ngspice: {circuit.name}"):
+                solved = run_ngspice(circuit.text)
         found = _output_rows(circuit, solved)
         _write_csv(path.with_suffix(".csv"), found)
         outputs += found
