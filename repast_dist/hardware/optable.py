@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.trace.schema import NONE, PHASES
+from repast_dist.trace.schema import COUNTS, NONE, PHASES
 
 OPS = (
     "write_weights",
@@ -47,27 +47,6 @@ PHASE = {name: number for number, name in enumerate(PHASES)}
 
 IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch")
 """Columns that say which operation a row is, int32."""
-
-COUNTS = (
-    "crossbar_reads",
-    "cells_read",
-    "dac_conversions",
-    "adc_conversions",
-    "cell_writes",
-    "inv_ops",
-    "amplifier_ops",
-    "inv_dac_conversions",
-    "inv_adc_conversions",
-    "digital_ops",
-    "buffer_bytes",
-    "link_bytes",
-)
-"""Columns that decide a row's energy, int64: totals over all arrays and units at work.
-
-``crossbar_reads``: passes times arrays. ``cells_read``: cells driven, summed over passes.
-``inv_ops``: settlings of inverting arrays; ``amplifier_ops``: the same times the amplifiers of
-each. Conversions of inverting arrays are counted apart, since their converters differ.
-"""
 
 SERIAL = (
     "serial_passes",

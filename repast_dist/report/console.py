@@ -27,11 +27,70 @@ from repast_dist.trace.verify import Finding
 _PLAIN_EVERY_S = 5.0
 
 
-class RunProgress:
-    """Shows step, loss, accuracy, chips and the time left.
+class _Progress:
+    """On a terminal one live line; elsewhere (a log file, a pipe) a plain line every few seconds
+    and one at the end.
+    """
 
-    On a terminal it is one live line; elsewhere (a log file, a pipe) a plain line every few
-    seconds and one at the end.
+    def __init__(self, name: str, total: int, done: int, console: Console | None) -> None:
+        self._console = console or Console()
+        self._name, self._total, self._first = name, total, done
+        self._started = self._printed = time.monotonic()
+        self._counting_since: float | None = None
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        self._started = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn(self._name),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._live.start()
+            self._task = self._live.add_task("", total=self._total, completed=self._first)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def message(self, text: str) -> None:
+        """Print one line without disturbing the display, for example an event or an epoch."""
+        console = self._live.console if self._live is not None else self._console
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, done: int, text: str = "") -> None:
+        if self._counting_since is None:
+            # The time before the first one is done is that of starting processes, too.
+            self._counting_since, self._first = time.monotonic(), done
+        if self._live is not None:
+            self._live.update(self._task, completed=done, description=text)
+        elif done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self._print_plain(done, text)
+
+    def _print_plain(self, done: int, text: str) -> None:
+        parts = [f"{self._name} {done}/{self._total}", text]
+        if done >= self._total:
+            parts.append(f"took {duration(time.monotonic() - self._started)}")
+        elif self._counting_since is not None and done > self._first:
+            each_s = (time.monotonic() - self._counting_since) / (done - self._first)
+            parts.append(f"about {duration(each_s * (self._total - done))} left")
+        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False)
+
+
+class RunProgress(_Progress):
+    """Shows step, loss, accuracy, chips and the time left.
 
     Parameters
     ----------
@@ -53,36 +112,8 @@ class RunProgress:
         first_step: int = 0,
         console: Console | None = None,
     ) -> None:
-        self._console = console or Console()
-        self._total, self._first, self._chips = total_steps, first_step, chips
-        self._started = self._printed = time.monotonic()
-        self._counting_since: float | None = None
-        self._live: Progress | None = None
-        self._task = TaskID(0)
-
-    def __enter__(self) -> Self:
-        self._started = self._printed = time.monotonic()
-        if self._console.is_terminal:
-            self._live = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._live.start()
-            self._task = self._live.add_task("", total=self._total, completed=self._first)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__init__("step", total_steps, first_step, console)
+        self._chips = chips
 
     def update(
         self,
@@ -94,35 +125,13 @@ class RunProgress:
     ) -> None:
         """Show where the run is after `steps_done` steps; `chips` if their number changed."""
         self._chips = chips if chips is not None else self._chips
-        if self._counting_since is None:
-            # The time before the first step is over is that of starting chips, not of a step.
-            self._counting_since, self._first = time.monotonic(), steps_done
         text = f"loss {number(loss)}"
         if accuracy is not None:
             text += f"  accuracy {percent(accuracy)}"
-        text += f"  {self._chips} chip{'s' if self._chips != 1 else ''}"
-        if self._live is not None:
-            self._live.update(self._task, completed=steps_done, description=text)
-        elif steps_done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
-            self._printed = time.monotonic()
-            self._print_plain(steps_done, text)
-
-    def message(self, text: str) -> None:
-        """Print one line without disturbing the display, for example an event or an epoch."""
-        console = self._live.console if self._live is not None else self._console
-        console.print(text, markup=False, highlight=False)
-
-    def _print_plain(self, steps_done: int, text: str) -> None:
-        line = f"step {steps_done}/{self._total}  {text}"
-        if steps_done >= self._total:
-            line += f"  took {duration(time.monotonic() - self._started)}"
-        elif self._counting_since is not None and steps_done > self._first:
-            per_step = (time.monotonic() - self._counting_since) / (steps_done - self._first)
-            line += f"  about {duration(per_step * (self._total - steps_done))} left"
-        self._console.print(line, markup=False, highlight=False)
+        self._show(steps_done, f"{text}  {self._chips} chip{'s' if self._chips != 1 else ''}")
 
 
-class PointProgress:
+class PointProgress(_Progress):
     """Shows how many points of a study are done and the time left.
 
     Parameters
@@ -132,66 +141,25 @@ class PointProgress:
     total, done : int
         Points, and how many of them were there already.
     console : rich.console.Console, optional
-        Where to write; None is standard output. Not a terminal: a plain line every few seconds.
+        Where to write; None is standard output.
     """
 
     def __init__(
         self, title: str, total: int, *, done: int = 0, console: Console | None = None
     ) -> None:
-        self._console = console or Console()
-        self._title, self._total, self._done, self._first = title, total, done, done
-        self._started = self._printed = time.monotonic()
-        self._live: Progress | None = None
-        self._task = TaskID(0)
+        super().__init__(title, total, done, console)
+        self._done = done
 
     def __enter__(self) -> Self:
-        self._started = self._printed = time.monotonic()
-        if self._first:
-            self.message(f"{self._title}: {self._first} of {self._total} points are there already")
-        if self._console.is_terminal:
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._live.start()
-            self._task = self._live.add_task(self._title, total=self._total, completed=self._done)
+        super().__enter__()
+        if self._done:
+            self.message(f"{self._name}: {self._done} of {self._total} points are there already")
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def advance(self) -> None:
         """Count one more point."""
         self._done += 1
-        if self._live is not None:
-            self._live.update(self._task, completed=self._done)
-        elif self._done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
-            self._printed = time.monotonic()
-            self._print_plain()
-
-    def message(self, text: str) -> None:
-        """Print one line without disturbing the display."""
-        console = self._live.console if self._live is not None else self._console
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _print_plain(self) -> None:
-        elapsed_s = time.monotonic() - self._started
-        line = f"{self._title}: {self._done}/{self._total}"
-        if self._done >= self._total:
-            line += f"  took {duration(elapsed_s)}"
-        else:
-            left_s = elapsed_s / (self._done - self._first) * (self._total - self._done)
-            line += f"  about {duration(left_s)} left"
-        self._console.print(line, markup=False, highlight=False)
+        self._show(self._done)
 
 
 def print_summary(result: Mapping[str, Any], console: Console | None = None) -> None:

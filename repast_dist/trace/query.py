@@ -15,22 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.trace.schema import PHASES
-
-COUNTS = (
-    "crossbar_reads",
-    "cells_read",
-    "dac_conversions",
-    "adc_conversions",
-    "cell_writes",
-    "inv_ops",
-    "amplifier_ops",
-    "inv_dac_conversions",
-    "inv_adc_conversions",
-    "digital_ops",
-    "buffer_bytes",
-    "link_bytes",
-)
+from repast_dist.trace.schema import COUNTS, PHASES
 
 
 @dataclasses.dataclass(frozen=True)

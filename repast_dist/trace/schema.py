@@ -61,6 +61,11 @@ SCHEMA = pa.schema(
 )
 """Schema of the cost trace: one row per operation of one chip in one step."""
 
+COUNTS = SCHEMA.names[SCHEMA.names.index("crossbar_reads") :]
+"""Columns that decide a row's energy: totals over all arrays and units at work. Conversions of
+inverting arrays are counted apart, since their converters differ.
+"""
+
 SOLVE_SCHEMA = pa.schema(
     [
         _field("step", pa.int32(), "1", "training step, from 0"),

@@ -16,9 +16,10 @@ from repast_dist.hardware import (
     price,
     unit_costs,
 )
-from repast_dist.hardware.optable import COUNTS, SERIAL
+from repast_dist.hardware.optable import SERIAL
 from repast_dist.settings import compose_plain
 from repast_dist.spec import load, to_dict
+from repast_dist.trace.schema import COUNTS
 
 
 def preset(cls, group, name):

@@ -55,7 +55,7 @@ def test_workers_and_this_process_find_the_same_records_in_the_order_of_the_poin
     )
     assert here == there
     assert [record["chips"] for record in here] == [1, 2, 3, 4, 5]
-    assert "costing: 5/5" in said
+    assert "costing 5/5" in said
 
 
 def test_what_was_finished_before_a_failure_is_not_computed_again(tmp_path):
