@@ -329,21 +329,24 @@ def run_ngspice(text: str) -> np.ndarray:
     Raises
     ------
     DataError
-        ngspice is not installed, or did not find an operating point.
+        ngspice is not installed, did not find an operating point, or not in ten minutes.
     """
     if not ngspice_installed():
         raise DataError("ngspice is not installed")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "circuit.cir"
         path.write_text(text)
-        done = subprocess.run(
-            ["ngspice", "-b", path.name],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_LONGEST_RUN_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["ngspice", "-b", path.name],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=_LONGEST_RUN_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DataError(f"ngspice was given up after {_LONGEST_RUN_S:.0f} s") from None
     printed = re.findall(r"^[iv]\(\w+\) = (\S+)$", done.stdout, re.MULTILINE)
     expected = len(re.findall(r"^print ", text, re.MULTILINE))
     if len(printed) != expected:

@@ -33,17 +33,17 @@ def run(settings: Any, console: Console) -> Path:
     circuits = _circuits(settings, matrix)
     folder = begin(settings)
     (folder / "spice").mkdir()
-    simulate = study.simulate and ngspice_installed()
-    rows, outputs = [], []
     for circuit in circuits:
         path = folder / "spice" / f"{circuit.name}.cir"
         path.write_text(circuit.text)
-        solved = None
-        if simulate:
-            with console.status(f"ngspice: {circuit.name}"):
-                solved = run_ngspice(circuit.text)
+        _write_csv(path.with_suffix(".csv"), _output_rows(circuit, None))
+    console.print(f"Circuits:      {folder / 'spice'}", markup=False, soft_wrap=True)
+    simulate = study.simulate and ngspice_installed()
+    rows, outputs = [], []
+    for circuit in circuits:
+        solved = _simulated(circuit, console) if simulate else None
         found = _output_rows(circuit, solved)
-        _write_csv(path.with_suffix(".csv"), found)
+        _write_csv(folder / "spice" / f"{circuit.name}.csv", found)
         outputs += found
         rows.append(_circuit_row(circuit, solved))
     page = _page(what, rows, outputs, simulate)
@@ -127,6 +127,16 @@ def _circuits(settings: Any, matrix: np.ndarray) -> list[Circuit]:
     return circuits
 
 
+def _simulated(circuit: Circuit, console: Console) -> np.ndarray:
+    with console.status(f"ngspice: {circuit.name}"):
+        try:
+            return run_ngspice(circuit.text)
+        except DataError as error:
+            raise DataError(
+                f"{circuit.name}: {error}; study.simulate=false writes the circuits only"
+            ) from None
+
+
 def _output_rows(circuit: Circuit, solved: np.ndarray | None) -> list[dict[str, Any]]:
     return [
         {
@@ -142,15 +152,15 @@ def _output_rows(circuit: Circuit, solved: np.ndarray | None) -> list[dict[str, 
 
 def _circuit_row(circuit: Circuit, solved: np.ndarray | None) -> dict[str, Any]:
     largest = float(np.max(np.abs(circuit.calculated), initial=0.0))
+    cards = circuit.text.partition(".control")[0].splitlines()
     row = {
         "circuit": circuit.name,
-        "elements": sum(line[0] in "rvie" for line in circuit.text.split(".control")[0].split("\n")
-                        if line),
+        "elements": sum(line[:1] in "rvie" for line in cards if line),
         "outputs": len(circuit.labels),
         "largest": largest,
         "unit": circuit.unit,
         "difference": None,
-    }  # fmt: skip
+    }
     if solved is not None:
         row["difference"] = float(np.abs(solved - circuit.calculated).max()) / (largest or 1.0)
     return row
