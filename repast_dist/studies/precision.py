@@ -453,9 +453,9 @@ def _answer(frontier: Sequence[dict[str, Any]], size: int, bits: int, noise: flo
         if (row["block_size"], row["cell_bits"], row["noise"]) == (size, bits, noise)
     ]
     reached: dict[float, list[str]] = {}
-    for row in here:
+    for row in sorted(here, key=lambda row: row["rounds"] or 0.0):
         if row["smallest_damping"] is not None:
-            text = f"{row['method']} ({row['rounds']:.0f} rounds there)"
+            text = f"{row['method']} ({row['rounds']:.0f} rounds)"
             reached.setdefault(row["smallest_damping"], []).append(text)
     parts = [
         f"down to {damping:g} by {' and '.join(reached[damping])}" for damping in sorted(reached)
