@@ -62,7 +62,7 @@ def row_of(table, op):
 
 def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     """64 inputs, 10 outputs, bias, 16 samples; 4-bit cells, 8-bit weights and inputs: 2 slices,
-    7 passes, one array of 128 x 64 pairs. 65-wide factor A and 10-wide factor G, 15 rounds.
+    7 passes, one array of 128 x 64 pairs. 65-wide factor A and 10-wide factor G, 8 rounds.
     """
     plan = plan_of()
     table = ops_of(plan)
@@ -105,12 +105,12 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
         10 * 7 * pass_s,
         10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc) + 10 * 26 * byte,
     )
-    # 32-bit products: 8 slices, 31 passes. 10 right-hand sides for A, 65 for G, 15 rounds each,
+    # 32-bit products: 8 slices, 31 passes. 10 right-hand sides for A, 65 for G, 8 rounds each,
     # shared by as many copies as the chip has room for.
     # 11 digital operations per element, 2 for each of 3 further conjugate directions, and for A
     # 4 for each of 4 directions taken out, one for 16 rows, and 2 for scaling.
     copies = plan.block_copies
-    a, g = 10 * 15, 65 * 15
+    a, g = 10 * 8, 65 * 8
     expect("solve_a", -(-a // copies[0]) * (31 * pass_s + inv_s) + _digital(a * 65 * 35, plan, 0))
     expect("solve_g", -(-g // copies[1]) * (31 * pass_s + inv_s) + _digital(g * 10 * 17, plan, 1))
     expect("clip", -(-650 * 3 // 64) * clock_s)
@@ -314,7 +314,7 @@ def test_a_block_wider_than_an_array_is_inverted_by_halves():
     # 300 on arrays of 128: quarters of 75; two levels cost 9 settlings per application.
     assert plan.shapes.piece.tolist() == [75, 8]
     solve = row_of(ops_of(plan), "solve_a")
-    assert solve["inv_ops"].tolist() == [8 * 15 * 9]
+    assert solve["inv_ops"].tolist() == [8 * 8 * 9]
 
 
 def test_a_fused_block_holds_activations_instead_of_their_product():
