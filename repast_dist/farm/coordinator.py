@@ -1,10 +1,13 @@
-"""One training run: asks the hosts for their parts of each step and applies the update.
+"""One training run: has the hosts do its steps, and keeps what they say about them.
 
-The coordinator holds the weights, the optimizer's state and the current step; factor averages and
-prepared solvers live with the chips that own the SOI blocks. Whatever is lost with an actor comes
-back from the newest checkpoint, and the steps since are done again: same addresses, same numbers.
+The hosts hold the weights, the optimizer's state, the factor averages and the prepared solvers,
+and exchange what they need among themselves. The coordinator asks for steps a little ahead, so
+that no host waits for it, records them, and takes checkpoints. Whatever is lost with an actor
+comes back from the newest checkpoint, and the steps since are done again: same addresses, same
+numbers.
 """
 
+import collections
 import dataclasses
 import logging
 import time
@@ -16,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.analog.vmm import CLIP_WARNING_RATE
-from repast_dist.errors import DataError, FarmError
+from repast_dist.errors import FarmError
 from repast_dist.farm.alignment import align
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from repast_dist.farm.failures import HostsLost, decide
@@ -24,28 +27,25 @@ from repast_dist.farm.job import HostSetup, make_setup
 from repast_dist.farm.keeper import SolveReport, merged
 from repast_dist.farm.protocol import Farm, Ref
 from repast_dist.farm.sampling import steps_per_epoch, total_steps
-from repast_dist.training.kfac import damping_split
-from repast_dist.training.model import build_model
-from repast_dist.training.optimizers import apply_update
 from repast_dist.training.step import Evaluation
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION_CHUNK = 64
+# Steps are asked for in calls of about this long, so that a call's own cost does not count.
+_CALL_S = 0.25
+_MOST_STEPS_PER_CALL = 8
+_CALLS_AHEAD = 2
 
 
 @dataclasses.dataclass
-class TrainingState:
-    """What the coordinator carries from step to step.
+class Progress:
+    """Where a run is, beside the arrays that its hosts hold.
 
     Attributes
     ----------
     step : int
-        First step not done yet.
-    weights : dict
-        Layer -> (in[+1], out) float64.
-    optimizer : dict
-        Name -> array; see `repast_dist.training.optimizers`.
+        First step not recorded yet.
     clock_s : float
         Simulated time so far.
     epochs, steps : list of dict
@@ -53,11 +53,19 @@ class TrainingState:
     """
 
     step: int
-    weights: dict[str, np.ndarray]
-    optimizer: dict[str, np.ndarray]
-    clock_s: float = 0.0
-    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    clock_s: float
+    epochs: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """Steps that the hosts were asked for, and their answers."""
+
+    first: int
+    count: int
+    answers: list[Ref]
+    asked_at: float
 
 
 class Recorder(Protocol):
@@ -90,8 +98,8 @@ class Coordinator:
         What the hosts were built from.
     farm : Farm
         The hosts.
-    state : TrainingState
-        Where to begin: step 0, or what `restore` made of a checkpoint.
+    start : Checkpoint
+        Where to begin: `repast_dist.farm.job.beginning`, or a checkpoint of the run.
     recorder : Recorder
         Where records go.
     checkpoints : Path
@@ -102,28 +110,22 @@ class Coordinator:
         self,
         setup: HostSetup,
         farm: Farm,
-        state: TrainingState,
+        start: Checkpoint,
         recorder: Recorder,
         checkpoints: Path,
     ) -> None:
-        self._setup, self._farm = setup, farm
+        self._setup, self._farm, self._start = setup, farm, start
         self._job = job = setup.job
         self._recorder, self._checkpoints = recorder, checkpoints
         self._clipped: set[str] = set()
-        self.state = state
         self._failures: dict[int, int] = {}
         self._recoveries = 0
         samples = len(setup.data.train_inputs)
         self._epoch_steps = steps_per_epoch(samples, job.train)
         self._total_steps = total_steps(samples, job.train)
-        self._second_order = job.second_order
-        model = build_model(job.model)
-        self._biased = frozenset(p.name for p in model.parameters if p.bias)
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self._total_steps
+        self._done = _progress_of(start)
+        self._call_steps = 1
+        self._answered_at = 0.0
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end, through failures; leaves a checkpoint and complete records.
@@ -131,7 +133,8 @@ class Coordinator:
         Parameters
         ----------
         stop : callable
-            Asked between steps; when it says yes, the run is checkpointed and ends early.
+            Asked between calls; when it says yes, the steps already asked for are finished, the
+            run is checkpointed and ends early.
 
         Returns
         -------
@@ -145,12 +148,13 @@ class Coordinator:
         InversionError, DataError
             What a chip found wrong; chip, layer, block and step are named.
         """
-        if self.state.step == 0:
-            self._guarded(self.checkpoint)
-        while self.state.step < self._total_steps and not stop():
-            self._guarded(self._advance)
-        self._guarded(self.checkpoint)
-        return self.state.step >= self._total_steps
+        self._guarded(lambda: self._restore(self._start))
+        if self._done.step == 0:
+            self._guarded(self._checkpoint)
+        while self._done.step < self._total_steps and not stop():
+            self._guarded(lambda: self._advance(stop))
+        self._guarded(self._checkpoint)
+        return self._done.step >= self._total_steps
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do something that needs all hosts; go back to a checkpoint if some are lost."""
@@ -159,84 +163,75 @@ class Coordinator:
         except HostsLost as lost:
             self._recover(lost)
 
-    def _advance(self) -> None:
-        self._train_step()
-        if self.state.step % self._epoch_steps == 0 or self.state.step == self._total_steps:
+    def _advance(self, stop: Callable[[], bool]) -> None:
+        """Do the steps up to the next one after which all hosts are needed for something else."""
+        every = self._job.farm.checkpoint_every
+        step = self._done.step
+        ends = [(step // every + 1) * every, (step // self._epoch_steps + 1) * self._epoch_steps]
+        last = min(*ends, self._total_steps)
+        calls: collections.deque[_Call] = collections.deque()
+        while step < last or calls:
+            while step < last and len(calls) < _CALLS_AHEAD and not (calls and stop()):
+                calls.append(self._ask(step, min(self._call_steps, last - step)))
+                step += calls[-1].count
+            self._take(calls.popleft())
+            if stop():
+                last = step
+        if self._done.step % self._epoch_steps == 0 or self._done.step == self._total_steps:
             self._finish_epoch()
-        if self.state.step % self._job.farm.checkpoint_every == 0:
-            self.checkpoint()
+        if self._done.step % every == 0:
+            self._checkpoint()
 
-    def checkpoint(self) -> None:
+    def _checkpoint(self) -> None:
         """Save everything needed to go on from the current step."""
-        hosts = self._farm.hosts
-        states = self._farm.get([self._farm.call(host, "state")[0] for host in hosts])
-        arrays = {f"weights/{name}": value for name, value in self.state.weights.items()}
-        arrays |= {f"optimizer/{name}": value for name, value in self.state.optimizer.items()}
-        for part in states:
-            for block, values in part.items():
-                arrays |= {f"block/{block}/{name}": value for name, value in values.items()}
-        records = {name: getattr(self.state, name) for name in ("clock_s", "epochs", "steps")}
+        hosts = list(self._farm.hosts)
+        calls = [self._farm.call(host, "block_state") for host in hosts]
+        arrays: dict[str, np.ndarray] = {}
+        for part in self._farm.get([self._farm.call(hosts[0], "common_state"), *calls]):
+            arrays |= part
         self._recorder.cut()
-        keep = self._job.farm.checkpoint_keep
-        save_checkpoint(self._checkpoints, self.state.step, arrays, records, keep)
+        records = dataclasses.asdict(self._done)
+        step, keep = records.pop("step"), self._job.farm.checkpoint_keep
+        save_checkpoint(self._checkpoints, step, arrays, records, keep)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
         """Put coordinator and hosts into the state of a checkpoint."""
-        self.state = state_of(checkpoint)
-        blocks: dict[int, dict[str, np.ndarray]] = {}
-        for name, value in checkpoint.arrays.items():
-            kind, _, rest = name.partition("/")
-            if kind == "block":
-                number, _, what = rest.partition("/")
-                blocks.setdefault(int(number), {})[what] = value
-        shared = self._farm.put(blocks)
-        self._farm.get([self._farm.call(h, "restore", shared)[0] for h in self._farm.hosts])
+        self._done = _progress_of(checkpoint)
+        arrays = self._farm.put(checkpoint.arrays)
+        hosts = self._farm.hosts
+        self._farm.get([self._farm.call(h, "restore", checkpoint.step, arrays) for h in hosts])
 
     # One step ---------------------------------------------------------------------------
 
-    def _train_step(self) -> None:
-        started = time.perf_counter()
-        step, hosts = self.state.step, list(self._farm.hosts)
-        soi = self._job.soi
-        factors_due = self._second_order and soi.factors_due(step)
-        programs = self._second_order and soi.inverses_due(step)
-        weights = self._farm.put(self.state.weights)
+    def _ask(self, first: int, count: int) -> _Call:
+        calls = [self._farm.call(host, "advance", first, count) for host in self._farm.hosts]
+        return _Call(first, count, calls, time.perf_counter())
 
-        trained = {
-            host: self._farm.call(host, "train", step, weights, factors_due, returns=1 + len(hosts))
-            for host in hosts
-        }
-        reduced = self._exchange(hosts, "reduce", step, trained)
-        columns: dict[int, list[Ref]] = {}
-        if self._second_order:
-            damping = self._damping(self._farm.get(reduced)) if programs else None
-            columns = {
-                host: self._farm.call(host, "solve_columns", step, damping, returns=1 + len(hosts))
-                for host in hosts
-            }
-        finished = self._exchange(hosts, "finish", step, columns, factors_due, programs)
+    def _take(self, call: _Call) -> None:
+        """Wait for the steps of a call and record them."""
+        answers = self._farm.get(call.answers)
+        now = time.perf_counter()
+        wall_s = (now - max(call.asked_at, self._answered_at)) / call.count
+        self._answered_at = now
+        self._call_steps = min(max(int(_CALL_S / wall_s), 1), _MOST_STEPS_PER_CALL)
+        for number, parts in enumerate(zip(*answers, strict=True)):
+            self._record(call.first + number, parts, wall_s)
 
-        outcomes = self._farm.get([trained[host][0] for host in hosts])
-        loss, accuracy = self._outcome(step, [item for part in outcomes for item in part])
-        sums, answers = self._farm.get(reduced), self._farm.get(finished)
-        updating = time.perf_counter()
-        gradients = self._assemble_gradients(sums)
-        new_weights, optimizer = self._update(step, gradients, answers)
-        driver_s = time.perf_counter() - updating
-
-        chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
-        rows, clock_s = align(chips, self.state.clock_s)
-        wall_s = time.perf_counter() - started
+    def _record(self, step: int, parts: Sequence[dict[str, Any]], wall_s: float) -> None:
+        """Record a step from what each host says about it."""
+        loss, accuracy = self._outcome([item for part in parts for item in part["outcomes"]])
+        chips = {chip: cost for part in parts for chip, cost in part["chips"].items()}
+        rows, clock_s = align(chips, self._done.clock_s)
         record = {
             "step": step,
             "loss": loss,
             "accuracy": accuracy,
-            "time_s": clock_s - self.state.clock_s,
+            "time_s": clock_s - self._done.clock_s,
             "wall_s": wall_s,
-            "computing_s": _computing_s([part["busy_s"] for part in answers]) + driver_s,
-            **self._clipping(step, answers),
+            "computing_s": _computing_s([part["busy_s"] for part in parts]),
+            **self._clipping(step, [part["clipping"] for part in parts]),
         }
-        reports = merged(report for part in answers for report in part["reports"])
+        reports = merged(report for part in parts for report in part["reports"])
         self._recorder.step(record, rows, reports)
         self._note_divergence(reports)
         self._farm.publish(
@@ -248,117 +243,24 @@ class Coordinator:
                 "restarts": self._recoveries,
             }
         )
-        self.state.steps.append(record)
-        self.state = dataclasses.replace(
-            self.state,
-            step=step + 1,
-            weights=new_weights,
-            optimizer=optimizer,
-            clock_s=clock_s,
-        )
+        self._done.steps.append(record)
+        self._done.step, self._done.clock_s = step + 1, clock_s
 
-    def _exchange(
-        self,
-        hosts: Sequence[int],
-        method: str,
-        step: int,
-        sent: Mapping[int, list[Ref]],
-        *options: Any,
-    ) -> list[Ref]:
-        """Call a method on every host with what the others sent it; values go host to host."""
-        calls = []
-        for place, host in enumerate(hosts):
-            parts = [refs[1 + place] for source, refs in sent.items() if source != host]
-            calls += self._farm.call(host, method, step, *options, *parts)
-        return calls
-
-    def _damping(self, reduced: Sequence[dict[str, Any]]) -> dict[int, float]:
-        """Return the damping of every block; pi weighs the factors of a layer by their traces."""
-        traces = {block: value for part in reduced for block, value in part["traces"].items()}
-        sums: dict[tuple[int, str], list[float]] = {}
-        for block in self._setup.plan.blocks:
-            entry = sums.setdefault((block.layer, block.factor), [0.0, 0.0])
-            entry[0] += traces[block.index]
-            entry[1] += block.size
-        damping = {}
-        for block in self._setup.plan.blocks:
-            (trace_a, size_a), (trace_g, size_g) = (sums[block.layer, f] for f in ("A", "G"))
-            for_a, for_g = damping_split(
-                self._job.optimizer.damping_form,
-                self._job.optimizer.damping,
-                trace_a,
-                int(size_a),
-                trace_g,
-                int(size_g),
-            )
-            damping[block.index] = for_a if block.factor == "A" else for_g
-        return damping
-
-    def _outcome(self, step: int, results: Sequence[tuple[int, float, int]]) -> tuple[float, float]:
+    def _outcome(self, results: Sequence[tuple[int, float, int]]) -> tuple[float, float]:
         """Return mean loss and accuracy of the batch, summed in micro-batch order."""
         loss = correct = 0.0
-        for micro_batch, loss_sum, hits in sorted(results):
-            if not np.isfinite(loss_sum):
-                raise DataError(
-                    f"chip {self._setup.micro_batch_owner(micro_batch)}, step {step}: the "
-                    f"loss of micro-batch {micro_batch} is not finite (weights or data diverged; "
-                    "a smaller optimizer.learning_rate or more optimizer.damping may help)"
-                )
+        for _, loss_sum, hits in sorted(results):
             loss += loss_sum
             correct += hits
         batch = self._job.train.batch_size
         return loss / batch, correct / batch
 
-    def _assemble_gradients(self, reduced: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        gradients = {name: np.empty(value.shape) for name, value in self.state.weights.items()}
-        for part in reduced:
-            for (layer, top, bottom, left, right), value in part["gradients"].items():
-                gradients[layer][top:bottom, left:right] = value
-        return gradients
-
-    def _assemble_directions(self, answers: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Return the preconditioned gradients of the layers that have SOI blocks."""
-        directions: dict[str, np.ndarray] = {}
-        for part in answers:
-            for (layer, top, bottom, left, right), value in part["directions"].items():
-                shape = self.state.weights[layer].shape
-                held = directions.setdefault(layer, np.empty(shape))
-                held[top:bottom, left:right] = value
-        return dict(sorted(directions.items()))
-
-    def _update(
-        self, step: int, gradients: dict[str, np.ndarray], answers: Sequence[dict[str, Any]]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the new weights and optimizer state.
-
-        Raises
-        ------
-        DataError
-            A layer's weights are no longer finite.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            weights, optimizer = apply_update(
-                self._job.optimizer,
-                self.state.weights,
-                gradients,
-                self._assemble_directions(answers),
-                self.state.optimizer,
-                step,
-                self._total_steps,
-                self._biased,
-            )
-        for name, value in weights.items():
-            if not np.isfinite(value).all():
-                raise DataError(
-                    f"step {step}, layer {name}: the update is not finite, training diverged; a "
-                    "smaller optimizer.learning_rate or more optimizer.damping may help"
-                )
-        return weights, optimizer
-
-    def _clipping(self, step: int, answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def _clipping(
+        self, step: int, counted: Sequence[Sequence[Mapping[str, tuple[int, int]]]]
+    ) -> dict[str, float]:
         """Return the share of ADC conversions that clipped; say so once where it is large."""
         sums: dict[str, list[int]] = {}
-        for counts in (counts for part in answers for counts in part["clipping"]):
+        for counts in (counts for host in counted for counts in host):
             for what, pair in counts.items():
                 held = sums.setdefault(what, [0, 0])
                 held[0] += pair[0]
@@ -388,9 +290,9 @@ class Coordinator:
                 )
 
     def _finish_epoch(self) -> None:
-        step = self.state.step
+        step = self._done.step
         first = (step - 1) // self._epoch_steps * self._epoch_steps
-        records = [record for record in self.state.steps if first <= record["step"] < step]
+        records = [record for record in self._done.steps if first <= record["step"] < step]
         test = self._evaluate()
         record = {
             "epoch": (step - 1) // self._epoch_steps + 1,
@@ -402,23 +304,16 @@ class Coordinator:
             "test_squared_error": test.squared_error / test.samples,
         }
         self._recorder.epoch(record)
-        self.state.epochs.append(record)
+        self._done.epochs.append(record)
 
     def _evaluate(self) -> Evaluation:
         """Test on all hosts; chunks are summed in order."""
         hosts = list(self._farm.hosts)
-        samples = len(self._setup.data.test_inputs)
-        chunks = -(-samples // _EVALUATION_CHUNK)
-        weights = self._farm.put(self.state.weights)
+        chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
         calls = [
             self._farm.call(
-                host,
-                "evaluate",
-                self.state.step,
-                weights,
-                list(range(place, chunks, len(hosts))),
-                _EVALUATION_CHUNK,
-            )[0]
+                host, "evaluate", list(range(place, chunks, len(hosts))), _EVALUATION_CHUNK
+            )
             for place, host in enumerate(hosts)
         ]
         parts = {chunk: value for part in self._farm.get(calls) for chunk, value in part.items()}
@@ -435,11 +330,11 @@ class Coordinator:
             spec = self._job.farm
             decision = decide(lost.hosts, alive, self._failures, self._recoveries, spec)
             if decision.stop:
-                raise FarmError(f"step {self.state.step}: {lost}; giving up: {decision.stop}")
+                raise FarmError(f"step {self._done.step}: {lost}; giving up: {decision.stop}")
             self._recoveries += 1
-            logger.warning("step %d: %s", self.state.step, lost)
+            logger.warning("step %d: %s", self._done.step, lost)
             self._recorder.event(
-                self.state.step,
+                self._done.step,
                 "recovery",
                 f"actors {list(lost.hosts)} lost ({lost.reason}); "
                 f"started anew {list(decision.revive)}, retired {list(decision.retire)}",
@@ -458,24 +353,19 @@ class Coordinator:
         """Spread the work of retired hosts' chips over the chips that are left."""
         self._setup = make_setup(self._job, self._setup.data, self._farm.hosts)
         setup = self._farm.put(self._setup)
-        self._farm.get([self._farm.call(h, "reassign", setup)[0] for h in self._farm.hosts])
+        self._farm.get([self._farm.call(h, "reassign", setup) for h in self._farm.hosts])
 
     def _roll_back(self) -> None:
         checkpoint, refused = latest_checkpoint(self._checkpoints)
         for reason in refused:
-            self._recorder.event(self.state.step, "checkpoint", f"refused: {reason}")
-        if checkpoint is None and self.state.step == 0:
-            checkpoint = self._beginning()
+            self._recorder.event(self._done.step, "checkpoint", f"refused: {reason}")
+        if checkpoint is None and self._start.step == 0:
+            # Lost before the first checkpoint.
+            checkpoint = self._start
         if checkpoint is None:
             raise FarmError(f"{self._checkpoints}: no usable checkpoint to go back to")
         self._recorder.drop_from(checkpoint.step)
-        self.restore(checkpoint)
-
-    def _beginning(self) -> Checkpoint:
-        """Return the state before the first step, for actors lost before the first checkpoint."""
-        weights = {f"weights/{name}": value for name, value in self.state.weights.items()}
-        other = {f"optimizer/{name}": value for name, value in self.state.optimizer.items()}
-        return Checkpoint(0, weights | other, {"clock_s": 0.0, "epochs": [], "steps": []})
+        self._restore(checkpoint)
 
 
 def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
@@ -486,22 +376,6 @@ def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
     return sum(max(host.get(part, 0.0) for host in busy) for part in parts)
 
 
-def state_of(checkpoint: Checkpoint) -> TrainingState:
-    """Return the coordinator's part of a checkpoint."""
-
-    def arrays(kind: str) -> dict[str, np.ndarray]:
-        prefix = f"{kind}/"
-        return {
-            name.removeprefix(prefix): value
-            for name, value in checkpoint.arrays.items()
-            if name.startswith(prefix)
-        }
-
-    return TrainingState(
-        step=checkpoint.step,
-        weights=arrays("weights"),
-        optimizer=arrays("optimizer"),
-        clock_s=checkpoint.state["clock_s"],
-        epochs=checkpoint.state["epochs"],
-        steps=checkpoint.state["steps"],
-    )
+def _progress_of(checkpoint: Checkpoint) -> Progress:
+    state = checkpoint.state
+    return Progress(checkpoint.step, state["clock_s"], list(state["epochs"]), list(state["steps"]))

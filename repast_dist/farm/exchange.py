@@ -107,25 +107,30 @@ def within(area: Area, whole: Area) -> tuple[slice, slice]:
 class Parcel:
     """How the pieces and blocks that one host reduces lie in one flat vector.
 
-    One vector travels as one buffer, however many layers there are.
+    One vector travels as one buffer, however many layers there are. It begins with the gradients;
+    where there are factors, the traces of all blocks and the host's blocks follow.
 
     Parameters
     ----------
     pieces : sequence of SolveTask
         The host's pieces.
-    blocks : sequence of SoiBlock
-        The blocks that its chips hold; their (n, n) contributions lie behind the gradients.
+    held : sequence of SoiBlock
+        The blocks that its chips hold; of them travels the whole (n, n).
+    blocks : int
+        Number of all blocks.
     """
 
-    def __init__(self, pieces: Sequence[SolveTask], blocks: Sequence[SoiBlock]) -> None:
-        self._pieces, self._blocks = pieces, blocks
-        self._gradients_size = sum(math.prod(piece.shape) for piece in pieces)
-        self._factors_size = sum(block.size**2 for block in blocks)
+    def __init__(self, pieces: Sequence[SolveTask], held: Sequence[SoiBlock], blocks: int) -> None:
+        self._pieces, self._held = pieces, held
+        self._first_trace = sum(math.prod(piece.shape) for piece in pieces)
+        self._first_factor = self._first_trace + blocks
+        self._size = self._first_factor + sum(block.size**2 for block in held)
 
     def pack(
         self,
         gradients: Mapping[str, np.ndarray],
         factors: Mapping[FactorKey, np.ndarray],
+        traces: np.ndarray | None,
     ) -> np.ndarray:
         """Return a micro-batch's contributions; without factors only the gradients.
 
@@ -135,14 +140,18 @@ class Parcel:
             Layer -> (in[+1], out) float64.
         factors : mapping
             (layer, "A" or "G") -> (n, n) float64, or empty.
+        traces : ndarray or None
+            (blocks,) float64; None without factors.
         """
-        vector = np.empty(self._gradients_size + (self._factors_size if factors else 0))
+        vector = np.empty(self._size if factors else self._first_trace)
         for area, part in self.gradients(vector).items():
             layer, top, bottom, left, right = area
             part[:] = gradients[layer][top:bottom, left:right]
-        for block, held in zip(self._blocks, self.factors(vector).values(), strict=False):
-            cut = slice(block.start, block.stop)
-            held[:] = factors[block.layer_name, block.factor][cut, cut]
+        if factors:
+            self.traces(vector)[:] = traces
+            for block, held in zip(self._held, self.factors(vector).values(), strict=True):
+                cut = slice(block.start, block.stop)
+                held[:] = factors[block.layer_name, block.factor][cut, cut]
         return vector
 
     def gradients(self, vector: np.ndarray) -> dict[Area, np.ndarray]:
@@ -154,15 +163,22 @@ class Parcel:
             first += size
         return views
 
+    def has_factors(self, vector: np.ndarray) -> bool:
+        """Whether a vector holds factors."""
+        return len(vector) > self._first_trace
+
+    def traces(self, vector: np.ndarray) -> np.ndarray:
+        """Return the (blocks,) traces as a view of a vector with factors."""
+        return vector[self._first_trace : self._first_factor]
+
     def factors(self, vector: np.ndarray) -> dict[int, np.ndarray]:
-        """Return block number -> (n, n) view of a vector; empty if it holds none."""
+        """Return block number -> (n, n) view of a vector with factors."""
         views: dict[int, np.ndarray] = {}
-        first = self._gradients_size
-        if len(vector) > first:
-            for block in self._blocks:
-                part = vector[first : first + block.size**2]
-                views[block.index] = part.reshape(block.size, block.size)
-                first += block.size**2
+        first = self._first_factor
+        for block in self._held:
+            part = vector[first : first + block.size**2]
+            views[block.index] = part.reshape(block.size, block.size)
+            first += block.size**2
         return views
 
 

@@ -15,6 +15,10 @@ class HostsLost(Exception):
         self.reason = reason
 
 
+class PeersLost(Exception):
+    """A host could not go on with a step because others are gone or silent; it says which."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Decision:
     """What the coordinator does next.

@@ -1,8 +1,9 @@
 """A host of simulated chips: a plain object without Ray, which an actor wraps.
 
-It runs its chips' micro-batches, reduces the pieces its chips own, keeps the averages and solvers
-of their SOI blocks, and prices what they did. Results depend on what is asked, never on which
-host is asked, so work can be moved and repeated freely.
+It does whole training steps: its chips' micro-batches, the reduction and the solves of the pieces
+its chips own, the price of all that, and the update of its copy of the weights. What other hosts
+need goes straight to them. Results depend on what is asked, never on which host is asked, so work
+can be moved and repeated freely.
 """
 
 import contextlib
@@ -14,19 +15,15 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
-from repast_dist.errors import RepastError
-from repast_dist.farm.exchange import (
-    Area,
-    SolveTask,
-    TreeNode,
-    TreeSum,
-    common,
-    within,
-)
+from repast_dist.errors import FarmError, RepastError
+from repast_dist.farm.damping import BlockDamping, block_traces
+from repast_dist.farm.exchange import Area, Parcel, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.job import HostSetup, chip_engine
 from repast_dist.farm.keeper import BlockKeeper, SolveReport
 from repast_dist.farm.ledger import ChipLedger
-from repast_dist.farm.sampling import micro_batch_samples
+from repast_dist.farm.peers import Arrays, Peers
+from repast_dist.farm.replica import Replica, under
+from repast_dist.farm.sampling import micro_batch_samples, total_steps
 from repast_dist.training.model import build_model
 from repast_dist.training.step import (
     Evaluation,
@@ -36,8 +33,6 @@ from repast_dist.training.step import (
     load_weights,
     run_micro_batch,
 )
-
-Weights = Mapping[str, np.ndarray]
 
 
 class ChipHost:
@@ -49,20 +44,23 @@ class ChipHost:
         The chips this host holds.
     setup : HostSetup
         Settings, plan and data, the same for all hosts.
+    peers : Peers
+        The other hosts.
     """
 
-    def __init__(self, chips: tuple[int, ...], setup: HostSetup) -> None:
-        self._chips = chips
+    def __init__(self, chips: tuple[int, ...], setup: HostSetup, peers: Peers) -> None:
+        self._chips, self._peers = chips, peers
         self.reassign(setup)
 
     def reassign(self, setup: HostSetup) -> None:
         """Take another plan; all state is gone until `restore`."""
         job = setup.job
-        self._setup = setup
+        self._setup, self._job = setup, job
         self._model = build_model(job.model)
         self._engines = {chip: chip_engine(job, chip) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
         self._host = setup.routes[self._chips[0]]
+        self._others = [host for host in setup.hosts if host != self._host]
         self._parcels = {host: setup.parcel(host) for host in setup.hosts}
         self._keepers = {
             (chip, number): BlockKeeper(
@@ -76,9 +74,9 @@ class ChipHost:
             if chip in self._chips
         }
         self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
-        self._own_sums: dict[TreeNode, np.ndarray] = {}
-        self._own_parts: dict[Area, np.ndarray] = {}
-        self._gradients: dict[Area, np.ndarray] = {}
+        self._damping = BlockDamping(setup.plan.blocks, job.optimizer)
+        self._replica = Replica(job, total_steps(len(setup.data.train_inputs), job.train))
+        self._step = -1
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
 
@@ -86,176 +84,147 @@ class ChipHost:
         """Return the operating-system process that holds these chips."""
         return os.getpid()
 
-    def train(self, step: int, weights: Weights, factors_due: bool) -> tuple[Any, ...]:
-        """Run this host's micro-batches.
-
-        Returns
-        -------
-        tuple
-            First a list of (micro-batch, loss sum, correct); then, per live host in ascending
-            order, tree node -> `Parcel` vector of its sum; what stays on this host is kept.
-        """
-        with self._timed("train"):
-            count = self._setup.job.train.micro_batches
-            sums = {host: TreeSum(count) for host in self._setup.hosts}
-            outcomes = []
-            for engine in self._engines.values():
-                engine.meter.take()
-            for chip in self._chips:
-                loaded = None
-                for micro_batch in range(count):
-                    if self._setup.micro_batch_owner(micro_batch) != chip:
-                        continue
-                    if loaded is None:
-                        loaded = load_weights(self._model, weights, self._engines[chip], step)
-                    result = self._run(loaded, chip, step, micro_batch, factors_due)
-                    outcomes.append((micro_batch, result.loss_sum, result.correct))
-                    for host, parcel in self._parcels.items():
-                        vector = parcel.pack(result.gradients, result.factors)
-                        sums[host].add((0, micro_batch), vector)
-            self._own_sums = sums.pop(self._host).nodes
-        return (outcomes, *(sums[h].nodes if h in sums else None for h in self._setup.hosts))
-
-    def reduce(self, step: int, *payloads: Mapping[TreeNode, np.ndarray]) -> dict[str, Any]:
-        """Add up the contributions of all micro-batches and update the averages.
+    def advance(self, first: int, count: int) -> list[dict[str, Any]]:
+        """Do steps, together with all other hosts.
 
         Parameters
         ----------
-        step : int
-            The training step.
-        *payloads
-            What the other hosts' `train` returned for this one.
+        first, count : int
+            The steps; `first` must be the one that comes next.
 
         Returns
         -------
-        dict
-            ``gradients``: area -> mean gradient of the batch; ``traces``: block -> trace of its
-            running average.
+        list of dict
+            Per step: ``outcomes``, a list of (micro-batch, loss sum, correct); ``reports``: what
+            the solves did; ``chips``: chip -> `ChipCost`; ``clipping``: per chip, what -> (clipped,
+            all) ADC conversions of the products; ``busy_s``: part of the step -> wall time this
+            host computed for.
+
+        Raises
+        ------
+        PeersLost
+            Other hosts are gone.
+        RepastError
+            What a chip found wrong; chip, layer, block and step are named.
         """
-        with self._timed("reduce"):
-            whole = TreeSum(self._setup.job.train.micro_batches)
-            for payload in (self._own_sums, *payloads):
-                for node, vector in payload.items():
-                    whole.add(node, vector)
-            mean = whole.total / self._setup.job.train.batch_size
-            parcel = self._parcels[self._host]
-            self._gradients = parcel.gradients(mean)
-            factors = parcel.factors(mean)
-            for (_, number), keeper in self._keepers.items():
-                if number in factors:
-                    keeper.add(factors[number])
-            self._reports, self._own_sums = [], {}
-        traces = {number: keeper.trace for (_, number), keeper in self._keepers.items()}
-        return {"gradients": self._gradients, "traces": traces}
+        try:
+            return [self._do(step) for step in range(first, first + count)]
+        except BaseException:
+            # The others must not wait for this host.
+            self._peers.close()
+            self._step = -1
+            raise
 
-    def solve_columns(self, step: int, damping: Mapping[int, float] | None) -> tuple[Any, ...]:
-        """Solve this host's gradient pieces with their G blocks.
-
-        Parameters
-        ----------
-        step : int
-            The training step.
-        damping : mapping or None
-            Block -> damping with which the averages are programmed first; None: the arrays stay
-            as they are.
-
-        Returns
-        -------
-        tuple
-            First None; then, per live host in ascending order, area -> solved values that tasks
-            of that host's chips need; what stays on this host is kept.
-        """
-        if damping is not None:
-            with self._timed("prepare"):
-                for (_, number), keeper in self._keepers.items():
-                    keeper.prepare(step, damping[number])
-        with self._timed("solve_columns"):
-            solved: dict[Area, np.ndarray] = {}
-            for piece in self._pieces:
-                if piece.block is not None:
-                    # x G = dW for symmetric G: solve G x^T = dW^T.
-                    right = np.ascontiguousarray(self._gradients[piece.area].T)
-                    solved[piece.area] = self._solve(piece, step, right).T
-            self._own_parts = self._parts_for(self._host, solved)
-            others = [
-                None if host == self._host else self._parts_for(host, solved)
-                for host in self._setup.hosts
-            ]
-        return (None, *others)
-
-    def finish(
-        self,
-        step: int,
-        factors_due: bool,
-        programmed: bool,
-        *payloads: Mapping[Area, np.ndarray],
-    ) -> dict[str, Any]:
-        """Solve the rows of all columns with this host's A blocks, and price the whole step.
-
-        Parameters
-        ----------
-        step : int
-            The training step.
-        factors_due, programmed : bool
-            The step updated the running averages; programmed the blocks.
-        *payloads
-            What the other hosts' `solve_columns` returned for this one; nothing in a first-order
-            step.
-
-        Returns
-        -------
-        dict
-            ``directions``: area -> preconditioned gradient; ``reports``: what the solves did;
-            ``chips``: chip -> `ChipCost`; ``clipping``: per chip, what ->
-            (clipped, all) ADC conversions of the products; ``busy_s``: part of the step -> wall
-            time this host computed for.
-        """
-        with self._timed("solve_rows"):
-            directions = self._solve_rows(step, payloads)
-        with self._timed("cost"):
-            counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
-            for (chip, number), keeper in self._keepers.items():
-                counts[chip][number] = keeper.take_counts()
-            chips = {
-                chip: ledger.price(step, factors_due, programmed, counts[chip])
-                for chip, ledger in self._ledgers.items()
-            }
-        busy_s, self._busy_s = self._busy_s, {}
-        return {
-            "directions": directions,
-            "reports": self._reports,
-            "chips": chips,
-            "clipping": [engine.meter.take() for engine in self._engines.values()],
-            "busy_s": busy_s,
-        }
-
-    def evaluate(
-        self, step: int, weights: Weights, chunks: Sequence[int], size: int
-    ) -> dict[int, Evaluation]:
+    def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
         """Test the weights on some chunks of the test set; `size` samples each."""
         engine, data = self._engines[self._chips[0]], self._setup.data
-        loaded = load_weights(self._model, weights, engine, step, with_backward=False)
+        weights = self._replica.weights
+        loaded = load_weights(self._model, weights, engine, self._step, with_backward=False)
         results = {}
         for chunk in chunks:
             part = slice(chunk * size, (chunk + 1) * size)
             results[chunk] = evaluate(loaded, data.test_inputs[part], data.test_labels[part])
         return results
 
-    def state(self) -> dict[int, dict[str, np.ndarray]]:
-        """Return block -> arrays of its average and of what it was programmed from."""
-        return {number: keeper.state() for (_, number), keeper in self._keepers.items()}
+    def common_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that all hosts have alike, by name."""
+        damping = {f"damping/{name}": value for name, value in self._damping.arrays().items()}
+        return self._replica.arrays() | damping
 
-    def restore(self, states: Mapping[int, dict[str, np.ndarray]]) -> None:
-        """Go on from the states of a checkpoint; blocks of other hosts are ignored."""
+    def block_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the blocks that this host's chips hold, by name."""
+        return {
+            f"block/{number}/{name}": value
+            for (_, number), keeper in self._keepers.items()
+            for name, value in keeper.state().items()
+        }
+
+    def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on at a step from the states of all hosts; blocks of other hosts are ignored."""
+        self._step = step
+        self._replica.restore(arrays)
+        self._damping.restore(under("damping", arrays))
         for (_, number), keeper in self._keepers.items():
-            keeper.restore(states.get(number, {}))
-        self._own_sums, self._own_parts = {}, {}
-        self._gradients, self._reports, self._busy_s = {}, [], {}
+            keeper.restore(under(f"block/{number}", arrays))
+
+    # One step ---------------------------------------------------------------------------
+
+    def _do(self, step: int) -> dict[str, Any]:
+        if step != self._step:
+            raise FarmError(f"host {self._host} is at step {self._step}, it was asked for {step}")
+        soi, second_order = self._job.soi, self._job.second_order
+        factors_due = second_order and soi.factors_due(step)
+        programs = second_order and soi.inverses_due(step)
+        self._busy_s, self._reports = {}, []
+
+        with self._timed("train"):
+            outcomes, sums = self._train(step, factors_due)
+            own = sums.pop(self._host)
+        self._peers.send(step, "sums", sums)
+        received = self._peers.receive(step, "sums")
+
+        with self._timed("reduce"):
+            gradients = self._reduce([own, *received.values()])
+        if programs:
+            with self._timed("prepare"):
+                self._program(step)
+        with self._timed("solve_columns"):
+            solved = self._solve_columns(step, gradients)
+            needed = {a: value for a, value in gradients.items() if a[0] in self._replica.needed}
+            columns = {host: self._parts_for(host, solved) for host in self._setup.hosts}
+        self._peers.send(step, "columns", {h: _packed(columns[h], needed) for h in self._others})
+        for message in self._peers.receive(step, "columns").values():
+            columns[self._host] |= _unpacked("columns", message)
+            needed |= _unpacked("gradients", message)
+
+        with self._timed("solve_rows"):
+            directions = self._solve_rows(step, columns[self._host])
+        self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
+        with self._timed("cost"):
+            chips = self._price(step, factors_due, programs)
+        for message in self._peers.receive(step, "directions").values():
+            directions |= message
+
+        with self._timed("update"):
+            self._replica.update(step, needed, directions)
+        self._step = step + 1
+        return {
+            "outcomes": outcomes,
+            "reports": self._reports,
+            "chips": chips,
+            "clipping": [engine.meter.take() for engine in self._engines.values()],
+            "busy_s": self._busy_s,
+        }
+
+    def _train(
+        self, step: int, factors_due: bool
+    ) -> tuple[list[tuple[int, float, int]], dict[int, dict[TreeNode, np.ndarray]]]:
+        """Run this host's micro-batches; return outcomes and, per host, what it is to reduce."""
+        count, blocks = self._job.train.micro_batches, self._setup.plan.blocks
+        sums = {host: TreeSum(count) for host in self._setup.hosts}
+        outcomes = []
+        for engine in self._engines.values():
+            engine.meter.take()
+        for chip in self._chips:
+            loaded = None
+            for micro_batch in range(count):
+                if self._setup.micro_batch_owner(micro_batch) != chip:
+                    continue
+                if loaded is None:
+                    weights = self._replica.weights
+                    loaded = load_weights(self._model, weights, self._engines[chip], step)
+                result = self._run(loaded, chip, step, micro_batch, factors_due)
+                outcomes.append((micro_batch, result.loss_sum, result.correct))
+                traces = block_traces(blocks, result.factors) if factors_due else None
+                for host, parcel in self._parcels.items():
+                    vector = parcel.pack(result.gradients, result.factors, traces)
+                    sums[host].add((0, micro_batch), vector)
+        return outcomes, {host: held.nodes for host, held in sums.items()}
 
     def _run(
         self, loaded: LoadedModel, chip: int, step: int, micro_batch: int, factors_due: bool
     ) -> MicroBatchResult:
-        job, data = self._setup.job, self._setup.data
+        job, data = self._job, self._setup.data
         samples = micro_batch_samples(
             job.seed, len(data.train_inputs), job.train, step, micro_batch
         )
@@ -273,13 +242,46 @@ class ChipHost:
         except RepastError as error:
             raise type(error)(f"chip {chip}: {error}") from error
 
-    def _solve_rows(
-        self, step: int, payloads: Sequence[Mapping[Area, np.ndarray]]
-    ) -> dict[Area, np.ndarray]:
-        parts = dict(self._own_parts)
+    def _reduce(self, payloads: Sequence[Arrays]) -> dict[Area, np.ndarray]:
+        """Add up the contributions of all micro-batches and update the running averages.
+
+        Returns
+        -------
+        dict
+            Area -> mean gradient of the batch, for this host's pieces.
+        """
+        whole = TreeSum(self._job.train.micro_batches)
         for payload in payloads:
-            parts |= payload
-        self._own_parts = {}
+            for node, vector in payload.items():
+                whole.add(node, vector)
+        mean = whole.total / self._job.train.batch_size
+        parcel: Parcel = self._parcels[self._host]
+        if parcel.has_factors(mean):
+            self._damping.add(parcel.traces(mean))
+            factors = parcel.factors(mean)
+            for (_, number), keeper in self._keepers.items():
+                keeper.add(factors[number])
+        return parcel.gradients(mean)
+
+    def _program(self, step: int) -> None:
+        damping = self._damping.of_blocks()
+        for (_, number), keeper in self._keepers.items():
+            keeper.prepare(step, float(damping[number]))
+
+    def _solve_columns(
+        self, step: int, gradients: Mapping[Area, np.ndarray]
+    ) -> dict[Area, np.ndarray]:
+        """Solve this host's gradient pieces with their G blocks."""
+        solved: dict[Area, np.ndarray] = {}
+        for piece in self._pieces:
+            if piece.block is not None:
+                # x G = dW for symmetric G: solve G x^T = dW^T.
+                right = np.ascontiguousarray(gradients[piece.area].T)
+                solved[piece.area] = self._solve(piece, step, right).T
+        return solved
+
+    def _solve_rows(self, step: int, parts: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
+        """Solve the rows of solved columns with this host's A blocks."""
         directions = {}
         for task in self._setup.tasks:
             if task.chip in self._chips:
@@ -308,6 +310,16 @@ class ChipHost:
                     parts[area] = np.ascontiguousarray(values[within(area, whole)])
         return parts
 
+    def _price(self, step: int, factors_due: bool, programmed: bool) -> dict[int, Any]:
+        """Return chip -> `ChipCost` of the step."""
+        counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
+        for (chip, number), keeper in self._keepers.items():
+            counts[chip][number] = keeper.take_counts()
+        return {
+            chip: ledger.price(step, factors_due, programmed, counts[chip])
+            for chip, ledger in self._ledgers.items()
+        }
+
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         started = time.perf_counter()
@@ -315,3 +327,13 @@ class ChipHost:
             yield
         finally:
             self._busy_s[part] = time.perf_counter() - started
+
+
+def _packed(columns: Mapping[Area, np.ndarray], gradients: Mapping[Area, np.ndarray]) -> Arrays:
+    """Return one message of both."""
+    message = {("columns", *area): values for area, values in columns.items()}
+    return message | {("gradients", *area): values for area, values in gradients.items()}
+
+
+def _unpacked(kind: str, message: Arrays) -> dict[Any, np.ndarray]:
+    return {key[1:]: values for key, values in message.items() if key[0] == kind}

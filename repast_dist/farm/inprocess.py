@@ -1,8 +1,10 @@
 """The farm without Ray: one host with all chips, called directly."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from repast_dist.farm.peers import NoPeers
 from repast_dist.farm.protocol import HostFactory, Ref
 
 
@@ -11,25 +13,24 @@ class InProcessFarm:
 
     def __init__(self, chips: int, factory: HostFactory, shared: Any) -> None:
         self._chips = tuple(range(chips))
-        self._host = factory(self._chips, shared)
+        self._host = factory(self._chips, shared, NoPeers())
 
     @property
     def hosts(self) -> dict[int, tuple[int, ...]]:
         """The one host."""
         return {0: self._chips}
 
-    def put(self, value: Any) -> Ref:
+    def put(self, value: Any) -> Any:
         """Return the value itself."""
         return value
 
-    def call(self, host: int, method: str, *args: Any, returns: int = 1) -> list[Ref]:
-        """Run the method now."""
-        result = getattr(self._host, method)(*args)
-        return [result] if returns == 1 else list(result)
+    def call(self, host: int, method: str, *args: Any) -> Ref:
+        """Note the call; `get` makes it."""
+        return partial(getattr(self._host, method), *args)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
-        """Return the values themselves."""
-        return list(refs)
+        """Make the calls."""
+        return [ref() for ref in refs]
 
     def revive(self, hosts: Sequence[int]) -> None:
         """Nothing is ever lost here."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.errors import SettingsError
+from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Parcel, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
 from repast_dist.hardware.components import ComponentTable
@@ -14,7 +15,8 @@ from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
-from repast_dist.training.model import build_model, workload_from_model
+from repast_dist.training.model import build_model, init_weights, workload_from_model
+from repast_dist.training.optimizers import initial_state
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
 from repast_dist.training.task import check_task, fisher_passes
@@ -90,7 +92,8 @@ class HostSetup:
         """Return how what a host reduces travels."""
         pieces = [piece for piece in self.pieces if self.routes[piece.chip] == host]
         held = {number for chip, number in self.held if self.routes[chip] == host}
-        return Parcel(pieces, [block for block in self.plan.blocks if block.index in held])
+        blocks = self.plan.blocks
+        return Parcel(pieces, [block for block in blocks if block.index in held], len(blocks))
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
@@ -169,6 +172,15 @@ def make_setup(
         hosts=tuple(sorted(groups)),
         data=data,
     )
+
+
+def beginning(job: TrainingJob) -> Checkpoint:
+    """Return the state of a run before its first step."""
+    weights = init_weights(build_model(job.model), job.seed)
+    arrays = {f"weights/{name}": value for name, value in weights.items()}
+    optimizer = initial_state(job.optimizer, weights)
+    arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
+    return Checkpoint(0, arrays, {"clock_s": 0.0, "epochs": [], "steps": []})
 
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,11 +97,6 @@ class BlockKeeper:
             raise DataError(f"{self._where()}: the factor is not finite")
         self._average = updated_average(self._average, contribution, self._decay)
 
-    @property
-    def trace(self) -> float:
-        """Trace of the running average; 0 before the first update."""
-        return float(np.trace(self._average.matrix)) if self._average is not None else 0.0
-
     def prepare(self, step: int, damping: float) -> None:
         """Program the damped average; the average itself stays as it is."""
         if self._average is None:
@@ -154,7 +149,7 @@ class BlockKeeper:
             arrays["prepared_at"] = np.array(self._prepared_at)
         return arrays
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on from `state`; the arrays are programmed again, with the same errors."""
         self._average, self._solver, self._damped = None, None, None
         if "average" in arrays:

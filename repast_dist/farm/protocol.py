@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-Ref = Any
-"""A value that may still be computed elsewhere; `Farm.get` waits for it."""
+from repast_dist.farm.peers import Peers
 
-HostFactory = Callable[[tuple[int, ...], Any], Any]
-"""(chips of the host, what all hosts share) -> a plain object whose methods a farm calls."""
+Ref = Any
+"""An answer that may still be computed; `Farm.get` waits for it."""
+
+HostFactory = Callable[[tuple[int, ...], Any, Peers], Any]
+"""(chips of the host, what all hosts share, the other hosts) -> a plain object whose methods a
+farm calls."""
 
 
 class Farm(Protocol):
@@ -17,31 +20,28 @@ class Farm(Protocol):
     def hosts(self) -> dict[int, tuple[int, ...]]:
         """Live host number -> the chips it holds."""
 
-    def put(self, value: Any) -> Ref:
-        """Make a value available to all hosts, moved once."""
+    def put(self, value: Any) -> Any:
+        """Make a value available to all hosts as an argument of calls, moved once."""
 
-    def call(self, host: int, method: str, *args: Any, returns: int = 1) -> list[Ref]:
-        """Ask a host to run one of its methods; does not wait.
-
-        Top-level arguments that are refs reach the method as values.
-        """
+    def call(self, host: int, method: str, *args: Any) -> Ref:
+        """Ask a host to run one of its methods; does not wait."""
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
-        """Wait for values.
+        """Wait for answers.
 
         Raises
         ------
         HostsLost
-            Hosts died or did not answer in time.
+            Hosts died or did not answer in time, or lost each other.
         RepastError
             What a host's method raised on purpose.
         """
 
     def revive(self, hosts: Sequence[int]) -> None:
-        """Start lost hosts anew, without state."""
+        """Start lost hosts anew, without state, and connect all hosts again."""
 
     def retire(self, hosts: Sequence[int]) -> None:
-        """Give up hosts for good."""
+        """Give up hosts for good; `revive` connects the others again."""
 
     def publish(self, values: Mapping[str, float]) -> None:
         """Show how the run is doing to whoever watches the farm."""

@@ -1,12 +1,12 @@
-"""The farm on Ray: every host is an actor, every value an object in the object store."""
+"""The farm on Ray: every host is an actor; what all of them need is put into the object store."""
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import (
     GetTimeoutError,
@@ -23,14 +23,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from repast_dist.errors import FarmError, RepastError
 from repast_dist.farm.actor_log import configure_actor_log
-from repast_dist.farm.failures import HostsLost
+from repast_dist.farm.failures import HostsLost, PeersLost
 from repast_dist.farm.metrics import RunMetrics
+from repast_dist.farm.peers import Endpoint, SocketPeers
 from repast_dist.farm.protocol import HostFactory, Ref
 from repast_dist.farm.specs import FarmSpec, actor_groups
 
 _PING_S = 5.0
-# Ray puts arguments of up to 100 kB into the call itself.
-_INLINE_BYTES = 80_000
+_RETRY_S = 0.25
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, TaskCancelledError)
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,26 @@ logger = logging.getLogger(__name__)
 class ChipActor:
     """A Ray actor around a plain host of chips; it adds nothing but the process."""
 
-    def __init__(self, factory: HostFactory, chips: tuple[int, ...], shared: Any) -> None:
+    def __init__(
+        self, factory: HostFactory, chips: tuple[int, ...], shared: Any, wait_s: float
+    ) -> None:
         configure_actor_log(chips)
-        self._host = factory(chips, shared)
+        self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s)
+        self._host = factory(chips, shared, self._peers)
 
     def call(self, method: str, *args: Any) -> Any:
         """Run a method of the host."""
         return getattr(self._host, method)(*args)
+
+    def endpoint(self) -> Endpoint:
+        """Return where this host listens for the others."""
+        return self._peers.endpoint
+
+    def connect(
+        self, host: int, endpoints: Mapping[int, Endpoint], key: bytes, timeout_s: float
+    ) -> None:
+        """Connect to all other hosts; see `SocketPeers.connect`."""
+        self._peers.connect(host, endpoints, key, timeout_s)
 
     def ping(self) -> bool:
         """Answer, which shows that the process lives and is not stuck."""
@@ -60,8 +73,12 @@ class RayFarm:
         self._groups = dict(enumerate(actor_groups(spec)))
         self._shared = ray.put(shared)
         self._placement = self._reserve() if spec.placement != "any" else None
-        self._actors: dict[int, Any] = {host: self._start(host) for host in self._groups}
-        self._await_ready(list(self._groups))
+        self._actors: dict[int, Any] = {}
+        self._bring_up(list(self._groups))
+        try:
+            self._connect()
+        except HostsLost as error:
+            raise FarmError(f"the chip actors cannot reach each other: {error}") from error
         self._metrics = RunMetrics()
 
     @property
@@ -69,38 +86,44 @@ class RayFarm:
         """Live host number -> its chips."""
         return dict(self._groups)
 
-    def put(self, value: Any) -> Ref:
-        """Put a value into the object store once; small arrays travel faster with the calls."""
-        return value if _travels_with_calls(value) else ray.put(value)
+    def put(self, value: Any) -> Any:
+        """Put a value into the object store once."""
+        return ray.put(value)
 
-    def call(self, host: int, method: str, *args: Any, returns: int = 1) -> list[Ref]:
+    def call(self, host: int, method: str, *args: Any) -> Ref:
         """Queue a method call on the host's actor."""
-        call = self._actors[host].call.options(num_returns=returns)
-        refs = call.remote(method, *args)
-        return [refs] if returns == 1 else refs
+        return self._actors[host].call.remote(method, *args)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
-        """Wait for values; see `Farm.get` for what is raised."""
+        """Wait for answers; see `Farm.get` for what is raised."""
+        # A host that waits for a silent one says so first.
+        limit_s = self._spec.call_timeout_s + _PING_S
         try:
-            return ray.get(list(refs), timeout=self._spec.call_timeout_s)
+            return ray.get(list(refs), timeout=limit_s)
         except GetTimeoutError as error:
-            raise self._lost(f"no answer in {self._spec.call_timeout_s:g} s", stuck=True) from error
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, RepastError):
-                raise cause from None
-            if isinstance(cause, _LOST):
-                raise self._lost(_first_line(cause)) from error
-            raise
-        except _LOST as error:
-            raise self._lost(_first_line(error)) from error
+            raise self._lost(f"no answer in {limit_s:g} s", stuck=True) from error
+        except (RayTaskError, *_LOST) as error:
+            raise self._meaning(refs, error) from error
+
+    def _meaning(self, refs: Sequence[Ref], error: Exception) -> BaseException:
+        """Return what went wrong first: hosts that lost each other only follow."""
+        cause = _cause(error)
+        if isinstance(cause, PeersLost):
+            ray.wait(list(refs), num_returns=len(refs), timeout=self._spec.call_timeout_s)
+            settled = [_failure(ref) for ref in refs]
+            cause = next((c for c in settled if isinstance(c, RepastError)), cause)
+        if isinstance(cause, RepastError):
+            return cause
+        if isinstance(cause, (PeersLost, *_LOST)):
+            return self._lost(_first_line(cause), stuck=isinstance(cause, PeersLost))
+        return error
 
     def revive(self, hosts: Sequence[int]) -> None:
         """Start actors anew, wherever the cluster has room."""
         for host in hosts:
             self._end(host)
-            self._actors[host] = self._start(host)
-        self._await_ready(hosts)
+        self._bring_up(hosts)
+        self._connect()
 
     def retire(self, hosts: Sequence[int]) -> None:
         """End actors for good."""
@@ -140,32 +163,66 @@ class RayFarm:
                 self._placement, placement_group_bundle_index=host
             )
         actor_class = ray.remote(**options)(ChipActor)
-        return actor_class.remote(self._factory, chips, self._shared)
+        return actor_class.remote(self._factory, chips, self._shared, self._spec.call_timeout_s)
 
-    def _await_ready(self, hosts: Sequence[int]) -> None:
-        """Wait until the actors answer.
+    def _bring_up(self, hosts: Sequence[int]) -> None:
+        """Start actors and wait until they answer.
+
+        Ray may place an actor on a node that is about to be found dead, so an actor whose process
+        dies before it answers is started again.
 
         Raises
         ------
         FarmError
-            They did not come up within ``farm.node_timeout_s`` per wait.
+            They did not come up within ``farm.node_timeout_s``, or refused to.
         """
-        pings = {self._actors[host].ping.remote(): host for host in hosts}
-        deadline_s = self._spec.node_timeout_s + 2.0 * len(pings)
-        done, waiting = ray.wait(list(pings), num_returns=len(pings), timeout=deadline_s)
-        if waiting:
-            raise FarmError(
-                f"{len(waiting)} of {len(pings)} chip actors did not start in {deadline_s:.0f} s: "
-                "the cluster has no room for them (farm.cpus_per_actor, farm.resources_per_actor, "
-                "farm.placement) or no node; see farm.node_timeout_s"
-            )
-        for ping in done:
-            try:
-                ray.get(ping)
-            except RayError as error:
+        limit_s = self._spec.node_timeout_s + 2.0 * len(hosts)
+        deadline = time.monotonic() + limit_s
+        missing = list(hosts)
+        while missing:
+            for host in missing:
+                self._actors[host] = self._start(host)
+            pings = {self._actors[host].ping.remote(): host for host in missing}
+            left_s = max(deadline - time.monotonic(), 0.1)
+            done, waiting = ray.wait(list(pings), num_returns=len(pings), timeout=left_s)
+            missing = [pings[ping] for ping in done if not self._answers_to(ping, pings[ping])]
+            late = len(waiting) + (len(missing) if time.monotonic() > deadline else 0)
+            if late:
                 raise FarmError(
-                    f"chip actor {pings[ping]} failed to start: {_first_line(error)}"
+                    f"{late} of {len(hosts)} chip actors did not start in {limit_s:.0f} s: the "
+                    "cluster has no room for them (farm.cpus_per_actor, farm.resources_per_actor, "
+                    "farm.placement) or no node; see farm.node_timeout_s"
+                )
+            if missing:
+                time.sleep(_RETRY_S)
+
+    def _answers_to(self, ping: Any, host: int) -> bool:
+        """Whether a started actor lives.
+
+        Raises
+        ------
+        FarmError
+            It failed while it was built: another try would fail, too.
+        """
+        try:
+            ray.get(ping)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise FarmError(
+                    f"chip actor {host} failed to start: {_first_line(error)}"
                 ) from error
+            logger.warning("chip actor %d died while starting: %s", host, _first_line(error))
+            return False
+        return True
+
+    def _connect(self) -> None:
+        """Connect every host to all others."""
+        hosts = list(self._groups)
+        found = self.get([self._actors[host].endpoint.remote() for host in hosts])
+        endpoints = dict(zip(hosts, found, strict=True))
+        key = secrets.token_bytes(32)
+        limit_s = self._spec.node_timeout_s
+        self.get([self._actors[h].connect.remote(h, endpoints, key, limit_s) for h in hosts])
 
     def _reserve(self) -> Any:
         strategy = "SPREAD" if self._spec.placement == "spread" else "PACK"
@@ -210,7 +267,7 @@ class RayFarm:
                     if time.monotonic() > unreachable_until:
                         yield None, host
                         break
-                    time.sleep(0.25)
+                    time.sleep(_RETRY_S)
                     ping = self._actors[host].ping.remote()
                 except RayError:
                     yield None, host
@@ -221,12 +278,16 @@ class RayFarm:
             ray.kill(self._actors[host])
 
 
-def _travels_with_calls(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    arrays = list(value.values())
-    small = all(isinstance(array, np.ndarray) for array in arrays)
-    return small and sum(array.nbytes for array in arrays) <= _INLINE_BYTES
+def _cause(error: BaseException) -> BaseException:
+    return error.cause if isinstance(error, RayTaskError) and error.cause else error
+
+
+def _failure(ref: Ref) -> BaseException | None:
+    try:
+        ray.get(ref, timeout=0)
+    except RayError as error:
+        return _cause(error)
+    return None
 
 
 def thread_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from repast_dist.errors import DataError, InversionError
-from repast_dist.farm.coordinator import Coordinator, TrainingState
-from repast_dist.farm.job import TrainingJob, make_setup
+from repast_dist.farm.coordinator import Coordinator
+from repast_dist.farm.job import TrainingJob, beginning, make_setup
 from repast_dist.farm.keeper import SolveReport
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.specs import FarmSpec
@@ -33,8 +33,6 @@ from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings
 from repast_dist.training.datasets import Dataset, load_dataset
-from repast_dist.training.model import build_model, init_weights
-from repast_dist.training.optimizers import initial_state
 from repast_dist.training.specs import ModelSpec, OptimizerSpec
 
 _NEVER = 1_000_000_000
@@ -121,13 +119,11 @@ def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
         first batch; ``diverged``: None, or what ended training; ``solves``: residuals and rounds.
     """
     setup = make_setup(job, data)
-    weights = init_weights(build_model(job.model), job.seed)
-    state = TrainingState(0, weights, initial_state(job.optimizer, weights))
     curves = _Curves()
     diverged = None
     with tempfile.TemporaryDirectory() as folder, open_farm(job.farm, setup) as farm:
         try:
-            Coordinator(setup, farm, state, curves, Path(folder)).run()
+            Coordinator(setup, farm, beginning(job), curves, Path(folder)).run()
         except (DataError, InversionError) as error:
             diverged = str(error)
     return {

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
-from repast_dist.farm.coordinator import Coordinator, TrainingState, state_of
-from repast_dist.farm.job import HostSetup, TrainingJob, make_setup
+from repast_dist.farm.coordinator import Coordinator
+from repast_dist.farm.job import HostSetup, TrainingJob, beginning, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
 from repast_dist.hardware.pricing import component_energy
@@ -34,8 +34,7 @@ from repast_dist.studies.run_directory import (
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import read_trace, totals
 from repast_dist.training.datasets import load_dataset
-from repast_dist.training.model import build_model, init_weights, preconditioning_table
-from repast_dist.training.optimizers import initial_state
+from repast_dist.training.model import build_model, preconditioning_table
 
 
 def run(settings: RunSettings, console: Console | None = None) -> Path:
@@ -140,11 +139,8 @@ def _drive(
 ) -> bool:
     """Train on a farm; return whether all steps are done."""
     with open_farm(settings.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
-        state = state_of(checkpoint) if checkpoint else _first_state(settings)
-        coordinator = Coordinator(setup, farm, state, recorder, run_dir / CHECKPOINTS)
-        if checkpoint:
-            coordinator.restore(checkpoint)
-        return coordinator.run(stop)
+        start = checkpoint or beginning(setup.job)
+        return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS).run(stop)
 
 
 @contextlib.contextmanager
@@ -166,12 +162,6 @@ def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _first_state(settings: RunSettings) -> TrainingState:
-    weights = init_weights(build_model(settings.model), settings.seed)
-    state = initial_state(settings.optimizer, weights)
-    return TrainingState(step=0, weights=weights, optimizer=state)
 
 
 def _totals(run_dir: Path) -> dict[str, Any]:

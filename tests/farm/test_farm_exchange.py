@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repast_dist.farm.damping import block_traces
 from repast_dist.farm.exchange import Parcel, TreeSum, solve_tasks, within
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
 from repast_dist.mapping.holdings import make_holdings
@@ -101,11 +102,12 @@ def test_the_areas_solved_together_do_not_depend_on_chips_or_fraction():
 def test_a_parcel_carries_the_areas_and_the_diagonal_blocks_of_its_host():
     pieces, _, blocks, _ = tasks_of(3, 4, 2, 1, 0.0, 2)
     mine = [piece for piece in pieces if piece.area[4] <= 2 or piece.block is None]
-    parcel = Parcel(mine, [blocks[0], blocks[3]])
+    parcel = Parcel(mine, [blocks[0], blocks[3]], len(blocks))
     gradients = {"dense": np.arange(12.0).reshape(3, 4), "norm": np.ones((1, 5))}
     factors = {("dense", "A"): np.arange(9.0).reshape(3, 3), ("dense", "G"): np.eye(4)}
 
-    vector = parcel.pack(gradients, factors)
+    traces = block_traces(blocks, factors)
+    vector = parcel.pack(gradients, factors, traces)
     views = parcel.gradients(vector)
     assert set(views) == {piece.area for piece in mine}
     for (name, top, bottom, left, right), values in views.items():
@@ -113,4 +115,9 @@ def test_a_parcel_carries_the_areas_and_the_diagonal_blocks_of_its_host():
     held = parcel.factors(vector)
     np.testing.assert_array_equal(held[0], [[0.0]])
     np.testing.assert_array_equal(held[3], np.eye(2))
-    assert parcel.factors(parcel.pack(gradients, {})) == {}
+    assert parcel.has_factors(vector)
+    np.testing.assert_array_equal(parcel.traces(vector), traces)
+    assert traces.tolist() == [0.0, 12.0, 2.0, 2.0]
+    first_order = parcel.pack(gradients, {}, None)
+    assert not parcel.has_factors(first_order)
+    assert set(parcel.gradients(first_order)) == set(views)

@@ -1,0 +1,110 @@
+"""What every host keeps of the network: weights, the optimizer's state, and one update rule.
+
+All hosts apply the same update to the same numbers, so weights never travel during training.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from repast_dist.errors import DataError
+from repast_dist.farm.exchange import Area
+from repast_dist.farm.job import TrainingJob
+from repast_dist.training.model import build_model
+from repast_dist.training.optimizers import apply_update
+
+
+class Replica:
+    """One host's copy of the weights.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        The settings.
+    total_steps : int
+        Steps of the run, for the learning rate's schedule.
+
+    Attributes
+    ----------
+    weights : dict
+        Layer -> (in[+1], out) float32.
+    """
+
+    def __init__(self, job: TrainingJob, total_steps: int) -> None:
+        self._spec = job.optimizer
+        self._total_steps = total_steps
+        model = build_model(job.model)
+        self._biased = frozenset(p.name for p in model.parameters if p.bias)
+        preconditioned = {p.name for p in model.preconditioned} if job.second_order else set()
+        clips = self._spec.kl_clip is not None
+        self.needed = frozenset(
+            p.name for p in model.parameters if clips or p.name not in preconditioned
+        )
+        self.weights: dict[str, np.ndarray] = {}
+        self._state: dict[str, np.ndarray] = {}
+
+    def update(
+        self,
+        step: int,
+        gradients: Mapping[Area, np.ndarray],
+        directions: Mapping[Area, np.ndarray],
+    ) -> None:
+        """Apply a step's update.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        gradients : mapping
+            Area -> mean gradient, for the layers in `needed`.
+        directions : mapping
+            Area -> preconditioned gradient, for the layers that have SOI blocks.
+
+        Raises
+        ------
+        DataError
+            A layer's weights are no longer finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights, state = apply_update(
+                self._spec,
+                self.weights,
+                self._assembled(gradients),
+                self._assembled(directions),
+                self._state,
+                step,
+                self._total_steps,
+                self._biased,
+            )
+        for name, value in weights.items():
+            if not np.isfinite(value).all():
+                raise DataError(
+                    f"step {step}, layer {name}: the update is not finite, training diverged; a "
+                    "smaller optimizer.learning_rate or more optimizer.damping may help"
+                )
+        self.weights, self._state = weights, state
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to go on: ``weights/...`` and ``optimizer/...``."""
+        weights = {f"weights/{name}": value for name, value in self.weights.items()}
+        return weights | {f"optimizer/{name}": value for name, value in self._state.items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from `arrays`; other names are ignored."""
+        self.weights = under("weights", arrays)
+        self._state = under("optimizer", arrays)
+
+    def _assembled(self, areas: Mapping[Area, np.ndarray]) -> dict[str, np.ndarray]:
+        whole: dict[str, np.ndarray] = {}
+        for layer, top, bottom, left, right in sorted(areas):
+            held = whole.setdefault(layer, np.empty(self.weights[layer].shape))
+            held[top:bottom, left:right] = areas[layer, top, bottom, left, right]
+        return whole
+
+
+def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays below ``prefix/``, without it."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
