@@ -12,37 +12,47 @@ import pyarrow as pa
 from repast_dist.farm.ledger import ChipCost
 
 
-def align(chips: Mapping[int, ChipCost], clock_s: float) -> tuple[list[pa.RecordBatch], float]:
-    """Place one step's rows in time.
+def align(
+    chips: Mapping[int, ChipCost], first: int, clock_s: float
+) -> tuple[list[pa.RecordBatch], list[float]]:
+    """Place the rows of some steps in time.
 
     Parameters
     ----------
     chips : mapping
-        Chip -> its share of the step.
+        Chip -> its share of the steps.
+    first : int
+        The first of the steps.
     clock_s : float
-        Simulated time at which the step starts.
+        Simulated time at which it starts.
 
     Returns
     -------
-    list of RecordBatch, float
-        Rows with absolute starts and full energy, in chip order; the time at which the step ends.
+    list of RecordBatch, list of float
+        Rows with absolute starts and full energy, in chip order; the time at which each step ends.
     """
     seconds = np.max([cost.seconds for cost in chips.values()], axis=0)
-    starts = clock_s + np.concatenate([[0.0], np.cumsum(seconds)])
-    total_s = float(seconds.sum())
-    batches = [_placed(cost, starts, total_s) for _, cost in sorted(chips.items())]
-    return batches, float(starts[-1])
+    starts, ends = [], []
+    for segments in seconds:
+        starts.append(clock_s + np.concatenate([[0.0], np.cumsum(segments)]))
+        clock_s = float(starts[-1][-1])
+        ends.append(clock_s)
+    lengths = seconds.sum(axis=1)
+    batches = [_placed(cost, first, np.stack(starts), lengths) for _, cost in sorted(chips.items())]
+    return batches, ends
 
 
-def _placed(cost: ChipCost, starts: np.ndarray, step_s: float) -> pa.RecordBatch:
+def _placed(cost: ChipCost, first: int, starts: np.ndarray, step_s: np.ndarray) -> pa.RecordBatch:
+    """Return a chip's rows in time; `starts` (steps, segments + 1), `step_s` (steps,)."""
     rows = cost.rows
+    which = rows["step"].to_numpy() - first
     duration = rows["duration_s"].to_numpy()
-    busy_s = float(duration.sum())
-    share = duration / busy_s if busy_s > 0 else np.zeros(len(duration))
-    static = cost.static_w * step_s * share
+    busy_s = np.bincount(which, duration, minlength=len(step_s))[which]
+    share = np.divide(duration, busy_s, out=np.zeros(len(duration)), where=busy_s > 0)
+    static = cost.static_w * step_s[which] * share
     rows = _with(rows, "static_j", static)
     rows = _with(rows, "energy_j", rows["energy_j"].to_numpy() + static)
-    return _with(rows, "start_s", rows["start_s"].to_numpy() + starts[cost.segment])
+    return _with(rows, "start_s", rows["start_s"].to_numpy() + starts[which, cost.segment])
 
 
 def _with(rows: pa.RecordBatch, name: str, values: np.ndarray) -> pa.RecordBatch:

@@ -1,17 +1,18 @@
 """One training run: has the hosts do its steps, and keeps what they say about them.
 
 The hosts hold the weights, the optimizer's state, the factor averages and the prepared solvers,
-and exchange what they need among themselves. The coordinator asks for steps a little ahead, so
-that no host waits for it, records them, and takes checkpoints. Whatever is lost with an actor
-comes back from the newest checkpoint, and the steps since are done again: same addresses, same
-numbers.
+and exchange what they need among themselves. The coordinator asks for steps, tests and
+checkpoints in order and a little ahead, so that no host waits for it, and records the answers as
+they come. Whatever is lost with an actor comes back from the newest checkpoint, and the steps
+since are done again: same addresses, same numbers.
 """
 
 import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,9 +34,8 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION_CHUNK = 64
 # Steps are asked for in calls of about this long, so that a call's own cost does not count.
-_CALL_S = 0.25
+_CALL_S = 0.3
 _MOST_STEPS_PER_CALL = 8
-_CALLS_AHEAD = 2
 
 
 @dataclasses.dataclass
@@ -59,22 +59,24 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Call:
-    """Steps that the hosts were asked for, and their answers."""
+class _Asked:
+    """Something all hosts were asked for, and what to do with their answers."""
 
-    first: int
-    count: int
     answers: list[Ref]
+    use: Callable[[list[Any], float], None]
     asked_at: float
 
 
 class Recorder(Protocol):
     """Where a run's records go; the coordinator calls it as things happen."""
 
-    def step(
-        self, record: dict[str, Any], rows: Sequence[pa.RecordBatch], solves: Sequence[SolveReport]
+    def steps(
+        self,
+        records: Sequence[dict[str, Any]],
+        rows: Sequence[pa.RecordBatch],
+        solves: Sequence[SolveReport],
     ) -> None:
-        """Take one step's record, trace rows and solve reports."""
+        """Take some steps' records, trace rows per chip, and solve reports."""
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Take one epoch's record."""
@@ -133,8 +135,8 @@ class Coordinator:
         Parameters
         ----------
         stop : callable
-            Asked between calls; when it says yes, the steps already asked for are finished, the
-            run is checkpointed and ends early.
+            When it says yes, the steps already asked for are finished, the run is checkpointed
+            and ends early.
 
         Returns
         -------
@@ -149,46 +151,83 @@ class Coordinator:
             What a chip found wrong; chip, layer, block and step are named.
         """
         self._guarded(lambda: self._restore(self._start))
-        if self._done.step == 0:
-            self._guarded(self._checkpoint)
-        while self._done.step < self._total_steps and not stop():
-            self._guarded(lambda: self._advance(stop))
-        self._guarded(self._checkpoint)
+        while not self._guarded(lambda: self._work(stop)):
+            pass
         return self._done.step >= self._total_steps
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Do something that needs all hosts; go back to a checkpoint if some are lost."""
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        """Do something that needs all hosts; go back to a checkpoint if some are lost.
+
+        Returns
+        -------
+        bool
+            Whether it is done.
+        """
         try:
             action()
         except HostsLost as lost:
             self._recover(lost)
+            return False
+        return True
 
-    def _advance(self, stop: Callable[[], bool]) -> None:
-        """Do the steps up to the next one after which all hosts are needed for something else."""
+    def _work(self, stop: Callable[[], bool]) -> None:
+        """Have everything on the agenda done, asking ahead."""
+        waiting: collections.deque[_Asked] = collections.deque()
+        for asked in self._agenda(stop):
+            waiting.append(asked)
+            if len(waiting) > self._farm.ahead:
+                self._take(waiting.popleft())
+        while waiting:
+            self._take(waiting.popleft())
+
+    def _agenda(self, stop: Callable[[], bool]) -> Iterator[_Asked]:
+        """Ask the hosts for everything up to the end of the run, in order.
+
+        Hosts do what they are asked in that order, so a checkpoint holds what all steps asked for
+        before it made of them, and none that is asked for after it.
+        """
         every = self._job.farm.checkpoint_every
-        step = self._done.step
-        ends = [(step // every + 1) * every, (step // self._epoch_steps + 1) * self._epoch_steps]
-        last = min(*ends, self._total_steps)
-        calls: collections.deque[_Call] = collections.deque()
-        while step < last or calls:
-            while step < last and len(calls) < _CALLS_AHEAD and not (calls and stop()):
-                calls.append(self._ask(step, min(self._call_steps, last - step)))
-                step += calls[-1].count
-            self._take(calls.popleft())
-            if stop():
-                last = step
-        if self._done.step % self._epoch_steps == 0 or self._done.step == self._total_steps:
-            self._finish_epoch()
-        if self._done.step % every == 0:
-            self._checkpoint()
+        step = saved = self._done.step
+        if step == 0:
+            yield self._ask(self._save, self._state_calls())
+        while step < self._total_steps and not stop():
+            last = min((step // n + 1) * n for n in (every, self._epoch_steps))
+            last = min(last, self._total_steps)
+            calls = -(-(last - step) // self._call_steps)
+            count = -(-(last - step) // calls)
+            yield self._ask(partial(self._record, step), self._call_all("advance", step, count))
+            step += count
+            if step % self._epoch_steps == 0 or step == self._total_steps:
+                yield self._ask(self._finish_epoch, self._test_calls())
+            if step % every == 0:
+                yield self._ask(self._save, self._state_calls())
+                saved = step
+        if step != saved:
+            yield self._ask(self._save, self._state_calls())
 
-    def _checkpoint(self) -> None:
+    def _call_all(self, method: str, *args: Any) -> list[Ref]:
+        return [self._farm.call(host, method, *args) for host in self._farm.hosts]
+
+    def _ask(self, use: Callable[[list[Any], float], None], answers: list[Ref]) -> _Asked:
+        return _Asked(answers, use, time.perf_counter())
+
+    def _take(self, asked: _Asked) -> None:
+        """Wait for answers and use them."""
+        answers = self._farm.get(asked.answers)
+        now = time.perf_counter()
+        wall_s = now - max(asked.asked_at, self._answered_at)
+        self._answered_at = now
+        asked.use(answers, wall_s)
+
+    # Checkpoints ------------------------------------------------------------------------
+
+    def _state_calls(self) -> list[Ref]:
+        first = next(iter(self._farm.hosts))
+        return [self._farm.call(first, "common_state"), *self._call_all("block_state")]
+
+    def _save(self, states: list[dict[str, np.ndarray]], _wall_s: float) -> None:
         """Save everything needed to go on from the current step."""
-        hosts = list(self._farm.hosts)
-        calls = [self._farm.call(host, "block_state") for host in hosts]
-        arrays: dict[str, np.ndarray] = {}
-        for part in self._farm.get([self._farm.call(hosts[0], "common_state"), *calls]):
-            arrays |= part
+        arrays = {name: value for part in states for name, value in part.items()}
         self._recorder.cut()
         records = dataclasses.asdict(self._done)
         step, keep = records.pop("step"), self._job.farm.checkpoint_keep
@@ -198,53 +237,54 @@ class Coordinator:
         """Put coordinator and hosts into the state of a checkpoint."""
         self._done = _progress_of(checkpoint)
         arrays = self._farm.put(checkpoint.arrays)
-        hosts = self._farm.hosts
-        self._farm.get([self._farm.call(h, "restore", checkpoint.step, arrays) for h in hosts])
+        self._farm.get(self._call_all("restore", checkpoint.step, arrays))
 
-    # One step ---------------------------------------------------------------------------
+    # Steps ------------------------------------------------------------------------------
 
-    def _ask(self, first: int, count: int) -> _Call:
-        calls = [self._farm.call(host, "advance", first, count) for host in self._farm.hosts]
-        return _Call(first, count, calls, time.perf_counter())
-
-    def _take(self, call: _Call) -> None:
-        """Wait for the steps of a call and record them."""
-        answers = self._farm.get(call.answers)
-        now = time.perf_counter()
-        wall_s = (now - max(call.asked_at, self._answered_at)) / call.count
-        self._answered_at = now
-        self._call_steps = min(max(int(_CALL_S / wall_s), 1), _MOST_STEPS_PER_CALL)
-        for number, parts in enumerate(zip(*answers, strict=True)):
-            self._record(call.first + number, parts, wall_s)
-
-    def _record(self, step: int, parts: Sequence[dict[str, Any]], wall_s: float) -> None:
-        """Record a step from what each host says about it."""
-        loss, accuracy = self._outcome([item for part in parts for item in part["outcomes"]])
-        chips = {chip: cost for part in parts for chip, cost in part["chips"].items()}
-        rows, clock_s = align(chips, self._done.clock_s)
-        record = {
-            "step": step,
-            "loss": loss,
-            "accuracy": accuracy,
-            "time_s": clock_s - self._done.clock_s,
-            "wall_s": wall_s,
-            "computing_s": _computing_s([part["busy_s"] for part in parts]),
-            **self._clipping(step, [part["clipping"] for part in parts]),
-        }
-        reports = merged(report for part in parts for report in part["reports"])
-        self._recorder.step(record, rows, reports)
+    def _record(self, first: int, answers: list[dict[str, Any]], wall_s: float) -> None:
+        """Record steps from what each host says about them."""
+        chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
+        rows, ends = align(chips, first, self._done.clock_s)
+        each_s = wall_s / len(ends)
+        records: list[dict[str, Any]] = []
+        reports: list[SolveReport] = []
+        for number, end_s in enumerate(ends):
+            parts = [answer["steps"][number] for answer in answers]
+            loss, accuracy = self._outcome([item for part in parts for item in part["outcomes"]])
+            records.append(
+                {
+                    "step": first + number,
+                    "loss": loss,
+                    "accuracy": accuracy,
+                    "time_s": end_s - self._done.clock_s,
+                    "wall_s": each_s,
+                    "computing_s": _computing_s([part["busy_s"] for part in parts]),
+                    **self._clipping(first + number, [part["clipping"] for part in parts]),
+                }
+            )
+            reports += merged(report for part in parts for report in part["reports"])
+            self._done.clock_s = end_s
+        self._recorder.steps(records, rows, reports)
         self._note_divergence(reports)
+        self._done.steps += records
+        self._done.step = first + len(records)
+        if self._farm.ahead:
+            self._call_steps = min(max(int(_CALL_S / each_s), 1), _MOST_STEPS_PER_CALL)
+        self._publish(records, reports)
+
+    def _publish(
+        self, records: Sequence[Mapping[str, float]], reports: Sequence[SolveReport]
+    ) -> None:
+        last = records[-1]
         self._farm.publish(
             {
-                "steps": step + 1,
-                "loss": loss,
+                "steps": last["step"] + 1,
+                "loss": last["loss"],
                 "inversion_residual": max((report.residual for report in reports), default=0.0),
-                "simulated_seconds_per_second": record["time_s"] / wall_s,
+                "simulated_seconds_per_second": last["time_s"] / last["wall_s"],
                 "restarts": self._recoveries,
             }
         )
-        self._done.steps.append(record)
-        self._done.step, self._done.clock_s = step + 1, clock_s
 
     def _outcome(self, results: Sequence[tuple[int, float, int]]) -> tuple[float, float]:
         """Return mean loss and accuracy of the batch, summed in micro-batch order."""
@@ -289,11 +329,24 @@ class Coordinator:
                     f"policy {report.action}",
                 )
 
-    def _finish_epoch(self) -> None:
+    def _test_calls(self) -> list[Ref]:
+        """Ask all hosts for a share of the test set's chunks."""
+        hosts = list(self._farm.hosts)
+        chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
+        return [
+            self._farm.call(
+                host, "evaluate", list(range(place, chunks, len(hosts))), _EVALUATION_CHUNK
+            )
+            for place, host in enumerate(hosts)
+        ]
+
+    def _finish_epoch(self, answers: list[dict[int, Evaluation]], _wall_s: float) -> None:
+        """Record an epoch; chunks of the test are summed in order."""
+        chunks = {chunk: value for part in answers for chunk, value in part.items()}
+        test = sum((chunks[chunk] for chunk in sorted(chunks)), Evaluation())
         step = self._done.step
         first = (step - 1) // self._epoch_steps * self._epoch_steps
         records = [record for record in self._done.steps if first <= record["step"] < step]
-        test = self._evaluate()
         record = {
             "epoch": (step - 1) // self._epoch_steps + 1,
             "step": step,
@@ -305,19 +358,6 @@ class Coordinator:
         }
         self._recorder.epoch(record)
         self._done.epochs.append(record)
-
-    def _evaluate(self) -> Evaluation:
-        """Test on all hosts; chunks are summed in order."""
-        hosts = list(self._farm.hosts)
-        chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
-        calls = [
-            self._farm.call(
-                host, "evaluate", list(range(place, chunks, len(hosts))), _EVALUATION_CHUNK
-            )
-            for place, host in enumerate(hosts)
-        ]
-        parts = {chunk: value for part in self._farm.get(calls) for chunk, value in part.items()}
-        return sum((parts[chunk] for chunk in sorted(parts)), Evaluation())
 
     # Failures ---------------------------------------------------------------------------
 
@@ -353,7 +393,7 @@ class Coordinator:
         """Spread the work of retired hosts' chips over the chips that are left."""
         self._setup = make_setup(self._job, self._setup.data, self._farm.hosts)
         setup = self._farm.put(self._setup)
-        self._farm.get([self._farm.call(h, "reassign", setup) for h in self._farm.hosts])
+        self._farm.get(self._call_all("reassign", setup))
 
     def _roll_back(self) -> None:
         checkpoint, refused = latest_checkpoint(self._checkpoints)

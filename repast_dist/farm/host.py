@@ -84,7 +84,7 @@ class ChipHost:
         """Return the operating-system process that holds these chips."""
         return os.getpid()
 
-    def advance(self, first: int, count: int) -> list[dict[str, Any]]:
+    def advance(self, first: int, count: int) -> dict[str, Any]:
         """Do steps, together with all other hosts.
 
         Parameters
@@ -94,11 +94,11 @@ class ChipHost:
 
         Returns
         -------
-        list of dict
-            Per step: ``outcomes``, a list of (micro-batch, loss sum, correct); ``reports``: what
-            the solves did; ``chips``: chip -> `ChipCost`; ``clipping``: per chip, what -> (clipped,
-            all) ADC conversions of the products; ``busy_s``: part of the step -> wall time this
-            host computed for.
+        dict
+            ``chips``: chip -> `ChipCost` of the steps. ``steps``: per step a dict with
+            ``outcomes``, a list of (micro-batch, loss sum, correct); ``reports``: what the solves
+            did; ``clipping``: per chip, what -> (clipped, all) ADC conversions of the products;
+            ``busy_s``: part of the step -> wall time this host computed for.
 
         Raises
         ------
@@ -108,12 +108,16 @@ class ChipHost:
             What a chip found wrong; chip, layer, block and step are named.
         """
         try:
-            return [self._do(step) for step in range(first, first + count)]
+            steps = [self._do(step) for step in range(first, first + count)]
         except BaseException:
             # The others must not wait for this host.
             self._peers.close()
             self._step = -1
             raise
+        return {
+            "chips": {chip: ledger.take() for chip, ledger in self._ledgers.items()},
+            "steps": steps,
+        }
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
         """Test the weights on some chunks of the test set; `size` samples each."""
@@ -146,6 +150,8 @@ class ChipHost:
         self._damping.restore(under("damping", arrays))
         for (_, number), keeper in self._keepers.items():
             keeper.restore(under(f"block/{number}", arrays))
+        for ledger in self._ledgers.values():
+            ledger.clear()
 
     # One step ---------------------------------------------------------------------------
 
@@ -181,7 +187,7 @@ class ChipHost:
             directions = self._solve_rows(step, columns[self._host])
         self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
         with self._timed("cost"):
-            chips = self._price(step, factors_due, programs)
+            self._price(step, factors_due, programs)
         for message in self._peers.receive(step, "directions").values():
             directions |= message
 
@@ -191,7 +197,6 @@ class ChipHost:
         return {
             "outcomes": outcomes,
             "reports": self._reports,
-            "chips": chips,
             "clipping": [engine.meter.take() for engine in self._engines.values()],
             "busy_s": self._busy_s,
         }
@@ -310,15 +315,12 @@ class ChipHost:
                     parts[area] = np.ascontiguousarray(values[within(area, whole)])
         return parts
 
-    def _price(self, step: int, factors_due: bool, programmed: bool) -> dict[int, Any]:
-        """Return chip -> `ChipCost` of the step."""
+    def _price(self, step: int, factors_due: bool, programmed: bool) -> None:
         counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
         for (chip, number), keeper in self._keepers.items():
             counts[chip][number] = keeper.take_counts()
-        return {
-            chip: ledger.price(step, factors_due, programmed, counts[chip])
-            for chip, ledger in self._ledgers.items()
-        }
+        for chip, ledger in self._ledgers.items():
+            ledger.price(step, factors_due, programmed, counts[chip])
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

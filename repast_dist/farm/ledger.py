@@ -1,6 +1,6 @@
-"""What one chip did in a step, in rows, seconds and joules.
+"""What one chip did in its steps, in rows, seconds and joules.
 
-A chip knows its own rows and how long each segment of the step takes it; `alignment` puts the
+A chip knows its own rows and how long each segment of a step takes it; `alignment` puts the
 segments of all chips on one clock.
 """
 
@@ -22,16 +22,16 @@ from repast_dist.trace import trace_batch
 
 @dataclasses.dataclass(frozen=True)
 class ChipCost:
-    """One chip's share of a step.
+    """One chip's share of some steps.
 
     Attributes
     ----------
     rows : pyarrow.RecordBatch
-        Trace rows; starts count from the start of the row's segment.
+        Trace rows, step by step; starts count from the start of the row's segment.
     segment : ndarray
-        (rows,) int64.
+        (rows,) int64, the row's segment of its step.
     seconds : ndarray
-        (segments,) what the chip needs for each.
+        (steps, segments) what the chip needs for each.
     static_w : float
         Power the chip draws whatever it does.
     """
@@ -57,6 +57,9 @@ class ChipLedger:
         self._chip, self._plan = chip, setup.plan
         self._place = setup.chips.index(chip)
         self._speed = chip_speed(setup.job.farm, chip)
+        self._columns: list[dict[str, np.ndarray]] = []
+        self._segments: list[np.ndarray] = []
+        self._seconds: list[np.ndarray] = []
 
     def price(
         self,
@@ -64,8 +67,8 @@ class ChipLedger:
         factors_due: bool,
         inverses_due: bool,
         solves: Mapping[int, SolveCounts],
-    ) -> ChipCost:
-        """Return the chip's rows of a step, given what its blocks' arrays really did."""
+    ) -> None:
+        """Add a step, from what the chip's blocks' arrays really did."""
         table = step_ops(
             self._plan,
             self._place,
@@ -82,9 +85,25 @@ class ChipLedger:
             {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
         )
         columns["chip"] = np.full(len(table), self._chip, np.int32)
-        return ChipCost(
+        self._columns.append(columns)
+        self._segments.append(placed.segment)
+        self._seconds.append(placed.chip_seconds[self._place])
+
+    def take(self) -> ChipCost:
+        """Return the steps added since the last call."""
+        columns = {
+            name: np.concatenate([part[name] for part in self._columns])
+            for name in self._columns[0]
+        }
+        cost = ChipCost(
             rows=trace_batch(columns, OPS),
-            segment=placed.segment,
-            seconds=placed.chip_seconds[self._place],
+            segment=np.concatenate(self._segments),
+            seconds=np.stack(self._seconds),
             static_w=self._plan.costs.static_w,
         )
+        self.clear()
+        return cost
+
+    def clear(self) -> None:
+        """Forget the steps added since the last `take`."""
+        self._columns, self._segments, self._seconds = [], [], []

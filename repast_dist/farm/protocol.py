@@ -20,6 +20,12 @@ class Farm(Protocol):
     def hosts(self) -> dict[int, tuple[int, ...]]:
         """Live host number -> the chips it holds."""
 
+    @property
+    def ahead(self) -> int:
+        """How many calls to have waiting behind the one whose answer is waited for, so that no
+        host is ever idle; 0 where nothing is done meanwhile.
+        """
+
     def put(self, value: Any) -> Any:
         """Make a value available to all hosts as an argument of calls, moved once."""
 

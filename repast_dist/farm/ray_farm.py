@@ -31,6 +31,7 @@ from repast_dist.farm.specs import FarmSpec, actor_groups
 
 _PING_S = 5.0
 _RETRY_S = 0.25
+_CALLS_AHEAD = 2
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, TaskCancelledError)
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,11 @@ class RayFarm:
     def hosts(self) -> dict[int, tuple[int, ...]]:
         """Live host number -> its chips."""
         return dict(self._groups)
+
+    @property
+    def ahead(self) -> int:
+        """Enough to bridge what a call costs Ray and what the coordinator does with an answer."""
+        return _CALLS_AHEAD
 
     def put(self, value: Any) -> Any:
         """Put a value into the object store once."""

@@ -51,18 +51,21 @@ class _Curves:
     def __init__(self) -> None:
         self.epochs: list[dict[str, Any]] = []
         self.first_loss: float | None = None
-        self.steps = 0
+        self.steps_done = 0
         self._time_s = self._energy_j = 0.0
         self._reports: list[SolveReport] = []
 
-    def step(
-        self, record: dict[str, Any], rows: Sequence[pa.RecordBatch], solves: Sequence[SolveReport]
+    def steps(
+        self,
+        records: Sequence[dict[str, Any]],
+        rows: Sequence[pa.RecordBatch],
+        solves: Sequence[SolveReport],
     ) -> None:
-        """Add up a step."""
+        """Add up some steps."""
         if self.first_loss is None:
-            self.first_loss = record["loss"]
-        self.steps += 1
-        self._time_s += record["time_s"]
+            self.first_loss = records[0]["loss"]
+        self.steps_done += len(records)
+        self._time_s += sum(record["time_s"] for record in records)
         self._energy_j += sum(pc.sum(batch["energy_j"]).as_py() or 0.0 for batch in rows)
         self._reports += solves
 
@@ -129,7 +132,7 @@ def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
     return {
         "epochs": curves.epochs,
         "first_loss": curves.first_loss,
-        "steps": curves.steps,
+        "steps": curves.steps_done,
         "diverged": diverged,
         "solves": curves.solves(),
     }

@@ -89,18 +89,24 @@ class RunRecorder:
         self._earlier_s = float(self.result["wall_s"])
         self._save()
 
-    def step(
-        self, record: dict[str, Any], rows: Sequence[pa.RecordBatch], solves: Sequence[SolveReport]
+    def steps(
+        self,
+        records: Sequence[dict[str, Any]],
+        rows: Sequence[pa.RecordBatch],
+        solves: Sequence[SolveReport],
     ) -> None:
-        """Record one step."""
-        self._trace.append(record["step"], rows, solve_batch(vars(report) for report in solves))
-        self.result["steps"].append(record)
-        self._log.info(
-            "step %d loss %.6g accuracy %.4f simulated %.6g s wall %.3f s",
-            *(record[name] for name in ("step", "loss", "accuracy", "time_s", "wall_s")),
-        )
-        accuracy = record["accuracy"] if self._classifies else None
-        self._progress.update(record["step"] + 1, loss=record["loss"], accuracy=accuracy)
+        """Record some steps."""
+        last = records[-1]
+        steps = range(records[0]["step"], last["step"] + 1)
+        self._trace.append(steps, rows, solve_batch(vars(report) for report in solves))
+        self.result["steps"] += records
+        for record in records:
+            self._log.info(
+                "step %d loss %.6g accuracy %.4f simulated %.6g s wall %.3f s",
+                *(record[name] for name in ("step", "loss", "accuracy", "time_s", "wall_s")),
+            )
+        accuracy = last["accuracy"] if self._classifies else None
+        self._progress.update(last["step"] + 1, loss=last["loss"], accuracy=accuracy)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Record one epoch."""

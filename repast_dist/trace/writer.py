@@ -6,7 +6,7 @@ A store is a folder of Parquet parts named by their steps, and two files beside 
     trace-open.arrows                       IPC stream of the steps since the last part
     trace-manifest.json                     rows per part, step and chip
 
-Each step is one message of the stream, so a message that can be read is a whole step. A part is
+A message of the stream holds whole steps, so whatever can be read of it is whole. A part is
 written under another name, synced and renamed; then the manifest; then the stream is deleted.
 The folder holds Parquet files only, so DuckDB, Polars and ``pyarrow.dataset`` open it as it is.
 """
@@ -33,7 +33,7 @@ _PART = re.compile(r"steps-(\d{8})-(\d{8})\.parquet")
 
 
 class TraceWriter:
-    """Appends the cost trace and the solve reports of a run, step by step.
+    """Appends the cost trace and the solve reports of a run, some steps at a time.
 
     Parameters
     ----------
@@ -70,19 +70,23 @@ class TraceWriter:
         )
 
     def append(
-        self, step: int, batches: Iterable[pa.RecordBatch], solves: pa.RecordBatch | None = None
+        self,
+        steps: range,
+        batches: Iterable[pa.RecordBatch],
+        solves: pa.RecordBatch | None = None,
     ) -> None:
-        """Add all rows of one step: one batch per chip (any number of them), and its solves.
+        """Add all rows of some steps: any number of batches, for example one per chip, and the
+        solves.
 
         Raises
         ------
         RunDirectoryError
-            The step was written before, a row belongs to another step, the schema differs, or
-            the disk is full.
+            A step was written before or has no rows, a row belongs to another step, the schema
+            differs, or the disk is full.
         """
-        self._trace.append(step, batches)
+        self._trace.append(steps, batches)
         if solves is not None and solves.num_rows:
-            self._solves.append(step, [solves])
+            self._solves.append(steps, [solves], every_step=False)
 
     def cut(self) -> None:
         """Turn the steps since the last cut into a Parquet part; call it at each checkpoint."""
@@ -133,15 +137,17 @@ class PartStore:
             self._parts = read_manifest(folder)["parts"]
             self.drop_from(resume_step)
 
-    def append(self, step: int, batches: Iterable[pa.RecordBatch]) -> None:
-        if step <= self._last_step():
+    def append(
+        self, steps: range, batches: Iterable[pa.RecordBatch], every_step: bool = True
+    ) -> None:
+        if steps.start <= self._last_step():
             raise RunDirectoryError(
-                f"{self._folder}: step {step} was written before (last: {self._last_step()}); "
-                "drop it first"
+                f"{self._folder}: step {steps.start} was written before "
+                f"(last: {self._last_step()}); drop it first"
             )
-        batch = self._merge(step, batches)
+        batch = self._merge(steps, batches, every_step)
         try:
-            self._append_open(step, batch)
+            self._append_open(batch)
         except OSError as error:
             raise RunDirectoryError(f"{open_path(self._folder)}: cannot write, {error}") from error
         if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_PART:
@@ -161,10 +167,10 @@ class PartStore:
 
     def drop_from(self, step: int) -> None:
         self._close_stream()
+        after, before = self._last_part_step(), step
         kept_open = [
-            batch
+            batch.filter(pc.and_(pc.greater(batch["step"], after), pc.less(batch["step"], before)))
             for batch in stream_batches(open_path(self._folder))
-            if self._last_part_step() < _step_of(batch) < step
         ]
         straddling = [p for p in self._parts if p["first_step"] < step <= p["last_step"]]
         self._parts = [p for p in self._parts if p["last_step"] < step]
@@ -178,36 +184,50 @@ class PartStore:
         self._delete_unlisted()
         open_path(self._folder).unlink(missing_ok=True)
         for batch in kept_open:
-            self._append_open(_step_of(batch), batch)
+            if batch.num_rows:
+                self._append_open(batch)
 
-    def _append_open(self, step: int, batch: pa.RecordBatch) -> None:
+    def _append_open(self, batch: pa.RecordBatch) -> None:
         if self._stream is None:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             self._file = pa.OSFile(str(open_path(self._folder)), "wb")
             self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
         self._stream.write_batch(batch)
-        counts = np.bincount(batch["chip"].to_numpy(), minlength=self._n_chips)
-        self._open_rows[step] = counts.tolist()
+        steps, chips = batch["step"].to_numpy(), batch["chip"].to_numpy()
+        for step in np.unique(steps).tolist():
+            counts = np.bincount(chips[steps == step], minlength=self._n_chips)
+            self._open_rows[step] = counts.tolist()
 
-    def _merge(self, step: int, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    def _merge(
+        self, steps: range, batches: Iterable[pa.RecordBatch], every_step: bool
+    ) -> pa.RecordBatch:
+        """Return one batch of all rows, step by step."""
         tables = []
         for batch in batches:
             if batch.schema != self._schema:
                 raise RunDirectoryError(
-                    f"{self._folder}: rows of step {step} do not have the schema's columns"
+                    f"{self._folder}: rows of {_named(steps)} do not have the schema's columns"
                 )
             tables.append(pa.Table.from_batches([batch]).replace_schema_metadata(None))
         if not tables:
-            raise RunDirectoryError(f"{self._folder}: step {step} has no rows")
+            raise RunDirectoryError(f"{self._folder}: {_named(steps)} has no rows")
         table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-        if not pc.all(pc.equal(table["step"], step)).as_py():
-            raise RunDirectoryError(f"{self._folder}: rows of another step among step {step}'s")
-        chips = pc.min_max(table["chip"]).as_py()
-        if table.num_rows and not 0 <= chips["min"] <= chips["max"] < self._n_chips:
+        of_row = table["step"].to_numpy()
+        found = set(np.unique(of_row).tolist())
+        if not found <= set(steps):
             raise RunDirectoryError(
-                f"{self._folder}: chip {chips['max']} in step {step}; "
+                f"{self._folder}: rows of step {min(found - set(steps))} among {_named(steps)}"
+            )
+        if every_step and found != set(steps):
+            raise RunDirectoryError(f"{self._folder}: step {min(set(steps) - found)} has no rows")
+        chips = pc.min_max(table["chip"]).as_py()
+        if not 0 <= chips["min"] <= chips["max"] < self._n_chips:
+            raise RunDirectoryError(
+                f"{self._folder}: chip {chips['max']} in {_named(steps)}; "
                 f"valid: 0 to {self._n_chips - 1}"
             )
+        if (np.diff(of_row) < 0).any():
+            table = table.take(np.argsort(of_row, kind="stable")).combine_chunks()
         columns = [column.combine_chunks() for column in table.columns]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
@@ -329,8 +349,8 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending).unify_dictionaries()
 
 
-def _step_of(batch: pa.RecordBatch) -> int:
-    return int(batch["step"][0].as_py())
+def _named(steps: range) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
 
 
 def _with_metadata(schema: pa.Schema, extra: dict[str, str]) -> pa.Schema:

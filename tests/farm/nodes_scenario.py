@@ -28,13 +28,13 @@ from repast_dist.studies.recorder import RunRecorder
 
 def slow_down() -> None:
     """Let steps take as long as it takes to change nodes."""
-    record = RunRecorder.step
+    record = RunRecorder.steps
 
     def record_and_wait(self, *arguments):
         record(self, *arguments)
         time.sleep(0.7)
 
-    RunRecorder.step = record_and_wait
+    RunRecorder.steps = record_and_wait
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def append_steps(writer: TraceWriter, steps: range) -> None:
             }
         ]
         batches = [chip_rows(step, chip) for chip in range(N_CHIPS)]
-        writer.append(step, batches, solve_batch(solves))
+        writer.append(range(step, step + 1), batches, solve_batch(solves))
 
 
 @pytest.fixture
@@ -164,10 +164,33 @@ def test_a_new_run_never_overwrites_a_trace(folder: Path) -> None:
 
 def test_rows_of_another_step_or_of_an_unknown_chip_are_refused(folder: Path) -> None:
     writer = TraceWriter(folder, n_chips=N_CHIPS)
-    with pytest.raises(RunDirectoryError, match="another step among step 1"):
-        writer.append(1, [chip_rows(0, 0)])
-    with pytest.raises(RunDirectoryError, match="chip 3 in step 0; valid: 0 to 2"):
-        writer.append(0, [chip_rows(0, 3)])
+    with pytest.raises(RunDirectoryError, match="rows of step 0 among step 1"):
+        writer.append(range(1, 2), [chip_rows(0, 0)])
+    with pytest.raises(RunDirectoryError, match="step 2 has no rows"):
+        writer.append(range(1, 4), [chip_rows(1, 0), chip_rows(3, 0)])
+    with pytest.raises(RunDirectoryError, match="chip 3 in steps 0 to 1; valid: 0 to 2"):
+        writer.append(range(2), [chip_rows(0, 1), chip_rows(1, 3)])
+
+
+def test_steps_that_come_together_chip_by_chip_are_stored_step_by_step(folder: Path) -> None:
+    def together(steps: range) -> list[pa.RecordBatch]:
+        tables = [
+            pa.Table.from_batches([chip_rows(step, chip) for step in steps])
+            for chip in range(N_CHIPS)
+        ]
+        return [table.combine_chunks().to_batches()[0] for table in tables]
+
+    one_by_one = folder.parent / "single" / "trace"
+    with TraceWriter(one_by_one, n_chips=N_CHIPS) as writer:
+        append_steps(writer, range(7))
+    with TraceWriter(folder, n_chips=N_CHIPS) as writer:
+        writer.append(range(3), together(range(3)))
+        writer.append(range(3, 7), together(range(3, 7)))
+        # A cut through the steps of a message keeps those before it.
+        writer.drop_from(5)
+        writer.append(range(5, 7), together(range(5, 7)))
+    assert read_trace(folder).equals(read_trace(one_by_one))
+    assert verify(folder, steps=7) == []
 
 
 def test_verify_names_missing_and_duplicate_rows(folder: Path) -> None:
@@ -176,7 +199,7 @@ def test_verify_names_missing_and_duplicate_rows(folder: Path) -> None:
         writer.cut()
         append_steps(writer, range(2, 4))
         writer.cut()
-        writer.append(4, [chip_rows(4, 0), chip_rows(4, 1)])
+        writer.append(range(4, 5), [chip_rows(4, 0), chip_rows(4, 1)])
     assert [(f.kind, f.where) for f in verify(folder, steps=6)] == [
         ("missing", "chip 2, step 4"),
         ("missing", "step 5"),
@@ -201,7 +224,7 @@ def test_verify_calls_a_torn_part_damaged(folder: Path) -> None:
 
 def test_the_manifest_counts_rows_per_chip_and_step(folder: Path) -> None:
     with TraceWriter(folder, n_chips=N_CHIPS) as writer:
-        writer.append(0, [chip_rows(0, 2, rows=5), chip_rows(0, 0, rows=1)])
+        writer.append(range(1), [chip_rows(0, 2, rows=5), chip_rows(0, 0, rows=1)])
     manifest = json.loads((folder.parent / "trace-manifest.json").read_text())
     assert manifest["rows"] == 6
     assert manifest["parts"][0]["rows_per_chip"] == [[1, 0, 5]]
