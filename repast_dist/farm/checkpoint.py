@@ -61,7 +61,7 @@ def save_checkpoint(
     aside.mkdir(parents=True)
     try:
         _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
-        text = json.dumps({"step": step, **state}, indent=1)
+        text = json.dumps({"step": step, **state})
         _write_synced(aside / STATE, lambda file: file.write(text.encode()))
         sums = json.dumps({name: _sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
         _write_synced(aside / CHECKSUMS, lambda file: file.write(sums.encode()))

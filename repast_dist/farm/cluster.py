@@ -94,11 +94,13 @@ def _private_ray() -> dict[str, str]:
         )
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # The coordinator meets lost actors itself; Ray need not print each lost call.
+    # The coordinator meets lost actors itself; Ray need not print each lost call. Processes that
+    # Ray starts in advance have other threads than ours, so none could be used.
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION_CHUNK = 64
 # Steps are asked for in calls of about this long, so that a call's own cost does not count.
-_CALL_S = 0.3
-_MOST_STEPS_PER_CALL = 8
+_CALL_S = 0.6
+_MOST_STEPS_PER_CALL = 16
 
 
 @dataclasses.dataclass

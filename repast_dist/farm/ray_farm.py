@@ -31,7 +31,7 @@ from repast_dist.farm.specs import FarmSpec, actor_groups
 
 _PING_S = 5.0
 _RETRY_S = 0.25
-_CALLS_AHEAD = 2
+_CALLS_AHEAD = 1
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, TaskCancelledError)
 logger = logging.getLogger(__name__)
 

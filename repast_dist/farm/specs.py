@@ -76,7 +76,7 @@ class FarmSpec:
     blas_threads: PositiveInt = 1
     object_store_bytes: Annotated[int, Ge(80_000_000)] = 500_000_000
     dashboard: bool = False
-    checkpoint_every: PositiveInt = 10
+    checkpoint_every: PositiveInt = 20
     checkpoint_keep: PositiveInt = 2
     max_chip_failures: PositiveInt = 3
     max_recoveries: Annotated[int, Ge(0)] = 20

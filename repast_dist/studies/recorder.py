@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from repast_dist import __version__
+from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.keeper import SolveReport
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
@@ -27,6 +28,9 @@ PACKAGES = (
     "ray", "numpy", "scipy", "pyarrow", "hydra-core", "numba", "scikit-learn",
     "hwcomponents", "hwcomponents-adc", "hwcomponents-library",
 )  # fmt: skip
+
+# Times longer than a save took until result.json is saved again while the run goes.
+_SAVE_PAUSE = 50.0
 
 
 class RunRecorder:
@@ -42,8 +46,8 @@ class RunRecorder:
         Entries of result.json that are known before training: layers, blocks, plan.
     progress : RunProgress
         The terminal display.
-    resume_step : int or None
-        First step to do when an old run goes on.
+    resumed : Checkpoint or None
+        Where an old run goes on.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class RunRecorder:
         settings: RunSettings,
         facts: Mapping[str, Any],
         progress: RunProgress,
-        resume_step: int | None,
+        resumed: Checkpoint | None,
     ) -> None:
         self._path = run_dir / RESULT
         self._progress = progress
@@ -65,9 +69,10 @@ class RunRecorder:
             run_dir / TRACE,
             n_chips=settings.farm.chips,
             settings_sha256=digest,
-            resume_step=resume_step,
+            resume_step=resumed.step if resumed else None,
         )
-        if resume_step is None:
+        self._saved_at = self._save_cost_s = 0.0
+        if resumed is None:
             self.result: dict[str, Any] = {
                 "study": settings.study.name,
                 "settings": plain,
@@ -82,9 +87,12 @@ class RunRecorder:
                 "events": [],
             }
         else:
-            self.result = read_json(self._path)
-            self._forget(resume_step)
-            self.event(resume_step, "resume", f"resumed at step {resume_step}")
+            # The checkpoint knows more than a result that was saved before it, and less than one
+            # saved after it.
+            records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
+            self.result = {**read_json(self._path), **records}
+            self._forget(resumed.step)
+            self.event(resumed.step, "resume", f"resumed at step {resumed.step}")
         self.result |= {**facts, "status": "running"}
         self._earlier_s = float(self.result["wall_s"])
         self._save()
@@ -119,7 +127,7 @@ class RunRecorder:
         else:
             text += f", squared error {record['test_squared_error']:.4f}"
         self._progress.message(text)
-        self._save()
+        self._save_now_and_then()
 
     def event(self, step: int, kind: str, message: str) -> None:
         """Record something that should be known afterwards."""
@@ -130,8 +138,8 @@ class RunRecorder:
 
     def cut(self) -> None:
         """Make the trace durable up to here."""
-        self._trace.cut()
-        self._save()
+        self._trace.sync()
+        self._save_now_and_then()
 
     def drop_from(self, step: int) -> None:
         """Forget a step and all after it."""
@@ -162,9 +170,17 @@ class RunRecorder:
     def _first_of(self, kind: str) -> bool:
         return sum(item["kind"] == kind for item in self.result["events"]) == 1
 
+    def _save_now_and_then(self) -> None:
+        """Save unless that took more than a small part of the time since it was done last."""
+        if time.monotonic() - self._saved_at > _SAVE_PAUSE * self._save_cost_s:
+            self._save()
+
     def _save(self) -> None:
-        self.result["wall_s"] = self._earlier_s + time.monotonic() - self._started
+        started = time.monotonic()
+        self.result["wall_s"] = self._earlier_s + started - self._started
         write_json(self._path, self.result)
+        self._saved_at = time.monotonic()
+        self._save_cost_s = self._saved_at - started
 
 
 def versions() -> dict[str, str]:

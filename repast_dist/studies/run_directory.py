@@ -78,10 +78,31 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON aside and rename it, so that a reader never sees half a file."""
     aside = path.with_name(f".{path.name}.tmp")
     with aside.open("w") as file:
-        json.dump(data, file, indent=1, allow_nan=False)
+        file.write(_text(data))
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    """Return JSON with a line for every entry of every entry: a step, an epoch, a group of
+    settings.
+    """
+    entries = (f" {json.dumps(name)}: {_entry(value)}" for name, value in data.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n  " + ",\n  ".join(_line(item) for item in value) + "\n ]"
+    if isinstance(value, Mapping) and value:
+        items = (f"{json.dumps(name)}: {_line(item)}" for name, item in value.items())
+        return "{\n  " + ",\n  ".join(items) + "\n }"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -104,9 +104,7 @@ def _train(
     _announce(settings, setup, run_dir, steps, console)
     progress = RunProgress(steps, settings.farm.chips, first_step=first_step, console=console)
     with locked(run_dir):
-        recorder = RunRecorder(
-            run_dir, settings, _facts(setup), progress, checkpoint.step if checkpoint else None
-        )
+        recorder = RunRecorder(run_dir, settings, _facts(setup), progress, checkpoint)
         try:
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
         except OSError as error:

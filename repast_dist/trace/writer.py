@@ -88,8 +88,13 @@ class TraceWriter:
         if solves is not None and solves.num_rows:
             self._solves.append(steps, [solves], every_step=False)
 
+    def sync(self) -> None:
+        """Make the steps so far durable; call it at each checkpoint."""
+        self._solves.sync()
+        self._trace.sync()
+
     def cut(self) -> None:
-        """Turn the steps since the last cut into a Parquet part; call it at each checkpoint."""
+        """Turn the steps since the last cut into a Parquet part."""
         self._solves.cut()
         self._trace.cut()
 
@@ -152,6 +157,17 @@ class PartStore:
             raise RunDirectoryError(f"{open_path(self._folder)}: cannot write, {error}") from error
         if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_PART:
             self.cut()
+
+    def sync(self) -> None:
+        if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_GROUP:
+            self.cut()
+        elif self._stream is not None:
+            try:
+                _sync(open_path(self._folder))
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{open_path(self._folder)}: cannot write, {error}"
+                ) from error
 
     def cut(self) -> None:
         if not self._open_rows:
