@@ -32,6 +32,11 @@ from repast_dist.farm.specs import FarmSpec, actor_groups
 _PING_S = 5.0
 _RETRY_S = 0.25
 _CALLS_AHEAD = 1
+# For glibc: arrays up to 32 MiB come from the heap, of which up to 256 MiB stay when free.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, TaskCancelledError)
 logger = logging.getLogger(__name__)
 
@@ -162,7 +167,7 @@ class RayFarm:
             "resources": dict(self._spec.resources_per_actor) or None,
             "max_restarts": 0,
             "max_task_retries": 0,
-            "runtime_env": thread_environment(self._spec),
+            "runtime_env": process_environment(self._spec),
         }
         if self._placement is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
@@ -296,10 +301,13 @@ def _failure(ref: Ref) -> BaseException | None:
     return None
 
 
-def thread_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
-    """Return the Ray runtime environment that sets a process's threads before NumPy loads."""
+def process_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
+    """Return the Ray runtime environment of a process that computes: threads are set before NumPy
+    loads, and freed memory is kept, since asking for it again in every step costs a tenth of one.
+    """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {"env_vars": dict.fromkeys(names, str(spec.blas_threads))}
+    variables = dict.fromkeys(names, str(spec.blas_threads))
+    return {"env_vars": variables | _KEEP_MEMORY}
 
 
 def _first_line(error: BaseException) -> str:

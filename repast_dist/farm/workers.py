@@ -61,9 +61,9 @@ def _on_ray(
         # Ray may only be imported once the cluster's authentication is set.
         import ray
 
-        from repast_dist.farm.ray_farm import thread_environment
+        from repast_dist.farm.ray_farm import process_environment
 
-        task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=thread_environment(farm))(
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=process_environment(farm))(
             _call
         )
         there = ray.put(shared)

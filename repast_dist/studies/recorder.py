@@ -146,9 +146,13 @@ class RunRecorder:
         self._trace.drop_from(step)
         self._forget(step)
 
+    def seal(self) -> None:
+        """Write all that is left of the trace; no step follows."""
+        self._trace.close()
+
     def finish(self, status: str, **entries: Any) -> None:
         """Close the records with how the run ended."""
-        self._trace.close()
+        self.seal()
         self.result |= {"status": status, "finished": _now(), **entries}
         self._save()
         self._log.info("run %s", status)

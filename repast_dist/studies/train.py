@@ -107,6 +107,7 @@ def _train(
         recorder = RunRecorder(run_dir, settings, _facts(setup), progress, checkpoint)
         try:
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
+            recorder.seal()
         except OSError as error:
             # On a full disk not even the record can be written; what is there stays readable.
             with contextlib.suppress(OSError, RunDirectoryError):
