@@ -86,10 +86,14 @@ def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     return run_dir
 
 
-def _setup(settings: RunSettings) -> HostSetup:
+def job_of(settings: RunSettings) -> TrainingJob:
+    """Return what of all settings decides a training run."""
     names = [field.name for field in dataclasses.fields(TrainingJob)]
-    job = TrainingJob(**{name: getattr(settings, name) for name in names})
-    return make_setup(job, load_dataset(settings.dataset))
+    return TrainingJob(**{name: getattr(settings, name) for name in names})
+
+
+def _setup(settings: RunSettings) -> HostSetup:
+    return make_setup(job_of(settings), load_dataset(settings.dataset))
 
 
 def _train(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from repast_dist.errors import RunDirectoryError
 from repast_dist.trace.schema import SCHEMA, SOLVE_SCHEMA
@@ -60,6 +59,9 @@ def trace_files(folder: Path) -> list[str]:
 def _read(
     folder: Path, schema: pa.Schema, columns: Sequence[str] | None, where: pc.Expression | None
 ) -> pa.Table:
+    # It loads pandas where that is installed; actors, which only write rows, start without.
+    import pyarrow.dataset as ds
+
     if not folder.is_dir():
         raise RunDirectoryError(f"{folder}: no such trace; valid: the trace of a run directory")
     names = None if columns is None else list(columns)

@@ -119,6 +119,23 @@ def test_every_actor_killed_once_leaves_the_result_the_same(train, tmp_path, und
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_an_actor_that_hangs_is_replaced(train, tmp_path, undisturbed):
+    def freeze():
+        os.kill(_actors()[0].pid, signal.SIGSTOP)
+
+    thread = _when_steps(tmp_path, 4, freeze)
+    run_dir = train(*SETTINGS, "farm.chips=3", "farm.call_timeout_s=5")
+    thread.join()
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+    events = json.loads((run_dir / "result.json").read_text())["events"]
+    (recovery,) = (item["message"] for item in events if item["kind"] == "recovery")
+    assert "no word from host" in recovery
+    assert recovery.count("started anew [") == 1
+    assert "started anew []" not in recovery
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_host_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_path, undisturbed):
     stop = threading.Event()
 

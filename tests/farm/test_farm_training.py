@@ -155,11 +155,16 @@ def test_a_solve_that_diverges_is_named_and_met_by_the_policy(train):
     assert "block" in events[0]["message"]
 
 
-def test_under_raise_a_diverging_solve_stops_the_run_and_says_where(train, tmp_path):
+@pytest.mark.parametrize(
+    "farm", [("farm.backend=inprocess",), pytest.param(("farm.chips=3",), marks=pytest.mark.ray)]
+)
+def test_under_raise_a_diverging_solve_stops_the_run_and_says_where(train, tmp_path, request, farm):
     from repast_dist.errors import InversionError
 
+    if "farm.backend=inprocess" not in farm:
+        request.getfixturevalue("ray_cluster")
     with pytest.raises(InversionError) as caught:
-        train(*SMALL, "farm.backend=inprocess", "inversion=taylor", "optimizer.damping=1e-5",
+        train(*SMALL, *farm, "inversion=taylor", "optimizer.damping=1e-5",
               "inversion.on_divergence=raise")  # fmt: skip
     for word in ("chip", "layer", "block", "step 0", "residual"):
         assert word in str(caught.value)
