@@ -57,7 +57,8 @@ class FarmSpec:
     max_recoveries : int
         The run stops after this many recoveries in total.
     call_timeout_s : float
-        Longest wait for one step's answers before the chips count as lost, in seconds.
+        Longest wait, in seconds: of a chip for what others send it in a step, and of the run for
+        answers. Who is silent for longer counts as lost, so it must exceed the longest step.
     node_timeout_s : float
         Longest wait for an actor to come up again elsewhere, in seconds.
     chip_overrides : dict

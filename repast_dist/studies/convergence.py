@@ -31,7 +31,7 @@ from repast_dist.report.console import data_table
 from repast_dist.studies.convergence_page import Run, best_settings, convergence_page
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.training.datasets import Dataset, load_dataset
 from repast_dist.training.specs import ModelSpec, OptimizerSpec
 
@@ -156,8 +156,7 @@ class _Jobs:
     def __init__(self, settings: RunSettings) -> None:
         study: Any = settings.study
         self._study = study
-        names = [field.name for field in dataclasses.fields(TrainingJob)]
-        base = TrainingJob(**{name: getattr(settings, name) for name in names})
+        base = training_job(settings)
         farm = FarmSpec(
             backend="inprocess",
             chips=settings.farm.chips,

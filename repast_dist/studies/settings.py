@@ -1,10 +1,12 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
+import dataclasses
 from typing import Annotated
 
 from annotated_types import Ge
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.farm.job import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
@@ -71,3 +73,9 @@ class RunSettings:
     partition: PartitionSpec
     interconnect: InterconnectSpec
     farm: FarmSpec
+
+
+def training_job(settings: RunSettings) -> TrainingJob:
+    """Return what of all settings decides a training run."""
+    names = [field.name for field in dataclasses.fields(TrainingJob)]
+    return TrainingJob(**{name: getattr(settings, name) for name in names})

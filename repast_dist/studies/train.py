@@ -14,7 +14,7 @@ from rich.table import Table
 from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
 from repast_dist.farm.coordinator import Coordinator
-from repast_dist.farm.job import HostSetup, TrainingJob, beginning, make_setup
+from repast_dist.farm.job import HostSetup, beginning, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
 from repast_dist.hardware.pricing import component_energy
@@ -31,7 +31,7 @@ from repast_dist.studies.run_directory import (
     new_run_directory,
     write_json,
 )
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
 from repast_dist.training.datasets import load_dataset
 from repast_dist.training.model import build_model, preconditioning_table
@@ -86,14 +86,8 @@ def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     return run_dir
 
 
-def job_of(settings: RunSettings) -> TrainingJob:
-    """Return what of all settings decides a training run."""
-    names = [field.name for field in dataclasses.fields(TrainingJob)]
-    return TrainingJob(**{name: getattr(settings, name) for name in names})
-
-
 def _setup(settings: RunSettings) -> HostSetup:
-    return make_setup(job_of(settings), load_dataset(settings.dataset))
+    return make_setup(training_job(settings), load_dataset(settings.dataset))
 
 
 def _train(

@@ -12,7 +12,7 @@ from repast_dist.farm.host import ChipHost
 from repast_dist.farm.job import beginning, make_setup
 from repast_dist.farm.peers import NoPeers, SocketPeers
 from repast_dist.settings import load_settings
-from repast_dist.studies.train import job_of
+from repast_dist.studies.settings import training_job
 from repast_dist.training.datasets import load_dataset
 
 SMALL = ("model=digits_mlp", "soi.block_size=24", "soi.interval=2", "train.micro_batch_size=8")
@@ -21,7 +21,7 @@ STEPS = 5
 
 def setup_of(groups, *settings):
     loaded = load_settings([*SMALL, f"farm.chips={sum(map(len, groups.values()))}", *settings])
-    return make_setup(job_of(loaded), load_dataset(loaded.dataset), groups)
+    return make_setup(training_job(loaded), load_dataset(loaded.dataset), groups)
 
 
 @pytest.fixture
