@@ -61,9 +61,11 @@ def exponent_of(values: np.ndarray) -> int:
 
 def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return whole numbers of `bits` bits, sign included, and what one of each column is worth."""
-    largest = np.max(np.abs(values), axis=0, initial=0.0)
-    step = np.where(largest > 0, largest, 1.0) / (2 ** (bits - 1) - 1)
-    return np.rint(values / step), step
+    largest = np.abs(values).max(axis=0, initial=0.0)
+    largest[~(largest > 0)] = 1.0
+    step = largest / (2 ** (bits - 1) - 1)
+    codes = values / step
+    return np.rint(codes, out=codes), step
 
 
 def rounded_columns(values: np.ndarray, bits: int) -> np.ndarray:

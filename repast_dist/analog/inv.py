@@ -17,7 +17,8 @@ import warnings
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import LinAlgWarning, lu_factor, lu_solve
+from scipy.linalg import LinAlgWarning, lu_factor
+from scipy.linalg.lapack import dgetrs, sgetrs
 
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.noise import fill_rows
@@ -438,7 +439,10 @@ def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np
     # A singular circuit saturates; the residual of the answer will tell.
     with np.errstate(all="ignore"):
         driven = currents.astype(factors[0].dtype)
-        return np.nan_to_num(lu_solve(factors, driven, check_finite=False).astype(np.float64))
+        # What lu_solve calls in the end; settlings are many and small.
+        solve = sgetrs if driven.dtype == np.float32 else dgetrs
+        settled = solve(*factors, driven)[0].astype(np.float64)
+        return settled if np.isfinite(settled).all() else np.nan_to_num(settled)
 
 
 def _held_levels(
