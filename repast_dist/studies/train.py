@@ -149,7 +149,7 @@ def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        progress.message("Interrupt: finishing this step and saving (again: stop at once)")
+        progress.message("Interrupt: finishing the steps under way and saving (again: at once)")
 
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

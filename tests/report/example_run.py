@@ -64,7 +64,7 @@ def write_example_run(
             rows, clock = _step_rows(step, n_chips, clock, random)
             solves = solve_batch(_solves(step, listed, diverging, random))
             batches = [trace_batch(columns, OPS) for columns in rows]
-            writer.append(step, batches, solves)
+            writer.append(range(step, step + 1), batches, solves)
             if step % 40 == 39:
                 writer.cut()
     result = _result(run_dir, n_chips, steps, listed, diverging, random)
