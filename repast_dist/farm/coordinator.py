@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION_CHUNK = 64
 # Steps are asked for in calls of about this long, so that a call's own cost does not count.
-_CALL_S = 0.6
+_CALL_S = 1.0
 _MOST_STEPS_PER_CALL = 16
 
 
