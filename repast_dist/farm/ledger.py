@@ -13,9 +13,9 @@ import pyarrow as pa
 from repast_dist.analog import SolveCounts
 from repast_dist.farm.job import HostSetup
 from repast_dist.farm.specs import chip_speed
-from repast_dist.hardware.optable import OPS, trace_columns
+from repast_dist.hardware.optable import OPS, OpTable, trace_columns
 from repast_dist.hardware.pricing import price
-from repast_dist.mapping.ops import step_ops
+from repast_dist.mapping.ops import block_rows, outer_rows
 from repast_dist.mapping.timeline import place
 from repast_dist.trace import trace_batch
 
@@ -42,6 +42,25 @@ class ChipCost:
     static_w: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Priced:
+    """Rows with their price and place.
+
+    Attributes
+    ----------
+    columns : dict
+        Trace column -> (rows,) array.
+    segment : ndarray
+        (rows,) segment of each.
+    seconds : ndarray
+        (segments,) what the chip needs for each; 0 where it has no rows.
+    """
+
+    columns: dict[str, np.ndarray]
+    segment: np.ndarray
+    seconds: np.ndarray
+
+
 class ChipLedger:
     """Prices the steps of one chip.
 
@@ -57,9 +76,8 @@ class ChipLedger:
         self._chip, self._plan = chip, setup.plan
         self._place = setup.chips.index(chip)
         self._speed = chip_speed(setup.job.farm, chip)
-        self._columns: list[dict[str, np.ndarray]] = []
-        self._segments: list[np.ndarray] = []
-        self._seconds: list[np.ndarray] = []
+        self._outer: dict[bool, tuple[_Priced, _Priced]] = {}
+        self._steps: list[tuple[int, list[_Priced]]] = []
 
     def price(
         self,
@@ -69,36 +87,30 @@ class ChipLedger:
         solves: Mapping[int, SolveCounts],
     ) -> None:
         """Add a step, from what the chip's blocks' arrays really did."""
-        table = step_ops(
-            self._plan,
-            self._place,
-            step,
-            factors_due=factors_due,
-            inverses_due=inverses_due,
-            solves=solves,
+        if factors_due not in self._outer:
+            # The same in every step; no segment holds rows of these and of blocks.
+            first, last = outer_rows(self._plan, self._place, factors_due)
+            self._outer[factors_due] = self._priced(first), self._priced(last)
+        before, after = self._outer[factors_due]
+        blocks = block_rows(
+            self._plan, self._place, factors_due, inverses_due=inverses_due, solves=solves
         )
-        costs = price(table, self._plan.chip, self._plan.components)
-        duration_s = costs.duration_s / self._speed
-        placed = place(self._plan, table, duration_s)
-        columns = trace_columns(
-            table,
-            {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
-        )
-        columns["chip"] = np.full(len(table), self._chip, np.int32)
-        self._columns.append(columns)
-        self._segments.append(placed.segment)
-        self._seconds.append(placed.chip_seconds[self._place])
+        self._steps.append((step, [before, self._priced(blocks), after]))
 
     def take(self) -> ChipCost:
         """Return the steps added since the last call."""
+        parts = [part for _, step in self._steps for part in step]
         columns = {
-            name: np.concatenate([part[name] for part in self._columns])
-            for name in self._columns[0]
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in parts[0].columns
         }
+        counts = [sum(len(part.segment) for part in step) for _, step in self._steps]
+        columns["step"] = np.repeat([step for step, _ in self._steps], counts)
+        columns["chip"] = np.full(len(columns["step"]), self._chip)
         cost = ChipCost(
             rows=trace_batch(columns, OPS),
-            segment=np.concatenate(self._segments),
-            seconds=np.stack(self._seconds),
+            segment=np.concatenate([part.segment for part in parts]),
+            seconds=np.stack([sum(part.seconds for part in step) for _, step in self._steps]),
             static_w=self._plan.costs.static_w,
         )
         self.clear()
@@ -106,4 +118,14 @@ class ChipLedger:
 
     def clear(self) -> None:
         """Forget the steps added since the last `take`."""
-        self._columns, self._segments, self._seconds = [], [], []
+        self._steps = []
+
+    def _priced(self, table: OpTable) -> _Priced:
+        costs = price(table, self._plan.chip, self._plan.components)
+        duration_s = costs.duration_s / self._speed
+        placed = place(self._plan, table, duration_s)
+        columns = trace_columns(
+            table,
+            {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
+        )
+        return _Priced(columns, placed.segment, placed.chip_seconds[self._place])

@@ -60,33 +60,59 @@ def step_ops(
     OpTable
         Rows in order of execution per chip.
     """
-    wanted = _chip_mask(plan, chips)
     due = factors_due and plan.second_order
-    # A chip of a training run does the same in every step, its solves apart.
-    same = _chip_rows if isinstance(chips, int) else _same_rows
-    before, after = same(plan, chips, due, every_block)
-    blocks = _block_rows(plan, wanted | every_block, inverses_due, solves)
-    table = concatenate([before, *blocks, after])
+    before, after = outer_rows(plan, chips, due)
+    blocks = block_rows(
+        plan, None if every_block else chips, due, inverses_due=inverses_due, solves=solves
+    )
+    table = concatenate([before, blocks, after])
     table.columns["step"][:] = step
     return table
 
 
-def _same_rows(
-    plan: Plan, chips: int | Sequence[int] | None, factors_due: bool, every_block: bool
+def outer_rows(
+    plan: Plan, chips: int | Sequence[int] | None, factors_due: bool
 ) -> tuple[OpTable, OpTable]:
-    """Return the rows before and after those of the blocks' arrays; all steps have them alike."""
+    """Return the rows before and after those of the SOI blocks: all steps have them alike.
+
+    Parameters are those of `step_ops`; the step is 0.
+    """
     wanted = _chip_mask(plan, chips)
     before = [*_compute_rows(plan, wanted, factors_due), *_exchange_rows(plan, wanted, factors_due)]
-    if factors_due:
-        before += _average_rows(plan, wanted | every_block)
     return concatenate(before), concatenate(_update_rows(plan, wanted))
 
 
-@functools.lru_cache(maxsize=256)
-def _chip_rows(
-    plan: Plan, chip: int, factors_due: bool, every_block: bool
-) -> tuple[OpTable, OpTable]:
-    return _same_rows(plan, chip, factors_due, every_block)
+def block_rows(
+    plan: Plan,
+    chips: int | Sequence[int] | None,
+    factors_due: bool,
+    *,
+    inverses_due: bool,
+    solves: Mapping[int, SolveCounts] | None = None,
+) -> OpTable:
+    """Return the rows of the SOI blocks: averaging, programming and solving.
+
+    Parameters are those of `step_ops`; the step is 0.
+    """
+    wanted = _chip_mask(plan, chips)
+    mine = wanted[plan.holdings.chip] if len(plan.holdings) else np.zeros(0, bool)
+    if not mine.any():
+        return concatenate([])
+    shapes, copies = plan.held_shapes, plan.block_copies
+    identity, is_g = _block_identity(plan), _is_g(plan)
+    counts = _solve_columns(plan, solves)
+    solving = solve_counts(shapes, counts, copies, plan.chip, plan.device)
+    rows = []
+    if factors_due:
+        averaged = mine & ~shapes.fused
+        rows.append(_selected("average_factor", "soi", identity, _averaging(plan), averaged))
+    programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
+    if programmed.any():
+        programming = program_counts(shapes, counts, copies, plan.chip, plan.device)
+        rows.append(_selected("program_block", "program", identity, programming, programmed))
+    rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
+    rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))
+    return concatenate(rows)
 
 
 def _chip_mask(plan: Plan, chips: int | Sequence[int] | None) -> np.ndarray:
@@ -450,49 +476,17 @@ def _largest(plan: Plan, piece_bytes: np.ndarray) -> float:
 # SOI blocks and update ----------------------------------------------------------------------
 
 
-def _average_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
-    """Return the updates of the running averages."""
+@functools.lru_cache(maxsize=16)
+def _averaging(plan: Plan) -> Counts:
+    """Return what updating the running average of every holding takes."""
     shapes = plan.held_shapes
     average = shapes.size * (shapes.size + 1) // 2 * _AVERAGE_OPS
     lanes = _lanes(plan, ceil_div(block_banks(shapes, plan.chip), plan.chip.banks_per_tile))
-    averaging = {
+    return {
         "digital_ops": average,
         "buffer_bytes": 2 * shapes.size**2 * plan.geometry.value_bytes,
         "serial_digital_ops": ceil_div(average, lanes),
     }
-    mine = _held_by(plan, wanted) & ~shapes.fused
-    return [_selected("average_factor", "soi", _block_identity(plan), averaging, mine)]
-
-
-def _block_rows(
-    plan: Plan,
-    wanted: np.ndarray,
-    inverses_due: bool,
-    solves: Mapping[int, SolveCounts] | None,
-) -> list[OpTable]:
-    """Return the programming of blocks and the solves with them."""
-    mine = _held_by(plan, wanted)
-    if not mine.any():
-        return []
-    shapes, copies = plan.held_shapes, plan.block_copies
-    identity, is_g = _block_identity(plan), _is_g(plan)
-    counts = _solve_columns(plan, solves)
-    solving = solve_counts(shapes, counts, copies, plan.chip, plan.device)
-    rows = []
-    programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
-    if programmed.any():
-        programming = program_counts(shapes, counts, copies, plan.chip, plan.device)
-        rows.append(_selected("program_block", "program", identity, programming, programmed))
-    rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
-    rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))
-    return rows
-
-
-def _held_by(plan: Plan, wanted: np.ndarray) -> np.ndarray:
-    """Return the mask of the holdings of some chips."""
-    chip = plan.holdings.chip
-    mask: np.ndarray = wanted[chip] if len(chip) else np.zeros(0, bool)
-    return mask
 
 
 @functools.lru_cache(maxsize=16)
