@@ -25,10 +25,12 @@ from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import (
     CHECKPOINTS,
     REPORT,
+    RESULT,
     SETTINGS,
     TRACE,
     locked,
     new_run_directory,
+    read_json,
     write_json,
 )
 from repast_dist.studies.settings import RunSettings, training_job
@@ -79,7 +81,9 @@ def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     if checkpoint is None:
         raise RunDirectoryError(f"{run_dir / CHECKPOINTS}: no usable checkpoint")
     setup = _setup(settings)
-    if checkpoint.step >= total_steps(len(setup.data.train_inputs), settings.train):
+    steps = total_steps(len(setup.data.train_inputs), settings.train)
+    # A run may have failed after its last step, for want of room for its report.
+    if checkpoint.step >= steps and read_json(run_dir / RESULT)["status"] == "finished":
         raise RunDirectoryError(f"{run_dir}: the run is finished, there is nothing to resume")
     console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False, soft_wrap=True)
     _train(settings, setup, run_dir, checkpoint, console)
@@ -106,16 +110,15 @@ def _train(
         try:
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
             recorder.seal()
-        except OSError as error:
-            # On a full disk not even the record can be written; what is there stays readable.
-            with contextlib.suppress(OSError, RunDirectoryError):
-                recorder.finish("failed", error=str(error))
-            raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
+            recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
+            write_run_report(run_dir)
         except BaseException as error:
-            recorder.finish("failed", error=str(error) or type(error).__name__)
+            # On a full disk not even this can be written; what is there stays readable.
+            with contextlib.suppress(OSError, RunDirectoryError):
+                recorder.finish("failed", error=str(error) or type(error).__name__)
+            if isinstance(error, OSError):
+                raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
             raise
-        recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
-        write_run_report(run_dir)
     if not done:
         console.print(
             f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False, soft_wrap=True

@@ -1,5 +1,6 @@
 """The number of chips, and where they run, changes the cost and never the result."""
 
+import io
 import json
 
 import pytest
@@ -216,3 +217,28 @@ def test_a_full_disk_is_named_with_the_run_and_how_to_go_on(train, monkeypatch):
     monkeypatch.setattr(coordinator, "save_checkpoint", full)
     with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
         train(*SMALL, "farm.backend=inprocess")
+
+
+def test_a_disk_that_is_full_when_the_report_is_due_costs_no_step(train, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from repast_dist.errors import RunDirectoryError
+    from repast_dist.studies import resume_study
+    from repast_dist.studies import train as study
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "write_run_report", full)
+        with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
+            train(*SMALL, "farm.backend=inprocess")
+    (run_dir,) = tmp_path.glob("train/*")
+    resume_study(run_dir, {}, Console(file=io.StringIO()))
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert [item["step"] for item in result["steps"]] == list(range(7))
+    assert (run_dir / "report.html").exists()
+    assert verify(run_dir / "trace", steps=7) == []
+    with pytest.raises(RunDirectoryError, match="nothing to resume"):
+        resume_study(run_dir, {}, Console(file=io.StringIO()))
