@@ -243,6 +243,12 @@ class Coordinator:
 
     def _record(self, first: int, answers: list[dict[str, Any]], wall_s: float) -> None:
         """Record steps from what each host says about them."""
+        if len({answer["weights"] for answer in answers}) > 1:
+            raise FarmError(
+                f"step {first}: the actors no longer hold the same weights: their nodes round "
+                "differently (other CPUs or libraries); valid: nodes of one kind, for example by "
+                "farm.resources_per_actor"
+            )
         chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
         rows, ends = align(chips, first, self._done.clock_s)
         each_s = wall_s / len(ends)

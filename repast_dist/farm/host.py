@@ -7,7 +7,6 @@ can be moved and repeated freely.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -80,10 +79,6 @@ class ChipHost:
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
 
-    def process_id(self) -> int:
-        """Return the operating-system process that holds these chips."""
-        return os.getpid()
-
     def advance(self, first: int, count: int) -> dict[str, Any]:
         """Do steps, together with all other hosts.
 
@@ -95,10 +90,11 @@ class ChipHost:
         Returns
         -------
         dict
-            ``chips``: chip -> `ChipCost` of the steps. ``steps``: per step a dict with
-            ``outcomes``, a list of (micro-batch, loss sum, correct); ``reports``: what the solves
-            did; ``clipping``: per chip, what -> (clipped, all) ADC conversions of the products;
-            ``busy_s``: part of the step -> wall time this host computed for.
+            ``chips``: chip -> `ChipCost` of the steps. ``weights``: checksum of the weights after
+            them, the same on all hosts. ``steps``: per step a dict with ``outcomes``, a list of
+            (micro-batch, loss sum, correct); ``reports``: what the solves did; ``clipping``: per
+            chip, what -> (clipped, all) ADC conversions of the products; ``busy_s``: part of the
+            step -> wall time this host computed for.
 
         Raises
         ------
@@ -116,6 +112,7 @@ class ChipHost:
             raise
         return {
             "chips": {chip: ledger.take() for chip, ledger in self._ledgers.items()},
+            "weights": self._replica.checksum(),
             "steps": steps,
         }
 

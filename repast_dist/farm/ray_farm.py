@@ -154,12 +154,6 @@ class RayFarm:
             with contextlib.suppress(RayError):
                 remove_placement_group(self._placement)
 
-    def process_ids(self) -> dict[int, int]:
-        """Return host -> operating-system process id (for tests that kill one)."""
-        return {
-            host: ray.get(self._actors[host].call.remote("process_id")) for host in self._groups
-        }
-
     def _start(self, host: int) -> Any:
         chips = self._groups[host]
         options: dict[str, Any] = {

@@ -3,6 +3,7 @@
 All hosts apply the same update to the same numbers, so weights never travel during training.
 """
 
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -83,6 +84,13 @@ class Replica:
                     "smaller optimizer.learning_rate or more optimizer.damping may help"
                 )
         self.weights, self._state = weights, state
+
+    def checksum(self) -> int:
+        """Return a CRC-32 of all weights."""
+        value = 0
+        for name in sorted(self.weights):
+            value = zlib.crc32(np.ascontiguousarray(self.weights[name]), value)
+        return value
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all that is needed to go on: ``weights/...`` and ``optimizer/...``."""

@@ -9,6 +9,7 @@ import pytest
 from repast_dist.errors import DataError, FarmError
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.host import ChipHost
+from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.job import beginning, make_setup
 from repast_dist.farm.peers import NoPeers, SocketPeers
 from repast_dist.settings import load_settings
@@ -74,6 +75,7 @@ def test_hosts_end_with_the_bits_of_one_alone(together, groups):
         done.result() for first, count in ((0, 2), (2, 3)) for done in call("advance", first, count)
     ]
     assert sum(len(answer["steps"]) for answer in answers) == STEPS * len(groups)
+    assert len({answer["weights"] for answer in answers}) == 2
     wanted = alone()
     common = [host.common_state() for host in hosts.values()]
     held = {name: value for host in hosts.values() for name, value in host.block_state().items()}
@@ -125,3 +127,18 @@ def test_what_one_host_finds_wrong_frees_the_others(together):
         second.result(timeout=20)
     with pytest.raises(PeersLost, match="host 1"):
         first.result(timeout=20)
+
+
+def test_actors_that_no_longer_agree_on_the_weights_end_the_run(train, monkeypatch):
+    """As they would on nodes that round differently."""
+    get = InProcessFarm.get
+
+    def get_from_two(self, refs):
+        answers = get(self, refs)
+        if answers[0] and "weights" in answers[0]:
+            answers.append({**answers[0], "weights": answers[0]["weights"] ^ 1})
+        return answers
+
+    monkeypatch.setattr(InProcessFarm, "get", get_from_two)
+    with pytest.raises(FarmError, match="no longer hold the same weights"):
+        train(*SMALL, "farm.backend=inprocess", "train.max_steps=2")
