@@ -296,8 +296,10 @@ def _failure(ref: Ref) -> BaseException | None:
 
 
 def process_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
-    """Return the Ray runtime environment of a process that computes: threads are set before NumPy
-    loads, and freed memory is kept, since asking for it again in every step costs a tenth of one.
+    """Return the Ray runtime environment of a process that computes.
+
+    Threads are set before NumPy loads. Freed memory is kept: asking for it again in every step
+    costs up to a tenth of one.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     variables = dict.fromkeys(names, str(spec.blas_threads))
