@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repast_dist import __version__
-from repast_dist.errors import RepastError, RunDirectoryError, SettingsError
+from repast_dist.ground.errors import RepastError, RunDirectoryError, SettingsError
+from repast_dist.ground.spec import to_dict
 from repast_dist.settings import (
     as_yaml,
     expand_sweep,
@@ -15,7 +16,6 @@ from repast_dist.settings import (
     load_settings,
     setting_groups,
 )
-from repast_dist.spec import to_dict
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from repast_dist.errors import SettingsError
-from repast_dist.spec import load
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load
 from repast_dist.studies.settings import RunSettings
 
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load, to_dict
 from repast_dist.settings import expand_sweep, load_settings, setting_groups
-from repast_dist.spec import load, to_dict
 from repast_dist.studies.settings import RunSettings
 
 

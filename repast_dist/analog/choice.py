@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repast_dist.analog.solution import Solution, SolveCounts
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 if TYPE_CHECKING:
     from repast_dist.analog.inversion import BlockSolver

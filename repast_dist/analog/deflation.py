@@ -22,7 +22,7 @@ import numpy as np
 
 from repast_dist.analog.fixed_point import Product
 from repast_dist.analog.solution import SolveCounts
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 _OUTLIER = 4.0
 """Times the mean of the others, an eigenvalue is worth being taken out: rounding and noise of an

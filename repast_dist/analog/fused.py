@@ -21,7 +21,7 @@ from repast_dist.analog.inv import (
 )
 from repast_dist.analog.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,8 @@ from repast_dist.analog.programming import (
 )
 from repast_dist.analog.specs import InvSpec, WireSpec
 from repast_dist.analog.wires import transfer_matrix
-from repast_dist.errors import DataError
-from repast_dist.rng import generator
+from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import generator
 
 
 class Inverse(Protocol):

@@ -27,7 +27,7 @@ from repast_dist.analog.inv import Inverse, error_norm, program_inv
 from repast_dist.analog.schemes import SCHEMES, Run
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InversionSpec, InvSpec, VmmSpec
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 __all__ = [
     "BlockSolver",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from repast_dist.analog.specs import CellSpec, OpAmpSpec
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 
 def differential_levels(

@@ -26,7 +26,7 @@ from repast_dist.analog.programming import (
 from repast_dist.analog.specs import InvSpec, OpAmpSpec, VmmSpec, WireSpec
 from repast_dist.analog.vmm import physical_arrays
 from repast_dist.analog.wires import transfer_matrix
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 _LONGEST_RUN_S = 600.0
 _FINE_BITS = 24

@@ -27,8 +27,8 @@ from repast_dist.analog.programming import (
 )
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.analog.wires import transfer_matrix
-from repast_dist.errors import DataError
-from repast_dist.rng import generator
+from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import generator
 
 CLIP_WARNING_RATE = 0.01
 """Share of conversions beyond a calibrated range above which a product warns."""

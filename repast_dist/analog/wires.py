@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 from repast_dist.analog.specs import WireSpec
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 _LEAF = 64
 

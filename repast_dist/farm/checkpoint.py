@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
 
 ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
 

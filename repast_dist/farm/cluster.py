@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repast_dist.errors import FarmError
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.watcher import RUN_MARK, end_marked_processes
+from repast_dist.ground.errors import FarmError
 
 # Ray turns 127.0.0.1 into the machine's outside address; any other loopback address is kept.
 LOOPBACK = "127.0.0.2"

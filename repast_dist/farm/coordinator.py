@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.analog.vmm import CLIP_WARNING_RATE
-from repast_dist.errors import FarmError
 from repast_dist.farm.alignment import align
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from repast_dist.farm.failures import HostsLost, decide
@@ -28,6 +27,7 @@ from repast_dist.farm.job import HostSetup, make_setup
 from repast_dist.farm.keeper import SolveReport, merged
 from repast_dist.farm.protocol import Farm, Ref
 from repast_dist.farm.sampling import steps_per_epoch, total_steps
+from repast_dist.ground.errors import FarmError
 from repast_dist.training.step import Evaluation
 
 logger = logging.getLogger(__name__)

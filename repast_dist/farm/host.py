@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
-from repast_dist.errors import FarmError, RepastError
 from repast_dist.farm.damping import BlockDamping, block_traces
 from repast_dist.farm.exchange import Area, Parcel, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.job import HostSetup, chip_engine
@@ -23,6 +22,7 @@ from repast_dist.farm.ledger import ChipLedger
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.replica import Replica, under
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
+from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.model import build_model
 from repast_dist.training.step import (
     Evaluation,

@@ -5,10 +5,10 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
-from repast_dist.errors import SettingsError
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Parcel, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
+from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
 from repast_dist.mapping.plan import Plan, make_plan

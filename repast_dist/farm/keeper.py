@@ -9,7 +9,7 @@ import numpy as np
 
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.specs import InversionSpec
-from repast_dist.errors import DataError, InversionError
+from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.training.engines import Engine
 from repast_dist.training.kfac import FactorAverage, damped_block, updated_average

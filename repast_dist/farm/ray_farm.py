@@ -21,13 +21,13 @@ from ray.exceptions import (
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from repast_dist.errors import FarmError, RepastError
 from repast_dist.farm.actor_log import configure_actor_log
 from repast_dist.farm.failures import HostsLost, PeersLost
 from repast_dist.farm.metrics import RunMetrics
 from repast_dist.farm.peers import Endpoint, SocketPeers
 from repast_dist.farm.protocol import HostFactory, Ref
 from repast_dist.farm.specs import FarmSpec, actor_groups
+from repast_dist.ground.errors import FarmError, RepastError
 
 _PING_S = 5.0
 _RETRY_S = 0.25

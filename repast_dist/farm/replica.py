@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repast_dist.errors import DataError
 from repast_dist.farm.exchange import Area
 from repast_dist.farm.job import TrainingJob
+from repast_dist.ground.errors import DataError
 from repast_dist.training.model import build_model
 from repast_dist.training.optimizers import apply_update
 

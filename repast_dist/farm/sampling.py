@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from repast_dist.farm.specs import TrainSpec
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 
 def steps_per_epoch(samples: int, train: TrainSpec) -> int:

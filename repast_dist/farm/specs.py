@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from repast_dist.spec import spec
+from repast_dist.ground.spec import spec
 
 PositiveInt = Annotated[int, Ge(1)]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from repast_dist.errors import FarmError, RepastError
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.ground.errors import FarmError, RepastError
 
 _RETRIES = 2
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.spec import spec
 
 _LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
 

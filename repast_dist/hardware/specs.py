@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from repast_dist.analog.specs import AdcSpec, DacSpec, DeviceSpec, InvSpec, VmmSpec
-from repast_dist.spec import spec
+from repast_dist.ground.spec import spec
 
 PositiveInt = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(0)]

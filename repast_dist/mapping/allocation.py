@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.errors import CapacityError
+from repast_dist.ground.errors import CapacityError
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.geometry import Geometry, array_count
 from repast_dist.mapping.layers import LayerTable

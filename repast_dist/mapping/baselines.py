@@ -7,11 +7,11 @@ import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from pydantic import Discriminator
 
+from repast_dist.ground.spec import spec
 from repast_dist.hardware.components import Quantity
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.specs import SoiSpec
-from repast_dist.spec import spec
 from repast_dist.workloads.shapes import Workload
 
 _VALUE_BYTES = 4

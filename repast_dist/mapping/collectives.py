@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec
 
 _BITS_PER_BYTE = 8

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
 from repast_dist.hardware.pricing import time_per_count
 from repast_dist.hardware.specs import ChipSpec

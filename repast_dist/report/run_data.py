@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
 from repast_dist.trace.schema import PHASES

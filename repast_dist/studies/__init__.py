@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.spec import load
 from repast_dist.report.units import percent, si
-from repast_dist.spec import load
 from repast_dist.studies.run_directory import (
     ANSWER,
     POINTS,

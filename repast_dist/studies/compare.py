@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.report.compare import (
     comparison_table,
     find_runs,

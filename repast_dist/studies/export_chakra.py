@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from repast_dist.ground.spec import to_dict
 from repast_dist.mapping.chakra import write_chakra
 from repast_dist.mapping.plan import fusion_rows
-from repast_dist.spec import to_dict
 from repast_dist.studies.costing import Hardware, chosen_workload
 from repast_dist.studies.run_directory import SETTINGS, new_run_directory, write_json
 

@@ -14,12 +14,12 @@ from repast_dist.analog.spice import (
     run_ngspice,
     vmm_circuits,
 )
-from repast_dist.errors import DataError, SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.ground.rng import generator
 from repast_dist.hardware.specs import inv_spec, vmm_spec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
-from repast_dist.rng import generator
 from repast_dist.studies.costing import table
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.output import begin, finish

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.components import Component, ComponentTable, Quantity, component_names
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.hardware.tree import chip_area_m2, chip_peak_power_w

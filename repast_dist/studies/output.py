@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist import __version__
+from repast_dist.ground.spec import to_dict
 from repast_dist.report.study_page import StudyPage, write_study
-from repast_dist.spec import to_dict
 from repast_dist.studies.run_directory import ANSWER, SETTINGS, new_run_directory, write_json
 
 _PACKAGES = ("numpy", "hwcomponents", "hwcomponents-adc", "hwcomponents-library")

@@ -14,11 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist import __version__
-from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.workers import map_unordered
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import PointProgress
-from repast_dist.spec import to_dict
 from repast_dist.studies.run_directory import POINTS, locked, read_json, write_json
 
 PointFunction = Callable[[Any, Any], dict[str, Any]]

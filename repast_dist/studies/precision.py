@@ -17,13 +17,13 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.analog import InversionSpec, InvSpec, Solution, VmmSpec, prepare
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import generator
+from repast_dist.ground.spec import spec, to_dict
 from repast_dist.hardware.specs import inv_spec, vmm_spec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.rng import generator
-from repast_dist.spec import spec, to_dict
 from repast_dist.studies.costing import table
 from repast_dist.studies.factors import Factor, capture_factors
 from repast_dist.studies.output import begin, finish

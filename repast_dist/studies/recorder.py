@@ -17,9 +17,9 @@ import pyarrow as pa
 from repast_dist import __version__
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.keeper import SolveReport
+from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
-from repast_dist.spec import to_dict
 from repast_dist.studies.run_directory import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repast_dist.errors import RunDirectoryError, SettingsError
+from repast_dist.ground.errors import RunDirectoryError, SettingsError
 
 RESULT, ANSWER, SETTINGS, LOCK, TRACE, CHECKPOINTS, POINTS, LOG, REPORT = (
     "result.json",

@@ -8,11 +8,11 @@ from annotated_types import Ge
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.job import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
+from repast_dist.ground.spec import spec
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
-from repast_dist.spec import spec
 from repast_dist.studies.specs import StudySpec
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
 from repast_dist.workloads.specs import WorkloadSpec

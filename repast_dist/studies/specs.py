@@ -6,10 +6,10 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import Discriminator
 
 from repast_dist.farm.specs import TrainSpec
+from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import GpuSpec, PipeLayerSpec
 from repast_dist.mapping.specs import SoiSpec
-from repast_dist.spec import spec
 from repast_dist.training.specs import ModelSpec, OptimizerSpec
 
 

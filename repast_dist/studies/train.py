@@ -11,16 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.job import HostSetup, beginning, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.pricing import component_energy
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.run_report import write_run_report
-from repast_dist.spec import to_dict
 from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import (
     CHECKPOINTS,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.trace.schema import SCHEMA, SOLVE_SCHEMA
 from repast_dist.trace.writer import open_path, part_paths, part_steps, stream_batches
 

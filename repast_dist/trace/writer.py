@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA
 
 ROWS_PER_GROUP = 1 << 17

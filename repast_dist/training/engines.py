@@ -21,7 +21,7 @@ from repast_dist.analog import (
     prepare,
     program_vmm,
 )
-from repast_dist.errors import DataError, InversionError
+from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.training.specs import Arithmetic, EngineSpec
 
 Address = tuple[int | str, ...]

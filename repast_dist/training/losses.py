@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 from repast_dist.training.functional import sigmoid, softmax
 
 

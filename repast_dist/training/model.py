@@ -5,8 +5,8 @@ from collections import Counter
 
 import numpy as np
 
-from repast_dist.errors import SettingsError
-from repast_dist.rng import generator
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.rng import generator
 from repast_dist.training import layers as node
 from repast_dist.training.layers import Chain, Node, Parameter, Shape
 from repast_dist.training.specs import (

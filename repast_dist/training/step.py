@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 from repast_dist.training.engines import Engine, Product
 from repast_dist.training.functional import with_ones
 from repast_dist.training.layers import Parameter, Pass, Sink

@@ -1,6 +1,6 @@
 """Whether a network and a data set fit each other, and what a Fisher pass of theirs costs."""
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.model import Model
 

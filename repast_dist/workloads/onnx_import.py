@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 from repast_dist.workloads.shapes import LayerShape, Workload
 
 _FREE = frozenset((

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 
-from repast_dist.spec import spec
+from repast_dist.ground.spec import spec
 
 LayerKind = Literal[
     "dense", "conv", "depthwise_conv", "embedding", "matmul", "normalization", "elementwise"

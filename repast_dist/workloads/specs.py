@@ -5,8 +5,8 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from repast_dist.errors import DataError, SettingsError
-from repast_dist.spec import spec
+from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.ground.spec import spec
 from repast_dist.workloads.networks import NETWORKS
 from repast_dist.workloads.shapes import Workload
 

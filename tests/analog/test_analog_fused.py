@@ -14,7 +14,7 @@ from repast_dist.analog import (
     prepare_fused,
 )
 from repast_dist.analog.fused import program_fused
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 
 def _inv(sigma=0.0, bits=8, size=256, gain=None, converters=8):

@@ -16,7 +16,7 @@ from repast_dist.analog import (
     prepare,
     program_inv,
 )
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 
 def _spd(n, condition, seed=0):

@@ -5,9 +5,9 @@ import pytest
 
 from repast_dist.analog import CellSpec, DeviceSpec, VmmSpec, program_vmm
 from repast_dist.analog.programming import pair_conductances
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load
 from repast_dist.settings import load_settings
-from repast_dist.spec import load
 
 
 def _held(level, cell, count=200_000):

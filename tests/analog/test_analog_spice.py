@@ -15,7 +15,7 @@ from repast_dist.analog.spice import (
     vmm_circuits,
     vmm_netlist,
 )
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "analog"
 STORED = json.loads((ORACLES / "ngspice.json").read_text())

@@ -18,7 +18,7 @@ from repast_dist.analog import (
     program_vmm,
 )
 from repast_dist.analog.wires import transfer_matrix
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 STORED = Path(__file__).parents[1] / "oracles" / "analog" / "badcrossbar.json"
 """Column currents by badcrossbar 1.1 (written by `tests/oracles/analog/store_badcrossbar.py`)."""

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from repast_dist.errors import RunDirectoryError
 from repast_dist.farm.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from repast_dist.ground.errors import RunDirectoryError
 
 
 def _arrays(step):

@@ -6,12 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.errors import DataError, FarmError
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.host import ChipHost
 from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.job import beginning, make_setup
 from repast_dist.farm.peers import NoPeers, SocketPeers
+from repast_dist.ground.errors import DataError, FarmError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 from repast_dist.training.datasets import load_dataset

@@ -160,7 +160,7 @@ def test_a_solve_that_diverges_is_named_and_met_by_the_policy(train):
     "farm", [("farm.backend=inprocess",), pytest.param(("farm.chips=3",), marks=pytest.mark.ray)]
 )
 def test_under_raise_a_diverging_solve_stops_the_run_and_says_where(train, tmp_path, request, farm):
-    from repast_dist.errors import InversionError
+    from repast_dist.ground.errors import InversionError
 
     if "farm.backend=inprocess" not in farm:
         request.getfixturevalue("ray_cluster")
@@ -200,7 +200,7 @@ def test_the_default_run_reaches_95_percent_test_accuracy(train):
 
 
 def test_training_that_diverges_ends_with_the_step_and_layer_named(train):
-    from repast_dist.errors import DataError
+    from repast_dist.ground.errors import DataError
 
     with pytest.raises(DataError, match=r"step \d+, layer \w+: the update is not finite"):
         train("model=digits_mlp", "farm.backend=inprocess", "optimizer=sgd",
@@ -208,8 +208,8 @@ def test_training_that_diverges_ends_with_the_step_and_layer_named(train):
 
 
 def test_a_full_disk_is_named_with_the_run_and_how_to_go_on(train, monkeypatch):
-    from repast_dist.errors import RunDirectoryError
     from repast_dist.farm import coordinator
+    from repast_dist.ground.errors import RunDirectoryError
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
@@ -222,7 +222,7 @@ def test_a_full_disk_is_named_with_the_run_and_how_to_go_on(train, monkeypatch):
 def test_a_disk_that_is_full_when_the_report_is_due_costs_no_step(train, tmp_path, monkeypatch):
     from rich.console import Console
 
-    from repast_dist.errors import RunDirectoryError
+    from repast_dist.ground.errors import RunDirectoryError
     from repast_dist.studies import resume_study
     from repast_dist.studies import train as study
 

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load, to_dict
 from repast_dist.hardware import (
     ChipSpec,
     ComponentTable,
@@ -18,7 +19,6 @@ from repast_dist.hardware import (
 )
 from repast_dist.hardware.optable import SERIAL
 from repast_dist.settings import compose_plain
-from repast_dist.spec import load, to_dict
 from repast_dist.trace.schema import COUNTS
 
 

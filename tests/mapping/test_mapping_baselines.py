@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from repast_dist.ground.spec import load
 from repast_dist.hardware import Quantity
 from repast_dist.mapping import SoiSpec
 from repast_dist.mapping.baselines import (
@@ -13,7 +14,6 @@ from repast_dist.mapping.baselines import (
     pipelayer_step,
 )
 from repast_dist.settings import compose_plain
-from repast_dist.spec import load
 from repast_dist.workloads import LayerShape, Workload
 from repast_dist.workloads.networks import NETWORKS
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.mapping import DimensionSpec, InterconnectSpec, soi_blocks
 from repast_dist.mapping.collectives import (
     all_reduce,

@@ -1,11 +1,11 @@
 """K-FAC-expand and -reduce of layers that use their weights many times per sample."""
 
 from repast_dist.analog import DeviceSpec, InversionSpec
+from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable
 from repast_dist.hardware.optable import OP, OpTable
 from repast_dist.mapping import InterconnectSpec, PartitionSpec, SoiSpec, make_plan, step_ops
 from repast_dist.settings import compose_plain
-from repast_dist.spec import load
 from repast_dist.workloads import LayerShape, Workload
 
 CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])

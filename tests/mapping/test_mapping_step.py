@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from repast_dist.analog import DeviceSpec, InversionSpec, SolveCounts
-from repast_dist.errors import CapacityError, SettingsError
+from repast_dist.ground.errors import CapacityError, SettingsError
+from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, price
 from repast_dist.hardware.optable import OP, SERIAL
 from repast_dist.mapping import InterconnectSpec, PartitionSpec, SoiSpec, make_plan, place, step_ops
 from repast_dist.settings import compose_plain
-from repast_dist.spec import load
 from repast_dist.trace.schema import COUNTS
 from repast_dist.workloads import LayerShape, Workload
 

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from repast_dist.ground.spec import spec
 from repast_dist.report.settings_reference import (
     describe_type,
     documented_attributes,
     setting_rows,
     settings_markdown,
 )
-from repast_dist.spec import spec
 
 
 @spec

@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from example_run import write_example_run
 
-from repast_dist.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.report.compare import (
     comparison_page,
     comparison_table,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.convergence_page import (

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import PAPER, Hardware, chosen_workload

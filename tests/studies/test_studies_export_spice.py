@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from repast_dist.analog.spice import ngspice_installed, run_ngspice
-from repast_dist.errors import DataError, SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 

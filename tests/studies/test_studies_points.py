@@ -6,8 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from repast_dist.errors import DataError, RunDirectoryError
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.ground.errors import DataError, RunDirectoryError
 from repast_dist.settings import load_settings
 from repast_dist.studies.costing import Hardware, chosen_workload
 from repast_dist.studies.points import run_points

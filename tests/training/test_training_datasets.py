@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits as sklearn_digits
 
-from repast_dist.errors import DataError, SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.training.datasets import cifar, load_dataset
 from repast_dist.training.datasets.idx import IdxFile, load_idx
 from repast_dist.training.specs import DatasetSpec

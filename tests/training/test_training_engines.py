@@ -7,7 +7,7 @@ import pytest
 from training_networks import float_engine, network, samples
 
 from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, InversionSpec, InvSpec, VmmSpec
-from repast_dist.errors import DataError, InversionError
+from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.model import init_weights
 from repast_dist.training.specs import EngineSpec

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from training_networks import CONF, float_engine, network, samples, shipped_model
 
-from repast_dist.errors import SettingsError
-from repast_dist.spec import load
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load
 from repast_dist.training.model import init_weights
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
 from repast_dist.training.step import load_weights, run_micro_batch

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, samples, shipped_model
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.training import layers
 from repast_dist.training.datasets import load_dataset
 from repast_dist.training.model import init_weights, workload_from_model

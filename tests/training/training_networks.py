@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from repast_dist.spec import load
+from repast_dist.ground.spec import load
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.kfac import damped_block
 from repast_dist.training.model import Model, build_model

@@ -6,8 +6,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from repast_dist.errors import DataError, SettingsError  # noqa: E402
-from repast_dist.spec import load  # noqa: E402
+from repast_dist.ground.errors import DataError, SettingsError  # noqa: E402
+from repast_dist.ground.spec import load  # noqa: E402
 from repast_dist.workloads.specs import WorkloadSpec, build_workload  # noqa: E402
 
 

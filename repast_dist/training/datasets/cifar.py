@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 from repast_dist.training.datasets.split import Samples
 
 ARCHIVE = "cifar-10-binary.tar.gz"

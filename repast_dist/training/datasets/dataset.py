@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.training.datasets.cifar import load_cifar10
 from repast_dist.training.datasets.digits import load_digits
 from repast_dist.training.datasets.mnist import FASHION_MNIST, MNIST, load_full, load_small

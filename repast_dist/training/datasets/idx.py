@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.errors import DataError
+from repast_dist.ground.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 

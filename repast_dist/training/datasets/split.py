@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 Samples = tuple[np.ndarray, np.ndarray]
 """(N, C, H, W) inputs in 0..1 and (N,) int64 labels."""

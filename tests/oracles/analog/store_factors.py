@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from repast_dist.farm.specs import TrainSpec
-from repast_dist.spec import load
+from repast_dist.ground.spec import load
 from repast_dist.studies.factors import Factor, capture_factors
 from repast_dist.training.specs import DatasetSpec, ModelSpec, OptimizerSpec
 

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import scipy.stats
 
-from repast_dist.rng import generator
+from repast_dist.ground.rng import generator
 
 
 def test_one_address_gives_the_same_numbers_in_another_process():
     code = (
-        "from repast_dist.rng import generator;"
+        "from repast_dist.ground.rng import generator;"
         "print(generator(3, 'programming', 7, 'A').standard_normal(4).tolist())"
     )
     elsewhere = subprocess.run(

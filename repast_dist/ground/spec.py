@@ -9,7 +9,7 @@ from typing import Any, cast, dataclass_transform
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from repast_dist.errors import SettingsError
+from repast_dist.ground.errors import SettingsError
 
 _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -45,12 +45,40 @@ def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         One line per problem: dotted path, what is wrong, what would be valid.
     """
     try:
+        return build(cls, data)
+    except Problems as problems:
+        raise SettingsError(
+            "\n".join(f"{_dotted(path, where)}: {what}" for where, what in problems.items)
+        ) from None
+
+
+class Problems(ValueError):
+    """What is wrong with data that was to become a spec.
+
+    Attributes
+    ----------
+    items : list of (tuple of str, str)
+        Where, as names from the outside in, and what is wrong there.
+    """
+
+    def __init__(self, items: list[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(f"{_dotted('', where)}: {what}" for where, what in items))
+        self.items = items
+
+
+def build[T](cls: type[T], data: Mapping[str, Any]) -> T:
+    """Build a spec from plain nested data.
+
+    Raises
+    ------
+    Problems
+        All that is wrong with the data.
+    """
+    try:
         # JSON rules are strict about types and still take a list for a tuple.
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except pydantic.ValidationError as error:
-        raise SettingsError(
-            "\n".join(_explain(item, cls, path) for item in error.errors())
-        ) from None
+        raise Problems([p for item in error.errors() for p in _problems(item, cls)]) from None
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -58,20 +86,30 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
-def _explain(item: Any, cls: type, path: str) -> str:
-    location = [str(part) for part in item["loc"]]
-    where = ".".join(part for part in (path, *location) if part)
+def _dotted(path: str, where: tuple[str, ...]) -> str:
+    return ".".join(part for part in (path, *where) if part)
+
+
+def _problems(item: Any, cls: type) -> list[tuple[tuple[str, ...], str]]:
+    where = tuple(str(part) for part in item["loc"])
+    inner = item.get("ctx", {}).get("error")
+    if isinstance(inner, Problems):
+        return [((*where, *deeper), what) for deeper, what in inner.items]
+    return [(where, _explain(item, cls, where))]
+
+
+def _explain(item: Any, cls: type, where: tuple[str, ...]) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "unexpected_keyword_argument":
-        names = _field_names(cls, location[:-1])
-        near = difflib.get_close_matches(location[-1], names, n=1)
+        names = _field_names(cls, list(where[:-1]))
+        near = difflib.get_close_matches(where[-1], names, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        return f"{where}: unknown setting; {hint}valid: {', '.join(names)}"
+        return f"unknown setting; {hint}valid: {', '.join(names)}"
     if kind == "missing":
-        return f"{where}: a value is required"
+        return "a value is required"
     if kind == "value_error":
-        return f"{where}: {context['error']}"
-    return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+        return f"{context['error']}"
+    return f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
 def _field_names(cls: Any, location: list[str]) -> list[str]:
