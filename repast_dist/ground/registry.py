@@ -57,7 +57,8 @@ class Registry[T]:
             name is taken. The message names the class and what is missing.
         """
         where = f"{self.kind} {cls.__module__}.{cls.__qualname__}"
-        if not issubclass(cls, self.base):
+        member: type = cls
+        if not issubclass(member, self.base):
             raise SettingsError(
                 f"{where}: does not derive from {self.base.__qualname__}; valid: a subclass of it"
             )
@@ -75,7 +76,7 @@ class Registry[T]:
                 raise SettingsError(
                     f"{where}: the name '{name}' is taken by {'.'.join(_place(held))}"
                 )
-            self._members[name] = cls
+            self._members[name] = member
         return cls
 
     def names(self) -> list[str]:
