@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.ground.spec import load
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, checked_settings
 
 
 def conf_dir() -> Path:
@@ -45,7 +44,7 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
     SettingsError
         Unknown group, option or key, wrong type or value, impossible combination.
     """
-    return load(RunSettings, compose_plain(overrides, config_dir))
+    return checked_settings(compose_plain(overrides, config_dir))
 
 
 def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:

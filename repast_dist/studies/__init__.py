@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.spec import load
 from repast_dist.report.units import percent, si
 from repast_dist.studies.run_directory import (
     ANSWER,
@@ -21,7 +20,7 @@ from repast_dist.studies.run_directory import (
     read_json,
     write_json,
 )
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, checked_settings
 
 
 def run_study(settings: RunSettings, console: Console | None = None) -> Path:
@@ -52,7 +51,7 @@ def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None
     """
     stored = read_json(run_dir / SETTINGS)
     stored["farm"] |= farm
-    settings = load(RunSettings, stored)
+    settings = checked_settings(stored)
     console = console or Console()
     if settings.study.name == "train":
         from repast_dist.studies.train import resume

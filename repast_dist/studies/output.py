@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist import __version__
+from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.study_page import StudyPage, write_study
 from repast_dist.studies.run_directory import ANSWER, SETTINGS, new_run_directory, write_json
@@ -45,8 +46,13 @@ def finish(page: StudyPage, settings: Any, console: Console, run_dir: Path | Non
     plain = to_dict(settings)
     versions = {"repast-dist": __version__}
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    plugins = checksums(settings.plugins)
+    versions |= {f"plug-in {name}": f"sha256 {digest}" for name, digest in plugins.items()}
     figures = {figure.label: figure.value for figure in page.key_figures}
-    write_json(folder / ANSWER, {"study": page.study, "answer": page.answer, "figures": figures})
+    write_json(
+        folder / ANSWER,
+        {"study": page.study, "answer": page.answer, "figures": figures, "plugins": plugins},
+    )
     report = write_study(dataclasses.replace(page, settings=plain, versions=versions), folder)
     console.print(page.answer, markup=False)
     console.print(f"Tables:        {folder / 'tables'}", markup=False, soft_wrap=True)

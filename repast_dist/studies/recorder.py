@@ -17,6 +17,8 @@ import pyarrow as pa
 from repast_dist import __version__
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.keeper import SolveReport
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
@@ -79,6 +81,7 @@ class RunRecorder:
                 "settings_sha256": digest,
                 "seed": settings.seed,
                 "versions": versions(),
+                "plugins": checksums(settings.plugins),
                 "command": " ".join(sys.argv),
                 "started": _now(),
                 "wall_s": 0.0,
@@ -91,6 +94,7 @@ class RunRecorder:
             # saved after it.
             records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
             self.result = {**read_json(self._path), **records}
+            _check_plugins(self.result["plugins"], checksums(settings.plugins), run_dir)
             self._forget(resumed.step)
             self.event(resumed.step, "resume", f"resumed at step {resumed.step}")
         self.result |= {**facts, "status": "running"}
@@ -185,6 +189,16 @@ class RunRecorder:
         write_json(self._path, self.result)
         self._saved_at = time.monotonic()
         self._save_cost_s = self._saved_at - started
+
+
+def _check_plugins(stored: Mapping[str, str], now: Mapping[str, str], run_dir: Path) -> None:
+    """Refuse to go on with plug-ins that are not those of the run: its numbers would change."""
+    changed = sorted(name for name in stored if stored[name] != now.get(name))
+    if changed:
+        raise RunDirectoryError(
+            f"{run_dir}: plug-in {', '.join(changed)} has changed since the run began; valid: the "
+            f"file with SHA-256 {stored[changed[0]]}"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -1,14 +1,16 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.job import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
-from repast_dist.ground.spec import spec
+from repast_dist.ground.plugins import activate, read_plugins
+from repast_dist.ground.spec import load, spec
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
@@ -30,6 +32,9 @@ class RunSettings:
         Seed of every random stream.
     run_root : str
         Folder below which run directories are made.
+    plugins : tuple of str
+        Parts of your own: ``.py`` files, or entry points of installed packages, that register cell
+        models, layers, optimizers and the like.
     run : str or None
         The run directory that ``study=verify`` and ``study=export-perfetto`` read.
     runs : tuple of str
@@ -54,6 +59,7 @@ class RunSettings:
     study: StudySpec
     seed: Annotated[int, Ge(0)] = 0
     run_root: str = "runs"
+    plugins: tuple[str, ...] = ()
     run: str | None = None
     runs: tuple[str, ...] = ()
     reuse: tuple[str, ...] = ()
@@ -73,6 +79,20 @@ class RunSettings:
     partition: PartitionSpec
     interconnect: InterconnectSpec
     farm: FarmSpec
+
+
+def checked_settings(data: Mapping[str, Any]) -> RunSettings:
+    """Build the settings of a run from plain data, with the plug-ins that it names at work.
+
+    Raises
+    ------
+    SettingsError
+        A plug-in cannot be used, or the data are not valid settings.
+    """
+    names = data.get("plugins", ())
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        activate(read_plugins(names))
+    return load(RunSettings, data)
 
 
 def training_job(settings: RunSettings) -> TrainingJob:
