@@ -1,10 +1,14 @@
 """Files that a reader never sees half written, and the names inside a run directory."""
 
 import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from repast_dist.ground.errors import RunDirectoryError
 
 RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT = (
     "result.json",
@@ -22,7 +26,7 @@ RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT 
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
     """Write a file or folder aside and put it in place when the block ends well.
 
     Parameters
@@ -30,18 +34,21 @@ def replaced(path: Path) -> Iterator[Path]:
     path : Path
         The final name. What the block writes to the yielded path gets that name in one step;
         files are flushed to the disk before.
+    within : Path, optional
+        Folder to write in until then, on the same disk; None: the folder of `path`. A folder
+        that other programs read as a whole should never hold an unfinished file.
 
     Yields
     ------
     Path
-        Where to write, in the same folder. It is removed if the block fails.
+        Where to write. It is removed if the block fails.
 
     Raises
     ------
     OSError
         The disk is full or not writable; what was at `path` before is untouched.
     """
-    aside = path.with_name(f".{path.name}.tmp")
+    aside = (within or path.parent) / f".{path.name}.tmp"
     _remove(aside)
     try:
         yield aside
@@ -55,6 +62,43 @@ def replaced(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(aside)
         raise
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON whole, with a line for every entry of every entry (a step, an epoch, ...)."""
+    entries = (f" {json.dumps(name)}: {_entry(value)}" for name, value in data.items())
+    with replaced(path) as aside:
+        aside.write_text("{\n" + ",\n".join(entries) + "\n}\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run wrote.
+
+    Raises
+    ------
+    RunDirectoryError
+        The file is missing or damaged, or holds something else than an object.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: not readable ({error})") from error
+    if not isinstance(data, dict):
+        raise RunDirectoryError(f"{path}: holds {type(data).__name__}; valid: a JSON object")
+    return data
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n  " + ",\n  ".join(_line(item) for item in value) + "\n ]"
+    if isinstance(value, Mapping) and value:
+        items = (f"{json.dumps(name)}: {_line(item)}" for name, item in value.items())
+        return "{\n  " + ",\n  ".join(items) + "\n }"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 def _remove(path: Path) -> None:

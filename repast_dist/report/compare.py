@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import RESULT, TRACE
 from repast_dist.report import figures, palette
 from repast_dist.report.page import (
     Column,
@@ -76,13 +77,13 @@ def find_runs(folder: Path) -> list[Path]:
     RunDirectoryError
         There is none.
     """
-    if (folder / "result.json").is_file():
+    if (folder / RESULT).is_file():
         return [folder]
     found = sorted(
-        path.parent for path in folder.glob("**/result.json") if (path.parent / "trace").is_dir()
+        path.parent for path in folder.glob(f"**/{RESULT}") if (path.parent / TRACE).is_dir()
     )
     if not found:
-        raise RunDirectoryError(f"{folder}: no run directory in it (none holds result.json)")
+        raise RunDirectoryError(f"{folder}: no run directory in it (none holds {RESULT})")
     return found
 
 

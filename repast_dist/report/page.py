@@ -10,7 +10,6 @@ import html
 import importlib.resources
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from plotly.offline import get_plotlyjs
 
+from repast_dist.ground.files import replaced
 from repast_dist.report import palette
 from repast_dist.report.units import number, percent, si
 
@@ -155,10 +155,9 @@ class Page:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write a page as one HTML file, aside and renamed."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(render(page), encoding="utf-8")
-    os.replace(aside, path)
+    """Write a page as one HTML file, which a reader never sees half written."""
+    with replaced(path) as aside:
+        aside.write_text(render(page), encoding="utf-8")
 
 
 def render(page: Page) -> str:

@@ -1,7 +1,6 @@
 """What a report needs of a run directory: result.json, the trace and the solve reports."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import RESULT, TRACE, read_json
 from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
 from repast_dist.trace.schema import PHASES
@@ -51,28 +50,10 @@ def load_run(folder: Path) -> RunData:
     columns = ["chip", "step", "phase", "op", "block", "start_s", "duration_s", "energy_j"]
     return RunData(
         folder=folder,
-        result=without_meaningless(read_result(folder)),
-        trace=read_trace(folder / "trace", columns),
+        result=without_meaningless(read_json(folder / RESULT)),
+        trace=read_trace(folder / TRACE, columns),
         solves=read_solves(folder),
     )
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read ``result.json`` of a run directory.
-
-    Raises
-    ------
-    RunDirectoryError
-        It is missing or damaged.
-    """
-    path = folder / "result.json"
-    try:
-        result = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: not readable ({error})") from error
-    if not isinstance(result, dict):
-        raise RunDirectoryError(f"{path}: not a result; valid: a JSON object")
-    return result
 
 
 def without_meaningless(result: Mapping[str, Any]) -> dict[str, Any]:

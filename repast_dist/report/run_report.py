@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from repast_dist.ground.files import REPORT, TRACE
 from repast_dist.report import figures, palette
 from repast_dist.report.page import (
     Code,
@@ -72,7 +73,7 @@ def write_run_report(run_dir: Path) -> Path:
         Something it reads is missing or damaged.
     """
     run = load_run(run_dir)
-    path = run_dir / "report.html"
+    path = run_dir / REPORT
     write_page(run_page(run), path)
     return path
 
@@ -352,7 +353,7 @@ def _component_tree(run: RunData) -> list[Part]:
     if not per_count:
         return []
     needed = ["phase", "energy_j", "static_j", *per_count]
-    joules = energy_by_component(read_trace(run.folder / "trace", needed), per_count)
+    joules = energy_by_component(read_trace(run.folder / TRACE, needed), per_count)
     components: dict[str, float] = {}
     for (_, component), value in joules.items():
         components[component] = components.get(component, 0.0) + value

@@ -6,7 +6,6 @@ A study computes tables and says what to draw; this module turns it into ``repor
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from repast_dist.ground.files import REPORT, replaced
 from repast_dist.report import figures, palette
 from repast_dist.report.page import (
     Column,
@@ -154,10 +154,9 @@ def write_study(study: StudyPage, folder: Path) -> Path:
     tables = folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     for name, table in study.tables.items():
-        aside = tables / f".{name}.tmp"
-        pq.write_table(table, aside, compression="zstd")
-        os.replace(aside, tables / f"{name}.parquet")
-    path = folder / "report.html"
+        with replaced(tables / f"{name}.parquet") as aside:
+            pq.write_table(table, aside, compression="zstd")
+    path = folder / REPORT
     write_page(study_page(study), path)
     return path
 

@@ -10,16 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import ANSWER, POINTS, RESULT, SETTINGS, read_json, write_json
 from repast_dist.report.units import percent, si
-from repast_dist.studies.run_directory import (
-    ANSWER,
-    POINTS,
-    RESULT,
-    SETTINGS,
-    new_run_directory,
-    read_json,
-    write_json,
-)
+from repast_dist.studies.run_directory import new_run_directory
 from repast_dist.studies.settings import RunSettings, checked_settings
 
 

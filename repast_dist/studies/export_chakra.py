@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from repast_dist.ground.files import SETTINGS, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.mapping.chakra import write_chakra
 from repast_dist.mapping.plan import fusion_rows
 from repast_dist.studies.costing import Hardware, chosen_workload
-from repast_dist.studies.run_directory import SETTINGS, new_run_directory, write_json
+from repast_dist.studies.run_directory import new_run_directory
 
 
 def run(settings: Any, console: Console) -> Path:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.studies.run_directory import TRACE, existing_run
+from repast_dist.ground.files import TRACE
+from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.specs import ExportPerfettoStudy
 from repast_dist.trace import read_trace

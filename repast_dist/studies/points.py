@@ -17,9 +17,10 @@ from repast_dist import __version__
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.workers import map_unordered
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import PointProgress
-from repast_dist.studies.run_directory import POINTS, locked, read_json, write_json
+from repast_dist.studies.run_directory import locked
 
 PointFunction = Callable[[Any, Any], dict[str, Any]]
 

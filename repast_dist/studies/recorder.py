@@ -2,10 +2,8 @@
 
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,22 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from repast_dist import __version__
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.keeper import SolveReport
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
+from repast_dist.ground.versions import versions
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
-from repast_dist.studies.run_directory import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch
-
-PACKAGES = (
-    "ray", "numpy", "scipy", "pyarrow", "hydra-core", "numba", "scikit-learn",
-    "hwcomponents", "hwcomponents-adc", "hwcomponents-library",
-)  # fmt: skip
 
 # Times longer than a save took until result.json is saved again while the run goes.
 _SAVE_PAUSE = 50.0
@@ -199,14 +192,6 @@ def _check_plugins(stored: Mapping[str, str], now: Mapping[str, str], run_dir: P
             f"{run_dir}: plug-in {', '.join(changed)} has changed since the run began; valid: the "
             f"file with SHA-256 {stored[changed[0]]}"
         )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a result depends on."""
-    found = {"repast-dist": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _now() -> str:

@@ -3,25 +3,11 @@
 import contextlib
 import datetime
 import fcntl
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
-
-RESULT, ANSWER, SETTINGS, LOCK, TRACE, CHECKPOINTS, POINTS, LOG, REPORT = (
-    "result.json",
-    "answer.json",
-    "settings.json",
-    ".lock",
-    "trace",
-    "checkpoints",
-    "points",
-    "run.log",
-    "report.html",
-)
+from repast_dist.ground.files import LOCK, RESULT
 
 
 def new_run_directory(root: Path, study: str) -> Path:
@@ -72,48 +58,3 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     with contextlib.suppress(OSError):
         (run_dir / LOCK).unlink()
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON aside and rename it, so that a reader never sees half a file."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w") as file:
-        file.write(_text(data))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
-def _text(data: Mapping[str, Any]) -> str:
-    """Return JSON with a line for every entry of every entry: a step, an epoch, a group of
-    settings.
-    """
-    entries = (f" {json.dumps(name)}: {_entry(value)}" for name, value in data.items())
-    return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def _entry(value: Any) -> str:
-    if isinstance(value, list) and value:
-        return "[\n  " + ",\n  ".join(_line(item) for item in value) + "\n ]"
-    if isinstance(value, Mapping) and value:
-        items = (f"{json.dumps(name)}: {_line(item)}" for name, item in value.items())
-        return "{\n  " + ",\n  ".join(items) + "\n }"
-    return _line(value)
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read JSON that a run wrote.
-
-    Raises
-    ------
-    RunDirectoryError
-        The file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: not readable ({error})") from error

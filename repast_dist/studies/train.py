@@ -17,22 +17,21 @@ from repast_dist.farm.job import HostSetup, beginning, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.spec import to_dict
-from repast_dist.hardware.pricing import component_energy
-from repast_dist.report.console import RunProgress, print_summary
-from repast_dist.report.run_report import write_run_report
-from repast_dist.studies.recorder import RunRecorder
-from repast_dist.studies.run_directory import (
+from repast_dist.ground.files import (
     CHECKPOINTS,
     REPORT,
     RESULT,
     SETTINGS,
     TRACE,
-    locked,
-    new_run_directory,
     read_json,
     write_json,
 )
+from repast_dist.ground.spec import to_dict
+from repast_dist.hardware.pricing import component_energy
+from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.run_report import write_run_report
+from repast_dist.studies.recorder import RunRecorder
+from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
 from repast_dist.training.datasets import load_dataset

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from repast_dist.farm.checkpoint import list_checkpoints, load_checkpoint
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.studies.run_directory import CHECKPOINTS, RESULT, TRACE, existing_run, read_json
+from repast_dist.ground.files import CHECKPOINTS, RESULT, TRACE, read_json
+from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import verify
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import SOLVES
 from repast_dist.trace.schema import SCHEMA, SOLVE_SCHEMA
 from repast_dist.trace.writer import open_path, part_paths, part_steps, stream_batches
 
@@ -48,7 +49,7 @@ def read_solves(
     pyarrow.Table
         Columns as in `SOLVE_SCHEMA`; no rows when nothing was solved (first-order training).
     """
-    return _read(run_dir / "solves", SOLVE_SCHEMA, columns, where)
+    return _read(run_dir / SOLVES, SOLVE_SCHEMA, columns, where)
 
 
 def trace_files(folder: Path) -> list[str]:

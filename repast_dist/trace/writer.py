@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import SOLVES, replaced
 from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA
 
 ROWS_PER_GROUP = 1 << 17
@@ -66,7 +67,7 @@ class TraceWriter:
         extra = {"repast_dist.settings_sha256": settings_sha256, "repast_dist.chips": str(n_chips)}
         self._trace = PartStore(folder, _with_metadata(SCHEMA, extra), n_chips, resume_step)
         self._solves = PartStore(
-            folder.parent / "solves", _with_metadata(SOLVE_SCHEMA, extra), n_chips, resume_step
+            folder.parent / SOLVES, _with_metadata(SOLVE_SCHEMA, extra), n_chips, resume_step
         )
 
     def append(
@@ -250,12 +251,13 @@ class PartStore:
     def _write_part(self, rows: dict[int, list[int]], batches: Iterable[pa.RecordBatch]) -> None:
         steps = sorted(rows)
         name = f"steps-{steps[0]:08d}-{steps[-1]:08d}.parquet"
-        aside = self._folder.parent / f"{self._folder.name}-part.tmp"
-        with pq.ParquetWriter(aside, self._schema, compression="zstd") as writer:
+        # Unfinished parts lie beside the folder: other programs read all that is in it.
+        with (
+            replaced(self._folder / name, within=self._folder.parent) as aside,
+            pq.ParquetWriter(aside, self._schema, compression="zstd") as writer,
+        ):
             for group in _row_groups(batches):
                 writer.write_table(group)
-        _sync(aside)
-        os.replace(aside, self._folder / name)
         self._parts.append(
             {
                 "file": name,
@@ -274,11 +276,8 @@ class PartStore:
             "rows": sum(part["rows"] for part in self._parts),
             "parts": self._parts,
         }
-        path = manifest_path(self._folder)
-        aside = path.with_name(path.name + ".tmp")
-        aside.write_text(json.dumps(manifest))
-        _sync(aside)
-        os.replace(aside, path)
+        with replaced(manifest_path(self._folder)) as aside:
+            aside.write_text(json.dumps(manifest))
 
     def _delete_unlisted(self) -> None:
         listed = {part["file"] for part in self._parts}

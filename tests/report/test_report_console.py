@@ -7,8 +7,8 @@ import pytest
 from example_run import write_example_run
 from rich.console import Console
 
+from repast_dist.ground.files import RESULT, read_json
 from repast_dist.report.console import RunProgress, data_table, findings_table, print_summary
-from repast_dist.report.run_data import read_result
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace import Finding
 
@@ -40,7 +40,7 @@ def test_plain_numbers_group_thousands_and_keep_three_digits() -> None:
 
 
 def test_the_summary_names_every_phase_with_its_total(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    result = read_result(write_example_run(tmp_path / "run", steps=10))
+    result = read_json(write_example_run(tmp_path / "run", steps=10) / RESULT)
     text = io.StringIO()
     print_summary(result, Console(file=text, width=100))
     for name, phase in result["totals"]["phases"].items():

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.files import read_json
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.convergence_page import (
@@ -18,7 +19,6 @@ from repast_dist.studies.convergence_page import (
     target_rows,
     trade_off_rows,
 )
-from repast_dist.studies.run_directory import read_json
 
 TINY = [
     "study=convergence_quick",

@@ -1,0 +1,15 @@
+"""The versions of what a result depends on, written beside every result."""
+
+import importlib.metadata
+import platform
+
+_PACKAGES = (
+    "repast-dist", "ray", "numpy", "scipy", "pyarrow", "hydra-core", "numba", "scikit-learn",
+    "hwcomponents", "hwcomponents-adc", "hwcomponents-library",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the version of Python and of each package that can change a number."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
