@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import RESULT, TRACE
-from repast_dist.report import figures, palette
+from repast_dist.report import figures
+from repast_dist.report.axes import Axis
 from repast_dist.report.page import (
     Column,
     Figure,
+    Frame,
     Note,
     Page,
     Part,
@@ -254,30 +256,21 @@ def _curves(comparison: Comparison) -> list[Part]:
         ("simulated time", "s", "time_s"),
         ("simulated energy", "J", "energy_j"),
     ):
-        curves = {}
+        curves = []
         for name, run in zip(comparison.names, comparison.runs, strict=True):
             epochs = [e for e in run.result.get("epochs", []) if e.get("test_loss") is not None]
             if epochs:
-                curves[name] = (_spent(run, epochs, cumulative), [e["test_loss"] for e in epochs])
+                losses = [epoch["test_loss"] for epoch in epochs]
+                curves.append(figures.Curve(name, _spent(run, epochs, cumulative), losses))
         if curves:
-            parts.append(_loss_curves(curves, axis, unit))
+            parts.append(_loss_curves(curves, Axis(axis, unit)))
     return parts
 
 
-def _loss_curves(
-    curves: Mapping[str, tuple[list[float], list[float]]], axis: str, unit: str
-) -> Figure:
-    losses = [loss for _, ys in curves.values() for loss in ys]
-    return figures.line(
-        f"Test loss over {axis}",
-        curves,
-        x=axis,
-        x_unit=unit,
-        y="test loss",
-        log_y=all(loss > 0 for loss in losses),
-        points=True,
-        wide=not unit,
-    )
+def _loss_curves(curves: Sequence[figures.Curve], spent: Axis) -> Figure:
+    log = all(loss > 0 for curve in curves for loss in curve.y)
+    title, frame = f"Test loss over {spent.title}", Frame(wide=not spent.unit)
+    return figures.line(title, curves, spent, Axis("test loss", log=log), frame)
 
 
 def _spent(run: RunData, epochs: Sequence[Mapping[str, Any]], column: str | None) -> list[float]:
@@ -298,26 +291,23 @@ def _costs(comparison: Comparison) -> list[Part]:
         ("Simulated time by phase", "time_s", "s"),
         ("Simulated energy by phase", "energy_j", "J"),
     ):
-        groups = {
-            phase: [
-                getattr(total.phases[phase], attribute) if phase in total.phases else 0.0
-                for total in comparison.totals
-            ]
+        groups = [
+            figures.Group(
+                phase,
+                [
+                    getattr(total.phases[phase], attribute) if phase in total.phases else 0.0
+                    for total in comparison.totals
+                ],
+            )
             for phase in PHASES
             if any(phase in total.phases for total in comparison.totals)
-        }
+        ]
         parts.append(
             figures.bars(
                 title,
-                names,
-                groups,
-                y=title.lower().removesuffix(" by phase"),
-                unit=unit,
-                stacked=True,
-                horizontal=True,
-                colours={phase: palette.phase(phase) for phase in PHASES},
-                height_px=160 + 34 * len(names),
-                wide=True,
+                figures.Bars(names, groups, stacked=True, horizontal=True),
+                Axis(title.lower().removesuffix(" by phase"), unit),
+                Frame(height_px=160 + 34 * len(names), wide=True),
             )
         )
     return parts

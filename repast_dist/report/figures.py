@@ -1,409 +1,319 @@
-"""Plot builders: arrays in, a `Figure` of plain Plotly data out."""
+"""Figures of the pages: records of what is shown go in, Plotly traces and layout come out."""
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.report import palette
-from repast_dist.report.page import Figure
+from repast_dist.report.axes import Axis, log_ticks, rule, ticks_at
+from repast_dist.report.page import Figure, Frame
 from repast_dist.report.units import si, si_scale
 
 _LONGEST_CURVE = 2000
-_TICKS_AT_VALUES = 13
+_MARKED_POINTS = 40
 _LABELS_AT_MOST = 16
+_PLAIN = Frame()
 
 
-def line(
-    title: str,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    x: str,
-    y: str,
-    unit: str = "",
-    x_unit: str = "",
-    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
-    faint: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
-    log_x: bool = False,
-    log_y: bool = False,
-    points: bool = False,
-    percent: bool = False,
-    from_zero: bool = False,
-    references: Mapping[str, float] | None = None,
-    caption: str = "",
-    wide: bool = False,
-    height_px: int = 340,
-) -> Figure:
-    """Draw curves over a common axis.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One curve of a line plot.
 
-    Parameters
+    Attributes
     ----------
-    curves : mapping
-        Name -> (x values, y values); None or NaN leaves a gap.
-    x, y : str
-        Axis titles.
-    unit, x_unit : str
-        Units of the y and x values; the axes get fitting SI prefixes.
-    bands : mapping, optional
-        Curve name -> (lower, upper) at the curve's x values.
-    faint : mapping, optional
-        Curve name -> (x, y) drawn thin behind the curve of that name, such as unsmoothed values.
-    log_x, log_y : bool
-        Logarithmic axes.
-    points : bool
-        Mark the points; for few values.
-    percent : bool
-        Values are fractions, shown in percent.
-    from_zero : bool
-        The y axis starts at zero.
-    references : mapping, optional
-        Name -> y value of a horizontal line, such as a published figure or a target.
+    name : str
+        Entry of the legend.
+    x, y : sequence of float
+        Values in SI units; None or NaN leaves a gap.
+    band : tuple of sequences, optional
+        Lower and upper edge around the curve, at its x values.
+    faint : sequence of float, optional
+        Values at the same x that are drawn thin behind the curve, such as unsmoothed ones.
     """
-    data: list[dict[str, Any]] = []
-    scale, y = _scaled_axis(y, unit, [ys for _, ys in curves.values()])
-    x_scale, x = _scaled_axis(x, x_unit, [xs for xs, _ in curves.values()])
-    for index, (name, (plain_xs, ys)) in enumerate(curves.items()):
-        xs = _divided(plain_xs, x_scale) if x_unit else plain_xs
-        colour = palette.series(index)
-        if bands and name in bands:
-            low, high = (_divided(edge, scale) for edge in bands[name])
-            data += _band(xs, low, high, colour=colour, name=name)
-        if faint and name in faint:
-            thin_x, thin_y = faint[name]
-            thin = _curve("", thin_x, _divided(thin_y, scale), colour, opacity=0.35, width=1.2)
-            data.append(thin)
-        trace = _curve(name, xs, _divided(ys, scale), colour)
-        trace["line"]["dash"] = palette.DASHES[index % len(palette.DASHES)]
-        if points:
-            trace["mode"] = "lines+markers"
-            trace["marker"] = {
-                "symbol": palette.MARKERS[index % len(palette.MARKERS)],
-                "size": 7,
-                "color": colour,
-            }
-        data.append(trace)
-    layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": x}, "type": "log" if log_x else "linear"},
-        "yaxis": {"title": {"text": y}, "type": "log" if log_y else "linear"},
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+    faint: Sequence[float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Bars of one colour.
+
+    Attributes
+    ----------
+    name : str
+        Entry of the legend; a phase of training has a colour of its own.
+    values : sequence of float
+        One per label, in SI units.
+    colour : str
+        Colour of `palette`; "" chooses by name and position.
+    texts : sequence of str
+        What is written on each bar; empty writes nothing.
+    """
+
+    name: str
+    values: Sequence[float]
+    colour: str = ""
+    texts: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Groups of bars over common labels.
+
+    Attributes
+    ----------
+    labels : sequence of str
+        One per position of bars.
+    groups : sequence of Group
+        Side by side, or stacked.
+    title : str
+        What the labels are.
+    stacked, horizontal : bool
+        Bars of one label lie on each other; bars lie flat.
+    """
+
+    labels: Sequence[str]
+    groups: Sequence[Group]
+    title: str = ""
+    stacked: bool = False
+    horizontal: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Values over two axes.
+
+    Attributes
+    ----------
+    z : ndarray
+        Rows along y, columns along x; NaN stays empty.
+    x_values, y_values : sequence
+        Positions of the columns and of the rows. Rows are categories; so are columns whose
+        positions are text.
+    """
+
+    z: np.ndarray
+    x_values: Sequence[Any]
+    y_values: Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One area of a treemap: the group it lies in, its name, and a value of at least 0."""
+
+    group: str
+    name: str
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Swing:
+    """The result with one input lowered and with it raised."""
+
+    label: str
+    low: float
+    high: float
+
+
+def line(title: str, curves: Sequence[Curve], x: Axis, y: Axis, frame: Frame = _PLAIN) -> Figure:
+    """Draw curves over a common axis; the points of short ones are marked."""
+    scale, y_title = y.scaled([curve.y for curve in curves])
+    x_scale, x_title = x.scaled([curve.x for curve in curves])
+    traces = [
+        trace
+        for index, curve in enumerate(curves)
+        for trace in _curve(_in_units(curve, x_scale, scale), index)
+    ]
+    x_axis = {"title": {"text": x_title}, "type": "log" if x.log else "linear"}
+    if x.log:
+        x_axis |= ticks_at([value for trace in traces for value in trace.x])
+    layout = {
+        "xaxis": x_axis,
+        "yaxis": y.drawn(y_title, [value for trace in traces for value in trace.y], ".2%"),
         "showlegend": len(curves) > 1,
         "hovermode": "x unified" if len(curves) <= 8 else "closest",
     }
-    if from_zero:
-        layout["yaxis"]["rangemode"] = "tozero"
-    if references:
-        layout |= _reference_lines(references, scale, log_y)
-    if log_x:
-        layout["xaxis"] |= _x_ticks([value for trace in data for value in trace["x"]])
-    if log_y:
-        layout["yaxis"] |= _log_ticks([y for trace in data for y in trace["y"]])
-    if percent:
-        layout["yaxis"] |= {"tickformat": ".0%", "hoverformat": ".2%"}
-    elif not log_y:
-        layout["yaxis"] |= {"hoverformat": ".4~g"}
-    return Figure(title, data, layout, caption, height_px, wide)
+    return _figure(title, traces, layout | y.across(scale), frame)
 
 
-def bars(
-    title: str,
-    labels: Sequence[str],
-    groups: Mapping[str, Sequence[float]],
-    *,
-    y: str,
-    unit: str = "",
-    x: str = "",
-    colours: Mapping[str, str] | None = None,
-    stacked: bool = False,
-    horizontal: bool = False,
-    percent: bool = False,
-    log_y: bool = False,
-    texts: Mapping[str, Sequence[str]] | None = None,
-    references: Mapping[str, float] | None = None,
-    caption: str = "",
-    wide: bool = False,
-    height_px: int = 340,
-) -> Figure:
-    """Draw one bar per label and group, side by side or stacked.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        One per bar position.
-    groups : mapping
-        Group name -> value per label.
-    y, x : str
-        Title of the value axis and of the label axis.
-    unit : str
-        Unit of the values; the axis gets a fitting SI prefix.
-    colours : mapping, optional
-        Group name -> colour token.
-    texts : mapping, optional
-        Group name -> text on each bar.
-    references : mapping, optional
-        Name -> value of a line across (vertical bars only).
-    """
-    data = []
-    scale, y = _scaled_axis(y, unit, list(groups.values()))
-    for index, (name, plain) in enumerate(groups.items()):
-        values = _divided(plain, scale)
-        colour = (colours or {}).get(name, palette.series(index))
-        axes = {"x": values, "y": labels} if horizontal else {"x": labels, "y": values}
-        trace: dict[str, Any] = {
-            "type": "bar",
-            "name": name,
-            "orientation": "h" if horizontal else "v",
-            "marker": {"color": colour, "line": {"width": 0}},
-            **{key: list(value) for key, value in axes.items()},
-        }
-        if texts and name in texts:
-            trace |= {"text": list(texts[name]), "textposition": "auto", "textangle": 0}
-            trace["insidetextanchor"] = "middle"
-        data.append(trace)
-    value_axis: dict[str, Any] = {"title": {"text": y}, "type": "log" if log_y else "linear"}
-    if log_y:
-        along = "x" if horizontal else "y"
-        value_axis |= _log_ticks([value for trace in data for value in trace[along]])
-    if percent:
-        value_axis |= {"tickformat": ".0%", "hoverformat": ".1%"}
-    elif not log_y:
-        value_axis |= {"hoverformat": ".4~g"}
-    label_axis: dict[str, Any] = {"type": "category", "title": {"text": x}}
-    if horizontal:
-        label_axis["autorange"] = "reversed"
-    elif all(len(label) <= 3 for label in labels):
-        label_axis["tickangle"] = 0
-        if len(labels) > _LABELS_AT_MOST:
-            label_axis["nticks"] = _LABELS_AT_MOST
+def bars(title: str, content: Bars, value: Axis, frame: Frame = _PLAIN) -> Figure:
+    """Draw one bar per label and group; references are marked across upright bars."""
+    scale, value_title = value.scaled([group.values for group in content.groups])
+    along = "x" if content.horizontal else "y"
+    traces = [_bar(group, index, content, scale) for index, group in enumerate(content.groups)]
+    value_axis = value.drawn(value_title, [v for trace in traces for v in trace[along]], ".1%")
+    axes = (value_axis, _label_axis(content)) if content.horizontal else (
+        _label_axis(content), value_axis)  # fmt: skip
     layout = {
-        "barmode": "stack" if stacked else "group",
-        "bargap": 0.25,
+        "barmode": "stack" if content.stacked else "group",
         "uniformtext": {"mode": "hide", "minsize": 9},
-        "showlegend": len(groups) > 1,
-        "xaxis": value_axis if horizontal else label_axis,
-        "yaxis": label_axis if horizontal else value_axis,
+        "showlegend": len(content.groups) > 1,
+        "xaxis": axes[0],
+        "yaxis": axes[1],
     }
-    if references:
-        layout |= _reference_lines(references, scale, log_y)
-    return Figure(title, data, layout, caption, height_px, wide)
+    return _figure(title, traces, layout | value.across(scale), frame)
 
 
 def tornado(
     title: str,
-    labels: Sequence[str],
-    low: Sequence[float],
-    high: Sequence[float],
-    *,
+    swings: Sequence[Swing],
     base: float,
-    x: str,
-    low_name: str,
-    high_name: str,
+    result: Axis,
+    names: tuple[str, str],
     caption: str = "",
 ) -> Figure:
     """Draw how far a result moves from `base` when each input is lowered and raised.
 
     Parameters
     ----------
-    labels : sequence of str
-        One per input; the widest swing is drawn on top.
-    low, high : sequence of float
-        Result with the input lowered and raised, on the scale of `base`.
+    swings : sequence of Swing
+        One per input, on the scale of `base`; the widest is drawn on top.
     base : float
         Result with all inputs as they are.
+    result : Axis
+        The result.
+    names : tuple of str
+        What lowering and raising an input is called.
     """
-    order = sorted(range(len(labels)), key=lambda i: -abs(high[i] - low[i]))
-    names = [labels[i] for i in order]
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": name,
-            "y": names,
-            "x": [values[i] - base for i in order],
-            "base": [base] * len(order),
-            "customdata": [values[i] for i in order],
-            "hovertemplate": f"%{{y}}, {name}: %{{customdata:.4~g}}<extra></extra>",
-            "marker": {"color": colour, "line": {"width": 0}},
-        }
-        for name, values, colour in ((low_name, low, "@series0"), (high_name, high, "@series1"))
+    widest_first = sorted(swings, key=lambda swing: -abs(swing.high - swing.low))
+    labels = [swing.label for swing in widest_first]
+    ends = ([swing.low for swing in widest_first], [swing.high for swing in widest_first])
+    traces = [
+        go.Bar(
+            orientation="h",
+            name=name,
+            y=labels,
+            x=[value - base for value in values],
+            base=[base] * len(labels),
+            customdata=values,
+            hovertemplate=f"%{{y}}, {name}: %{{customdata:.4~g}}<extra></extra>",
+            marker={"color": palette.series(index)},
+        )
+        for index, (name, values) in enumerate(zip(names, ends, strict=True))
     ]
     layout = {
         "barmode": "overlay",
-        "bargap": 0.25,
         "showlegend": True,
-        "xaxis": {"title": {"text": x}},
+        "xaxis": {"title": {"text": result.title}},
         "yaxis": {"type": "category", "autorange": "reversed"},
-        "shapes": [_rule("x", base)],
+        "shapes": [rule("x", base)],
     }
-    return Figure(title, data, layout, caption, 140 + 26 * len(names), wide=True)
+    return _figure(title, traces, layout, Frame(caption, 140 + 26 * len(labels), wide=True))
 
 
 def heat_map(
-    title: str,
-    z: np.ndarray,
-    *,
-    x_values: Sequence[Any],
-    y_values: Sequence[Any],
-    x: str,
-    y: str,
-    value: str,
-    log: bool = False,
-    percent: bool = False,
-    limits: tuple[float, float] | None = None,
-    caption: str = "",
-    wide: bool = False,
-    height_px: int = 320,
+    title: str, grid: Grid, x: Axis, y: Axis, colour: Axis, frame: Frame = _PLAIN
 ) -> Figure:
-    """Draw a matrix as colours (cividis: readable with any colour vision, and in grey).
+    """Draw values as colours (cividis: readable with any colour vision, and in grey).
 
-    Parameters
-    ----------
-    z : ndarray
-        Rows along y, columns along x; NaN stays empty.
-    value : str
-        Title of the colour bar.
-    log : bool
-        Colour by the logarithm; the bar shows powers of ten.
-    limits : tuple of float, optional
-        Values of the first and the last colour, so that several maps can be compared.
+    With a logarithmic `colour` the bar shows powers of ten; fractions fill the whole range from
+    0 to 1.
     """
-    shown = np.asarray(z, float)
-    text = "%{z:.1%}" if percent else "%{z:.4g}"
-    bar: dict[str, Any] = {"title": {"text": value, "side": "right"}, "thickness": 12}
-    if percent:
+    plain = np.asarray(grid.z, float)
+    unit = "" if colour.percent or not colour.unit else f", {colour.unit}"
+    name, shown = colour.title + unit, "%{z:.1%}" if colour.percent else "%{z:.4g}"
+    bar: dict[str, Any] = {"title": {"text": name, "side": "right"}}
+    trace: dict[str, Any] = {"z": plain.tolist()}
+    if colour.percent:
         bar["tickformat"] = ".0%"
-    if log:
-        text = "%{customdata:.3g}"
-        shown = np.log10(np.where(shown > 0, shown, np.nan))
-        ticks = _log_ticks([*np.ravel(z).tolist(), *(limits or ())])
-        bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
-    trace: dict[str, Any] = {
-        "type": "heatmap",
-        "z": shown.tolist(),
-        "x": list(x_values),
-        "y": [str(item) for item in y_values],
-        "colorscale": "Cividis",
-        **_colour_range(limits, log),
-        "colorbar": bar,
-        "hoverongaps": False,
-        "hovertemplate": f"{x} %{{x}}<br>{y} %{{y}}<br>{value} {text}<extra></extra>",
-    }
-    if log:
-        trace["customdata"] = np.asarray(z, float).tolist()
-    if percent:
         trace |= {"zmin": 0.0, "zmax": 1.0}
-    layout = {
-        "xaxis": {"title": {"text": x}, "showgrid": False},
-        "yaxis": {
-            "title": {"text": y},
-            "type": "category",
-            "autorange": "reversed",
-            "showgrid": False,
-        },
-    }
-    return Figure(title, [trace], layout, caption, height_px, wide)
+    elif colour.limits:
+        low, high = np.log10(colour.limits) if colour.log else colour.limits
+        trace |= {"zmin": float(low), "zmax": float(high)}
+    if colour.log:
+        shown = "%{customdata:.3g}"
+        trace["z"] = np.log10(np.where(plain > 0, plain, np.nan)).tolist()
+        trace["customdata"] = plain.tolist()
+        ticks = log_ticks([*np.ravel(plain).tolist(), *(colour.limits or ())])
+        bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
+    drawn = go.Heatmap(
+        trace,
+        x=list(grid.x_values),
+        y=[str(item) for item in grid.y_values],
+        colorbar=bar,
+        hoverongaps=False,
+        hovertemplate=f"{x.title} %{{x}}<br>{y.title} %{{y}}<br>{name} {shown}<extra></extra>",
+    )
+    x_axis = {"title": {"text": x.title}, "showgrid": False}
+    if any(isinstance(item, str) for item in grid.x_values):
+        x_axis["type"] = "category"
+    y_axis = {"type": "category", "autorange": "reversed"}
+    layout = {"xaxis": x_axis, "yaxis": {"title": {"text": y.title}, "showgrid": False} | y_axis}
+    return _figure(title, [drawn], layout, frame)
 
 
 def treemap(
-    title: str,
-    leaves: Sequence[tuple[str, str, float]],
-    *,
-    unit: str,
-    root: str,
-    colours: Mapping[str, str] | None = None,
-    caption: str = "",
-    wide: bool = False,
-    height_px: int = 400,
+    title: str, leaves: Sequence[Leaf], unit: str, root: str, frame: Frame = _PLAIN
 ) -> Figure:
     """Draw areas in two levels; a click on a group zooms in.
 
     Parameters
     ----------
-    leaves : sequence of (group, name, value)
-        Values in `unit`, at least 0.
+    leaves : sequence of Leaf
+        Values in `unit`; groups that are phases have their colours.
     root : str
         Name of the whole.
-    colours : mapping, optional
-        Group -> colour token.
     """
     groups: dict[str, float] = {}
-    for group, _, value in leaves:
-        groups[group] = groups.get(group, 0.0) + value
-    tokens = {
-        group: (colours or {}).get(group, palette.series(index))
-        for index, group in enumerate(groups)
-    }
-    total = sum(groups.values())
-    nodes = [("", "", root, total, "@grid")]
-    nodes += [(group, "", group, value, tokens[group]) for group, value in groups.items()]
+    for leaf in leaves:
+        groups[leaf.group] = groups.get(leaf.group, 0.0) + leaf.value
+    colours = {name: palette.of_name(name, index) for index, name in enumerate(groups)}
+    nodes = [("all", "", root, sum(groups.values()), palette.GRID)]
+    nodes += [(group, "all", group, value, colours[group]) for group, value in groups.items()]
     nodes += [
-        (f"{group}/{name}", group, name, value, tokens[group]) for group, name, value in leaves
+        (f"{leaf.group}/{leaf.name}", leaf.group, leaf.name, leaf.value, colours[leaf.group])
+        for leaf in leaves
     ]
-    trace = {
-        "type": "treemap",
-        "ids": [node[0] or "all" for node in nodes],
-        "parents": ["" if not node[0] else node[1] or "all" for node in nodes],
-        "labels": [node[2] for node in nodes],
-        "values": [node[3] for node in nodes],
-        "text": [si(node[3], unit) for node in nodes],
-        "branchvalues": "total",
-        "marker": {"colors": [node[4] for node in nodes], "line": {"width": 1, "color": "@paper"}},
-        "textinfo": "label+text+percent root",
-        "hovertemplate": "%{label}<br>%{text}<br>%{percentRoot:.1%} of all<extra></extra>",
-        "pathbar": {"visible": True},
-        "tiling": {"pad": 2},
-    }
-    layout = {"margin": {"l": 0, "r": 0, "t": 24, "b": 0}}
-    return Figure(title, [trace], layout, caption, height_px, wide)
+    ids, parents, labels, values, shades = (list(column) for column in zip(*nodes, strict=True))
+    trace = go.Treemap(
+        ids=ids,
+        parents=parents,
+        labels=labels,
+        values=values,
+        text=[si(value, unit) for value in values],
+        branchvalues="total",
+        marker={"colors": shades},
+        textinfo="label+text+percent root",
+        hovertemplate="%{label}<br>%{text}<br>%{percentRoot:.1%} of all<extra></extra>",
+        pathbar={"visible": True},
+    )
+    return _figure(title, [trace], {"margin": {"l": 0, "r": 0, "t": 24, "b": 0}}, frame)
 
 
 def gantt(
     title: str,
     segments: Mapping[str, Sequence[tuple[float, float, float, float]]],
-    *,
     lanes: Mapping[str, tuple[float, float]],
-    colours: Mapping[str, str],
     x_max_s: float,
-    caption: str = "",
-    height_px: int = 360,
+    frame: Frame = _PLAIN,
 ) -> Figure:
     """Draw bars over simulated time.
 
     Parameters
     ----------
     segments : mapping
-        Kind (legend entry) -> (start_s, duration_s, centre, height) per bar.
+        Phase -> (start_s, duration_s, centre, height) per bar.
     lanes : mapping
         Label on the y axis -> (lowest, highest) position of its lanes.
-    colours : mapping
-        Kind -> colour token.
     x_max_s : float
         Right end of the time axis, in seconds.
     """
     scale, prefix = si_scale(x_max_s)
-    data = []
-    for kind, items in segments.items():
-        start, length, centre, height = np.asarray(items, float).T
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": kind,
-                "base": (start / scale).tolist(),
-                "x": (length / scale).tolist(),
-                "y": centre.tolist(),
-                "width": height.tolist(),
-                "marker": {"color": colours[kind], "line": {"width": 0}},
-                "text": [si(value, "s") for value in length],
-                "textposition": "none",
-                "hovertemplate": f"{kind}<br>from %{{base:.4g}} {prefix}s, for %{{text}}"
-                "<extra></extra>",
-            }
-        )
     layout = {
         "barmode": "overlay",
         "showlegend": True,
-        "xaxis": {"title": {"text": f"simulated time in the step, {prefix}s"},
-                  "range": [0, x_max_s / scale * 1.005]},
+        "xaxis": {
+            "title": {"text": f"simulated time in the step, {prefix}s"},
+            "range": [0, x_max_s / scale * 1.005],
+        },
         "yaxis": {
             "tickvals": [(low + high) / 2 for low, high in lanes.values()],
             "ticktext": list(lanes),
@@ -411,130 +321,105 @@ def gantt(
             "showgrid": False,
             "zeroline": False,
         },
-    }  # fmt: skip
-    return Figure(title, data, layout, caption, height_px, wide=True)
-
-
-def _reference_lines(references: Mapping[str, float], scale: float, log: bool) -> dict[str, Any]:
-    """Draw named values across; on a logarithmic axis a text's place is its value's logarithm."""
-    return {
-        "shapes": [_rule("y", value / scale) for value in references.values()],
-        "annotations": [
-            {
-                "text": name,
-                "x": 1,
-                "xref": "paper",
-                "xanchor": "right",
-                "y": math.log10(value / scale) if log else value / scale,
-                "yanchor": "bottom",
-                "showarrow": False,
-                "font": {"color": "@ink", "size": 11},
-                "bgcolor": "@paper/0.8",
-            }
-            for name, value in references.items()
-        ],
     }
+    traces = [_work(kind, items, scale, prefix) for kind, items in segments.items()]
+    return _figure(title, traces, layout, dataclasses.replace(frame, wide=True))
 
 
-def _rule(axis: str, value: float) -> dict[str, Any]:
-    """Draw a dotted line across the whole plot at one value of an axis."""
-    other = "x" if axis == "y" else "y"
-    return {
-        "type": "line",
-        f"{axis}0": value,
-        f"{axis}1": value,
-        f"{other}0": 0,
-        f"{other}1": 1,
-        f"{other}ref": "paper",
-        "line": {"color": "@ink", "width": 1.5, "dash": "dot"},
-    }
+def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], frame: Frame) -> Figure:
+    data = [trace.to_plotly_json() for trace in traces]
+    return Figure(title, data, go.Layout(layout).to_plotly_json(), frame)
 
 
-def _scaled_axis(title: str, unit: str, values: Sequence[Sequence[float]]) -> tuple[float, str]:
-    """Return the power of 1000 to divide values by, and the axis title with its prefix."""
-    if not unit:
-        return 1.0, title
-    known = [abs(v) for series in values for v in series if v is not None and math.isfinite(v)]
-    scale, prefix = si_scale(max(known, default=0.0))
-    return scale, f"{title}, {prefix}{unit}"
+def _in_units(curve: Curve, x_scale: float, scale: float) -> Curve:
+    """Return the curve in the units of the axes, with not too many points to draw."""
+    stride = max(1, ceil_div(len(curve.x), _LONGEST_CURVE))
+
+    def kept(values: Sequence[float], by: float) -> list[float]:
+        return [value if value is None else value / by for value in values[::stride]]
+
+    return Curve(
+        curve.name,
+        kept(curve.x, x_scale) if x_scale != 1.0 else list(curve.x[::stride]),
+        kept(curve.y, scale),
+        None if curve.band is None else (kept(curve.band[0], scale), kept(curve.band[1], scale)),
+        None if curve.faint is None else kept(curve.faint, scale),
+    )
 
 
-def _divided(values: Sequence[float], scale: float) -> list[float]:
-    return [value if value is None else value / scale for value in values]
+def _curve(curve: Curve, index: int) -> list[Any]:
+    """Return the traces of a curve: what lies behind it first."""
+    colour = palette.series(index)
+    few = len(curve.x) <= _MARKED_POINTS
+    behind: dict[str, Any] = {"mode": "lines", "showlegend": False, "hoverinfo": "skip"}
+    traces = []
+    if curve.band is not None:
+        edge = {"color": palette.faded(colour, 0), "width": 0}
+        common = behind | {"x": curve.x, "line": edge, "legendgroup": curve.name}
+        inside = {"fill": "tonexty", "fillcolor": palette.faded(colour, 0.2)}
+        traces += [go.Scatter(common, y=curve.band[0])]
+        traces += [go.Scatter(common | inside, y=curve.band[1])]
+    if curve.faint is not None:
+        thin = {"line": {"color": colour, "width": 1.2}, "opacity": 0.35}
+        traces.append(go.Scatter(behind | thin, x=curve.x, y=curve.faint))
+    own = go.Scatter(
+        mode="lines+markers" if few else "lines",
+        name=curve.name,
+        x=curve.x,
+        y=curve.y,
+        line={
+            "color": colour,
+            "width": 2.2,
+            "dash": palette.DASHES[index % len(palette.DASHES)],
+        },
+        showlegend=bool(curve.name),
+    )
+    if few:
+        symbol = palette.MARKERS[index % len(palette.MARKERS)]
+        own.marker = {"symbol": symbol, "size": 7, "color": colour}
+    return [*traces, own]
 
 
-def _colour_range(limits: tuple[float, float] | None, log: bool) -> dict[str, float]:
-    if limits is None:
-        return {}
-    low, high = np.log10(limits) if log else limits
-    return {"zmin": float(low), "zmax": float(high)}
+def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:
+    labels = list(content.labels)
+    values = [value if value is None else value / scale for value in group.values]
+    trace = go.Bar(
+        name=group.name,
+        orientation="h" if content.horizontal else "v",
+        x=values if content.horizontal else labels,
+        y=labels if content.horizontal else values,
+        marker={"color": group.colour or palette.of_name(group.name, index)},
+    )
+    if group.texts:
+        trace.update(text=list(group.texts), textposition="auto", textangle=0)
+        trace.insidetextanchor = "middle"
+    return trace
 
 
-def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at 1, 2, 5 within a few decades, at whole powers of ten over more."""
-    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
-    if not known:
-        return {}
-    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    narrow = math.log10(max(known) / min(known)) <= 2.5
-    stride = 1 if narrow else -(-(high - low) // 8)
-    ticks = [
-        digit * 10.0**power
-        for power in range(low - (low % stride), high + 1, stride)
-        for digit in ((1, 2, 5) if narrow else (1,))
-    ]
-    return {"tickmode": "array", "tickvals": ticks, "ticktext": [_tick_text(t) for t in ticks]}
+def _label_axis(content: Bars) -> dict[str, Any]:
+    axis: dict[str, Any] = {"type": "category", "title": {"text": content.title}}
+    if content.horizontal:
+        axis["autorange"] = "reversed"
+    elif all(len(label) <= 3 for label in content.labels):
+        axis["tickangle"] = 0
+        if len(content.labels) > _LABELS_AT_MOST:
+            axis["nticks"] = _LABELS_AT_MOST
+    return axis
 
 
-def _x_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at the values themselves when they are few and round, such as 1, 2, 4, 8 chips."""
-    distinct = sorted(set(values))
-    round_ones = all(float(f"{value:.4g}") == value for value in distinct)
-    if len(distinct) > _TICKS_AT_VALUES or not round_ones:
-        return _log_ticks(values)
-    return {
-        "tickmode": "array",
-        "tickvals": distinct,
-        "ticktext": [_tick_text(value) for value in distinct],
-    }
-
-
-def _tick_text(value: float) -> str:
-    if 1e-3 <= value < 1e5:
-        return f"{value:,.10g}"
-    digit, exponent = f"{value:.0e}".split("e")
-    return f"{'' if digit == '1' else digit + '·'}10<sup>{int(exponent)}</sup>"
-
-
-def _curve(
-    name: str,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    colour: str,
-    opacity: float = 1.0,
-    width: float = 2.2,
-) -> dict[str, Any]:
-    stride = max(1, -(-len(xs) // _LONGEST_CURVE))
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": list(xs)[::stride],
-        "y": list(ys)[::stride],
-        "opacity": opacity,
-        "line": {"color": colour, "width": width},
-        "showlegend": bool(name),
-        **({} if name else {"hoverinfo": "skip"}),
-    }
-
-
-def _band(
-    xs: Sequence[float], low: Sequence[float], high: Sequence[float], *, colour: str, name: str
-) -> list[dict[str, Any]]:
-    edge = {"color": f"{colour}/0", "width": 0}
-    common = {"type": "scatter", "mode": "lines", "x": list(xs), "line": edge, "showlegend": False,
-              "hoverinfo": "skip", "legendgroup": name}  # fmt: skip
-    return [
-        {**common, "y": list(low)},
-        {**common, "y": list(high), "fill": "tonexty", "fillcolor": f"{colour}/0.2"},
-    ]
+def _work(
+    kind: str, items: Sequence[tuple[float, float, float, float]], scale: float, prefix: str
+) -> Any:
+    start, length, centre, height = np.asarray(items, float).T
+    return go.Bar(
+        orientation="h",
+        name=kind,
+        base=(start / scale).tolist(),
+        x=(length / scale).tolist(),
+        y=centre.tolist(),
+        width=height.tolist(),
+        marker={"color": palette.phase(kind)},
+        text=[si(value, "s") for value in length],
+        textposition="none",
+        hovertemplate=f"{kind}<br>from %{{base:.4g}} {prefix}s, for %{{text}}<extra></extra>",
+    )

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from plotly.offline import get_plotlyjs
 
 from repast_dist.ground.files import replaced
 from repast_dist.report import palette
@@ -32,15 +31,11 @@ _BEFORE_UNIT = re.compile(r"(\d) (?=(?:%|[fpnµmkMGTPE]?(?:s|J|W|B|m2))(?:\W|$))
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """A plot.
+class Frame:
+    """What surrounds a plot.
 
     Attributes
     ----------
-    title : str
-        What it shows, as a heading.
-    data, layout : list, dict
-        Plotly traces and layout as plain data; colours may be tokens of `palette`.
     caption : str
         How to read it.
     height_px : int
@@ -49,12 +44,29 @@ class Figure:
         Takes the full width instead of one of two columns.
     """
 
-    title: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
     caption: str = ""
     height_px: int = 340
     wide: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes
+    ----------
+    title : str
+        What it shows, as a heading.
+    data, layout : list, dict
+        Plotly traces and layout as plain data, in the colours of `palette`.
+    frame : Frame
+        Caption and size.
+    """
+
+    title: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    frame: Frame = Frame()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +174,8 @@ def write_page(page: Page, path: Path) -> None:
 
 def render(page: Page) -> str:
     """Return a page as HTML text."""
+    from plotly.offline import get_plotlyjs
+
     numbering = iter(range(1, 10_000))
     sections = [_section(section, index, numbering) for index, section in enumerate(page.sections)]
     return "\n".join(
@@ -177,7 +191,8 @@ def render(page: Page) -> str:
             _header(page),
             *sections,
             "</main>",
-            f'<script type="application/json" id="palette">{_json(palette.tokens())}</script>',
+            _data("palette", palette.dark_partners()),
+            _data("template", palette.template()),
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{_asset('page.js')}</script>",
             "</body></html>\n",
@@ -305,10 +320,11 @@ def _part(part: Part, index: int) -> str:
 
 
 def _figure(figure: Figure, index: int) -> str:
-    caption = f"<figcaption>{_text(figure.caption)}</figcaption>" if figure.caption else ""
+    frame = figure.frame
+    caption = f"<figcaption>{_text(frame.caption)}</figcaption>" if frame.caption else ""
     return (
-        f'<figure class="card{" wide" if figure.wide else ""}"><h3>{_text(figure.title)}</h3>'
-        f'<div class="plot" id="plot{index}" style="height:{figure.height_px}px" role="img" '
+        f'<figure class="card{" wide" if frame.wide else ""}"><h3>{_text(figure.title)}</h3>'
+        f'<div class="plot" id="plot{index}" style="height:{frame.height_px}px" role="img" '
         f'aria-label="{_text(figure.title)}"></div>'
         f'<script type="application/json" class="spec" data-for="plot{index}">'
         f"{_json({'data': figure.data, 'layout': figure.layout})}</script>{caption}</figure>"
@@ -345,6 +361,10 @@ def _cell(value: Any, column: Column) -> str:
 
 def _note(note: Note) -> str:
     return f'<p class="note {_text(note.level)}">{_text(note.text)}</p>'
+
+
+def _data(name: str, value: Any) -> str:
+    return f'<script type="application/json" id="{name}">{_json(value)}</script>'
 
 
 def _text(value: str) -> str:

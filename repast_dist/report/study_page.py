@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from repast_dist.ground.files import REPORT, replaced
-from repast_dist.report import figures, palette
+from repast_dist.report import figures
+from repast_dist.report.axes import Axis
 from repast_dist.report.page import (
     Column,
     Figure,
+    Frame,
     KeyFigure,
     Note,
     Page,
@@ -30,7 +32,6 @@ from repast_dist.report.page import (
     settings_tables,
     write_page,
 )
-from repast_dist.trace.schema import PHASES
 
 _FOLD_ABOVE = 25
 
@@ -73,6 +74,8 @@ class Chart:
         Name -> y value of a line across, such as a published figure.
     wide : bool
         Full width.
+    height_px : int
+        Height on a wide screen.
     """
 
     kind: Literal["line", "bars", "heat_map", "treemap", "tornado"]
@@ -224,118 +227,87 @@ def axis_title(table: pa.Table, column: str) -> str:
 
 
 def _line(chart: Chart, table: pa.Table) -> Figure:
-    curves, bands = {}, {}
+    curves = []
     for name, rows in _split(table, chart.series).items():
         rows = rows.sort_by(chart.x)
-        label = name or axis_title(table, chart.y)
-        curves[label] = (rows[chart.x].to_pylist(), rows[chart.y].to_pylist())
-        if all(chart.band):
-            low, high = (rows[edge].to_pylist() for edge in chart.band)
-            bands[label] = (low, high)
-    unit = unit_of(table, chart.y)
-    longest = max((len(xs) for xs, _ in curves.values()), default=0)
-    return figures.line(
-        chart.title,
-        curves,
-        x=axis_title(table, chart.x),
-        x_unit=unit_of(table, chart.x),
-        y=axis_title(table, chart.y),
-        unit="" if unit == "fraction" else unit,
-        percent=unit == "fraction",
-        bands=bands,
-        log_x=chart.log_x,
-        log_y=chart.log_y,
-        points=longest <= 40,
-        references=chart.references,
-        caption=chart.caption,
-        wide=chart.wide,
-        height_px=chart.height_px,
-    )
+        columns = {n: rows[n].to_pylist() for n in (chart.x, chart.y, *chart.band) if n}
+        curves.append(
+            figures.Curve(
+                name or axis_title(table, chart.y),
+                columns[chart.x],
+                columns[chart.y],
+                band=(columns[chart.band[0]], columns[chart.band[1]]) if all(chart.band) else None,
+            )
+        )
+    x = Axis(axis_title(table, chart.x), unit_of(table, chart.x), chart.log_x)
+    return figures.line(chart.title, curves, x, _value_axis(chart, table), _frame(chart))
 
 
 def _bars(chart: Chart, table: pa.Table) -> Figure:
     labels = _ordered(table[chart.x])
-    groups = {}
+    groups = []
     for name, rows in _split(table, chart.series).items():
         values = dict(
             zip(map(_text, rows[chart.x].to_pylist()), rows[chart.y].to_pylist(), strict=True)
         )
-        groups[name or axis_title(table, chart.y)] = [values.get(label, np.nan) for label in labels]
-    unit = unit_of(table, chart.y)
-    return figures.bars(
-        chart.title,
-        labels,
-        groups,
-        y=axis_title(table, chart.y),
-        x=axis_title(table, chart.x),
-        unit="" if unit == "fraction" else unit,
-        percent=unit == "fraction",
-        colours={name: palette.phase(name) for name in groups if name in PHASES},
-        stacked=chart.stacked,
-        horizontal=chart.horizontal,
-        log_y=chart.log_y,
+        shown = [values.get(label, np.nan) for label in labels]
+        groups.append(figures.Group(name or axis_title(table, chart.y), shown))
+    title = axis_title(table, chart.x)
+    content = figures.Bars(labels, groups, title, chart.stacked, chart.horizontal)
+    return figures.bars(chart.title, content, _value_axis(chart, table), _frame(chart))
+
+
+def _value_axis(chart: Chart, table: pa.Table) -> Axis:
+    return Axis(
+        axis_title(table, chart.y),
+        unit_of(table, chart.y),
+        chart.log_y,
         references=chart.references,
-        caption=chart.caption,
-        wide=chart.wide,
-        height_px=chart.height_px,
     )
 
 
+def _frame(chart: Chart) -> Frame:
+    return Frame(chart.caption, chart.height_px, chart.wide)
+
+
 def _heat_map(chart: Chart, table: pa.Table) -> Figure:
+    # Settings are categories: 0.001, 0.01, 0.1 are three columns of equal width.
     xs, ys = _ordered(table[chart.x]), _ordered(table[chart.y])
     z = np.full((len(ys), len(xs)), np.nan)
     columns = (table[name].to_pylist() for name in (chart.x, chart.y, chart.value))
     for x, y, value in zip(*columns, strict=True):
         z[ys.index(_text(y)), xs.index(_text(x))] = np.nan if value is None else value
-    unit = unit_of(table, chart.value)
-    figure = figures.heat_map(
+    return figures.heat_map(
         chart.title,
-        z,
-        x_values=xs,
-        y_values=ys,
-        x=axis_title(table, chart.x),
-        y=axis_title(table, chart.y),
-        value=axis_title(table, chart.value)
-        + (f", {unit}" if unit not in ("", "fraction") else ""),
-        log=chart.log_value,
-        limits=chart.limits,
-        percent=unit == "fraction",
-        caption=chart.caption,
-        wide=chart.wide,
-        height_px=chart.height_px,
+        figures.Grid(z, xs, ys),
+        x=Axis(axis_title(table, chart.x)),
+        y=Axis(axis_title(table, chart.y)),
+        colour=Axis(
+            axis_title(table, chart.value),
+            unit_of(table, chart.value),
+            chart.log_value,
+            limits=chart.limits,
+        ),
+        frame=_frame(chart),
     )
-    # Settings are categories: 0.001, 0.01, 0.1 are three columns of equal width.
-    figure.layout["xaxis"]["type"] = "category"
-    return figure
 
 
 def _treemap(chart: Chart, table: pa.Table) -> Figure:
     columns = (table[name].to_pylist() for name in (chart.x, chart.y, chart.value))
-    leaves = [(str(x), str(y), v) for x, y, v in zip(*columns, strict=True) if v]
-    groups = dict.fromkeys(group for group, _, _ in leaves)
-    return figures.treemap(
-        chart.title,
-        leaves,
-        unit=unit_of(table, chart.value),
-        root=axis_title(table, chart.value),
-        colours={name: palette.phase(name) for name in groups if name in PHASES},
-        caption=chart.caption,
-        wide=chart.wide,
-        height_px=chart.height_px,
-    )
+    leaves = [figures.Leaf(str(x), str(y), v) for x, y, v in zip(*columns, strict=True) if v]
+    unit, root = unit_of(table, chart.value), axis_title(table, chart.value)
+    return figures.treemap(chart.title, leaves, unit, root, _frame(chart))
 
 
 def _tornado(chart: Chart, table: pa.Table) -> Figure:
-    low, high = (table[name].to_pylist() for name in chart.band)
+    columns = (table[name].to_pylist() for name in (chart.x, *chart.band))
+    low, high = (name.replace("_", " ") for name in chart.band)
     return figures.tornado(
         chart.title,
-        [str(label) for label in table[chart.x].to_pylist()],
-        low,
-        high,
+        [figures.Swing(str(label), *ends) for label, *ends in zip(*columns, strict=True)],
         base=chart.base,
-        x=chart.axis,
-        low_name=chart.band[0].replace("_", " "),
-        high_name=chart.band[1].replace("_", " "),
+        result=Axis(chart.axis),
+        names=(low, high),
         caption=chart.caption,
     )
 

@@ -1,60 +1,38 @@
 "use strict";
 (() => {
-  const palette = JSON.parse(document.getElementById("palette").textContent);
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const partners = new Map(Object.entries(read("palette")));
+  const template = read("template");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 760px)");
   let printing = false;
 
-  const theme = () => palette[dark.matches && !printing ? "dark" : "light"];
+  // The partner of a light page's colour; anything else stays as it is.
+  function darkened(text) {
+    const faded = /^rgba\((\d+),(\d+),(\d+),([\d.]+)\)$/.exec(text);
+    if (!faded) return partners.get(text) ?? text;
+    const hex = (number) => Math.round(Number(number)).toString(16).padStart(2, "0");
+    const partner = partners.get("#" + faded.slice(1, 4).map(hex).join(""));
+    return partner === undefined ? text : partner + hex(255 * faded[4]);
+  }
 
-  // Replace colour tokens ("@forward", "@ink", "@soi/0.2") by the theme's colours, in a copy.
-  function coloured(node, colours) {
-    if (typeof node === "string") {
-      const [, name, alpha] = /^@(\w+)(?:\/([\d.]+))?$/.exec(node) || [];
-      if (!(name in colours)) return node;
-      const byte = Math.round(255 * Number(alpha)).toString(16).padStart(2, "0");
-      return alpha === undefined ? colours[name] : colours[name] + byte;
-    }
-    if (Array.isArray(node)) {
-      return typeof node[0] === "number" ? node : node.map((item) => coloured(item, colours));
-    }
+  function repainted(node) {
+    if (typeof node === "string") return darkened(node);
+    if (Array.isArray(node)) return typeof node[0] === "number" ? node : node.map(repainted);
     if (node && typeof node === "object") {
-      return Object.fromEntries(Object.entries(node).map(([k, v]) => [k, coloured(v, colours)]));
+      return Object.fromEntries(Object.entries(node).map(([k, v]) => [k, repainted(v)]));
     }
     return node;
   }
 
-  function merged(base, extra) {
-    const result = { ...base };
-    for (const [key, value] of Object.entries(extra)) {
-      const both = value && typeof value === "object" && !Array.isArray(value) && result[key];
-      result[key] = both && typeof both === "object" ? merged(both, value) : value;
-    }
-    return result;
-  }
+  // A copy, which Plotly may write into: as it is on a light page and in print.
+  const coloured = (node) =>
+    dark.matches && !printing ? repainted(node) : structuredClone(node);
 
   function layoutOf(spec) {
-    const axis = {
-      gridcolor: "@grid", linecolor: "@grid", zerolinecolor: "@grid", automargin: true,
-      tickfont: { color: "@muted" }, title: { font: { color: "@muted", size: 13 }, standoff: 8 },
-    };
-    const base = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif",
-              size: 12, color: "@ink" },
-      margin: { l: 48, r: 14, t: 8, b: 40 }, hovermode: "closest", showlegend: false,
-      hoverlabel: { bgcolor: "@paper", bordercolor: "@grid", font: { color: "@ink" } },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal",
-                font: { color: "@ink" } },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: "@muted", activecolor: "@ink" },
-      // On a phone a drag scrolls the page.
-      dragmode: narrow.matches ? false : "zoom",
-    };
-    for (const key of Object.keys(spec.layout)) {
-      if (/^[xy]axis\d*$/.test(key)) base[key] = axis;
-    }
-    base.xaxis = base.yaxis = axis;
-    return coloured(merged(base, spec.layout), theme());
+    // On a phone a drag scrolls the page.
+    const dragmode = narrow.matches ? false : "zoom";
+    return { ...coloured(spec.layout), template: coloured(template), dragmode };
   }
 
   const plots = [...document.querySelectorAll("script.spec")].map((script) => ({
@@ -68,7 +46,7 @@
         responsive: true, displaylogo: false,
         displayModeBar: !narrow.matches, modeBarButtons: [["toImage"]],
       };
-      Plotly.react(div, coloured(spec.data, theme()), layoutOf(spec), config);
+      Plotly.react(div, coloured(spec.data), layoutOf(spec), config);
     }
   }
 

@@ -1,0 +1,158 @@
+"""The head of a run's page: the title, the answer in two sentences, key figures, warnings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from repast_dist.report.page import KeyFigure, Note
+from repast_dist.report.run_data import RunData, setting
+from repast_dist.report.units import duration, number, percent, si
+from repast_dist.trace.query import Totals
+
+_PHASE_WORDS = {
+    "forward": "the forward pass",
+    "backward": "the backward pass",
+    "soi": "forming the Kronecker factors",
+    "inversion": "solving with the factors",
+    "precondition": "scaling the preconditioned gradient",
+    "update": "updating the weights",
+    "program": "writing cells",
+    "communicate": "communication between chips",
+}
+_METHOD_NAMES = {"kfac": "K-FAC", "sgd": "SGD", "adam": "Adam"}
+
+
+def title(run: RunData) -> str:
+    """Return the heading: network, data set, method and number of chips."""
+    model, data = _named(run, "model"), _named(run, "dataset")
+    chips = setting(run.result, "farm.chips", len(np.unique(run.trace["chip"])))
+    method = _METHOD_NAMES.get(optimizer := _named(run, "optimizer"), optimizer)
+    plural = "" if chips == 1 else "s"
+    return f"{model} on {data}, trained with {method} on {chips} chip{plural}"
+
+
+def answer(run: RunData, total: Totals) -> str:
+    """Return what the network learned, and what it cost, in two sentences."""
+    epochs = run.result.get("epochs", [])
+    learned = "No epoch was finished."
+    if epochs:
+        last, best = epochs[-1], max(epochs, key=_accuracy_key)
+        learned = (
+            f"After {last['epoch']} epochs ({number(total.steps)} steps) the network classifies "
+            f"{percent(last.get('test_accuracy'))} of the test set correctly"
+        )
+        if last.get("test_accuracy") is None:
+            learned = (
+                f"After {last['epoch']} epochs ({number(total.steps)} steps) the test loss is "
+                f"{number(last['test_loss'])}"
+            )
+            if last.get("test_squared_error") is not None:
+                learned += f" and the squared error {number(last['test_squared_error'])} per sample"
+        elif best["epoch"] != last["epoch"]:
+            learned += f" (best: {percent(best['test_accuracy'])} after epoch {best['epoch']})"
+        learned += "."
+    if not total.phases:
+        return learned
+    return (
+        f"{learned} On {len(total.chips)} simulated chip{'s' * (len(total.chips) != 1)} the run "
+        f"takes {si(total.time_s, 's')} and {si(total.energy_j, 'J')}: {_dominating(total)}."
+    )
+
+
+def key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
+    """Return the tiles below the answer."""
+    epochs = run.result.get("epochs", [])
+    tiles = []
+    if epochs and epochs[-1].get("test_accuracy") is not None:
+        tiles.append(KeyFigure("Test accuracy", percent(epochs[-1]["test_accuracy"]), "last epoch"))
+    if epochs:
+        tiles.append(KeyFigure("Test loss", number(epochs[-1]["test_loss"]), "last epoch"))
+    use = [chip.utilisation for chip in total.chips.values()]
+    tiles += [
+        KeyFigure("Simulated time", si(total.time_s, "s"), f"{number(total.steps)} steps"),
+        KeyFigure("Simulated energy", si(total.energy_j, "J"), f"{len(total.chips)} chips"),
+    ]
+    if use:
+        tiles.append(
+            KeyFigure(
+                "Chip utilisation",
+                percent(float(np.mean(use)), 0),
+                f"{percent(min(use), 0)} to {percent(max(use), 0)}",
+            )
+        )
+    if run.solves.num_rows:
+        converged = float(np.mean(run.solves["converged"].to_numpy(zero_copy_only=False)))
+        tiles.append(
+            KeyFigure(
+                "Solves converged", percent(converged), f"{number(run.solves.num_rows)} solves"
+            )
+        )
+    if "wall_s" in run.result:
+        tiles.append(KeyFigure("Wall time", duration(run.result["wall_s"]), "to simulate it"))
+    return tiles
+
+
+def warnings(run: RunData) -> list[Note]:
+    """Return notes on a run that did not finish and on solves that missed their target."""
+    notes = []
+    status = run.result.get("status")
+    if status != "finished":
+        why = run.result.get("error", "")
+        text = f"This run did not finish ({status})" + (f": {why}" if why else ".")
+        notes.append(Note(text, "warning"))
+    failed = run.solves.filter(pc.invert(run.solves["converged"]))
+    if failed.num_rows:
+        worst = failed.sort_by([("residual", "descending")]).slice(0, 1).to_pylist()[0]
+        notes.append(
+            Note(
+                f"{number(failed.num_rows)} of {number(run.solves.num_rows)} solves did not reach "
+                f"their target; the worst is block {worst['block']} in step {worst['step']} with a "
+                f"relative residual of {number(worst['residual'])} ({worst['method']})."
+                + _actions(failed),
+                "warning",
+            )
+        )
+    return notes
+
+
+def _named(run: RunData, group: str) -> str:
+    node = setting(run.result, group, group)
+    if isinstance(node, Mapping):
+        node = next((node[key] for key in ("name", "kind", "method") if key in node), group)
+    return str(node)
+
+
+def _accuracy_key(epoch: Mapping[str, Any]) -> float:
+    accuracy = epoch.get("test_accuracy")
+    return -float(epoch["test_loss"]) if accuracy is None else float(accuracy)
+
+
+def _dominating(total: Totals) -> str:
+    """Name the phases with the largest share of time and of energy."""
+    slowest, time = max(total.phases.items(), key=lambda item: item[1].time_s)
+    hungriest, energy = max(total.phases.items(), key=lambda item: item[1].energy_j)
+    share_time, share_energy = percent(time.share_time, 0), percent(energy.share_energy, 0)
+    if slowest == hungriest:
+        return f"{_PHASE_WORDS[slowest]} takes most of both ({share_time} and {share_energy})"
+    return (
+        f"{_PHASE_WORDS[slowest]} takes the most time ({share_time}), "
+        f"{_PHASE_WORDS[hungriest]} the most energy ({share_energy})"
+    )
+
+
+def _actions(failed: pa.Table) -> str:
+    """Say what the divergence policy did with the solves that failed."""
+    counts = pc.value_counts(failed["action"].cast(pa.string())).to_pylist()
+    words = {
+        "damp": "were solved again with more damping",
+        "fallback": "were solved by the digital unit instead",
+        "use": "were used as they are, as asked for",
+        "none": "were used as they are",
+    }
+    clauses = [
+        f"{number(item['counts'])} {words.get(item['values'], item['values'])}" for item in counts
+    ]
+    return f" Of these, {', '.join(clauses)}."
