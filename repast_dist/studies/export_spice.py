@@ -9,6 +9,7 @@ from rich.console import Console
 
 from repast_dist.analog.spice import (
     Circuit,
+    fused_circuit,
     inv_circuit,
     ngspice_installed,
     run_ngspice,
@@ -124,7 +125,29 @@ def _circuits(settings: Any, matrix: np.ndarray) -> list[Circuit]:
     if "inv" in study.circuits:
         inverting = inv_spec(settings.chip, settings.device)
         circuits.append(inv_circuit(matrix, vector, inverting, study.full_scale_v, seed, "spice"))
+    if "fused" in study.circuits:
+        rows, diagonal = _as_rows(matrix)
+        inverting = inv_spec(settings.chip, settings.device)
+        circuits.append(
+            fused_circuit(rows, diagonal, vector, inverting, study.full_scale_v, seed, "spice")
+        )
     return circuits
+
+
+def _as_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and a diagonal with ``rows rows' + diag(diagonal)`` equal to the matrix.
+
+    Half of the smallest eigenvalue becomes the diagonal, as damping does in training.
+    """
+    symmetric = matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, matrix.T)
+    smallest = np.linalg.eigvalsh(matrix)[0] if symmetric else 0.0
+    if smallest <= 0:
+        raise SettingsError(
+            "study.circuits: a fused circuit inverts a product of rows, so the matrix must be "
+            "symmetric and positive definite; valid for this one: vmm, inv"
+        )
+    diagonal = np.full(len(matrix), smallest / 2)
+    return np.linalg.cholesky(matrix - np.diag(diagonal)), diagonal
 
 
 def _simulated(circuit: Circuit, console: Console) -> np.ndarray:

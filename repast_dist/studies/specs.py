@@ -204,8 +204,9 @@ class ExportSpiceStudy:
 
     Attributes
     ----------
-    circuits : tuple of {"vmm", "inv"}
-        Arrays that multiply by the matrix, and the one that inverts it.
+    circuits : tuple of {"vmm", "inv", "fused"}
+        Arrays that multiply by the matrix, the one that inverts it, and the two that invert it
+        as a product of rows without forming the product.
     matrix : {"random", "factor", "file"}
         A random symmetric positive definite one, a block of a damped K-FAC factor, or a file.
     size, condition : int, float
@@ -223,7 +224,7 @@ class ExportSpiceStudy:
     """
 
     name: Literal["export-spice"] = "export-spice"
-    circuits: Annotated[tuple[Literal["vmm", "inv"], ...], MinLen(1)] = ("vmm", "inv")
+    circuits: Annotated[tuple[Literal["vmm", "inv", "fused"], ...], MinLen(1)] = ("vmm", "inv")
     matrix: Literal["random", "factor", "file"] = "random"
     size: PositiveInt = 16
     condition: Annotated[float, Ge(1)] = 100.0

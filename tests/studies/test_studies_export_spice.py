@@ -35,6 +35,28 @@ def test_a_random_matrix_becomes_a_multiplying_and_an_inverting_circuit(tmp_path
 
 
 @pytest.mark.skipif(not ngspice_installed(), reason="ngspice is not installed")
+def test_a_fused_circuit_solves_with_the_matrix_it_never_holds(tmp_path):
+    exact = ["study.condition=4", "device.inv_cell.programming_sigma=0"]
+    folder = _run(tmp_path, "study.size=8", "study.circuits=[inv,fused]", *exact)
+    solved = {
+        name: run_ngspice((folder / "spice" / f"{name}.cir").read_text())
+        for name in ("inv", "fused")
+    }
+    rows = _outputs(folder / "spice" / "fused.csv")
+    calculated = np.array([float(row["calculated"]) for row in rows])
+    np.testing.assert_allclose(calculated, solved["fused"], atol=1e-6)
+    # Both circuits solve the same system; they differ by the finite gain of their amplifiers.
+    np.testing.assert_allclose(solved["fused"], solved["inv"], atol=0.02 * 0.2)
+
+
+def test_a_matrix_that_is_no_product_of_rows_has_no_fused_circuit(tmp_path):
+    path = tmp_path / "m.npy"
+    np.save(path, np.array([[1.0, 2.0], [2.0, 1.0]]))
+    with pytest.raises(SettingsError, match="positive definite; valid for this one: vmm, inv"):
+        _run(tmp_path, "study.matrix=file", f"study.path={path}", "study.circuits=[fused]")
+
+
+@pytest.mark.skipif(not ngspice_installed(), reason="ngspice is not installed")
 def test_what_is_written_beside_a_circuit_is_what_ngspice_finds(tmp_path):
     folder = _run(tmp_path, "study.size=12", "device.wire={row_ohm: 1.0, column_ohm: 2.0}")
     for name in ("inv", "vmm_row0_column0"):
