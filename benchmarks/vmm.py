@@ -17,7 +17,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, VmmSpec, WireSpec, program_vmm
-from repast_dist.analog.wires import transfer_matrix
+from repast_dist.analog.arrays.wires import transfer_matrix
 
 BATCH = 256
 

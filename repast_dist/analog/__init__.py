@@ -1,6 +1,7 @@
 """What a crossbar computes: multiplication, inversion, and precision composed from both."""
 
-from repast_dist.analog.inv import program_inv
+from repast_dist.analog.arrays.inv import program_inv
+from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
 from repast_dist.analog.inversion import BlockSolver, Solution, SolveCounts, prepare, prepare_fused
 from repast_dist.analog.specs import (
     AdcSpec,
@@ -13,7 +14,6 @@ from repast_dist.analog.specs import (
     VmmSpec,
     WireSpec,
 )
-from repast_dist.analog.vmm import VmmArray, program_vmm
 
 __all__ = [
     "AdcSpec",

@@ -19,11 +19,11 @@ from functools import cached_property
 
 import numpy as np
 
+from repast_dist.analog.arrays.fused import fused_error, program_fused
+from repast_dist.analog.arrays.inv import Inverse, error_norm, program_inv
 from repast_dist.analog.choice import cheapest
 from repast_dist.analog.deflation import Deflation, find_deflation
 from repast_dist.analog.fixed_point import Product, exponent_of, rounded
-from repast_dist.analog.fused import fused_error, program_fused
-from repast_dist.analog.inv import Inverse, error_norm, program_inv
 from repast_dist.analog.schemes import SCHEMES, Run
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InversionSpec, InvSpec, VmmSpec

@@ -96,7 +96,7 @@ def _over_range(profile: tuple[float, ...]) -> list[float]:
 
 @spec
 class WireSpec:
-    """Resistance of the array's wires; see `repast_dist.analog.wires`.
+    """Resistance of the array's wires; see `repast_dist.analog.arrays.wires`.
 
     Attributes
     ----------
@@ -250,7 +250,7 @@ class InvSpec:
     size : int
         Rows and columns.
     slices, copies : int
-        Arrays on the same amplifiers; see `repast_dist.analog.inv`.
+        Arrays on the same amplifiers; see `repast_dist.analog.arrays.inv`.
     """
 
     device: DeviceSpec = DeviceSpec()

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.analog.fused import program_fused
-from repast_dist.analog.inv import program_inv
-from repast_dist.analog.programming import (
+from repast_dist.analog.arrays.fused import program_fused
+from repast_dist.analog.arrays.inv import program_inv
+from repast_dist.analog.arrays.programming import (
     offset_voltages,
     pair_conductances,
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.vmm import physical_arrays
+from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.specs import InvSpec, OpAmpSpec, VmmSpec, WireSpec
-from repast_dist.analog.vmm import physical_arrays
-from repast_dist.analog.wires import transfer_matrix
 from repast_dist.ground.errors import DataError
 
 _LONGEST_RUN_S = 600.0

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from repast_dist.analog.vmm import CLIP_WARNING_RATE
+from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
 from repast_dist.farm.alignment import align
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from repast_dist.farm.failures import HostsLost, decide

@@ -2,8 +2,8 @@
 
 A matrix (K, M) takes ``ceil(K / rows)`` x ``ceil(M * slices / weight columns)`` arrays; every input
 vector drives all of them ``passes`` times, and every pass converts each column of each row tile
-once: the counts of `repast_dist.analog.vmm`, taken from shapes alone. All functions work on arrays
-of shapes at once.
+once: the counts of `repast_dist.analog.arrays.vmm`, taken from shapes alone. All functions work on
+arrays of shapes at once.
 """
 
 import dataclasses

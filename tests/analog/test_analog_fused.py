@@ -13,7 +13,7 @@ from repast_dist.analog import (
     VmmSpec,
     prepare_fused,
 )
-from repast_dist.analog.fused import program_fused
+from repast_dist.analog.arrays.fused import program_fused
 from repast_dist.ground.errors import DataError
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.analog import AdcSpec, CellSpec, DacSpec, DeviceSpec, VmmSpec, program_vmm
-from repast_dist.analog.vmm import ClippingWarning, _high_percentile
+from repast_dist.analog.arrays.vmm import ClippingWarning, _high_percentile
 from repast_dist.ground.errors import DataError
 
 

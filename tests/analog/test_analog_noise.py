@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 
 from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, VmmSpec, program_inv, program_vmm
-from repast_dist.analog.fused import program_fused
-from repast_dist.analog.noise import fill_normal, row_key
+from repast_dist.analog.arrays.fused import program_fused
+from repast_dist.analog.arrays.noise import fill_normal, row_key
 
 
 def _rows(count, columns, key=20):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from repast_dist.analog import CellSpec, DeviceSpec, VmmSpec, program_vmm
-from repast_dist.analog.programming import pair_conductances
+from repast_dist.analog.arrays.programming import pair_conductances
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.settings import load_settings

@@ -17,7 +17,7 @@ from repast_dist.analog import (
     WireSpec,
     program_vmm,
 )
-from repast_dist.analog.wires import transfer_matrix
+from repast_dist.analog.arrays.wires import transfer_matrix
 
 NEVER_STUCK = 1e-12
 """A rate at which no cell of a test is stuck; cells that could be take the way through slices."""
@@ -99,7 +99,7 @@ def test_powers_of_two_go_through(case, of_weights, of_inputs):
     np.testing.assert_array_equal(scaled, plain * 2.0 ** (of_weights + of_inputs))
 
 
-@pytest.mark.filterwarnings("ignore::repast_dist.analog.vmm.ClippingWarning")
+@pytest.mark.filterwarnings("ignore::repast_dist.analog.arrays.vmm.ClippingWarning")
 @settings(max_examples=40, deadline=None)
 @given(products(), st.randoms(use_true_random=False))
 def test_with_kept_ranges_rows_do_not_know_of_each_other(case, shuffle):

@@ -17,7 +17,7 @@ from repast_dist.analog import (
     program_inv,
     program_vmm,
 )
-from repast_dist.analog.wires import transfer_matrix
+from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.ground.errors import DataError
 
 STORED = Path(__file__).parents[1] / "oracles" / "analog" / "badcrossbar.json"

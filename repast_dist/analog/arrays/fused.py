@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.inv import (
+from repast_dist.analog.arrays.inv import (
     CellNoise,
     Circuit,
     cell_error,
@@ -19,7 +19,7 @@ from repast_dist.analog.inv import (
     input_load,
     lasting_error,
 )
-from repast_dist.analog.programming import offset_voltages
+from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
 

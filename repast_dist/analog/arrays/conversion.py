@@ -7,7 +7,7 @@ branches, and turns into vector instructions.
 import numba
 import numpy as np
 
-from repast_dist.analog.noise import fill_normal, row_key
+from repast_dist.analog.arrays.noise import fill_normal, row_key
 
 _KEEP = {"contract", "nsz"}
 

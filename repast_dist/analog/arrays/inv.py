@@ -20,16 +20,16 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor
 from scipy.linalg.lapack import dgetrs, sgetrs
 
-from repast_dist.analog.fixed_point import codes_of_columns
-from repast_dist.analog.noise import fill_rows
-from repast_dist.analog.programming import (
+from repast_dist.analog.arrays.noise import fill_rows
+from repast_dist.analog.arrays.programming import (
     offset_voltages,
     pair_conductances,
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.wires import transfer_matrix
+from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.specs import InvSpec, WireSpec
-from repast_dist.analog.wires import transfer_matrix
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 

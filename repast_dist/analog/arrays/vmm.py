@@ -13,20 +13,20 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.conversion import (
+from repast_dist.analog.arrays.conversion import (
     bit_planes,
     convert_and_add,
     pass_energies,
     round_to_integers,
 )
-from repast_dist.analog.programming import (
+from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.specs import VmmSpec
-from repast_dist.analog.wires import transfer_matrix
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 

@@ -1,0 +1,1 @@
+"""The arrays: multiplying, inverting and fused, with their wires, converters and noise."""
