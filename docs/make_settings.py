@@ -11,6 +11,7 @@ from repast_dist.hardware.components import Component, Quantity
 from repast_dist.report.settings_reference import settings_markdown
 from repast_dist.settings import setting_groups
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.specs import LayerSpec
 
 TARGET = Path(__file__).parent / "settings.md"
@@ -41,6 +42,8 @@ def settings_page() -> str:
 
 def _classes(hint: object) -> list[type]:
     """Return the settings classes that a field may hold; none for a plain value."""
+    if hint is Study:
+        return [STUDIES.get(name) for name in STUDIES.names()]
     options = typing.get_args(hint) or (hint,)
     return [item for item in options if isinstance(item, type) and dataclasses.is_dataclass(item)]
 

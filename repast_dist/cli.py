@@ -14,6 +14,7 @@ from repast_dist.settings import (
     expand_sweep,
     farm_overrides,
     load_settings,
+    refuse_unread,
     setting_groups,
 )
 
@@ -62,14 +63,18 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_OK
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
     settings = [load_settings(point, options.config_dir) for point in points]
+    for item, point in zip(settings, points, strict=True):
+        refuse_unread(item, point)
     if options.cfg:
         print("---\n".join(as_yaml(to_dict(item)) for item in settings), end="")
         return EXIT_OK
-    from repast_dist.studies import run_study, run_sweep
-
     if options.multirun:
+        from repast_dist.studies.sweep import run_sweep
+
         run_sweep(settings, points)
     else:
+        from repast_dist.studies import run_study
+
         run_study(settings[0])
     return EXIT_OK
 

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.studies.settings import RunSettings, checked_settings
+from repast_dist.studies.study import STUDIES
 
 
 def conf_dir() -> Path:
@@ -53,18 +54,70 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            adding = [_may_add(item) for item in _chips_to_scale_over(overrides)]
+            adding = [_may_add(item) for item in overrides]
             config = compose("config", overrides=[*search, *adding])
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error)) from None
 
 
-def _chips_to_scale_over(overrides: Sequence[str]) -> list[str]:
-    """Let ``study=scaling farm.chips=1,2,4`` name the numbers of chips of the study."""
-    if not any(item in ("study=scaling", "study=scaling_all") for item in overrides):
-        return list(overrides)
-    return [re.sub(r"^farm\.chips=\[?([\d,]+)\]?$", r"study.chips=[\1]", i) for i in overrides]
+def refuse_unread(settings: RunSettings, overrides: Sequence[str]) -> None:
+    """Refuse overrides of settings that the chosen study does not read.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the overrides led to.
+    overrides : sequence of str
+        As given to `load_settings`.
+
+    Raises
+    ------
+    SettingsError
+        One line per setting: what it is, and what would be valid.
+    """
+    unread = [why for path in _paths(overrides) if (why := _why_unread(settings, path))]
+    if unread:
+        raise SettingsError("\n".join(dict.fromkeys(unread)))
+
+
+def _paths(overrides: Sequence[str]) -> list[str]:
+    """Return the dotted path that each override sets; a group at another place is that place."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    paths = [(item.package or item.key_or_group).replace("/", ".") for item in parsed]
+    return [path.removeprefix("_global_.") for path in paths]
+
+
+def _why_unread(settings: RunSettings, path: str) -> str:
+    """Return why a setting has no effect, or nothing if it has one."""
+    study, name = settings.study, settings.study.name
+    if path == "hydra" or path.startswith("hydra."):
+        return f"{path}: Hydra's own settings are not used; valid: run_root=FOLDER"
+    ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
+    if ignored:
+        return f"{path}: not read by study={name}: {ignored[0]}"
+    reads = (*_ALWAYS, *study.reads)
+    # An experiment presets a training run.
+    known = (*reads, "experiment") if "model" in reads else reads
+    if any(_within(path, where) or _within(where, path) for where in known):
+        return ""
+    others = [n for n in STUDIES.names() if _reads(n, path)]
+    elsewhere = f", or study={'|'.join(others)}" if others else ""
+    own = ", ".join(sorted(dict.fromkeys(["study", *study.reads]))) + elsewhere
+    return f"{path}: not read by study={name}; valid: {own}"
+
+
+_ALWAYS = ("study", "run_root", "plugins")
+"""Settings that every study reads."""
+
+
+def _within(path: str, where: str) -> bool:
+    return path == where or path.startswith(f"{where}.")
+
+
+def _reads(study: str, path: str) -> bool:
+    reads = STUDIES.get(study).reads
+    return any(_within(path, where) or _within(where, path) for where in reads)
 
 
 def _may_add(override: str) -> str:

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from repast_dist.cli import main
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load, to_dict
-from repast_dist.settings import expand_sweep, load_settings, setting_groups
+from repast_dist.settings import expand_sweep, load_settings, refuse_unread, setting_groups
 from repast_dist.studies.settings import RunSettings
 
 
@@ -73,9 +74,50 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
     assert load_settings(["farm=mine"], tmp_path).farm.chips == 3
 
 
-def test_chips_of_a_scaling_study_are_those_of_the_farm():
-    assert load_settings(["study=scaling", "farm.chips=1,2,4"]).study.chips == (1, 2, 4)
-    assert load_settings(["study=scaling_all", "farm.chips=16"]).study.chips == (16,)
+@pytest.mark.parametrize(
+    ("overrides", "path", "valid"),
+    [
+        (["workload=onnx", "workload.path=x.onnx"], "workload", "valid: model="),
+        (["farm.workers=2"], "farm.workers", "chips_per_actor"),
+        (["baseline.name=mine"], "baseline.name", "study=headline"),
+        (["hydra.run.dir=x"], "hydra.run.dir", "run_root"),
+        (["study=headline", "workload=resnet50"], "workload", "study.networks"),
+        (["study=scaling", "farm.chips=8"], "farm.chips", "study.chips"),
+        (["study=scaling_all", "workload=vgg16"], "workload", "study.networks"),
+        (["study=plan", "workload=vgg16", "model=digits_mlp"], "model", "workload=model"),
+        (["study=plan", "train.epochs=2"], "train.epochs", "train.batch_size"),
+        (["study=explain", "device.cell.bits=3"], "device.cell.bits", "study=convergence"),
+        (["study=convergence", "train.epochs=2"], "train.epochs", "study.train"),
+        (["study=verify", "seed=3"], "seed", "study=convergence"),
+        (["study=headline", "experiment=fashion_classifier"], "experiment", "study"),
+    ],
+)
+def test_a_setting_that_the_study_does_not_read_is_refused(overrides, path, valid):
+    with pytest.raises(SettingsError) as caught:
+        refuse_unread(load_settings(overrides), overrides)
+    line = str(caught.value).splitlines()[0]
+    assert line.startswith(f"{path}: ")
+    assert valid in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["farm=inprocess", "farm.chips=2", "seed=3", "run_root=x", "experiment=fashion_classifier"],
+        ["study=plan", "model=digits_mlp", "optimizer=sgd", "chip.adc.bits=6"],
+        ["study=plan", "workload=vgg16", "partition=capacity"],
+        ["study=scaling", "workload=resnet50", "study.chips=[1,2]", "farm.workers=2"],
+        ["study=convergence", "model@study.autoencoder=digits_autoencoder", "dataset=digits"],
+        ["study=verify", "study.run=x"],
+    ],
+)
+def test_what_the_study_reads_is_accepted(overrides):
+    refuse_unread(load_settings(overrides), overrides)
+
+
+def test_a_setting_that_is_not_read_ends_the_command_with_the_status_of_wrong_settings(capsys):
+    assert main(["study=explain", "farm.chips=8"]) == 2
+    assert "farm.chips: not read by study=explain" in capsys.readouterr().err
 
 
 def test_several_values_without_a_sweep_are_explained():

@@ -133,11 +133,22 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class KeyFigure:
-    """One number at the head of the page."""
+    """One number at the head of the page.
+
+    Attributes
+    ----------
+    label, value, detail : str
+        As they are shown.
+    number, unit : float or None, str
+        The same as data, for sweeps and programs: "s", "J", "m2", ...; "fraction", or "1" for a
+        plain number.
+    """
 
     label: str
     value: str
     detail: str = ""
+    number: float | None = None
+    unit: str = "1"
 
 
 @dataclasses.dataclass(frozen=True)

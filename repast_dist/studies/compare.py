@@ -1,4 +1,4 @@
-"""``study=compare runs=[A,B]``: settings that differ and results side by side."""
+"""``study=compare study.runs=[A,B]``: settings that differ and results side by side."""
 
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from repast_dist.report.compare import (
     load_comparison,
     write_comparison,
 )
+from repast_dist.studies.kinds.compare import CompareStudy
 from repast_dist.studies.run_directory import new_run_directory
 from repast_dist.studies.settings import RunSettings
 
 
-def run(settings: RunSettings, console: Console) -> Path:
+def run(study: CompareStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Compare runs, print the table and write the page.
 
     Raises
@@ -25,12 +26,12 @@ def run(settings: RunSettings, console: Console) -> Path:
         Fewer than two runs were named.
     """
     runs: list[Path] = []
-    for name in settings.runs:
+    for name in study.runs:
         runs += find_runs(Path(name))
     if len(runs) < 2:
         raise SettingsError(
-            f"runs: {len(runs)} runs found, a comparison needs two; "
-            "valid: runs=[RUN_DIR,RUN_DIR] or runs=[FOLDER_OF_RUNS]"
+            f"study.runs: {len(runs)} runs found, a comparison needs two; "
+            "valid: study.runs=[RUN_DIR,RUN_DIR] or study.runs=[FOLDER_OF_RUNS]"
         )
     table = comparison_table(load_comparison(runs))
     console.print(_printed(table.to_pylist()))

@@ -29,6 +29,7 @@ from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.report.console import data_table
 from repast_dist.studies.convergence_page import Run, best_settings, convergence_page
+from repast_dist.studies.kinds.convergence import ConvergenceStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings, training_job
@@ -339,7 +340,9 @@ def _digital(method: str) -> bool:
     return method == "float64" or method.startswith("fixed")
 
 
-def run(settings: RunSettings, console: Console, run_dir: Path | None = None) -> Path:
+def run(
+    study: ConvergenceStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Search, train every point, and write the page."""
     folder = begin(settings, run_dir)
     data = load_dataset(settings.dataset)
@@ -353,7 +356,7 @@ def run(settings: RunSettings, console: Console, run_dir: Path | None = None) ->
             farm=settings.farm,
             console=console,
             title=title,
-            reuse=settings.reuse,
+            reuse=study.reuse,
         )
         return [Run(case.labels, record) for case, record in zip(cases, records, strict=True)]
 

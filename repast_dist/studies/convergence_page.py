@@ -574,6 +574,7 @@ def _key_figures(targets: Rows, epochs: int) -> list[KeyFigure]:
                 f"{row['epochs_to_target']} of {epochs}",
                 f"to loss {row['target']:.3g}; {si(row['time_to_target_s'], 's')}, "
                 f"{si(row['energy_to_target_j'], 'J')}",
+                number=row["epochs_to_target"],
             )
         )
     return figures

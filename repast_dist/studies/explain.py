@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +13,9 @@ from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
 from repast_dist.studies.costing import table
+from repast_dist.studies.kinds.explain import ExplainStudy
 from repast_dist.studies.output import finish
+from repast_dist.studies.settings import RunSettings
 
 
 def explain(chip: ChipSpec, components: ComponentTable) -> StudyPage:
@@ -88,16 +89,16 @@ def explain(chip: ChipSpec, components: ComponentTable) -> StudyPage:
             StudySection("Hierarchy", tables=["hierarchy"]),
         ],
         key_figures=[
-            KeyFigure("area", f"{area * 1e6:.1f} mm2"),
-            KeyFigure("peak power", si(power, "W")),
-            KeyFigure("pass of an array", si(costs.pass_s, "s")),
-            KeyFigure("inversion step", si(costs.inv_s, "s")),
+            KeyFigure("area", f"{area * 1e6:.1f} mm2", number=area, unit="m2"),
+            KeyFigure("peak power", si(power, "W"), number=power, unit="W"),
+            KeyFigure("pass of an array", si(costs.pass_s, "s"), number=costs.pass_s, unit="s"),
+            KeyFigure("inversion step", si(costs.inv_s, "s"), number=costs.inv_s, unit="s"),
         ],
         sources=[("chip", chip.source), *((row.component, row.source) for row in rows)],
     )
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(study: ExplainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Explain the chip of the settings."""
     page = explain(settings.chip, settings.components)
     shown = page.tables["components"].drop_columns(["source"])

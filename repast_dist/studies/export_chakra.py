@@ -12,12 +12,16 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.mapping.chakra import write_chakra
 from repast_dist.mapping.plan import fusion_rows
 from repast_dist.studies.costing import Hardware, chosen_workload
+from repast_dist.studies.kinds.export_chakra import ExportChakraStudy
 from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.settings import RunSettings
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(
+    study: ExportChakraStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Plan a step of the settings' workload and write the traces and the plan."""
-    study, hardware = settings.study, Hardware.of(settings)
+    hardware = Hardware.of(settings)
     workload = chosen_workload(settings)
     plan = hardware.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
     folder = new_run_directory(Path(settings.run_root), study.name)

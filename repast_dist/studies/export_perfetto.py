@@ -1,23 +1,24 @@
-"""``study=export-perfetto run=RUN_DIR``: the trace as Perfetto and Chrome read it."""
+"""``study=export-perfetto study.run=RUN_DIR``: the trace as Perfetto and Chrome read it."""
 
 from pathlib import Path
 
 from rich.console import Console
 
 from repast_dist.ground.files import TRACE
+from repast_dist.studies.kinds.export_perfetto import ExportPerfettoStudy
 from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.settings import RunSettings
-from repast_dist.studies.specs import ExportPerfettoStudy
 from repast_dist.trace import read_trace
 from repast_dist.trace.perfetto import export_perfetto
 
 
-def run(settings: RunSettings, console: Console) -> Path:
+def run(
+    study: ExportPerfettoStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Write ``trace.perfetto.json.gz`` into the run directory."""
-    assert isinstance(settings.study, ExportPerfettoStudy)
-    run_dir = existing_run(settings.run)
+    run_dir = existing_run(study.run)
     path = run_dir / "trace.perfetto.json.gz"
-    export_perfetto(read_trace(run_dir / TRACE), path, max_events=settings.study.rows)
+    export_perfetto(read_trace(run_dir / TRACE), path, max_events=study.rows)
     console.print(
         f"Open in ui.perfetto.dev or chrome://tracing: {path}", markup=False, soft_wrap=True
     )

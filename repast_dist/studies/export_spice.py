@@ -23,15 +23,18 @@ from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
 from repast_dist.studies.factors import capture_factors
+from repast_dist.studies.kinds.export_spice import ExportSpiceStudy
 from repast_dist.studies.output import begin, finish
+from repast_dist.studies.settings import RunSettings
 from repast_dist.training.kfac import damped_block
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(
+    study: ExportSpiceStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Program the matrix, write its circuits, and run them where ngspice is installed."""
-    study = settings.study
-    matrix, what = chosen_matrix(settings)
-    circuits = _circuits(settings, matrix)
+    matrix, what = chosen_matrix(study, settings)
+    circuits = _circuits(study, settings, matrix)
     folder = begin(settings)
     (folder / "spice").mkdir()
     for circuit in circuits:
@@ -54,7 +57,7 @@ def run(settings: Any, console: Console) -> Path:
     return finish(page, settings, console, folder)
 
 
-def chosen_matrix(settings: Any) -> tuple[np.ndarray, str]:
+def chosen_matrix(study: ExportSpiceStudy, settings: RunSettings) -> tuple[np.ndarray, str]:
     """Return the matrix the settings choose, float64, and what it is.
 
     Raises
@@ -64,11 +67,10 @@ def chosen_matrix(settings: Any) -> tuple[np.ndarray, str]:
     DataError
         The file holds no finite matrix.
     """
-    study = settings.study
-    if study.matrix == "file":
+    if study.path is not None:
         return _from_file(Path(study.path)), str(study.path)
     if study.matrix == "factor":
-        return _factor_block(settings)
+        return _factor_block(study, settings)
     n = study.size
     random = generator(settings.seed, "spice", "matrix")
     basis, _ = np.linalg.qr(random.standard_normal((n, n)))
@@ -91,8 +93,7 @@ def _from_file(path: Path) -> np.ndarray:
     return np.asarray(matrix, np.float64)
 
 
-def _factor_block(settings: Any) -> tuple[np.ndarray, str]:
-    study = settings.study
+def _factor_block(study: ExportSpiceStudy, settings: RunSettings) -> tuple[np.ndarray, str]:
     factors = capture_factors(
         settings.model,
         settings.dataset,
@@ -115,8 +116,8 @@ def _factor_block(settings: Any) -> tuple[np.ndarray, str]:
     return block, f"factor {study.factor} of {wanted}, {start} to {start + size} of {width}"
 
 
-def _circuits(settings: Any, matrix: np.ndarray) -> list[Circuit]:
-    study, seed = settings.study, settings.seed
+def _circuits(study: ExportSpiceStudy, settings: RunSettings, matrix: np.ndarray) -> list[Circuit]:
+    seed = settings.seed
     vector = generator(seed, "spice", "vector").uniform(-1.0, 1.0, len(matrix))
     circuits = []
     if "vmm" in study.circuits:

@@ -32,7 +32,9 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import PAPER, PAPER_SOURCE, Hardware, table
+from repast_dist.studies.kinds.headline import HeadlineStudy
 from repast_dist.studies.output import finish
+from repast_dist.studies.settings import RunSettings
 from repast_dist.workloads.shapes import Workload
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
@@ -128,7 +130,12 @@ def headline(inputs: HeadlineInputs) -> StudyPage:
         },
         sections=_sections(sensitivity, inputs),
         key_figures=[
-            KeyFigure(name, f"{one[name]['geometric mean']:.3g} x", f"paper: {paper} x")
+            KeyFigure(
+                name,
+                f"{one[name]['geometric mean']:.3g} x",
+                f"paper: {paper} x",
+                number=one[name]["geometric mean"],
+            )
             for name, paper in PAPER.items()
         ],
         notes=_notes(inputs, machines, phases, one),
@@ -586,7 +593,9 @@ def _notes(
     return [Note(text) for text in notes]
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(
+    study: HeadlineStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Compare the chip of the settings with a GPU and PipeLayer.
 
     Raises
@@ -599,7 +608,6 @@ def run(settings: Any, console: Console) -> Path:
             f"baseline: study=headline compares with a GPU, got {settings.baseline.name}; "
             "valid: baseline=gpu_v100, gpu_a100, gpu_h200 or a measured file"
         )
-    study = settings.study
     page = headline(
         HeadlineInputs(
             hardware=Hardware.of(settings),

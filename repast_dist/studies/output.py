@@ -43,7 +43,10 @@ def finish(page: StudyPage, settings: Any, console: Console, run_dir: Path | Non
     folder = begin(settings, run_dir)
     plugins = checksums(settings.plugins)
     of_plugins = {f"plug-in {name}": f"sha256 {digest}" for name, digest in plugins.items()}
-    figures = {figure.label: figure.value for figure in page.key_figures}
+    figures = [
+        {"name": figure.label, "value": figure.number, "unit": figure.unit}
+        for figure in page.key_figures
+    ]
     write_json(
         folder / ANSWER,
         {"study": page.study, "answer": page.answer, "figures": figures, "plugins": plugins},

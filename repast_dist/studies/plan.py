@@ -15,7 +15,9 @@ from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
 from repast_dist.studies.costing import Hardware, chosen_workload, table
+from repast_dist.studies.kinds.plan import PlanStudy
 from repast_dist.studies.output import finish
+from repast_dist.studies.settings import RunSettings
 
 
 def plan_page(plan: Plan) -> StudyPage:
@@ -31,9 +33,9 @@ def plan_page(plan: Plan) -> StudyPage:
     tables = {"chips": table(chips, units), "layers": table(_layer_rows(plan), {})}
     sections = [StudySection("Chips", tables=["chips"])]
     figures = [
-        KeyFigure("chips", f"{plan.n_chips:,}"),
-        KeyFigure("micro-batches", f"{plan.micro_batches:,}"),
-        KeyFigure("SOI blocks", f"{len(plan.blocks):,}"),
+        KeyFigure("chips", f"{plan.n_chips:,}", number=plan.n_chips),
+        KeyFigure("micro-batches", f"{plan.micro_batches:,}", number=plan.micro_batches),
+        KeyFigure("SOI blocks", f"{len(plan.blocks):,}", number=len(plan.blocks)),
     ]
     answer = (
         f"{plan.workload.name}: {plan.micro_batches} micro-batches of {plan.micro_batch_size} "
@@ -46,8 +48,8 @@ def plan_page(plan: Plan) -> StudyPage:
             f"above the lower bound of {si(bound, 's')}"
         )
         figures += [
-            KeyFigure("SOI work, busiest chips", si(busiest, "s")),
-            KeyFigure("lower bound", si(bound, "s")),
+            KeyFigure("SOI work, busiest chips", si(busiest, "s"), number=busiest, unit="s"),
+            KeyFigure("lower bound", si(bound, "s"), number=bound, unit="s"),
         ]
         tables |= {
             "blocks": table(blocks, {"work_s": "s"}),
@@ -110,7 +112,7 @@ def soi_bound_s(plan: Plan) -> float:
     return bound
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(study: PlanStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Plan a step of the settings."""
     farm, train = settings.farm, settings.train
     plan = Hardware.of(settings).plan(

@@ -95,7 +95,7 @@ def _digest(function: PointFunction, point: Any) -> str:
 def _take_over(files: Sequence[Path], reuse: Sequence[str]) -> None:
     for source in map(Path, reuse):
         if not (source / POINTS).is_dir():
-            raise RunDirectoryError(f"reuse: {source} has no folder {POINTS}")
+            raise RunDirectoryError(f"study.reuse: {source} has no folder {POINTS}")
         for file in files:
             found = source / POINTS / file.name
             if found.exists() and not file.exists():

@@ -26,6 +26,7 @@ from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import table
 from repast_dist.studies.factors import Factor, capture_factors
+from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings
@@ -471,12 +472,20 @@ def _answer(frontier: Sequence[dict[str, Any]], size: int, bits: int, noise: flo
 
 def _key_figures(rows: Sequence[dict[str, Any]]) -> list[KeyFigure]:
     return [
-        KeyFigure(f"{row['method']} reaches the target", f"{row['converged']:.0%}", "of all points")
+        KeyFigure(
+            f"{row['method']} reaches the target",
+            f"{row['converged']:.0%}",
+            "of all points",
+            number=row["converged"],
+            unit="fraction",
+        )
         for row in method_rows(rows)
     ]
 
 
-def run(settings: RunSettings, console: Console, run_dir: Path | None = None) -> Path:
+def run(
+    study: PrecisionStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Train for the factors, solve every point, and write the page.
 
     Raises
@@ -484,7 +493,6 @@ def run(settings: RunSettings, console: Console, run_dir: Path | None = None) ->
     DataError
         The network has no factors, or a block's gradient is zero.
     """
-    study: Any = settings.study
     folder = begin(settings, run_dir)
     console.print(f"Training {study.steps} steps in float64 for the factors")
     factors = capture_factors(
@@ -505,7 +513,7 @@ def run(settings: RunSettings, console: Console, run_dir: Path | None = None) ->
         farm=settings.farm,
         console=console,
         title="inverting",
-        reuse=settings.reuse,
+        reuse=study.reuse,
     )
     rows = [row for record in records for row in record["rows"]]
     page = precision(rows, three_bit_rows(settings.inversion, settings.seed))

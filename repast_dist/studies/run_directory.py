@@ -34,10 +34,10 @@ def existing_run(path: str | None) -> Path:
         It is not one.
     """
     if path is None:
-        raise SettingsError("run: this study reads a run; valid: run=RUN_DIR")
+        raise SettingsError("study.run: this study reads a run; valid: study.run=RUN_DIR")
     folder = Path(path)
     if not (folder / RESULT).is_file():
-        raise RunDirectoryError(f"run: {folder} is no run directory, it has no {RESULT}")
+        raise RunDirectoryError(f"study.run: {folder} is no run directory, it has no {RESULT}")
     return folder
 
 

@@ -19,11 +19,14 @@ from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.summary import summarise
 from repast_dist.report.console import data_table
-from repast_dist.report.page import Note
+from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.report.units import si
 from repast_dist.studies.costing import Hardware, chosen_workload, table
+from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
+from repast_dist.studies.settings import RunSettings
 from repast_dist.workloads.shapes import Workload
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
@@ -193,6 +196,7 @@ def scaling(
     return StudyPage(
         study="scaling",
         title="Chips and what limits them",
+        key_figures=_key_figures(largest),
         answer=f"{largest['network']} on {largest['chips']:,} chips ({largest['mode']} scaling) "
         f"processes {largest['samples_per_s']:,.0f} samples/s at {largest['efficiency']:.0%} "
         f"efficiency; the step is limited by '{largest['limited_by']}'.",
@@ -347,6 +351,18 @@ def _placements(workload: Workload, block_size: int, chips: int) -> list[tuple[s
     return found
 
 
+def _key_figures(largest: dict[str, Any]) -> list[KeyFigure]:
+    where = f"{largest['network']}, {largest['chips']:,} chips, {largest['mode']}"
+    return [
+        KeyFigure(label, shown(largest[name]), where, number=largest[name], unit=unit)
+        for label, name, unit, shown in (
+            ("samples/s", "samples_per_s", "1/s", "{:,.0f}".format),
+            ("efficiency", "efficiency", "fraction", "{:.0%}".format),
+            ("energy per sample", "energy_per_sample_j", "J", lambda value: si(value, "J")),
+        )
+    ]
+
+
 def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Add throughput per chip relative to the smallest count of chips."""
     alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
@@ -356,9 +372,9 @@ def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) ->
     return record | {"efficiency": per_chip / (first["samples_per_s"] / first["chips"])}
 
 
-def run(settings: Any, console: Console, run_dir: Path | None = None) -> Path:
+def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Cost all points of the settings."""
-    hardware, study = Hardware.of(settings), settings.study
+    hardware = Hardware.of(settings)
     if study.networks:
         workloads = [build_workload(WorkloadSpec(name=name)) for name in study.networks]
     else:
@@ -375,7 +391,7 @@ def run(settings: Any, console: Console, run_dir: Path | None = None) -> Path:
         farm=settings.farm,
         console=console,
         title="costing",
-        reuse=settings.reuse,
+        reuse=study.reuse,
     )[::-1]
     page = scaling(hardware, records, workloads)
     shown = page.tables["points"].select(

@@ -15,7 +15,7 @@ from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
-from repast_dist.studies.specs import StudySpec
+from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
 from repast_dist.workloads.specs import WorkloadSpec
 
@@ -26,7 +26,7 @@ class RunSettings:
 
     Attributes
     ----------
-    study : StudySpec
+    study : Study
         The question asked.
     seed : int
         Seed of every random stream.
@@ -35,13 +35,6 @@ class RunSettings:
     plugins : tuple of str
         Parts of your own: ``.py`` files, or entry points of installed packages, that register cell
         models, layers, optimizers and the like.
-    run : str or None
-        The run directory that ``study=verify`` and ``study=export-perfetto`` read.
-    runs : tuple of str
-        Run directories, or folders of them, that ``study=compare`` reads.
-    reuse : tuple of str
-        Run directories whose finished points a study of many points takes over where all that
-        decides a point is the same.
     workload : WorkloadSpec
         The network that cost-only studies price.
     baseline : GpuSpec or PipeLayerSpec
@@ -56,13 +49,10 @@ class RunSettings:
         How the work is spread and exchanged.
     """
 
-    study: StudySpec
+    study: Annotated[Study, STUDIES.choice()]
     seed: Annotated[int, Ge(0)] = 0
     run_root: str = "runs"
     plugins: tuple[str, ...] = ()
-    run: str | None = None
-    runs: tuple[str, ...] = ()
-    reuse: tuple[str, ...] = ()
     workload: WorkloadSpec
     baseline: BaselineSpec
     epochs: EpochsSpec

@@ -38,7 +38,7 @@ from repast_dist.training.datasets import load_dataset
 from repast_dist.training.model import build_model, preconditioning_table
 
 
-def run(settings: RunSettings, console: Console | None = None) -> Path:
+def run(settings: RunSettings, console: Console) -> Path:
     """Train with these settings into a new run directory.
 
     Returns
@@ -55,7 +55,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Path:
     setup = _setup(settings)
     run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
     write_json(run_dir / SETTINGS, to_dict(settings))
-    _train(settings, setup, run_dir, None, console or Console())
+    _train(settings, setup, run_dir, None, console)
     return run_dir
 
 

@@ -20,8 +20,9 @@ from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import Hardware, table
 from repast_dist.studies.headline import HeadlineInputs, one_chip_means
+from repast_dist.studies.kinds.validate import Anchor, ValidateStudy
 from repast_dist.studies.output import finish
-from repast_dist.studies.specs import Anchor, ValidateStudy
+from repast_dist.studies.settings import RunSettings
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 _PIPELAYER_NETWORKS = ("vgg13", "vgg16", "vgg19")
@@ -62,7 +63,7 @@ def validate(
         f"{len(rows) - len(judged)} more are shown without judging them.",
         tables={"anchors": table(rows, {"difference": "fraction", "tolerance": "fraction"})},
         sections=[StudySection("All anchors", tables=["anchors"])],
-        key_figures=[KeyFigure("agree", f"{agreed} of {len(judged)}")],
+        key_figures=[KeyFigure("agree", f"{agreed} of {len(judged)}", number=agreed)],
         captions={
             "anchors": "Difference is relative to the published figure. Rows without a tolerance "
             "compare different things on purpose (see source) or rest on assumptions."
@@ -188,9 +189,11 @@ def _row(anchor: Anchor, calculated: float) -> dict[str, Any]:
     }
 
 
-def run(settings: Any, console: Console) -> Path:
+def run(
+    study: ValidateStudy, settings: RunSettings, run_dir: Path | None, console: Console
+) -> Path:
     """Check every anchor of the settings."""
-    page = validate(settings.study, settings.components, Hardware.of(settings), settings.epochs)
+    page = validate(study, settings.components, Hardware.of(settings), settings.epochs)
     shown: Sequence[str] = ("kind", "subject", "published", "calculated", "difference", "verdict")
     console.print(data_table("Published and calculated", page.tables["anchors"].select(shown)))
     return finish(page, settings, console)

@@ -1,4 +1,4 @@
-"""``study=verify run=RUN_DIR``: is everything there, once, and undamaged?"""
+"""``study=verify study.run=RUN_DIR``: is everything there, once, and undamaged?"""
 
 from pathlib import Path
 
@@ -7,12 +7,13 @@ from rich.console import Console
 from repast_dist.farm.checkpoint import list_checkpoints, load_checkpoint
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import CHECKPOINTS, RESULT, TRACE, read_json
+from repast_dist.studies.kinds.verify import VerifyStudy
 from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import verify
 
 
-def run(settings: RunSettings, console: Console) -> Path:
+def run(study: VerifyStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Check a run directory and print what is wrong with it.
 
     Raises
@@ -20,7 +21,7 @@ def run(settings: RunSettings, console: Console) -> Path:
     RunDirectoryError
         Something is missing, duplicate or damaged; each finding was printed.
     """
-    run_dir = existing_run(settings.run)
+    run_dir = existing_run(study.run)
     result = read_json(run_dir / RESULT)
     problems = [str(finding) for finding in _trace_findings(run_dir, result)]
     problems += _checkpoint_findings(run_dir)

@@ -102,7 +102,8 @@ def test_answers_that_miss_their_target_are_used_and_counted(folder):
 def test_a_study_of_the_same_points_takes_them_over(folder, tmp_path):
     text = io.StringIO()
     again = run_study(
-        load_settings([*TINY, f"run_root={tmp_path}", f"reuse=[{folder}]"]), Console(file=text)
+        load_settings([*TINY, f"run_root={tmp_path}", f"study.reuse=[{folder}]"]),
+        Console(file=text),
     )
     assert " took " not in text.getvalue()
     names = {file.name for file in (folder / "points").iterdir()}

@@ -1,0 +1,58 @@
+"""Put RePAST beside a GPU and PipeLayer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import MinLen
+
+from repast_dist.ground.numbers import PositiveInt
+from repast_dist.ground.spec import spec
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.baselines import PipeLayerSpec
+from repast_dist.studies.study import HARDWARE, STUDIES, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repast_dist.studies.settings import RunSettings
+
+
+@STUDIES.register
+@spec
+class HeadlineStudy(Study):
+    """RePAST beside a GPU and PipeLayer on published networks, on three footings.
+
+    Attributes
+    ----------
+    networks : tuple of str
+        Networks to compare on.
+    batch_size, micro_batch_size : int
+        Samples per step of one chip and of the GPU, and per micro-batch.
+    sensitive : tuple of str
+        Networks over which every assumed constant is halved and doubled.
+    pipelayer : PipeLayerSpec
+        The first-order accelerator by its published peaks.
+    pipelayer_chip : ChipSpec
+        A chip of its kind, to be costed from the same parts as RePAST's.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = (*HARDWARE, "baseline", "epochs")
+    name: Literal["headline"] = "headline"
+    networks: Annotated[tuple[str, ...], MinLen(1)]
+    batch_size: PositiveInt = 256
+    micro_batch_size: PositiveInt = 8
+    sensitive: Annotated[tuple[str, ...], MinLen(1)]
+    pipelayer: PipeLayerSpec
+    pipelayer_chip: ChipSpec
+
+    def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
+        """Compare the chip of the settings with a GPU and PipeLayer."""
+        from repast_dist.studies.headline import run
+
+        return run(self, settings, run_dir, console)
+
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return settings that do nothing beside the others, with the reason."""
+        networks = "the study has networks of its own; valid: study.networks=[...]"
+        return {"workload": networks, "model": networks}

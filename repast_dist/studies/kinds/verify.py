@@ -1,0 +1,34 @@
+"""Check a run directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from repast_dist.ground.spec import spec
+from repast_dist.studies.study import STUDIES, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repast_dist.studies.settings import RunSettings
+
+
+@STUDIES.register
+@spec
+class VerifyStudy(Study):
+    """Check a run directory for missing, duplicate and damaged rows.
+
+    Attributes
+    ----------
+    run : str or None
+        The run directory.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    name: Literal["verify"] = "verify"
+    run: str | None = None
+
+    def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
+        """Check the run and print what is wrong with it."""
+        from repast_dist.studies.verify import run
+
+        return run(self, settings, run_dir, console)
