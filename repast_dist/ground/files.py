@@ -27,7 +27,7 @@ RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT 
 
 @contextlib.contextmanager
 def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
-    """Write a file or folder aside and put it in place when the block ends well.
+    """Write a file or folder under another name and rename it when the block succeeds.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON whole, with a line for every entry of every entry (a step, an epoch, ...)."""
+    """Write a JSON file at once, with one line per nested entry (a step, an epoch, ...)."""
     entries = (f" {json.dumps(name)}: {_entry(value)}" for name, value in data.items())
     with replaced(path) as aside:
         aside.write_text("{\n" + ",\n".join(entries) + "\n}\n")

@@ -1,1 +1,1 @@
-"""How the answer looks: terminal tables, progress, and self-contained HTML pages."""
+"""Shows results: tables and progress in the terminal, and self-contained HTML pages."""

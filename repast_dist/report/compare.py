@@ -1,4 +1,4 @@
-"""Several runs side by side: which settings differ, and what came of it."""
+"""Compares runs: which settings differ between them, and how the results differ."""
 
 import dataclasses
 import itertools
@@ -90,7 +90,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def load_comparison(run_dirs: Sequence[Path]) -> Comparison:
-    """Read runs and find out what differs between their settings.
+    """Read runs and find the settings in which they differ.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def _loss_curves(curves: Sequence[figures.Curve], spent: Axis) -> Figure:
 
 
 def _spent(run: RunData, epochs: Sequence[Mapping[str, Any]], column: str | None) -> list[float]:
-    """Return what the run had spent by the end of each epoch: steps, seconds or joules."""
+    """Return the steps, seconds or joules that a run had spent by the end of each epoch."""
     if column is None:
         return [float(epoch["step"]) for epoch in epochs]
     steps = step_times(run.trace)

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: progress while it goes, tables when it ends."""
+"""Prints to the terminal: progress while a run goes on, tables when it ends."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ _PLAIN_EVERY_S = 5.0
 
 
 class _Progress:
-    """On a terminal one live line; elsewhere (a log file, a pipe) a plain line every few seconds
-    and one at the end.
+    """Updates one line in place on a terminal; in a log file or a pipe it prints a plain line every
+    few seconds and one at the end.
     """
 
     def __init__(self, name: str, total: int, done: int, console: Console | None) -> None:
@@ -123,7 +123,7 @@ class RunProgress(_Progress):
         accuracy: float | None = None,
         chips: int | None = None,
     ) -> None:
-        """Show where the run is after `steps_done` steps; `chips` if their number changed."""
+        """Show the progress after `steps_done` steps; give `chips` when their number changed."""
         self._chips = chips if chips is not None else self._chips
         text = f"loss {number(loss)}"
         if accuracy is not None:

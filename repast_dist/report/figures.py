@@ -77,7 +77,7 @@ class Bars:
     title : str
         What the labels are.
     stacked, horizontal : bool
-        Bars of one label lie on each other; bars lie flat.
+        Whether the bars of one label are stacked, and whether bars run from left to right.
     """
 
     labels: Sequence[str]
@@ -332,7 +332,7 @@ def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], frame:
 
 
 def _in_units(curve: Curve, x_scale: float, scale: float) -> Curve:
-    """Return the curve in the units of the axes, with not too many points to draw."""
+    """Return the curve in the units of the axes, thinned to a number of points that draws fast."""
     stride = max(1, ceil_div(len(curve.x), _LONGEST_CURVE))
 
     def kept(values: Sequence[float], by: float) -> list[float]:

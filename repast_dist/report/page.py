@@ -383,7 +383,7 @@ def _text(value: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end its script element; NaN and infinities become null (a gap)."""
+    """Return JSON that cannot end its script element; NaN and infinities become null, a gap."""
     text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c")
 

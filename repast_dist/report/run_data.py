@@ -1,4 +1,4 @@
-"""What a report needs of a run directory: result.json, the trace and the solve reports."""
+"""Reads a run directory for a report: result.json, the trace and the solve reports."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ HEAT_BINS = 160
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """A run as it lies on disk.
+    """The content of a run directory.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def load_run(folder: Path) -> RunData:
 
 
 def without_meaningless(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result without the figures its task does not have.
+    """Return a result without the figures that have no meaning for its task.
 
     A network that reconstructs its input has no accuracy, one that classifies no squared error.
     """
@@ -86,7 +86,7 @@ def setting(result: Mapping[str, Any], path: str, default: Any = None) -> Any:
 def energy_by_component(
     trace: pa.Table, per_count: Mapping[str, Mapping[str, float]]
 ) -> dict[tuple[str, str], float]:
-    """Return (phase, component) -> energy in joules; the sum is that of the trace.
+    """Return (phase, component) -> energy in joules; all of them add up to that of the trace.
 
     Parameters
     ----------
@@ -121,8 +121,8 @@ class BlockWork:
     seconds : dict
         Phase -> (chips,) summed durations of the rows that belong to a block.
     bound_s : float
-        No assignment of whole blocks can keep the busiest chip below this: the mean over chips
-        or the largest block, whichever is longer.
+        Lower bound of the busiest chip's time over all assignments of whole blocks: the mean
+        over chips or the largest block, whichever is longer.
     """
 
     seconds: dict[str, np.ndarray]
@@ -208,7 +208,7 @@ class StepBars:
 
 
 def step_bars(trace: pa.Table, step: int, max_chips: int) -> StepBars:
-    """Return the bars of one step: work of one phase on one chip that touches is one bar.
+    """Return the bars of one step; adjoining work of one phase on one chip is one bar.
 
     Of more than `max_chips` chips, evenly spaced ones are taken, the first and last among them.
     Phases that overlap on a chip (on different banks) get lanes of their own.

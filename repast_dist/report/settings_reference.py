@@ -1,4 +1,4 @@
-"""Writes the settings reference from the settings classes, so that it cannot go stale."""
+"""Writes the reference of all settings from the settings classes themselves."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""The page and the tables of a study: Arrow tables and descriptions of charts over them.
+"""Writes the page and the tables of a study from Arrow tables and descriptions of charts.
 
 A study computes tables and says what to draw; this module turns it into ``report.html`` and
 ``tables/*.parquet``. Units come from the tables' field metadata (key ``unit``): "s", "J", "m2",

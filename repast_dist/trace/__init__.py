@@ -1,4 +1,4 @@
-"""What happened: the cost trace of every chip as Arrow record batches and Parquet files."""
+"""The cost trace: what every chip did, as Arrow record batches and Parquet files."""
 
 from repast_dist.trace.perfetto import export_perfetto
 from repast_dist.trace.query import (

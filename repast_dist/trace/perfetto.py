@@ -63,7 +63,7 @@ def _events(rows: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 class _Threads:
-    """Gives each row a thread on which nothing else runs at that time; rows come by start."""
+    """Assigns each row to a thread that is free at its start; rows must be sorted by start."""
 
     def __init__(self) -> None:
         self._lanes: dict[tuple[int, int], list[list[float]]] = {}

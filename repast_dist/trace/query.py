@@ -98,7 +98,7 @@ class Totals:
 
 
 def totals(table: pa.Table) -> Totals:
-    """Sum a trace.
+    """Return the sums over a trace: the whole run, its phases and its chips.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def sum_by(table: pa.Table, keys: Sequence[str], values: Sequence[str]) -> pa.Ta
 
 
 def busy_times(table: pa.Table, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Length of the union of the rows' intervals, per combination of integer-coded `keys`.
+    """Return the length of the union of the rows' intervals, per combination of integer `keys`.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def _busy_per_chip(table: pa.Table) -> dict[int, float]:
 
 
 def _running_max(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Running maximum that starts anew where `first` is True; exact, by ranks."""
+    """Return the running maximum, which starts anew where `first` is True; exact, by ranks."""
     order = np.argsort(values, kind="stable")
     ranks = np.empty(values.size, np.int64)
     ranks[order] = np.arange(values.size)

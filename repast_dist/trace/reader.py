@@ -1,4 +1,4 @@
-"""Reads the trace and the solve reports of a run, finished, running or crashed."""
+"""Reads the trace and the solve reports of a run, whether it finished, still runs or crashed."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -36,7 +36,7 @@ class Finding:
 
 
 def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
-    """Compare a trace with its manifest and with the steps it should cover.
+    """Check a trace against its manifest and the steps it should cover.
 
     Parameters
     ----------

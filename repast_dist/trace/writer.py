@@ -34,7 +34,7 @@ _PART = re.compile(r"steps-(\d{8})-(\d{8})\.parquet")
 
 
 class TraceWriter:
-    """Appends the cost trace and the solve reports of a run, some steps at a time.
+    """Writes the cost trace and the solve reports of a run, a few steps at a time.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class TraceWriter:
         The trace folder, for example ``run_dir / "trace"``; solve reports go beside it, into
         ``run_dir / "solves"``.
     n_chips : int
-        Chips of the farm, each of which the manifest counts rows for.
+        Chips of the farm; the manifest holds the number of rows of each.
     settings_sha256 : str
         Hash of the run's settings, stored in every part.
     resume_step : int or None
@@ -90,22 +90,22 @@ class TraceWriter:
             self._solves.append(steps, [solves], every_step=False)
 
     def sync(self) -> None:
-        """Make the steps so far durable; call it at each checkpoint."""
+        """Make the steps so far durable on disk; the coordinator calls it at each checkpoint."""
         self._solves.sync()
         self._trace.sync()
 
     def cut(self) -> None:
-        """Turn the steps since the last cut into a Parquet part."""
+        """Write the steps since the last cut as one Parquet part."""
         self._solves.cut()
         self._trace.cut()
 
     def drop_from(self, step: int) -> None:
-        """Forget all rows of `step` and later steps, to do them again from a checkpoint."""
+        """Remove all rows of `step` and later steps, which are then computed again."""
         self._solves.drop_from(step)
         self._trace.drop_from(step)
 
     def close(self) -> None:
-        """Write what is still open; the trace is then complete."""
+        """Write the last part; the trace is then complete."""
         self.cut()
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class TraceWriter:
 
 
 class PartStore:
-    """One table of a run as Parquet parts, an open stream and a manifest."""
+    """Stores one table of a run as Parquet parts, an open stream and a manifest."""
 
     def __init__(
         self, folder: Path, schema: pa.Schema, n_chips: int, resume_step: int | None
@@ -339,7 +339,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the whole record batches of a stream, up to where a crash cut it."""
+    """Yield the record batches of a stream; one that a crash cut off ends it."""
     if not path.exists() or path.stat().st_size == 0:
         return
     with pa.OSFile(str(path), "rb") as file:

@@ -50,7 +50,7 @@ def inversion(run: RunData) -> list[Part]:
 
 
 def _worst(run: RunData, blocks: list[int], steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (blocks, steps) iterations and residuals, of several chips the worst one's."""
+    """Return (blocks, steps) iterations and residuals: the worst over the chips of a block."""
     iterations = np.full((len(blocks), steps.size), np.nan)
     residual = iterations.copy()
     row = np.searchsorted(blocks, run.solves["block"].to_numpy())
