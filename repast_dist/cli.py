@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         print("---\n".join(as_yaml(to_dict(item)) for item in settings), end="")
         return EXIT_OK
     if options.multirun:
-        from repast_dist.studies.sweep import run_sweep
+        from repast_dist.studies.multirun import run_sweep
 
         run_sweep(settings, points)
     else:

@@ -7,10 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.farm.specs import chip_speed
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.studies.settings import RunSettings
 from repast_dist.training.model import build_model, workload_from_model
 from repast_dist.workloads.shapes import Workload
 from repast_dist.workloads.specs import MODEL, build_workload
@@ -45,7 +47,7 @@ class Hardware:
     inversion: InversionSpec
 
     @classmethod
-    def of(cls, settings: Any) -> "Hardware":
+    def of(cls, settings: RunSettings) -> "Hardware":
         """Take the hardware out of the settings of a run."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: getattr(settings, name) for name in names})
@@ -77,7 +79,26 @@ class Hardware:
         )
 
 
-def chosen_workload(settings: Any) -> Workload:
+def planned_step(settings: RunSettings) -> Plan:
+    """Plan a step of the settings' workload on the settings' farm.
+
+    Raises
+    ------
+    SettingsError, DataError
+        The network cannot be read or placed.
+    """
+    farm, train = settings.farm, settings.train
+    return Hardware.of(settings).plan(
+        chosen_workload(settings),
+        farm.chips,
+        train.batch_size,
+        train.micro_batch_size,
+        second_order=settings.optimizer.method == "kfac",
+        speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
+    )
+
+
+def chosen_workload(settings: RunSettings) -> Workload:
     """Return the network of the settings: a table, an ONNX file, or the model that is trained.
 
     Raises

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.farm.specs import chip_speed
 from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.mapping.plan import Plan, fusion_rows
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
-from repast_dist.studies.costing import Hardware, chosen_workload, table
+from repast_dist.studies.costing import planned_step, table
 from repast_dist.studies.kinds.plan import PlanStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
@@ -114,16 +113,7 @@ def soi_bound_s(plan: Plan) -> float:
 
 def run(study: PlanStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Plan a step of the settings."""
-    farm, train = settings.farm, settings.train
-    plan = Hardware.of(settings).plan(
-        chosen_workload(settings),
-        farm.chips,
-        train.batch_size,
-        train.micro_batch_size,
-        second_order=settings.optimizer.method == "kfac",
-        speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
-    )
-    page = plan_page(plan)
+    page = plan_page(planned_step(settings))
     for name in ("chips", "blocks"):
         if name in page.tables:
             console.print(data_table(name, page.tables[name]))

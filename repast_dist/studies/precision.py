@@ -9,14 +9,14 @@ result.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from repast_dist.analog import InversionSpec, InvSpec, Solution, VmmSpec, prepare
+from repast_dist.analog import BlockSolver, InversionSpec, InvSpec, Solution, VmmSpec, prepare
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
@@ -29,7 +29,7 @@ from repast_dist.studies.factors import Factor, capture_factors
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, changed
 from repast_dist.training.kfac import damped_block
 
 _WORST_RESIDUAL = 10.0
@@ -42,9 +42,6 @@ _ENOUGH = 2.0**-8
 """Relative residual from which eight bits are said to suffice."""
 
 _UNITS = {"residual": "1", "condition": "1"}
-_LABELS = {"fcg_sliced": "fcg, 2 slices", "refine_bare": "refine, bare"}
-_HP_INV = {"size": 16, "cell_bits": 3, "target_bits": 24, "rounds": 10}
-"""HP-INV (Nature Electronics 2025): 24 bits of 16 x 16 systems in about 10 rounds."""
 
 
 @spec
@@ -63,10 +60,10 @@ class PrecisionPoint:
         As ``optimizer.damping`` and ``optimizer.damping_form``.
     columns : int
         Right-hand sides at most.
-    methods : tuple of str
-        What is tried.
-    vmm, inv, inversion : VmmSpec, InvSpec, InversionSpec
-        The arrays, and the settings that all methods share.
+    inversions : dict
+        Name -> settings of each way to invert that is tried.
+    vmm, inv : VmmSpec, InvSpec
+        The arrays.
     seed : int
         Of the programming errors.
     """
@@ -79,10 +76,9 @@ class PrecisionPoint:
     damping: float
     damping_form: str
     columns: int
-    methods: tuple[str, ...]
+    inversions: dict[str, InversionSpec]
     vmm: VmmSpec
     inv: InvSpec
-    inversion: InversionSpec
     seed: int
 
 
@@ -105,6 +101,13 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
             "gradient is zero, there is nothing to solve for; valid: more study.steps or another "
             "seed"
         )
+
+    def tried(inversion: InversionSpec) -> dict[str, Any]:
+        addresses = ("precision", point.layer, point.start)
+        return outcome(
+            prepare(block, point.vmm, point.inv, inversion, point.seed, *addresses), right
+        )
+
     cell = point.inv.device.inv_cell
     common = {
         "block_size": point.stop - point.start,
@@ -113,20 +116,33 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
         "damping": point.damping,
         "condition": float(np.linalg.cond(block)),
     }
-    return {"rows": [common | _tried(block, right, name, point) for name in point.methods]}
+    return {
+        "rows": [
+            common | {"method": name} | tried(inversion)
+            for name, inversion in point.inversions.items()
+        ]
+    }
 
 
-def _tried(
-    block: np.ndarray, right: np.ndarray, name: str, point: PrecisionPoint
-) -> dict[str, Any]:
-    inversion = _with_method(point.inversion, name)
-    solver = prepare(
-        block, point.vmm, point.inv, inversion, point.seed, "precision", point.layer, point.start
-    )
+def outcome(solver: BlockSolver, right: np.ndarray) -> dict[str, Any]:
+    """Solve with a programmed block and return what it takes and what is left.
+
+    Parameters
+    ----------
+    solver : BlockSolver
+        The programmed block.
+    right : ndarray
+        (n, r) right-hand sides.
+
+    Returns
+    -------
+    dict
+        ``residual`` (relative, of the worst right-hand side) and its ``bits``; mean ``rounds``;
+        ``converged``; operations per right-hand side; cells programmed.
+    """
     solution = solver.solve(right)
     columns = right.shape[1]
     return {
-        "method": _LABELS.get(name, name),
         "residual": _shown_residual(solution),
         "bits": float(max(0.0, -np.log2(max(_shown_residual(solution), 2.0**-48)))),
         "rounds": float(solution.iterations.mean()),
@@ -142,20 +158,23 @@ def _shown_residual(solution: Solution) -> float:
     return float(min(solution.residual.max(), _WORST_RESIDUAL))
 
 
-def _with_method(inversion: InversionSpec, name: str) -> InversionSpec:
-    changes: dict[str, Any] = {"method": name}
-    if name == "fcg_sliced":
-        changes = {"method": "fcg", "array_slices": 2}
-    elif name == "refine_bare":
-        changes = {"method": "refine", "array_regularisation": 0.0}
-    return dataclasses.replace(inversion, **changes)
+def _inversions(
+    study: PrecisionStudy, settings: RunSettings, variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, InversionSpec]:
+    limit = {"inversion.max_iterations": study.max_iterations}
+    return {
+        name: changed(settings, limit | dict(changes)).inversion
+        for name, changes in variants.items()
+    }
 
 
-def precision_points(settings: RunSettings, factors: Sequence[Factor]) -> list[PrecisionPoint]:
+def precision_points(
+    study: PrecisionStudy, settings: RunSettings, factors: Sequence[Factor]
+) -> list[PrecisionPoint]:
     """Return every damped block on every kind of cell, the largest blocks first."""
-    study: Any = settings.study
+    inversions = _inversions(study, settings, study.variants)
     widest = max(factors, key=lambda factor: len(factor.matrix))
-    digest = _digest(settings)
+    digest = _digest(study, settings)
     points = []
     for start, stop in _blocks(len(widest.matrix), study.block_sizes):
         for bits in study.cell_bits:
@@ -175,12 +194,9 @@ def precision_points(settings: RunSettings, factors: Sequence[Factor]) -> list[P
                             damping=damping,
                             damping_form=settings.optimizer.damping_form,
                             columns=study.columns,
-                            methods=study.methods,
+                            inversions=inversions,
                             vmm=vmm_spec(settings.chip, device),
                             inv=inv_spec(settings.chip, device),
-                            inversion=dataclasses.replace(
-                                settings.inversion, max_iterations=study.max_iterations
-                            ),
                             seed=settings.seed,
                         )
                     )
@@ -194,44 +210,39 @@ def _blocks(width: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield start, start + size
 
 
-def _digest(settings: RunSettings) -> str:
-    study: Any = settings.study
+def _digest(study: PrecisionStudy, settings: RunSettings) -> str:
     parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
     decisive = [to_dict(part) for part in parts] + [study.steps, settings.seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def three_bit_rows(base: InversionSpec, seed: int) -> list[dict[str, Any]]:
-    """Return rounds to 24 bits with 3-bit cells beside those published for HP-INV.
+def few_bit_rows(study: PrecisionStudy, settings: RunSettings) -> list[dict[str, Any]]:
+    """Return rounds to many bits with cells of few beside those that were published.
 
     Their matrices are not published; ours are ten random sample covariances of 64 samples in 16
     dimensions.
     """
+    published = study.published
     rows = [
         {
-            "method": "HP-INV, published",
-            "slices": 1,
-            "rounds": float(_HP_INV["rounds"]),
-            "residual": 2.0 ** -_HP_INV["target_bits"],
+            "method": published.name,
+            "rounds": float(published.rounds),
+            "residual": 2.0**-published.target_bits,
             "converged": "all",
         }
     ]
-    target: dict[str, Any] = {
-        "target_bits": _HP_INV["target_bits"],
-        "product_bits": 40,
-        "max_iterations": 100,
-    }
     ideal = InvSpec()
-    cell = dataclasses.replace(ideal.device.inv_cell, bits=_HP_INV["cell_bits"])
+    cell = dataclasses.replace(ideal.device.inv_cell, bits=published.cell_bits)
     inv = dataclasses.replace(ideal, device=dataclasses.replace(ideal.device, inv_cell=cell))
-    for name, slices in (("refine_bare", 1), ("refine", 1), ("fcg", 1), ("refine", 2), ("fcg", 2)):
-        inversion = dataclasses.replace(_with_method(base, name), array_slices=slices, **target)
-        solutions = [_covariance(inv, inversion, seed, number) for number in range(10)]
+    for name, inversion in _inversions(study, settings, published.variants).items():
+        solutions = [
+            _covariance(published.size, inv, inversion, settings.seed, number)
+            for number in range(10)
+        ]
         good = sum(bool(solution.converged.all()) for solution in solutions)
         rows.append(
             {
-                "method": _LABELS.get(name, name),
-                "slices": slices,
+                "method": name,
                 "rounds": float(np.mean([s.iterations.mean() for s in solutions])),
                 "residual": max(_shown_residual(s) for s in solutions),
                 "converged": f"{good} of {len(solutions)}",
@@ -240,8 +251,9 @@ def three_bit_rows(base: InversionSpec, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _covariance(inv: InvSpec, inversion: InversionSpec, seed: int, number: int) -> Solution:
-    size = _HP_INV["size"]
+def _covariance(
+    size: int, inv: InvSpec, inversion: InversionSpec, seed: int, number: int
+) -> Solution:
     random = generator(seed, "covariance", number)
     samples = random.standard_normal((4 * size, size))
     matrix = samples.T @ samples / len(samples)
@@ -301,15 +313,14 @@ def precision(rows: Sequence[dict[str, Any]], three_bits: Sequence[dict[str, Any
             ),
             StudySection(
                 f"Rounds: blocks of {size}, {bits}-bit cells",
-                charts=[_rounds_map(m, at, rounds) for m in methods if m != "single"],
+                charts=[_rounds_map(m, at, rounds) for m in _where(rows, "rounds", 1.0)],
                 intro="Mean rounds until the target is reached or the method is given up.",
             ),
             StudySection(
                 f"Cells: blocks of {size}, {noise:.1%} programming noise",
                 charts=[
                     _bits_map(m, {"block_size": size, "noise": noise}, "cell_bits")
-                    for m in methods
-                    if m != "cg"
+                    for m in _where(rows, "inv_ops", 0.0)
                 ],
                 intro="Bits of the worst right-hand side, over damping and bits per cell.",
             ),
@@ -443,6 +454,11 @@ def _grouped(
         yield dict(zip(names, key, strict=True)), group
 
 
+def _where(rows: Sequence[dict[str, Any]], name: str, limit: float) -> list[str]:
+    """Return the methods that somewhere take more of an operation than a limit."""
+    return list(dict.fromkeys(row["method"] for row in rows if row[name] > limit))
+
+
 def _nearest(rows: Sequence[dict[str, Any]], name: str, wanted: float) -> Any:
     return min({row[name] for row in rows}, key=lambda value: abs(value - wanted))
 
@@ -507,7 +523,7 @@ def run(
         raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
     records = run_points(
         precision_point,
-        precision_points(settings, factors),
+        precision_points(study, settings, factors),
         shared=factors,
         run_dir=folder,
         farm=settings.farm,
@@ -516,6 +532,6 @@ def run(
         reuse=study.reuse,
     )
     rows = [row for record in records for row in record["rows"]]
-    page = precision(rows, three_bit_rows(settings.inversion, settings.seed))
+    page = precision(rows, few_bit_rows(study, settings))
     console.print(data_table("Methods", page.tables["methods"]))
     return finish(page, settings, console, folder)

@@ -9,8 +9,9 @@ from annotated_types import Ge
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.job import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
+from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
-from repast_dist.ground.spec import load, spec
+from repast_dist.ground.spec import load, spec, to_dict
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
@@ -82,6 +83,33 @@ def checked_settings(data: Mapping[str, Any]) -> RunSettings:
     names = data.get("plugins", ())
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         activate(read_plugins(names))
+    return load(RunSettings, data)
+
+
+def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
+    """Return settings that differ in some places, checked as if they had been loaded.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the changes start from.
+    changes : mapping
+        Dotted path -> plain value. A group of settings replaces the group that was there.
+
+    Raises
+    ------
+    SettingsError
+        There is no such setting, or the value is not valid.
+    """
+    data = to_dict(settings)
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        place = data
+        for group in groups:
+            place = place.get(group)  # type: ignore[assignment]
+            if not isinstance(place, dict):
+                raise SettingsError(f"{path}: no group of settings '{group}'")
+        place[name] = value
     return load(RunSettings, data)
 
 

@@ -1,154 +1,158 @@
-"""Several settings of a study, one after the other, in one table: ``-m key=a,b``."""
+"""``study=sweep``: variants x axes, one measured row per point, in one table."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
-from repast_dist.farm.cluster import cluster
-from repast_dist.ground.files import ANSWER, RESULT, read_json, write_json
-from repast_dist.ground.spec import to_dict
-from repast_dist.report.compare import write_comparison
+from repast_dist.farm.specs import FarmSpec
+from repast_dist.ground.errors import SettingsError
 from repast_dist.report.console import data_table
-from repast_dist.report.study_page import StudyPage, StudySection, write_study
-from repast_dist.studies import run_study
-from repast_dist.studies.run_directory import new_run_directory
-from repast_dist.studies.settings import RunSettings
+from repast_dist.report.page import KeyFigure
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.report.units import si
+from repast_dist.studies.costing import table
+from repast_dist.studies.kinds.sweep import SweepChart, SweepStudy
+from repast_dist.studies.output import begin, finish
+from repast_dist.studies.points import run_points
+from repast_dist.studies.settings import RunSettings, changed
 
-Figures = dict[str, tuple[float | None, str]]
-"""Name -> value and unit."""
+_NEVER = 1_000_000_000
 
 
-def run_sweep(
-    settings: Sequence[RunSettings], points: Sequence[Sequence[str]], console: Console | None = None
-) -> Path:
-    """Run several settings one after the other on one cluster, and put them into one table.
+@dataclasses.dataclass(frozen=True)
+class SweepPoint:
+    """One point: all that decides its row, and nothing of how it is shown."""
+
+    settings: RunSettings
+
+
+def measured(shared: None, point: SweepPoint) -> dict[str, Any]:
+    """Measure one point, here or on a worker."""
+    study = point.settings.study
+    if not isinstance(study, SweepStudy):
+        raise TypeError(f"a sweep's point has study {study.name}")
+    return study.measure.record(point.settings)
+
+
+def sweep_labels(study: SweepStudy) -> list[dict[str, Any]]:
+    """Return the labels of every point: its variant, and its value on every axis."""
+    return [
+        {"variant": variant, **dict(zip(study.axes, values, strict=True))}
+        for variant in study.variants or [""]
+        for values in itertools.product(*study.axes.values())
+    ]
+
+
+def sweep_points(study: SweepStudy, settings: RunSettings) -> list[SweepPoint]:
+    """Return the settings of every point, in the order of `sweep_labels`.
+
+    Raises
+    ------
+    SettingsError
+        A variant or an axis names no setting, or a value is not valid.
+    """
+    base = dataclasses.replace(
+        settings,
+        run_root="",
+        study=SweepStudy(measure=study.measure),
+        # How points are spread over processes does not decide what they are.
+        farm=FarmSpec(
+            backend="inprocess",
+            chips=settings.farm.chips,
+            chip_overrides=settings.farm.chip_overrides,
+            checkpoint_every=_NEVER,
+        ),
+    )
+    points = []
+    for labels in sweep_labels(study):
+        axes = {name: value for name, value in labels.items() if name != "variant"}
+        variant = study.variants.get(labels["variant"], {})
+        points.append(SweepPoint(changed(base, {**variant, **axes})))
+    return points
+
+
+def sweep_page(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> StudyPage:
+    """Make the page of a sweep.
 
     Parameters
     ----------
-    settings : sequence of RunSettings
-        One per point.
-    points : sequence of sequence of str
-        The overrides of each point, for the headings.
+    study : SweepStudy
+        What was asked.
+    rows : sequence of dict
+        Labels and measured columns of every point.
 
-    Returns
-    -------
-    Path
-        A folder with ``sweep.json``, ``tables/sweep.parquet`` and a page: the settings that differ
-        and the key figures of every run. Training runs get a page that compares their curves, too.
+    Raises
+    ------
+    SettingsError
+        ``best`` names no measured number.
     """
-    console = console or Console()
-    directories = []
-    on_ray = [item.farm for item in settings if item.farm.backend == "ray" and _uses_farm(item)]
-    with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
-        for number, (item, overrides) in enumerate(zip(settings, points, strict=True)):
-            title = f"run {number + 1} of {len(settings)}: {' '.join(overrides) or 'defaults'}"
-            console.rule(title)
-            directories.append(run_study(item, console))
-    folder = new_run_directory(Path(settings[0].run_root), "sweep")
-    differing = differing_settings([to_dict(item) for item in settings])
-    figures = [key_figures(directory) for directory in directories]
-    table = sweep_table(differing, figures, directories)
-    console.print(data_table("Sweep", table))
-    rows = zip(directories, differing, figures, strict=True)
-    write_json(
-        folder / "sweep.json",
-        {
-            "runs": [str(path) for path in directories],
-            "points": [
-                {"run": str(path), "settings": changed, "figures": _plain(found)}
-                for path, changed, found in rows
-            ],
-        },
-    )
-    page = write_study(_page(settings, table), folder)
-    console.print(f"Sweep:         {page}", markup=False, soft_wrap=True)
-    if all((directory / RESULT).is_file() for directory in directories):
-        page = write_comparison(directories, folder / "compare.html")
-        console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
-    return folder
-
-
-def _uses_farm(settings: RunSettings) -> bool:
-    return any(name in ("farm", "farm.address") for name in settings.study.reads)
-
-
-def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, per run, dotted path -> value of the settings that are not the same in all runs."""
-    flat = [dict(_leaves(item)) for item in settings]
-    names = dict.fromkeys(name for item in flat for name in item)
-    first = flat[0]
-    differ = [n for n in names if any(item.get(n) != first.get(n) for item in flat)]
-    return [{name: item.get(name) for name in differ} for item in flat]
-
-
-def key_figures(directory: Path) -> Figures:
-    """Return the key figures that a run left; a training run's are those of its last epoch."""
-    if (directory / ANSWER).is_file():
-        stored = read_json(directory / ANSWER)["figures"]
-        return {item["name"]: (item["value"], item["unit"]) for item in stored}
-    if not (directory / RESULT).is_file():
-        return {}
-    result = read_json(directory / RESULT)
-    last = result["epochs"][-1] if result.get("epochs") else {}
-    totals = result.get("totals", {})
-    return {
-        "test accuracy": (last.get("test_accuracy"), "fraction"),
-        "test loss": (last.get("test_loss"), "1"),
-        "train loss": (last.get("train_loss"), "1"),
-        "simulated time": (totals.get("time_s"), "s"),
-        "energy": (totals.get("energy_j"), "J"),
-    }
-
-
-def sweep_table(
-    differing: Sequence[Mapping[str, Any]], figures: Sequence[Figures], directories: Sequence[Path]
-) -> pa.Table:
-    """Return one row per run: the settings that differ, the key figures, the run's name."""
-    columns: dict[str, list[Any]] = {}
-    units: dict[str, str] = {}
-    for name in differing[0]:
-        columns[name] = _column([item[name] for item in differing])
-    for name in dict.fromkeys(name for item in figures for name in item):
-        columns[name] = [item.get(name, (None, ""))[0] for item in figures]
-        units[name] = next(item[name][1] for item in figures if name in item)
-    columns["run"] = [directory.name for directory in directories]
-    plain = pa.table(columns)
-    fields = [
-        field.with_metadata({"unit": units[field.name]}) if field.name in units else field
-        for field in plain.schema
-    ]
-    return plain.cast(pa.schema(fields))
-
-
-def _column(values: list[Any]) -> list[Any]:
-    """Keep numbers as they are; anything else is shown as text."""
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return values if numbers else ["" if value is None else str(value) for value in values]
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else name)
-    else:
-        yield path, value
-
-
-def _plain(figures: Figures) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value, "unit": unit} for name, (value, unit) in figures.items()]
-
-
-def _page(settings: Sequence[RunSettings], table: pa.Table) -> StudyPage:
-    names = ", ".join(dict.fromkeys(item.study.name for item in settings))
+    figures = []
+    answer = f"{len(rows)} points measured."
+    if study.best is not None:
+        best = _best(study, rows)
+        unit = study.measure.units.get(study.best, "1")
+        value = si(best[study.best], unit)
+        where = ", ".join(
+            f"{name}={best[name]}" for name in ("variant", *study.axes) if best[name] != ""
+        )
+        answer = f"Of {len(rows)} points {where} has the {study.goal} {study.best}: {value}."
+        figures = [KeyFigure(study.best, value, where, number=best[study.best], unit=unit)]
+    shown = [_chart(chart) for chart in study.charts]
     return StudyPage(
         study="sweep",
-        title=f"Sweep of study {names}",
-        answer=f"{len(settings)} runs of study {names}, with the settings that differ.",
-        tables={"sweep": table},
-        sections=[StudySection("Runs", tables=["sweep"])],
-        settings=to_dict(settings[0]),
+        title=study.question,
+        answer=answer,
+        tables={"points": table(rows, study.measure.units)},
+        sections=[StudySection("Points", charts=shown, tables=["points"])],
+        key_figures=figures,
+    )
+
+
+def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
+    """Measure all points, write the table and draw it."""
+    points = sweep_points(study, settings)
+    folder = begin(settings, run_dir)
+    records = run_points(
+        measured,
+        points,
+        run_dir=folder,
+        farm=settings.farm,
+        console=console,
+        title="measuring",
+        reuse=study.reuse,
+    )
+    rows = [
+        labels | {name: record[name] for name in study.columns or record if name in record}
+        for labels, record in zip(sweep_labels(study), records, strict=True)
+    ]
+    page = sweep_page(study, rows)
+    console.print(data_table(study.question, page.tables["points"]))
+    return finish(page, settings, console, folder)
+
+
+def _best(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    name = str(study.best)
+    known = [row for row in rows if isinstance(row.get(name), int | float)]
+    if not known:
+        valid = [key for key, value in rows[0].items() if isinstance(value, int | float)]
+        raise SettingsError(f"study.best: no numbers in '{name}'; valid: {', '.join(valid)}")
+    choose = min if study.goal == "lowest" else max
+    return choose(known, key=lambda row: float(row[name]))
+
+
+def _chart(chart: SweepChart) -> Chart:
+    return Chart(
+        chart.kind,
+        "points",
+        chart.title or f"{chart.value or chart.y} over {chart.x}",
+        x=chart.x,
+        y=chart.y,
+        value=chart.value,
+        series=chart.series,
+        log_x=chart.log_x,
+        log_y=chart.log_y,
     )

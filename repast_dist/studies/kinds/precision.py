@@ -1,7 +1,7 @@
 """Invert real factors with every method."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -16,9 +16,32 @@ if TYPE_CHECKING:
     from repast_dist.studies.settings import RunSettings
 
 
-PrecisionMethod = Literal[
-    "single", "taylor", "refine_bare", "refine", "fcg", "fcg_sliced", "cg"
-]  # fmt: skip
+Variants = dict[str, dict[str, Any]]
+
+
+@spec
+class PublishedRounds:
+    """A published solve with cells of few bits, and the ways of ours that answer it.
+
+    Attributes
+    ----------
+    name, source : str
+        What it is called, and where it was published.
+    size, cell_bits : int
+        Rows of its systems, bits of its cells.
+    target_bits, rounds : int
+        Bits of the answer, and rounds it takes.
+    variants : dict
+        Name -> settings that differ, as dotted path -> value.
+    """
+
+    name: str
+    source: str
+    size: PositiveInt
+    cell_bits: PositiveInt
+    target_bits: PositiveInt
+    rounds: PositiveInt
+    variants: Variants
 
 
 @STUDIES.register
@@ -28,9 +51,10 @@ class PrecisionStudy(Study):
 
     Attributes
     ----------
-    methods : tuple of str
-        As ``inversion.method``; ``refine_bare`` is ``refine`` without regularisation of the array,
-        ``fcg_sliced`` is ``fcg`` with two slices per array.
+    variants : dict
+        Ways to invert: name -> settings that differ, as dotted path -> value.
+    published : PublishedRounds
+        Rounds to many bits with cells of few, as published, and ours for the same question.
     cell_bits : tuple of int
         Bits of the cells of inverting arrays.
     programming_sigma : tuple of float
@@ -63,7 +87,8 @@ class PrecisionStudy(Study):
         "inversion",
     )
     name: Literal["precision"] = "precision"
-    methods: Annotated[tuple[PrecisionMethod, ...], MinLen(1)]
+    variants: Annotated[Variants, MinLen(1)]
+    published: PublishedRounds
     cell_bits: Annotated[tuple[Annotated[int, Ge(1), Le(8)], ...], MinLen(1)]
     programming_sigma: Annotated[tuple[Annotated[float, Ge(0)], ...], MinLen(1)]
     damping: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]

@@ -1,0 +1,79 @@
+"""Solve one block of a real Kronecker factor on the simulated arrays."""
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from repast_dist.ground.numbers import PositiveInt
+from repast_dist.ground.spec import spec
+from repast_dist.studies.measure import MEASURES, Measure
+
+if TYPE_CHECKING:
+    from repast_dist.farm.specs import TrainSpec
+    from repast_dist.studies.factors import Factor
+    from repast_dist.studies.settings import RunSettings
+    from repast_dist.training.specs import DatasetSpec, ModelSpec, OptimizerSpec
+
+
+@MEASURES.register
+@spec
+class SolveMeasure(Measure):
+    """Bits, rounds and operations of ``inversion`` on a block of the network's widest factor.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of training, in float64, behind the factor.
+    columns : int
+        Right-hand sides: columns of the last gradient that are not zero, at most.
+    """
+
+    kind: Literal["solve"] = "solve"
+    reads: ClassVar[tuple[str, ...]] = (
+        "seed", "model", "dataset", "optimizer", "train", "chip", "device", "inversion",
+        "soi.block_size",
+    )  # fmt: skip
+    steps: PositiveInt = 10
+    columns: PositiveInt = 16
+
+    def record(self, settings: "RunSettings") -> dict[str, Any]:
+        """Take the block from the middle of the factor, damp it, program it and solve."""
+        from repast_dist.hardware.specs import inv_spec, vmm_spec
+        from repast_dist.studies.precision import PrecisionPoint, precision_point
+
+        parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
+        factors = _factors(*parts, self.steps, settings.seed)
+        widest = max(factors, key=lambda factor: len(factor.matrix))
+        width = len(widest.matrix)
+        size = min(settings.soi.block_size, width)
+        start = (width - size) // 2
+        point = PrecisionPoint(
+            factors="",
+            layer=widest.layer,
+            factor=widest.kind,
+            start=start,
+            stop=start + size,
+            damping=settings.optimizer.damping,
+            damping_form=settings.optimizer.damping_form,
+            columns=self.columns,
+            inversions={"": settings.inversion},
+            vmm=vmm_spec(settings.chip, settings.device),
+            inv=inv_spec(settings.chip, settings.device),
+            seed=settings.seed,
+        )
+        (row,) = precision_point(factors, point)["rows"]
+        return {name: value for name, value in row.items() if name != "method"}
+
+
+@functools.lru_cache(maxsize=4)
+def _factors(
+    model: "ModelSpec", dataset: "DatasetSpec", optimizer: "OptimizerSpec", train: "TrainSpec",
+    steps: int, seed: int,
+) -> "list[Factor]":  # fmt: skip
+    """Return the factors of a network, trained once for all points that differ elsewhere."""
+    from repast_dist.ground.errors import DataError
+    from repast_dist.studies.factors import capture_factors
+
+    factors = capture_factors(model, dataset, optimizer, train, steps, seed)
+    if not factors:
+        raise DataError("model: no layer has Kronecker factors; valid: a dense or conv layer")
+    return factors
