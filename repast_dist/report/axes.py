@@ -12,6 +12,7 @@ from repast_dist.report.units import si_scale
 _TICKS_AT_VALUES = 13
 _MOST_DECADES = 8
 _NARROW_DECADES = 2.5
+_FRACTION_OF_A_DECADE = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +107,18 @@ def rule(axis: str, value: float) -> dict[str, Any]:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Return ticks at 1, 2, 5 within a few decades, at whole powers of ten over more."""
+    """Return ticks at 1, 2, 5 within a few decades, at whole powers of ten over more.
+
+    Less than a decade gets ticks at even distances, so that there are several of them.
+    """
     known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
     if not known:
         return {}
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    narrow = math.log10(max(known) / min(known)) <= _NARROW_DECADES
+    decades = math.log10(max(known) / min(known))
+    if decades < _FRACTION_OF_A_DECADE:
+        return _ticks(_even(min(known), max(known)))
+    narrow = decades <= _NARROW_DECADES
     stride = 1 if narrow else max(1, ceil_div(high - low, _MOST_DECADES))
     return _ticks(
         [
@@ -129,6 +136,15 @@ def ticks_at(values: Sequence[float]) -> dict[str, Any]:
     if len(distinct) > _TICKS_AT_VALUES or not round_ones:
         return log_ticks(values)
     return _ticks(distinct)
+
+
+def _even(low: float, high: float) -> list[float]:
+    """Return round numbers at even distances that cover a range of positive numbers."""
+    rough = (high - low or high) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    distance = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough)
+    first, last = math.floor(low / distance), math.ceil(high / distance)
+    return [float(f"{k * distance:.6g}") for k in range(max(first, 1), last + 1)]
 
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:

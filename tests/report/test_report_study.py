@@ -11,6 +11,7 @@ from browser import CHROMIUM, Browser
 from example_run import write_example_run
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.report.axes import log_ticks
 from repast_dist.report.compare import (
     comparison_page,
     comparison_table,
@@ -137,6 +138,20 @@ def test_curves_are_in_the_unit_of_the_axis_and_sorted() -> None:
     assert curve["y"][0] == pytest.approx(8.16)
     edges = [trace["y"][0] for trace in chart.data if trace.get("legendgroup") == "vgg16"]
     assert edges == [pytest.approx(0.9 * 8.16), pytest.approx(1.1 * 8.16)]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([1.27, 2.24], [1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4]),
+        ([3.0, 80.0], [1, 2, 5, 10, 20, 50, 100, 200, 500]),
+        ([1e-9, 1.0], [1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0]),
+    ],
+)
+def test_a_logarithmic_axis_has_several_round_ticks(
+    values: list[float], ticks: list[float]
+) -> None:
+    assert log_ticks(values)["tickvals"] == pytest.approx(ticks)
 
 
 def test_a_published_figure_is_drawn_at_its_value_on_the_scaled_axis() -> None:
