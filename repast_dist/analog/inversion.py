@@ -64,6 +64,8 @@ class BlockSolver:
         What approximates the inverse of S, or of what deflation leaves of it.
     deflation, inner_scaling : Deflation or None, ndarray
         The directions taken out, and (n,) the scaling of what is left.
+    shift : float
+        What regularisation adds to the diagonal of the matrix that the array stores.
     inv, inversion, method
         Settings, and the scheme that is used.
     program_counts : SolveCounts

@@ -95,6 +95,8 @@ class ComponentTable:
 
     Attributes
     ----------
+    name : str
+        Name of the table.
     adc, dac, sample_hold, shift_add : Component
         Converters and accumulators of the multiplying arrays; actions are conversions. The ADC's
         time is that of one sample.
@@ -122,6 +124,8 @@ class ComponentTable:
         Sequencing of a tile.
     link : Component
         Off-chip link; energy per byte, area per link, time per byte.
+    cell_endurance : Quantity
+        Writes that a cell survives.
     """
 
     name: str

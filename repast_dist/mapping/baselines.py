@@ -97,6 +97,8 @@ class PipeLayerSpec:
 
     Attributes
     ----------
+    name : str
+        Name in tables.
     operations_per_s_per_m2, operations_per_joule : Quantity
         Published peaks; a multiply-accumulate is two operations.
     area_m2 : Quantity

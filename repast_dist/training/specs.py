@@ -106,6 +106,8 @@ class NormSpec:
         Groups of channels; must divide the channels.
     epsilon : float
         Added to the variance.
+    name : str
+        Name in weights and reports; empty: numbered by the model.
     """
 
     kind: Literal["norm"] = "norm"
@@ -138,6 +140,8 @@ class AttentionSpec:
     ----------
     heads : int
         Must divide the features.
+    name : str
+        Name in weights and reports; empty: numbered by the model.
     precondition, sharing
         For the projections, as in `DenseSpec`.
     """

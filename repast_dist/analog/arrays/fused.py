@@ -34,10 +34,8 @@ class FusedInv:
         How the arrays are built.
     shape : tuple of int
         (n, N) of the matrix.
-    factors : tuple
-        LU factors of the (n, n) matrix the circuit solves with.
-    offset : ndarray
-        (n,) what the amplifiers' offset voltages add to full-scale outputs.
+    circuit : Circuit
+        The (n, n) matrix that the loop solves with, factored, and its amplifiers' offsets.
     """
 
     spec: InvSpec

@@ -84,6 +84,8 @@ class VmmArray:
         ADC conversions of the last product, and how many of them were beyond the range.
     clipped_inputs : int
         Inputs of the last product beyond the DAC's range.
+    address, seed : tuple of (int or str), int
+        Address of the array's random draws, such as read noise, and the run's seed.
     """
 
     spec: VmmSpec
