@@ -1,9 +1,9 @@
-"""Taking the few dominant directions of a block out of what its inverting array holds.
+"""Removes the few dominant directions of a block from the matrix that its array stores.
 
 A factor of rectified activations has a handful of eigenvalues that are as large as all others
-together: the array's full scale and so its error go by them, and so does what converters add to
-the answer, while the damped small ones are what has to be inverted. With U the dominant
-directions of S, the array holds
+together. They determine the array's full scale, and with it its error and that of the converters,
+although the many small eigenvalues are the ones to invert precisely. With U the dominant
+directions of S, the array stores
 
     T = S - S U (U' S U)^-1 U' S
 
@@ -12,8 +12,8 @@ by the two-level preconditioner (Tang et al., J. Sci. Comput. 2009, A-DEF2 with 
 
     U (U' S U)^-1 U' + P T^-1 P',    P = I - U (U' S U)^-1 U' S
 
-whose thin products the digital unit does. U needs no precision: whatever it spans is treated
-exactly. It comes from a few subspace iterations on the multipliers.
+The digital unit computes these thin products. U need not be precise, because whatever it spans is
+treated exactly. A few subspace iterations on the multipliers find it.
 """
 
 import dataclasses

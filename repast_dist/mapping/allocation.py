@@ -1,4 +1,4 @@
-"""Which arrays hold what: weights and transposes, copies of early layers, activations, solvers."""
+"""Assigns arrays to weights and their transposes, copies of layers, activations and solvers."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ _TURNS_SHARE = 0.25
 """Share of the weights' arrays in which layers take turns when not all fit."""
 
 _COPIES_ROOM = 2
-"""A layer stays only if twice its arrays are left, so that early layers keep room for copies."""
+"""A layer keeps its own arrays only if twice as many are free, so early layers can be copied."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The same training step on other machines: a GPU by its roofline, PipeLayer by its peaks."""
+"""Models the same training step on a GPU, by its roofline, and on PipeLayer, by its peaks."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""How matrices lie on arrays, and what one product or one write does to them, in counts.
+"""Counts how many arrays a matrix takes, and what a product with it or a write of it does.
 
 A matrix (K, M) takes ``ceil(K / rows)`` x ``ceil(M * slices / weight columns)`` arrays; every input
 vector drives all of them ``passes`` times, and every pass converts each column of each row tile

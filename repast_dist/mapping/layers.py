@@ -1,4 +1,4 @@
-"""A workload as columns of integers: plans are made and costed without looping over rows."""
+"""Stores a workload as columns of integers, so that plans need no loop over layers."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The op table of one training step, from a plan: the same for numeric and for cost-only runs."""
+"""Builds the op table of a training step from a plan, for numeric and for cost-only runs."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Who owns which SOI block and which micro-batch."""
+"""Chooses the chip that owns each SOI block and each micro-batch."""
 
 import dataclasses
 import heapq

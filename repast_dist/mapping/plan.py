@@ -1,4 +1,4 @@
-"""The plan of a training step: who holds, computes, reduces and inverts what."""
+"""The plan of a training step: which chip stores, computes, reduces and inverts what."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ _BISECTIONS = 24
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Who does what in every step. Plans are compared by identity.
+    """Says which chip does what in every step. Plans are compared by identity.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What preparing and solving a SOI block takes, when no numbers are at hand: counts by formula."""
+"""Counts by formula what preparing and solving a SOI block takes, without running it."""
 
 import dataclasses
 import math

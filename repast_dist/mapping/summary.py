@@ -1,9 +1,9 @@
-"""What a training step costs on average, without a trace: time, energy, and where they go.
+"""Computes the average cost of a training step without a trace: time, energy, and their parts.
 
-Chips that do the same are costed once: of the replicas of a network at most two kinds exist (with
-and without one more micro-batch), so a summary of thousands of chips prices the rows of two of
-them, and the SOI rows of all. Steps of an interval differ only in what is due, so a long run is
-three kinds of steps and how often each comes: nothing is looped over.
+Chips that do the same work are priced once. The replicas of a network come in at most two kinds
+(with and without one more micro-batch), so a summary of thousands of chips prices the rows of two
+replicas and the SOI rows of all chips. The steps of an interval differ only in whether factors and
+inverses are due, so three kinds of steps and their frequencies stand for a run of any length.
 """
 
 import dataclasses
@@ -173,7 +173,7 @@ def _step_kinds(plan: Plan) -> list[tuple[bool, bool, float]]:
 
 
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return chips that stand for all others in all but SOI work, and how many each stands for."""
+    """Return chips that represent all others except in SOI work, and how many each represents."""
     samples = samples_of_replicas(plan)
     _, first, count = np.unique(samples, return_index=True, return_counts=True)
     stages = plan.allocation.stages
@@ -231,7 +231,7 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
 def _exposed_exchange(
     plan: Plan, table: OpTable, duration_s: np.ndarray, placed: Placement
 ) -> float:
-    """Return what is left of the gradient exchange when it starts as gradients get ready.
+    """Return the part of the gradient exchange that the backward pass does not hide.
 
     A layer's gradient is ready when the last sample has left its backward stage, so the exchange
     hides behind the drain of the pipeline (behind nearly the whole backward pass without
@@ -264,7 +264,7 @@ def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> floa
 
 
 def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.ndarray:
-    """Let renewal run behind the steps: it costs time only where it does not fit among them."""
+    """Hide the renewal of blocks behind other work; what does not fit costs time."""
     hidden = segments.copy()
     hidden[_REDUCE_FACTORS] = 0.0
     hidden[_RENEW] = max(0.0, segments[_RENEW] - renewal_s)

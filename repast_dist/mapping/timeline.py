@@ -1,10 +1,10 @@
-"""When things happen: rows of a step placed in time, by their dependences.
+"""Places the rows of a step in time, by their dependences.
 
 A step is a sequence of segments; a segment starts when every chip has finished the one before.
 Inside the first segment samples flow through the layers: with equal samples, sample i leaves
 stage s of a pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical
-jobs, unlimited buffers), so the schedule is a formula, not a loop. Inside the others the rows of a
-bank run one after the other, and banks side by side.
+jobs, unlimited buffers), so a formula gives the schedule. Inside the other segments the rows of a
+bank run one after the other, and banks run side by side.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """``study=convergence``: does training on these chips converge, and what does a target cost?
 
-Every point trains one network with the farm's own parts, all chips in one worker process, and
-leaves its curves. What varies is the optimizer, the arithmetic of the inversions, programming
+Every point trains one network with the parts of the farm, all chips in one worker process, and
+stores its curves. The points differ in the optimizer, the arithmetic of the inversions, programming
 noise, damping and the width of the blocks; the other products of K-FAC runs stay as
-``engine`` says. Answers of an inversion that misses its target are used as they are: that is what
-hardware does that cannot check them, and what it does to training is the question.
+``engine`` says. An inversion that misses its target is used as it is, as in hardware that cannot
+check its answers: the study asks what that does to training.
 
 Optimizers are compared at equal search budgets: every one gets as many settings, tried with a
 seed of its own; the best is trained anew with the seeds that are reported.
@@ -47,7 +47,7 @@ DAMPING, FORM, NOISE, BLOCKS, SEARCH, OPTIMIZERS = (
 
 
 class _Curves:
-    """Keeps of a run what the study shows; see `repast_dist.farm.coordinator.Recorder`."""
+    """Collects what the study shows of a run; see `repast_dist.farm.coordinator.Recorder`."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ def _capped(value: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """A point and what it is shown as; several cases may share a point."""
+    """A point and its labels in tables and figures; several cases may share a point."""
 
     job: TrainingJob
     labels: dict[str, Any]

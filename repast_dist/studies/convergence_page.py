@@ -1,10 +1,10 @@
-"""The page of ``study=convergence``: what the records say of each claim, then the pictures.
+"""Writes the page of ``study=convergence``: a verdict on each claim, then the figures.
 
 A run's *final loss* is its last epoch's training loss. A run that ended early, or that is no
 better at the end than before training, counts with the loss of its first batch, so that one
 such run does not hide the others of its setting. A setting *matches* float64 if its mean is not
-above the worst seed of float64, or less than one percent above float64's mean. Nothing here is
-known in advance: every sentence is computed from the records.
+above the worst seed of float64, or less than one percent above float64's mean. Every verdict is
+computed from the records.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def summary_rows(runs: Sequence[Run]) -> Rows:
 
 
 def target_rows(runs: Sequence[Run]) -> Rows:
-    """Return, per task and optimizer, what it takes to the better first-order final loss."""
+    """Return, per task and optimizer, the cost of reaching the better first-order final loss."""
     rows: Rows = []
     for row in summary_rows(runs):
         group = [
@@ -182,7 +182,7 @@ def curve_rows(runs: Sequence[Run]) -> Rows:
 
 
 def _mean_epochs(group: Sequence[Run]) -> Rows:
-    """Return means over runs, epoch by epoch, as far as all of them came."""
+    """Return means over runs per epoch, up to the last epoch that all of them reached."""
     return [
         {"epoch": items[0]["epoch"], "step": items[0]["step"]}
         | {name: _mean(item[name] for item in items) for name in _EPOCH_MEANS}
@@ -213,7 +213,7 @@ def trade_off_rows(blocks: Rows) -> Rows:
 
 
 def claim_rows(damping: Rows, targets: Rows, epochs: int) -> Rows:
-    """Return every claim with what the records say of it.
+    """Return every claim with the verdict that the records support.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the cost studies share: the hardware asked about, plans for it, and tables with units."""
+"""Parts that the cost studies share: the hardware, its plans, and tables with units."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""``study=explain``: the tree of a chip with count, area, power, share and source per component."""
+"""``study=explain`` lists the parts of a chip with count, area, power, share and source."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``study=export-perfetto study.run=RUN_DIR``: the trace as Perfetto and Chrome read it."""
+"""``study=export-perfetto study.run=RUN_DIR``: writes the trace for Perfetto and Chrome."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Kronecker factors as training really makes them: a short exact run, kept with its gradients."""
+"""Kronecker factors from real training: a short exact run stores them with its gradients."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""``study=headline``: RePAST beside a GPU and PipeLayer, on the same networks.
+"""``study=headline`` compares RePAST with a GPU and PipeLayer on the same networks.
 
-Three footings: one chip; as many chips as the GPU's board power feeds at their average draw; and
-the smallest power of two of chips at which the paper's speedup over the GPU is reached. The batch
-grows with the chips, so that every chip has its share; throughputs are compared, at fixed work per
-sample.
+It does so for three numbers of chips: one chip; as many chips as the GPU's board power can supply
+at their average power; and the smallest power of two of chips that reaches the paper's speedup
+over the GPU. The batch grows with the number of chips, and throughputs are compared at the same
+work per sample.
 """
 
 import dataclasses
@@ -247,7 +247,7 @@ def _network(inputs: HeadlineInputs, name: str) -> list[_Machine]:
 
 
 def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> _Machine:
-    """Cost a first-order step on PipeLayer's chip with our own parts and mapping."""
+    """Return the cost of a first-order step on PipeLayer's chip with our parts and mapping."""
     hardware = dataclasses.replace(inputs.hardware, chip=inputs.pipelayer_chip)
     plan = hardware.plan(workload, 1, inputs.batch, inputs.micro_batch, second_order=False)
     machine = _repast("one machine", 1, summarise(plan))

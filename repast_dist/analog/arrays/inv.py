@@ -35,7 +35,7 @@ from repast_dist.ground.rng import generator
 
 
 class Inverse(Protocol):
-    """Anything programmed that applies an approximate inverse."""
+    """A programmed array, or several, that applies an approximate inverse."""
 
     @property
     def inv_ops(self) -> int:
@@ -178,7 +178,7 @@ def program_inv(
 
 
 def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> float:
-    """Estimate the spectral norm of the symmetric part of what the cells will be off by.
+    """Estimate the spectral norm of the symmetric part of the cells' error.
 
     Independent errors of RMS e have the norm ``2 sqrt(n) e``, and their symmetric part that over
     ``sqrt(2)``; so much for programming, reading and stuck cells. Rounding is known before

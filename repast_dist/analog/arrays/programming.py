@@ -1,4 +1,4 @@
-"""From integers to what the cells of a differential pair really hold."""
+"""Turns integers into the conductances that the cells of a differential pair really have."""
 
 import numpy as np
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @STUDIES.register
 @spec
 class HeadlineStudy(Study):
-    """RePAST beside a GPU and PipeLayer on published networks, on three footings.
+    """Compare RePAST with a GPU and PipeLayer on published networks, at three numbers of chips.
 
     Attributes
     ----------

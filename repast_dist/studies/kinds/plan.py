@@ -1,4 +1,4 @@
-"""Show who does what in a step."""
+"""Show which chip does what in a step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @STUDIES.register
 @spec
 class PlanStudy(Study):
-    """Print who does what in a step and how well SOI work is balanced; nothing is run."""
+    """Print which chip does what in a step and how well SOI work is balanced; nothing is run."""
 
     reads: ClassVar[tuple[str, ...]] = (
         *HARDWARE, "workload", "model", "optimizer", "train.batch_size", "train.micro_batch_size",
