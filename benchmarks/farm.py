@@ -1,9 +1,9 @@
-"""Wall time of a training step: in this process, and on Ray with 1, 2 and 4 actors.
+"""Wall time of a training step: in this process, and on Ray with 1, 2 and 4 workers.
 
     python benchmarks/farm.py [--steps 40] [--rounds 3] [--chips 1 2 4] [--models default 10x]
 
 Everything comes from the runs' own timings: ``wall_s`` of a step, and ``computing_s``, what the
-slowest host of each part of the step computed. The rest of a step is Ray's share: scheduling,
+slowest worker of each part of the step computed. The rest of a step is Ray's share: scheduling,
 moving values, waiting. A step's time is the mean over ``soi.interval`` steps, so that programming
 the SOI blocks has its part in it. Farms take turns, and the lower quartile over all rounds is
 shown beside the median, since other users of the machine only ever make a step slower. All runs
@@ -82,7 +82,7 @@ def main() -> None:
     for model in options.models:
         title, settings = MODELS[model]
         farms = [Farm("in process", ["farm.backend=inprocess", "farm.chips=1"])]
-        farms += [Farm(f"Ray, {n} actors", [f"farm.chips={n}"]) for n in options.chips]
+        farms += [Farm(f"Ray, {n} workers", [f"farm.chips={n}"]) for n in options.chips]
         for _ in range(options.rounds):
             for farm in farms:
                 farm.run(settings, options.steps)

@@ -16,7 +16,7 @@ from repast_dist.studies import run_study
 
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
-    """Tests share the cores with actors."""
+    """Tests share the cores with workers."""
     with threadpool_limits(1):
         yield
 

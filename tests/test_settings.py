@@ -78,7 +78,7 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
     ("overrides", "path", "valid"),
     [
         (["workload=onnx", "workload.path=x.onnx"], "workload", "valid: model="),
-        (["farm.workers=2"], "farm.workers", "chips_per_actor"),
+        (["farm.study_workers=2"], "farm.study_workers", "chips_per_worker"),
         (["baseline.name=mine"], "baseline.name", "study=headline"),
         (["hydra.run.dir=x"], "hydra.run.dir", "run_root"),
         (["study=headline", "workload=resnet50"], "workload", "study.networks"),
@@ -106,7 +106,7 @@ def test_a_setting_that_the_study_does_not_read_is_refused(overrides, path, vali
         ["farm=inprocess", "farm.chips=2", "seed=3", "run_root=x", "experiment=fashion_classifier"],
         ["study=plan", "model=digits_mlp", "optimizer=sgd", "chip.adc.bits=6"],
         ["study=plan", "workload=vgg16", "partition=capacity"],
-        ["study=scaling", "workload=resnet50", "study.chips=[1,2]", "farm.workers=2"],
+        ["study=scaling", "workload=resnet50", "study.chips=[1,2]", "farm.study_workers=2"],
         ["study=convergence", "model@study.autoencoder=digits_autoencoder", "dataset=digits"],
         ["study=verify", "study.run=x"],
     ],

@@ -94,7 +94,7 @@ def _private_ray() -> dict[str, str]:
         )
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # The coordinator meets lost actors itself; Ray need not print each lost call. Processes that
+    # The coordinator meets lost workers itself; Ray need not print each lost call. Processes that
     # Ray starts in advance have other threads than ours, so none could be used.
     return {
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,9 +1,9 @@
-"""One training run: has the hosts do its steps, and keeps what they say about them.
+"""One training run: has the workers do its steps, and keeps what they say about them.
 
-The hosts hold the weights, the optimizer's state, the factor averages and the prepared solvers,
+The workers hold the weights, the optimizer's state, the factor averages and the prepared solvers,
 and exchange what they need among themselves. The coordinator asks for steps, tests and
-checkpoints in order and a little ahead, so that no host waits for it, and records the answers as
-they come. Whatever is lost with an actor comes back from the newest checkpoint, and the steps
+checkpoints in order and a little ahead, so that no worker waits for it, and records the answers as
+they come. Whatever is lost with a worker comes back from the newest checkpoint, and the steps
 since are done again: same addresses, same numbers.
 """
 
@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
-from repast_dist.farm.alignment import align
+from repast_dist.farm.block_state import SolveReport, merged
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from repast_dist.farm.failures import HostsLost, decide
-from repast_dist.farm.job import HostSetup, make_setup
-from repast_dist.farm.keeper import SolveReport, merged
-from repast_dist.farm.protocol import Farm, Ref
+from repast_dist.farm.clock import align
+from repast_dist.farm.failures import WorkersLost, decide
+from repast_dist.farm.interface import Farm, Ref
 from repast_dist.farm.sampling import steps_per_epoch, total_steps
+from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.training.step import Evaluation
 
@@ -40,7 +40,7 @@ _MOST_STEPS_PER_CALL = 16
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is, beside the arrays that its hosts hold.
+    """Where a run is, beside the arrays that its workers hold.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """Something all hosts were asked for, and what to do with their answers."""
+    """Something all workers were asked for, and what to do with their answers."""
 
     answers: list[Ref]
     use: Callable[[list[Any], float], None]
@@ -96,12 +96,12 @@ class Coordinator:
 
     Parameters
     ----------
-    setup : HostSetup
-        What the hosts were built from.
+    setup : FarmSetup
+        What the workers were built from.
     farm : Farm
-        The hosts.
+        The workers.
     start : Checkpoint
-        Where to begin: `repast_dist.farm.job.beginning`, or a checkpoint of the run.
+        Where to begin: `repast_dist.farm.setup.beginning`, or a checkpoint of the run.
     recorder : Recorder
         Where records go.
     checkpoints : Path
@@ -110,7 +110,7 @@ class Coordinator:
 
     def __init__(
         self,
-        setup: HostSetup,
+        setup: FarmSetup,
         farm: Farm,
         start: Checkpoint,
         recorder: Recorder,
@@ -156,7 +156,7 @@ class Coordinator:
         return self._done.step >= self._total_steps
 
     def _guarded(self, action: Callable[[], None]) -> bool:
-        """Do something that needs all hosts; go back to a checkpoint if some are lost.
+        """Do something that needs all workers; go back to a checkpoint if some are lost.
 
         Returns
         -------
@@ -165,7 +165,7 @@ class Coordinator:
         """
         try:
             action()
-        except HostsLost as lost:
+        except WorkersLost as lost:
             self._recover(lost)
             return False
         return True
@@ -181,9 +181,9 @@ class Coordinator:
             self._take(waiting.popleft())
 
     def _agenda(self, stop: Callable[[], bool]) -> Iterator[_Asked]:
-        """Ask the hosts for everything up to the end of the run, in order.
+        """Ask the workers for everything up to the end of the run, in order.
 
-        Hosts do what they are asked in that order, so a checkpoint holds what all steps asked for
+        Workers do what they are asked in that order, so a checkpoint holds what all steps asked for
         before it made of them, and none that is asked for after it.
         """
         every = self._job.farm.checkpoint_every
@@ -206,7 +206,7 @@ class Coordinator:
             yield self._ask(self._save, self._state_calls())
 
     def _call_all(self, method: str, *args: Any) -> list[Ref]:
-        return [self._farm.call(host, method, *args) for host in self._farm.hosts]
+        return [self._farm.call(worker, method, *args) for worker in self._farm.workers]
 
     def _ask(self, use: Callable[[list[Any], float], None], answers: list[Ref]) -> _Asked:
         return _Asked(answers, use, time.perf_counter())
@@ -222,7 +222,7 @@ class Coordinator:
     # Checkpoints ------------------------------------------------------------------------
 
     def _state_calls(self) -> list[Ref]:
-        first = next(iter(self._farm.hosts))
+        first = next(iter(self._farm.workers))
         return [self._farm.call(first, "common_state"), *self._call_all("block_state")]
 
     def _save(self, states: list[dict[str, np.ndarray]], _wall_s: float) -> None:
@@ -234,7 +234,7 @@ class Coordinator:
         save_checkpoint(self._checkpoints, step, arrays, records, keep)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Put coordinator and hosts into the state of a checkpoint."""
+        """Put coordinator and workers into the state of a checkpoint."""
         self._done = _progress_of(checkpoint)
         arrays = self._farm.put(checkpoint.arrays)
         self._farm.get(self._call_all("restore", checkpoint.step, arrays))
@@ -242,12 +242,12 @@ class Coordinator:
     # Steps ------------------------------------------------------------------------------
 
     def _record(self, first: int, answers: list[dict[str, Any]], wall_s: float) -> None:
-        """Record steps from what each host says about them."""
+        """Record steps from what each worker says about them."""
         if len({answer["weights"] for answer in answers}) > 1:
             raise FarmError(
-                f"step {first}: the actors no longer hold the same weights: their nodes round "
+                f"step {first}: the workers no longer hold the same weights: their nodes round "
                 "differently (other CPUs or libraries); valid: nodes of one kind, for example by "
-                "farm.resources_per_actor"
+                "farm.resources_per_worker"
             )
         chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
         rows, ends = align(chips, first, self._done.clock_s)
@@ -306,7 +306,7 @@ class Coordinator:
     ) -> dict[str, float]:
         """Return the share of ADC conversions that clipped; say so once where it is large."""
         sums: dict[str, list[int]] = {}
-        for counts in (counts for host in counted for counts in host):
+        for counts in (counts for worker in counted for counts in worker):
             for what, pair in counts.items():
                 held = sums.setdefault(what, [0, 0])
                 held[0] += pair[0]
@@ -336,14 +336,14 @@ class Coordinator:
                 )
 
     def _test_calls(self) -> list[Ref]:
-        """Ask all hosts for a share of the test set's chunks."""
-        hosts = list(self._farm.hosts)
+        """Ask all workers for a share of the test set's chunks."""
+        workers = list(self._farm.workers)
         chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
         return [
             self._farm.call(
-                host, "evaluate", list(range(place, chunks, len(hosts))), _EVALUATION_CHUNK
+                worker, "evaluate", list(range(place, chunks, len(workers))), _EVALUATION_CHUNK
             )
-            for place, host in enumerate(hosts)
+            for place, worker in enumerate(workers)
         ]
 
     def _finish_epoch(self, answers: list[dict[int, Evaluation]], _wall_s: float) -> None:
@@ -367,14 +367,14 @@ class Coordinator:
 
     # Failures ---------------------------------------------------------------------------
 
-    def _recover(self, lost: HostsLost) -> None:
-        """Bring lost hosts back (or leave them out) and go back to the newest checkpoint."""
+    def _recover(self, lost: WorkersLost) -> None:
+        """Bring lost workers back (or leave them out) and go back to the newest checkpoint."""
         while True:
-            for host in lost.hosts:
-                self._failures[host] = self._failures.get(host, 0) + 1
-            alive = set(self._farm.hosts) - set(lost.hosts)
+            for worker in lost.workers:
+                self._failures[worker] = self._failures.get(worker, 0) + 1
+            alive = set(self._farm.workers) - set(lost.workers)
             spec = self._job.farm
-            decision = decide(lost.hosts, alive, self._failures, self._recoveries, spec)
+            decision = decide(lost.workers, alive, self._failures, self._recoveries, spec)
             if decision.stop:
                 raise FarmError(f"step {self._done.step}: {lost}; giving up: {decision.stop}")
             self._recoveries += 1
@@ -382,7 +382,7 @@ class Coordinator:
             self._recorder.event(
                 self._done.step,
                 "recovery",
-                f"actors {list(lost.hosts)} lost ({lost.reason}); "
+                f"workers {list(lost.workers)} lost ({lost.reason}); "
                 f"started anew {list(decision.revive)}, retired {list(decision.retire)}",
             )
             try:
@@ -392,12 +392,12 @@ class Coordinator:
                 self._farm.revive(decision.revive)
                 self._roll_back()
                 return
-            except HostsLost as again:
+            except WorkersLost as again:
                 lost = again
 
     def _reassign(self) -> None:
-        """Spread the work of retired hosts' chips over the chips that are left."""
-        self._setup = make_setup(self._job, self._setup.data, self._farm.hosts)
+        """Spread the work of retired workers' chips over the chips that are left."""
+        self._setup = make_setup(self._job, self._setup.data, self._farm.workers)
         setup = self._farm.put(self._setup)
         self._farm.get(self._call_all("reassign", setup))
 
@@ -416,10 +416,10 @@ class Coordinator:
 
 def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
     """Return the wall time a step would take if calls and transfers took none: each part of it
-    as long as on its slowest host.
+    as long as on its slowest worker.
     """
-    parts = {part for host in busy for part in host}
-    return sum(max(host.get(part, 0.0) for host in busy) for part in parts)
+    parts = {part for worker in busy for part in worker}
+    return sum(max(worker.get(part, 0.0) for worker in busy) for part in parts)
 
 
 def _progress_of(checkpoint: Checkpoint) -> Progress:

@@ -1,7 +1,7 @@
-"""The damping of every SOI block, worked out alike on every host.
+"""The damping of every SOI block, worked out alike on every worker.
 
 Only traces of the factors decide how damping is split between a layer's A and G, and traces add up
-like the factors do. So every host gets the traces of all blocks along with the sums it reduces,
+like the factors do. So every worker gets the traces of all blocks along with the sums it reduces,
 and none has to ask another.
 """
 

@@ -1,7 +1,7 @@
 """Who reduces what, and the order things are summed in.
 
 Sums over micro-batches follow one fixed binary tree over their numbers, whoever computed them, so
-no sum depends on how many chips there are. A host adds up every subtree it has whole and sends
+no sum depends on how many chips there are. A worker adds up every subtree it has whole and sends
 only that. A piece of a gradient is what one chip reduces and, if the layer is preconditioned,
 solves with its G block; a task is what it then solves with its A block. Both are areas of the
 (in[+1], out) gradient.
@@ -104,16 +104,16 @@ def within(area: Area, whole: Area) -> tuple[slice, slice]:
     return slice(top - whole[1], bottom - whole[1]), slice(left - whole[3], right - whole[3])
 
 
-class Parcel:
-    """How the pieces and blocks that one host reduces lie in one flat vector.
+class Bucket:
+    """How the pieces and blocks that one worker reduces lie in one flat vector.
 
     One vector travels as one buffer, however many layers there are. It begins with the gradients;
-    where there are factors, the traces of all blocks and the host's blocks follow.
+    where there are factors, the traces of all blocks and the worker's blocks follow.
 
     Parameters
     ----------
     pieces : sequence of SolveTask
-        The host's pieces.
+        The worker's pieces.
     held : sequence of SoiBlock
         The blocks that its chips hold; of them travels the whole (n, n).
     blocks : int

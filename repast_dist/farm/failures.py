@@ -1,4 +1,4 @@
-"""What to do when actors are lost: a pure function of what happened so far."""
+"""What to do when workers are lost: a pure function of what happened so far."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -6,17 +6,17 @@ from collections.abc import Collection, Mapping
 from repast_dist.farm.specs import FarmSpec
 
 
-class HostsLost(Exception):
-    """Actors did not answer; `hosts` are their numbers, `reason` what Ray said."""
+class WorkersLost(Exception):
+    """Workers did not answer; `workers` are their numbers, `reason` what Ray said."""
 
-    def __init__(self, hosts: Collection[int], reason: str) -> None:
-        super().__init__(f"actors {sorted(hosts)} lost: {reason}")
-        self.hosts = tuple(sorted(hosts))
+    def __init__(self, workers: Collection[int], reason: str) -> None:
+        super().__init__(f"workers {sorted(workers)} lost: {reason}")
+        self.workers = tuple(sorted(workers))
         self.reason = reason
 
 
 class PeersLost(Exception):
-    """A host could not go on with a step because others are gone or silent; it says which."""
+    """A worker could not go on with a step because others are gone or silent; it says which."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Decision:
     Attributes
     ----------
     revive : tuple of int
-        Lost hosts to start anew.
+        Lost workers to start anew.
     retire : tuple of int
-        Lost hosts to leave out from now on; their work moves to the others.
+        Lost workers to leave out from now on; their work moves to the others.
     stop : str or None
         Why the run has to end, if it has to.
     """
@@ -45,14 +45,14 @@ def decide(
     recoveries: int,
     spec: FarmSpec,
 ) -> Decision:
-    """Choose between starting lost hosts anew, retiring them and giving up.
+    """Choose between starting lost workers anew, retiring them and giving up.
 
     Parameters
     ----------
     lost, alive : collection of int
-        Host numbers; `lost` failed just now, `alive` answered.
+        Worker numbers; `lost` failed just now, `alive` answered.
     failures : mapping
-        Host -> how often it has failed, this time included.
+        Worker -> how often it has failed, this time included.
     recoveries : int
         Recoveries done so far in this run, this one not included.
     """
@@ -60,11 +60,11 @@ def decide(
         return Decision(
             stop=f"{recoveries} recoveries done, farm.max_recoveries={spec.max_recoveries} reached"
         )
-    retire = tuple(h for h in sorted(lost) if failures.get(h, 0) > spec.max_chip_failures)
+    retire = tuple(h for h in sorted(lost) if failures.get(h, 0) > spec.max_worker_failures)
     revive = tuple(h for h in sorted(lost) if h not in retire)
     if not revive and not alive:
         return Decision(
-            stop="every actor failed more than "
-            f"farm.max_chip_failures={spec.max_chip_failures} times"
+            stop="every worker failed more than "
+            f"farm.max_worker_failures={spec.max_worker_failures} times"
         )
     return Decision(revive=revive, retire=retire)

@@ -1,23 +1,23 @@
-"""The farm without Ray: one host with all chips, called directly."""
+"""The farm without Ray: one worker with all chips, called directly."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from repast_dist.farm.interface import Ref, WorkerFactory
 from repast_dist.farm.peers import NoPeers
-from repast_dist.farm.protocol import HostFactory, Ref
 
 
 class InProcessFarm:
     """All chips in this process, one after the other: the reference and the one to debug."""
 
-    def __init__(self, chips: int, factory: HostFactory, shared: Any) -> None:
+    def __init__(self, chips: int, factory: WorkerFactory, shared: Any) -> None:
         self._chips = tuple(range(chips))
-        self._host = factory(self._chips, shared, NoPeers())
+        self._worker = factory(self._chips, shared, NoPeers())
 
     @property
-    def hosts(self) -> dict[int, tuple[int, ...]]:
-        """The one host."""
+    def workers(self) -> dict[int, tuple[int, ...]]:
+        """The one worker."""
         return {0: self._chips}
 
     @property
@@ -29,18 +29,18 @@ class InProcessFarm:
         """Return the value itself."""
         return value
 
-    def call(self, host: int, method: str, *args: Any) -> Ref:
+    def call(self, worker: int, method: str, *args: Any) -> Ref:
         """Note the call; `get` makes it."""
-        return partial(getattr(self._host, method), *args)
+        return partial(getattr(self._worker, method), *args)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """Make the calls."""
         return [ref() for ref in refs]
 
-    def revive(self, hosts: Sequence[int]) -> None:
+    def revive(self, workers: Sequence[int]) -> None:
         """Nothing is ever lost here."""
 
-    def retire(self, hosts: Sequence[int]) -> None:
+    def retire(self, workers: Sequence[int]) -> None:
         """Nothing is ever lost here."""
 
     def publish(self, values: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Opening a farm for a job: the cluster if Ray is wanted, then the hosts."""
+"""Opening a farm for a job: the cluster if Ray is wanted, then the workers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from threadpoolctl import threadpool_limits
 
 from repast_dist.farm.cluster import cluster
-from repast_dist.farm.host import ChipHost
 from repast_dist.farm.inprocess import InProcessFarm
-from repast_dist.farm.job import HostSetup
-from repast_dist.farm.protocol import Farm
+from repast_dist.farm.interface import Farm
+from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.worker import ChipWorker
 
 
 @contextlib.contextmanager
-def open_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
+def open_farm(spec: FarmSpec, setup: FarmSetup) -> Iterator[Farm]:
     """Have the chips of a job up inside the block; all processes are gone after it.
 
     Raises
@@ -25,19 +25,19 @@ def open_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
     # A product's last bits depend on the number of threads: the same everywhere.
     with threadpool_limits(spec.blas_threads):
         if spec.backend == "inprocess":
-            yield InProcessFarm(spec.chips, ChipHost, setup)
+            yield InProcessFarm(spec.chips, ChipWorker, setup)
         else:
             with _ray_farm(spec, setup) as farm:
                 yield farm
 
 
 @contextlib.contextmanager
-def _ray_farm(spec: FarmSpec, setup: HostSetup) -> Iterator[Farm]:
+def _ray_farm(spec: FarmSpec, setup: FarmSetup) -> Iterator[Farm]:
     with cluster(spec):
         # Ray may only be imported once the cluster's authentication is set.
         from repast_dist.farm.ray_farm import RayFarm
 
-        farm = RayFarm(spec, ChipHost, setup)
+        farm = RayFarm(spec, ChipWorker, setup)
         try:
             yield farm
         finally:

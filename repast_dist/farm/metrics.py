@@ -12,7 +12,7 @@ DESCRIPTIONS = {
     "loss": "loss of the last batch",
     "inversion_residual": "largest relative residual of the last step's solves",
     "simulated_seconds_per_second": "simulated seconds per wall second, last step",
-    "restarts": "recoveries from lost actors so far",
+    "restarts": "recoveries from lost workers so far",
 }
 
 

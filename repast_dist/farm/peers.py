@@ -1,7 +1,7 @@
-"""Straight connections between the hosts of a run: what they send each other in a step.
+"""Straight connections between the workers of a run: what they send each other in a step.
 
-Ray starts, watches and replaces the hosts, and carries what the coordinator asks and gets. Values
-that go from host to host several times per step take TCP connections of their own: a message
+Ray starts, watches and replaces the workers, and carries what the coordinator asks and gets. Values
+that go from worker to worker several times per step take TCP connections of their own: a message
 needs 0.03 to 0.1 ms there, a Ray call 0.6 to 2 ms. Both ends of a connection prove that they know
 the run's key before anything else is read, and a message is a JSON header and plain numbers, never
 pickle.
@@ -39,10 +39,10 @@ _NAME_BYTES = 32
 
 
 class Peers(Protocol):
-    """The other hosts, as one host sees them."""
+    """The other workers, as one worker sees them."""
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
-        """Begin to send every other host its message; what does not fit leaves in `receive`.
+        """Begin to send every other worker its message; what does not fit leaves in `receive`.
 
         Parameters
         ----------
@@ -51,16 +51,16 @@ class Peers(Protocol):
         part : str
             The part of the step the values belong to; both ends must agree.
         messages : mapping
-            Host -> its arrays, which must not change before `receive` returned.
+            Worker -> its arrays, which must not change before `receive` returned.
         """
 
     def receive(self, step: int, part: str) -> dict[int, Arrays]:
-        """Return host -> what it sent, in ascending order of hosts.
+        """Return worker -> what it sent, in ascending order of workers.
 
         Raises
         ------
         PeersLost
-            A host is gone, silent for too long, or elsewhere in the run.
+            A worker is gone, silent for too long, or elsewhere in the run.
         """
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Peers(Protocol):
 
 
 class NoPeers:
-    """A host that has all chips is alone."""
+    """A worker that has all chips is alone."""
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
         """Nobody to send to."""
@@ -83,7 +83,7 @@ class NoPeers:
 
 @dataclasses.dataclass
 class _Link:
-    """A connection to one host with what is still to be sent and what has come so far."""
+    """A connection to one worker with what is still to be sent and what has come so far."""
 
     socket: socket.socket
     outgoing: list[memoryview] = dataclasses.field(default_factory=list)
@@ -137,12 +137,12 @@ class _Link:
 
 
 class SocketPeers:
-    """A host's connections to all others, one to each.
+    """A worker's connections to all others, one to each.
 
     Parameters
     ----------
     address : str
-        IP address of this host's node, where it listens for the others.
+        IP address of this worker's node, where it listens for the others.
     timeout_s : float
         Longest wait for the others in `receive`, in seconds.
     """
@@ -155,21 +155,21 @@ class SocketPeers:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where this host listens."""
+        """Where this worker listens."""
         address, port = self._listener.getsockname()[:2]
         return address, port
 
     def connect(
         self, me: int, endpoints: Mapping[int, Endpoint], key: bytes, timeout_s: float
     ) -> None:
-        """Connect to all other hosts, which do the same at the same time.
+        """Connect to all other workers, which do the same at the same time.
 
         Parameters
         ----------
         me : int
-            Number of this host.
+            Number of this worker.
         endpoints : mapping
-            Host -> where it listens.
+            Worker -> where it listens.
         key : bytes
             Made for these connections; whoever cannot prove it is turned away.
         timeout_s : float
@@ -178,20 +178,20 @@ class SocketPeers:
         Raises
         ------
         PeersLost
-            Not all hosts connected in time.
+            Not all workers connected in time.
         """
         self.close()
         deadline = time.monotonic() + timeout_s
-        for host in sorted(host for host in endpoints if host < me):
-            self._links[host] = _Link(_dial(me, host, endpoints[host], key, timeout_s))
-        awaited = {host for host in endpoints if host > me}
+        for worker in sorted(worker for worker in endpoints if worker < me):
+            self._links[worker] = _Link(_dial(me, worker, endpoints[worker], key, timeout_s))
+        awaited = {worker for worker in endpoints if worker > me}
         while awaited:
             self._listener.settimeout(max(deadline - time.monotonic(), 0.0))
             try:
                 accepted, _ = self._listener.accept()
             except (TimeoutError, BlockingIOError):
                 raise PeersLost(
-                    f"hosts {sorted(awaited)} did not connect in {timeout_s:g} s"
+                    f"workers {sorted(awaited)} did not connect in {timeout_s:g} s"
                 ) from None
             name = _greet(accepted, key)
             if name in awaited:
@@ -205,27 +205,27 @@ class SocketPeers:
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
         """See `Peers.send`."""
-        for host, arrays in messages.items():
-            self._links[host].outgoing += encode(step, part, arrays)
-        for host in messages:
+        for worker, arrays in messages.items():
+            self._links[worker].outgoing += encode(step, part, arrays)
+        for worker in messages:
             try:
-                self._links[host].push()
+                self._links[worker].push()
             except OSError as error:
-                raise PeersLost(f"host {host}: {error}") from error
+                raise PeersLost(f"worker {worker}: {error}") from error
 
     def receive(self, step: int, part: str) -> dict[int, Arrays]:
         """See `Peers.receive`."""
         deadline = time.monotonic() + self._timeout_s
         awaited = set(self._links)
-        unsent = {host for host, link in self._links.items() if link.outgoing}
+        unsent = {worker for worker, link in self._links.items() if link.outgoing}
         with selectors.DefaultSelector() as selector:
-            for host, link in self._links.items():
-                selector.register(link.socket, _events(host, awaited, unsent), host)
+            for worker, link in self._links.items():
+                selector.register(link.socket, _events(worker, awaited, unsent), worker)
             while selector.get_map():
                 ready = selector.select(max(deadline - time.monotonic(), 0.0))
                 if not ready and time.monotonic() >= deadline:
                     raise PeersLost(
-                        f"step {step}: no word from hosts {sorted(awaited | unsent)} "
+                        f"step {step}: no word from workers {sorted(awaited | unsent)} "
                         f"in {self._timeout_s:g} s"
                     )
                 for registered, events in ready:
@@ -235,7 +235,7 @@ class SocketPeers:
                         selector.unregister(registered.fileobj)
                     elif left != registered.events:
                         selector.modify(registered.fileobj, left, registered.data)
-        return {host: self._taken(host, step, part) for host in sorted(self._links)}
+        return {worker: self._taken(worker, step, part) for worker in sorted(self._links)}
 
     def close(self) -> None:
         """See `Peers.close`; `connect` works again."""
@@ -243,28 +243,28 @@ class SocketPeers:
             link.socket.close()
         self._links = {}
 
-    def _serve(self, host: int, events: int, awaited: set[int], unsent: set[int]) -> None:
-        link = self._links[host]
+    def _serve(self, worker: int, events: int, awaited: set[int], unsent: set[int]) -> None:
+        link = self._links[worker]
         try:
             if events & selectors.EVENT_WRITE and link.push():
-                unsent.discard(host)
+                unsent.discard(worker)
             if events & selectors.EVENT_READ and link.pull():
-                awaited.discard(host)
+                awaited.discard(worker)
         except OSError as error:
-            raise PeersLost(f"host {host}: {error}") from error
+            raise PeersLost(f"worker {worker}: {error}") from error
 
-    def _taken(self, host: int, step: int, part: str) -> Arrays:
-        at_step, at_part, arrays = self._links[host].take()
+    def _taken(self, worker: int, step: int, part: str) -> Arrays:
+        at_step, at_part, arrays = self._links[worker].take()
         if (at_step, at_part) != (step, part):
-            raise PeersLost(f"host {host} is at step {at_step}, {at_part}; not {step}, {part}")
+            raise PeersLost(f"worker {worker} is at step {at_step}, {at_part}; not {step}, {part}")
         return arrays
 
 
-def _events(host: int, awaited: set[int], unsent: set[int]) -> int:
-    return selectors.EVENT_READ * (host in awaited) | selectors.EVENT_WRITE * (host in unsent)
+def _events(worker: int, awaited: set[int], unsent: set[int]) -> int:
+    return selectors.EVENT_READ * (worker in awaited) | selectors.EVENT_WRITE * (worker in unsent)
 
 
-def _dial(me: int, host: int, endpoint: Endpoint, key: bytes, timeout_s: float) -> socket.socket:
+def _dial(me: int, worker: int, endpoint: Endpoint, key: bytes, timeout_s: float) -> socket.socket:
     try:
         dialled = socket.create_connection(endpoint, timeout=timeout_s)
         with _channel(dialled, timeout_s) as channel:
@@ -272,12 +272,12 @@ def _dial(me: int, host: int, endpoint: Endpoint, key: bytes, timeout_s: float) 
             deliver_challenge(channel, key)
             channel.send_bytes(str(me).encode())
     except (OSError, EOFError, AuthenticationError) as error:
-        raise PeersLost(f"host {host} at {endpoint[0]}:{endpoint[1]}: {error}") from error
+        raise PeersLost(f"worker {worker} at {endpoint[0]}:{endpoint[1]}: {error}") from error
     return dialled
 
 
 def _greet(accepted: socket.socket, key: bytes) -> int | None:
-    """Return the number of the host that has connected; None for a stranger."""
+    """Return the number of the worker that has connected; None for a stranger."""
     try:
         with _channel(accepted, _HANDSHAKE_S) as channel:
             deliver_challenge(channel, key)

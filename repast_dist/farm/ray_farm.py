@@ -1,4 +1,4 @@
-"""The farm on Ray: every host is an actor; what all of them need is put into the object store."""
+"""The farm on Ray: every worker is an actor; what all of them need is put into the object store."""
 
 import contextlib
 import logging
@@ -21,12 +21,12 @@ from ray.exceptions import (
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from repast_dist.farm.actor_log import configure_actor_log
-from repast_dist.farm.failures import HostsLost, PeersLost
+from repast_dist.farm.failures import PeersLost, WorkersLost
+from repast_dist.farm.interface import Ref, WorkerFactory
 from repast_dist.farm.metrics import RunMetrics
 from repast_dist.farm.peers import Endpoint, SocketPeers
-from repast_dist.farm.protocol import HostFactory, Ref
-from repast_dist.farm.specs import FarmSpec, actor_groups
+from repast_dist.farm.specs import FarmSpec, worker_groups
+from repast_dist.farm.worker_log import configure_worker_log
 from repast_dist.ground.errors import FarmError, RepastError
 
 _PING_S = 5.0
@@ -41,29 +41,29 @@ _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, Task
 logger = logging.getLogger(__name__)
 
 
-class ChipActor:
-    """A Ray actor around a plain host of chips; it adds nothing but the process."""
+class RayWorker:
+    """A Ray actor around a plain worker of chips; it adds nothing but the process."""
 
     def __init__(
-        self, factory: HostFactory, chips: tuple[int, ...], shared: Any, wait_s: float
+        self, factory: WorkerFactory, chips: tuple[int, ...], shared: Any, wait_s: float
     ) -> None:
-        configure_actor_log(chips)
+        configure_worker_log(chips)
         self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s)
-        self._host = factory(chips, shared, self._peers)
+        self._worker = factory(chips, shared, self._peers)
 
     def call(self, method: str, *args: Any) -> Any:
-        """Run a method of the host."""
-        return getattr(self._host, method)(*args)
+        """Run a method of the worker."""
+        return getattr(self._worker, method)(*args)
 
     def endpoint(self) -> Endpoint:
-        """Return where this host listens for the others."""
+        """Return where this worker listens for the others."""
         return self._peers.endpoint
 
     def connect(
-        self, host: int, endpoints: Mapping[int, Endpoint], key: bytes, timeout_s: float
+        self, worker: int, endpoints: Mapping[int, Endpoint], key: bytes, timeout_s: float
     ) -> None:
-        """Connect to all other hosts; see `SocketPeers.connect`."""
-        self._peers.connect(host, endpoints, key, timeout_s)
+        """Connect to all other workers; see `SocketPeers.connect`."""
+        self._peers.connect(worker, endpoints, key, timeout_s)
 
     def ping(self) -> bool:
         """Answer, which shows that the process lives and is not stuck."""
@@ -71,25 +71,25 @@ class ChipActor:
 
 
 class RayFarm:
-    """Actors on this machine or on a cluster; Ray must be up already."""
+    """Workers on this machine or on a cluster; Ray must be up already."""
 
-    def __init__(self, spec: FarmSpec, factory: HostFactory, shared: Any) -> None:
+    def __init__(self, spec: FarmSpec, factory: WorkerFactory, shared: Any) -> None:
         self._spec = spec
         self._factory = factory
-        self._groups = dict(enumerate(actor_groups(spec)))
+        self._groups = dict(enumerate(worker_groups(spec)))
         self._shared = ray.put(shared)
         self._placement = self._reserve() if spec.placement != "any" else None
-        self._actors: dict[int, Any] = {}
+        self._handles: dict[int, Any] = {}
         self._bring_up(list(self._groups))
         try:
             self._connect()
-        except HostsLost as error:
-            raise FarmError(f"the chip actors cannot reach each other: {error}") from error
+        except WorkersLost as error:
+            raise FarmError(f"the workers cannot reach each other: {error}") from error
         self._metrics = RunMetrics()
 
     @property
-    def hosts(self) -> dict[int, tuple[int, ...]]:
-        """Live host number -> its chips."""
+    def workers(self) -> dict[int, tuple[int, ...]]:
+        """Live worker number -> its chips."""
         return dict(self._groups)
 
     @property
@@ -101,13 +101,13 @@ class RayFarm:
         """Put a value into the object store once."""
         return ray.put(value)
 
-    def call(self, host: int, method: str, *args: Any) -> Ref:
-        """Queue a method call on the host's actor."""
-        return self._actors[host].call.remote(method, *args)
+    def call(self, worker: int, method: str, *args: Any) -> Ref:
+        """Queue a method call on the worker."""
+        return self._handles[worker].call.remote(method, *args)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """Wait for answers; see `Farm.get` for what is raised."""
-        # A host that waits for a silent one says so first.
+        # A worker that waits for a silent one says so first.
         limit_s = self._spec.call_timeout_s + _PING_S
         try:
             return ray.get(list(refs), timeout=limit_s)
@@ -117,7 +117,7 @@ class RayFarm:
             raise self._meaning(refs, error) from error
 
     def _meaning(self, refs: Sequence[Ref], error: Exception) -> BaseException:
-        """Return what went wrong first: hosts that lost each other only follow."""
+        """Return what went wrong first: workers that lost each other only follow."""
         cause = _cause(error)
         if isinstance(cause, PeersLost):
             ray.wait(list(refs), num_returns=len(refs), timeout=self._spec.call_timeout_s)
@@ -129,51 +129,51 @@ class RayFarm:
             return self._lost(_first_line(cause), stuck=isinstance(cause, PeersLost))
         return error
 
-    def revive(self, hosts: Sequence[int]) -> None:
-        """Start actors anew, wherever the cluster has room."""
-        for host in hosts:
-            self._end(host)
-        self._bring_up(hosts)
+    def revive(self, workers: Sequence[int]) -> None:
+        """Start workers anew, wherever the cluster has room."""
+        for worker in workers:
+            self._end(worker)
+        self._bring_up(workers)
         self._connect()
 
-    def retire(self, hosts: Sequence[int]) -> None:
-        """End actors for good."""
-        for host in hosts:
-            self._end(host)
-            del self._groups[host]
+    def retire(self, workers: Sequence[int]) -> None:
+        """End workers for good."""
+        for worker in workers:
+            self._end(worker)
+            del self._groups[worker]
 
     def publish(self, values: Mapping[str, float]) -> None:
         """Set the run's Ray metrics."""
         self._metrics.publish(values)
 
     def close(self) -> None:
-        """End all actors and give their place back."""
-        for host in list(self._actors):
-            self._end(host)
+        """End all workers and give their place back."""
+        for worker in list(self._handles):
+            self._end(worker)
         if self._placement is not None:
             with contextlib.suppress(RayError):
                 remove_placement_group(self._placement)
 
-    def _start(self, host: int) -> Any:
-        chips = self._groups[host]
+    def _start(self, worker: int) -> Any:
+        chips = self._groups[worker]
         options: dict[str, Any] = {
-            "num_cpus": self._spec.cpus_per_actor,
-            "resources": dict(self._spec.resources_per_actor) or None,
+            "num_cpus": self._spec.cpus_per_worker,
+            "resources": dict(self._spec.resources_per_worker) or None,
             "max_restarts": 0,
             "max_task_retries": 0,
             "runtime_env": process_environment(self._spec),
         }
         if self._placement is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                self._placement, placement_group_bundle_index=host
+                self._placement, placement_group_bundle_index=worker
             )
-        actor_class = ray.remote(**options)(ChipActor)
+        actor_class = ray.remote(**options)(RayWorker)
         return actor_class.remote(self._factory, chips, self._shared, self._spec.call_timeout_s)
 
-    def _bring_up(self, hosts: Sequence[int]) -> None:
-        """Start actors and wait until they answer.
+    def _bring_up(self, workers: Sequence[int]) -> None:
+        """Start workers and wait until they answer.
 
-        Ray may place an actor on a node that is about to be found dead, so an actor whose process
+        Ray may place a worker on a node that is about to be found dead, so a worker whose process
         dies before it answers is started again.
 
         Raises
@@ -181,28 +181,28 @@ class RayFarm:
         FarmError
             They did not come up within ``farm.node_timeout_s``, or refused to.
         """
-        limit_s = self._spec.node_timeout_s + 2.0 * len(hosts)
+        limit_s = self._spec.node_timeout_s + 2.0 * len(workers)
         deadline = time.monotonic() + limit_s
-        missing = list(hosts)
+        missing = list(workers)
         while missing:
-            for host in missing:
-                self._actors[host] = self._start(host)
-            pings = {self._actors[host].ping.remote(): host for host in missing}
+            for worker in missing:
+                self._handles[worker] = self._start(worker)
+            pings = {self._handles[worker].ping.remote(): worker for worker in missing}
             left_s = max(deadline - time.monotonic(), 0.1)
             done, waiting = ray.wait(list(pings), num_returns=len(pings), timeout=left_s)
             missing = [pings[ping] for ping in done if not self._answers_to(ping, pings[ping])]
             late = len(waiting) + (len(missing) if time.monotonic() > deadline else 0)
             if late:
                 raise FarmError(
-                    f"{late} of {len(hosts)} chip actors did not start in {limit_s:.0f} s: the "
-                    "cluster has no room for them (farm.cpus_per_actor, farm.resources_per_actor, "
-                    "farm.placement) or no node; see farm.node_timeout_s"
+                    f"{late} of {len(workers)} workers did not start in {limit_s:.0f} s: the "
+                    "cluster has no room for them (farm.cpus_per_worker, "
+                    "farm.resources_per_worker, farm.placement) or no node; see farm.node_timeout_s"
                 )
             if missing:
                 time.sleep(_RETRY_S)
 
-    def _answers_to(self, ping: Any, host: int) -> bool:
-        """Whether a started actor lives.
+    def _answers_to(self, ping: Any, worker: int) -> bool:
+        """Whether a started worker lives.
 
         Raises
         ------
@@ -213,30 +213,28 @@ class RayFarm:
             ray.get(ping)
         except RayActorError as error:
             if error.actor_init_failed:
-                raise FarmError(
-                    f"chip actor {host} failed to start: {_first_line(error)}"
-                ) from error
-            logger.warning("chip actor %d died while starting: %s", host, _first_line(error))
+                raise FarmError(f"worker {worker} failed to start: {_first_line(error)}") from error
+            logger.warning("worker %d died while starting: %s", worker, _first_line(error))
             return False
         return True
 
     def _connect(self) -> None:
-        """Connect every host to all others."""
-        hosts = list(self._groups)
-        found = self.get([self._actors[host].endpoint.remote() for host in hosts])
-        endpoints = dict(zip(hosts, found, strict=True))
+        """Connect every worker to all others."""
+        workers = list(self._groups)
+        found = self.get([self._handles[worker].endpoint.remote() for worker in workers])
+        endpoints = dict(zip(workers, found, strict=True))
         key = secrets.token_bytes(32)
         limit_s = self._spec.node_timeout_s
-        self.get([self._actors[h].connect.remote(h, endpoints, key, limit_s) for h in hosts])
+        self.get([self._handles[h].connect.remote(h, endpoints, key, limit_s) for h in workers])
 
     def _reserve(self) -> Any:
         strategy = "SPREAD" if self._spec.placement == "spread" else "PACK"
-        bundle = {"CPU": self._spec.cpus_per_actor, **self._spec.resources_per_actor}
+        bundle = {"CPU": self._spec.cpus_per_worker, **self._spec.resources_per_worker}
         bundle = {name: amount for name, amount in bundle.items() if amount > 0}
         if not bundle:
             raise FarmError(
-                f"farm.placement={self._spec.placement} needs farm.cpus_per_actor or "
-                "farm.resources_per_actor above 0 to place actors by"
+                f"farm.placement={self._spec.placement} needs farm.cpus_per_worker or "
+                "farm.resources_per_worker above 0 to place workers by"
             )
         group = placement_group([bundle] * len(self._groups), strategy=strategy)
         if not group.wait(timeout_seconds=self._spec.node_timeout_s):
@@ -247,40 +245,40 @@ class RayFarm:
             )
         return group
 
-    def _lost(self, reason: str, stuck: bool = False) -> HostsLost:
+    def _lost(self, reason: str, stuck: bool = False) -> WorkersLost:
         """Find out who is gone; who is stuck or cannot be reached is ended so that it is gone."""
-        pings = {self._actors[host].ping.remote(): host for host in self._groups}
+        pings = {self._handles[worker].ping.remote(): worker for worker in self._groups}
         lost = set()
-        for ping, host in self._answers(pings, _PING_S if stuck else self._spec.call_timeout_s):
+        for ping, worker in self._answers(pings, _PING_S if stuck else self._spec.call_timeout_s):
             if ping is None:
-                lost.add(host)
-                self._end(host)
-        return HostsLost(lost, reason)
+                lost.add(worker)
+                self._end(worker)
+        return WorkersLost(lost, reason)
 
     def _answers(self, pings: dict[Any, int], limit_s: float) -> Iterator[tuple[Any, int]]:
-        """Yield (True or None, host); a host that is only out of reach is asked again."""
+        """Yield (True or None, worker); a worker that is only out of reach is asked again."""
         deadline = time.monotonic() + limit_s
         unreachable_until = time.monotonic() + self._spec.node_timeout_s
-        for first, host in pings.items():
+        for first, worker in pings.items():
             ping = first
             while True:
                 try:
                     left_s = max(deadline - time.monotonic(), 0.1)
-                    yield ray.get(ping, timeout=left_s), host
+                    yield ray.get(ping, timeout=left_s), worker
                     break
                 except ray.exceptions.ActorUnavailableError:
                     if time.monotonic() > unreachable_until:
-                        yield None, host
+                        yield None, worker
                         break
                     time.sleep(_RETRY_S)
-                    ping = self._actors[host].ping.remote()
+                    ping = self._handles[worker].ping.remote()
                 except RayError:
-                    yield None, host
+                    yield None, worker
                     break
 
-    def _end(self, host: int) -> None:
+    def _end(self, worker: int) -> None:
         with contextlib.suppress(RayError, KeyError, ValueError):
-            ray.kill(self._actors[host])
+            ray.kill(self._handles[worker])
 
 
 def _cause(error: BaseException) -> BaseException:

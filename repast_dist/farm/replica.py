@@ -1,6 +1,6 @@
-"""What every host keeps of the network: weights, the optimizer's state, and one update rule.
+"""What every worker keeps of the network: weights, the optimizer's state, and one update rule.
 
-All hosts apply the same update to the same numbers, so weights never travel during training.
+All workers apply the same update to the same numbers, so weights never travel during training.
 """
 
 import zlib
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from repast_dist.farm.exchange import Area
-from repast_dist.farm.job import TrainingJob
+from repast_dist.farm.setup import TrainingJob
 from repast_dist.ground.errors import DataError
 from repast_dist.training.model import build_model
 from repast_dist.training.optimizers import apply_update
 
 
 class Replica:
-    """One host's copy of the weights.
+    """One worker's copy of the weights.
 
     Parameters
     ----------

@@ -25,25 +25,26 @@ class FarmSpec:
     Attributes
     ----------
     backend : {"ray", "inprocess"}
-        ``ray``: every chip in an actor process. ``inprocess``: all chips in this process, one
+        ``ray``: every chip in a worker process. ``inprocess``: all chips in this process, one
         after the other; the reference, and the one to debug with.
     chips : int
         Number of simulated chips.
-    chips_per_actor : int
-        Chips that share one actor process; 1 gives every chip a process of its own.
-    workers : int or None
-        Processes at a time of studies with many points; None: one per CPU of the cluster.
+    chips_per_worker : int
+        Chips that share one worker process; 1 gives every chip a process of its own.
+    study_workers : int or None
+        Processes at a time in studies of many points; None: one per CPU of the cluster. They are no
+        workers of a farm: each costs or trains points on its own.
     address : str
         ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
         ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
-    cpus_per_actor : float
-        Logical CPUs Ray reserves per actor; 0 lets any number of actors share a machine.
-    resources_per_actor : dict
-        Custom Ray resources an actor needs, for clusters that label chip hosts.
+    cpus_per_worker : float
+        Logical CPUs Ray reserves per worker; 0 lets any number of workers share a machine.
+    resources_per_worker : dict
+        Custom Ray resources a worker needs, for clusters that label the machines for chips.
     placement : {"any", "spread", "pack"}
-        Where actors go on a cluster of several nodes.
+        Where workers go on a cluster of several nodes.
     blas_threads : int
-        BLAS and OpenMP threads per actor process.
+        BLAS and OpenMP threads per worker process.
     object_store_bytes : int
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool
@@ -52,15 +53,15 @@ class FarmSpec:
         Steps between checkpoints; lost work after a failure is at most this many steps.
     checkpoint_keep : int
         How many of the newest checkpoints stay on disk.
-    max_chip_failures : int
-        An actor that failed this often is retired and its chips move to another actor.
+    max_worker_failures : int
+        A worker that failed this often is retired and its chips move to another worker.
     max_recoveries : int
         The run stops after this many recoveries in total.
     call_timeout_s : float
         Longest wait, in seconds: of a chip for what others send it in a step, and of the run for
         answers. Who is silent for longer counts as lost, so it must exceed the longest step.
     node_timeout_s : float
-        Longest wait for an actor to come up again elsewhere, in seconds.
+        Longest wait for a worker to come up again elsewhere, in seconds.
     chip_overrides : dict
         Chip number (as text) -> settings of that chip that differ: ``speed`` (relative to the
         others, for example 0.5) and ``programming_sigma`` (a noisier chip changes the maths).
@@ -68,18 +69,18 @@ class FarmSpec:
 
     backend: Literal["ray", "inprocess"] = "ray"
     chips: PositiveInt = 4
-    chips_per_actor: PositiveInt = 1
-    workers: PositiveInt | None = None
+    chips_per_worker: PositiveInt = 1
+    study_workers: PositiveInt | None = None
     address: str = "local"
-    cpus_per_actor: Annotated[float, Ge(0)] = 0.0
-    resources_per_actor: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    cpus_per_worker: Annotated[float, Ge(0)] = 0.0
+    resources_per_worker: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     placement: Literal["any", "spread", "pack"] = "any"
     blas_threads: PositiveInt = 1
     object_store_bytes: Annotated[int, Ge(80_000_000)] = 500_000_000
     dashboard: bool = False
     checkpoint_every: PositiveInt = 20
     checkpoint_keep: PositiveInt = 2
-    max_chip_failures: PositiveInt = 3
+    max_worker_failures: PositiveInt = 3
     max_recoveries: Annotated[int, Ge(0)] = 20
     call_timeout_s: Annotated[float, Gt(0)] = 600.0
     node_timeout_s: Annotated[float, Gt(0)] = 60.0
@@ -93,9 +94,9 @@ class FarmSpec:
                 )
 
 
-def actor_groups(spec: FarmSpec) -> tuple[tuple[int, ...], ...]:
-    """Return the chips of every actor, in chip order."""
-    size = spec.chips_per_actor
+def worker_groups(spec: FarmSpec) -> tuple[tuple[int, ...], ...]:
+    """Return the chips of every worker, in chip order."""
+    size = spec.chips_per_worker
     return tuple(
         tuple(range(first, min(first + size, spec.chips))) for first in range(0, spec.chips, size)
     )

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from repast_dist.farm.block_state import SolveReport
 from repast_dist.farm.coordinator import Coordinator
-from repast_dist.farm.job import TrainingJob, beginning, make_setup
-from repast_dist.farm.keeper import SolveReport
 from repast_dist.farm.launch import open_farm
+from repast_dist.farm.setup import TrainingJob, beginning, make_setup
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.report.console import data_table

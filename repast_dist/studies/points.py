@@ -15,7 +15,7 @@ from rich.console import Console
 
 from repast_dist import __version__
 from repast_dist.farm.specs import FarmSpec
-from repast_dist.farm.workers import map_unordered
+from repast_dist.farm.study_pool import map_unordered
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from repast_dist.farm.block_state import SolveReport
 from repast_dist.farm.checkpoint import Checkpoint
-from repast_dist.farm.keeper import SolveReport
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.ground.plugins import checksums

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
-from repast_dist.farm.job import TrainingJob
+from repast_dist.farm.setup import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins

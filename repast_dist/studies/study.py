@@ -20,8 +20,8 @@ TRAINING = ("seed", "train", "model", "dataset", "optimizer", "engine", *HARDWAR
 """Settings that decide what a training run computes."""
 
 WORKERS = (
-    "farm.backend", "farm.workers", "farm.address", "farm.blas_threads", "farm.object_store_bytes",
-    "farm.dashboard",
+    "farm.backend", "farm.study_workers", "farm.address", "farm.blas_threads",
+    "farm.object_store_bytes", "farm.dashboard",
 )  # fmt: skip
 """Settings that decide where independent points are computed."""
 

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
 from repast_dist.farm.coordinator import Coordinator
-from repast_dist.farm.job import HostSetup, beginning, make_setup
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.sampling import total_steps
+from repast_dist.farm.setup import FarmSetup, beginning, make_setup
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import (
     CHECKPOINTS,
@@ -89,13 +89,13 @@ def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     return run_dir
 
 
-def _setup(settings: RunSettings) -> HostSetup:
+def _setup(settings: RunSettings) -> FarmSetup:
     return make_setup(training_job(settings), load_dataset(settings.dataset))
 
 
 def _train(
     settings: RunSettings,
-    setup: HostSetup,
+    setup: FarmSetup,
     run_dir: Path,
     checkpoint: Checkpoint | None,
     console: Console,
@@ -130,7 +130,7 @@ def _train(
 
 def _drive(
     settings: RunSettings,
-    setup: HostSetup,
+    setup: FarmSetup,
     run_dir: Path,
     checkpoint: Checkpoint | None,
     recorder: RunRecorder,
@@ -168,10 +168,10 @@ def _totals(run_dir: Path) -> dict[str, Any]:
 
 
 def _announce(
-    settings: RunSettings, setup: HostSetup, run_dir: Path, steps: int, console: Console
+    settings: RunSettings, setup: FarmSetup, run_dir: Path, steps: int, console: Console
 ) -> None:
     farm = settings.farm
-    where = "in this process" if farm.backend == "inprocess" else "as Ray actors"
+    where = "in this process" if farm.backend == "inprocess" else "in Ray workers"
     console.print(
         f"Training {settings.model.name} on {settings.dataset.name} with "
         f"{settings.optimizer.method}: {steps} steps on {farm.chips} simulated chips {where}",
@@ -183,7 +183,7 @@ def _announce(
         console.print(_preconditioning(setup))
 
 
-def _preconditioning(setup: HostSetup) -> Table:
+def _preconditioning(setup: FarmSetup) -> Table:
     table = Table(title="Preconditioning", title_justify="left")
     for name in ("layer", "kind", "weights", "SOI blocks", "treatment"):
         table.add_column(name, justify="right" if name in ("weights", "SOI blocks") else "left")
@@ -194,7 +194,7 @@ def _preconditioning(setup: HostSetup) -> Table:
     return table
 
 
-def _facts(setup: HostSetup) -> dict[str, Any]:
+def _facts(setup: FarmSetup) -> dict[str, Any]:
     """Return what result.json says of layers, blocks and plan."""
     model = build_model(setup.job.model)
     return {

@@ -60,7 +60,7 @@ def trace_files(folder: Path) -> list[str]:
 def _read(
     folder: Path, schema: pa.Schema, columns: Sequence[str] | None, where: pc.Expression | None
 ) -> pa.Table:
-    # It loads pandas where that is installed; actors, which only write rows, start without.
+    # It loads pandas where that is installed; workers, which only write rows, start without.
     import pyarrow.dataset as ds
 
     if not folder.is_dir():

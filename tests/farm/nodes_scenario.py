@@ -48,7 +48,7 @@ def main() -> None:
     failures: list[BaseException] = []
 
     def run() -> None:
-        placed = ["farm.resources_per_actor={chip_host:1}", "farm.placement=spread"]
+        placed = ["farm.resources_per_worker={chip_host:1}", "farm.placement=spread"]
         try:
             loaded = load_settings([f"run_root={root}", *placed, *settings])
             run_study(loaded, Console(file=io.StringIO()))

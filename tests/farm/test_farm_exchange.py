@@ -7,24 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.farm.damping import block_traces
-from repast_dist.farm.exchange import Parcel, TreeSum, solve_tasks, within
+from repast_dist.farm.exchange import Bucket, TreeSum, solve_tasks, within
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
 from repast_dist.mapping.holdings import make_holdings
 from repast_dist.mapping.owners import block_owners
 
 
 def summed(vectors, owners):
-    """Add vectors up as hosts would: each its own, then one of them all parts."""
-    hosts = {owner: TreeSum(len(vectors)) for owner in owners}
+    """Add vectors up as workers would: each its own, then one of them all parts."""
+    workers = {owner: TreeSum(len(vectors)) for owner in owners}
     for number, owner in enumerate(owners):
-        hosts[owner].add((0, number), vectors[number].copy())
+        workers[owner].add((0, number), vectors[number].copy())
     whole = TreeSum(len(vectors))
-    for host in hosts.values():
-        for node, part in host.nodes.items():
+    for worker in workers.values():
+        for node, part in worker.nodes.items():
             sent = part.copy()
             sent.flags.writeable = False
             whole.add(node, sent)
-    return whole.total, max(len(host.nodes) for host in hosts.values())
+    return whole.total, max(len(worker.nodes) for worker in workers.values())
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,22 +102,22 @@ def test_the_areas_solved_together_do_not_depend_on_chips_or_fraction():
 def test_a_parcel_carries_the_areas_and_the_diagonal_blocks_of_its_host():
     pieces, _, blocks, _ = tasks_of(3, 4, 2, 1, 0.0, 2)
     mine = [piece for piece in pieces if piece.area[4] <= 2 or piece.block is None]
-    parcel = Parcel(mine, [blocks[0], blocks[3]], len(blocks))
+    bucket = Bucket(mine, [blocks[0], blocks[3]], len(blocks))
     gradients = {"dense": np.arange(12.0).reshape(3, 4), "norm": np.ones((1, 5))}
     factors = {("dense", "A"): np.arange(9.0).reshape(3, 3), ("dense", "G"): np.eye(4)}
 
     traces = block_traces(blocks, factors)
-    vector = parcel.pack(gradients, factors, traces)
-    views = parcel.gradients(vector)
+    vector = bucket.pack(gradients, factors, traces)
+    views = bucket.gradients(vector)
     assert set(views) == {piece.area for piece in mine}
     for (name, top, bottom, left, right), values in views.items():
         np.testing.assert_array_equal(values, gradients[name][top:bottom, left:right])
-    held = parcel.factors(vector)
+    held = bucket.factors(vector)
     np.testing.assert_array_equal(held[0], [[0.0]])
     np.testing.assert_array_equal(held[3], np.eye(2))
-    assert parcel.has_factors(vector)
-    np.testing.assert_array_equal(parcel.traces(vector), traces)
+    assert bucket.has_factors(vector)
+    np.testing.assert_array_equal(bucket.traces(vector), traces)
     assert traces.tolist() == [0.0, 12.0, 2.0, 2.0]
-    first_order = parcel.pack(gradients, {}, None)
-    assert not parcel.has_factors(first_order)
-    assert set(parcel.gradients(first_order)) == set(views)
+    first_order = bucket.pack(gradients, {}, None)
+    assert not bucket.has_factors(first_order)
+    assert set(bucket.gradients(first_order)) == set(views)

@@ -48,13 +48,13 @@ def _steps_logged(root) -> int:
     return logs[0].read_text().count(" INFO step ") if logs else 0
 
 
-def _actors():
-    """Processes of chip actors in the cluster of this test session."""
+def _worker_processes():
+    """Processes of workers in the cluster of this test session."""
     found = []
     for process in psutil.process_iter(["name"]):
         try:
-            is_actor = process.info["name"].startswith("ray::ChipActor")
-            if is_actor and process.environ().get(RUN_MARK) == os.environ.get(RUN_MARK):
+            is_worker = process.info["name"].startswith("ray::RayWorker")
+            if is_worker and process.environ().get(RUN_MARK) == os.environ.get(RUN_MARK):
                 found.append(process)
         except psutil.Error:
             continue
@@ -77,14 +77,14 @@ def _when_steps(root, steps, action, limit_s=120):
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(("kill", "seed"), [(1, 0), (1, 1), (2, 2)])
-def test_killed_actors_come_back_and_the_result_is_the_same(
+def test_killed_workers_come_back_and_the_result_is_the_same(
     train, tmp_path, undisturbed, kill, seed
 ):
     lot = random.Random(seed)
 
     def strike():
         time.sleep(lot.random() * 0.15)
-        for process in lot.sample(_actors(), kill):
+        for process in lot.sample(_worker_processes(), kill):
             os.kill(process.pid, signal.SIGKILL)
 
     thread = _when_steps(tmp_path, 3 + seed, strike)
@@ -98,12 +98,12 @@ def test_killed_actors_come_back_and_the_result_is_the_same(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_every_actor_killed_once_leaves_the_result_the_same(train, tmp_path, undisturbed):
+def test_every_worker_killed_once_leaves_the_result_the_same(train, tmp_path, undisturbed):
     threads = []
     struck = set()
 
     def strike():
-        for process in _actors():
+        for process in _worker_processes():
             if process.pid not in struck:
                 struck.add(process.pid)
                 os.kill(process.pid, signal.SIGKILL)
@@ -119,9 +119,9 @@ def test_every_actor_killed_once_leaves_the_result_the_same(train, tmp_path, und
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_actor_that_hangs_is_replaced(train, tmp_path, undisturbed):
+def test_a_worker_that_hangs_is_replaced(train, tmp_path, undisturbed):
     def freeze():
-        os.kill(_actors()[0].pid, signal.SIGSTOP)
+        os.kill(_worker_processes()[0].pid, signal.SIGSTOP)
 
     thread = _when_steps(tmp_path, 4, freeze)
     run_dir = train(*SETTINGS, "farm.chips=3", "farm.call_timeout_s=5")
@@ -130,28 +130,28 @@ def test_an_actor_that_hangs_is_replaced(train, tmp_path, undisturbed):
     assert verify(run_dir / "trace", steps=STEPS) == []
     events = json.loads((run_dir / "result.json").read_text())["events"]
     (recovery,) = (item["message"] for item in events if item["kind"] == "recovery")
-    assert "no word from host" in recovery
+    assert "no word from worker" in recovery
     assert recovery.count("started anew [") == 1
     assert "started anew []" not in recovery
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_host_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_path, undisturbed):
+def test_a_worker_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_path, undisturbed):
     stop = threading.Event()
 
     def keep_striking():
-        """Kill the first actor whenever it is there, until the run has retired it."""
+        """Kill the first worker whenever it is there, until the run has retired it."""
         while not stop.is_set():
-            actors = _actors()
-            if len(actors) == 3 and _steps_logged(tmp_path) > 0:
-                os.kill(min(actors, key=lambda p: p.create_time()).pid, signal.SIGKILL)
+            workers = _worker_processes()
+            if len(workers) == 3 and _steps_logged(tmp_path) > 0:
+                os.kill(min(workers, key=lambda p: p.create_time()).pid, signal.SIGKILL)
                 time.sleep(1.0)
             time.sleep(0.05)
 
     thread = threading.Thread(target=keep_striking)
     thread.start()
     try:
-        run_dir = train(*SETTINGS, "farm.chips=3", "farm.max_chip_failures=1")
+        run_dir = train(*SETTINGS, "farm.chips=3", "farm.max_worker_failures=1")
     finally:
         stop.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""Hosts send each other arrays directly: whole, in order, and to nobody who lacks the key."""
+"""Workers send each other arrays directly: whole, in order, and to nobody who lacks the key."""
 
 import concurrent.futures
 import contextlib
@@ -17,9 +17,9 @@ HERE = "127.0.0.1"
 
 @contextlib.contextmanager
 def connected(count, timeout_s=10.0):
-    """Hosts of one process, each connected to all others."""
+    """Workers of one process, each connected to all others."""
     peers = {3 * number: SocketPeers(HERE, timeout_s) for number in range(count)}
-    endpoints = {host: own.endpoint for host, own in peers.items()}
+    endpoints = {worker: own.endpoint for worker, own in peers.items()}
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         try:
             joined = [
@@ -39,7 +39,7 @@ def exchange(own, step, part, messages):
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_every_host_gets_what_the_others_sent_it(count):
+def test_every_worker_gets_what_the_others_sent_it(count):
     random = np.random.default_rng(0)
     with connected(count) as (peers, pool):
         for step in range(5):
@@ -50,17 +50,17 @@ def test_every_host_gets_what_the_others_sent_it(count):
                 if a != b
             }
             answers = {
-                host: pool.submit(
-                    exchange, own, step, "sums", {b: m for (a, b), m in sent.items() if a == host}
+                worker: pool.submit(
+                    exchange, own, step, "sums", {b: m for (a, b), m in sent.items() if a == worker}
                 )
-                for host, own in peers.items()
+                for worker, own in peers.items()
             }
-            for host, answer in answers.items():
+            for worker, answer in answers.items():
                 received = answer.result()
-                assert list(received) == [other for other in peers if other != host]
+                assert list(received) == [other for other in peers if other != worker]
                 for other, arrays in received.items():
-                    assert arrays.keys() == sent[other, host].keys()
-                    for key, values in sent[other, host].items():
+                    assert arrays.keys() == sent[other, worker].keys()
+                    for key, values in sent[other, worker].items():
                         assert arrays[key].dtype == values.dtype
                         np.testing.assert_array_equal(arrays[key], values)
 
@@ -69,8 +69,8 @@ def test_messages_larger_than_any_buffer_pass_both_ways_at_once():
     values = np.random.default_rng(0).standard_normal(4_000_000)
     with connected(2) as (peers, pool):
         answers = [
-            pool.submit(exchange, own, 0, "sums", {3 - host: {("x",): values}})
-            for host, own in peers.items()
+            pool.submit(exchange, own, 0, "sums", {3 - worker: {("x",): values}})
+            for worker, own in peers.items()
         ]
         for answer in answers:
             ((_, arrays),) = answer.result().items()
@@ -95,31 +95,31 @@ def test_a_message_keeps_dtypes_shapes_and_empty_arrays():
         np.testing.assert_array_equal(received[key], values)
 
 
-def test_a_host_that_goes_away_is_noticed_at_once():
+def test_a_worker_that_goes_away_is_noticed_at_once():
     with connected(3) as (peers, pool):
         started = time.monotonic()
         waiting = pool.submit(exchange, peers[0], 0, "sums", {3: {}, 6: {}})
         time.sleep(0.1)
         peers[6].close()
-        with pytest.raises(PeersLost, match="host 6"):
+        with pytest.raises(PeersLost, match="worker 6"):
             waiting.result()
         assert time.monotonic() - started < 5.0
 
 
-def test_a_host_that_says_nothing_is_named():
+def test_a_worker_that_says_nothing_is_named():
     with connected(3, timeout_s=0.3) as (peers, pool):
-        for host in (0, 3):
-            messages = {other: {} for other in peers if other != host}
-            pool.submit(peers[host].send, 2, "sums", messages).result()
-        with pytest.raises(PeersLost, match=r"step 2: no word from hosts \[6\] in 0.3 s"):
+        for worker in (0, 3):
+            messages = {other: {} for other in peers if other != worker}
+            pool.submit(peers[worker].send, 2, "sums", messages).result()
+        with pytest.raises(PeersLost, match=r"step 2: no word from workers \[6\] in 0.3 s"):
             peers[0].receive(2, "sums")
 
 
-def test_hosts_at_different_steps_do_not_mix():
+def test_workers_at_different_steps_do_not_mix():
     with connected(2) as (peers, _):
         peers[0].send(4, "sums", {3: {}})
         peers[3].send(5, "sums", {0: {}})
-        with pytest.raises(PeersLost, match="host 3 is at step 5"):
+        with pytest.raises(PeersLost, match="worker 3 is at step 5"):
             peers[0].receive(4, "sums")
 
 
@@ -140,13 +140,13 @@ def test_strangers_are_turned_away_and_do_not_stop_the_others():
         first.close(), second.close()
 
 
-def test_a_host_that_nobody_joins_says_who_is_missing():
+def test_a_worker_that_nobody_joins_says_who_is_missing():
     alone = SocketPeers(HERE, 5.0)
-    with pytest.raises(PeersLost, match=r"hosts \[1, 2\] did not connect in 0.2 s"):
+    with pytest.raises(PeersLost, match=r"workers \[1, 2\] did not connect in 0.2 s"):
         alone.connect(0, {0: alone.endpoint, 1: (HERE, 1), 2: (HERE, 1)}, b"key", 0.2)
 
 
-def test_a_host_with_all_chips_waits_for_nobody():
+def test_a_worker_with_all_chips_waits_for_nobody():
     alone = NoPeers()
     alone.send(0, "sums", {})
     assert alone.receive(0, "sums") == {}

@@ -46,7 +46,7 @@ def test_losses_and_weights_are_bit_identical_on_any_number_of_chips(train, refe
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("chips", [1, 2, 3, 4])
-def test_ray_actors_compute_the_same_bits_as_one_process(train, reference, chips):
+def test_ray_workers_compute_the_same_bits_as_one_process(train, reference, chips):
     run_dir = train(*SMALL, f"farm.chips={chips}")
     assert _steps(run_dir) == _steps(reference)
     assert final_arrays(run_dir) == final_arrays(reference)
@@ -76,7 +76,7 @@ def test_chips_that_share_right_hand_sides_compute_the_same_bits(train):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_chips_that_share_a_process_keep_their_own_trace(train, reference):
-    run_dir = train(*SMALL, "farm.chips=5", "farm.chips_per_actor=2")
+    run_dir = train(*SMALL, "farm.chips=5", "farm.chips_per_worker=2")
     assert final_arrays(run_dir) == final_arrays(reference)
     assert set(read_trace(run_dir / "trace")["chip"].to_pylist()) == set(range(5))
 

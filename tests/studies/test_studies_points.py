@@ -51,7 +51,7 @@ def fails_on_three_chips(shared, point):
 def test_workers_and_this_process_find_the_same_records_in_the_order_of_the_points(tmp_path):
     here, said = points_in(tmp_path / "here", points=five_points())
     there, _ = points_in(
-        tmp_path / "there", points=five_points(), farm=FarmSpec(backend="ray", workers=2)
+        tmp_path / "there", points=five_points(), farm=FarmSpec(backend="ray", study_workers=2)
     )
     assert here == there
     assert [record["chips"] for record in here] == [1, 2, 3, 4, 5]

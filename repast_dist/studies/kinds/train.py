@@ -33,7 +33,7 @@ class TrainStudy(Study):
         """Return settings that do nothing beside the others, with the reason."""
         return {
             "workload": "the settings' model is trained; valid: model=..., study=plan",
-            "farm.workers": "it spreads the points of studies; valid: farm.chips_per_actor=...",
+            "farm.study_workers": "it spreads points of studies; valid: farm.chips_per_worker=...",
         }
 
     def can_resume(self, run_dir: Path) -> bool:

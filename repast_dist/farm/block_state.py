@@ -59,7 +59,7 @@ def _worst(reports: Sequence[SolveReport]) -> SolveReport:
 _SEVERITY = {"none": 0, "use": 1, "damp": 2, "fallback": 3}
 
 
-class BlockKeeper:
+class BlockState:
     """One chip's view of a SOI block that it holds.
 
     Parameters
@@ -138,7 +138,7 @@ class BlockKeeper:
         counts, self._pending = self._pending, SolveCounts()
         return counts
 
-    def state(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """Return all that is needed to go on, as arrays."""
         if self._average is None:
             return {}
@@ -150,7 +150,7 @@ class BlockKeeper:
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state`; the arrays are programmed again, with the same errors."""
+        """Go on from `arrays`; the arrays are programmed again, with the same errors."""
         self._average, self._solver, self._damped = None, None, None
         if "average" in arrays:
             self._average = FactorAverage(np.array(arrays["average"]), int(arrays["updates"]))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.analog import SolveCounts
-from repast_dist.farm.job import HostSetup
+from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import chip_speed
 from repast_dist.hardware.optable import OPS, OpTable, trace_columns
 from repast_dist.hardware.pricing import price
@@ -61,18 +61,18 @@ class _Priced:
     seconds: np.ndarray
 
 
-class ChipLedger:
+class CostRecorder:
     """Prices the steps of one chip.
 
     Parameters
     ----------
     chip : int
         The chip.
-    setup : HostSetup
+    setup : FarmSetup
         Plan and settings.
     """
 
-    def __init__(self, chip: int, setup: HostSetup) -> None:
+    def __init__(self, chip: int, setup: FarmSetup) -> None:
         self._chip, self._plan = chip, setup.plan
         self._place = setup.chips.index(chip)
         self._speed = chip_speed(setup.job.farm, chip)

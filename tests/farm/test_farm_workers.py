@@ -1,4 +1,4 @@
-"""Hosts that do steps together: in threads, over real connections, without Ray."""
+"""Workers that do steps together: in threads, over real connections, without Ray."""
 
 import concurrent.futures
 import dataclasses
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from repast_dist.farm.failures import PeersLost
-from repast_dist.farm.host import ChipHost
 from repast_dist.farm.inprocess import InProcessFarm
-from repast_dist.farm.job import beginning, make_setup
 from repast_dist.farm.peers import NoPeers, SocketPeers
+from repast_dist.farm.setup import beginning, make_setup
+from repast_dist.farm.worker import ChipWorker
 from repast_dist.ground.errors import DataError, FarmError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
@@ -27,25 +27,26 @@ def setup_of(groups, *settings):
 
 @pytest.fixture
 def together():
-    """Make hosts of a plan that are connected, and call a method on all of them at once."""
+    """Make workers of a plan that are connected, and call a method on all of them at once."""
     pools, opened = [], []
 
     def make(setup, groups):
-        peers = {host: SocketPeers("127.0.0.1", 20.0) for host in groups}
-        endpoints = {host: own.endpoint for host, own in peers.items()}
+        peers = {worker: SocketPeers("127.0.0.1", 20.0) for worker in groups}
+        endpoints = {worker: own.endpoint for worker, own in peers.items()}
         pool = concurrent.futures.ThreadPoolExecutor(len(groups))
         pools.append(pool)
         opened.extend(peers.values())
         for joined in [
-            pool.submit(own.connect, host, endpoints, b"key", 20.0) for host, own in peers.items()
+            pool.submit(own.connect, worker, endpoints, b"key", 20.0)
+            for worker, own in peers.items()
         ]:
             joined.result()
-        hosts = {h: ChipHost(tuple(chips), setup, peers[h]) for h, chips in groups.items()}
+        workers = {h: ChipWorker(tuple(chips), setup, peers[h]) for h, chips in groups.items()}
 
         def call(method, *args):
-            return [pool.submit(getattr(host, method), *args) for host in hosts.values()]
+            return [pool.submit(getattr(worker, method), *args) for worker in workers.values()]
 
-        return hosts, call
+        return workers, call
 
     yield make
     for own in opened:
@@ -56,18 +57,18 @@ def together():
 
 def alone(*settings):
     setup = setup_of({0: [0]}, *settings)
-    host = ChipHost((0,), setup, NoPeers())
-    host.restore(0, beginning(setup.job).arrays)
-    host.advance(0, STEPS)
-    return host.common_state() | host.block_state()
+    worker = ChipWorker((0,), setup, NoPeers())
+    worker.restore(0, beginning(setup.job).arrays)
+    worker.advance(0, STEPS)
+    return worker.common_state() | worker.block_state()
 
 
 @pytest.mark.parametrize(
     "groups", [{0: [0], 1: [1]}, {0: [0], 2: [1], 5: [2]}, {0: [0, 1], 1: [2]}], ids=str
 )
-def test_hosts_end_with_the_bits_of_one_alone(together, groups):
+def test_workers_end_with_the_bits_of_one_alone(together, groups):
     setup = setup_of(groups)
-    hosts, call = together(setup, groups)
+    workers, call = together(setup, groups)
     for done in call("restore", 0, beginning(setup.job).arrays):
         done.result()
     # Steps in calls of any length are the same steps.
@@ -77,8 +78,10 @@ def test_hosts_end_with_the_bits_of_one_alone(together, groups):
     assert sum(len(answer["steps"]) for answer in answers) == STEPS * len(groups)
     assert len({answer["weights"] for answer in answers}) == 2
     wanted = alone()
-    common = [host.common_state() for host in hosts.values()]
-    held = {name: value for host in hosts.values() for name, value in host.block_state().items()}
+    common = [worker.common_state() for worker in workers.values()]
+    held = {
+        name: value for worker in workers.values() for name, value in worker.block_state().items()
+    }
     for state in common:
         found = state | held
         assert found.keys() == wanted.keys()
@@ -86,16 +89,16 @@ def test_hosts_end_with_the_bits_of_one_alone(together, groups):
             np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_a_host_goes_on_from_the_state_of_others(together):
+def test_a_worker_goes_on_from_the_state_of_others(together):
     groups = {0: [0], 1: [1]}
     setup = setup_of(groups)
-    hosts, call = together(setup, groups)
+    workers, call = together(setup, groups)
     for done in call("restore", 0, beginning(setup.job).arrays):
         done.result()
     for done in call("advance", 0, 3):
         done.result()
-    state = hosts[0].common_state() | hosts[0].block_state() | hosts[1].block_state()
-    single = ChipHost((0,), setup_of({0: [0]}), NoPeers())
+    state = workers[0].common_state() | workers[0].block_state() | workers[1].block_state()
+    single = ChipWorker((0,), setup_of({0: [0]}), NoPeers())
     single.restore(3, state)
     single.advance(3, STEPS - 3)
     for name, value in alone().items():
@@ -105,31 +108,31 @@ def test_a_host_goes_on_from_the_state_of_others(together):
 
 def test_a_step_out_of_turn_is_refused():
     setup = setup_of({0: [0]})
-    host = ChipHost((0,), setup, NoPeers())
-    host.restore(0, beginning(setup.job).arrays)
-    host.advance(0, 1)
-    with pytest.raises(FarmError, match="host 0 is at step 1, it was asked for 0"):
-        host.advance(0, 1)
+    worker = ChipWorker((0,), setup, NoPeers())
+    worker.restore(0, beginning(setup.job).arrays)
+    worker.advance(0, 1)
+    with pytest.raises(FarmError, match="worker 0 is at step 1, it was asked for 0"):
+        worker.advance(0, 1)
 
 
-def test_what_one_host_finds_wrong_frees_the_others(together):
+def test_what_one_worker_finds_wrong_frees_the_others(together):
     groups = {0: [0], 1: [1]}
     setup = setup_of(groups)
     inputs = setup.data.train_inputs.copy()
     inputs[:] = np.nan
     spoilt = dataclasses.replace(setup, data=dataclasses.replace(setup.data, train_inputs=inputs))
-    hosts, call = together(setup, groups)
-    hosts[1].reassign(spoilt)
+    workers, call = together(setup, groups)
+    workers[1].reassign(spoilt)
     for done in call("restore", 0, beginning(setup.job).arrays):
         done.result()
     first, second = call("advance", 0, 2)
     with pytest.raises(DataError, match="chip 1"):
         second.result(timeout=20)
-    with pytest.raises(PeersLost, match="host 1"):
+    with pytest.raises(PeersLost, match="worker 1"):
         first.result(timeout=20)
 
 
-def test_actors_that_no_longer_agree_on_the_weights_end_the_run(train, monkeypatch):
+def test_workers_that_no_longer_agree_on_the_weights_end_the_run(train, monkeypatch):
     """As they would on nodes that round differently."""
     get = InProcessFarm.get
 

@@ -1,10 +1,10 @@
-"""Logging inside actor processes: Ray gives them none of the driver's set-up."""
+"""Logging inside worker processes: Ray gives them none of the driver's set-up."""
 
 import logging
 import sys
 
 
-def configure_actor_log(chips: tuple[int, ...]) -> None:
+def configure_worker_log(chips: tuple[int, ...]) -> None:
     """Send this process' log to its standard output (Ray keeps it per worker), with chip names."""
     name = f"chip {chips[0]}" if len(chips) == 1 else f"chips {chips[0]}-{chips[-1]}"
     handler = logging.StreamHandler(sys.stdout)

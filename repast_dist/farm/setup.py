@@ -1,4 +1,4 @@
-"""What a training run is made of, and what every host is given of it."""
+"""What a training run is made of, and what every worker is given of it."""
 
 import dataclasses
 import functools
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.checkpoint import Checkpoint
-from repast_dist.farm.exchange import Parcel, SolveTask, solve_tasks
-from repast_dist.farm.specs import FarmSpec, TrainSpec, actor_groups, chip_speed
+from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
+from repast_dist.farm.specs import FarmSpec, TrainSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
@@ -48,8 +48,8 @@ class TrainingJob:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostSetup:
-    """What a host needs to build its chips; sent once.
+class FarmSetup:
+    """What a worker needs to build its chips; sent once.
 
     Attributes
     ----------
@@ -63,9 +63,9 @@ class HostSetup:
         Which chip reduces, and solves with its G blocks, which area of which gradient; which chip
         then solves which with its A blocks.
     routes : dict
-        Chip -> host that holds it.
-    hosts : tuple of int
-        Live hosts in ascending order; payloads are exchanged in this order.
+        Chip -> worker that holds it.
+    workers : tuple of int
+        Live workers in ascending order; payloads are exchanged in this order.
     data : Dataset
         Training and test set.
     """
@@ -76,7 +76,7 @@ class HostSetup:
     pieces: tuple[SolveTask, ...]
     tasks: tuple[SolveTask, ...]
     routes: dict[int, int]
-    hosts: tuple[int, ...]
+    workers: tuple[int, ...]
     data: Dataset
 
     @functools.cached_property
@@ -88,12 +88,12 @@ class HostSetup:
             ranges.setdefault(key, []).append((block.start, block.stop))
         return ranges
 
-    def parcel(self, host: int) -> Parcel:
-        """Return how what a host reduces travels."""
-        pieces = [piece for piece in self.pieces if self.routes[piece.chip] == host]
-        held = {number for chip, number in self.held if self.routes[chip] == host}
+    def bucket(self, worker: int) -> Bucket:
+        """Return how what a worker reduces travels."""
+        pieces = [piece for piece in self.pieces if self.routes[piece.chip] == worker]
+        held = {number for chip, number in self.held if self.routes[chip] == worker}
         blocks = self.plan.blocks
-        return Parcel(pieces, [block for block in blocks if block.index in held], len(blocks))
+        return Bucket(pieces, [block for block in blocks if block.index in held], len(blocks))
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
@@ -113,8 +113,8 @@ class HostSetup:
 
 def make_setup(
     job: TrainingJob, data: Dataset, groups: Mapping[int, Sequence[int]] | None = None
-) -> HostSetup:
-    """Plan a job for the hosts and chips at work.
+) -> FarmSetup:
+    """Plan a job for the workers and chips at work.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def make_setup(
     data : Dataset
         Training and test set.
     groups : mapping, optional
-        Host -> its chips; by default as the farm's settings say.
+        Worker -> its chips; by default as the farm's settings say.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def make_setup(
     if groups is None:
         one_process = job.farm.backend == "inprocess"
         groups = (
-            {0: range(job.farm.chips)} if one_process else dict(enumerate(actor_groups(job.farm)))
+            {0: range(job.farm.chips)} if one_process else dict(enumerate(worker_groups(job.farm)))
         )
     if len(data.train_inputs) < job.train.batch_size:
         raise SettingsError(
@@ -162,14 +162,14 @@ def make_setup(
     )
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
-    return HostSetup(
+    return FarmSetup(
         job=job,
         chips=chips,
         plan=plan,
         pieces=pieces,
         tasks=tasks,
-        routes={chip: host for host, group in groups.items() for chip in group},
-        hosts=tuple(sorted(groups)),
+        routes={chip: worker for worker, group in groups.items() for chip in group},
+        workers=tuple(sorted(groups)),
         data=data,
     )
 

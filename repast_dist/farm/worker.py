@@ -1,8 +1,8 @@
-"""A host of simulated chips: a plain object without Ray, which an actor wraps.
+"""A worker of simulated chips: a plain object without Ray, which a Ray actor wraps.
 
 It does whole training steps: its chips' micro-batches, the reduction and the solves of the pieces
-its chips own, the price of all that, and the update of its copy of the weights. What other hosts
-need goes straight to them. Results depend on what is asked, never on which host is asked, so work
+its chips own, the price of all that, and the update of its copy of the weights. What other workers
+need goes straight to them. Results depend on what is asked, never on which worker is asked, so work
 can be moved and repeated freely.
 """
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
+from repast_dist.farm.block_state import BlockState, SolveReport
+from repast_dist.farm.cost import CostRecorder
 from repast_dist.farm.damping import BlockDamping, block_traces
-from repast_dist.farm.exchange import Area, Parcel, SolveTask, TreeNode, TreeSum, common, within
-from repast_dist.farm.job import HostSetup, chip_engine
-from repast_dist.farm.keeper import BlockKeeper, SolveReport
-from repast_dist.farm.ledger import ChipLedger
+from repast_dist.farm.exchange import Area, Bucket, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.replica import Replica, under
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
+from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.model import build_model
 from repast_dist.training.step import (
@@ -34,35 +34,35 @@ from repast_dist.training.step import (
 )
 
 
-class ChipHost:
+class ChipWorker:
     """Some chips of the farm and their state.
 
     Parameters
     ----------
     chips : tuple of int
-        The chips this host holds.
-    setup : HostSetup
-        Settings, plan and data, the same for all hosts.
+        The chips this worker holds.
+    setup : FarmSetup
+        Settings, plan and data, the same for all workers.
     peers : Peers
-        The other hosts.
+        The other workers.
     """
 
-    def __init__(self, chips: tuple[int, ...], setup: HostSetup, peers: Peers) -> None:
+    def __init__(self, chips: tuple[int, ...], setup: FarmSetup, peers: Peers) -> None:
         self._chips, self._peers = chips, peers
         self.reassign(setup)
 
-    def reassign(self, setup: HostSetup) -> None:
+    def reassign(self, setup: FarmSetup) -> None:
         """Take another plan; all state is gone until `restore`."""
         job = setup.job
         self._setup, self._job = setup, job
         self._model = build_model(job.model)
         self._engines = {chip: chip_engine(job, chip) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
-        self._host = setup.routes[self._chips[0]]
-        self._others = [host for host in setup.hosts if host != self._host]
-        self._parcels = {host: setup.parcel(host) for host in setup.hosts}
-        self._keepers = {
-            (chip, number): BlockKeeper(
+        self._me = setup.routes[self._chips[0]]
+        self._others = [worker for worker in setup.workers if worker != self._me]
+        self._buckets = {worker: setup.bucket(worker) for worker in setup.workers}
+        self._blocks = {
+            (chip, number): BlockState(
                 setup.plan.blocks[number],
                 chip,
                 self._engines[chip],
@@ -72,7 +72,7 @@ class ChipHost:
             for chip, number in sorted(setup.held)
             if chip in self._chips
         }
-        self._ledgers = {chip: ChipLedger(chip, setup) for chip in self._chips}
+        self._costs = {chip: CostRecorder(chip, setup) for chip in self._chips}
         self._damping = BlockDamping(setup.plan.blocks, job.optimizer)
         self._replica = Replica(job, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
@@ -80,7 +80,7 @@ class ChipHost:
         self._busy_s: dict[str, float] = {}
 
     def advance(self, first: int, count: int) -> dict[str, Any]:
-        """Do steps, together with all other hosts.
+        """Do steps, together with all other workers.
 
         Parameters
         ----------
@@ -91,27 +91,27 @@ class ChipHost:
         -------
         dict
             ``chips``: chip -> `ChipCost` of the steps. ``weights``: checksum of the weights after
-            them, the same on all hosts. ``steps``: per step a dict with ``outcomes``, a list of
+            them, the same on all workers. ``steps``: per step a dict with ``outcomes``, a list of
             (micro-batch, loss sum, correct); ``reports``: what the solves did; ``clipping``: per
             chip, what -> (clipped, all) ADC conversions of the products; ``busy_s``: part of the
-            step -> wall time this host computed for.
+            step -> wall time this worker computed for.
 
         Raises
         ------
         PeersLost
-            Other hosts are gone.
+            Other workers are gone.
         RepastError
             What a chip found wrong; chip, layer, block and step are named.
         """
         try:
             steps = [self._do(step) for step in range(first, first + count)]
         except BaseException:
-            # The others must not wait for this host.
+            # The others must not wait for this worker.
             self._peers.close()
             self._step = -1
             raise
         return {
-            "chips": {chip: ledger.take() for chip, ledger in self._ledgers.items()},
+            "chips": {chip: cost.take() for chip, cost in self._costs.items()},
             "weights": self._replica.checksum(),
             "steps": steps,
         }
@@ -128,33 +128,33 @@ class ChipHost:
         return results
 
     def common_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays that all hosts have alike, by name."""
+        """Return the arrays that all workers have alike, by name."""
         damping = {f"damping/{name}": value for name, value in self._damping.arrays().items()}
         return self._replica.arrays() | damping
 
     def block_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the blocks that this host's chips hold, by name."""
+        """Return the arrays of the blocks that this worker's chips hold, by name."""
         return {
             f"block/{number}/{name}": value
-            for (_, number), keeper in self._keepers.items()
-            for name, value in keeper.state().items()
+            for (_, number), block in self._blocks.items()
+            for name, value in block.arrays().items()
         }
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on at a step from the states of all hosts; blocks of other hosts are ignored."""
+        """Go on at a step from the states of all workers; blocks of other workers are ignored."""
         self._step = step
         self._replica.restore(arrays)
         self._damping.restore(under("damping", arrays))
-        for (_, number), keeper in self._keepers.items():
-            keeper.restore(under(f"block/{number}", arrays))
-        for ledger in self._ledgers.values():
-            ledger.clear()
+        for (_, number), block in self._blocks.items():
+            block.restore(under(f"block/{number}", arrays))
+        for cost in self._costs.values():
+            cost.clear()
 
     # One step ---------------------------------------------------------------------------
 
     def _do(self, step: int) -> dict[str, Any]:
         if step != self._step:
-            raise FarmError(f"host {self._host} is at step {self._step}, it was asked for {step}")
+            raise FarmError(f"worker {self._me} is at step {self._step}, it was asked for {step}")
         soi, second_order = self._job.soi, self._job.second_order
         factors_due = second_order and soi.factors_due(step)
         programs = second_order and soi.inverses_due(step)
@@ -162,7 +162,7 @@ class ChipHost:
 
         with self._timed("train"):
             outcomes, sums = self._train(step, factors_due)
-            own = sums.pop(self._host)
+            own = sums.pop(self._me)
         self._peers.send(step, "sums", sums)
         received = self._peers.receive(step, "sums")
 
@@ -174,14 +174,14 @@ class ChipHost:
         with self._timed("solve_columns"):
             solved = self._solve_columns(step, gradients)
             needed = {a: value for a, value in gradients.items() if a[0] in self._replica.needed}
-            columns = {host: self._parts_for(host, solved) for host in self._setup.hosts}
+            columns = {worker: self._parts_for(worker, solved) for worker in self._setup.workers}
         self._peers.send(step, "columns", {h: _packed(columns[h], needed) for h in self._others})
         for message in self._peers.receive(step, "columns").values():
-            columns[self._host] |= _unpacked("columns", message)
+            columns[self._me] |= _unpacked("columns", message)
             needed |= _unpacked("gradients", message)
 
         with self._timed("solve_rows"):
-            directions = self._solve_rows(step, columns[self._host])
+            directions = self._solve_rows(step, columns[self._me])
         self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
         with self._timed("cost"):
             self._price(step, factors_due, programs)
@@ -201,9 +201,9 @@ class ChipHost:
     def _train(
         self, step: int, factors_due: bool
     ) -> tuple[list[tuple[int, float, int]], dict[int, dict[TreeNode, np.ndarray]]]:
-        """Run this host's micro-batches; return outcomes and, per host, what it is to reduce."""
+        """Run this worker's micro-batches; return outcomes and, per worker, what it reduces."""
         count, blocks = self._job.train.micro_batches, self._setup.plan.blocks
-        sums = {host: TreeSum(count) for host in self._setup.hosts}
+        sums = {worker: TreeSum(count) for worker in self._setup.workers}
         outcomes = []
         for engine in self._engines.values():
             engine.meter.take()
@@ -218,10 +218,10 @@ class ChipHost:
                 result = self._run(loaded, chip, step, micro_batch, factors_due)
                 outcomes.append((micro_batch, result.loss_sum, result.correct))
                 traces = block_traces(blocks, result.factors) if factors_due else None
-                for host, parcel in self._parcels.items():
-                    vector = parcel.pack(result.gradients, result.factors, traces)
-                    sums[host].add((0, micro_batch), vector)
-        return outcomes, {host: held.nodes for host, held in sums.items()}
+                for worker, bucket in self._buckets.items():
+                    vector = bucket.pack(result.gradients, result.factors, traces)
+                    sums[worker].add((0, micro_batch), vector)
+        return outcomes, {worker: held.nodes for worker, held in sums.items()}
 
     def _run(
         self, loaded: LoadedModel, chip: int, step: int, micro_batch: int, factors_due: bool
@@ -250,30 +250,30 @@ class ChipHost:
         Returns
         -------
         dict
-            Area -> mean gradient of the batch, for this host's pieces.
+            Area -> mean gradient of the batch, for this worker's pieces.
         """
         whole = TreeSum(self._job.train.micro_batches)
         for payload in payloads:
             for node, vector in payload.items():
                 whole.add(node, vector)
         mean = whole.total / self._job.train.batch_size
-        parcel: Parcel = self._parcels[self._host]
-        if parcel.has_factors(mean):
-            self._damping.add(parcel.traces(mean))
-            factors = parcel.factors(mean)
-            for (_, number), keeper in self._keepers.items():
-                keeper.add(factors[number])
-        return parcel.gradients(mean)
+        bucket: Bucket = self._buckets[self._me]
+        if bucket.has_factors(mean):
+            self._damping.add(bucket.traces(mean))
+            factors = bucket.factors(mean)
+            for (_, number), block in self._blocks.items():
+                block.add(factors[number])
+        return bucket.gradients(mean)
 
     def _program(self, step: int) -> None:
         damping = self._damping.of_blocks()
-        for (_, number), keeper in self._keepers.items():
-            keeper.prepare(step, float(damping[number]))
+        for (_, number), block in self._blocks.items():
+            block.prepare(step, float(damping[number]))
 
     def _solve_columns(
         self, step: int, gradients: Mapping[Area, np.ndarray]
     ) -> dict[Area, np.ndarray]:
-        """Solve this host's gradient pieces with their G blocks."""
+        """Solve this worker's gradient pieces with their G blocks."""
         solved: dict[Area, np.ndarray] = {}
         for piece in self._pieces:
             if piece.block is not None:
@@ -283,7 +283,7 @@ class ChipHost:
         return solved
 
     def _solve_rows(self, step: int, parts: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
-        """Solve the rows of solved columns with this host's A blocks."""
+        """Solve the rows of solved columns with this worker's A blocks."""
         directions = {}
         for task in self._setup.tasks:
             if task.chip in self._chips:
@@ -296,15 +296,15 @@ class ChipHost:
 
     def _solve(self, task: SolveTask, step: int, right: np.ndarray) -> np.ndarray:
         assert task.block is not None
-        x, report = self._keepers[task.chip, task.block].solve(step, right)
+        x, report = self._blocks[task.chip, task.block].solve(step, right)
         self._reports.append(report)
         return x
 
-    def _parts_for(self, host: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
-        """Return what the tasks of a host's chips need of the solved pieces."""
+    def _parts_for(self, worker: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
+        """Return what the tasks of a worker's chips need of the solved pieces."""
         parts = {}
         for task in self._setup.tasks:
-            if self._setup.routes[task.chip] != host:
+            if self._setup.routes[task.chip] != worker:
                 continue
             for whole, values in solved.items():
                 area = common(whole, task.area)
@@ -314,10 +314,10 @@ class ChipHost:
 
     def _price(self, step: int, factors_due: bool, programmed: bool) -> None:
         counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
-        for (chip, number), keeper in self._keepers.items():
-            counts[chip][number] = keeper.take_counts()
-        for chip, ledger in self._ledgers.items():
-            ledger.price(step, factors_due, programmed, counts[chip])
+        for (chip, number), block in self._blocks.items():
+            counts[chip][number] = block.take_counts()
+        for chip, cost in self._costs.items():
+            cost.price(step, factors_due, programmed, counts[chip])
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

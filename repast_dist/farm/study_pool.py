@@ -30,8 +30,8 @@ def map_unordered[Shared, Point, Result](
     points : sequence
         One call each.
     farm : FarmSpec
-        ``backend`` says where: on Ray workers, or here one after the other; ``workers`` how many
-        at a time.
+        ``backend`` says where: on Ray workers, or here one after the other;
+        ``study_workers`` how many at a time.
 
     Yields
     ------
@@ -67,7 +67,7 @@ def _on_ray(
             _call
         )
         there = ray.put(shared)
-        limit = farm.workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
+        limit = farm.study_workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
         waiting = list(enumerate(points))[::-1]
         running: dict[Any, int] = {}
         try:
