@@ -8,10 +8,9 @@ import typing
 from pathlib import Path
 
 from repast_dist.hardware.components import Component, Quantity
-from repast_dist.report.settings_reference import settings_markdown
+from repast_dist.report.settings_reference import registry_of, settings_markdown
 from repast_dist.settings import setting_groups
 from repast_dist.studies.settings import RunSettings
-from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.specs import LayerSpec
 
 TARGET = Path(__file__).parent / "settings.md"
@@ -26,7 +25,7 @@ settings with the values of the presets. A wrong name, type or value is refused 
 
 def settings_page() -> str:
     """Return the text of docs/settings.md."""
-    hints = typing.get_type_hints(RunSettings)
+    hints = typing.get_type_hints(RunSettings, include_extras=True)
     presets = setting_groups()
     groups = [
         (name, cls, presets.get(name, [])) for name, hint in hints.items() for cls in _classes(hint)
@@ -40,10 +39,10 @@ def settings_page() -> str:
     return settings_markdown(INTRO, [*groups, *parts, *layers], whole=[Component, Quantity])
 
 
-def _classes(hint: object) -> list[type]:
-    """Return the settings classes that a field may hold; none for a plain value."""
-    if hint is Study:
-        return [STUDIES.get(name) for name in STUDIES.names()]
+def _classes(hint: object) -> list[object]:
+    """Return the settings classes, or the choice of one, that a field holds; [] for a value."""
+    if registry_of(hint) is not None:
+        return [hint]
     options = typing.get_args(hint) or (hint,)
     return [item for item in options if isinstance(item, type) and dataclasses.is_dataclass(item)]
 

@@ -9,6 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Union
 
 import annotated_types
+from pydantic import PlainValidator
+
+from repast_dist.ground.registry import Registry
 
 _SECTION = re.compile(r"^(\w[\w ]*)\n-+$", re.MULTILINE)
 
@@ -38,25 +41,28 @@ class SettingRow:
 def setting_rows(cls: type, path: str = "", whole: Collection[type] = ()) -> Iterator[SettingRow]:
     """Yield every setting of a settings class, nested classes in place, in order of definition.
 
-    Classes in `whole` are listed as one setting each.
+    Classes in `whole` are listed as one setting each, and so is a member of a registry.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     texts = documented_attributes(cls)
     for field in dataclasses.fields(cls):
         here = f"{path}.{field.name}" if path else field.name
-        kind = _without_annotation(hints[field.name])
-        nested = _settings_class(kind)
+        chosen = registry_of(hints[field.name]) is not None
+        nested = None if chosen else _settings_class(_without_annotation(hints[field.name]))
         if nested is not None and nested not in whole:
             yield from setting_rows(nested, here, whole)
         else:
             yield SettingRow(
-                here, describe_type(hints[field.name]), _default(field), texts.get(field.name, "")
+                here,
+                describe_type(hints[field.name]),
+                _default(field, hints[field.name]),
+                texts.get(field.name, ""),
             )
 
 
 def settings_markdown(
     intro: str,
-    groups: Sequence[tuple[str, type, Sequence[str]]],
+    groups: Sequence[tuple[str, Any, Sequence[str]]],
     whole: Collection[type] = (),
 ) -> str:
     """Return the reference as Markdown.
@@ -65,30 +71,106 @@ def settings_markdown(
     ----------
     intro : str
         Heading and what goes before the groups, in Markdown.
-    groups : sequence of (name, class, presets)
-        Top-level setting, its class, and the options of its group in conf/ (may be empty).
+    groups : sequence of (name, annotation, presets)
+        Top-level setting, its class or the choice from a registry, and the options of its group in
+        conf/ (may be empty). The members of a registry follow where it is met first.
     whole : collection of type
         Classes listed as one setting each, such as a figure with its unit and source.
     """
-    parts = [intro]
-    for name, cls, presets in groups:
+    parts, listed = [intro], list[Registry[Any]]()
+    for name, kind, presets in groups:
         parts.append(f"## `{name}`\n")
-        summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        parts.append(summary + "\n")
-        if presets:
-            options = ", ".join(f"`{name}={preset}`" for preset in presets)
-            parts.append(f"Presets: {options}.\n")
-        parts.append("| setting | valid | default | meaning |\n|---|---|---|---|")
-        rows = [
-            f"| `{row.path}` | {_cell(row.valid)} | {_code(row.default)} | {_cell(row.text)} |"
-            for row in setting_rows(cls, name, whole)
-        ]
-        parts.append("\n".join(rows) + "\n")
+        registry = registry_of(kind)
+        if registry is None:
+            parts += [_summary(kind), *_presets(name, presets), _table(kind, name, whole)]
+        else:
+            parts += [f"{_sentence(describe_type(kind))}\n", *_presets(name, presets)]
+        for path, inner in registries(kind, name, whole):
+            parts += _members(path, inner, listed, whole)
     return "\n".join(parts)
+
+
+def registry_of(kind: Any) -> Registry[Any] | None:
+    """Return the registry that a settings field is a choice from; None for any other field."""
+    if typing.get_origin(kind) is typing.Annotated:
+        for item in typing.get_args(kind)[1:]:
+            owner = getattr(getattr(item, "func", None), "__self__", None)
+            if isinstance(item, PlainValidator) and isinstance(owner, Registry):
+                return owner
+    return None
+
+
+def registries(
+    kind: Any, path: str = "", whole: Collection[type] = ()
+) -> Iterator[tuple[str, Registry[Any]]]:
+    """Yield (dotted path, registry) of every choice in a settings field, in order of definition."""
+    registry = registry_of(kind)
+    plain = _without_annotation(kind)
+    if registry is not None:
+        yield path, registry
+    elif isinstance(plain, type) and dataclasses.is_dataclass(plain):
+        hints = typing.get_type_hints(plain, include_extras=True)
+        for field in dataclasses.fields(plain) if plain not in whole else ():
+            here = f"{path}.{field.name}" if path else field.name
+            # A class may hold itself.
+            yield from registries(hints[field.name], here, (*whole, plain))
+    elif typing.get_origin(plain) in (Union, types.UnionType):
+        for item in typing.get_args(plain):
+            yield from registries(item, path, whole)
+    elif typing.get_origin(plain) in (tuple, list):
+        for item in typing.get_args(plain):
+            yield from registries(item, f"{path}[]", whole)
+
+
+def _members(
+    path: str, registry: Registry[Any], listed: list[Registry[Any]], whole: Collection[type]
+) -> Iterator[str]:
+    """Yield the sections of a registry's members, once per registry; then of what they hold."""
+    if registry in listed:
+        return
+    listed.append(registry)
+    classes: dict[type, list[str]] = {}
+    for name in registry.names():
+        classes.setdefault(registry.get(name), []).append(name)
+    for cls, names in classes.items():
+        named = " or ".join(f"`{registry.tag}={name}`" for name in names)
+        yield f"### `{path}` with {named}\n"
+        yield _summary(cls)
+        if len(dataclasses.fields(cls)) > 1:
+            yield _table(cls, path, whole)
+    for cls in classes:
+        for inner, deeper in registries(cls, path, whole):
+            yield from _members(inner, deeper, listed, whole)
+
+
+def _summary(cls: type) -> str:
+    summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return summary + "\n"
+
+
+def _presets(name: str, presets: Sequence[str]) -> list[str]:
+    options = ", ".join(f"`{name}={preset}`" for preset in presets)
+    return [f"Presets: {options}.\n"] if presets else []
+
+
+def _table(cls: type, path: str, whole: Collection[type]) -> str:
+    rows = [
+        f"| `{row.path}` | {_cell(row.valid)} | {_code(row.default)} | {_cell(row.text)} |"
+        for row in setting_rows(cls, path, whole)
+    ]
+    return "\n".join(["| setting | valid | default | meaning |\n|---|---|---|---|", *rows, ""])
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def describe_type(kind: Any) -> str:
     """Return a type annotation in words: ``integer, at least 1``; ``one of a, b``."""
+    registry = registry_of(kind)
+    if registry is not None:
+        names = ", ".join(f"`{name}`" for name in registry.names())
+        return f"{registry.kind} with `{registry.tag}` one of {names}"
     if typing.get_origin(kind) is typing.Annotated:
         base, *constraints = typing.get_args(kind)
         ranges = [text for item in constraints if (text := _range(item))]
@@ -110,10 +192,10 @@ def describe_type(kind: Any) -> str:
         return "list of " + describe_type(inner[0])
     if origin is dict:
         return f"mapping of text to {describe_type(arguments[1])}"
-    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    words_of = {int: "integer", float: "number", str: "text", bool: "true or false"}
     if kind is type(None):
         return "null"
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
+    return words_of.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def documented_attributes(cls: type) -> dict[str, str]:
@@ -175,7 +257,7 @@ def _without_annotation(kind: Any) -> Any:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[Any], hint: Any) -> str:
     value: Any = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
@@ -183,6 +265,9 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return ""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    registry = registry_of(hint)
+    if registry is not None:
+        return str(getattr(value, registry.tag))
     if isinstance(value, tuple):
         return str(list(value))
     return str(value)

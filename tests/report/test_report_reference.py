@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 from repast_dist.report.settings_reference import (
     describe_type,
@@ -66,6 +67,44 @@ class Square:
     kind: Literal["square", "box"] = "square"
 
 
+class Cell:
+    """What the members of the test's registry have in common."""
+
+
+CELLS = Registry("cell", Cell, tag="kind", home="json", default="plain")
+
+
+@CELLS.register
+@spec
+class Plain(Cell):
+    """A cell without settings."""
+
+    kind: Literal["plain"] = "plain"
+
+
+@CELLS.register
+@spec
+class Noisy(Cell):
+    """A cell that holds another.
+
+    Attributes
+    ----------
+    sigma : float
+        Its spread.
+    """
+
+    kind: Literal["noisy"] = "noisy"
+    sigma: float = 0.1
+    inner: Annotated[Cell, CELLS.choice()] = Plain()
+
+
+@spec
+class Board:
+    """A list of members."""
+
+    cells: tuple[Annotated[Cell, CELLS.choice()], ...]
+
+
 def test_every_setting_is_listed_with_its_type_range_default_and_meaning() -> None:
     rows = {row.path: (row.valid, row.default, row.text) for row in setting_rows(Outer, "o")}
     assert rows == {
@@ -99,3 +138,16 @@ def test_the_reference_names_presets_and_summaries() -> None:
     assert "A group of settings for a test." in text
     assert "Presets: `outer=small`, `outer=large`." in text
     assert "| `outer.inner.share` | number, above 0, below 1 | `0.5` | How much. |" in text
+
+
+def test_the_members_of_a_registry_are_listed_once_with_their_own_settings() -> None:
+    text = settings_markdown(
+        "# Settings\n",
+        [("board", Board, []), ("cell", Annotated[Cell, CELLS.choice()], ["one"])],
+    )
+    assert "| `board.cells` | list of cell with `kind` one of `noisy`, `plain` |  |  |" in text
+    assert text.count("### `board.cells[]` with `kind=noisy`\n\nA cell that holds another.") == 1
+    assert "| `board.cells[].sigma` | number | `0.1` | Its spread. |" in text
+    assert "| `board.cells[].inner` | cell with `kind` one of `noisy`, `plain` | `plain` |" in text
+    assert "## `cell`\n\nCell with `kind` one of `noisy`, `plain`.\n\nPresets: `cell=one`." in text
+    assert text.count("with `kind=plain`") == 1
