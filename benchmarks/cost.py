@@ -14,11 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.hardware import op_rows, price_ops, unit_costs
+from repast_dist.hardware import op_rows, price
 from repast_dist.hardware.optable import COUNTS, SERIAL
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import summarise
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import Hardware
 from repast_dist.workloads.networks import NETWORKS
 
 ROWS = 1_000_000
@@ -32,18 +32,18 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["vgg16", "resnet50", "bert_base"])
     parser.add_argument("--chips", type=int, nargs="+", default=[1, 16, 256, 4096])
     options = parser.parse_args()
-    hardware = Hardware.of(load_settings(["chip=repast", "soi.interval=10"]))
+    machine = load_settings(["chip=repast", "soi.interval=10"]).machine
     console = Console()
-    console.print(_pricing(hardware))
-    console.print(_points(hardware, options.networks, options.chips))
+    console.print(_pricing(machine))
+    console.print(_points(machine, options.networks, options.chips))
 
 
-def _pricing(hardware: Hardware) -> Table:
+def _pricing(machine: Machine) -> Table:
     random = np.random.default_rng(0)
     columns = {name: random.integers(0, 1000, ROWS) for name in (*COUNTS, *SERIAL)}
     rows = op_rows("vmm_forward", "forward", chip=np.zeros(ROWS, np.int32), **columns)
-    costs = unit_costs(hardware.chip, hardware.components)
-    priced = _best(lambda: price_ops(rows, costs))
+    costs = machine.hardware.costs
+    priced = _best(lambda: price(rows, costs))
     total = np.zeros(ROWS)
     added = _best(lambda: np.add(total, 1.0, out=total))
     table = Table(title=f"Pricing {ROWS:,} rows with every column filled", title_justify="left")
@@ -55,7 +55,7 @@ def _pricing(hardware: Hardware) -> Table:
     return table
 
 
-def _points(hardware: Hardware, networks: list[str], chips: list[int]) -> Table:
+def _points(machine: Machine, networks: list[str], chips: list[int]) -> Table:
     table = Table(title="Plan and average step, 8 samples per chip", title_justify="left")
     for name in ("network", "chips", "plan s", "cost s", "priced rows"):
         table.add_column(name, justify="left" if name == "network" else "right")
@@ -63,7 +63,7 @@ def _points(hardware: Hardware, networks: list[str], chips: list[int]) -> Table:
         workload = NETWORKS[network](None)
         for count in chips:
             started = time.perf_counter()
-            plan = hardware.plan(workload, count, max(256, 8 * count), 8)
+            plan = machine.plan(workload, count, max(256, 8 * count), 8)
             planned = time.perf_counter()
             summary = summarise(plan)
             ended = time.perf_counter()

@@ -111,7 +111,7 @@ class CostRecorder:
             rows=trace_batch(columns, OPS),
             segment=np.concatenate([part.segment for part in parts]),
             seconds=np.stack([sum(part.seconds for part in step) for _, step in self._steps]),
-            static_w=self._plan.costs.static_w,
+            static_w=self._plan.hardware.costs.static_w,
         )
         self.clear()
         return cost
@@ -121,7 +121,7 @@ class CostRecorder:
         self._steps = []
 
     def _priced(self, table: OpTable) -> _Priced:
-        costs = price(table, self._plan.chip, self._plan.components)
+        costs = price(table, self._plan.hardware.costs)
         duration_s = costs.duration_s / self._speed
         placed = place(self._plan, table, duration_s)
         columns = trace_columns(

@@ -4,15 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, TrainSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
-from repast_dist.hardware.components import ComponentTable
-from repast_dist.hardware.specs import ChipSpec, inv_spec, vmm_spec
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan, make_plan
-from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.specs import StepWork
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.model import build_model, init_weights, workload_from_model
@@ -32,13 +30,7 @@ class TrainingJob:
     dataset: DatasetSpec
     optimizer: OptimizerSpec
     engine: EngineSpec
-    device: DeviceSpec
-    chip: ChipSpec
-    components: ComponentTable
-    soi: SoiSpec
-    inversion: InversionSpec
-    partition: PartitionSpec
-    interconnect: InterconnectSpec
+    machine: Machine
     farm: FarmSpec
 
     @property
@@ -144,22 +136,16 @@ def make_setup(
     model = build_model(job.model)
     check_task(model, data)
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
-    plan = make_plan(
-        workload_from_model(model),
-        job.chip,
-        device=job.device,
-        components=job.components,
-        interconnect=job.interconnect,
-        soi=job.soi,
-        partition=job.partition,
-        inversion=job.inversion,
-        n_chips=len(chips),
+    work = StepWork(
+        chips=len(chips),
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
         second_order=job.second_order,
         fisher_passes=fisher_passes(model, job.optimizer.fisher),
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
+    machine = job.machine
+    plan = make_plan(workload_from_model(model), machine.hardware, machine.policy, work)
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(
@@ -185,27 +171,29 @@ def beginning(job: TrainingJob) -> Checkpoint:
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:
     """Return the arithmetic of one chip; a chip with noise of its own computes differently."""
-    device = job.device
+    hardware = job.machine.hardware
     override = job.farm.chip_overrides.get(str(chip))
     if override is not None and override.programming_sigma is not None:
-        sigma = override.programming_sigma
+        sigma, device = override.programming_sigma, hardware.device
         device = dataclasses.replace(
             device,
             cell=dataclasses.replace(device.cell, programming_sigma=sigma),
             inv_cell=dataclasses.replace(device.inv_cell, programming_sigma=sigma),
         )
-    vmm, inv = vmm_spec(job.chip, device), inv_spec(job.chip, device)
-    return make_engine(job.engine, job.seed, vmm, inv, job.inversion)
+        hardware = dataclasses.replace(hardware, device=device)
+    inversion = job.machine.policy.inversion
+    return make_engine(job.engine, job.seed, hardware.vmm_spec, hardware.inv_spec, inversion)
 
 
 def _check_cost_only(job: TrainingJob) -> None:
     """Refuse what only the cost studies model, lest a run's cost described other hardware than
     its numbers.
     """
+    policy = job.machine.policy
     wanted = {
-        "soi.fusion": (job.soi.fusion, "off"),
-        "soi.stale": (job.soi.stale, False),
-        "partition.layers": (job.partition.layers, "replicate"),
+        "soi.fusion": (policy.soi.fusion, "off"),
+        "soi.stale": (policy.soi.stale, False),
+        "partition.layers": (policy.partition.layers, "replicate"),
     }
     for path, (value, valid) in wanted.items():
         if value != valid:

@@ -66,7 +66,7 @@ class ChipWorker:
                 setup.plan.blocks[number],
                 chip,
                 self._engines[chip],
-                job.inversion,
+                job.machine.policy.inversion,
                 job.optimizer.factor_decay,
             )
             for chip, number in sorted(setup.held)
@@ -155,7 +155,7 @@ class ChipWorker:
     def _do(self, step: int) -> dict[str, Any]:
         if step != self._step:
             raise FarmError(f"worker {self._me} is at step {self._step}, it was asked for {step}")
-        soi, second_order = self._job.soi, self._job.second_order
+        soi, second_order = self._job.machine.policy.soi, self._job.second_order
         factors_due = second_order and soi.factors_due(step)
         programs = second_order and soi.inverses_due(step)
         self._busy_s, self._reports = {}, []

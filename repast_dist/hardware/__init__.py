@@ -7,10 +7,13 @@ from repast_dist.hardware.components import (
     UnitCosts,
     unit_costs,
 )
+from repast_dist.hardware.geometry import Geometry, array_count, product_counts, write_counts
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.hardware.interconnect import DimensionSpec, InterconnectSpec
 from repast_dist.hardware.optable import OPS, OpTable, concatenate, op_rows, trace_columns
-from repast_dist.hardware.pricing import Costs, price, price_ops
-from repast_dist.hardware.specs import ChipSpec, InvArraySpec, VmmArraySpec, inv_spec, vmm_spec
-from repast_dist.hardware.tree import TreeRow, chip_area_m2, chip_peak_power_w, chip_tree
+from repast_dist.hardware.pricing import Costs, price
+from repast_dist.hardware.specs import ChipSpec, InvArraySpec, VmmArraySpec, instances
+from repast_dist.hardware.tree import TreeRow, chip_tree
 
 __all__ = [
     "OPS",
@@ -18,21 +21,24 @@ __all__ = [
     "Component",
     "ComponentTable",
     "Costs",
+    "DimensionSpec",
+    "Geometry",
+    "Hardware",
+    "InterconnectSpec",
     "InvArraySpec",
     "OpTable",
     "Quantity",
     "TreeRow",
     "UnitCosts",
     "VmmArraySpec",
-    "chip_area_m2",
-    "chip_peak_power_w",
+    "array_count",
     "chip_tree",
     "concatenate",
-    "inv_spec",
+    "instances",
     "op_rows",
     "price",
-    "price_ops",
+    "product_counts",
     "trace_columns",
     "unit_costs",
-    "vmm_spec",
+    "write_counts",
 ]

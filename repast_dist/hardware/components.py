@@ -14,7 +14,7 @@ from annotated_types import Gt
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import spec
-from repast_dist.hardware.specs import ChipSpec
+from repast_dist.hardware.specs import ChipSpec, instances
 
 _LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
 
@@ -217,23 +217,6 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
     SettingsError
         A library component does not exist or refuses its arguments; the message names it.
     """
-    found = _RECENT.get((id(chip), id(components)))
-    if found is None or found[0] is not chip or found[1] is not components:
-        if len(_RECENT) >= _MOST_RECENT:
-            _RECENT.clear()
-        found = (chip, components, _resolve(chip, components))
-        _RECENT[id(chip), id(components)] = found
-    return found[2]
-
-
-_MOST_RECENT = 64
-_RECENT: dict[tuple[int, int], tuple[ChipSpec, ComponentTable, UnitCosts]] = {}
-"""Resolved costs by the identity of their settings, which are kept so that it stays theirs."""
-
-
-def _resolve(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
-    from repast_dist.hardware.tree import instances
-
     parts = {}
     for name in component_names():
         component: Component = getattr(components, name)

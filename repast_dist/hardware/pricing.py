@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.hardware.components import UnitCosts
 from repast_dist.hardware.optable import OpTable
-from repast_dist.hardware.specs import ChipSpec
 
 ROUTER_CROSSINGS_PER_BUFFER_BYTE = 0.5
 """ISAAC: a word is written to and read from a buffer and crosses the router once."""
@@ -29,12 +28,7 @@ class Costs:
     energy_j: np.ndarray
 
 
-def price(table: OpTable, chip: ChipSpec, components: ComponentTable) -> Costs:
-    """Price an op table for a chip; see `price_ops`."""
-    return price_ops(table, unit_costs(chip, components))
-
-
-def price_ops(table: OpTable, costs: UnitCosts) -> Costs:
+def price(table: OpTable, costs: UnitCosts) -> Costs:
     """Price an op table.
 
     ``duration = max(passes t_pass + settlings t_inv + rows t_write + operations t_clock,

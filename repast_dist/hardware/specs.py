@@ -4,11 +4,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from repast_dist.analog.specs import AdcSpec, DacSpec, DeviceSpec, InvSpec, VmmSpec
+from repast_dist.analog.specs import AdcSpec, DacSpec
+from repast_dist.ground.numbers import Count, PositiveInt
 from repast_dist.ground.spec import spec
-
-PositiveInt = Annotated[int, Ge(1)]
-Count = Annotated[int, Ge(0)]
 
 
 @spec
@@ -161,21 +159,26 @@ class ChipSpec:
         return self.vmm_arrays * self.vmm.cells + self.inv_arrays * self.inv.cells
 
 
-def vmm_spec(chip: ChipSpec, device: DeviceSpec) -> VmmSpec:
-    """Return what the numeric simulation needs of the chip's multiplying arrays."""
-    return VmmSpec(
-        device=device,
-        dac=chip.dac,
-        adc=chip.adc,
-        rows=chip.vmm.rows,
-        columns=2 * chip.vmm.weight_columns,
-        weight_bits=chip.weight_bits,
-        input_bits=chip.input_bits,
-    )
-
-
-def inv_spec(chip: ChipSpec, device: DeviceSpec) -> InvSpec:
-    """Return what the numeric simulation needs of the chip's inverting arrays."""
-    return InvSpec(
-        device=device, dac_bits=chip.inv.dac_bits, adc_bits=chip.inv.adc_bits, size=chip.inv.size
-    )
+def instances(chip: ChipSpec) -> dict[str, float]:
+    """Return how many of each component a chip has; written cells are the cells themselves."""
+    arrays, inverting = chip.vmm_arrays, chip.inv_arrays
+    rows_of_inverting = inverting * chip.inv.size
+    return {
+        "adc": arrays * chip.vmm.adcs_per_array,
+        "dac": arrays * chip.vmm.rows,
+        "sample_hold": arrays * chip.vmm.cols,
+        "shift_add": chip.banks * chip.shift_adds_per_bank,
+        "cell": chip.cells,
+        "cell_write": 0,
+        "amplifier": rows_of_inverting,
+        "inv_dac": rows_of_inverting,
+        "inv_adc": inverting * chip.inv.adcs_per_array,
+        "digital": chip.tiles * chip.digital_lanes,
+        "buffer": chip.tiles * chip.buffer_bytes,
+        "bus": chip.banks * chip.bus_bits,
+        "register": chip.banks,
+        "router": chip.tiles,
+        "tile_logic": chip.tiles,
+        "control": chip.tiles,
+        "link": chip.links,
+    }

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from repast_dist.ground.numbers import BITS_PER_BYTE
 from repast_dist.hardware.components import (
     Component,
     ComponentTable,
@@ -9,12 +10,9 @@ from repast_dist.hardware.components import (
     UnitCosts,
     component_names,
     quantity_source,
-    unit_costs,
 )
 from repast_dist.hardware.pricing import ROUTER_CROSSINGS_PER_BUFFER_BYTE
-from repast_dist.hardware.specs import ChipSpec
-
-_BITS_PER_BYTE = 8
+from repast_dist.hardware.specs import ChipSpec, instances
 
 LEVELS = {
     "adc": "array",
@@ -73,31 +71,6 @@ class TreeRow:
     confidence: str
 
 
-def instances(chip: ChipSpec) -> dict[str, float]:
-    """Return how many of each component a chip has; written cells are the cells themselves."""
-    arrays, inverting = chip.vmm_arrays, chip.inv_arrays
-    rows_of_inverting = inverting * chip.inv.size
-    return {
-        "adc": arrays * chip.vmm.adcs_per_array,
-        "dac": arrays * chip.vmm.rows,
-        "sample_hold": arrays * chip.vmm.cols,
-        "shift_add": chip.banks * chip.shift_adds_per_bank,
-        "cell": chip.cells,
-        "cell_write": 0,
-        "amplifier": rows_of_inverting,
-        "inv_dac": rows_of_inverting,
-        "inv_adc": inverting * chip.inv.adcs_per_array,
-        "digital": chip.tiles * chip.digital_lanes,
-        "buffer": chip.tiles * chip.buffer_bytes,
-        "bus": chip.banks * chip.bus_bits,
-        "register": chip.banks,
-        "router": chip.tiles,
-        "tile_logic": chip.tiles,
-        "control": chip.tiles,
-        "link": chip.links,
-    }
-
-
 def peak_rates(chip: ChipSpec, costs: UnitCosts) -> dict[str, float]:
     """Return actions per second of each component when every array works without pause.
 
@@ -107,8 +80,8 @@ def peak_rates(chip: ChipSpec, costs: UnitCosts) -> dict[str, float]:
     arrays, counts = chip.vmm_arrays, instances(chip)
     passes = arrays / costs.pass_s
     settlings = chip.inv_arrays / costs.inv_s
-    taken = passes * chip.vmm.rows * chip.dac.bits / _BITS_PER_BYTE
-    returned = taken / _BITS_PER_BYTE
+    taken = passes * chip.vmm.rows * chip.dac.bits / BITS_PER_BYTE
+    returned = taken / BITS_PER_BYTE
     return {
         "adc": passes * chip.vmm.weight_columns,
         "dac": passes * chip.vmm.rows,
@@ -130,15 +103,16 @@ def peak_rates(chip: ChipSpec, costs: UnitCosts) -> dict[str, float]:
     }
 
 
-def chip_tree(chip: ChipSpec, components: ComponentTable) -> list[TreeRow]:
+def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> tuple[TreeRow, ...]:
     """Return the components of a chip; their areas and powers sum to the chip's.
 
-    Raises
-    ------
-    SettingsError
-        A component cannot be priced.
+    Parameters
+    ----------
+    chip, components : ChipSpec, ComponentTable
+        The chip and the table of its parts.
+    costs : UnitCosts
+        The table's figures for this chip.
     """
-    costs = unit_costs(chip, components)
     counts, rates = instances(chip), peak_rates(chip, costs)
     area = {name: costs.parts[name].area_m2 * counts[name] for name in component_names()}
     power = {
@@ -146,7 +120,7 @@ def chip_tree(chip: ChipSpec, components: ComponentTable) -> list[TreeRow]:
         for name in component_names()
     }
     total_area, total_power = sum(area.values()), sum(power.values())
-    return [
+    return tuple(
         TreeRow(
             level=LEVELS[name],
             component=name,
@@ -161,17 +135,7 @@ def chip_tree(chip: ChipSpec, components: ComponentTable) -> list[TreeRow]:
             confidence=_confidence(getattr(components, name)),
         )
         for name in component_names()
-    ]
-
-
-def chip_area_m2(chip: ChipSpec, components: ComponentTable) -> float:
-    """Return the area of a chip."""
-    return sum(row.area_m2 for row in chip_tree(chip, components))
-
-
-def chip_peak_power_w(chip: ChipSpec, components: ComponentTable) -> float:
-    """Return the power of a chip whose arrays all work without pause."""
-    return sum(row.power_w for row in chip_tree(chip, components))
+    )
 
 
 def _quantities(component: Component) -> dict[str, Quantity]:

@@ -3,18 +3,18 @@
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan, make_plan
-from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec, StepWork
 from repast_dist.mapping.timeline import SEGMENTS, Placement, place
 
 __all__ = [
     "SEGMENTS",
-    "DimensionSpec",
-    "InterconnectSpec",
     "PartitionSpec",
     "Placement",
     "Plan",
+    "Policy",
     "SoiBlock",
     "SoiSpec",
+    "StepWork",
     "make_plan",
     "place",
     "soi_blocks",

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 
 from repast_dist.ground.errors import CapacityError
+from repast_dist.hardware.geometry import array_count
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.geometry import Geometry, array_count
 from repast_dist.mapping.layers import LayerTable
-from repast_dist.mapping.specs import PartitionSpec
+from repast_dist.mapping.specs import PartitionSpec, StepWork
 
 _TURNS_SHARE = 0.25
 """Share of the weights' arrays in which layers take turns when not all fit."""
@@ -72,14 +73,7 @@ class Allocation:
 
 
 def allocate(
-    layers: LayerTable,
-    chip: ChipSpec,
-    g: Geometry,
-    partition: PartitionSpec,
-    n_chips: int,
-    samples: int,
-    second_order: bool,
-    names: tuple[str, ...],
+    layers: LayerTable, hardware: Hardware, partition: PartitionSpec, work: StepWork
 ) -> Allocation:
     """Give layers their arrays.
 
@@ -87,24 +81,19 @@ def allocate(
     ----------
     layers : LayerTable
         The network.
-    chip, g : ChipSpec, Geometry
+    hardware : Hardware
         The chip and how matrices lie on its arrays.
     partition : PartitionSpec
         Shares, spreading over chips, overflow and copies.
-    n_chips : int
-        Chips at hand.
-    samples : int
-        Samples of a micro-batch.
-    second_order : bool
-        Keep arrays for solvers.
-    names : tuple of str
-        Layer names, for messages.
+    work : StepWork
+        Chips at hand and samples of a micro-batch; second-order methods keep arrays for solvers.
 
     Raises
     ------
     CapacityError
         The layers do not fit and ``partition.overflow`` is ``error``.
     """
+    chip, g = hardware.chip, hardware.geometry
     forward = np.where(
         layers.products, array_count(g, layers.rows, layers.columns, layers.groups), 0
     )
@@ -112,17 +101,19 @@ def allocate(
         layers.errors_pass, array_count(g, layers.columns, layers.rows, layers.groups), 0
     )
     weights = forward + backward
-    solvers = int(chip.vmm_arrays * partition.solver_share) if second_order else 0
+    solvers = int(chip.vmm_arrays * partition.solver_share) if work.second_order else 0
     pool = max(1, int(chip.vmm_arrays * partition.activation_share))
     budget = max(1, chip.vmm_arrays - solvers - pool)
-    stages = _stage_count(weights, budget, partition, n_chips)
+    stages = _stage_count(weights, budget, partition, work.chips)
     stage = _spread(weights, stages)
 
     resident, copies = np.ones(len(layers), bool), np.ones(len(layers), np.int64)
     rounds, used = np.ones(len(layers), np.int64), np.zeros(stages, np.int64)
     activation = np.where(
         layers.weighted,
-        array_count(g, samples * layers.vectors, layers.rows + layers.bias, layers.groups),
+        array_count(
+            g, work.micro_batch_size * layers.vectors, layers.rows + layers.bias, layers.groups
+        ),
         0,
     )
     pools, first = np.zeros(len(layers), np.int64), np.zeros(len(layers), np.int64)
@@ -133,7 +124,7 @@ def allocate(
         region, kept = 0, own
         if weights[own].sum() > budget:
             if partition.overflow == "error":
-                raise CapacityError(_too_large(weights[own], budget, names, own, chip))
+                raise CapacityError(_too_large(weights[own], budget, layers.names, own, chip))
             region = max(1, int(budget * _TURNS_SHARE))
             resident[own] = _resident(weights[own], layers.vectors[own], budget - region)
             kept, spilled = own[resident[own]], own[~resident[own]]

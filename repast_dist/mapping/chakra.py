@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from repast_dist.hardware.optable import OPS
-from repast_dist.hardware.pricing import price_ops
+from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.timeline import SEGMENTS, place
@@ -87,7 +87,7 @@ def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 
     folder.mkdir(parents=True, exist_ok=True)
     nodes = chakra_nodes(plan, steps)
     paths = []
-    for chip in range(plan.n_chips):
+    for chip in range(plan.work.chips):
         path = folder / f"chip.{chip}.et"
         messages = [_metadata(plan, chip), *(_node(n, ticks_per_s) for n in nodes[chip])]
         path.write_bytes(b"".join(_varint(len(message)) + message for message in messages))
@@ -97,17 +97,17 @@ def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 
 
 def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
     """Return the nodes of every chip: what it computes between exchanges, and the exchanges."""
-    found: list[list[ChakraNode]] = [[] for _ in range(plan.n_chips)]
+    found: list[list[ChakraNode]] = [[] for _ in range(plan.work.chips)]
     for step in range(steps):
-        due = plan.second_order and plan.soi.factors_due(step)
-        renewed = plan.second_order and plan.soi.inverses_due(step)
+        due = plan.work.second_order and plan.policy.soi.factors_due(step)
+        renewed = plan.work.second_order and plan.policy.soi.inverses_due(step)
         table = step_ops(plan, None, step, factors_due=due, inverses_due=renewed)
-        placed = place(plan, table, price_ops(table, plan.costs).duration_s)
+        placed = place(plan, table, price(table, plan.hardware.costs).duration_s)
         exchanges = {
             name: int(table["link_bytes"][table["op"] == OPS.index(name)].max(initial=0))
             for name in _COLLECTIVES
         }
-        for chip in range(plan.n_chips):
+        for chip in range(plan.work.chips):
             for item in _step_nodes(placed.chip_seconds[chip], exchanges, step):
                 number = len(found[chip])
                 after = number - 1 if number else None
@@ -133,7 +133,7 @@ def _step_nodes(seconds: np.ndarray, exchanges: dict[str, int], step: int) -> It
 
 
 def _metadata(plan: Plan, chip: int) -> bytes:
-    facts = {"workload": plan.workload.name, "chip": plan.chip.name, "rank": str(chip)}
+    facts = {"workload": plan.workload.name, "chip": plan.hardware.chip.name, "rank": str(chip)}
     attributes = [_field(2, _BYTES, _text_attribute(*item)) for item in facts.items()]
     return _field(1, _BYTES, SCHEMA_VERSION.encode()) + b"".join(attributes)
 

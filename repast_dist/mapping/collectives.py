@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec
+from repast_dist.hardware.interconnect import DimensionSpec, InterconnectSpec
 
 _BITS_PER_BYTE = 8
 

@@ -14,6 +14,8 @@ class LayerTable:
 
     Attributes
     ----------
+    names : tuple of str
+        Names, for messages.
     rows, columns, groups : ndarray
         K without bias, M, and how many such matrices; 0 where a layer has no product.
     vectors : ndarray
@@ -37,6 +39,7 @@ class LayerTable:
         Widths of the SOI blocks of each layer's factors; empty where not preconditioned.
     """
 
+    names: tuple[str, ...]
     rows: np.ndarray
     columns: np.ndarray
     groups: np.ndarray
@@ -75,6 +78,7 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         return np.array(values, np.int64)
 
     return LayerTable(
+        names=tuple(item.name for item in layers),
         rows=column([item.in_features if item.on_crossbars else 0 for item in layers]),
         columns=column([item.out_features if item.on_crossbars else 0 for item in layers]),
         groups=column([item.groups for item in layers]),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from repast_dist.analog.inversion import SolveCounts
+from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
+from repast_dist.hardware.geometry import Counts, product_counts, write_counts
 from repast_dist.hardware.optable import OpTable, concatenate, op_rows
 from repast_dist.mapping.collectives import (
     Exchange,
@@ -15,16 +17,13 @@ from repast_dist.mapping.collectives import (
     reduce_to_owners,
     send,
 )
-from repast_dist.mapping.geometry import Counts, ceil_div, product_counts, write_counts
 from repast_dist.mapping.layers import LayerTable
-from repast_dist.mapping.plan import Plan, block_banks, program_counts, solve_counts
+from repast_dist.mapping.plan import Plan, average_ops, block_banks, program_counts, solve_counts
 from repast_dist.mapping.solves import counted, modelled_counts
 
-_CLIP_OPS, _UPDATE_OPS, _AVERAGE_OPS = 3, 4, 3
+_CLIP_OPS, _UPDATE_OPS = 3, 4
 """Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
-step), running average (decay, add, damp)."""
-
-_BITS_PER_BYTE = 8
+step)."""
 
 
 def step_ops(
@@ -60,7 +59,7 @@ def step_ops(
     OpTable
         Rows in order of execution per chip.
     """
-    due = factors_due and plan.second_order
+    due = factors_due and plan.work.second_order
     before, after = outer_rows(plan, chips, due)
     blocks = block_rows(
         plan, None if every_block else chips, due, inverses_due=inverses_due, solves=solves
@@ -101,14 +100,14 @@ def block_rows(
     shapes, copies = plan.held_shapes, plan.block_copies
     identity, is_g = _block_identity(plan), _is_g(plan)
     counts = _solve_columns(plan, solves)
-    solving = solve_counts(shapes, counts, copies, plan.chip, plan.device)
+    solving = solve_counts(shapes, counts, copies, plan.hardware)
     rows = []
     if factors_due:
         averaged = mine & ~shapes.fused
         rows.append(_selected("average_factor", "soi", identity, _averaging(plan), averaged))
     programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
     if programmed.any():
-        programming = program_counts(shapes, counts, copies, plan.chip, plan.device)
+        programming = program_counts(shapes, counts, copies, plan.hardware)
         rows.append(_selected("program_block", "program", identity, programming, programmed))
     rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
     rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))
@@ -116,9 +115,23 @@ def block_rows(
 
 
 def _chip_mask(plan: Plan, chips: int | Sequence[int] | None) -> np.ndarray:
-    mask = np.zeros(plan.n_chips, bool)
+    mask = np.zeros(plan.work.chips, bool)
     mask[slice(None) if chips is None else np.atleast_1d(np.asarray(chips, np.int64))] = True
     return mask
+
+
+def _once_per_plan[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+    """Let a plan remember what a function of it returns: the same in every step."""
+
+    @functools.wraps(function)
+    def remembered(*arguments: P.args, **_: P.kwargs) -> T:
+        plan, *others = arguments
+        assert isinstance(plan, Plan)
+        what = (function.__name__, *others)
+        result: T = plan.once(what, lambda: function(*arguments))  # type: ignore[call-arg]
+        return result
+
+    return remembered
 
 
 # Micro-batches ------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpT
     return [*rows, *_stage_sends(plan, wanted)]
 
 
-@functools.lru_cache(maxsize=16)
+@_once_per_plan
 def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[str, str, np.ndarray, Counts]]:
     """Return (operation, phase, mask of layers, counts per layer) of one micro-batch.
 
@@ -151,8 +164,8 @@ def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[str, str, np.ndarray
     if factors_due:
         from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
         from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
-        if plan.fisher_passes:
-            again = {k: v * plan.fisher_passes for k, v in _backward(plan).items()}
+        if plan.work.fisher_passes:
+            again = {k: v * plan.work.fisher_passes for k, v in _backward(plan).items()}
             ops.append(("vmm_backward", "soi", layers.errors_pass, again))
         ops += [
             ("write_means", "program", from_inputs & _combines(layers), _mean_writes(plan)),
@@ -186,9 +199,9 @@ def _per_micro_batch(
 
 def _forward(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
-    vectors = plan.micro_batch_size * layers.vectors
+    vectors = plan.work.micro_batch_size * layers.vectors
     counts = product_counts(
-        plan.geometry, vectors, layers.rows, layers.columns, layers.groups, a.copies
+        plan.hardware.geometry, vectors, layers.rows, layers.columns, layers.groups, a.copies
     )
     counts["serial_passes"] = counts["serial_passes"] * a.rounds
     return _with_buffers(plan, counts, a.weight_banks)
@@ -196,9 +209,9 @@ def _forward(plan: Plan) -> Counts:
 
 def _backward(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
-    vectors = plan.micro_batch_size * layers.vectors
+    vectors = plan.work.micro_batch_size * layers.vectors
     counts = product_counts(
-        plan.geometry, vectors, layers.columns, layers.rows, layers.groups, a.copies
+        plan.hardware.geometry, vectors, layers.columns, layers.rows, layers.groups, a.copies
     )
     counts["serial_passes"] = counts["serial_passes"] * a.rounds
     return _with_buffers(plan, counts, a.weight_banks)
@@ -207,9 +220,9 @@ def _backward(plan: Plan) -> Counts:
 def _gradient(plan: Plan) -> Counts:
     """Errors of one output after the other drive the arrays that hold the inputs."""
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.vectors
+    held = plan.work.micro_batch_size * layers.vectors
     counts = product_counts(
-        plan.geometry, layers.columns, held, layers.rows + layers.bias, layers.groups
+        plan.hardware.geometry, layers.columns, held, layers.rows + layers.bias, layers.groups
     )
     counts["serial_passes"] = counts["serial_passes"] * _pool_rounds(plan)
     return _with_buffers(plan, counts, a.pool_banks)
@@ -218,13 +231,13 @@ def _gradient(plan: Plan) -> Counts:
 def _factor(plan: Plan, factor: str) -> Counts:
     """Return the counts of a block-diagonal factor product, summed over a layer's blocks."""
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.factor_vectors
+    held = plan.work.micro_batch_size * layers.factor_vectors
     sizes = layers.a_sizes if factor == "A" else layers.g_sizes
-    names = product_counts(plan.geometry, np.ones(1), np.ones(1), np.ones(1)).keys()
+    names = product_counts(plan.hardware.geometry, np.ones(1), np.ones(1), np.ones(1)).keys()
     counts = {name: np.zeros(len(layers), np.int64) for name in names}
     for layer, widths in enumerate(sizes):
         if widths.size:
-            parts = product_counts(plan.geometry, widths, held[layer], widths)
+            parts = product_counts(plan.hardware.geometry, widths, held[layer], widths)
             for name in names:
                 total = parts[name].max() if name.startswith("serial") else parts[name].sum()
                 counts[name][layer] = total
@@ -234,11 +247,13 @@ def _factor(plan: Plan, factor: str) -> Counts:
 
 def _activation_writes(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.vectors
+    held = plan.work.micro_batch_size * layers.vectors
     at_once = np.minimum(
-        np.maximum(a.pool_arrays, 1), a.pool_banks * plan.chip.written_arrays_per_bank
+        np.maximum(a.pool_arrays, 1), a.pool_banks * plan.hardware.chip.written_arrays_per_bank
     )
-    return write_counts(plan.geometry, held, layers.rows + layers.bias, layers.groups, at_once)
+    return write_counts(
+        plan.hardware.geometry, held, layers.rows + layers.bias, layers.groups, at_once
+    )
 
 
 def _combines(layers: LayerTable) -> np.ndarray:
@@ -249,43 +264,43 @@ def _combines(layers: LayerTable) -> np.ndarray:
 def _mean_writes(plan: Plan) -> Counts:
     """Inputs averaged over the vectors of a sample, one row per sample, beside the inputs."""
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.factor_vectors
+    held = plan.work.micro_batch_size * layers.factor_vectors
     width = layers.rows + layers.bias
-    at_once = a.pool_banks * plan.chip.written_arrays_per_bank
-    counts = write_counts(plan.geometry, held, width, layers.groups, at_once)
-    counts["digital_ops"] = plan.micro_batch_size * layers.vectors * width * layers.groups
+    at_once = a.pool_banks * plan.hardware.chip.written_arrays_per_bank
+    counts = write_counts(plan.hardware.geometry, held, width, layers.groups, at_once)
+    counts["digital_ops"] = plan.work.micro_batch_size * layers.vectors * width * layers.groups
     return counts
 
 
 def _error_writes(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
-    held = plan.micro_batch_size * layers.factor_vectors
-    at_once = a.pool_banks * plan.chip.written_arrays_per_bank
-    once = write_counts(plan.geometry, held, layers.columns, layers.groups, at_once)
-    summed = plan.micro_batch_size * layers.vectors * layers.columns * layers.groups
+    held = plan.work.micro_batch_size * layers.factor_vectors
+    at_once = a.pool_banks * plan.hardware.chip.written_arrays_per_bank
+    once = write_counts(plan.hardware.geometry, held, layers.columns, layers.groups, at_once)
+    summed = plan.work.micro_batch_size * layers.vectors * layers.columns * layers.groups
     once["digital_ops"] = np.where(_combines(layers), summed, 0)
-    return {name: values * max(plan.fisher_passes, 1) for name, values in once.items()}
+    return {name: values * max(plan.work.fisher_passes, 1) for name, values in once.items()}
 
 
 def _operand_writes(plan: Plan) -> Counts:
     """Attention operands are written for every sample, and transposed for the backward pass."""
     layers, a = plan.layers, plan.allocation
-    at_once = a.weight_banks * plan.chip.written_arrays_per_bank
-    samples = plan.micro_batch_size
+    at_once = a.weight_banks * plan.hardware.chip.written_arrays_per_bank
+    samples = plan.work.micro_batch_size
     once = write_counts(
-        plan.geometry, layers.rows, layers.columns, layers.groups * samples, at_once
+        plan.hardware.geometry, layers.rows, layers.columns, layers.groups * samples, at_once
     )
     return {name: 2 * values for name, values in once.items()}
 
 
 def _reloads(plan: Plan) -> Counts:
-    at_once = plan.allocation.weight_banks * plan.chip.written_arrays_per_bank
+    at_once = plan.allocation.weight_banks * plan.hardware.chip.written_arrays_per_bank
     return _weight_writes(plan, at_once, np.ones(len(plan.layers), np.int64))
 
 
 def _weight_writes(plan: Plan, at_once: np.ndarray, copies: np.ndarray) -> Counts:
     """Return the counts of writing weights and transposes."""
-    layers, g = plan.layers, plan.geometry
+    layers, g = plan.layers, plan.hardware.geometry
     forward = write_counts(g, layers.rows, layers.columns, layers.groups, at_once, copies)
     backward = write_counts(g, layers.columns, layers.rows, layers.groups, at_once, copies)
     return {
@@ -296,9 +311,9 @@ def _weight_writes(plan: Plan, at_once: np.ndarray, copies: np.ndarray) -> Count
 
 def _elementwise(plan: Plan) -> Counts:
     layers = plan.layers
-    operations = _elementwise_per_sample(plan) * plan.micro_batch_size
-    moved = 2 * layers.outputs * plan.micro_batch_size * plan.geometry.value_bytes
-    tiles = ceil_div(plan.allocation.weight_banks, plan.chip.banks_per_tile)
+    operations = _elementwise_per_sample(plan) * plan.work.micro_batch_size
+    moved = 2 * layers.outputs * plan.work.micro_batch_size * plan.hardware.geometry.value_bytes
+    tiles = ceil_div(plan.allocation.weight_banks, plan.hardware.chip.banks_per_tile)
     return {
         "digital_ops": operations,
         "buffer_bytes": np.where(operations > 0, moved, 0),
@@ -322,15 +337,15 @@ def _pool_rounds(plan: Plan) -> np.ndarray:
 
 def _with_buffers(plan: Plan, counts: Counts, banks: np.ndarray) -> Counts:
     """Add what the buses of the tiles at work carry, and the adders of partial sums."""
-    tiles = ceil_div(banks, plan.chip.banks_per_tile)
-    word_bytes = plan.chip.bus_bits // _BITS_PER_BYTE
+    tiles = ceil_div(banks, plan.hardware.chip.banks_per_tile)
+    word_bytes = plan.hardware.chip.bus_bits // BITS_PER_BYTE
     counts["serial_buffer_words"] = ceil_div(counts["buffer_bytes"], word_bytes * tiles)
     counts["serial_digital_ops"] = ceil_div(counts["digital_ops"], _lanes(plan, tiles))
     return counts
 
 
 def _lanes(plan: Plan, tiles: np.ndarray) -> np.ndarray:
-    return np.maximum(1, plan.chip.digital_lanes * tiles)
+    return np.maximum(1, plan.hardware.chip.digital_lanes * tiles)
 
 
 def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
@@ -339,8 +354,10 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     if a.stages == 1:
         return []
     last = np.flatnonzero(np.diff(a.stage) > 0)
-    held = plan.micro_batch_size * plan.layers.outputs[last] * plan.geometry.value_bytes
-    costs = [send(plan.interconnect, plan.n_chips, float(size)) for size in held]
+    held = (
+        plan.work.micro_batch_size * plan.layers.outputs[last] * plan.hardware.geometry.value_bytes
+    )
+    costs = [send(plan.hardware.interconnect, plan.work.chips, float(size)) for size in held]
     rows = []
     for op, layers in (("send_activations", last), ("send_errors", last + 1)):
         chip = np.add.outer(np.asarray(plan.micro_batch_owner), a.stage[layers])
@@ -366,14 +383,16 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 
 def exchanges(plan: Plan, factors_due: bool) -> dict[str, Exchange]:
     """Return the collectives of a step in their order; one chip has none."""
-    if plan.n_chips == 1:
+    if plan.work.chips == 1:
         return {}
     found = {"reduce_gradients": _gradient_reduction(plan)}
     if factors_due:
         found["reduce_factors"] = _factor_reduction(plan)
-    if plan.second_order:
+    if plan.work.second_order:
         found["exchange_gradients"] = _solved_exchange(plan)
-        scalar = all_reduce(plan.interconnect, plan.n_chips, plan.interconnect.element_bytes)
+        scalar = all_reduce(
+            plan.hardware.interconnect, plan.work.chips, plan.hardware.interconnect.element_bytes
+        )
         found["reduce_scalar"] = scalar
     found["gather_updates"] = _update_gather(plan)
     return found
@@ -392,12 +411,12 @@ def _exchange_row(plan: Plan, wanted: np.ndarray, op: str, cost: Exchange) -> Op
         chip=np.flatnonzero(wanted),
         link_bytes=round(cost.sent_bytes),
         link_s=cost.time_s,
-        link_j=cost.energy_j / plan.n_chips,
+        link_j=cost.energy_j / plan.work.chips,
     )
 
 
 def _gradient_reduction(plan: Plan) -> Exchange:
-    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
+    total = float(plan.layers.parameters.sum() * plan.hardware.interconnect.element_bytes)
     return _per_replica(plan, reduce_to_owners, total, _largest(plan, _piece_bytes(plan)))
 
 
@@ -406,14 +425,14 @@ def _solved_exchange(plan: Plan) -> Exchange:
     gather all, whichever is faster on this network.
     """
     largest = _largest(plan, _piece_bytes(plan))
-    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
-    direct = all_to_all(plan.interconnect, plan.n_chips, largest)
-    gathered = gather_from_owners(plan.interconnect, plan.n_chips, total, largest)
+    total = float(plan.layers.parameters.sum() * plan.hardware.interconnect.element_bytes)
+    direct = all_to_all(plan.hardware.interconnect, plan.work.chips, largest)
+    gathered = gather_from_owners(plan.hardware.interconnect, plan.work.chips, total, largest)
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 
 def _update_gather(plan: Plan) -> Exchange:
-    total = float(plan.layers.parameters.sum() * plan.interconnect.element_bytes)
+    total = float(plan.layers.parameters.sum() * plan.hardware.interconnect.element_bytes)
     return _per_replica(plan, gather_from_owners, total, _largest(plan, _piece_bytes(plan)))
 
 
@@ -423,11 +442,11 @@ def _per_replica(
     """Run a collective among the chips that hold the same layers; stages do so side by side."""
     stages = plan.allocation.stages
     if stages == 1:
-        return collective(plan.interconnect, plan.n_chips, total, largest)
+        return collective(plan.hardware.interconnect, plan.work.chips, total, largest)
     per_stage = np.bincount(plan.allocation.stage, plan.layers.parameters, stages)
-    busiest = float(per_stage.max()) * plan.interconnect.element_bytes
+    busiest = float(per_stage.max()) * plan.hardware.interconnect.element_bytes
     return collective(
-        plan.interconnect,
+        plan.hardware.interconnect,
         plan.replicas,
         busiest,
         max(busiest / plan.replicas, min(largest, busiest)),
@@ -441,15 +460,15 @@ def _factor_reduction(plan: Plan) -> Exchange:
     """
     n = plan.shapes.size
     numbers = np.where(plan.shapes.fused, n * plan.shapes.held, n * (n + 1) // 2)
-    size = numbers * plan.interconnect.element_bytes
+    size = numbers * plan.hardware.interconnect.element_bytes
     owner = np.asarray(plan.block_owner, np.int64)
-    held = np.bincount(owner, size, plan.n_chips)
+    held = np.bincount(owner, size, plan.work.chips)
     total, largest = float(size.sum()), float(held.max())
-    cost = reduce_to_owners(plan.interconnect, plan.n_chips, total, largest)
+    cost = reduce_to_owners(plan.hardware.interconnect, plan.work.chips, total, largest)
     holders = round(len(plan.holdings) / len(plan.blocks))
     if holders > 1:
-        part = total * holders / plan.n_chips
-        cost += gather_from_owners(plan.interconnect, holders, part, min(largest, part))
+        part = total * holders / plan.work.chips
+        cost += gather_from_owners(plan.hardware.interconnect, holders, part, min(largest, part))
     return cost
 
 
@@ -457,39 +476,41 @@ def _piece_bytes(plan: Plan) -> np.ndarray:
     """Return the bytes of the gradient piece that every holding of a G block solves; 0 for A."""
     is_g = np.array([block.factor == "G" for block in plan.blocks], bool)
     shapes = plan.held_shapes
-    size = shapes.size * shapes.right_sides * plan.interconnect.element_bytes
+    size = shapes.size * shapes.right_sides * plan.hardware.interconnect.element_bytes
     pieces: np.ndarray = np.where(is_g[plan.holdings.block], size, 0)
     return pieces
 
 
 def _largest(plan: Plan, piece_bytes: np.ndarray) -> float:
     """Return the bytes of the chip that owns most; layers without blocks are shared evenly."""
-    element = plan.interconnect.element_bytes
+    element = plan.hardware.interconnect.element_bytes
     total = float(plan.layers.parameters.sum()) * element
-    rest = max(0.0, total - float(piece_bytes.sum())) / plan.n_chips
+    rest = max(0.0, total - float(piece_bytes.sum())) / plan.work.chips
     if not len(piece_bytes):
         return rest
-    held = np.bincount(plan.holdings.chip, piece_bytes, plan.n_chips)
+    held = np.bincount(plan.holdings.chip, piece_bytes, plan.work.chips)
     return float(held.max()) + rest
 
 
 # SOI blocks and update ----------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=16)
+@_once_per_plan
 def _averaging(plan: Plan) -> Counts:
     """Return what updating the running average of every holding takes."""
     shapes = plan.held_shapes
-    average = shapes.size * (shapes.size + 1) // 2 * _AVERAGE_OPS
-    lanes = _lanes(plan, ceil_div(block_banks(shapes, plan.chip), plan.chip.banks_per_tile))
+    average = average_ops(shapes.size)
+    lanes = _lanes(
+        plan, ceil_div(block_banks(shapes, plan.hardware.chip), plan.hardware.chip.banks_per_tile)
+    )
     return {
         "digital_ops": average,
-        "buffer_bytes": 2 * shapes.size**2 * plan.geometry.value_bytes,
+        "buffer_bytes": 2 * shapes.size**2 * plan.hardware.geometry.value_bytes,
         "serial_digital_ops": ceil_div(average, lanes),
     }
 
 
-@functools.lru_cache(maxsize=16)
+@_once_per_plan
 def _block_identity(plan: Plan) -> Counts:
     """Return the identity columns of every holding."""
     block = plan.holdings.block
@@ -502,7 +523,7 @@ def _block_identity(plan: Plan) -> Counts:
     }
 
 
-@functools.lru_cache(maxsize=16)
+@_once_per_plan
 def _is_g(plan: Plan) -> np.ndarray:
     """Return which holdings are of G blocks."""
     kinds = np.array([item.factor == "G" for item in plan.blocks], bool)
@@ -521,19 +542,19 @@ def _solve_columns(plan: Plan, solves: Mapping[int, SolveCounts] | None) -> Coun
         columns = counted(dict(solves), len(plan.blocks))
         return {name: values[plan.holdings.block] for name, values in columns.items()}
     return modelled_counts(
-        plan.held_shapes, plan.inversion, plan.chip, plan.device, plan.soi.assumed_iterations
+        plan.held_shapes, plan.policy.inversion, plan.hardware, plan.policy.soi.assumed_iterations
     )
 
 
 def _block_bank(plan: Plan) -> np.ndarray:
     """Return the first bank of every block: a chip's blocks lie one behind the other."""
-    wide = plan.block_copies * block_banks(plan.held_shapes, plan.chip)
+    wide = plan.block_copies * block_banks(plan.held_shapes, plan.hardware.chip)
     owner = plan.holdings.chip
     order = np.argsort(owner, kind="stable")
     before = np.cumsum(wide[order]) - wide[order]
     first = np.searchsorted(owner[order], owner[order])
     bank = np.zeros(len(owner), np.int64)
-    bank[order] = (before - before[first]) % plan.chip.banks
+    bank[order] = (before - before[first]) % plan.hardware.chip.banks
     return bank
 
 
@@ -544,11 +565,11 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     per_stage = np.bincount(a.stage, layers.parameters, a.stages).astype(np.int64)
     held = per_stage[chips % a.stages]
     rows = []
-    if plan.second_order:
-        clipped = ceil_div(int(layers.parameters.sum()), plan.n_chips) * _CLIP_OPS
+    if plan.work.second_order:
+        clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
         rows.append(_digital_row(plan, "clip", "precondition", chips, np.full(len(chips), clipped)))
     rows.append(_digital_row(plan, "update", "update", chips, held * _UPDATE_OPS))
-    at_once = a.weight_banks * plan.chip.written_arrays_per_bank
+    at_once = a.weight_banks * plan.hardware.chip.written_arrays_per_bank
     counts = _weight_writes(plan, at_once, a.copies)
     kept = np.flatnonzero(layers.weighted & a.resident)
     which, place = np.nonzero(np.equal.outer(chips % a.stages, a.stage[kept]))
@@ -567,12 +588,12 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 def _digital_row(
     plan: Plan, op: str, phase: str, chips: np.ndarray, operations: np.ndarray
 ) -> OpTable:
-    lanes = max(1, plan.chip.tiles * plan.chip.digital_lanes)
+    lanes = max(1, plan.hardware.chip.tiles * plan.hardware.chip.digital_lanes)
     return op_rows(
         op,
         phase,
         chip=chips,
         digital_ops=operations,
-        buffer_bytes=operations * plan.interconnect.element_bytes,
+        buffer_bytes=operations * plan.hardware.interconnect.element_bytes,
         serial_digital_ops=ceil_div(operations, lanes),
     )

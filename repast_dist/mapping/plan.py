@@ -2,31 +2,24 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.ground.errors import SettingsError
-from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import Counts
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.pricing import time_per_count
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.allocation import Allocation, allocate
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
-from repast_dist.mapping.geometry import Counts, Geometry, ceil_div, geometry
 from repast_dist.mapping.holdings import Holdings, make_holdings
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
-from repast_dist.mapping.solves import (
-    BlockShapes,
-    block_shapes,
-    can_fuse,
-    fuse,
-    modelled_counts,
-    product_geometry,
-)
-from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.solves import BlockShapes, block_shapes, can_fuse, fuse, modelled_counts
+from repast_dist.mapping.specs import Policy, StepWork
 from repast_dist.workloads.shapes import Workload
 
 _BISECTIONS = 24
@@ -40,19 +33,12 @@ class Plan:
     ----------
     workload : Workload
         What is trained.
-    chip, device, components, interconnect
-        The hardware, as in the settings.
-    soi, partition, inversion
+    hardware : Hardware
+        What it is trained on.
+    policy : Policy
         How second-order information is kept, spread and solved with.
-    n_chips : int
-        Chips at work.
-    micro_batches, micro_batch_size : int
-        Per step, and samples in each.
-    second_order : bool
-        SOI blocks are kept; otherwise there are none.
-    fisher_passes : int
-        Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
-        Fisher, the number of classes for the exact one.
+    work : StepWork
+        Chips, micro-batches and what is due in a step.
     blocks : tuple of SoiBlock
         All blocks.
     block_owner : tuple of int
@@ -75,18 +61,9 @@ class Plan:
     """
 
     workload: Workload
-    chip: ChipSpec
-    device: DeviceSpec
-    components: ComponentTable
-    interconnect: InterconnectSpec
-    soi: SoiSpec
-    partition: PartitionSpec
-    inversion: InversionSpec
-    n_chips: int
-    micro_batches: int
-    micro_batch_size: int
-    second_order: bool
-    fisher_passes: int
+    hardware: Hardware
+    policy: Policy
+    work: StepWork
     blocks: tuple[SoiBlock, ...]
     block_owner: tuple[int, ...]
     holdings: Holdings
@@ -97,26 +74,21 @@ class Plan:
     shapes: BlockShapes
     apart_s: np.ndarray
     fused_s: np.ndarray
+    _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    @property
-    def batch_size(self) -> int:
-        """Samples per step."""
-        return self.micro_batches * self.micro_batch_size
+    def once(self, what: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned the first time it was asked for under the name `what`.
+
+        For columns that follow from the plan and are the same in every step.
+        """
+        if what not in self._remembered:
+            self._remembered[what] = make()
+        return self._remembered[what]
 
     @property
     def replicas(self) -> int:
         """Copies of the network over the chips."""
-        return self.n_chips // self.allocation.stages
-
-    @functools.cached_property
-    def geometry(self) -> Geometry:
-        """How weights and activations lie on arrays."""
-        return geometry(self.chip, self.device)
-
-    @functools.cached_property
-    def costs(self) -> UnitCosts:
-        """What one count costs on this chip."""
-        return unit_costs(self.chip, self.components)
+        return self.work.chips // self.allocation.stages
 
     @functools.cached_property
     def held_shapes(self) -> BlockShapes:
@@ -144,42 +116,19 @@ class Plan:
         return crowded
 
 
-def make_plan(
-    workload: Workload,
-    chip: ChipSpec,
-    *,
-    device: DeviceSpec,
-    components: ComponentTable,
-    interconnect: InterconnectSpec,
-    soi: SoiSpec,
-    partition: PartitionSpec,
-    inversion: InversionSpec,
-    n_chips: int,
-    micro_batches: int,
-    micro_batch_size: int,
-    second_order: bool = True,
-    fisher_passes: int = 1,
-    speeds: Sequence[float] = (),
-) -> Plan:
+def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: StepWork) -> Plan:
     """Plan a training step.
 
     Parameters
     ----------
     workload : Workload
         What is trained.
-    chip, device, components, interconnect, soi, partition, inversion
-        Settings.
-    n_chips : int
-        Chips at work.
-    micro_batches, micro_batch_size : int
-        Per step, and samples in each.
-    second_order : bool
-        Keep SOI blocks.
-    fisher_passes : int
-        Extra backward passes when factors are due.
-    speeds : sequence of float
-        Relative speed of every chip, for farms of unequal chips; empty: all the same. Not used
-        where layers are spread over chips.
+    hardware : Hardware
+        The chips and their network.
+    policy : Policy
+        How second-order information is kept, spread and solved with.
+    work : StepWork
+        Chips at work, and what a step is made of.
 
     Raises
     ------
@@ -189,57 +138,43 @@ def make_plan(
     CapacityError
         The network does not fit and ``partition.overflow`` is ``error``.
     """
-    if second_order and not chip.inv_arrays:
+    chip, soi, partition = hardware.chip, policy.soi, policy.partition
+    if work.second_order and not chip.inv_arrays:
         raise SettingsError(
             f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
             "least 1, or a first-order optimizer"
         )
-    blocks = soi_blocks(workload, soi.block_size) if second_order else ()
+    blocks = soi_blocks(workload, soi.block_size) if work.second_order else ()
     layers = layer_table(workload, blocks)
-    held = _held_rows(blocks, layers, micro_batches * micro_batch_size)
-    shapes = block_shapes(blocks, _right_sides(blocks, layers), held, chip, device, inversion)
-    apart_s = _block_step_s(shapes, chip, device, components, soi, inversion)
-    fused_s = _fused_seconds(shapes, chip, device, components, soi, inversion)
+    held = _held_rows(blocks, layers, work.batch_size)
+    shapes = block_shapes(blocks, _right_sides(blocks, layers), held, hardware, policy.inversion)
+    apart_s = _block_step_s(shapes, hardware, policy)
+    fused_s = _fused_seconds(shapes, hardware, policy)
     wanted = {"off": fused_s < 0, "on": np.isfinite(fused_s), "auto": fused_s < apart_s}[soi.fusion]
-    shapes = fuse(shapes, wanted, chip, device)
+    shapes = fuse(shapes, wanted, hardware)
     kept = tuple(b for b, inside in zip(blocks, wanted.tolist(), strict=True) if not inside)
     layers = layer_table(workload, kept)
-    cost_s = block_seconds(shapes, chip, device, components, soi, inversion)
-    allocation = allocate(
-        layers,
-        chip,
-        geometry(chip, device),
-        partition,
-        n_chips,
-        micro_batch_size,
-        second_order,
-        tuple(layer.name for layer in workload.layers),
-    )
+    cost_s = block_seconds(shapes, hardware, policy)
+    allocation = allocate(layers, hardware, partition, work)
     room = Room(
         needed=(2 if soi.stale else 1)
         * np.stack([shapes.inv_arrays, shapes.product_arrays], axis=1),
         capacity=np.array([chip.inv_arrays, allocation.solver_arrays]),
-        chips=n_chips,
+        chips=work.chips,
     )
-    owner = block_owners(blocks, cost_s, n_chips, partition.blocks, speeds, room)
+    owner = block_owners(blocks, cost_s, work.chips, partition.blocks, work.speeds, room)
     stages = allocation.stages
     replica = micro_batch_owners(
-        micro_batches, n_chips // stages, partition.micro_batches, speeds if stages == 1 else ()
+        work.micro_batches,
+        work.chips // stages,
+        partition.micro_batches,
+        work.speeds if stages == 1 else (),
     )
     return Plan(
         workload=workload,
-        chip=chip,
-        device=device,
-        components=components,
-        interconnect=interconnect,
-        soi=soi,
-        partition=partition,
-        inversion=inversion,
-        n_chips=n_chips,
-        micro_batches=micro_batches,
-        micro_batch_size=micro_batch_size,
-        second_order=second_order,
-        fisher_passes=fisher_passes,
+        hardware=hardware,
+        policy=policy,
+        work=work,
         blocks=blocks,
         block_owner=owner,
         holdings=make_holdings(
@@ -247,10 +182,10 @@ def make_plan(
             owner,
             shapes.right_sides,
             cost_s,
-            n_chips,
+            work.chips,
             partition.grad_worker_fraction,
             soi.right_sides_at_once,
-            speeds,
+            work.speeds,
         ),
         micro_batch_owner=tuple(number * stages for number in replica),
         block_cost_s=cost_s,
@@ -262,22 +197,16 @@ def make_plan(
     )
 
 
-def block_seconds(
-    shapes: BlockShapes,
-    chip: ChipSpec,
-    device: DeviceSpec,
-    components: ComponentTable,
-    soi: SoiSpec,
-    inversion: InversionSpec,
-) -> np.ndarray:
+def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
     """Return the modelled time per step of every block on one copy: its solve, and its share of
     programming.
     """
-    counts = modelled_counts(shapes, inversion, chip, device, soi.assumed_iterations)
+    soi = policy.soi
+    counts = modelled_counts(shapes, policy.inversion, hardware, soi.assumed_iterations)
     one = np.ones(len(shapes), np.int64)
-    weights = time_per_count(unit_costs(chip, components))
-    solve = solve_counts(shapes, counts, one, chip, device)
-    program = program_counts(shapes, counts, one, chip, device)
+    weights = time_per_count(hardware.costs)
+    solve = solve_counts(shapes, counts, one, hardware)
+    program = program_counts(shapes, counts, one, hardware)
     return sum(
         (solve.get(name, 0) + program.get(name, 0) / soi.interval) * weight
         for name, weight in weights.items()
@@ -304,46 +233,33 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _block_step_s(
-    shapes: BlockShapes,
-    chip: ChipSpec,
-    device: DeviceSpec,
-    components: ComponentTable,
-    soi: SoiSpec,
-    inversion: InversionSpec,
-) -> np.ndarray:
+def _block_step_s(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
     """Return the time per step of blocks whose product is formed: factor product of a chip's
     micro-batch, running average, programming and solving.
     """
-    weights = time_per_count(unit_costs(chip, components))
-    passes = shapes.size * geometry(chip, device).passes
-    average = ceil_div(shapes.size * (shapes.size + 1) // 2 * 3, max(1, chip.digital_lanes))
+    weights = time_per_count(hardware.costs)
+    passes = shapes.size * hardware.geometry.passes
+    lanes = max(1, hardware.chip.digital_lanes)
+    average = ceil_div(average_ops(shapes.size), lanes)
     formed = passes * weights["serial_passes"] + average * weights["serial_digital_ops"]
-    solved = block_seconds(shapes, chip, device, components, soi, inversion)
-    seconds: np.ndarray = formed / soi.factor_interval + solved
+    solved = block_seconds(shapes, hardware, policy)
+    seconds: np.ndarray = formed / policy.soi.factor_interval + solved
     return seconds
 
 
-def _fused_seconds(
-    shapes: BlockShapes,
-    chip: ChipSpec,
-    device: DeviceSpec,
-    components: ComponentTable,
-    soi: SoiSpec,
-    inversion: InversionSpec,
-) -> np.ndarray:
+def _fused_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
     """Return the time per step of fused blocks; infinite where they do not fit."""
-    possible = can_fuse(shapes, chip)
-    fused = fuse(shapes, possible, chip, device)
-    seconds = block_seconds(fused, chip, device, components, soi, inversion)
+    possible = can_fuse(shapes, hardware.chip)
+    fused = fuse(shapes, possible, hardware)
+    seconds = block_seconds(fused, hardware, policy)
     return np.where(possible, seconds, np.inf)
 
 
 def solve_counts(
-    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
 ) -> Counts:
     """Return op-table counts of solving, from `SolveCounts` as columns."""
-    g = product_geometry(chip, device, shapes.product_bits)
+    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
     driven = vmm_ops * g.passes
     cells = dac = adc = np.zeros(len(shapes), np.int64)
@@ -374,10 +290,10 @@ def solve_counts(
 
 
 def program_counts(
-    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec, device: DeviceSpec
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
 ) -> Counts:
     """Return op-table counts of programming blocks; copies are written at the same time."""
-    g = product_geometry(chip, device, shapes.product_bits)
+    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     arrays = shapes.inv_arrays + shapes.product_arrays
     at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
@@ -388,6 +304,16 @@ def program_counts(
             counts["program_cells"] > 0, ceil_div(arrays, at_once) * rows, 0
         ),
     }
+
+
+_AVERAGE_OPS = 3
+"""Digital operations per number of a running average: decay, add, damp."""
+
+
+def average_ops(size: np.ndarray) -> np.ndarray:
+    """Return the digital operations of updating symmetric running averages of these widths."""
+    ops: np.ndarray = size * (size + 1) // 2 * _AVERAGE_OPS
+    return ops
 
 
 def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
@@ -418,10 +344,10 @@ def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
     takes a second set of arrays.
     """
     chip, shapes = plan.holdings.chip, plan.held_shapes
-    sets = 2 if plan.soi.stale else 1
-    inverting = np.bincount(chip, sets * copies * shapes.inv_arrays, plan.n_chips)
-    product = np.bincount(chip, sets * copies * shapes.product_arrays, plan.n_chips)
-    fits: np.ndarray = (inverting <= plan.chip.inv_arrays) & (
+    sets = 2 if plan.policy.soi.stale else 1
+    inverting = np.bincount(chip, sets * copies * shapes.inv_arrays, plan.work.chips)
+    product = np.bincount(chip, sets * copies * shapes.product_arrays, plan.work.chips)
+    fits: np.ndarray = (inverting <= plan.hardware.chip.inv_arrays) & (
         product <= plan.allocation.solver_arrays
     )
     return fits
@@ -439,7 +365,7 @@ def _balanced_block_copies(plan: Plan) -> np.ndarray:
         copies: np.ndarray = np.clip(wanted, 1, most).astype(np.int64)
         return copies
 
-    high = np.full(plan.n_chips, float(cost.max()))
+    high = np.full(plan.work.chips, float(cost.max()))
     low = high / float(most.max())
     for _ in range(_BISECTIONS):
         middle = np.sqrt(low * high)

@@ -7,10 +7,12 @@ import numpy as np
 
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION
 from repast_dist.analog.inversion import SolveCounts
-from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.analog.specs import InversionSpec
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import array_count
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.geometry import Geometry, array_count, ceil_div, geometry
 
 _DIGITAL_PER_ELEMENT = {"single": 2, "taylor": 4, "refine": 5, "fcg": 11, "cg": 11}
 """Digital operations per element of a right-hand side and round, as `analog.schemes` counts; of
@@ -88,17 +90,11 @@ class BlockShapes:
         return values
 
 
-def product_geometry(chip: ChipSpec, device: DeviceSpec, bits: int) -> Geometry:
-    """Return the geometry of residual products."""
-    return geometry(chip, device, bits, bits)
-
-
 def block_shapes(
     blocks: tuple[SoiBlock, ...],
     right_sides: np.ndarray,
     held: np.ndarray,
-    chip: ChipSpec,
-    device: DeviceSpec,
+    hardware: Hardware,
     inversion: InversionSpec,
 ) -> BlockShapes:
     """Return the columns of blocks, none of them fused.
@@ -106,7 +102,7 @@ def block_shapes(
     Blocks inverted by a single step and on a single array need no products.
     """
     size = np.array([block.size for block in blocks], np.int64)
-    depth = np.array([_depth(int(n), chip.inv.size) for n in size], np.int64)
+    depth = np.array([_depth(int(n), hardware.chip.inv.size) for n in size], np.int64)
     return BlockShapes(
         size=size,
         right_sides=right_sides,
@@ -116,7 +112,7 @@ def block_shapes(
         product_arrays=np.where(
             (inversion.method == "single") & (depth == 0),
             0,
-            array_count(product_geometry(chip, device, inversion.product_bits), size, size),
+            array_count(hardware.product_geometry(inversion.product_bits), size, size),
         ),
         held=held,
         fused=np.zeros(len(size), bool),
@@ -130,9 +126,9 @@ def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
     return fits
 
 
-def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceSpec) -> BlockShapes:
+def fuse(shapes: BlockShapes, fused: np.ndarray, hardware: Hardware) -> BlockShapes:
     """Return the columns with some blocks fused: twice the inverting arrays, two products."""
-    g = product_geometry(chip, device, shapes.product_bits)
+    g = hardware.product_geometry(shapes.product_bits)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
     both = np.where(shapes.product_arrays > 0, both, 0)
     return dataclasses.replace(
@@ -146,8 +142,7 @@ def fuse(shapes: BlockShapes, fused: np.ndarray, chip: ChipSpec, device: DeviceS
 def modelled_counts(
     shapes: BlockShapes,
     inversion: InversionSpec,
-    chip: ChipSpec,
-    device: DeviceSpec,
+    hardware: Hardware,
     iterations: int,
 ) -> dict[str, np.ndarray]:
     """Return `SolveCounts` per block by formula, for `iterations` rounds per right-hand side.
@@ -165,10 +160,10 @@ def modelled_counts(
     """
     method = "fcg" if inversion.method == "auto" else inversion.method
     rounds = 1 if method == "single" else iterations
-    applied, products = _per_round(method, inversion, chip)
+    applied, products = _per_round(method, inversion, hardware.chip)
     settlings = 3**shapes.depth
     times = rounds * shapes.right_sides
-    slices = ceil_div(inversion.product_bits - 1, device.cell.bits)
+    slices = ceil_div(inversion.product_bits - 1, hardware.device.cell.bits)
     product_cells = 0 if method == "single" else 2 * shapes.product_values * slices
     inverting_cells = 0 if method == "cg" else shapes.inverting_cells
     elements = times * shapes.size

@@ -1,13 +1,14 @@
-"""Settings of the mapping: SOI blocks, who does what, and the network between chips."""
+"""Settings of the mapping: SOI blocks, who does what, and the two together with the inversion."""
 
+import dataclasses
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt
 
+from repast_dist.analog.specs import InversionSpec
+from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 
-PositiveInt = Annotated[int, Ge(1)]
-NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1)]
 
 
@@ -111,59 +112,53 @@ class PartitionSpec:
             raise ValueError("activation_share + solver_share must stay below 1: weights need room")
 
 
-@spec
-class DimensionSpec:
-    """One dimension of the network between chips.
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How second-order information is kept, spread over chips and solved with.
 
     Attributes
     ----------
-    topology : {"ring", "switch", "fully_connected"}
-        How the chips of this dimension are connected.
-    chips : int or None
-        Chips along this dimension; None: as many as are left.
-    latency_s : float
-        Time of an empty message between neighbours.
-    bandwidth_bytes_per_s : float
-        Of one chip into this dimension, each way.
-    energy_j_per_bit : float
-        Energy to move one bit over one link.
+    soi : SoiSpec
+        Blocks, and when they are renewed.
+    partition : PartitionSpec
+        Who does what.
+    inversion : InversionSpec
+        How blocks are solved with.
     """
 
-    topology: Literal["ring", "switch", "fully_connected"] = "ring"
-    chips: PositiveInt | None = None
-    latency_s: NonNegative = 1e-6
-    bandwidth_bytes_per_s: Annotated[float, Gt(0)] = 6.4e9
-    energy_j_per_bit: NonNegative = 5e-11
+    soi: SoiSpec
+    partition: PartitionSpec
+    inversion: InversionSpec
 
 
-@spec
-class InterconnectSpec:
-    """The network between chips, innermost dimension first.
+@dataclasses.dataclass(frozen=True)
+class StepWork:
+    """The work of one training step, and the chips at hand.
 
     Attributes
     ----------
-    name : str
-        Name of the preset.
-    source : str
-        Where the figures come from.
-    dimensions : tuple of DimensionSpec
-        One entry per dimension; neighbouring chip numbers lie along the first.
-    all_reduce : {"auto", "ring", "halving_doubling", "tree"}
-        Algorithm along a dimension; ``auto``: ring on a ring, the fastest elsewhere.
-    element_bytes : int
-        Bytes of an exchanged number.
-    reduce_s_per_byte : float
-        Time to add a received byte to a held one.
+    chips : int
+        Chips at work.
+    micro_batches, micro_batch_size : int
+        Per step, and samples in each.
+    second_order : bool
+        SOI blocks are kept; otherwise there are none.
+    fisher_passes : int
+        Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
+        Fisher, the number of classes for the exact one.
+    speeds : tuple of float
+        Relative speed of every chip, for farms of unequal chips; empty: all the same. Not used
+        where layers are spread over chips.
     """
 
-    name: str = "ring"
-    source: str
-    dimensions: Annotated[tuple[DimensionSpec, ...], MinLen(1)]
-    all_reduce: Literal["auto", "ring", "halving_doubling", "tree"] = "auto"
-    element_bytes: Annotated[int, Ge(1), Le(8)] = 4
-    reduce_s_per_byte: NonNegative = 0.0
+    chips: int
+    micro_batches: int
+    micro_batch_size: int
+    second_order: bool = True
+    fisher_passes: int = 1
+    speeds: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
-        open_ended = [number for number, d in enumerate(self.dimensions) if d.chips is None]
-        if open_ended and open_ended != [len(self.dimensions) - 1]:
-            raise ValueError("only the last dimension may leave out chips")
+    @property
+    def batch_size(self) -> int:
+        """Samples per step."""
+        return self.micro_batches * self.micro_batch_size

@@ -11,8 +11,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.hardware.optable import OPS, OpTable
-from repast_dist.hardware.pricing import price_ops
-from repast_dist.hardware.tree import chip_peak_power_w
+from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.timeline import (
@@ -116,18 +115,18 @@ def summarise(plan: Plan) -> StepSummary:
     chips, weights = _representatives(plan)
     costed = [_cost_kind(plan, chips, weights, due, renewed) for due, renewed, _ in kinds]
     segments = shares @ np.array([item.segment_s for item in costed])
-    if plan.soi.stale and plan.second_order:
+    if plan.policy.soi.stale and plan.work.second_order:
         renewal_s = float(shares @ [item.renewal_s for item in costed])
         segments = _renewed_behind(plan, segments, renewal_s)
     step_s = float(segments.sum())
     dynamic = shares @ np.array([item.phase_energy_j for item in costed])
-    static = plan.costs.static_w * plan.n_chips * step_s
+    static = plan.hardware.costs.static_w * plan.work.chips * step_s
     phase_energy = dynamic * (1.0 + static / max(float(dynamic.sum()), 1e-300))
     writes = _writes_per_cell(plan)
     return StepSummary(
         step_s=step_s,
         energy_j=float(dynamic.sum()) + static,
-        samples=plan.batch_size,
+        samples=plan.work.batch_size,
         segment_s=dict(zip(_NAMES, segments.tolist(), strict=True)),
         phase_energy_j=dict(zip(PHASES, phase_energy.tolist(), strict=True)),
         phase_busy_s=dict(
@@ -135,14 +134,14 @@ def summarise(plan: Plan) -> StepSummary:
         ),
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
-        soi_work_s=np.bincount(plan.holdings.chip, plan.held_cost_s, plan.n_chips)
+        soi_work_s=np.bincount(plan.holdings.chip, plan.held_cost_s, plan.work.chips)
         if plan.blocks
-        else np.zeros(plan.n_chips),
+        else np.zeros(plan.work.chips),
         link_bytes=float(shares @ [item.link_bytes for item in costed]),
         cell_writes=float(shares @ [item.cell_writes for item in costed]),
         cell_writes_per_cell=writes,
-        lifetime_s=plan.costs.endurance / writes * step_s if writes else float("inf"),
-        peak_power_w=plan.n_chips * chip_peak_power_w(plan.chip, plan.components),
+        lifetime_s=plan.hardware.costs.endurance / writes * step_s if writes else float("inf"),
+        peak_power_w=plan.work.chips * plan.hardware.peak_power_w,
         rows=sum(item.rows for item in costed),
     )
 
@@ -161,9 +160,9 @@ class _Kind:
 
 def _step_kinds(plan: Plan) -> list[tuple[bool, bool, float]]:
     """Return (factors due, inverses due, share of steps) of every kind of step."""
-    if not plan.second_order:
+    if not plan.work.second_order:
         return [(False, False, 1.0)]
-    every, factors = plan.soi.interval, plan.soi.factor_interval
+    every, factors = plan.policy.soi.interval, plan.policy.soi.factor_interval
     kinds = [
         (True, True, 1 / every),
         (True, False, 1 / factors - 1 / every),
@@ -187,12 +186,12 @@ def _cost_kind(
     table = step_ops(
         plan, chips.tolist(), 0, factors_due=due, inverses_due=renewed, every_block=True
     )
-    costs = price_ops(table, plan.costs)
+    costs = price(table, plan.hardware.costs)
     placed = place(plan, table, costs.duration_s)
     counted = _row_weights(plan, table, chips, weights)
     phase = table["phase"]
     segments = placed.segment_seconds.copy()
-    if plan.partition.overlap_exchange:
+    if plan.policy.partition.overlap_exchange:
         segments[_REDUCE] = _exposed_exchange(plan, table, costs.duration_s, placed)
     return _Kind(
         segment_s=segments,
@@ -201,7 +200,7 @@ def _cost_kind(
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
         chip_busy_s=_busy(plan, placed, chips),
         link_bytes=float(
-            np.bincount(table["chip"], table["link_bytes"], plan.n_chips).max(initial=0.0)
+            np.bincount(table["chip"], table["link_bytes"], plan.work.chips).max(initial=0.0)
         ),
         cell_writes=float(table["cell_writes"] @ counted),
         rows=len(table),
@@ -210,7 +209,7 @@ def _cost_kind(
 
 def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return how many chips each row stands for: 1 for SOI blocks, which are all there."""
-    stands_for = np.zeros(plan.n_chips)
+    stands_for = np.zeros(plan.work.chips)
     stands_for[chips] = weights
     return np.where(table["block"] >= 0, 1.0, stands_for[table["chip"]])
 
@@ -218,7 +217,7 @@ def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndar
 def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
     """Return the busy time per chip: representatives lend theirs to the chips they stand for."""
     samples = np.repeat(samples_of_replicas(plan), plan.allocation.stages)
-    stage = np.arange(plan.n_chips) % plan.allocation.stages
+    stage = np.arange(plan.work.chips) % plan.allocation.stages
     lender = {(int(samples[chip]), int(stage[chip])): int(chip) for chip in chips}
     source = np.array(
         [lender[int(s), int(p)] for s, p in zip(samples, stage, strict=True)], np.int64
@@ -245,8 +244,8 @@ def _exposed_exchange(
     compute = np.flatnonzero(placed.segment == 0)
     times = sample_seconds(plan, table.where(compute), duration_s[compute])
     drain = times[:, len(plan.layers) + 1 :].sum(axis=1)
-    if not plan.partition.pipelining:
-        drain = drain * plan.micro_batch_size
+    if not plan.policy.partition.pipelining:
+        drain = drain * plan.work.micro_batch_size
     last_share = float(parameters[trained[0]] / parameters.sum())
     return max(full * last_share, full - float(drain.max()))
 
@@ -257,7 +256,7 @@ def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> floa
     rows = np.isin(table["op"], codes)
     if not rows.any():
         return 0.0
-    width = plan.chip.banks
+    width = plan.hardware.chip.banks
     key = table["chip"][rows].astype(np.int64) * width + table["bank"][rows]
     per_bank = np.bincount(key, duration_s[rows])
     return float(per_bank.max())
@@ -280,7 +279,7 @@ def _writes_per_cell(plan: Plan) -> float:
     as the busiest chip's pool is filled. Blocks: once per renewal.
     """
     a = plan.allocation
-    busiest = int(samples_of_replicas(plan).max()) // plan.micro_batch_size
+    busiest = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
     fills = a.activation_arrays / np.maximum(a.pool_arrays, 1) * busiest
     reloads = 1.0 if a.resident.all() else float(busiest * a.rounds.max())
     return max(1.0, float(fills.max(initial=0.0)), reloads)

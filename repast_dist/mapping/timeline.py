@@ -101,7 +101,7 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
     """
     segment = _SEGMENT_OF_OP[table["op"]]
     start = np.zeros(len(table))
-    seconds = np.zeros((plan.n_chips, len(SEGMENTS)))
+    seconds = np.zeros((plan.work.chips, len(SEGMENTS)))
     computing = np.flatnonzero(segment == 0)
     if len(computing):
         part = table.where(computing)
@@ -135,7 +135,7 @@ def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.nda
 def samples_of_replicas(plan: Plan) -> np.ndarray:
     """Return the samples per step of every replica of the network."""
     replica = np.asarray(plan.micro_batch_owner, np.int64) // plan.allocation.stages
-    return np.bincount(replica, minlength=plan.replicas) * plan.micro_batch_size
+    return np.bincount(replica, minlength=plan.replicas) * plan.work.micro_batch_size
 
 
 def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,16 +143,16 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> tuple[np.ndarra
     times = sample_seconds(plan, table, duration_s)
     stage, replica = _stage(plan, table), _replica(plan, table)
     earlier = np.asarray(plan.micro_batch_owner, np.int64)
-    first_sample = _place_in_turn(earlier)[table["micro_batch"]] * plan.micro_batch_size
+    first_sample = _place_in_turn(earlier)[table["micro_batch"]] * plan.work.micro_batch_size
     through = np.cumsum(times, axis=1)
     before = (through - times)[replica, stage]
     samples = samples_of_replicas(plan)
-    if plan.partition.pipelining:
+    if plan.policy.partition.pipelining:
         slowest = np.maximum.accumulate(times, axis=1)
         start = before + first_sample * slowest[replica, stage]
         ends = through[:, -1] + np.maximum(samples - 1, 0) * slowest[:, -1]
     else:
-        start = before * plan.micro_batch_size + first_sample * through[replica, -1]
+        start = before * plan.work.micro_batch_size + first_sample * through[replica, -1]
         ends = through[:, -1] * samples
     return start, ends[replica]
 

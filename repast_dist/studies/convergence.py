@@ -168,9 +168,11 @@ class _Jobs:
             base,
             farm=farm,
             train=study.train,
-            soi=study.soi,
             optimizer=study.kfac,
-            inversion=dataclasses.replace(base.inversion, on_divergence="use"),
+            machine=base.machine.changed(
+                soi=study.soi,
+                inversion=dataclasses.replace(base.machine.policy.inversion, on_divergence="use"),
+            ),
         )
 
     def kfac(
@@ -193,7 +195,8 @@ class _Jobs:
             damping_form=form,  # type: ignore[arg-type]
             learning_rate=base.optimizer.learning_rate if rate is None else rate,
         )
-        engine, inversion, device = base.engine, base.inversion, base.device
+        engine, policy = base.engine, base.machine.policy
+        inversion, device = policy.inversion, base.machine.hardware.device
         if method == "float64":
             engine = dataclasses.replace(engine, inverse="float64")
         elif method.startswith("fixed"):
@@ -204,11 +207,10 @@ class _Jobs:
             inversion = dataclasses.replace(inversion, method=method)  # type: ignore[arg-type]
             cell = dataclasses.replace(device.inv_cell, programming_sigma=noise)
             device = dataclasses.replace(device, inv_cell=cell)
-        soi = dataclasses.replace(base.soi, block_size=block_size or base.soi.block_size)
+        soi = dataclasses.replace(policy.soi, block_size=block_size or policy.soi.block_size)
         job = self._task(task, seed)
-        return dataclasses.replace(
-            job, optimizer=optimizer, engine=engine, inversion=inversion, device=device, soi=soi
-        )
+        machine = job.machine.changed(inversion=inversion, device=device, soi=soi)
+        return dataclasses.replace(job, optimizer=optimizer, engine=engine, machine=machine)
 
     def first_order(self, optimizer: OptimizerSpec, task: str, seed: int) -> TrainingJob:
         """Return a run of a first-order optimizer."""

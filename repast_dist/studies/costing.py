@@ -1,17 +1,12 @@
-"""Parts that the cost studies share: the hardware, its plans, and tables with units."""
+"""Parts that the cost studies share: the network asked about, plans, and tables with units."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from repast_dist.analog.specs import DeviceSpec, InversionSpec
 from repast_dist.farm.specs import chip_speed
-from repast_dist.hardware.components import ComponentTable
-from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.plan import Plan, make_plan
-from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.plan import Plan
 from repast_dist.studies.settings import RunSettings
 from repast_dist.training.model import build_model, workload_from_model
 from repast_dist.workloads.shapes import Workload
@@ -28,57 +23,6 @@ PAPER = {
 PAPER_SOURCE = "RePAST (Zhao et al., 2022, arXiv 2210.15255), abstract"
 
 
-@dataclasses.dataclass(frozen=True)
-class Hardware:
-    """Settings that decide what a step costs.
-
-    Attributes
-    ----------
-    chip, device, components, interconnect, soi, partition, inversion
-        As in the settings of a run.
-    """
-
-    chip: ChipSpec
-    device: DeviceSpec
-    components: ComponentTable
-    interconnect: InterconnectSpec
-    soi: SoiSpec
-    partition: PartitionSpec
-    inversion: InversionSpec
-
-    @classmethod
-    def of(cls, settings: RunSettings) -> "Hardware":
-        """Take the hardware out of the settings of a run."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: getattr(settings, name) for name in names})
-
-    def plan(
-        self,
-        workload: Workload,
-        chips: int,
-        batch: int,
-        micro_batch: int,
-        second_order: bool = True,
-        speeds: Sequence[float] = (),
-    ) -> Plan:
-        """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
-        return make_plan(
-            workload,
-            self.chip,
-            device=self.device,
-            components=self.components,
-            interconnect=self.interconnect,
-            soi=self.soi,
-            partition=self.partition,
-            inversion=self.inversion,
-            n_chips=chips,
-            micro_batches=-(-batch // micro_batch),
-            micro_batch_size=micro_batch,
-            second_order=second_order,
-            speeds=speeds,
-        )
-
-
 def planned_step(settings: RunSettings) -> Plan:
     """Plan a step of the settings' workload on the settings' farm.
 
@@ -88,7 +32,7 @@ def planned_step(settings: RunSettings) -> Plan:
         The network cannot be read or placed.
     """
     farm, train = settings.farm, settings.train
-    return Hardware.of(settings).plan(
+    return settings.machine.plan(
         chosen_workload(settings),
         farm.chips,
         train.batch_size,

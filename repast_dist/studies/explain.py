@@ -5,9 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.hardware.components import ComponentTable, unit_costs
-from repast_dist.hardware.specs import ChipSpec
-from repast_dist.hardware.tree import chip_tree
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
@@ -18,20 +16,17 @@ from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
 
 
-def explain(chip: ChipSpec, components: ComponentTable) -> StudyPage:
+def explain(hardware: Hardware) -> StudyPage:
     """Return the tree of a chip.
 
     Parameters
     ----------
-    chip : ChipSpec
-        The chip.
-    components : ComponentTable
-        What its parts cost.
+    hardware : Hardware
+        The chip and what its parts cost.
     """
-    rows = chip_tree(chip, components)
+    chip, costs, rows = hardware.chip, hardware.costs, hardware.tree
     area, power = sum(row.area_m2 for row in rows), sum(row.power_w for row in rows)
     assumed = sum(row.power_w for row in rows if row.confidence == "C")
-    costs = unit_costs(chip, components)
     units = {
         "area_m2": "m2",
         "power_w": "W",
@@ -100,7 +95,7 @@ def explain(chip: ChipSpec, components: ComponentTable) -> StudyPage:
 
 def run(study: ExplainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Explain the chip of the settings."""
-    page = explain(settings.chip, settings.components)
+    page = explain(settings.hardware)
     shown = page.tables["components"].drop_columns(["source"])
     console.print(data_table(f"chip {settings.chip.name}", shown))
     return finish(page, settings, console)

@@ -11,7 +11,7 @@ from repast_dist.ground.files import SETTINGS, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.mapping.chakra import write_chakra
 from repast_dist.mapping.plan import fusion_rows
-from repast_dist.studies.costing import Hardware, chosen_workload
+from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.kinds.export_chakra import ExportChakraStudy
 from repast_dist.studies.run_directory import new_run_directory
 from repast_dist.studies.settings import RunSettings
@@ -21,9 +21,9 @@ def run(
     study: ExportChakraStudy, settings: RunSettings, run_dir: Path | None, console: Console
 ) -> Path:
     """Plan a step of the settings' workload and write the traces and the plan."""
-    hardware = Hardware.of(settings)
+    machine = settings.machine
     workload = chosen_workload(settings)
-    plan = hardware.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
+    plan = machine.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
     folder = new_run_directory(Path(settings.run_root), study.name)
     write_json(folder / SETTINGS, to_dict(settings))
     owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
@@ -32,7 +32,7 @@ def run(
         folder / "plan.json",
         {
             "workload": workload.name,
-            "chips": plan.n_chips,
+            "chips": plan.work.chips,
             "pipeline_stages": plan.allocation.stages,
             "layer_stage": plan.allocation.stage.tolist(),
             "layer_copies": plan.allocation.copies.tolist(),

@@ -17,7 +17,6 @@ from repast_dist.analog.spice import (
 )
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.rng import generator
-from repast_dist.hardware.specs import inv_spec, vmm_spec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
@@ -121,14 +120,14 @@ def _circuits(study: ExportSpiceStudy, settings: RunSettings, matrix: np.ndarray
     vector = generator(seed, "spice", "vector").uniform(-1.0, 1.0, len(matrix))
     circuits = []
     if "vmm" in study.circuits:
-        spec = vmm_spec(settings.chip, settings.device)
+        spec = settings.hardware.vmm_spec
         circuits += vmm_circuits(matrix, vector, spec, study.full_scale_v, seed, "spice")
     if "inv" in study.circuits:
-        inverting = inv_spec(settings.chip, settings.device)
+        inverting = settings.hardware.inv_spec
         circuits.append(inv_circuit(matrix, vector, inverting, study.full_scale_v, seed, "spice"))
     if "fused" in study.circuits:
         rows, diagonal = _as_rows(matrix)
-        inverting = inv_spec(settings.chip, settings.device)
+        inverting = settings.hardware.inv_spec
         circuits.append(
             fused_circuit(rows, diagonal, vector, inverting, study.full_scale_v, seed, "spice")
         )

@@ -16,9 +16,8 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.hardware.components import Component, ComponentTable, Quantity, component_names
+from repast_dist.hardware.components import Component, Quantity, component_names
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.hardware.tree import chip_area_m2, chip_peak_power_w
 from repast_dist.mapping.baselines import (
     BaselineStep,
     EpochsSpec,
@@ -27,11 +26,12 @@ from repast_dist.mapping.baselines import (
     gpu_step,
     pipelayer_step,
 )
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import StepSummary, summarise
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.studies.costing import PAPER, PAPER_SOURCE, Hardware, table
+from repast_dist.studies.costing import PAPER, PAPER_SOURCE, table
 from repast_dist.studies.kinds.headline import HeadlineStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
@@ -69,7 +69,7 @@ class HeadlineInputs:
 
     Attributes
     ----------
-    hardware : Hardware
+    machine : Machine
         The RePAST chip and how it is used.
     gpu, pipelayer : GpuSpec, PipeLayerSpec
         The others; PipeLayer by its published peaks.
@@ -85,7 +85,7 @@ class HeadlineInputs:
         Networks over which the sensitivity is averaged.
     """
 
-    hardware: Hardware
+    machine: Machine
     gpu: GpuSpec
     pipelayer: PipeLayerSpec
     pipelayer_chip: ChipSpec
@@ -109,7 +109,7 @@ def headline(inputs: HeadlineInputs) -> StudyPage:
     fed = {row["ratio"]: row for row in means if row["footing"] == "chips on the GPU's power"}
     sensitivity = _sensitivity(inputs)
     answer = (
-        f"On {len(inputs.networks)} networks one {inputs.hardware.chip.name} chip is "
+        f"On {len(inputs.networks)} networks one {inputs.machine.hardware.chip.name} chip is "
         f"{one['speedup over GPU']['geometric mean']:.3g} times as fast as {inputs.gpu.name} per "
         f"epoch and takes {one['energy saving over GPU']['geometric mean']:.3g} times less energy; "
         f"as many chips as the GPU's power feeds ({fed['speedup over GPU']['mean chips']:.0f}) are "
@@ -162,7 +162,9 @@ def one_chip_means(inputs: HeadlineInputs) -> dict[str, float]:
         workload = build_workload(WorkloadSpec(name=name))
         machines = [
             _repast("one chip", 1, _coster(inputs, name)(1)),
-            _other("gpu", True, gpu_step(inputs.gpu, workload, inputs.batch, inputs.hardware.soi)),
+            _other(
+                "gpu", True, gpu_step(inputs.gpu, workload, inputs.batch, inputs.machine.policy.soi)
+            ),
             _other("gpu", False, gpu_step(inputs.gpu, workload, inputs.batch, None)),
             _other("pipelayer", False, pipelayer_step(inputs.pipelayer, workload, inputs.batch)),
             _rebuilt(inputs, workload),
@@ -225,7 +227,7 @@ class _Machine:
 
 def _network(inputs: HeadlineInputs, name: str) -> list[_Machine]:
     workload = build_workload(WorkloadSpec(name=name))
-    gpu_second = gpu_step(inputs.gpu, workload, inputs.batch, inputs.hardware.soi)
+    gpu_second = gpu_step(inputs.gpu, workload, inputs.batch, inputs.machine.policy.soi)
     gpu_first = gpu_step(inputs.gpu, workload, inputs.batch, None)
     pipelayer = pipelayer_step(inputs.pipelayer, workload, inputs.batch)
     cost = _coster(inputs, name)
@@ -248,14 +250,10 @@ def _network(inputs: HeadlineInputs, name: str) -> list[_Machine]:
 
 def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> _Machine:
     """Return the cost of a first-order step on PipeLayer's chip with our parts and mapping."""
-    hardware = dataclasses.replace(inputs.hardware, chip=inputs.pipelayer_chip)
-    plan = hardware.plan(workload, 1, inputs.batch, inputs.micro_batch, second_order=False)
-    machine = _repast("one machine", 1, summarise(plan))
-    return dataclasses.replace(machine, kind="pipelayer rebuilt", second_order=False)
-
-
-def _chip(inputs: HeadlineInputs) -> tuple[Any, ComponentTable]:
-    return inputs.hardware.chip, inputs.hardware.components
+    machine = inputs.machine.changed(chip=inputs.pipelayer_chip)
+    plan = machine.plan(workload, 1, inputs.batch, inputs.micro_batch, second_order=False)
+    costed = _repast("one machine", 1, summarise(plan))
+    return dataclasses.replace(costed, kind="pipelayer rebuilt", second_order=False)
 
 
 def _coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
@@ -266,7 +264,7 @@ def _coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
         if chips not in found:
             batch = inputs.batch * chips
             found[chips] = summarise(
-                inputs.hardware.plan(workload, chips, batch, inputs.micro_batch)
+                inputs.machine.plan(workload, chips, batch, inputs.micro_batch)
             )
         return found[chips]
 
@@ -384,7 +382,7 @@ def _sensitivity(inputs: HeadlineInputs) -> list[dict[str, Any]]:
                 changed.gpu,
                 build_workload(WorkloadSpec(name=name)),
                 changed.batch,
-                changed.hardware.soi,
+                changed.machine.policy.soi,
             )
             speed.append(step.samples_per_s / gpu.samples_per_s)
             saving.append(gpu.energy_j / gpu.samples / step.energy_per_sample_j)
@@ -414,7 +412,7 @@ def _assumed(
 ) -> Iterator[tuple[str, Callable[[float], HeadlineInputs]]]:
     """Return every constant marked as an assumption, and how to scale it."""
     for component in component_names():
-        part: Component = getattr(inputs.hardware.components, component)
+        part: Component = getattr(inputs.machine.hardware.components, component)
         for field in dataclasses.fields(Component):
             quantity: Quantity | None = getattr(part, field.name)
             if quantity and quantity.confidence == "C" and field.name != "area_m2":
@@ -429,7 +427,7 @@ def _scale_part(
     inputs: HeadlineInputs, component: str, field: str
 ) -> Callable[[float], HeadlineInputs]:
     def scaled(factor: float) -> HeadlineInputs:
-        components = inputs.hardware.components
+        components = inputs.machine.hardware.components
         part = getattr(components, component)
         quantity: Quantity = getattr(part, field)
         if quantity.value is None:
@@ -439,8 +437,7 @@ def _scale_part(
         new = dataclasses.replace(
             components, **{component: dataclasses.replace(part, **{field: changed})}
         )
-        hardware = dataclasses.replace(inputs.hardware, components=new)
-        return dataclasses.replace(inputs, hardware=hardware)
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(components=new))
 
     return scaled
 
@@ -471,10 +468,9 @@ def _scale_inverse(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
 
 def _scale_iterations(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
     def scaled(factor: float) -> HeadlineInputs:
-        rounds = max(1, round(inputs.hardware.soi.assumed_iterations * factor))
-        soi = dataclasses.replace(inputs.hardware.soi, assumed_iterations=rounds)
-        hardware = dataclasses.replace(inputs.hardware, soi=soi)
-        return dataclasses.replace(inputs, hardware=hardware)
+        rounds = max(1, round(inputs.machine.policy.soi.assumed_iterations * factor))
+        soi = dataclasses.replace(inputs.machine.policy.soi, assumed_iterations=rounds)
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(soi=soi))
 
     return scaled
 
@@ -565,16 +561,16 @@ def _notes(
     largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
     reached = [r["chips"] for r in machines if r["footing"] == "chips for the paper's speedup"]
     fed = [r["chips"] for r in machines if r["footing"] == "chips on the GPU's power"]
-    peak = chip_peak_power_w(*_chip(inputs))
-    area = chip_area_m2(*_chip(inputs)) * 1e6
+    peak = inputs.machine.hardware.peak_power_w
+    area = inputs.machine.hardware.area_m2 * 1e6
     rebuilt = one["speedup over PipeLayer, rebuilt"]["geometric mean"]
     notes = [
         "No constant is tuned to reach the paper's figures. The chip's counts are our assumption, "
         "since the paper's are not openly available.",
         "Where one chip's time goes, on average: "
         + ", ".join(f"{name} {share:.0%}" for name, share in largest)
-        + f". A product takes {inputs.hardware.chip.input_bits - 1} passes at one bit each, and "
-        "a solve repeats one inversion and one 32-bit product per round.",
+        + f". A product takes {inputs.machine.hardware.chip.input_bits - 1} passes at one bit "
+        "each, and a solve repeats one inversion and one 32-bit product per round.",
         "PipeLayer is taken at its published peak, which favours it most. Beside a first-order "
         "chip of its kind, built from the same parts and mapped the same way, one RePAST chip "
         f"runs an epoch at {rebuilt:.2g} times the speed, since second order does more work.",
@@ -610,7 +606,7 @@ def run(
         )
     page = headline(
         HeadlineInputs(
-            hardware=Hardware.of(settings),
+            machine=settings.machine,
             gpu=settings.baseline,
             pipelayer=study.pipelayer,
             pipelayer_chip=study.pipelayer_chip,

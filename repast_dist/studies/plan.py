@@ -32,13 +32,13 @@ def plan_page(plan: Plan) -> StudyPage:
     tables = {"chips": table(chips, units), "layers": table(_layer_rows(plan), {})}
     sections = [StudySection("Chips", tables=["chips"])]
     figures = [
-        KeyFigure("chips", f"{plan.n_chips:,}", number=plan.n_chips),
-        KeyFigure("micro-batches", f"{plan.micro_batches:,}", number=plan.micro_batches),
+        KeyFigure("chips", f"{plan.work.chips:,}", number=plan.work.chips),
+        KeyFigure("micro-batches", f"{plan.work.micro_batches:,}", number=plan.work.micro_batches),
         KeyFigure("SOI blocks", f"{len(plan.blocks):,}", number=len(plan.blocks)),
     ]
     answer = (
-        f"{plan.workload.name}: {plan.micro_batches} micro-batches of {plan.micro_batch_size} "
-        f"samples on {plan.n_chips} chips"
+        f"{plan.workload.name}: {plan.work.micro_batches} micro-batches of "
+        f"{plan.work.micro_batch_size} samples on {plan.work.chips} chips"
     )
     if blocks:
         busiest, bound = soi_makespan_s(plan), soi_bound_s(plan)
@@ -81,15 +81,15 @@ def plan_page(plan: Plan) -> StudyPage:
             StudySection(
                 "Fusion of products and inversion",
                 tables=["fusion"],
-                intro=f"soi.fusion={plan.soi.fusion}: {inside} of {len(fusion)} blocks have their "
-                "activations in the inverting loop instead of their product, which saves "
+                intro=f"soi.fusion={plan.policy.soi.fusion}: {inside} of {len(fusion)} blocks have "
+                "their activations in the inverting loop instead of their product, which saves "
                 f"{si(saved, 's')} of block work per step. No time where the activations of a "
                 "batch do not fit an inverting array.",
             )
         )
     return StudyPage(
         study="plan",
-        title=f"Plan of {plan.workload.name} on {plan.n_chips} chips",
+        title=f"Plan of {plan.workload.name} on {plan.work.chips} chips",
         answer=answer + ".",
         tables=tables,
         sections=[*sections, StudySection("Layers", tables=["layers"])],
@@ -107,7 +107,7 @@ def soi_bound_s(plan: Plan) -> float:
     bound = 0.0
     for factor in ("G", "A"):
         cost = plan.block_cost_s * _is_factor(plan, factor)
-        bound += max(float(cost.sum()) / plan.n_chips, float(cost.max()))
+        bound += max(float(cost.sum()) / plan.work.chips, float(cost.max()))
     return bound
 
 
@@ -127,14 +127,14 @@ def _is_factor(plan: Plan, factor: str) -> np.ndarray:
 def _load(plan: Plan, factor: str) -> np.ndarray:
     """Return (chips,) modelled seconds per step on blocks of one kind."""
     cost = plan.held_cost_s * _is_factor(plan, factor)[plan.holdings.block]
-    return np.bincount(plan.holdings.chip, cost, plan.n_chips)
+    return np.bincount(plan.holdings.chip, cost, plan.work.chips)
 
 
 def _chip_rows(plan: Plan) -> list[dict[str, Any]]:
-    batches = np.bincount(np.asarray(plan.micro_batch_owner), minlength=plan.n_chips)
+    batches = np.bincount(np.asarray(plan.micro_batch_owner), minlength=plan.work.chips)
     holder = plan.holdings.chip
-    blocks = np.bincount(holder, minlength=plan.n_chips)
-    arrays = np.bincount(holder, plan.held_shapes.inv_arrays, plan.n_chips)
+    blocks = np.bincount(holder, minlength=plan.work.chips)
+    arrays = np.bincount(holder, plan.held_shapes.inv_arrays, plan.work.chips)
     seconds = {factor: _load(plan, factor) for factor in ("G", "A")}
     return [
         {
@@ -142,11 +142,11 @@ def _chip_rows(plan: Plan) -> list[dict[str, Any]]:
             "micro_batches": int(batches[chip]),
             "soi_blocks": int(blocks[chip]),
             "inverting_arrays": int(arrays[chip]),
-            "of_arrays": plan.chip.inv_arrays,
+            "of_arrays": plan.hardware.chip.inv_arrays,
             "g_s": float(seconds["G"][chip]),
             "a_s": float(seconds["A"][chip]),
         }
-        for chip in range(plan.n_chips)
+        for chip in range(plan.work.chips)
     ]
 
 

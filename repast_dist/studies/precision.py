@@ -20,7 +20,6 @@ from repast_dist.analog import BlockSolver, InversionSpec, InvSpec, Solution, Vm
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
-from repast_dist.hardware.specs import inv_spec, vmm_spec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
@@ -183,6 +182,7 @@ def precision_points(
                     settings.device.inv_cell, bits=bits, programming_sigma=sigma
                 )
                 device = dataclasses.replace(settings.device, inv_cell=cell)
+                hardware = dataclasses.replace(settings.hardware, device=device)
                 for damping in study.damping:
                     points.append(
                         PrecisionPoint(
@@ -195,8 +195,8 @@ def precision_points(
                             damping_form=settings.optimizer.damping_form,
                             columns=study.columns,
                             inversions=inversions,
-                            vmm=vmm_spec(settings.chip, device),
-                            inv=inv_spec(settings.chip, device),
+                            vmm=hardware.vmm_spec,
+                            inv=hardware.inv_spec,
                             seed=settings.seed,
                         )
                     )

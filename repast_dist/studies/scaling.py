@@ -14,6 +14,7 @@ from rich.console import Console
 
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import dimensions_for, links_of
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.ops import exchanges
 from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.plan import Plan
@@ -22,7 +23,7 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
-from repast_dist.studies.costing import Hardware, chosen_workload, table
+from repast_dist.studies.costing import chosen_workload, table
 from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
@@ -84,7 +85,7 @@ def scaling_points(
     ]
 
 
-def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
+def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
     """Cost one point; independent of all others, so points can be spread over workers.
 
     Returns
@@ -93,7 +94,7 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
         A plain record; ``segments`` holds the seconds per segment.
     """
     batch = point.batch * (point.chips if point.mode == "weak" else 1)
-    plan = hardware.plan(point.workload, point.chips, batch, point.micro_batch)
+    plan = machine.plan(point.workload, point.chips, batch, point.micro_batch)
     step = summarise(plan)
     return {
         "network": point.workload.name,
@@ -125,7 +126,7 @@ def scaling_point(hardware: Hardware, point: ScalingPoint) -> dict[str, Any]:
 
 def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
     """Return collective by dimension: its time, and what its busiest link carries."""
-    dimensions = {d.number: d for d in dimensions_for(plan.interconnect, plan.n_chips)}
+    dimensions = {d.number: d for d in dimensions_for(plan.hardware.interconnect, plan.work.chips)}
     return [
         {
             "collective": name,
@@ -147,23 +148,23 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
 class ScalingJob:
     """A point and the hardware it is costed on: all that decides its record."""
 
-    hardware: Hardware
+    machine: Machine
     point: ScalingPoint
 
 
 def cost_job(shared: None, job: ScalingJob) -> dict[str, Any]:
     """Cost one point, here or on a worker."""
-    return scaling_point(job.hardware, job.point)
+    return scaling_point(job.machine, job.point)
 
 
 def scaling(
-    hardware: Hardware, points: Sequence[dict[str, Any]], workloads: Sequence[Workload]
+    machine: Machine, points: Sequence[dict[str, Any]], workloads: Sequence[Workload]
 ) -> StudyPage:
     """Make the study's page of costed points.
 
     Parameters
     ----------
-    hardware : Hardware
+    machine : Machine
         What was costed.
     points : sequence of dict
         Records of `scaling_point`.
@@ -190,7 +191,7 @@ def scaling(
     ]
     networks = [workload.name for workload in workloads]
     chips = sorted({point["chips"] for point in points})
-    placement = placement_rows(workloads, hardware, chips)
+    placement = placement_rows(workloads, machine, chips)
     largest = max(records, key=lambda record: (record["chips"], record["efficiency"]))
     modes = list(dict.fromkeys(point["mode"] for point in points))
     return StudyPage(
@@ -268,7 +269,7 @@ def scaling(
             *_link_sections(bool(carried), networks[0], modes),
             StudySection("All points", tables=["points", "segments"]),
         ],
-        sources=[("interconnect", hardware.interconnect.source)],
+        sources=[("interconnect", machine.hardware.interconnect.source)],
         notes=_notes(records),
     )
 
@@ -315,13 +316,13 @@ def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
 
 
 def placement_rows(
-    workloads: Sequence[Workload], hardware: Hardware, chips: Sequence[int]
+    workloads: Sequence[Workload], machine: Machine, chips: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return the balance of inversion work: whole factors and split blocks, with cost n^3."""
     rows = []
     for workload in workloads:
         for count in chips:
-            for label, efficiency in _placements(workload, hardware.soi.block_size, count):
+            for label, efficiency in _placements(workload, machine.policy.soi.block_size, count):
                 rows.append(
                     {
                         "network": workload.name,
@@ -374,7 +375,7 @@ def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) ->
 
 def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Cost all points of the settings."""
-    hardware = Hardware.of(settings)
+    machine = settings.machine
     if study.networks:
         workloads = [build_workload(WorkloadSpec(name=name)) for name in study.networks]
     else:
@@ -386,14 +387,14 @@ def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, consol
     records = run_points(
         cost_job,
         # The largest points take longest: first, so that no worker waits for the last one.
-        [ScalingJob(hardware, point) for point in points][::-1],
+        [ScalingJob(machine, point) for point in points][::-1],
         run_dir=folder,
         farm=settings.farm,
         console=console,
         title="costing",
         reuse=study.reuse,
     )[::-1]
-    page = scaling(hardware, records, workloads)
+    page = scaling(machine, records, workloads)
     shown = page.tables["points"].select(
         ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
          "energy_per_sample_j", "limited_by"]

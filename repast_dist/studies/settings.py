@@ -1,7 +1,7 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
-import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -13,9 +13,12 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.spec import load, spec, to_dict
 from repast_dist.hardware.components import ComponentTable
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
-from repast_dist.mapping.specs import InterconnectSpec, PartitionSpec, SoiSpec
+from repast_dist.mapping.machine import Machine
+from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
 from repast_dist.workloads.specs import WorkloadSpec
@@ -71,6 +74,22 @@ class RunSettings:
     interconnect: InterconnectSpec
     farm: FarmSpec
 
+    @cached_property
+    def hardware(self) -> Hardware:
+        """The chips and the network between them, as one object."""
+        return Hardware(
+            chip=self.chip,
+            device=self.device,
+            components=self.components,
+            interconnect=self.interconnect,
+        )
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The hardware and the policy of its use."""
+        policy = Policy(soi=self.soi, partition=self.partition, inversion=self.inversion)
+        return Machine(self.hardware, policy)
+
 
 def checked_settings(data: Mapping[str, Any]) -> RunSettings:
     """Build the settings of a run from plain data, with the plug-ins that it names at work.
@@ -115,5 +134,13 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
 
 def training_job(settings: RunSettings) -> TrainingJob:
     """Return what of all settings decides a training run."""
-    names = [field.name for field in dataclasses.fields(TrainingJob)]
-    return TrainingJob(**{name: getattr(settings, name) for name in names})
+    return TrainingJob(
+        seed=settings.seed,
+        train=settings.train,
+        model=settings.model,
+        dataset=settings.dataset,
+        optimizer=settings.optimizer,
+        engine=settings.engine,
+        machine=settings.machine,
+        farm=settings.farm,
+    )

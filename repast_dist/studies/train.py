@@ -203,7 +203,7 @@ def _facts(setup: FarmSetup) -> dict[str, Any]:
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks
         ],
-        "component_energy_j": component_energy(setup.plan.costs),
+        "component_energy_j": component_energy(setup.plan.hardware.costs),
         "micro_batches": [
             setup.micro_batch_owner(number) for number in range(setup.job.train.micro_batches)
         ],

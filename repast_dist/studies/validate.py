@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.hardware.components import ComponentTable
-from repast_dist.hardware.tree import chip_area_m2, chip_peak_power_w
+from repast_dist.hardware.interconnect import DimensionSpec, InterconnectSpec
 from repast_dist.mapping.baselines import EpochsSpec, GpuSpec, gpu_step, pipelayer_step
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import all_reduce
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.owners import balance, block_owners
-from repast_dist.mapping.specs import DimensionSpec, InterconnectSpec
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
-from repast_dist.studies.costing import Hardware, table
+from repast_dist.studies.costing import table
 from repast_dist.studies.headline import HeadlineInputs, one_chip_means
 from repast_dist.studies.kinds.validate import Anchor, ValidateStudy
 from repast_dist.studies.output import finish
@@ -36,23 +35,19 @@ _CALIBRATION_BATCH = {"v100": 128, "a100": 256}
 _FINE_TUNING_BATCH = 7
 
 
-def validate(
-    study: ValidateStudy, components: ComponentTable, hardware: Hardware, epochs: EpochsSpec
-) -> StudyPage:
+def validate(study: ValidateStudy, machine: Machine, epochs: EpochsSpec) -> StudyPage:
     """Return the table of all anchors.
 
     Parameters
     ----------
     study : ValidateStudy
         Anchors and the machines they are of.
-    components : ComponentTable
-        What ISAAC's parts cost.
-    hardware : Hardware
-        The RePAST chip the paper's numbers are compared with.
+    machine : Machine
+        The RePAST chip the paper's numbers are compared with; ISAAC's parts cost the same.
     epochs : EpochsSpec
         Epochs to target.
     """
-    calculator = _Calculator(study, components, hardware, epochs)
+    calculator = _Calculator(study, machine, epochs)
     rows = [_row(anchor, calculator(anchor)) for anchor in study.anchors]
     judged = [row for row in rows if row["verdict"] != "shown"]
     agreed = sum(row["verdict"] == "agrees" for row in judged)
@@ -77,20 +72,19 @@ class _Calculator:
     def __init__(
         self,
         study: ValidateStudy,
-        components: ComponentTable,
-        hardware: Hardware,
+        machine: Machine,
         epochs: EpochsSpec,
     ) -> None:
-        self._study, self._components = study, components
-        self._hardware, self._epochs = hardware, epochs
+        self._study, self._machine, self._epochs = study, machine, epochs
+        self._isaac = machine.changed(chip=study.isaac).hardware
         self._paper: dict[str, float] = {}
 
     def __call__(self, anchor: Anchor) -> float:
         by_kind: dict[str, Callable[[str], float]] = {
             "parameters": lambda name: float(_network(name).parameter_count),
             "macs": lambda name: float(_network(name).macs_per_sample),
-            "chip power": lambda _: chip_peak_power_w(self._study.isaac, self._components),
-            "chip area": lambda _: chip_area_m2(self._study.isaac, self._components),
+            "chip power": lambda _: self._isaac.peak_power_w,
+            "chip area": lambda _: self._isaac.area_m2,
             "GPU throughput": self._throughput,
             "placement": _whole_layer_balance,
             "collective": _collective,
@@ -121,7 +115,7 @@ class _Calculator:
         if not self._paper:
             self._paper = one_chip_means(
                 HeadlineInputs(
-                    hardware=self._hardware,
+                    machine=self._machine,
                     gpu=self._study.v100,
                     pipelayer=self._study.pipelayer,
                     pipelayer_chip=self._study.pipelayer_chip,
@@ -193,7 +187,7 @@ def run(
     study: ValidateStudy, settings: RunSettings, run_dir: Path | None, console: Console
 ) -> Path:
     """Check every anchor of the settings."""
-    page = validate(study, settings.components, Hardware.of(settings), settings.epochs)
+    page = validate(study, settings.machine, settings.epochs)
     shown: Sequence[str] = ("kind", "subject", "published", "calculated", "difference", "verdict")
     console.print(data_table("Published and calculated", page.tables["anchors"].select(shown)))
     return finish(page, settings, console)

@@ -5,14 +5,14 @@ import time
 import numpy as np
 import pytest
 
+from repast_dist.analog import DeviceSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load, to_dict
 from repast_dist.hardware import (
     ChipSpec,
     ComponentTable,
-    chip_area_m2,
-    chip_peak_power_w,
-    chip_tree,
+    Hardware,
+    InterconnectSpec,
     op_rows,
     price,
     unit_costs,
@@ -26,6 +26,15 @@ def preset(cls, group, name):
     return load(cls, compose_plain([f"{group}={name}"])[group], group)
 
 
+def hardware(name, components):
+    """Return a chip of a name made of these components."""
+    chip, network = (
+        preset(ChipSpec, "chip", name),
+        preset(InterconnectSpec, "interconnect", "board"),
+    )
+    return Hardware(chip=chip, device=DeviceSpec(), components=components, interconnect=network)
+
+
 @pytest.fixture(scope="module")
 def components():
     return preset(ComponentTable, "components", "reram_32nm")
@@ -36,17 +45,22 @@ def small():
     return preset(ChipSpec, "chip", "small")
 
 
+@pytest.fixture(scope="module")
+def costs(components, small):
+    return unit_costs(small, components)
+
+
 def test_isaac_chip_has_published_power_and_area(components):
-    isaac = preset(ChipSpec, "chip", "isaac")
+    isaac = hardware("isaac", components)
     # Shafiee et al., ISCA 2016, table 1: 65.8 W, 85.4 mm2.
-    assert chip_peak_power_w(isaac, components) == pytest.approx(65.8, rel=0.05)
-    assert chip_area_m2(isaac, components) * 1e6 == pytest.approx(85.4, rel=0.05)
+    assert isaac.peak_power_w == pytest.approx(65.8, rel=0.05)
+    assert isaac.area_m2 * 1e6 == pytest.approx(85.4, rel=0.05)
 
 
 def test_isaac_bank_and_tile_match_published_rows(components):
-    isaac = preset(ChipSpec, "chip", "isaac")
-    power = {row.component: row.power_w for row in chip_tree(isaac, components)}
-    area = {row.component: row.area_m2 * 1e6 for row in chip_tree(isaac, components)}
+    isaac = hardware("isaac", components)
+    power = {row.component: row.power_w for row in isaac.tree}
+    area = {row.component: row.area_m2 * 1e6 for row in isaac.tree}
     banks, tiles = 168 * 12, 168
     assert power["adc"] / banks == pytest.approx(16e-3, rel=0.01)
     assert power["dac"] / banks == pytest.approx(4e-3, rel=0.01)
@@ -61,7 +75,7 @@ def test_isaac_bank_and_tile_match_published_rows(components):
 
 @pytest.mark.parametrize("name", ["isaac", "repast", "pipelayer", "small"])
 def test_parts_of_a_chip_sum_to_the_chip(components, name):
-    rows = chip_tree(preset(ChipSpec, "chip", name), components)
+    rows = hardware(name, components).tree
     assert sum(row.power_share for row in rows) == pytest.approx(1.0)
     assert sum(row.area_share for row in rows) == pytest.approx(1.0)
     assert all(row.source for row in rows)
@@ -82,7 +96,7 @@ def test_an_adc_bit_doubles_its_energy(components, small):
     assert nine == pytest.approx(2 * eight)
 
 
-def test_a_product_row_costs_what_the_component_table_says(components, small):
+def test_a_product_row_costs_what_the_component_table_says(costs):
     # 16 vectors of 64 inputs, 10 outputs, 2 slices, 7 passes on one array, by hand.
     row = op_rows(
         "vmm_forward",
@@ -96,54 +110,54 @@ def test_a_product_row_costs_what_the_component_table_says(components, small):
         serial_passes=112,
         serial_buffer_words=37,
     )
-    costs = price(row, small, components)
+    priced = price(row, costs)
     # 64 pairs share an ADC of 1.2 GS/s: 53 ns, hidden behind the 100 ns of the read.
-    assert costs.duration_s[0] == pytest.approx(112 * 100e-9)
+    assert priced.duration_s[0] == pytest.approx(112 * 100e-9)
     by_hand = (
         286_720 * 1.953125e-15
         + 7_168 * 0.41667e-12
         + 2_240 * (1.666666667e-12 + 1.041667e-15 + 0.021e-12)
         + 1_184 * (20.45e-12 / 32 + 8 * 0.054e-12 + 1.088889e-12 + 0.5 * 20.74e-12 / 32)
     )
-    assert costs.energy_j[0] == pytest.approx(by_hand, rel=1e-6)
+    assert priced.energy_j[0] == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_rows_written_one_after_the_other_take_50_88_ns_each(components, small):
+def test_rows_written_one_after_the_other_take_50_88_ns_each(costs):
     row = op_rows("write_weights", "program", chip=0, cell_writes=1000, serial_row_writes=64)
-    costs = price(row, small, components)
-    assert costs.duration_s[0] == pytest.approx(64 * 50.88e-9)
-    assert costs.energy_j[0] == pytest.approx(1000 * 3.91e-9 / 128, rel=1e-6)
+    priced = price(row, costs)
+    assert priced.duration_s[0] == pytest.approx(64 * 50.88e-9)
+    assert priced.energy_j[0] == pytest.approx(1000 * 3.91e-9 / 128, rel=1e-6)
 
 
-def test_a_settling_takes_120_ns_and_its_conversions(components, small):
+def test_a_settling_takes_120_ns_and_its_conversions(costs):
     row = op_rows("solve_a", "inversion", chip=0, inv_ops=3, amplifier_ops=3 * 65, serial_inv_ops=3)
     # 128 outputs through 8 ADCs of 1.2 GS/s.
     each = 120e-9 + 128 / 8 / 1.2e9
-    assert price(row, small, components).duration_s[0] == pytest.approx(3 * each, rel=1e-6)
+    assert price(row, costs).duration_s[0] == pytest.approx(3 * each, rel=1e-6)
 
 
-def test_a_starved_bus_decides_the_duration(components, small):
+def test_a_starved_bus_decides_the_duration(costs):
     row = op_rows("vmm_forward", "forward", chip=0, serial_passes=1, serial_buffer_words=1200)
-    assert price(row, small, components).duration_s[0] == pytest.approx(1e-6, rel=1e-6)
+    assert price(row, costs).duration_s[0] == pytest.approx(1e-6, rel=1e-6)
 
 
-def test_time_on_the_link_comes_on_top(components, small):
+def test_time_on_the_link_comes_on_top(costs):
     row = op_rows("reduce_gradients", "communicate", chip=0, link_s=2e-6, link_j=3e-6)
-    costs = price(row, small, components)
-    assert costs.duration_s[0] == pytest.approx(2e-6)
-    assert costs.energy_j[0] == pytest.approx(3e-6)
+    priced = price(row, costs)
+    assert priced.duration_s[0] == pytest.approx(2e-6)
+    assert priced.energy_j[0] == pytest.approx(3e-6)
 
 
-def test_five_million_rows_are_priced_per_second(components, small):
+def test_five_million_rows_are_priced_per_second(costs):
     random = np.random.default_rng(0)
     rows = 500_000
     columns = {name: random.integers(0, 1000, rows) for name in (*COUNTS, *SERIAL)}
     table = op_rows("vmm_forward", "forward", chip=np.zeros(rows, np.int32), **columns)
-    price(table, small, components)
+    price(table, costs)
     best = np.inf
     for _ in range(3):
         started = time.perf_counter()
-        price(table, small, components)
+        price(table, costs)
         best = min(best, time.perf_counter() - started)
     assert rows / best > 5e6
 

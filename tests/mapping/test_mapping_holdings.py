@@ -8,7 +8,6 @@ from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.summary import summarise
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import Hardware
 from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 CHIPS = 8
@@ -19,14 +18,14 @@ def planned(fraction, *settings):
         ["study=scaling", f"partition.grad_worker_fraction={fraction}", *settings]
     )
     network = build_workload(WorkloadSpec(name="vgg13"))
-    return Hardware.of(chosen).plan(network, CHIPS, 64, 8)
+    return chosen.machine.plan(network, CHIPS, 64, 8)
 
 
 def costs(plan, op_name):
     """Rows of one operation: (op table, seconds, joules)."""
     table = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
     mine = table.where(table["op"] == OP[op_name])
-    priced = price(mine, plan.chip, plan.components)
+    priced = price(mine, plan.hardware.costs)
     return mine, priced.duration_s, priced.energy_j
 
 

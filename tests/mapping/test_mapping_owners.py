@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping import DimensionSpec, InterconnectSpec, soi_blocks
+from repast_dist.hardware import DimensionSpec, InterconnectSpec
+from repast_dist.mapping import soi_blocks
 from repast_dist.mapping.collectives import (
     all_reduce,
     all_to_all,

@@ -2,9 +2,9 @@
 
 from repast_dist.analog import DeviceSpec, InversionSpec
 from repast_dist.ground.spec import load
-from repast_dist.hardware import ChipSpec, ComponentTable
+from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
 from repast_dist.hardware.optable import OP, OpTable
-from repast_dist.mapping import InterconnectSpec, PartitionSpec, SoiSpec, make_plan, step_ops
+from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.settings import compose_plain
 from repast_dist.workloads import LayerShape, Workload
 
@@ -21,19 +21,15 @@ def step_of(rows: int | None) -> OpTable:
         vectors_per_sample=TOKENS,
         factor_vectors_per_sample=rows,
     )
-    plan = make_plan(
-        Workload(name="tokens", layers=(layer,)),
-        load(ChipSpec, CONF["chip"]),
+    hardware = Hardware(
+        chip=load(ChipSpec, CONF["chip"]),
         device=DeviceSpec(),
         components=load(ComponentTable, CONF["components"]),
         interconnect=load(InterconnectSpec, CONF["interconnect"]),
-        soi=SoiSpec(),
-        partition=PartitionSpec(),
-        inversion=InversionSpec(),
-        n_chips=1,
-        micro_batches=1,
-        micro_batch_size=SAMPLES,
     )
+    policy = Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=InversionSpec())
+    work = StepWork(chips=1, micro_batches=1, micro_batch_size=SAMPLES)
+    plan = make_plan(Workload(name="tokens", layers=(layer,)), hardware, policy, work)
     return step_ops(plan, None, 0, factors_due=True, inverses_due=True, solves=None)
 
 

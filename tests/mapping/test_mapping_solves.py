@@ -1,16 +1,16 @@
 """Counts by formula against those of solves that were really done."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from repast_dist.analog import DeviceSpec, InversionSpec, prepare, prepare_fused
-from repast_dist.hardware.specs import inv_spec, vmm_spec
 from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.mapping.solves import block_shapes, fuse, modelled_counts
 from repast_dist.settings import load_settings
 
-CHIP = load_settings(["chip=repast"]).chip
-DEVICE = DeviceSpec()
+HARDWARE = dataclasses.replace(load_settings(["chip=repast"]).hardware, device=DeviceSpec())
 SIZE, HELD, COLUMNS = 256, 128, 20
 
 
@@ -23,7 +23,7 @@ def rows():
 
 def measured(inversion, fused=False):
     """Return a solve's counts, the preparation's cells, and the mean rounds."""
-    arrays = (vmm_spec(CHIP, DEVICE), inv_spec(CHIP, DEVICE), inversion)
+    arrays = (HARDWARE.vmm_spec, HARDWARE.inv_spec, inversion)
     if fused:
         solver = prepare_fused(rows(), 0.1, *arrays)
     else:
@@ -36,10 +36,10 @@ def measured(inversion, fused=False):
 def modelled(inversion, iterations, fused=False):
     block = SoiBlock(0, 0, "layer", "A", 0, SIZE)
     sides, held = np.array([COLUMNS]), np.array([HELD])
-    shapes = block_shapes((block,), sides, held, CHIP, DEVICE, inversion)
+    shapes = block_shapes((block,), sides, held, HARDWARE, inversion)
     if fused:
-        shapes = fuse(shapes, np.array([True]), CHIP, DEVICE)
-    counts = modelled_counts(shapes, inversion, CHIP, DEVICE, iterations)
+        shapes = fuse(shapes, np.array([True]), HARDWARE)
+    counts = modelled_counts(shapes, inversion, HARDWARE, iterations)
     return {name: int(value[0]) for name, value in counts.items()}
 
 

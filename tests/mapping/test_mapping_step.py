@@ -8,9 +8,17 @@ import pytest
 from repast_dist.analog import DeviceSpec, InversionSpec, SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.spec import load
-from repast_dist.hardware import ChipSpec, ComponentTable, price
+from repast_dist.hardware import (
+    ChipSpec,
+    ComponentTable,
+    Hardware,
+    InterconnectSpec,
+    price,
+    unit_costs,
+)
 from repast_dist.hardware.optable import OP, SERIAL
-from repast_dist.mapping import InterconnectSpec, PartitionSpec, SoiSpec, make_plan, place, step_ops
+from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
+from repast_dist.mapping.machine import Machine
 from repast_dist.settings import compose_plain
 from repast_dist.trace.schema import COUNTS
 from repast_dist.workloads import LayerShape, Workload
@@ -19,6 +27,8 @@ CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm
 SMALL = load(ChipSpec, CONF["chip"])
 COMPONENTS = load(ComponentTable, CONF["components"])
 BOARD = load(InterconnectSpec, CONF["interconnect"])
+COSTS = unit_costs(SMALL, COMPONENTS)
+PARTS = ("device", "components", "interconnect", "soi", "partition", "inversion")
 DENSE = Workload(
     name="dense", layers=(LayerShape(name="fc", kind="dense", in_features=64, out_features=10),)
 )
@@ -32,22 +42,13 @@ TWO = Workload(
 
 
 def plan_of(workload=DENSE, chips=1, micro_batches=1, size=16, chip=SMALL, **changes):
-    settings = {
-        "device": DeviceSpec(),
-        "components": COMPONENTS,
-        "interconnect": BOARD,
-        "soi": SoiSpec(),
-        "partition": PartitionSpec(),
-        "inversion": InversionSpec(),
-    }
-    return make_plan(
-        workload,
-        chip,
-        n_chips=chips,
-        micro_batches=micro_batches,
-        micro_batch_size=size,
-        **(settings | changes),
-    )
+    parts = {name: changes.pop(name) for name in PARTS if name in changes}
+    machine = Machine(
+        Hardware(chip=chip, device=DeviceSpec(), components=COMPONENTS, interconnect=BOARD),
+        Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=InversionSpec()),
+    ).changed(**parts)
+    work = StepWork(chips=chips, micro_batches=micro_batches, micro_batch_size=size, **changes)
+    return make_plan(workload, machine.hardware, machine.policy, work)
 
 
 def ops_of(plan, factors_due=True, inverses_due=True, solves=None, chips=None):
@@ -66,7 +67,7 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     """
     plan = plan_of()
     table = ops_of(plan)
-    costs = price(table, SMALL, COMPONENTS)
+    costs = price(table, COSTS)
     took = {name: costs.duration_s[table["op"] == code] for name, code in OP.items()}
     used = {name: costs.energy_j[table["op"] == code] for name, code in OP.items()}
     pass_s, row_s, clock_s, inv_s = 100e-9, 50.88e-9, 1 / 1.2e9, 120e-9 + 16 / 1.2e9
@@ -128,10 +129,10 @@ def _digital(operations, plan, block):
 
 def test_conversions_equal_those_of_the_analog_core():
     from repast_dist.analog import VmmSpec
-    from repast_dist.mapping.geometry import geometry, product_counts
+    from repast_dist.hardware.geometry import product_counts
 
     spec = VmmSpec(rows=128, weight_bits=8, input_bits=8)
-    counts = product_counts(geometry(SMALL, DeviceSpec()), 32, 300, 50)
+    counts = product_counts(plan_of().hardware.geometry, 32, 300, 50)
     row_tiles = 3
     assert counts["adc_conversions"] == 32 * spec.passes * spec.slices * row_tiles * 50
     assert counts["crossbar_reads"] == 32 * spec.passes * row_tiles * 2
@@ -194,7 +195,7 @@ def test_samples_flow_through_two_layers_one_behind_the_other():
     """
     plan = plan_of(TWO, micro_batches=3, second_order=False)
     table = ops_of(plan)
-    duration = price(table, SMALL, COMPONENTS).duration_s
+    duration = price(table, COSTS).duration_s
     placed = place(plan, table, duration)
 
     def once(op, layer):
@@ -220,7 +221,7 @@ def test_without_pipelining_layers_take_turns():
     partition = PartitionSpec(pipelining=False)
     plan = plan_of(TWO, micro_batches=3, second_order=False, partition=partition)
     table = ops_of(plan)
-    duration = price(table, SMALL, COMPONENTS).duration_s
+    duration = price(table, COSTS).duration_s
     together = place(plan_of(TWO, micro_batches=3, second_order=False), table, duration)
     turns = place(plan, table, duration)
     assert turns.segment_seconds[0] > together.segment_seconds[0]
@@ -235,7 +236,7 @@ def test_without_pipelining_layers_take_turns():
 def test_rows_of_one_bank_never_overlap_outside_the_pipeline():
     plan = plan_of(TWO, chips=2, micro_batches=4)
     table = ops_of(plan)
-    duration = price(table, SMALL, COMPONENTS).duration_s
+    duration = price(table, COSTS).duration_s
     placed = place(plan, table, duration)
     start = placed.absolute_start_s()
     for chip in (0, 1):

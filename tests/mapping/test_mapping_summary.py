@@ -10,37 +10,36 @@ from repast_dist.hardware import price
 from repast_dist.mapping import place, step_ops
 from repast_dist.mapping.summary import summarise
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import Hardware
 from repast_dist.workloads.networks import NETWORKS
 
 
-def hardware(*overrides):
-    return Hardware.of(load_settings(["chip=small", *overrides]))
+def machine(*overrides):
+    return load_settings(["chip=small", *overrides]).machine
 
 
 @pytest.mark.parametrize("chips", [1, 3, 8])
 @pytest.mark.parametrize("layers", ["replicate", "pipeline"])
 def test_the_summary_equals_the_full_table_of_every_step(chips, layers):
-    setup = hardware("soi.interval=2", f"partition.layers={layers}", "soi.block_size=128")
+    setup = machine("soi.interval=2", f"partition.layers={layers}", "soi.block_size=128")
     plan = setup.plan(NETWORKS["lenet5"](None), chips, 56, 8)
     seconds = energy = writes = 0.0
     for inverses_due in (True, False):
         table = step_ops(plan, None, 0, factors_due=True, inverses_due=inverses_due)
-        costs = price(table, plan.chip, plan.components)
+        costs = price(table, plan.hardware.costs)
         seconds += place(plan, table, costs.duration_s).step_s / 2
         energy += costs.energy_j.sum() / 2
         writes += table["cell_writes"].sum() / 2
     summary = summarise(plan)
     assert summary.step_s == pytest.approx(seconds)
     assert summary.energy_j - summary.static_energy_j == pytest.approx(energy)
-    assert summary.static_energy_j == pytest.approx(plan.costs.static_w * chips * seconds)
+    assert summary.static_energy_j == pytest.approx(plan.hardware.costs.static_w * chips * seconds)
     assert summary.cell_writes == pytest.approx(writes)
     assert sum(summary.phase_energy_j.values()) == pytest.approx(summary.energy_j)
     assert sum(summary.segment_s.values()) == pytest.approx(summary.step_s)
 
 
 def test_no_chip_is_busier_than_the_step_is_long():
-    plan = hardware().plan(NETWORKS["lenet5"](None), 5, 64, 8)
+    plan = machine().plan(NETWORKS["lenet5"](None), 5, 64, 8)
     summary = summarise(plan)
     assert (summary.chip_busy_s <= summary.step_s * (1 + 1e-9)).all()
     assert 0 < summary.utilisation <= 1
@@ -48,7 +47,7 @@ def test_no_chip_is_busier_than_the_step_is_long():
 
 def test_stale_factors_hide_their_renewal():
     fresh, stale = (
-        summarise(hardware(f"soi.stale={flag}", "soi.interval=4").plan(
+        summarise(machine(f"soi.stale={flag}", "soi.interval=4").plan(
             NETWORKS["lenet5"](None), 4, 64, 8
         ))
         for flag in ("false", "true")
@@ -58,7 +57,7 @@ def test_stale_factors_hide_their_renewal():
 
 def test_overlapped_exchange_is_never_slower_and_never_free():
     apart, overlapped = (
-        summarise(hardware(f"partition.overlap_exchange={flag}", "partition.pipelining=false").plan(
+        summarise(machine(f"partition.overlap_exchange={flag}", "partition.pipelining=false").plan(
             NETWORKS["lenet5"](None), 4, 64, 8
         )).segment_s["reduce gradients"]
         for flag in ("false", "true")
@@ -67,30 +66,32 @@ def test_overlapped_exchange_is_never_slower_and_never_free():
 
 
 def test_lifetime_is_endurance_over_writes_per_second():
-    plan = hardware().plan(NETWORKS["lenet5"](None), 1, 64, 8)
+    plan = machine().plan(NETWORKS["lenet5"](None), 1, 64, 8)
     summary = summarise(plan)
     per_second = summary.cell_writes_per_cell / summary.step_s
     assert summary.lifetime_s == pytest.approx(1e9 / per_second)
 
 
 def test_doubling_the_bandwidth_halves_what_the_bandwidth_takes():
-    slow = hardware("chip=repast")
+    slow = machine("chip=repast")
     faster = tuple(
         dataclasses.replace(d, bandwidth_bytes_per_s=2 * d.bandwidth_bytes_per_s, latency_s=0.0)
-        for d in slow.interconnect.dimensions
+        for d in slow.hardware.interconnect.dimensions
     )
-    plain = tuple(dataclasses.replace(d, latency_s=0.0) for d in slow.interconnect.dimensions)
+    plain = tuple(
+        dataclasses.replace(d, latency_s=0.0) for d in slow.hardware.interconnect.dimensions
+    )
     times = []
     for dimensions in (plain, faster):
-        network = dataclasses.replace(slow.interconnect, dimensions=dimensions)
-        setup = dataclasses.replace(slow, interconnect=network)
+        network = dataclasses.replace(slow.hardware.interconnect, dimensions=dimensions)
+        setup = slow.changed(interconnect=network)
         step = summarise(setup.plan(NETWORKS["resnet18"](None), 8, 64, 8))
         times.append(step.segment_s["reduce gradients"])
     assert times[0] == pytest.approx(2 * times[1])
 
 
 def test_4096_chips_on_vgg16_are_costed_in_seconds():
-    setup = hardware("chip=repast", "soi.interval=10")
+    setup = machine("chip=repast", "soi.interval=10")
     started = time.perf_counter()
     summary = summarise(setup.plan(NETWORKS["vgg16"](None), 4096, 4096 * 8, 8))
     assert time.perf_counter() - started < 10
@@ -98,7 +99,7 @@ def test_4096_chips_on_vgg16_are_costed_in_seconds():
 
 
 def test_rows_to_price_do_not_grow_with_equal_chips():
-    setup = hardware("chip=repast", "soi.interval=10")
+    setup = machine("chip=repast", "soi.interval=10")
     few, many = (
         summarise(setup.plan(NETWORKS["resnet18"](None), chips, chips * 8, 8)).rows
         for chips in (64, 128)
@@ -107,11 +108,10 @@ def test_rows_to_price_do_not_grow_with_equal_chips():
 
 
 def test_split_blocks_balance_better_than_whole_layers():
-    setup = hardware("chip=repast")
+    setup = machine("chip=repast")
     split = setup.plan(NETWORKS["vgg16"](None), 16, 256, 8)
-    whole = dataclasses.replace(
-        setup, partition=dataclasses.replace(setup.partition, blocks="layer")
-    ).plan(NETWORKS["vgg16"](None), 16, 256, 8)
+    layerwise = dataclasses.replace(setup.policy.partition, blocks="layer")
+    whole = setup.changed(partition=layerwise).plan(NETWORKS["vgg16"](None), 16, 256, 8)
     loads = [
         np.bincount(np.asarray(plan.block_owner), plan.block_cost_s, 16) for plan in (split, whole)
     ]

@@ -6,7 +6,7 @@ from rich.console import Console
 from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
-from repast_dist.studies.costing import PAPER, Hardware, chosen_workload
+from repast_dist.studies.costing import PAPER, chosen_workload
 from repast_dist.studies.explain import explain
 from repast_dist.studies.headline import HeadlineInputs, headline
 from repast_dist.studies.scaling import scaling, scaling_point, scaling_points
@@ -22,7 +22,7 @@ def settings():
 @pytest.fixture(scope="module")
 def page(settings):
     inputs = HeadlineInputs(
-        hardware=Hardware.of(settings),
+        machine=settings.machine,
         gpu=settings.baseline,
         pipelayer=settings.study.pipelayer,
         pipelayer_chip=settings.study.pipelayer_chip,
@@ -36,7 +36,7 @@ def page(settings):
 
 
 def test_explained_parts_sum_to_the_chip(settings):
-    tables = explain(settings.chip, settings.components).tables
+    tables = explain(settings.hardware).tables
     assert sum(tables["components"]["power_share"].to_pylist()) == pytest.approx(1)
     assert sum(tables["components"]["area_share"].to_pylist()) == pytest.approx(1)
 
@@ -90,7 +90,7 @@ def test_shares_of_phases_sum_to_one(page):
 def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
     network = NETWORKS["resnet18"](None)
     points = scaling_points([network], ["strong", "weak"], [1, 4], 64, 8)
-    setup = Hardware.of(settings)
+    setup = settings.machine
     costed = [scaling_point(setup, point) for point in points]
     samples = {(p["mode"], p["chips"]): p["samples_per_step"] for p in costed}
     assert samples == {
@@ -107,7 +107,7 @@ def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
 
 def test_all_judged_anchors_agree():
     found = load_settings(["study=validate", "chip=repast", "soi.interval=10"])
-    page = validate(found.study, found.components, Hardware.of(found), found.epochs)
+    page = validate(found.study, found.machine, found.epochs)
     rows = page.tables["anchors"].to_pylist()
     assert [row["subject"] for row in rows if row["verdict"] == "differs"] == []
     assert sum(row["verdict"] == "agrees" for row in rows) >= 30

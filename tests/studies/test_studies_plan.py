@@ -9,13 +9,13 @@ import pytest
 
 from repast_dist.cli import main
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import Hardware, chosen_workload
+from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.plan import plan_page, soi_bound_s, soi_makespan_s
 
 
 def small_plan(chips, **options):
     settings = load_settings(["study=plan", *options.get("settings", [])])
-    return Hardware.of(settings).plan(chosen_workload(settings), chips, 128, 16)
+    return settings.machine.plan(chosen_workload(settings), chips, 128, 16)
 
 
 def makespan(plan, owner):
@@ -41,7 +41,7 @@ def test_no_assignment_beats_the_bound_and_the_plan_is_near_the_best():
 def test_the_tables_account_for_all_micro_batches_blocks_and_work():
     plan = small_plan(3)
     tables = plan_page(plan).tables
-    assert sum(tables["chips"]["micro_batches"].to_pylist()) == plan.micro_batches
+    assert sum(tables["chips"]["micro_batches"].to_pylist()) == plan.work.micro_batches
     assert sum(tables["chips"]["soi_blocks"].to_pylist()) == len(plan.blocks)
     work = np.sum(tables["chips"]["g_s"].to_pylist()) + np.sum(tables["chips"]["a_s"].to_pylist())
     assert work == pytest.approx(plan.block_cost_s.sum())

@@ -9,7 +9,7 @@ from rich.console import Console
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, RunDirectoryError
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import Hardware, chosen_workload
+from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.points import run_points
 from repast_dist.studies.scaling import scaling_point, scaling_points
 
@@ -17,8 +17,8 @@ FARM = FarmSpec(backend="inprocess")
 
 
 @functools.cache
-def hardware():
-    return Hardware.of(load_settings(["study=scaling"]))
+def machine():
+    return load_settings(["study=scaling"]).machine
 
 
 def five_points():
@@ -32,7 +32,7 @@ def points_in(folder, *, points, function=scaling_point, farm=FARM, **options):
     records = run_points(
         function,
         points,
-        shared=hardware(),
+        shared=machine(),
         run_dir=folder,
         farm=farm,
         console=Console(file=text, width=200),

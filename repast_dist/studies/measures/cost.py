@@ -33,7 +33,6 @@ class CostMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Return what a step of the settings costs."""
-        from repast_dist.hardware.tree import chip_area_m2
         from repast_dist.mapping.summary import summarise
         from repast_dist.studies.costing import planned_step
 
@@ -43,7 +42,7 @@ class CostMeasure(Measure):
             "samples_per_s": step.samples_per_s,
             "energy_per_sample_j": step.energy_per_sample_j,
             "utilisation": step.utilisation,
-            "area_m2": settings.farm.chips * chip_area_m2(settings.chip, settings.components),
+            "area_m2": settings.farm.chips * settings.hardware.area_m2,
             "peak_power_w": step.peak_power_w,
             "lifetime_s": step.lifetime_s,
             "limited_by": step.limiting_segment,

@@ -37,7 +37,6 @@ class SolveMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Take the block from the middle of the factor, damp it, program it and solve."""
-        from repast_dist.hardware.specs import inv_spec, vmm_spec
         from repast_dist.studies.precision import PrecisionPoint, precision_point
 
         parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
@@ -56,8 +55,8 @@ class SolveMeasure(Measure):
             damping_form=settings.optimizer.damping_form,
             columns=self.columns,
             inversions={"": settings.inversion},
-            vmm=vmm_spec(settings.chip, settings.device),
-            inv=inv_spec(settings.chip, settings.device),
+            vmm=settings.hardware.vmm_spec,
+            inv=settings.hardware.inv_spec,
             seed=settings.seed,
         )
         (row,) = precision_point(factors, point)["rows"]

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog.specs import DeviceSpec
+from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.specs import ChipSpec
-
-_BITS_PER_BYTE = 8
 
 Counts = dict[str, np.ndarray]
 
@@ -42,29 +41,19 @@ class Geometry:
     passes: int
     value_bytes: int
 
-
-def geometry(
-    chip: ChipSpec,
-    device: DeviceSpec,
-    weight_bits: int | None = None,
-    input_bits: int | None = None,
-) -> Geometry:
-    """Return the geometry of a chip's multipliers, at its own precision or another."""
-    weight_bits = chip.weight_bits if weight_bits is None else weight_bits
-    input_bits = chip.input_bits if input_bits is None else input_bits
-    return Geometry(
-        rows=chip.vmm.rows,
-        weight_columns=chip.vmm.weight_columns,
-        columns_per_weight=chip.vmm.columns_per_weight,
-        slices=ceil_div(weight_bits - 1, device.cell.bits),
-        passes=ceil_div(input_bits - 1, chip.dac.bits),
-        value_bytes=ceil_div(input_bits, _BITS_PER_BYTE),
-    )
-
-
-def ceil_div(left: Any, right: Any) -> Any:
-    """Divide and round up, for non-negative integers or arrays of them."""
-    return -(-left // right)
+    @classmethod
+    def of(
+        cls, chip: ChipSpec, device: DeviceSpec, weight_bits: int, input_bits: int
+    ) -> "Geometry":
+        """Return the geometry of a chip's multipliers for weights and inputs of so many bits."""
+        return cls(
+            rows=chip.vmm.rows,
+            weight_columns=chip.vmm.weight_columns,
+            columns_per_weight=chip.vmm.columns_per_weight,
+            slices=ceil_div(weight_bits - 1, device.cell.bits),
+            passes=ceil_div(input_bits - 1, chip.dac.bits),
+            value_bytes=ceil_div(input_bits, BITS_PER_BYTE),
+        )
 
 
 def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:

@@ -1,0 +1,87 @@
+"""The hardware of a farm as one object: chip, device, components and the network between chips."""
+
+import dataclasses
+from functools import cached_property
+
+from repast_dist.analog.specs import DeviceSpec, InvSpec, VmmSpec
+from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.hardware.geometry import Geometry
+from repast_dist.hardware.interconnect import InterconnectSpec
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.hardware.tree import TreeRow, chip_tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """Chips, what they are made of, and how they are connected.
+
+    Geometry and unit costs follow from the settings; each is worked out once, when it is first
+    asked for.
+
+    Attributes
+    ----------
+    chip : ChipSpec
+        Arrays, converters and digital units of one chip.
+    device : DeviceSpec
+        Cells, wires and amplifiers of its arrays.
+    components : ComponentTable
+        What its parts cost.
+    interconnect : InterconnectSpec
+        The network between chips.
+    """
+
+    chip: ChipSpec
+    device: DeviceSpec
+    components: ComponentTable
+    interconnect: InterconnectSpec
+
+    @cached_property
+    def costs(self) -> UnitCosts:
+        """What one count costs on this chip, in seconds and joules."""
+        return unit_costs(self.chip, self.components)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """How weights and activations lie on arrays, at the chip's own precision."""
+        return Geometry.of(self.chip, self.device, self.chip.weight_bits, self.chip.input_bits)
+
+    def product_geometry(self, bits: int) -> Geometry:
+        """Return how matrices and vectors of `bits` fixed-point bits lie on the same arrays."""
+        return Geometry.of(self.chip, self.device, bits, bits)
+
+    @cached_property
+    def vmm_spec(self) -> VmmSpec:
+        """What the numeric simulation needs of the multiplying arrays."""
+        chip = self.chip
+        return VmmSpec(
+            device=self.device,
+            dac=chip.dac,
+            adc=chip.adc,
+            rows=chip.vmm.rows,
+            columns=2 * chip.vmm.weight_columns,
+            weight_bits=chip.weight_bits,
+            input_bits=chip.input_bits,
+        )
+
+    @cached_property
+    def inv_spec(self) -> InvSpec:
+        """What the numeric simulation needs of the inverting arrays."""
+        inv = self.chip.inv
+        return InvSpec(
+            device=self.device, dac_bits=inv.dac_bits, adc_bits=inv.adc_bits, size=inv.size
+        )
+
+    @cached_property
+    def tree(self) -> tuple[TreeRow, ...]:
+        """The chip's parts; their areas and powers sum to the chip's."""
+        return chip_tree(self.chip, self.components, self.costs)
+
+    @property
+    def area_m2(self) -> float:
+        """Area of one chip."""
+        return sum(row.area_m2 for row in self.tree)
+
+    @property
+    def peak_power_w(self) -> float:
+        """Power of one chip whose arrays all work without pause."""
+        return sum(row.power_w for row in self.tree)

@@ -1,0 +1,56 @@
+"""A machine to plan for: hardware, and the policy of its use."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.mapping.plan import Plan, make_plan
+from repast_dist.mapping.specs import Policy, StepWork
+from repast_dist.workloads.shapes import Workload
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """All that decides what a step of a network costs.
+
+    Attributes
+    ----------
+    hardware : Hardware
+        Chips and the network between them.
+    policy : Policy
+        How second-order information is kept, spread and solved with.
+    """
+
+    hardware: Hardware
+    policy: Policy
+
+    def changed(self, **parts: Any) -> "Machine":
+        """Return a machine with other parts, named as the fields of `Hardware` and `Policy`."""
+        names = {field.name for field in dataclasses.fields(Hardware)}
+        hardware = {name: part for name, part in parts.items() if name in names}
+        policy = {name: part for name, part in parts.items() if name not in names}
+        return Machine(
+            dataclasses.replace(self.hardware, **hardware) if hardware else self.hardware,
+            dataclasses.replace(self.policy, **policy) if policy else self.policy,
+        )
+
+    def plan(
+        self,
+        workload: Workload,
+        chips: int,
+        batch: int,
+        micro_batch: int,
+        second_order: bool = True,
+        speeds: Sequence[float] = (),
+    ) -> Plan:
+        """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
+        work = StepWork(
+            chips=chips,
+            micro_batches=ceil_div(batch, micro_batch),
+            micro_batch_size=micro_batch,
+            second_order=second_order,
+            speeds=tuple(speeds),
+        )
+        return make_plan(workload, self.hardware, self.policy, work)
