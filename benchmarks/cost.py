@@ -18,8 +18,8 @@ from repast_dist.hardware import op_rows, price
 from repast_dist.hardware.optable import COUNTS, SERIAL
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import summarise
+from repast_dist.network.tables import NETWORKS
 from repast_dist.settings import load_settings
-from repast_dist.workloads.networks import NETWORKS
 
 ROWS = 1_000_000
 GOAL_ROWS_PER_S = 5e6

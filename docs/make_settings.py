@@ -11,7 +11,6 @@ from repast_dist.hardware.components import Component, Quantity
 from repast_dist.report.settings_reference import registry_of, settings_markdown
 from repast_dist.settings import setting_groups
 from repast_dist.studies.settings import RunSettings
-from repast_dist.training.specs import LayerSpec
 
 TARGET = Path(__file__).parent / "settings.md"
 INTRO = """\
@@ -30,13 +29,8 @@ def settings_page() -> str:
     groups = [
         (name, cls, presets.get(name, [])) for name, hint in hints.items() for cls in _classes(hint)
     ]
-    layers = [
-        (f"model.layers[{typing.get_args(typing.get_type_hints(cls)['kind'])[0]}]", cls, [])
-        for cls in _classes(typing.get_args(LayerSpec)[0])
-        if len(dataclasses.fields(cls)) > 1
-    ]
     parts = [("components.PART", Component, []), ("components.PART.FIGURE", Quantity, [])]
-    return settings_markdown(INTRO, [*groups, *parts, *layers], whole=[Component, Quantity])
+    return settings_markdown(INTRO, [*groups, *parts], whole=[Component, Quantity])
 
 
 def _classes(hint: object) -> list[object]:

@@ -11,7 +11,7 @@ import numpy as np
 from repast_dist.farm.exchange import Area
 from repast_dist.farm.setup import TrainingJob
 from repast_dist.ground.errors import DataError
-from repast_dist.training.model import build_model
+from repast_dist.network.model import build_model
 from repast_dist.training.optimizers import apply_update
 
 

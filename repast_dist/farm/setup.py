@@ -11,11 +11,11 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import StepWork
+from repast_dist.network.model import ModelSpec, build_model, init_weights
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
-from repast_dist.training.model import build_model, init_weights, workload_from_model
 from repast_dist.training.optimizers import initial_state
-from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
 from repast_dist.training.task import check_task, fisher_passes
 
@@ -145,7 +145,7 @@ def make_setup(
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     machine = job.machine
-    plan = make_plan(workload_from_model(model), machine.hardware, machine.policy, work)
+    plan = make_plan(model.workload, machine.hardware, machine.policy, work)
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(

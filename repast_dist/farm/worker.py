@@ -23,7 +23,7 @@ from repast_dist.farm.replica import Replica, under
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
 from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.ground.errors import FarmError, RepastError
-from repast_dist.training.model import build_model
+from repast_dist.network.model import build_model
 from repast_dist.training.step import (
     Evaluation,
     LoadedModel,

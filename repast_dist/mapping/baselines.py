@@ -12,7 +12,7 @@ from repast_dist.hardware.components import Quantity
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.specs import SoiSpec
-from repast_dist.workloads.shapes import Workload
+from repast_dist.network.shapes import Workload
 
 _VALUE_BYTES = 4
 _PASSES = {"forward": (2, 3), "backward": (3, 5)}

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from typing import Literal
 
-from repast_dist.workloads.shapes import Workload
+from repast_dist.network.shapes import Workload
 
 
 @dataclasses.dataclass(frozen=True)

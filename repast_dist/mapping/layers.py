@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.workloads.shapes import Workload
+from repast_dist.network.shapes import Workload
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
 from repast_dist.mapping.solves import BlockShapes, block_shapes, can_fuse, fuse, modelled_counts
 from repast_dist.mapping.specs import Policy, StepWork
-from repast_dist.workloads.shapes import Workload
+from repast_dist.network.shapes import Workload
 
 _BISECTIONS = 24
 

@@ -27,6 +27,7 @@ from repast_dist.farm.launch import open_farm
 from repast_dist.farm.setup import TrainingJob, beginning, make_setup
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.network.model import ModelSpec
 from repast_dist.report.console import data_table
 from repast_dist.studies.convergence_page import Run, best_settings, convergence_page
 from repast_dist.studies.kinds.convergence import ConvergenceStudy
@@ -34,7 +35,7 @@ from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.training.datasets import Dataset, load_dataset
-from repast_dist.training.specs import ModelSpec, OptimizerSpec
+from repast_dist.training.specs import OptimizerSpec
 
 _NEVER = 1_000_000_000
 _LARGEST = 1e9

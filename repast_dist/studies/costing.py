@@ -1,16 +1,17 @@
 """Parts that the cost studies share: the network asked about, plans, and tables with units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from repast_dist.farm.specs import chip_speed
 from repast_dist.mapping.plan import Plan
+from repast_dist.network.model import build_model
+from repast_dist.network.shapes import Workload
+from repast_dist.network.workload import MODEL, build_workload
+from repast_dist.report.page import Note
 from repast_dist.studies.settings import RunSettings
-from repast_dist.training.model import build_model, workload_from_model
-from repast_dist.workloads.shapes import Workload
-from repast_dist.workloads.specs import MODEL, build_workload
 
 PAPER = {
     "speedup over GPU": 115.8,
@@ -51,8 +52,17 @@ def chosen_workload(settings: RunSettings) -> Workload:
         The file is missing or unreadable.
     """
     if settings.workload.name == MODEL:
-        return workload_from_model(build_model(settings.model))
+        return build_model(settings.model).workload
     return build_workload(settings.workload)
+
+
+def workload_notes(workloads: Iterable[Workload]) -> list[Note]:
+    """Return what the tables of networks assume, each assumption once with its networks."""
+    networks: dict[str, list[str]] = {}
+    for workload in workloads:
+        for assumption in workload.assumptions:
+            networks.setdefault(assumption, []).append(workload.name)
+    return [Note(f"{', '.join(names)}: {text}") for text, names in networks.items()]
 
 
 def table(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> pa.Table:

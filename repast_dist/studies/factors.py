@@ -8,6 +8,7 @@ import numpy as np
 
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
 from repast_dist.farm.specs import TrainSpec
+from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.training.datasets import Dataset, load_dataset
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.kfac import (
@@ -16,9 +17,8 @@ from repast_dist.training.kfac import (
     damping_split,
     updated_average,
 )
-from repast_dist.training.model import Model, build_model, init_weights
 from repast_dist.training.optimizers import apply_update, initial_state
-from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
 from repast_dist.training.step import FactorKey, load_weights, run_micro_batch
 
 _INTERVAL = 5

@@ -28,15 +28,15 @@ from repast_dist.mapping.baselines import (
 )
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import StepSummary, summarise
+from repast_dist.network.shapes import Workload
+from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.studies.costing import PAPER, PAPER_SOURCE, table
+from repast_dist.studies.costing import PAPER, PAPER_SOURCE, table, workload_notes
 from repast_dist.studies.kinds.headline import HeadlineStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
-from repast_dist.workloads.shapes import Workload
-from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 _MOST_CHIPS = 4096
 _REFINEMENTS = 4
@@ -138,7 +138,10 @@ def headline(inputs: HeadlineInputs) -> StudyPage:
             )
             for name, paper in PAPER.items()
         ],
-        notes=_notes(inputs, machines, phases, one),
+        notes=[
+            *_notes(inputs, machines, phases, one),
+            *workload_notes(build_workload(WorkloadSpec(name=name)) for name in inputs.networks),
+        ],
         captions={
             "ratios": "Per epoch: the same samples, second order on both RePAST and GPU, first "
             "order on PipeLayer. To target: RePAST with second-order epochs against first-order "

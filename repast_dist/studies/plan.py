@@ -13,7 +13,7 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
-from repast_dist.studies.costing import planned_step, table
+from repast_dist.studies.costing import planned_step, table, workload_notes
 from repast_dist.studies.kinds.plan import PlanStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
@@ -94,6 +94,7 @@ def plan_page(plan: Plan) -> StudyPage:
         tables=tables,
         sections=[*sections, StudySection("Layers", tables=["layers"])],
         key_figures=figures,
+        notes=workload_notes([plan.workload]),
     )
 
 

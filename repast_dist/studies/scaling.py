@@ -19,17 +19,17 @@ from repast_dist.mapping.ops import exchanges
 from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.summary import summarise
+from repast_dist.network.shapes import Workload
+from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
-from repast_dist.studies.costing import chosen_workload, table
+from repast_dist.studies.costing import chosen_workload, table, workload_notes
 from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings
-from repast_dist.workloads.shapes import Workload
-from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 _UNITS = {
     "step_s": "s",
@@ -270,7 +270,7 @@ def scaling(
             StudySection("All points", tables=["points", "segments"]),
         ],
         sources=[("interconnect", machine.hardware.interconnect.source)],
-        notes=_notes(records),
+        notes=[*_notes(records), *workload_notes(workloads)],
     )
 
 

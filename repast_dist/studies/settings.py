@@ -19,9 +19,10 @@ from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec
+from repast_dist.network.model import ModelSpec
+from repast_dist.network.workload import WorkloadSpec
 from repast_dist.studies.study import STUDIES, Study
-from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
-from repast_dist.workloads.specs import WorkloadSpec
+from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
 
 
 @spec

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from repast_dist.ground.registry import Registry
-from repast_dist.workloads.specs import MODEL
+from repast_dist.network.workload import MODEL
 
 if TYPE_CHECKING:
     from rich.console import Console

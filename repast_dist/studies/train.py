@@ -28,6 +28,7 @@ from repast_dist.ground.files import (
 )
 from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.pricing import component_energy
+from repast_dist.network.model import build_model, preconditioning_table
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.run_report import write_run_report
 from repast_dist.studies.recorder import RunRecorder
@@ -35,7 +36,6 @@ from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
 from repast_dist.training.datasets import load_dataset
-from repast_dist.training.model import build_model, preconditioning_table
 
 
 def run(settings: RunSettings, console: Console) -> Path:

@@ -14,6 +14,7 @@ from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import all_reduce
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.owners import balance, block_owners
+from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
@@ -22,7 +23,6 @@ from repast_dist.studies.headline import HeadlineInputs, one_chip_means
 from repast_dist.studies.kinds.validate import Anchor, ValidateStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
-from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 _PIPELAYER_NETWORKS = ("vgg13", "vgg16", "vgg19")
 _PAPER_NETWORKS = (

@@ -6,7 +6,7 @@ digital and analog hardware, and every operation can be lowered in precision on 
 """
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import scipy.linalg
@@ -22,20 +22,8 @@ from repast_dist.analog import (
     program_vmm,
 )
 from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.network.node import Address, Product, Role
 from repast_dist.training.specs import Arithmetic, EngineSpec
-
-Address = tuple[int | str, ...]
-Role = Literal["forward", "backward", "gradient", "factor"]
-
-
-class Product(Protocol):
-    """A loaded matrix (K, M)."""
-
-    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        """Return ``rows @ matrix``: (R, K) -> (R, M) float64; `call` addresses read noise."""
-
-    def columns(self, start: int, stop: int) -> "Product":
-        """Return the columns ``start:stop`` of the same loaded matrix."""
 
 
 class Solver(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from repast_dist.ground.rng import generator
-from repast_dist.training.functional import sigmoid, softmax
+from repast_dist.network.functional import sigmoid, softmax
 
 
 @dataclasses.dataclass(frozen=True)

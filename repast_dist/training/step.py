@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 
 from repast_dist.ground.errors import DataError
-from repast_dist.training.engines import Engine, Product
-from repast_dist.training.functional import with_ones
-from repast_dist.training.layers import Parameter, Pass, Sink
+from repast_dist.network.functional import with_ones
+from repast_dist.network.model import Model
+from repast_dist.network.node import Parameter, Pass, Product, Sink
+from repast_dist.training.engines import Engine
 from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
-from repast_dist.training.model import Model
 
 Fisher = Literal["sampled", "exact", "empirical"]
 FactorKey = tuple[str, Literal["A", "G"]]
@@ -214,7 +214,7 @@ def evaluate(
 
 
 def _pass(loaded: LoadedModel, call: tuple[int | str, ...]) -> Pass:
-    return Pass(loaded.weights, loaded.forward, loaded.backward, call)
+    return Pass(loaded.weights, loaded.forward, loaded.backward, loaded.engine.load, call)
 
 
 class _MicroBatch:

@@ -1,8 +1,8 @@
 """Whether a network and a data set fit each other, and what a Fisher pass of theirs costs."""
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.network.model import Model
 from repast_dist.training.datasets import Dataset
-from repast_dist.training.model import Model
 
 
 def check_task(model: Model, data: Dataset) -> None:

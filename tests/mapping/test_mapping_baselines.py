@@ -13,9 +13,9 @@ from repast_dist.mapping.baselines import (
     gpu_step,
     pipelayer_step,
 )
+from repast_dist.network import LayerShape, Workload
+from repast_dist.network.tables import NETWORKS
 from repast_dist.settings import compose_plain
-from repast_dist.workloads import LayerShape, Workload
-from repast_dist.workloads.networks import NETWORKS
 
 DENSE = Workload(
     name="dense",

@@ -8,8 +8,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal.decoder import _DecodeVarint
 
 from repast_dist.mapping.chakra import chakra_nodes, write_chakra
+from repast_dist.network.tables import NETWORKS
 from repast_dist.settings import load_settings
-from repast_dist.workloads.networks import NETWORKS
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 

@@ -7,8 +7,8 @@ from repast_dist.hardware.optable import OP
 from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.summary import summarise
+from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.settings import load_settings
-from repast_dist.workloads.specs import WorkloadSpec, build_workload
 
 CHIPS = 8
 

@@ -26,7 +26,7 @@ from repast_dist.mapping.owners import (
     longest_first,
     micro_batch_owners,
 )
-from repast_dist.workloads import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload
 
 A, BANDWIDTH = 1e-6, 1e9
 

@@ -5,8 +5,8 @@ from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
 from repast_dist.hardware.optable import OP, OpTable
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
+from repast_dist.network import LayerShape, Workload
 from repast_dist.settings import compose_plain
-from repast_dist.workloads import LayerShape, Workload
 
 CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
 SAMPLES, TOKENS, INPUTS, OUTPUTS = 16, 64, 48, 24

@@ -19,9 +19,9 @@ from repast_dist.hardware import (
 from repast_dist.hardware.optable import OP, SERIAL
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
 from repast_dist.mapping.machine import Machine
+from repast_dist.network import LayerShape, Workload
 from repast_dist.settings import compose_plain
 from repast_dist.trace.schema import COUNTS
-from repast_dist.workloads import LayerShape, Workload
 
 CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
 SMALL = load(ChipSpec, CONF["chip"])

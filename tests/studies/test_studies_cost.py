@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.network.tables import NETWORKS
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import PAPER, chosen_workload
@@ -11,7 +12,6 @@ from repast_dist.studies.explain import explain
 from repast_dist.studies.headline import HeadlineInputs, headline
 from repast_dist.studies.scaling import scaling, scaling_point, scaling_points
 from repast_dist.studies.validate import validate
-from repast_dist.workloads.networks import NETWORKS
 
 
 @pytest.fixture(scope="module")

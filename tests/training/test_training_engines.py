@@ -8,8 +8,8 @@ from training_networks import float_engine, network, samples
 
 from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, InversionSpec, InvSpec, VmmSpec
 from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.network.model import init_weights
 from repast_dist.training.engines import Engine, make_engine
-from repast_dist.training.model import init_weights
 from repast_dist.training.specs import EngineSpec
 from repast_dist.training.step import evaluate, load_weights, run_micro_batch
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, samples
 
+from repast_dist.network.functional import col2im, im2col
+from repast_dist.network.model import Model, init_weights
 from repast_dist.training.engines import Engine
-from repast_dist.training.functional import col2im, im2col
-from repast_dist.training.model import Model, init_weights
 from repast_dist.training.step import load_weights, run_micro_batch
 
 CONV = {"kind": "conv", "outputs": 3, "kernel": 3, "padding": 1}

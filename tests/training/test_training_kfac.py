@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, precondition, samples
 
+from repast_dist.network.model import Model, init_weights
+from repast_dist.network.node import Pass
 from repast_dist.training import kfac
-from repast_dist.training.layers import Pass
 from repast_dist.training.losses import exact_errors, sampled_errors
-from repast_dist.training.model import Model, init_weights
 from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
 
 DENSE = [{"kind": "flatten"}, {"kind": "dense", "outputs": 4}, {"kind": "tanh"},
@@ -140,7 +140,7 @@ def exact_fisher(model: Model, name: str, count: int = 6) -> np.ndarray:
     def outputs(flat: np.ndarray) -> np.ndarray:
         changed = {**weights, name: flat.reshape(weights[name].shape)}
         loaded = load_weights(model, changed, float_engine(), 0)
-        run = Pass(changed, loaded.forward, loaded.backward, ())
+        run = Pass(changed, loaded.forward, loaded.backward, loaded.engine.load, ())
         return model.chain.forward(inputs, run)[0]
 
     flat, step = weights[name].reshape(-1), 1e-4

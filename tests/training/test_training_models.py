@@ -9,8 +9,8 @@ from training_networks import CONF, float_engine, network, samples, shipped_mode
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
-from repast_dist.training.model import init_weights
-from repast_dist.training.specs import DatasetSpec, EngineSpec, ModelSpec, OptimizerSpec
+from repast_dist.network.model import ModelSpec, init_weights
+from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training_networks import network
 
-from repast_dist.training.model import init_weights, preconditioning_table, workload_from_model
+from repast_dist.network.model import init_weights, preconditioning_table
 from repast_dist.training.optimizers import apply_update, initial_state, learning_rate_at
 from repast_dist.training.specs import OptimizerSpec
 
@@ -112,7 +112,7 @@ def test_the_workload_has_the_shapes_and_parameters_of_the_weights() -> None:
         {"kind": "conv", "outputs": 4, "kernel": 3}, {"kind": "norm", "groups": 2},
         {"kind": "flatten"}, {"kind": "dense", "outputs": 3, "bias": False},
     ])  # fmt: skip
-    workload = workload_from_model(model)
+    workload = model.workload
     weights = init_weights(model, 0)
     assert workload.parameter_count == sum(w.size for w in weights.values())
     conv, norm, dense = workload.layers

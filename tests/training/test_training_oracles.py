@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, precondition
 
+from repast_dist.network.model import Model
 from repast_dist.training import kfac
-from repast_dist.training.model import Model
 from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
 
 ORACLES = np.load(

@@ -5,9 +5,9 @@ import pytest
 from training_networks import float_engine, network, samples, shipped_model
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.training import layers
+from repast_dist.network.model import init_weights
+from repast_dist.network.node import Chain
 from repast_dist.training.datasets import load_dataset
-from repast_dist.training.model import init_weights, workload_from_model
 from repast_dist.training.specs import DatasetSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 from repast_dist.training.task import check_task, fisher_passes
@@ -38,13 +38,13 @@ def test_the_fisher_takes_the_backward_passes_it_says(
 ) -> None:
     model = network(FEW)
     assert fisher_passes(model, fisher) == passes
-    count, original = [], layers.Chain.backward
+    count, original = [], Chain.backward
 
     def counted(self, *arguments, **named):  # type: ignore[no-untyped-def]
         count.append(1)
         return original(self, *arguments, **named)
 
-    monkeypatch.setattr(layers.Chain, "backward", counted)
+    monkeypatch.setattr(Chain, "backward", counted)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
     run_micro_batch(loaded, inputs, labels, numbers, 0, fisher)
@@ -56,8 +56,9 @@ def test_reduce_makes_factors_of_one_row_per_sample_in_numerics_and_in_the_workl
               {"kind": "dense", "outputs": 4, "sharing": "expand"}, {"kind": "global_pool"},
               {"kind": "dense", "outputs": 7}]  # fmt: skip
     model = network(tokens, sharing="reduce")
-    assert [layer.factor_vectors for layer in workload_from_model(model).layers] == [1, 4, 1]
-    assert [layer.vectors_per_sample for layer in workload_from_model(model).layers] == [4, 4, 1]
+    products = [layer for layer in model.workload.layers if layer.has_weights]
+    assert [layer.factor_vectors for layer in products] == [1, 4, 1]
+    assert [layer.vectors_per_sample for layer in products] == [4, 4, 1]
     inputs, labels, numbers = samples(model, 3)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
     factors = run_micro_batch(loaded, inputs, labels, numbers, 0, "sampled").factors

@@ -6,10 +6,10 @@ import numpy as np
 import yaml
 
 from repast_dist.ground.spec import load
+from repast_dist.network.model import Model, ModelSpec, build_model
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.kfac import damped_block
-from repast_dist.training.model import Model, build_model
-from repast_dist.training.specs import EngineSpec, ModelSpec
+from repast_dist.training.specs import EngineSpec
 
 CONF = Path(__file__).parents[2] / "conf"
 

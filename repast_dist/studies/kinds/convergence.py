@@ -11,8 +11,9 @@ from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.mapping.specs import SoiSpec
+from repast_dist.network.model import ModelSpec
 from repast_dist.studies.study import STUDIES, WORKERS, Study
-from repast_dist.training.specs import ModelSpec, OptimizerSpec
+from repast_dist.training.specs import OptimizerSpec
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,9 +9,10 @@ from repast_dist.studies.measure import MEASURES, Measure
 
 if TYPE_CHECKING:
     from repast_dist.farm.specs import TrainSpec
+    from repast_dist.network.model import ModelSpec
     from repast_dist.studies.factors import Factor
     from repast_dist.studies.settings import RunSettings
-    from repast_dist.training.specs import DatasetSpec, ModelSpec, OptimizerSpec
+    from repast_dist.training.specs import DatasetSpec, OptimizerSpec
 
 
 @MEASURES.register

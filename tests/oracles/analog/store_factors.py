@@ -13,8 +13,9 @@ import yaml
 
 from repast_dist.farm.specs import TrainSpec
 from repast_dist.ground.spec import load
+from repast_dist.network.model import ModelSpec
 from repast_dist.studies.factors import Factor, capture_factors
-from repast_dist.training.specs import DatasetSpec, ModelSpec, OptimizerSpec
+from repast_dist.training.specs import DatasetSpec, OptimizerSpec
 
 CONF = Path(__file__).parents[3] / "conf"
 OUT = Path(__file__).with_name("factors.npz")

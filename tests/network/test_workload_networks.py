@@ -2,7 +2,7 @@
 
 import pytest
 
-from repast_dist.workloads.networks import NETWORKS
+from repast_dist.network.tables import NETWORKS
 
 PUBLISHED_PARAMETERS = {
     # torchvision model pages, exact.

@@ -17,27 +17,38 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
 from repast_dist.ground.errors import DataError
-from repast_dist.workloads.shapes import LayerShape, Workload
+from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
+from repast_dist.network.shapes import LayerShape, Workload, digital_shape
 
 _FREE = frozenset((
     "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
     "Constant", "ConstantOfShape", "Shape", "Size", "Concat", "Split", "Slice", "Expand", "Tile",
     "Pad", "Range", "DepthToSpace", "SpaceToDepth", "QuantizeLinear", "DequantizeLinear",
 ))  # fmt: skip
+_FUNCTIONS = (
+    "Relu", "LeakyRelu", "PRelu", "Clip", "Neg", "Abs", "Max", "Min", "Where", "Equal", "Greater",
+    "Less", "Not", "And", "Or", "Sqrt", "Pow", "Reciprocal", "HardSigmoid", "HardSwish", "Sigmoid",
+    "Tanh", "Exp", "Log", "Erf", "Gelu", "Elu", "Softplus", "Mish",
+)  # fmt: skip
+_NORMALIZATIONS = (
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
+    "LRN",
+)  # fmt: skip
 _PER_OUTPUT = {
-    "Relu": 1, "LeakyRelu": 1, "PRelu": 1, "Clip": 1, "Add": 1, "Sub": 1, "Mul": 1, "Div": 1,
-    "Neg": 1, "Abs": 1, "Max": 1, "Min": 1, "Sum": 1, "Where": 1, "Equal": 1, "Greater": 1,
-    "Less": 1, "Not": 1, "And": 1, "Or": 1, "Sqrt": 1, "Pow": 1, "Reciprocal": 1, "HardSigmoid": 2,
-    "HardSwish": 3, "Sigmoid": 4, "Tanh": 4, "Exp": 4, "Log": 4, "Erf": 4, "Gelu": 6, "Elu": 4,
-    "Softplus": 4, "Mish": 8, "Softmax": 6, "LogSoftmax": 7, "BatchNormalization": 4,
-    "InstanceNormalization": 6, "LayerNormalization": 6, "GroupNormalization": 6, "LRN": 8,
-}  # fmt: skip
-"""Digital operations per output element; transcendental functions count as 4 (table and
-interpolation), normalisations as scale, shift and statistics."""
+    **dict.fromkeys(_FUNCTIONS, FUNCTION),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum"), ADDITION),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), SOFTMAX),
+    **dict.fromkeys(_NORMALIZATIONS, NORMALIZATION),
+}
+"""Digital operations per output element."""
 _PER_INPUT = {
-    "GlobalAveragePool": 1, "GlobalMaxPool": 1, "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1,
-    "ReduceL2": 2, "ArgMax": 1, "TopK": 2,
-}  # fmt: skip
+    **dict.fromkeys(
+        ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ArgMax"),
+        POOL,
+    ),
+    **dict.fromkeys(("ReduceL2", "TopK"), 2 * POOL),
+}
+"""Digital operations per input element; squares are summed, and sorting compares, twice."""
 _POOLS = frozenset(("MaxPool", "AveragePool", "LpPool"))
 
 Shape = tuple[int, ...]
@@ -129,7 +140,7 @@ def _read(graph: Any) -> _Graph:
 
 def _conv(node: Any, name: str, graph: _Graph) -> LayerShape:
     kernel = graph.shapes[node.input[1]]
-    output, source = graph.shapes[node.output[0]], graph.shapes[node.input[0]]
+    output = graph.shapes[node.output[0]]
     groups = int(_attribute(node, "group", 1))
     rows, columns = math.prod(kernel[1:]), kernel[0] // groups
     return LayerShape(
@@ -141,7 +152,6 @@ def _conv(node: Any, name: str, graph: _Graph) -> LayerShape:
         groups=groups,
         bias=len(node.input) > 2,
         preconditioned=groups == 1,
-        input_elements=math.prod(source[1:]),
     )
 
 
@@ -184,7 +194,7 @@ def _gather(node: Any, name: str, graph: _Graph) -> LayerShape:
     """A look-up in weights is an embedding; any other only moves data."""
     table = graph.weights.get(node.input[0])
     if table is None or len(table) != 2:
-        return _work(name, 1, 0)
+        return digital_shape(name, 1, 0)
     features = table[1]
     vectors = max(1, math.prod(graph.shapes[node.output[0]]) // max(features, 1))
     return LayerShape(
@@ -203,33 +213,20 @@ def _gather(node: Any, name: str, graph: _Graph) -> LayerShape:
 def _pool(node: Any, name: str, graph: _Graph) -> LayerShape:
     elements = _per_sample(graph.shapes[node.output[0]])
     kernel = math.prod(_attribute(node, "kernel_shape", [1]))
-    return _work(name, elements, elements * kernel)
+    return digital_shape(name, elements, POOL * elements * kernel)
 
 
 def _digital(node: Any, name: str, graph: _Graph) -> LayerShape:
     """Return arithmetic on elements; an unknown operator counts one operation per output."""
     if node.op_type in _PER_INPUT:
         source = _per_sample(graph.shapes[node.input[0]])
-        return _work(name, source, _PER_INPUT[node.op_type] * source)
+        return digital_shape(name, source, _PER_INPUT[node.op_type] * source)
     elements = _per_sample(graph.shapes.get(node.output[0], (1,)))
     held = sum(math.prod(graph.weights[i]) for i in node.input if i in graph.weights)
     trained = held if node.op_type not in _PER_OUTPUT or held > 1 else 0
     if node.op_type == "BatchNormalization":
         trained = 2 * math.prod(graph.weights.get(node.input[1], (0,)))
-    return _work(name, elements, _PER_OUTPUT.get(node.op_type, 1) * elements, trained)
-
-
-def _work(name: str, elements: int, operations: int, parameters: int = 0) -> LayerShape:
-    return LayerShape(
-        name=name,
-        kind="elementwise",
-        in_features=0,
-        out_features=max(elements, 1),
-        bias=False,
-        preconditioned=False,
-        elementwise_ops=operations,
-        parameters=parameters,
-    )
+    return digital_shape(name, elements, _PER_OUTPUT.get(node.op_type, 1) * elements, trained)
 
 
 _READERS: dict[str, Callable[[Any, str, _Graph], LayerShape]] = {

@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from repast_dist.workloads.shapes import LayerShape, Workload
+from repast_dist.network.operations import ADDITION, FUNCTION
+from repast_dist.network.shapes import (
+    LayerShape,
+    Workload,
+    attention_shapes,
+    digital_shape,
+    normalization_shape,
+)
 
 IMAGENET_SAMPLES = 1_281_167
 MNIST_SAMPLES = 60_000
@@ -17,7 +24,6 @@ def conv(
     size: int,
     *,
     bias: bool = True,
-    size_in: int | None = None,
     extra_ops: int = 0,
 ) -> LayerShape:
     """Return a square convolution that gives ``size x size`` positions.
@@ -30,12 +36,9 @@ def conv(
         Its shape; `size` is the output's edge.
     bias : bool
         It has a bias, and an activation right behind it; without, a normalisation follows.
-    size_in : int, optional
-        Edge of the input; default: as the output.
     extra_ops : int
         Digital operations that follow, besides the activation's.
     """
-    edge = size if size_in is None else size_in
     return LayerShape(
         name=name,
         kind="conv",
@@ -43,8 +46,7 @@ def conv(
         out_features=channels_out,
         vectors_per_sample=size * size,
         bias=bias,
-        input_elements=channels_in * edge * edge,
-        elementwise_ops=(channels_out * size * size if bias else 0) + extra_ops,
+        elementwise_ops=(FUNCTION * channels_out * size * size if bias else 0) + extra_ops,
     )
 
 
@@ -67,36 +69,7 @@ def dense(
         vectors_per_sample=vectors,
         bias=bias,
         preconditioned=preconditioned,
-        elementwise_ops=outputs * vectors if activation else 0,
-    )
-
-
-def normalization(name: str, features: int, vectors: int) -> LayerShape:
-    """Return batch or layer normalisation, scale and shift per feature, with an activation."""
-    return LayerShape(
-        name=name,
-        kind="normalization",
-        in_features=features,
-        out_features=features,
-        vectors_per_sample=vectors,
-        bias=False,
-        preconditioned=False,
-        parameters=2 * features,
-        elementwise_ops=5 * features * vectors,
-    )
-
-
-def elementwise(name: str, elements: int, operations: int, parameters: int = 0) -> LayerShape:
-    """Return digital work: pooling, addition, softmax; `elements` leave it."""
-    return LayerShape(
-        name=name,
-        kind="elementwise",
-        in_features=0,
-        out_features=elements,
-        bias=False,
-        preconditioned=False,
-        elementwise_ops=operations,
-        parameters=parameters,
+        elementwise_ops=FUNCTION * outputs * vectors if activation else 0,
     )
 
 
@@ -120,8 +93,8 @@ def lenet5() -> Workload:
     return Workload(
         name="lenet5",
         layers=(
-            conv("conv1", 1, 6, 5, 28, size_in=32, extra_ops=4 * 6 * 14 * 14),
-            conv("conv2", 6, 16, 5, 10, size_in=14, extra_ops=4 * 16 * 5 * 5),
+            conv("conv1", 1, 6, 5, 28, extra_ops=4 * 6 * 14 * 14),
+            conv("conv2", 6, 16, 5, 10, extra_ops=4 * 16 * 5 * 5),
             dense("fc1", 400, 120),
             dense("fc2", 120, 84),
             dense("fc3", 84, 10, activation=False),
@@ -153,7 +126,7 @@ def msra(number: int) -> Workload:
     """MSRA-1, -2 or -3: models A, B and C of He et al., 2015 (parametric rectifiers)."""
     count = {1: 5, 2: 6, 3: 6}[number]
     widths = {1: (256, 512, 512), 2: (256, 512, 512), 3: (384, 768, 896)}[number]
-    layers = [conv("conv1", 3, 96, 7, 112, size_in=224, extra_ops=96 * 112 * 112)]
+    layers = [conv("conv1", 3, 96, 7, 112, extra_ops=96 * 112 * 112)]
     before = 96
     for stage, (width, size) in enumerate(zip(widths, (56, 28, 14), strict=True), 2):
         for place in range(1, count + 1):
@@ -161,7 +134,7 @@ def msra(number: int) -> Workload:
             before = width
     # Spatial pyramid pooling to 7 x 7, 3 x 3, 2 x 2 and 1 bins.
     pooled = (49 + 9 + 4 + 1) * before
-    layers.append(elementwise("pyramid_pool", pooled, 14 * 14 * before * 4))
+    layers.append(digital_shape("pyramid_pool", pooled, 14 * 14 * before * 4))
     return _image_net(
         f"msra{number}", (*layers, *_head(pooled)), "He et al., 2015 (Delving deep), table 3"
     )
@@ -178,9 +151,9 @@ def resnet(depth: int) -> Workload:
     }[depth]
     block = _bottleneck if depth >= 50 else _basic
     layers = [
-        conv("conv1", 3, 64, 7, 112, bias=False, size_in=224),
-        normalization("conv1.norm", 64, 112 * 112),
-        elementwise("max_pool", 64 * 56 * 56, 9 * 64 * 56 * 56),
+        conv("conv1", 3, 64, 7, 112, bias=False),
+        normalization_shape("conv1.norm", 64, 112 * 112),
+        digital_shape("max_pool", 64 * 56 * 56, 9 * 64 * 56 * 56),
     ]
     before, size = 64, 56
     for stage, (count, width) in enumerate(zip(repeats, (64, 128, 256, 512), strict=True), 1):
@@ -189,7 +162,7 @@ def resnet(depth: int) -> Workload:
             added, before = block(f"layer{stage}.{number}", before, width, size, stride)
             layers += added
             size //= stride
-    layers.append(elementwise("average_pool", before, before * size * size))
+    layers.append(digital_shape("average_pool", before, before * size * size))
     layers.append(dense("fc", before, 1000, activation=False))
     return _image_net(f"resnet{depth}", tuple(layers), "He et al., 2016")
 
@@ -198,32 +171,32 @@ def densenet121() -> Workload:
     """DenseNet-121 (Huang et al., 2017), growth 32."""
     growth, size = 32, 56
     layers = [
-        conv("conv0", 3, 64, 7, 112, bias=False, size_in=224),
-        normalization("norm0", 64, 112 * 112),
-        elementwise("pool0", 64 * 56 * 56, 9 * 64 * 56 * 56),
+        conv("conv0", 3, 64, 7, 112, bias=False),
+        normalization_shape("norm0", 64, 112 * 112),
+        digital_shape("pool0", 64 * 56 * 56, 9 * 64 * 56 * 56),
     ]
     features = 64
     for stage, count in enumerate((6, 12, 24, 16), 1):
         for number in range(1, count + 1):
             name, area = f"block{stage}.{number}", size * size
             layers += [
-                normalization(f"{name}.norm1", features, area),
+                normalization_shape(f"{name}.norm1", features, area),
                 conv(f"{name}.conv1", features, 4 * growth, 1, size, bias=False),
-                normalization(f"{name}.norm2", 4 * growth, area),
+                normalization_shape(f"{name}.norm2", 4 * growth, area),
                 conv(f"{name}.conv2", 4 * growth, growth, 3, size, bias=False),
             ]
             features += growth
         if stage < 4:
             layers += [
-                normalization(f"transition{stage}.norm", features, size * size),
+                normalization_shape(f"transition{stage}.norm", features, size * size),
                 conv(f"transition{stage}.conv", features, features // 2, 1, size, bias=False),
-                elementwise(
+                digital_shape(
                     f"transition{stage}.pool", features // 2 * size * size // 4, features * size
                 ),
             ]
             features, size = features // 2, size // 2
-    layers.append(normalization("norm5", features, size * size))
-    layers.append(elementwise("average_pool", features, features * size * size))
+    layers.append(normalization_shape("norm5", features, size * size))
+    layers.append(digital_shape("average_pool", features, features * size * size))
     layers.append(dense("classifier", features, 1000, activation=False))
     return _image_net("densenet121", tuple(layers), "Huang et al., 2017")
 
@@ -235,10 +208,10 @@ def bert(size: str, sequence: int) -> Workload:
         embedding("embeddings.word", 30522, width, sequence),
         embedding("embeddings.position", 512, width, sequence),
         embedding("embeddings.type", 2, width, sequence),
-        normalization("embeddings.norm", width, sequence),
+        normalization_shape("embeddings.norm", width, sequence),
     ]
     for number in range(blocks):
-        layers += _transformer_block(f"block{number}", width, heads, sequence)
+        layers += transformer_block(f"block{number}", width, heads, sequence)
     layers.append(dense("pooler", width, width))
     return Workload(
         name=f"bert_{size}",
@@ -257,8 +230,8 @@ def gpt2_small(sequence: int) -> Workload:
         embedding("embeddings.position", 1024, width, sequence),
     ]
     for number in range(12):
-        layers += _transformer_block(f"block{number}", width, 12, sequence, fused_qkv=True)
-    layers.append(normalization("norm", width, sequence))
+        layers += transformer_block(f"block{number}", width, 12, sequence, fused_qkv=True)
+    layers.append(normalization_shape("norm", width, sequence))
     layers.append(
         LayerShape(
             name="head",
@@ -288,12 +261,12 @@ def vit_b16() -> Workload:
     """ViT-B/16 on 224 x 224 images (Dosovitskiy et al., 2021)."""
     width, tokens = 768, 197
     layers = [
-        conv("patches", 3, width, 16, 14, size_in=224),
-        elementwise("tokens", width * tokens, width * tokens, parameters=width * (tokens + 1)),
+        conv("patches", 3, width, 16, 14),
+        digital_shape("tokens", width * tokens, width * tokens, parameters=width * (tokens + 1)),
     ]
     for number in range(12):
-        layers += _transformer_block(f"block{number}", width, 12, tokens)
-    layers.append(normalization("norm", width, tokens))
+        layers += transformer_block(f"block{number}", width, 12, tokens)
+    layers.append(normalization_shape("norm", width, tokens))
     layers.append(dense("head", width, 1000, activation=False))
     return _image_net("vit_b16", tuple(layers), "Dosovitskiy et al., 2021")
 
@@ -345,10 +318,10 @@ def _basic(
 ) -> tuple[list[LayerShape], int]:
     after = size // stride
     layers = [
-        conv(f"{name}.conv1", before, width, 3, after, bias=False, size_in=size),
-        normalization(f"{name}.norm1", width, after * after),
+        conv(f"{name}.conv1", before, width, 3, after, bias=False),
+        normalization_shape(f"{name}.norm1", width, after * after),
         conv(f"{name}.conv2", width, width, 3, after, bias=False),
-        normalization(f"{name}.norm2", width, after * after),
+        normalization_shape(f"{name}.norm2", width, after * after),
     ]
     return layers + _shortcut(name, before, width, size, after), width
 
@@ -359,32 +332,32 @@ def _bottleneck(
     after, wide = size // stride, 4 * width
     layers = [
         conv(f"{name}.conv1", before, width, 1, size, bias=False),
-        normalization(f"{name}.norm1", width, size * size),
-        conv(f"{name}.conv2", width, width, 3, after, bias=False, size_in=size),
-        normalization(f"{name}.norm2", width, after * after),
+        normalization_shape(f"{name}.norm1", width, size * size),
+        conv(f"{name}.conv2", width, width, 3, after, bias=False),
+        normalization_shape(f"{name}.norm2", width, after * after),
         conv(f"{name}.conv3", width, wide, 1, after, bias=False),
-        normalization(f"{name}.norm3", wide, after * after),
+        normalization_shape(f"{name}.norm3", wide, after * after),
     ]
     return layers + _shortcut(name, before, wide, size, after), wide
 
 
 def _shortcut(name: str, before: int, width: int, size: int, after: int) -> list[LayerShape]:
     area = after * after
-    added = [elementwise(f"{name}.add", width * area, width * area)]
+    added = [digital_shape(f"{name}.add", width * area, ADDITION * width * area)]
     if before == width and size == after:
         return added
     return [
-        conv(f"{name}.shortcut", before, width, 1, after, bias=False, size_in=size),
-        normalization(f"{name}.shortcut.norm", width, area),
+        conv(f"{name}.shortcut", before, width, 1, after, bias=False),
+        normalization_shape(f"{name}.shortcut.norm", width, area),
         *added,
     ]
 
 
-def _transformer_block(
+def transformer_block(
     name: str, width: int, heads: int, tokens: int, fused_qkv: bool = False
 ) -> list[LayerShape]:
     """Return self-attention and its feed-forward network; `heads` products side by side."""
-    each = width // heads
+    added = ADDITION * width * tokens
     if fused_qkv:
         inputs = [dense(f"{name}.qkv", width, 3 * width, vectors=tokens, activation=False)]
     else:
@@ -394,28 +367,12 @@ def _transformer_block(
         ]
     return [
         *inputs,
-        _attention(f"{name}.scores", each, tokens, heads, tokens, softmax=True),
-        _attention(f"{name}.mix", tokens, each, heads, tokens),
+        *attention_shapes(name, width, heads, tokens),
         dense(f"{name}.projection", width, width, vectors=tokens, activation=False),
-        normalization(f"{name}.norm1", width, tokens),
+        digital_shape(f"{name}.add1", width * tokens, added),
+        normalization_shape(f"{name}.norm1", width, tokens),
         dense(f"{name}.fc1", width, 4 * width, vectors=tokens),
         dense(f"{name}.fc2", 4 * width, width, vectors=tokens, activation=False),
-        normalization(f"{name}.norm2", width, tokens),
+        digital_shape(f"{name}.add2", width * tokens, added),
+        normalization_shape(f"{name}.norm2", width, tokens),
     ]
-
-
-def _attention(
-    name: str, inner: int, outer: int, heads: int, tokens: int, softmax: bool = False
-) -> LayerShape:
-    """Return a product of two activations: (tokens, inner) times (inner, outer) per head."""
-    return LayerShape(
-        name=name,
-        kind="matmul",
-        in_features=inner,
-        out_features=outer,
-        vectors_per_sample=tokens,
-        groups=heads,
-        bias=False,
-        preconditioned=False,
-        elementwise_ops=3 * heads * tokens * outer if softmax else 0,
-    )

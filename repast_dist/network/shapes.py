@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 
 from repast_dist.ground.spec import spec
+from repast_dist.network.operations import NORMALIZATION, SOFTMAX
 
 LayerKind = Literal[
     "dense", "conv", "depthwise_conv", "embedding", "matmul", "normalization", "elementwise"
@@ -52,9 +53,6 @@ class LayerShape:
     groups : int
         Equal, independent matrices side by side: channels of a depthwise convolution, heads of
         an attention product. Inputs and outputs of a group are its own.
-    input_elements : int or None
-        Elements of the layer's input per sample as it lies in a buffer; None: ``groups * K * S``.
-        Smaller than that for convolutions, whose patches overlap.
     elementwise_ops : int
         Digital operations per sample that follow the product: activation, pooling, addition,
         normalisation.
@@ -78,7 +76,6 @@ class LayerShape:
     bias: bool = True
     preconditioned: bool = True
     groups: Annotated[int, Ge(1)] = 1
-    input_elements: Count | None = None
     elementwise_ops: Count = 0
     parameters: Count | None = None
     factor_vectors_per_sample: Annotated[int, Ge(1)] | None = None
@@ -147,13 +144,6 @@ class LayerShape:
         return self.groups * self.in_features * self.out_features * self.vectors_per_sample
 
     @property
-    def input_elements_per_sample(self) -> int:
-        """Elements of the input of one sample in a buffer."""
-        if self.input_elements is not None:
-            return self.input_elements
-        return self.groups * self.in_features * self.vectors_per_sample
-
-    @property
     def output_elements_per_sample(self) -> int:
         """Elements of the output of one sample."""
         return self.groups * self.out_features * self.vectors_per_sample
@@ -202,15 +192,56 @@ class Workload:
         """Multiply-accumulate operations of one sample's forward pass."""
         return sum(layer.macs_per_sample for layer in self.layers)
 
-    def layer_number(self, name: str) -> int:
-        """Return the place of a layer in the table.
 
-        Raises
-        ------
-        KeyError
-            No layer has this name.
-        """
-        for number, layer in enumerate(self.layers):
-            if layer.name == name:
-                return number
-        raise KeyError(name)
+def digital_shape(name: str, elements: int, operations: int, parameters: int = 0) -> LayerShape:
+    """Return digital work as a row: pooling, addition, a function; `elements` leave it."""
+    return LayerShape(
+        name=name,
+        kind="elementwise",
+        in_features=0,
+        out_features=elements,
+        bias=False,
+        preconditioned=False,
+        elementwise_ops=operations,
+        parameters=parameters,
+    )
+
+
+def normalization_shape(name: str, features: int, vectors: int) -> LayerShape:
+    """Return normalisation with a scale and a shift per feature as a row."""
+    return LayerShape(
+        name=name,
+        kind="normalization",
+        in_features=features,
+        out_features=features,
+        vectors_per_sample=vectors,
+        bias=False,
+        preconditioned=False,
+        parameters=2 * features,
+        elementwise_ops=NORMALIZATION * features * vectors,
+    )
+
+
+def attention_shapes(name: str, width: int, heads: int, tokens: int) -> tuple[LayerShape, ...]:
+    """Return scores with their softmax, and the weighted sum, of self-attention as rows.
+
+    Per head, (tokens, width / heads) queries multiply the keys, and (tokens, tokens) weights the
+    values; keys and values are written to the arrays for every sample.
+    """
+    each = width // heads
+    softmax = SOFTMAX * heads * tokens * tokens
+    sizes = (("scores", each, tokens, softmax), ("mix", tokens, each, 0))
+    return tuple(
+        LayerShape(
+            name=f"{name}.{part}",
+            kind="matmul",
+            in_features=inner,
+            out_features=outer,
+            vectors_per_sample=tokens,
+            groups=heads,
+            bias=False,
+            preconditioned=False,
+            elementwise_ops=operations,
+        )
+        for part, inner, outer, operations in sizes
+    )

@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from repast_dist.workloads import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload
 
 
 def test_a_convolution_counts_im2col_products():

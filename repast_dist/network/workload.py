@@ -7,8 +7,8 @@ from annotated_types import Ge
 
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.spec import spec
-from repast_dist.workloads.networks import NETWORKS
-from repast_dist.workloads.shapes import Workload
+from repast_dist.network.shapes import Workload
+from repast_dist.network.tables import NETWORKS
 
 ONNX, MODEL = "onnx", "model"
 
@@ -58,7 +58,7 @@ def build_workload(spec: WorkloadSpec) -> Workload:
     if not path.is_file():
         raise SettingsError(f"workload.path: no file {path}")
     try:
-        from repast_dist.workloads.onnx_import import workload_from_onnx
+        from repast_dist.network.onnx_file import workload_from_onnx
     except ModuleNotFoundError as error:
         raise SettingsError(
             "workload=onnx needs the onnx package: pip install 'repast-dist[onnx]'"

@@ -1,0 +1,1 @@
+"""The layer kinds of the package, one file each."""

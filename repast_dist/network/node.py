@@ -1,0 +1,225 @@
+"""Layers as immutable nodes: forward, backward to the errors of every parameter, and their cost.
+
+A node holds sizes only. Weights, and who multiplies by them, come with a `Pass`; what a backward
+pass finds out goes to a `Sink`. Arrays are (N, ...) with samples first: images (N, C, H, W),
+tokens (N, T, D), features (N, D).
+
+A layer with weights stores them as (in[+1], out), the bias as the last row, and sees its input as
+rows: (N * S, in), S being the positions of an image or the tokens of a sequence.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from repast_dist.network.shapes import LayerShape
+
+Shape = tuple[int, ...]
+Address = tuple[int | str, ...]
+Role = Literal["forward", "backward", "gradient", "factor"]
+
+
+class Product(Protocol):
+    """A loaded matrix (K, M)."""
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        """Return ``rows @ matrix``: (R, K) -> (R, M) float64; `call` addresses read noise."""
+
+    def columns(self, start: int, stop: int) -> "Product":
+        """Return the columns ``start:stop`` of the same loaded matrix."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One array of weights and how it takes part in training.
+
+    Attributes
+    ----------
+    name : str
+        Key in the weights.
+    kind : str
+        Kind of layer it belongs to, for reports.
+    rows, columns : int
+        Shape of the array, the bias row included.
+    initialise : callable
+        Returns fresh values (rows, columns), given the parameter, a generator and the model's
+        initialisation.
+    bias : bool
+        Whether the last row is a bias.
+    product : bool
+        Whether the layer multiplies by it, so that gradients are formed from input rows and
+        errors; the gradient of any other is found in the backward pass.
+    positions : int
+        Input vectors per sample, S.
+    sharing : {"expand", "reduce"}
+        Treatment of the S positions in the Kronecker factors.
+    without_factors : str
+        Why K-FAC does not precondition it; empty: it does, which takes a product.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    columns: int
+    initialise: "Callable[[Parameter, np.random.Generator, str], np.ndarray]"
+    bias: bool = False
+    product: bool = False
+    positions: int = 1
+    sharing: str = "expand"
+    without_factors: str
+
+    @property
+    def inputs(self) -> int:
+        """Input features, without the bias."""
+        return self.rows - self.bias
+
+    @property
+    def preconditioned(self) -> bool:
+        """Whether K-FAC preconditions it."""
+        return not self.without_factors
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What layers need of the outside in one pass over one micro-batch.
+
+    Attributes
+    ----------
+    weights : mapping
+        Name -> (in[+1], out) array; biases and digital parameters are read from here.
+    forward, backward : mapping
+        Name -> loaded weights (in, out) and their transpose (out, in).
+    load : callable
+        Loads a matrix that is made in this pass for products: role, (K, M) matrix, address.
+    call : tuple
+        Address of this pass, for what varies from product to product (read noise).
+    """
+
+    weights: Mapping[str, np.ndarray]
+    forward: Mapping[str, Product]
+    backward: Mapping[str, Product]
+    load: Callable[[Role, np.ndarray, Address], Product]
+    call: Address
+
+
+@dataclasses.dataclass
+class Sink:
+    """What a backward pass collects.
+
+    Attributes
+    ----------
+    errors : dict
+        Name of a product with weights -> (N * S, out) derivative of each sample's loss by the
+        layer's outputs.
+    direct : dict
+        Name of another parameter -> gradient summed over samples.
+    """
+
+    errors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    direct: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Node(abc.ABC):
+    """A layer without state; what it computes and what that costs stand side by side."""
+
+    @property
+    @abc.abstractmethod
+    def output_shape(self) -> Shape:
+        """Shape of one sample's output."""
+
+    @abc.abstractmethod
+    def forward(self, x: np.ndarray, run: Pass) -> tuple[np.ndarray, Any]:
+        """Return the output and what `backward` and `rows_of` need of this pass."""
+
+    @abc.abstractmethod
+    def backward(
+        self, error: np.ndarray, saved: Any, run: Pass, sink: Sink, need_input: bool
+    ) -> np.ndarray | None:
+        """Return the derivative by the input, or None where `need_input` is false."""
+
+    @abc.abstractmethod
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Return everything `forward` computes as rows of a workload, in order.
+
+        A product has the name of its parameter. Nothing is left out but data that only move.
+        """
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return the layer's parameters, in order of use."""
+        return ()
+
+    def transposed(self, need_input: bool) -> tuple[str, ...]:
+        """Return the weights whose transpose a backward pass multiplies by."""
+        return ()
+
+    def rows_of(self, saved: Any) -> dict[str, np.ndarray]:
+        """Return name -> (N * S, in) inputs of the products with weights."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Node):
+    """Layers one after the other."""
+
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one sample's output."""
+        return self.nodes[-1].output_shape if self.nodes else self.input_shape
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return all parameters in order."""
+        return tuple(p for node in self.nodes for p in node.parameters())
+
+    def transposed(self, need_input: bool) -> tuple[str, ...]:
+        """Return the weights errors pass through."""
+        needs = self._needs(need_input)
+        return tuple(
+            name
+            for node, need in zip(self.nodes, needs, strict=True)
+            for name in node.transposed(need)
+        )
+
+    def forward(self, x: np.ndarray, run: Pass) -> tuple[np.ndarray, Any]:
+        """Apply all layers."""
+        saved = []
+        for node in self.nodes:
+            x, kept = node.forward(x, run)
+            saved.append(kept)
+        return x, saved
+
+    def backward(
+        self, error: np.ndarray, saved: Any, run: Pass, sink: Sink, need_input: bool
+    ) -> np.ndarray | None:
+        """Go back as far as parameters, or the caller, need."""
+        back: np.ndarray | None = error
+        steps = list(zip(self.nodes, saved, self._needs(need_input), strict=True))
+        for node, kept, need in reversed(steps):
+            if back is None:
+                break
+            back = node.backward(back, kept, run, sink, need)
+        return back if need_input else None
+
+    def rows_of(self, saved: Any) -> dict[str, np.ndarray]:
+        """Return the input rows of all layers."""
+        rows: dict[str, np.ndarray] = {}
+        for node, kept in zip(self.nodes, saved, strict=True):
+            rows |= node.rows_of(kept)
+        return rows
+
+    def _needs(self, need_input: bool) -> list[bool]:
+        """Whether each layer must hand its error on: something before it has parameters."""
+        needs, before = [], need_input
+        for node in self.nodes:
+            needs.append(before)
+            before = before or bool(node.parameters())
+        return needs
+
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Return the rows of all layers."""
+        return tuple(shape for node in self.nodes for shape in node.shapes())
