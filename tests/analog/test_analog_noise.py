@@ -6,14 +6,42 @@ import scipy.stats
 
 from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, VmmSpec, program_inv, program_vmm
 from repast_dist.analog.arrays.fused import program_fused
-from repast_dist.analog.arrays.noise import fill_normal, row_key
+from repast_dist.analog.arrays.noise import fill_normal, philox
 
 
 def _rows(count, columns, key=20):
     out = np.empty((count, columns), np.float32)
     for number in range(count):
-        fill_normal(np.uint64(row_key(np.uint64(key), number)), out[number])
+        fill_normal(np.uint64(key), number, out[number])
     return out.astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (
+            (0xFFFFFFFF,) * 4,
+            (0xFFFFFFFF, 0xFFFFFFFF),
+            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+        ),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_words_are_those_published_with_random123(counter, key, words):
+    """Philox4x32-10 of the known-answer vectors of Random123 (kat_vectors)."""
+    whole = np.uint64(key[0] | key[1] << 32)
+    assert tuple(map(int, philox(*map(np.uint32, counter), whole))) == words
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 8])
+def test_a_row_of_any_length_is_filled(columns):
+    draws = _rows(2000, columns)
+    assert scipy.stats.kstest(draws.ravel(), "norm").pvalue > 0.001
 
 
 def test_draws_are_standard_normal():

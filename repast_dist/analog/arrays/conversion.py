@@ -7,7 +7,7 @@ branches, and turns into vector instructions.
 import numba
 import numpy as np
 
-from repast_dist.analog.arrays.noise import fill_normal, row_key
+from repast_dist.analog.arrays.noise import fill_normal
 
 _KEEP = {"contract", "nsz"}
 
@@ -148,7 +148,7 @@ def convert_and_add(
                     value = rows[part] if packed == 2 else values
                     if noisy:
                         place = ((first + n) * passes + number + part) * slices + s
-                        fill_normal(row_key(key, place), noise)
+                        fill_normal(key, place, noise)
                         _add_scaled(value, spread[n, number + part], noise)
                         value = noise
                     weight = np.float32(2.0 ** ((number + part) * bits))

@@ -1,10 +1,9 @@
 """Normal draws for read noise: a counter-based generator that runs in vector registers.
 
-A row of draws is a function of its 64-bit key and of the place in the row, so that what a sample
-draws depends on its address alone: not on chunks, threads or the order of calls. Words come from a
-32-bit mixing hash (three multiply and xor-shift rounds), pairs of them from the Box-Muller
-transform with polynomials for logarithm, sine and cosine (errors below 1e-5, tails to 5.8 standard
-deviations).
+A draw is a function of the stream's 64-bit key, the row and the place in it, so that what a sample
+draws depends on its address alone: not on chunks, threads or the order of calls. Words come from
+Philox4x32-10, pairs of them from the Box-Muller transform with polynomials for logarithm, sine and
+cosine (errors below 1e-5, tails to 5.8 standard deviations).
 """
 
 import numba
@@ -18,62 +17,76 @@ LOG = (
 """ln(3/2 + t) for abs(t) <= 1/2: Chebyshev interpolation of degree 7, error below 3e-7."""
 
 
-@numba.njit(cache=True, nogil=True)
-def row_key(key: np.uint64, row: int) -> np.uint64:
-    """Return the key of one row of a stream (the finaliser of SplitMix64, Steele et al., 2014)."""
-    word = np.uint64(key) + np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
-def fill_normal(key: np.uint64, out: np.ndarray) -> None:
-    """Fill a row with standard normal float32 draws.
+def fill_normal(key: np.uint64, row: int, out: np.ndarray) -> None:
+    """Fill one row of a stream with standard normal float32 draws.
 
     Parameters
     ----------
     key : uint64
-        See `row_key`.
+        Key of the stream.
+    row : int
+        Number of the row, any int64.
     out : ndarray
         (M,) float32, written.
     """
-    columns = out.shape[0]
-    half = (columns + 1) // 2
-    low = np.uint32(key & np.uint64(0xFFFFFFFF))
-    high = np.uint32(key >> np.uint64(32))
-    for m in range(columns - half):
-        radius, cosine, sine = _pair(low, high, m)
+    quarter = out.shape[0] // 4
+    place = np.uint64(row)
+    low = np.uint32(place & np.uint64(0xFFFFFFFF))
+    high = np.uint32(place >> np.uint64(32))
+    for m in range(quarter):
+        a, b, c, d = philox(np.uint32(m), low, high, np.uint32(0), key)
+        radius, cosine, sine = _pair(a, b)
         out[m] = radius * cosine
-        out[half + m] = radius * sine
-    if columns % 2:
-        radius, cosine, _ = _pair(low, high, half - 1)
-        out[half - 1] = radius * cosine
+        out[quarter + m] = radius * sine
+        radius, cosine, sine = _pair(c, d)
+        out[2 * quarter + m] = radius * cosine
+        out[3 * quarter + m] = radius * sine
+    left = out.shape[0] - 4 * quarter
+    if left:
+        a, b, c, d = philox(np.uint32(quarter), low, high, np.uint32(0), key)
+        radius, cosine, sine = _pair(a, b)
+        out[4 * quarter] = radius * cosine
+        if left > 1:
+            out[4 * quarter + 1] = radius * sine
+        if left > 2:
+            radius, cosine, sine = _pair(c, d)
+            out[4 * quarter + 2] = radius * cosine
 
 
 @numba.njit(cache=True, nogil=True)
 def fill_rows(key: np.uint64, numbers: np.ndarray, out: np.ndarray) -> None:
     """Fill rows of a stream: (N,) int64 numbers of rows, (N, M) float32 written."""
     for n in range(numbers.shape[0]):
-        fill_normal(row_key(key, numbers[n]), out[n])
+        fill_normal(key, numbers[n], out[n])
+
+
+@numba.njit(inline="always")
+def philox(
+    a: np.uint32, b: np.uint32, c: np.uint32, d: np.uint32, key: np.uint64
+) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
+    """Return four random words for a counter of four: Philox4x32-10.
+
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11; the multipliers and Weyl
+    increments are those of Random123. The first word of the key is its lower half.
+    """
+    k0 = np.uint32(key & np.uint64(0xFFFFFFFF))
+    k1 = np.uint32(key >> np.uint64(32))
+    for _ in range(10):
+        first = np.uint64(a) * np.uint64(0xD2511F53)
+        second = np.uint64(c) * np.uint64(0xCD9E8D57)
+        a = np.uint32(np.uint32(second >> np.uint64(32)) ^ b ^ k0)
+        b = np.uint32(second & np.uint64(0xFFFFFFFF))
+        c = np.uint32(np.uint32(first >> np.uint64(32)) ^ d ^ k1)
+        d = np.uint32(first & np.uint64(0xFFFFFFFF))
+        k0 = np.uint32(k0 + np.uint32(0x9E3779B9))
+        k1 = np.uint32(k1 + np.uint32(0xBB67AE85))
+    return a, b, c, d
 
 
 @numba.njit(inline="always", fastmath=_KEEP)
-def _mix(word: np.uint32) -> np.uint32:
-    word = np.uint32(word ^ (word >> np.uint32(17)))
-    word = np.uint32(word * np.uint32(0xED5AD4BB))
-    word = np.uint32(word ^ (word >> np.uint32(11)))
-    word = np.uint32(word * np.uint32(0xAC4C1B51))
-    word = np.uint32(word ^ (word >> np.uint32(15)))
-    word = np.uint32(word * np.uint32(0x31848BAB))
-    return np.uint32(word ^ (word >> np.uint32(14)))
-
-
-@numba.njit(inline="always", fastmath=_KEEP)
-def _pair(low: np.uint32, high: np.uint32, m: int) -> tuple[np.float32, np.float32, np.float32]:
-    counter = np.uint32(m)
-    first = _mix(np.uint32(counter ^ low))
-    second = _mix(np.uint32(np.uint32(counter + np.uint32(0x9E3779B9)) ^ high))
+def _pair(first: np.uint32, second: np.uint32) -> tuple[np.float32, np.float32, np.float32]:
+    """Return radius, cosine and sine of the Box-Muller transform of two random words."""
     # -2 ln u for u = (k + 1/2) / 2^24: exponent and mantissa of the float apart.
     whole = np.float32(np.int32(first >> np.uint32(8))) + np.float32(0.5)
     pattern = np.float32(whole).view(np.int32)
