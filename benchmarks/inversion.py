@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from repast_dist.analog import (
+    SCHEMES,
     CellSpec,
     DeviceSpec,
-    InversionSpec,
     InvSpec,
+    Scheme,
     Solution,
     SolveCounts,
     VmmSpec,
@@ -73,10 +74,10 @@ def main() -> None:
         for sigma in (0.0, 0.01):
             inv = InvSpec(device=DeviceSpec(inv_cell=CellSpec(bits=8, programming_sigma=sigma)),
                           size=n)  # fmt: skip
-            spec = InversionSpec(**settings)
+            spec = SCHEMES.load(settings)
             done: list[tuple[Solution, SolveCounts]] = []
 
-            def once(inv: InvSpec = inv, spec: InversionSpec = spec, done: list = done) -> None:
+            def once(inv: InvSpec = inv, spec: Scheme = spec, done: list = done) -> None:
                 solver = prepare(matrix, VmmSpec(), inv, spec, 0, "benchmark")
                 done.append((solver.solve(right), solver.program_counts))
 

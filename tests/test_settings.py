@@ -21,7 +21,7 @@ def test_the_defaults_load():
     ("override", "path", "valid"),
     [
         ("farm.chips=0", "farm.chips", "greater than or equal to 1"),
-        ("inversion.method=foo", "inversion.method", "'refine'"),
+        ("inversion.method=foo", "inversion.method", "refine"),
         ("chip.adc.bits=eight", "chip.adc.bits", "valid integer"),
         ("farm.chps=2", "farm.chps", "did you mean 'chips'?"),
         ("chip=nonsense", "chip", "small"),

@@ -2,35 +2,38 @@
 
 from repast_dist.analog.arrays.inv import program_inv
 from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
-from repast_dist.analog.inversion import BlockSolver, Solution, SolveCounts, prepare, prepare_fused
+from repast_dist.analog.schemes.base import SCHEMES, Scheme
+from repast_dist.analog.solution import Solution, SolveCounts
+from repast_dist.analog.solver import BlockSolver
 from repast_dist.analog.specs import (
     AdcSpec,
     CellSpec,
     DacSpec,
     DeviceSpec,
-    InversionSpec,
     InvSpec,
     OpAmpSpec,
     VmmSpec,
     WireSpec,
 )
+from repast_dist.analog.system import Rows, prepare
 
 __all__ = [
+    "SCHEMES",
     "AdcSpec",
     "BlockSolver",
     "CellSpec",
     "DacSpec",
     "DeviceSpec",
     "InvSpec",
-    "InversionSpec",
     "OpAmpSpec",
+    "Rows",
+    "Scheme",
     "Solution",
     "SolveCounts",
     "VmmArray",
     "VmmSpec",
     "WireSpec",
     "prepare",
-    "prepare_fused",
     "program_inv",
     "program_vmm",
 ]

@@ -117,16 +117,36 @@ def find_deflation(
     image = product.multiply(basis)
     values, vectors = np.linalg.eigh(basis.T @ image)
     chosen = vectors[:, ::-1][:, :rank]
-    counts = SolveCounts(
-        vmm_ops=_PRODUCTS * width, digital_ops=n * width * (_PRODUCTS * (width + 1) + 2 * rank)
-    )
     # What Ritz values say can be taken out of the trace.
     dominant = values[::-1][:rank]
     left = (np.trace(matrix) - dominant.sum()) / n
     rank = int(np.sum(dominant > _OUTLIER * left))
+    products, digital = search_counts(np.int64(n), np.int64(most), np.int64(rank))
+    counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital))
     if rank == 0:
         return None, counts
     basis, image = basis @ chosen[:, :rank], image @ chosen[:, :rank]
     inner = basis.T @ image
     core = np.linalg.inv((inner + inner.T) / 2)
-    return Deflation(basis, image, core), counts + SolveCounts(digital_ops=n * n * rank)
+    return Deflation(basis, image, core), counts
+
+
+def search_counts(
+    n: np.ndarray | np.integer, most: np.ndarray | np.integer, rank: np.ndarray | np.integer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return products and digital operations of looking for dominant directions.
+
+    Parameters
+    ----------
+    n, most, rank : ndarray
+        Rows of a block, directions to look for at most, and directions that are taken out.
+
+    Returns
+    -------
+    tuple of ndarray
+        ``vmm_ops`` and ``digital_ops``, forming T where directions are taken out included.
+    """
+    sought = np.minimum(most, n // ROWS_PER_DIRECTION)
+    width = np.where(sought > 0, sought + _SPARE, 0)
+    digital = n * width * (_PRODUCTS * (width + 1) + 2 * sought) + n * n * rank
+    return _PRODUCTS * width, digital

@@ -50,6 +50,10 @@ class Solution:
         What the hardware did.
     method : str
         The scheme that gave the answer.
+    usable : bool
+        Whether the scheme takes the answer for good, all right-hand sides together.
+    refreshes : int
+        Residual products that only the numbers asked for, beside those of every round.
     """
 
     x: np.ndarray
@@ -58,3 +62,5 @@ class Solution:
     converged: np.ndarray
     counts: SolveCounts
     method: str
+    usable: bool = True
+    refreshes: int = 0

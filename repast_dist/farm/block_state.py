@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import Solution, SolveCounts
-from repast_dist.analog.specs import InversionSpec
+from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.training.engines import Engine
@@ -70,14 +70,14 @@ class BlockState:
         The chip that holds it, for messages.
     engine : Engine
         Does the solving.
-    inversion : InversionSpec
+    inversion : Scheme
         What happens when a solve diverges.
     decay : float
         Limit of the running average's decay.
     """
 
     def __init__(
-        self, block: SoiBlock, chip: int, engine: Engine, inversion: InversionSpec, decay: float
+        self, block: SoiBlock, chip: int, engine: Engine, inversion: Scheme, decay: float
     ) -> None:
         self.block = block
         self._chip = chip
@@ -121,17 +121,9 @@ class BlockState:
             raise DataError(f"{self._where()}: the gradient at step {step} is not finite")
         solution = self._solver.solve(right)
         self._pending += solution.counts
-        if self._usable(solution):
+        if solution.usable:
             return solution.x, self._report(step, solution, "none")
         return self._diverged(step, right, solution)
-
-    def _usable(self, solution: Solution) -> bool:
-        """One analog step has no target to reach, so `single` has only diverged when its answer is
-        worse than none at all.
-        """
-        if solution.method == "single":
-            return bool((solution.residual < 1.0).all())
-        return bool(solution.converged.all())
 
     def take_counts(self) -> SolveCounts:
         """Return what the block's arrays did since the last call."""
@@ -189,7 +181,7 @@ class BlockState:
             for attempt in range(self._inversion.damp_tries):
                 more = self._damping * self._inversion.damp_factor ** (attempt + 1)
                 again = self._solve_damped(step, right, more, attempt)
-                if self._usable(again):
+                if again.usable:
                     return again.x, self._report(step, again, "damp", solution)
         return self._fall_back(step, right, solution)
 

@@ -6,11 +6,12 @@ plug-in (`repast_dist.ground.plugins`) or from a Python entry point, which is im
 setting names it.
 """
 
+import dataclasses
 import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, PlainValidator
 
@@ -130,6 +131,20 @@ class Registry[T]:
         Use: ``cell: Annotated[Cell, CELLS.choice()]``.
         """
         return PlainValidator(self.load)
+
+    @staticmethod
+    def of(annotation: Any) -> "Registry[Any] | None":
+        """Return the registry whose members a settings field of this annotation holds, if any."""
+        for item in getattr(annotation, "__metadata__", ()):
+            owner = getattr(getattr(item, "func", None), "__self__", None)
+            if isinstance(item, PlainValidator) and isinstance(owner, Registry):
+                return owner
+        return None
+
+    def switched(self, data: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Return plain settings of one member as those of another: what both have is kept."""
+        kept = {field.name for field in dataclasses.fields(cast(Any, self.get(name)))}
+        return {key: value for key, value in data.items() if key in kept} | {self.tag: name}
 
     def name(self) -> Any:
         """Return the annotation of a settings field that holds a member's name."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from repast_dist.analog.inversion import SolveCounts
+from repast_dist.analog.schemes.base import added
+from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, product_counts, write_counts
 from repast_dist.hardware.optable import OpTable, concatenate, op_rows
@@ -19,7 +20,7 @@ from repast_dist.mapping.collectives import (
 )
 from repast_dist.mapping.layers import LayerTable
 from repast_dist.mapping.plan import Plan, average_ops, block_banks, program_counts, solve_counts
-from repast_dist.mapping.solves import counted, modelled_counts
+from repast_dist.mapping.solves import counted, modelled_preparations, modelled_solves
 
 _CLIP_OPS, _UPDATE_OPS = 3, 4
 """Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
@@ -99,7 +100,7 @@ def block_rows(
         return concatenate([])
     shapes, copies = plan.held_shapes, plan.block_copies
     identity, is_g = _block_identity(plan), _is_g(plan)
-    counts = _solve_columns(plan, solves)
+    counts = _solve_columns(plan, solves, inverses_due)
     solving = solve_counts(shapes, counts, copies, plan.hardware)
     rows = []
     if factors_due:
@@ -537,13 +538,18 @@ def _selected(op: str, phase: str, identity: Counts, counts: Counts, mask: np.nd
     return op_rows(op, phase, **columns)
 
 
-def _solve_columns(plan: Plan, solves: Mapping[int, SolveCounts] | None) -> Counts:
+def _solve_columns(
+    plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
+) -> Counts:
     if solves is not None:
         columns = counted(dict(solves), len(plan.blocks))
         return {name: values[plan.holdings.block] for name, values in columns.items()}
-    return modelled_counts(
-        plan.held_shapes, plan.policy.inversion, plan.hardware, plan.policy.soi.assumed_iterations
-    )
+    shapes, scheme = plan.held_shapes, plan.policy.inversion
+    solving = modelled_solves(shapes, scheme, plan.hardware, plan.policy.soi.assumed_iterations)
+    preparing = modelled_preparations(shapes, scheme, plan.hardware)
+    if inverses_due:
+        return added(solving, preparing)
+    return {**solving, "program_cells": preparing["program_cells"]}
 
 
 def _block_bank(plan: Plan) -> np.ndarray:

@@ -18,7 +18,14 @@ from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.holdings import Holdings, make_holdings
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
-from repast_dist.mapping.solves import BlockShapes, block_shapes, can_fuse, fuse, modelled_counts
+from repast_dist.mapping.solves import (
+    BlockShapes,
+    block_shapes,
+    can_fuse,
+    fuse,
+    modelled_preparations,
+    modelled_solves,
+)
 from repast_dist.mapping.specs import Policy, StepWork
 from repast_dist.network.shapes import Workload
 
@@ -202,13 +209,15 @@ def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np
     programming.
     """
     soi = policy.soi
-    counts = modelled_counts(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware)
     one = np.ones(len(shapes), np.int64)
     weights = time_per_count(hardware.costs)
-    solve = solve_counts(shapes, counts, one, hardware)
-    program = program_counts(shapes, counts, one, hardware)
+    solve = solve_counts(shapes, solving, one, hardware)
+    prepare = solve_counts(shapes, preparing, one, hardware)
+    program = program_counts(shapes, preparing, one, hardware)
     return sum(
-        (solve.get(name, 0) + program.get(name, 0) / soi.interval) * weight
+        (solve.get(name, 0) + (prepare.get(name, 0) + program.get(name, 0)) / soi.interval) * weight
         for name, weight in weights.items()
     ) + np.zeros(len(shapes))
 

@@ -1,23 +1,17 @@
 """Counts by formula what preparing and solving a SOI block takes, without running it."""
 
 import dataclasses
-import math
 
 import numpy as np
 
-from repast_dist.analog.deflation import ROWS_PER_DIRECTION
-from repast_dist.analog.inversion import SolveCounts
-from repast_dist.analog.specs import InversionSpec
+from repast_dist.analog.arrays.inv import depth_of, piece_values
+from repast_dist.analog.schemes.base import Counts, Scheme
+from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.blocks import SoiBlock
-
-_DIGITAL_PER_ELEMENT = {"single": 2, "taylor": 4, "refine": 5, "fcg": 11, "cg": 11}
-"""Digital operations per element of a right-hand side and round, as `analog.schemes` counts; of
-``fcg`` without those of deflation and of further conjugate directions.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +72,11 @@ class BlockShapes:
 
     @property
     def inverting_cells(self) -> np.ndarray:
-        """Cells of the inverting arrays that hold one copy, both of every pair."""
-        used = np.where(self.fused, self.size * self.held, self.piece**2)
-        cells: np.ndarray = 2 * self.inv_arrays * used
+        """Cells of the inverting arrays, both of every pair; of a fused block with its damping."""
+        of_fused = 2 * self.size * self.held + self.size
+        values = np.where(self.fused, of_fused, piece_values(self.size, self.depth))
+        per_piece = self.inv_arrays // (np.where(self.fused, 2, 1) * 2**self.depth)
+        cells: np.ndarray = 2 * per_piece * values
         return cells
 
     @property
@@ -95,28 +91,28 @@ def block_shapes(
     right_sides: np.ndarray,
     held: np.ndarray,
     hardware: Hardware,
-    inversion: InversionSpec,
+    scheme: Scheme,
 ) -> BlockShapes:
     """Return the columns of blocks, none of them fused.
 
-    Blocks inverted by a single step and on a single array need no products.
+    Blocks of a scheme without products need none on a single array.
     """
     size = np.array([block.size for block in blocks], np.int64)
-    depth = np.array([_depth(int(n), hardware.chip.inv.size) for n in size], np.int64)
+    depth = np.array([depth_of(int(n), hardware.chip.inv.size) for n in size], np.int64)
     return BlockShapes(
         size=size,
         right_sides=right_sides,
         depth=depth,
         piece=ceil_div(size, 2**depth),
-        inv_arrays=2**depth * _arrays_per_piece(inversion),
+        inv_arrays=2**depth * scheme.arrays_per_piece,
         product_arrays=np.where(
-            (inversion.method == "single") & (depth == 0),
+            scheme.uses_products | (depth > 0),
+            array_count(hardware.product_geometry(scheme.product_bits), size, size),
             0,
-            array_count(hardware.product_geometry(inversion.product_bits), size, size),
         ),
         held=held,
         fused=np.zeros(len(size), bool),
-        product_bits=inversion.product_bits,
+        product_bits=scheme.product_bits,
     )
 
 
@@ -139,40 +135,17 @@ def fuse(shapes: BlockShapes, fused: np.ndarray, hardware: Hardware) -> BlockSha
     )
 
 
-def modelled_counts(
-    shapes: BlockShapes,
-    inversion: InversionSpec,
-    hardware: Hardware,
-    iterations: int,
-) -> dict[str, np.ndarray]:
-    """Return `SolveCounts` per block by formula, for `iterations` rounds per right-hand side.
+def modelled_solves(
+    shapes: BlockShapes, scheme: Scheme, hardware: Hardware, iterations: int
+) -> Counts:
+    """Return the counts of solving where every right-hand side takes so many rounds."""
+    rounds = np.full(len(shapes), scheme.rounds(iterations), np.int64)
+    return scheme.solve_counts(shapes, rounds, hardware.inv_spec)
 
-    One application of an inverse halved d times costs ``3^d`` settlings and ``3^d - 1`` products.
-    A round of ``refine`` and ``fcg`` is one application and one product; of ``taylor`` one
-    application per slice of the target's bits, each with a product, and two more products;
-    ``single`` is one application. ``fcg`` is taken to find dominant directions in every block
-    that is not fused.
 
-    Returns
-    -------
-    dict
-        ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: int64 arrays.
-    """
-    method = "fcg" if inversion.method == "auto" else inversion.method
-    rounds = 1 if method == "single" else iterations
-    applied, products = _per_round(method, inversion, hardware.chip)
-    settlings = 3**shapes.depth
-    times = rounds * shapes.right_sides
-    slices = ceil_div(inversion.product_bits - 1, hardware.device.cell.bits)
-    product_cells = 0 if method == "single" else 2 * shapes.product_values * slices
-    inverting_cells = 0 if method == "cg" else shapes.inverting_cells
-    elements = times * shapes.size
-    return {
-        "inv_ops": times * applied * settlings,
-        "vmm_ops": times * (applied * (settlings - 1) + products),
-        "digital_ops": elements * _digital_per_element(shapes, method, inversion),
-        "program_cells": inverting_cells + product_cells,
-    }
+def modelled_preparations(shapes: BlockShapes, scheme: Scheme, hardware: Hardware) -> Counts:
+    """Return the counts of preparing blocks: scaling, deflation, trials, and the cells written."""
+    return scheme.program_counts(shapes, hardware.vmm_spec, hardware.inv_spec)
 
 
 def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:
@@ -183,34 +156,3 @@ def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray
         for name in names:
             columns[name][number] = getattr(item, name)
     return columns
-
-
-def _depth(size: int, array: int) -> int:
-    return max(0, math.ceil(math.log2(size / array))) if size > array else 0
-
-
-def _arrays_per_piece(inversion: InversionSpec) -> int:
-    return inversion.array_slices * inversion.array_copies
-
-
-def _digital_per_element(shapes: BlockShapes, method: str, inversion: InversionSpec) -> np.ndarray:
-    base = np.full(len(shapes), _DIGITAL_PER_ELEMENT[method], np.int64)
-    if method != "fcg":
-        return base
-    # Nothing can be taken out of what fused arrays hold.
-    rank = np.where(
-        shapes.fused, 0, np.minimum(inversion.deflation, shapes.size // ROWS_PER_DIRECTION)
-    )
-    deflating: np.ndarray = np.where(rank > 0, 4 * rank + 2, 0)
-    return base + 2 * (inversion.conjugate - 1) + deflating
-
-
-def _per_round(method: str, inversion: InversionSpec, chip: ChipSpec) -> tuple[int, int]:
-    """Return applications of the inverse and products per round."""
-    if method in ("single", "cg"):
-        return (1, 0) if method == "single" else (0, 1)
-    if method != "taylor":
-        return 1, 1
-    bits = min(chip.inv.dac_bits, chip.inv.adc_bits)
-    slices = ceil_div(inversion.target_bits + 2, max(bits - 2, 1))
-    return 1 + slices, slices + 2

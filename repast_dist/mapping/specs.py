@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from repast_dist.analog.specs import InversionSpec
+from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 
@@ -122,13 +122,13 @@ class Policy:
         Blocks, and when they are renewed.
     partition : PartitionSpec
         Who does what.
-    inversion : InversionSpec
+    inversion : Scheme
         How blocks are solved with.
     """
 
     soi: SoiSpec
     partition: PartitionSpec
-    inversion: InversionSpec
+    inversion: Scheme
 
 
 @dataclasses.dataclass(frozen=True)

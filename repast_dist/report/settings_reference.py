@@ -200,6 +200,13 @@ def describe_type(kind: Any) -> str:
 
 def documented_attributes(cls: type) -> dict[str, str]:
     """Return attribute -> description from the "Attributes" section of a numpy docstring."""
+    inherited: dict[str, str] = {}
+    for base in reversed(cls.__mro__[1:]):
+        inherited |= _own_attributes(base)
+    return inherited | _own_attributes(cls)
+
+
+def _own_attributes(cls: type) -> dict[str, str]:
     document = inspect.cleandoc(cls.__doc__ or "")
     found = {match[1]: match for match in _SECTION.finditer(document)}
     if "Attributes" not in found:

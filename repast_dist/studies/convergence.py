@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from repast_dist.analog import SCHEMES
 from repast_dist.farm.block_state import SolveReport
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
@@ -205,7 +206,7 @@ class _Jobs:
             engine = dataclasses.replace(engine, inverse="fixed", fixed_inverse_bits=bits)
         else:
             engine = dataclasses.replace(engine, inverse="analog")
-            inversion = dataclasses.replace(inversion, method=method)  # type: ignore[arg-type]
+            inversion = inversion.as_scheme(SCHEMES.get(method))
             cell = dataclasses.replace(device.inv_cell, programming_sigma=noise)
             device = dataclasses.replace(device, inv_cell=cell)
         soi = dataclasses.replace(policy.soi, block_size=block_size or policy.soi.block_size)

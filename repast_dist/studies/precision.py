@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.analog import BlockSolver, InversionSpec, InvSpec, Solution, VmmSpec, prepare
+from repast_dist.analog import BlockSolver, InvSpec, Scheme, Solution, VmmSpec, prepare
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
@@ -75,7 +75,7 @@ class PrecisionPoint:
     damping: float
     damping_form: str
     columns: int
-    inversions: dict[str, InversionSpec]
+    inversions: dict[str, Scheme]
     vmm: VmmSpec
     inv: InvSpec
     seed: int
@@ -101,7 +101,7 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
             "seed"
         )
 
-    def tried(inversion: InversionSpec) -> dict[str, Any]:
+    def tried(inversion: Scheme) -> dict[str, Any]:
         addresses = ("precision", point.layer, point.start)
         return outcome(
             prepare(block, point.vmm, point.inv, inversion, point.seed, *addresses), right
@@ -159,7 +159,7 @@ def _shown_residual(solution: Solution) -> float:
 
 def _inversions(
     study: PrecisionStudy, settings: RunSettings, variants: Mapping[str, Mapping[str, Any]]
-) -> dict[str, InversionSpec]:
+) -> dict[str, Scheme]:
     limit = {"inversion.max_iterations": study.max_iterations}
     return {
         name: changed(settings, limit | dict(changes)).inversion
@@ -251,9 +251,7 @@ def few_bit_rows(study: PrecisionStudy, settings: RunSettings) -> list[dict[str,
     return rows
 
 
-def _covariance(
-    size: int, inv: InvSpec, inversion: InversionSpec, seed: int, number: int
-) -> Solution:
+def _covariance(size: int, inv: InvSpec, inversion: Scheme, seed: int, number: int) -> Solution:
     random = generator(seed, "covariance", number)
     samples = random.standard_normal((4 * size, size))
     matrix = samples.T @ samples / len(samples)

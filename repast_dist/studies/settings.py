@@ -1,16 +1,19 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from annotated_types import Ge
 
-from repast_dist.analog.specs import DeviceSpec, InversionSpec
+from repast_dist.analog.schemes.base import SCHEMES, Scheme
+from repast_dist.analog.specs import DeviceSpec
 from repast_dist.farm.setup import TrainingJob
 from repast_dist.farm.specs import FarmSpec, TrainSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
+from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import load, spec, to_dict
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.hardware import Hardware
@@ -70,7 +73,7 @@ class RunSettings:
     chip: ChipSpec
     components: ComponentTable
     soi: SoiSpec
-    inversion: InversionSpec
+    inversion: Annotated[Scheme, SCHEMES.choice()]
     partition: PartitionSpec
     interconnect: InterconnectSpec
     farm: FarmSpec
@@ -114,7 +117,9 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     settings : RunSettings
         What the changes start from.
     changes : mapping
-        Dotted path -> plain value. A group of settings replaces the group that was there.
+        Dotted path -> plain value. A group of settings replaces the group that was there. Where
+        the path names which member of a kind is used (``inversion.method``), settings that the new
+        one does not have are dropped.
 
     Raises
     ------
@@ -124,11 +129,19 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     data = to_dict(settings)
     for path, value in changes.items():
         *groups, name = path.split(".")
-        place = data
+        place, hint = data, None
+        kind: Any = RunSettings
         for group in groups:
             place = place.get(group)  # type: ignore[assignment]
             if not isinstance(place, dict):
                 raise SettingsError(f"{path}: no group of settings '{group}'")
+            hint = get_type_hints(kind, include_extras=True).get(group) if kind else None
+            kind = hint if dataclasses.is_dataclass(hint) else None
+        registry = Registry.of(hint)
+        if registry is not None and name == registry.tag:
+            other = registry.switched(place, value)
+            place.clear()
+            place.update(other)
         place[name] = value
     return load(RunSettings, data)
 

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.linalg
 
 from repast_dist.analog import (
-    InversionSpec,
     InvSpec,
+    Scheme,
     Solution,
     SolveCounts,
     VmmArray,
@@ -66,7 +66,7 @@ class Engine:
         The multipliers; None where nothing is analog.
     inv : InvSpec or None
         The inverting arrays.
-    inversion : InversionSpec or None
+    inversion : Scheme or None
         How analog solves reach their precision.
     seed : int
         The run's seed.
@@ -77,7 +77,7 @@ class Engine:
     spec: EngineSpec
     vmm: VmmSpec | None
     inv: InvSpec | None
-    inversion: InversionSpec | None
+    inversion: Scheme | None
     seed: int
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
 
@@ -150,7 +150,7 @@ def make_engine(
     seed: int,
     vmm: VmmSpec | None = None,
     inv: InvSpec | None = None,
-    inversion: InversionSpec | None = None,
+    inversion: Scheme | None = None,
 ) -> Engine:
     """Return the engine of a run.
 

@@ -8,9 +8,9 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from repast_dist.analog import (
+    SCHEMES,
     CellSpec,
     DeviceSpec,
-    InversionSpec,
     InvSpec,
     VmmSpec,
     prepare,
@@ -28,7 +28,7 @@ def _inv(sigma=0.0, bits=8, size=1024, **more):
 
 
 def _solve(matrix, right, inv=None, seed=1, **inversion):
-    solver = prepare(matrix, VmmSpec(), inv or _inv(), InversionSpec(**inversion), seed, "test")
+    solver = prepare(matrix, VmmSpec(), inv or _inv(), SCHEMES.load(inversion), seed, "test")
     return solver.solve(right)
 
 

@@ -21,9 +21,9 @@ def planned(fraction, *settings):
     return chosen.machine.plan(network, CHIPS, 64, 8)
 
 
-def costs(plan, op_name):
+def costs(plan, op_name, inverses_due=True):
     """Rows of one operation: (op table, seconds, joules)."""
-    table = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
+    table = step_ops(plan, None, 0, factors_due=True, inverses_due=inverses_due)
     mine = table.where(table["op"] == OP[op_name])
     priced = price(mine, plan.hardware.costs)
     return mine, priced.duration_s, priced.energy_j
@@ -36,7 +36,8 @@ def test_all_right_hand_sides_are_solved_once_whoever_solves_them():
         solved = np.bincount(plan.holdings.block, plan.holdings.right_sides, len(plan.blocks))
         np.testing.assert_array_equal(solved, plan.shapes.right_sides)
     for op in ("solve_a", "solve_g"):
-        one, two = costs(alone, op), costs(shared, op)
+        # Between renewals: preparing a block is done by all that hold it.
+        one, two = costs(alone, op, inverses_due=False), costs(shared, op, inverses_due=False)
         assert two[0]["inv_ops"].sum() == one[0]["inv_ops"].sum()
         assert two[2].sum() == pytest.approx(one[2].sum(), rel=1e-9)
 

@@ -1,6 +1,6 @@
 """K-FAC-expand and -reduce of layers that use their weights many times per sample."""
 
-from repast_dist.analog import DeviceSpec, InversionSpec
+from repast_dist.analog import SCHEMES, DeviceSpec
 from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
 from repast_dist.hardware.optable import OP, OpTable
@@ -27,7 +27,7 @@ def step_of(rows: int | None) -> OpTable:
         components=load(ComponentTable, CONF["components"]),
         interconnect=load(InterconnectSpec, CONF["interconnect"]),
     )
-    policy = Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=InversionSpec())
+    policy = Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=SCHEMES.load({}))
     work = StepWork(chips=1, micro_batches=1, micro_batch_size=SAMPLES)
     plan = make_plan(Workload(name="tokens", layers=(layer,)), hardware, policy, work)
     return step_ops(plan, None, 0, factors_due=True, inverses_due=True, solves=None)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.analog import DeviceSpec, InversionSpec, SolveCounts
+from repast_dist.analog import SCHEMES, DeviceSpec, SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.hardware import (
@@ -45,7 +45,7 @@ def plan_of(workload=DENSE, chips=1, micro_batches=1, size=16, chip=SMALL, **cha
     parts = {name: changes.pop(name) for name in PARTS if name in changes}
     machine = Machine(
         Hardware(chip=chip, device=DeviceSpec(), components=COMPONENTS, interconnect=BOARD),
-        Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=InversionSpec()),
+        Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=SCHEMES.load({})),
     ).changed(**parts)
     work = StepWork(chips=chips, micro_batches=micro_batches, micro_batch_size=size, **changes)
     return make_plan(workload, machine.hardware, machine.policy, work)
@@ -108,12 +108,18 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     )
     # 32-bit products: 8 slices, 31 passes. 10 right-hand sides for A, 65 for G, 8 rounds each,
     # shared by as many copies as the chip has room for.
-    # 11 digital operations per element, 2 for each of 3 further conjugate directions, and for A
-    # 4 for each of 4 directions taken out, one for 16 rows, and 2 for scaling.
+    # Per element 11 digital operations a round, 2 for each of the 0, 0, 1, 2, 3, 3, 3, 3 further
+    # conjugate directions of its 8 rounds, 2 for scaling, and for A 4 for each of 4 directions
+    # taken out, one for 16 rows, and 2 to split and join. Preparing scales n^2 entries, and looks
+    # for directions of A in three products with 8 vectors each.
     copies = plan.block_copies
     a, g = 10 * 8, 65 * 8
-    expect("solve_a", -(-a // copies[0]) * (31 * pass_s + inv_s) + _digital(a * 65 * 35, plan, 0))
-    expect("solve_g", -(-g // copies[1]) * (31 * pass_s + inv_s) + _digital(g * 10 * 17, plan, 1))
+    per_a, per_g = 8 * 11 + 2 * 15 + 2 + 8 * (4 * 4 + 2), 8 * 11 + 2 * 15 + 2
+    prepared_a = 2 * 65**2 + 65 * 8 * (3 * 9 + 2 * 4) + 4 * 65**2
+    solved_s = -(-(a + 24) // copies[0]) * 31 * pass_s - (-a // copies[0]) * inv_s
+    expect("solve_a", solved_s + _digital(10 * 65 * per_a + prepared_a, plan, 0))
+    solved_s = -(-g // copies[1]) * (31 * pass_s + inv_s)
+    expect("solve_g", solved_s + _digital(65 * 10 * per_g + 2 * 10**2, plan, 1))
     expect("clip", -(-650 * 3 // 64) * clock_s)
     expect("update", -(-650 * 4 // 64) * clock_s)
     expect("write_weights", 64 * row_s, 64 * 10 * 4 * write + 640 * byte)
@@ -319,15 +325,17 @@ def test_a_block_wider_than_an_array_is_inverted_by_halves():
 
 
 def test_a_fused_block_holds_activations_instead_of_their_product():
-    """65 inputs with bias, 16 samples: the loop holds 65 x 16 and its transpose, on two arrays."""
-    fused = plan_of(soi=SoiSpec(fusion="on"), inversion=InversionSpec(method="single"))
+    """65 inputs with bias, 16 samples: the loop holds 65 x 16 and its transpose, on two arrays,
+    and the damping.
+    """
+    fused = plan_of(soi=SoiSpec(fusion="on"), inversion=SCHEMES.load({"method": "single"}))
     assert fused.shapes.fused.all()
     table = ops_of(fused)
     copies = fused.block_copies
     written = row_of(table, "program_block")
     assert written["cell_writes"].tolist() == [
-        2 * 2 * 65 * 16 * copies[0],
-        2 * 2 * 10 * 16 * copies[1],
+        2 * (2 * 65 * 16 + 65) * copies[0],
+        2 * (2 * 10 * 16 + 10) * copies[1],
     ]
     # Two arrays in one bank, written one after the other, 65 (and 16) rows each.
     assert written["serial_row_writes"][0] == 2 * 65
@@ -336,7 +344,7 @@ def test_a_fused_block_holds_activations_instead_of_their_product():
 
 
 def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
-    apart = plan_of(soi=SoiSpec(fusion="off"), inversion=InversionSpec(method="single"))
+    apart = plan_of(soi=SoiSpec(fusion="off"), inversion=SCHEMES.load({"method": "single"}))
     table = ops_of(apart)
     written = row_of(table, "program_block")
     assert written["cell_writes"].tolist() == [
@@ -348,7 +356,7 @@ def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
 
 
 def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
-    single = InversionSpec(method="single")
+    single = SCHEMES.load({"method": "single"})
     few, many = (
         plan_of(size=size, soi=SoiSpec(fusion="auto"), inversion=single) for size in (16, 256)
     )

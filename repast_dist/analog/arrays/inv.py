@@ -160,8 +160,15 @@ def program_inv(
         raise DataError(f"an inverting array takes a square matrix, got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise DataError("an inverting array takes finite numbers, got NaN or infinity")
+    return _program_halves(matrix, depth_of(len(matrix), spec.size), spec, seed, *address)
+
+
+def _program_halves(
+    matrix: np.ndarray, depth: int, spec: InvSpec, seed: int, *address: int | str
+) -> InvArray | BlockInv:
+    """Program a matrix that is halved so often: all its pieces, so that they run in step."""
     n = len(matrix)
-    if n <= spec.size:
+    if not depth:
         return _program_one(matrix, spec, seed, *address)
     split = -(-n // 2)
     a, b, d = matrix[:split, :split], matrix[:split, split:], matrix[split:, split:]
@@ -172,9 +179,28 @@ def program_inv(
             f"a matrix of {n} cannot be split over arrays of {spec.size}: a block of it is "
             "singular (is it damped?)"
         ) from None
-    first = program_inv(a, spec, seed, *address, "first")
-    second = program_inv((schur + schur.T) / 2, spec, seed, *address, "second")
+    schur = (schur + schur.T) / 2
+    if not np.isfinite(schur).all():
+        raise DataError("an inverting array takes finite numbers, got NaN or infinity")
+    first = _program_halves(a, depth - 1, spec, seed, *address, "first")
+    second = _program_halves(schur, depth - 1, spec, seed, *address, "second")
     return BlockInv(first, second, b)
+
+
+def depth_of(n: int, size: int) -> int:
+    """Return how often a matrix of n rows is halved to fit an array of `size` rows."""
+    depth = 0
+    while size << depth < n:
+        depth += 1
+    return depth
+
+
+def piece_values(n: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return the entries of all pieces of matrices of n rows that are halved `depth` times."""
+    pieces = 2**depth
+    width, wider = n // pieces, n % pieces
+    values: np.ndarray = wider * (width + 1) ** 2 + (pieces - wider) * width**2
+    return values
 
 
 def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> float:

@@ -1,0 +1,1 @@
+"""Inversion schemes: one module per way to make many bits of few; see `base.Scheme`."""

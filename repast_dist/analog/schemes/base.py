@@ -1,0 +1,366 @@
+"""What every inversion scheme has: settings, the algorithm, and the count of what it does."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
+from repast_dist.analog.solution import Solution, SolveCounts
+from repast_dist.analog.solver import BlockSolver, Run, product_cells
+from repast_dist.analog.specs import InvSpec, VmmSpec
+from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
+
+Counts = dict[str, np.ndarray]
+
+
+class Blocks(Protocol):
+    """Shapes of SOI blocks as columns, (blocks,) each."""
+
+    @property
+    def size(self) -> np.ndarray:
+        """Rows n of a block."""
+
+    @property
+    def right_sides(self) -> np.ndarray:
+        """Right-hand sides of a solve."""
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Halvings until a piece fits an inverting array."""
+
+    @property
+    def held(self) -> np.ndarray:
+        """Rows N that a block is the product of."""
+
+    @property
+    def fused(self) -> np.ndarray:
+        """Whether the arrays hold these rows instead of the product."""
+
+    @property
+    def product_values(self) -> np.ndarray:
+        """Values of the residual product's matrices."""
+
+    @property
+    def inverting_cells(self) -> np.ndarray:
+        """Cells of the inverting arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Right-hand sides that were solved while a block was prepared, to find the best scheme.
+
+    Attributes
+    ----------
+    scheme : Scheme
+        What was tried.
+    programmed : bool
+        Whether arrays were programmed for it.
+    rounds : ndarray
+        (r,) rounds per right-hand side.
+    refreshes : int
+        See `Scheme.solve_counts`.
+    rank : int or None
+        Directions that were taken out of the array; None: as many as may be.
+    """
+
+    scheme: "Scheme"
+    programmed: bool
+    rounds: np.ndarray
+    refreshes: int = 0
+    rank: int | None = None
+
+
+@spec
+class Scheme(abc.ABC):
+    """A way to solve a symmetric positive definite system to more bits than an array has.
+
+    A scheme is a settings class of its own with a field ``method: Literal["name"]``. It improves
+    ``run.x`` through `Run.invert` and `Run.residual`, which count what the hardware does, and says
+    in `per_column` how often it calls them: what the planner prices is what a run counts. The
+    answer is judged by its true residual, not by the scheme.
+
+    Attributes
+    ----------
+    target_bits : int
+        A solve has converged when its relative residual is at most ``2 ** -target_bits``.
+    product_bits : int
+        Fixed-point bits of residual products, sign included. Reaching ``2 ** -t`` takes about
+        ``t + log2(condition number)`` of them.
+    equilibrate : bool
+        Solve with ``D^-1/2 A D^-1/2``, D the diagonal of A.
+    on_divergence : {"raise", "damp", "fallback", "use"}
+        What happens to a solve that misses its target: stop the run, try again with more
+        damping, let the digital unit solve the block, or use the answer as it is, as hardware
+        would that does not check it.
+    damp_factor, damp_tries : float, int
+        ``damp`` multiplies the damping by the factor, at most so often.
+    """
+
+    target_bits: Annotated[int, Ge(2), Le(40)] = 16
+    product_bits: Annotated[int, Ge(8), Le(48)] = 32
+    equilibrate: bool = True
+    on_divergence: Literal["raise", "damp", "fallback", "use"] = "fallback"
+    damp_factor: Annotated[float, Gt(1)] = 3.0
+    damp_tries: Annotated[int, Ge(1)] = 4
+
+    uses_array: ClassVar[bool] = True
+    """Whether an inverting array is programmed."""
+    uses_products: ClassVar[bool] = True
+    """Whether the multipliers hold the block; a block split over arrays needs them in any case."""
+    fusible: ClassVar[bool] = True
+    """Whether it can work on arrays that hold a block's rows instead of the formed block."""
+
+    @property
+    def name(self) -> str:
+        """Name of the scheme in settings, traces and messages."""
+        return str(getattr(self, "method"))  # noqa: B009 - each member declares its tag
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative residual of a converged solve."""
+        return 2.0**-self.target_bits
+
+    @property
+    def most_directions(self) -> int:
+        """Dominant directions that are taken out of the array at most."""
+        return 0
+
+    @property
+    def regularisation(self) -> float:
+        """What is added to the diagonal of the array, times the norm of its expected error."""
+        return 0.0
+
+    @property
+    def arrays_per_piece(self) -> int:
+        """Inverting arrays that hold one piece of a block."""
+        return 0
+
+    def arrays(self, inv: InvSpec) -> InvSpec:
+        """Return the inverting arrays with what the scheme puts on their amplifiers."""
+        return inv
+
+    @abc.abstractmethod
+    def solve(self, run: Run) -> None:
+        """Improve ``run.x`` and count ``run.iterations``, for all right-hand sides at once."""
+
+    @abc.abstractmethod
+    def per_column(
+        self, rounds: np.ndarray, inv: InvSpec
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what one right-hand side takes in so many rounds.
+
+        Parameters
+        ----------
+        rounds : ndarray
+            (blocks,) int64; 0 for a right-hand side that is zero.
+        inv : InvSpec
+            The inverting arrays.
+
+        Returns
+        -------
+        tuple of ndarray
+            (blocks,) each: calls of `Run.invert`, residual products, and digital operations per
+            row of the block beside those that products and deflation take.
+        """
+
+    def usable(self, solution: Solution) -> bool:
+        """Return whether a solve may be used as it is; otherwise ``on_divergence`` decides."""
+        return bool(solution.converged.all())
+
+    def rounds(self, assumed: int) -> int:
+        """Return the rounds to assume per right-hand side where nothing is solved."""
+        return min(assumed, getattr(self, "max_iterations", assumed))
+
+    def prepare(
+        self,
+        programmed: Callable[["Scheme"], BlockSolver],
+        inv: InvSpec,
+        size: int,
+        seed: int,
+        *address: int | str,
+    ) -> BlockSolver:
+        """Return a programmed block, for schemes that have to try some first.
+
+        Parameters
+        ----------
+        programmed : callable
+            Programs the block for a scheme.
+        inv : InvSpec
+            The inverting arrays.
+        size : int
+            Rows of the block.
+        seed, *address
+            Address of what is drawn.
+        """
+        return programmed(self)
+
+    def as_scheme[S: Scheme](self, cls: type[S], **changes: Any) -> S:
+        """Return another scheme with the settings that both have, and with changes."""
+        theirs = {field.name for field in dataclasses.fields(cls)} - {"method"}
+        shared = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name in theirs
+        }
+        return cls(**{**shared, **changes})
+
+    def solve_counts(
+        self,
+        blocks: Blocks,
+        rounds: np.ndarray,
+        inv: InvSpec,
+        rank: np.ndarray | None = None,
+        refreshes: np.ndarray | int = 0,
+    ) -> Counts:
+        """Return `SolveCounts` of solves in which every right-hand side takes the same rounds.
+
+        Parameters
+        ----------
+        blocks : Blocks
+            Shapes; counts of right-hand sides that take different rounds add up.
+        rounds : ndarray
+            (blocks,) int64.
+        inv : InvSpec
+            The inverting arrays.
+        rank : ndarray, optional
+            (blocks,) directions that were taken out; None: as many as may be.
+        refreshes : ndarray or int
+            Residual products, over all right-hand sides, that only the numbers ask for.
+
+        Returns
+        -------
+        dict
+            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: (blocks,) int64.
+        """
+        applied, products, digital = self.per_column(rounds, inv)
+        # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products.
+        settlings = 3**blocks.depth
+        rank = self.assumed_rank(blocks) if rank is None else rank
+        deflating = np.where(rank > 0, 4 * rank + 2, 0) * applied
+        per_row = digital + products + deflating + _SCALING_OPS
+        sides = blocks.right_sides
+        return {
+            "inv_ops": sides * applied * settlings,
+            "vmm_ops": sides * (applied * (settlings - 1) + products) + refreshes,
+            "digital_ops": (sides * per_row + refreshes) * blocks.size,
+            "program_cells": np.zeros(len(blocks.size), np.int64),
+        }
+
+    def program_counts(
+        self,
+        blocks: Blocks,
+        vmm: VmmSpec,
+        inv: InvSpec,
+        rank: np.ndarray | None = None,
+        trials: tuple[Trial, ...] | None = None,
+    ) -> Counts:
+        """Return `SolveCounts` of preparing blocks.
+
+        Parameters
+        ----------
+        blocks : Blocks
+            Shapes.
+        vmm, inv : VmmSpec, InvSpec
+            The arrays.
+        rank : ndarray, optional
+            (blocks,) directions that were taken out; None: as many as may be.
+        trials : tuple of Trial, optional
+            What was tried; None: what is to be expected.
+        """
+        rank = self.assumed_rank(blocks) if rank is None else rank
+        n = blocks.size
+        most = np.where(blocks.fused, 0, self.most_directions)
+        vmm_ops, digital_ops = search_counts(n, most, rank)
+        cells = product_cells(blocks.product_values, self.product_bits, vmm)
+        held = (blocks.depth > 0) & self.uses_array | self.uses_products
+        return {
+            "inv_ops": np.zeros(len(n), np.int64),
+            "vmm_ops": vmm_ops,
+            "digital_ops": digital_ops + 2 * n * np.where(blocks.fused, blocks.held, n),
+            "program_cells": blocks.inverting_cells * self.uses_array + np.where(held, cells, 0),
+        }
+
+    def assumed_rank(self, blocks: Blocks) -> np.ndarray:
+        """Return the directions that can be taken out of every block; of fused ones none."""
+        from_size = np.minimum(self.most_directions, blocks.size // ROWS_PER_DIRECTION)
+        rank: np.ndarray = np.where(blocks.fused, 0, from_size)
+        return rank
+
+
+@spec
+class ArrayScheme(Scheme):
+    """A scheme that inverts with an array.
+
+    Attributes
+    ----------
+    array_regularisation : float or None
+        Times the norm of what the array is expected to be off by, about ``2 sqrt(n)`` times the
+        RMS error of a cell, is added to the diagonal of the programmed array only. None: 1.15 for
+        schemes that make up for it, 0 for ``single`` and ``taylor``.
+    array_slices, array_copies : int
+        Arrays on the same amplifiers that hold what the ones before them left out, and that
+        average their errors; each takes as many cells as the first.
+    """
+
+    array_regularisation: Annotated[float, Ge(0)] | None = None
+    array_slices: Annotated[int, Ge(1), Le(4)] = 1
+    array_copies: Annotated[int, Ge(1), Le(16)] = 1
+
+    own_regularisation: ClassVar[float] = 0.0
+    """Regularisation where none is set."""
+
+    @property
+    def regularisation(self) -> float:
+        """What is added to the diagonal of the array, times the norm of its expected error."""
+        given = self.array_regularisation
+        return self.own_regularisation if given is None else given
+
+    @property
+    def arrays_per_piece(self) -> int:
+        """Inverting arrays that hold one piece of a block."""
+        return self.array_slices * self.array_copies
+
+    def arrays(self, inv: InvSpec) -> InvSpec:
+        """Return the inverting arrays with the scheme's slices and copies."""
+        return dataclasses.replace(inv, slices=self.array_slices, copies=self.array_copies)
+
+
+@spec
+class IterativeScheme(Scheme):
+    """A scheme in rounds, each of which makes the residual smaller.
+
+    Attributes
+    ----------
+    max_iterations : int
+        Rounds at most.
+    """
+
+    max_iterations: Annotated[int, Ge(1)] = 400
+
+
+_SCALING_OPS = 2
+"""Digital operations per row of a right-hand side: scaling it, and the answer."""
+
+
+def added(*counts: Counts) -> Counts:
+    """Return the sum of counts."""
+    return {name: np.sum([c[name] for c in counts], axis=0) for name in counts[0]}
+
+
+def as_counts(counts: Counts) -> SolveCounts:
+    """Return counts as columns, summed over their blocks."""
+    return SolveCounts(**{name: int(values.sum()) for name, values in counts.items()})
+
+
+SCHEMES: Registry[Scheme] = Registry(
+    "inversion scheme",
+    Scheme,  # type: ignore[type-abstract]
+    tag="method",
+    home="repast_dist.analog.schemes",
+    default="fcg",
+)

@@ -1,0 +1,41 @@
+"""``cg``: conjugate gradients without any array, to compare with."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from repast_dist.analog.schemes.base import SCHEMES, IterativeScheme
+from repast_dist.analog.schemes.gradients import conjugate_gradients, gradient_ops
+from repast_dist.analog.solver import Run
+from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.spec import spec
+
+_PATIENCE = 400
+_WINDOW = 1
+"""With nothing that approximates the inverse, one direction is all that exact arithmetic needs."""
+
+
+@SCHEMES.register
+@spec
+class Cg(IterativeScheme):
+    """Conjugate gradients on the multipliers, without an inverting array.
+
+    Attributes
+    ----------
+    method : {"cg"}
+        The scheme's name.
+    """
+
+    method: Literal["cg"] = "cg"
+
+    uses_array: ClassVar[bool] = False
+
+    def solve(self, run: Run) -> None:
+        """Go along conjugate directions."""
+        conjugate_gradients(run, self.tolerance, self.max_iterations, _WINDOW, _PATIENCE)
+
+    def per_column(
+        self, rounds: np.ndarray, inv: InvSpec
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a product per round."""
+        return 0 * rounds, rounds, gradient_ops(rounds, _WINDOW)

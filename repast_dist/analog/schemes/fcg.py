@@ -1,0 +1,62 @@
+"""``fcg``: flexible conjugate gradients with the array as the preconditioner."""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from annotated_types import Ge
+
+from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
+from repast_dist.analog.schemes.gradients import conjugate_gradients, gradient_ops
+from repast_dist.analog.solver import Run
+from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.spec import spec
+
+_PATIENCE = 80
+
+
+@spec
+class GradientScheme(ArrayScheme, IterativeScheme):
+    """Conjugate gradients with the array as the preconditioner.
+
+    Attributes
+    ----------
+    deflation : int
+        Dominant directions that are taken out of the array at most; 0: none.
+        See `repast_dist.analog.deflation`.
+    conjugate : int
+        Directions before it that a new one is made conjugate to.
+    """
+
+    deflation: Annotated[int, Ge(0)] = 8
+    conjugate: Annotated[int, Ge(1)] = 4
+
+    own_regularisation: ClassVar[float] = 1.15
+
+    @property
+    def most_directions(self) -> int:
+        """Dominant directions that are taken out of the array at most."""
+        return self.deflation
+
+    def solve(self, run: Run) -> None:
+        """Go along conjugate directions that the array proposes."""
+        conjugate_gradients(run, self.tolerance, self.max_iterations, self.conjugate, _PATIENCE)
+
+    def per_column(
+        self, rounds: np.ndarray, inv: InvSpec
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return an application of the inverse and a product per round."""
+        return rounds, rounds, gradient_ops(rounds, self.conjugate)
+
+
+@SCHEMES.register
+@spec
+class Fcg(GradientScheme):
+    """Flexible conjugate gradients, dominant directions taken out of the array.
+
+    Attributes
+    ----------
+    method : {"fcg"}
+        The scheme's name.
+    """
+
+    method: Literal["fcg"] = "fcg"

@@ -1,0 +1,99 @@
+"""Flexible conjugate gradients, with or without an array as the preconditioner."""
+
+import numpy as np
+
+from repast_dist.analog.schemes.watch import SAFETY, Watch
+from repast_dist.analog.solver import Run
+
+_REFRESH_ROUNDS = 16
+_DRIFT = 2.0**-6
+"""Of the target: accumulated rounding that can be neglected."""
+
+_GRADIENT_OPS = 10
+"""Digital operations per element and round of conjugate gradients with one direction kept: four
+inner products or norms, three updates, scaling and conversion.
+"""
+
+_DIRECTION_OPS = 2
+"""Of every further direction: an inner product and an update."""
+
+
+def conjugate_gradients(
+    run: Run, tolerance: float, max_iterations: int, window: int, patience: int
+) -> None:
+    """Run flexible conjugate gradients (Notay, SIAM J. Sci. Comput. 2000).
+
+    The array is not symmetric and changes from round to round by its rounding, so each direction
+    is made conjugate to a few before it explicitly.
+
+    Parameters
+    ----------
+    run : Run
+        The solve.
+    tolerance : float
+        Relative residual to reach.
+    max_iterations : int
+        Rounds at most.
+    window : int
+        Directions that a new one is made conjugate to.
+    patience : int
+        Rounds without a smaller residual after which a right-hand side is given up: conjugate
+        gradients promise smaller errors, not smaller residuals, from round to round.
+    """
+    watch = Watch(run, tolerance, patience)
+    active = np.flatnonzero(run.norm > 0)
+    residual = run.b[:, active]
+    # The norm of what roundings add to the residual, for one unit of the answer: entries of S are
+    # at most one, and those of a product have n independent roundings.
+    product = run.solver.product
+    unit = run.solver.size * 2.0 ** (1 - product.bits) / run.solver.scaling.min()
+    drift = np.zeros(active.size)
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for count in range(1, max_iterations + 1):
+        if not active.size:
+            return
+        direction = run.invert(residual)
+        for old, image, curvature in kept:
+            direction = direction - old * (_dot(direction, image) / curvature)
+        image = run.product(direction)
+        curvature = _dot(direction, image)
+        usable = np.isfinite(curvature) & (curvature > 0)
+        step = np.where(usable, _dot(direction, residual) / np.where(usable, curvature, 1.0), 0.0)
+        run.x[:, active] += direction * step
+        run.iterations[active] += 1
+        run.digital_ops += (_GRADIENT_OPS + _DIRECTION_OPS * max(len(kept) - 1, 0)) * residual.size
+        residual = residual - image * step
+        relative = run.relative(residual, active)
+        # What the recurrence says is checked where roundings of the products may have added up:
+        # before it is believed, and from time to time.
+        drift = drift + np.abs(step) * np.max(np.abs(direction), axis=0) * unit / run.norm[active]
+        due = (relative <= tolerance * SAFETY) | (count % _REFRESH_ROUNDS == 0)
+        doubtful = due & (drift > _DRIFT * tolerance)
+        if doubtful.any():
+            residual[:, doubtful] = run.residual(active[doubtful])
+            run.refreshes += int(doubtful.sum())
+            relative[doubtful] = run.relative(residual[:, doubtful], active[doubtful])
+            drift[doubtful] = 0.0
+        kept = [*kept, (direction, image, curvature)][-window:]
+        keep = watch.keep(relative, active) & usable
+        if not keep.all():
+            active, residual, drift = active[keep], residual[:, keep], drift[keep]
+            kept = [(old[:, keep], image[:, keep], c[keep]) for old, image, c in kept]
+
+
+def _dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->j", left, right)
+
+
+def gradient_ops(rounds: np.ndarray, window: int) -> np.ndarray:
+    """Return the digital operations per row that one right-hand side takes in so many rounds.
+
+    Round k is made conjugate to the k - 1 before it, at most to `window`; the first of these is
+    part of every round.
+    """
+    # Rounds in which the window is not full yet: 0 + 1 + 2 + ... further directions.
+    filling = np.minimum(np.maximum(rounds - 1, 0), window)
+    further = filling * np.maximum(filling - 1, 0) // 2
+    further = further + np.maximum(rounds - 1 - window, 0) * (window - 1)
+    ops: np.ndarray = _GRADIENT_OPS * rounds + _DIRECTION_OPS * further
+    return ops

@@ -1,0 +1,85 @@
+"""``taylor``: the series of RePAST.
+
+A = A_H + A_L, the array holds A_H; every A_H^-1 is bit-sliced over DAC and ADC, and the series
+x = sum_k (-A_H^-1 A_L)^k A_H^-1 b restores what the split left out (RePAST, arXiv 2210.15255).
+"""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from repast_dist.analog.fixed_point import rounded
+from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
+from repast_dist.analog.schemes.watch import Watch
+from repast_dist.analog.solver import BlockSolver, Run
+from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.spec import spec
+
+_PATIENCE = 4
+_UPDATE_OPS = 4
+
+
+@SCHEMES.register
+@spec
+class Taylor(ArrayScheme, IterativeScheme):
+    """The Taylor series of RePAST over the split of a block into high and low bits.
+
+    Attributes
+    ----------
+    method : {"taylor"}
+        The scheme's name.
+    """
+
+    method: Literal["taylor"] = "taylor"
+
+    fusible: ClassVar[bool] = False
+
+    def solve(self, run: Run) -> None:
+        """Sum the series; each term is one bit-sliced application of A_H^-1."""
+        watch = Watch(run, self.tolerance, _PATIENCE)
+        high, low = _halves(run.solver)
+        active = np.flatnonzero(run.norm > 0)
+        term = run.b[:, active]
+        for number in range(self.max_iterations):
+            if not active.size:
+                return
+            if number:
+                term = -run.product_with(low, term)
+            term = self._sliced_inverse(run, high, term)
+            run.x[:, active] += term
+            run.iterations[active] += 1
+            residual = run.residual(active)
+            run.digital_ops += _UPDATE_OPS * residual.size
+            keep = watch.keep(run.relative(residual, active), active)
+            active, term = active[keep], term[:, keep]
+
+    def per_column(
+        self, rounds: np.ndarray, inv: InvSpec
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return slices of the inverse, each with a product, a residual product per round, and a
+        product with the low bits between rounds.
+        """
+        slices = self._slices(inv)
+        products = (slices + 1) * rounds + np.maximum(rounds - 1, 0)
+        return (slices + 1) * rounds, products, _UPDATE_OPS * rounds
+
+    def _slices(self, inv: InvSpec) -> int:
+        """Return the corrections that one application of A_H^-1 takes."""
+        bits = min(inv.dac_bits, inv.adc_bits)
+        return -(-(self.target_bits + 2) // max(bits - 2, 1))
+
+    def _sliced_inverse(self, run: Run, high: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """Apply A_H^-1 with b and x cut into converter-sized slices, most significant first."""
+        x = run.invert(vectors)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self._slices(run.solver.inv)):
+                x = x + run.invert(np.nan_to_num(vectors - run.product_with(high, x)))
+        return x
+
+
+def _halves(solver: BlockSolver) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a cell's bits hold of the scaled block, and the rest of it."""
+    whole = solver.product.factors[0]
+    loaded = whole + solver.shift * np.eye(solver.size)
+    high = rounded(loaded, solver.inv.device.inv_cell.bits + 1)
+    return high, whole - high

@@ -1,0 +1,221 @@
+"""A programmed SOI block, and a solve with it in progress.
+
+What is reported as residual is computed in float64 from the matrix that was asked for, never from
+the hardware's own idea of it.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from repast_dist.analog.arrays.inv import Inverse
+from repast_dist.analog.deflation import Deflation
+from repast_dist.analog.fixed_point import Product, rounded_columns
+from repast_dist.analog.solution import Solution, SolveCounts
+from repast_dist.analog.specs import InvSpec, VmmSpec
+from repast_dist.ground.errors import DataError
+
+
+class Algorithm(Protocol):
+    """What a programmed block asks of its scheme."""
+
+    @property
+    def name(self) -> str:
+        """Name of the scheme."""
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative residual of a converged solve."""
+
+    def solve(self, run: "Run") -> None:
+        """Improve ``run.x``."""
+
+    def usable(self, solution: Solution) -> bool:
+        """Return whether a solve may be used as it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSolver:
+    """A programmed SOI block, ready to solve.
+
+    Attributes
+    ----------
+    matrix : tuple of ndarray
+        (n, n) what was asked for, over ``2 ** exponent``; or, fused, (n, N) rows and their
+        transpose, to be multiplied.
+    damping : float
+        What is added to its diagonal; 0 where it is included.
+    exponent : int
+        The block is worked on over the power of two of this exponent, which keeps huge and tiny
+        ones within the range of floating point.
+    scaling : ndarray
+        (n,) S = diag(scaling) A diag(scaling) is what the hardware works on.
+    product : Product
+        S on the multipliers.
+    array : Inverse or None
+        What approximates the inverse of S, or of what deflation leaves of it.
+    deflation, inner_scaling : Deflation or None, ndarray
+        The directions taken out, and (n,) the scaling of what is left.
+    shift : float
+        What was added to the diagonal of what the array holds: its regularisation.
+    inv : InvSpec
+        The inverting arrays, with the scheme's slices and copies.
+    scheme : Algorithm
+        How it is solved, a `repast_dist.analog.schemes.base.Scheme`.
+    program_counts : SolveCounts
+        What the preparation took.
+    trials : tuple of Trial
+        What was tried to choose the scheme.
+    """
+
+    matrix: tuple[np.ndarray, ...]
+    damping: float
+    exponent: int
+    scaling: np.ndarray
+    product: Product
+    array: Inverse | None
+    deflation: Deflation | None
+    inner_scaling: np.ndarray
+    shift: float
+    inv: InvSpec
+    scheme: Algorithm
+    program_counts: SolveCounts
+    trials: tuple[Any, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Rows of the block."""
+        return len(self.scaling)
+
+    def multiply(self, vectors: np.ndarray) -> np.ndarray:
+        """Multiply with the matrix that was asked for, over its power of two, in float64."""
+        result = vectors
+        for factor in self.matrix:
+            result = factor @ result
+        return result + self.damping * vectors if self.damping else result
+
+    def solve(self, right: np.ndarray) -> Solution:
+        """Solve ``A x = b`` for many right-hand sides.
+
+        Parameters
+        ----------
+        right : ndarray
+            (n, r) float64.
+
+        Raises
+        ------
+        DataError
+            The right-hand sides are not finite or of the wrong height.
+        """
+        if right.ndim != 2 or len(right) != self.size:
+            raise DataError(f"right-hand sides must be ({self.size}, r), got {right.shape}")
+        if not np.isfinite(right).all():
+            raise DataError("right-hand sides must be finite, got NaN or infinity")
+        run = Run(self, right)
+        self.scheme.solve(run)
+        return run.solution()
+
+
+class Run:
+    """One solve in progress, column by column.
+
+    Parameters
+    ----------
+    solver : BlockSolver
+        The programmed block.
+    right : ndarray
+        (n, r) float64 right-hand sides.
+
+    Attributes
+    ----------
+    b : ndarray
+        (n, r) what is solved for: right-hand sides, scaled as the block is.
+    x : ndarray
+        (n, r) the answer so far; a scheme improves it.
+    norm : ndarray
+        (r,) norms of the right-hand sides; a column of zero needs no round.
+    iterations : ndarray
+        (r,) int64 rounds; a scheme counts them.
+    digital_ops, refreshes : int
+        Digital operations, and residual products that only the numbers ask for.
+    """
+
+    def __init__(self, solver: "BlockSolver", right: np.ndarray) -> None:
+        self.solver = solver
+        # Each column over a power of two of its own, so that no size of it matters.
+        self.exponents = np.frexp(np.max(np.abs(right), axis=0, initial=0.0))[1]
+        self.right = np.ldexp(right, -self.exponents)
+        self.b = solver.scaling[:, None] * self.right
+        self.norm = np.linalg.norm(self.right, axis=0)
+        self.x = np.zeros_like(self.b)
+        self.iterations = np.zeros(right.shape[1], np.int64)
+        self.inv_ops = self.vmm_ops = self.digital_ops = self.refreshes = 0
+
+    def invert(self, vectors: np.ndarray) -> np.ndarray:
+        """Apply what approximates the inverse: the array, and deflation around it."""
+        solver, array = self.solver, self.solver.array
+        if array is None:
+            return vectors
+        self.inv_ops += vectors.shape[1] * array.inv_ops
+        self.vmm_ops += vectors.shape[1] * array.vmm_ops
+        deflation = solver.deflation
+        if deflation is None:
+            return array.solve(vectors)
+        self.digital_ops += (4 * deflation.rank + 2) * vectors.size
+        weights, rest = deflation.split(vectors)
+        inner = solver.inner_scaling[:, None]
+        return deflation.join(weights, inner * array.solve(inner * rest))
+
+    def product(self, vectors: np.ndarray) -> np.ndarray:
+        """Multiply with the scaled matrix on the multipliers."""
+        self.vmm_ops += vectors.shape[1]
+        self.digital_ops += vectors.size
+        return self.solver.product.multiply(vectors)
+
+    def product_with(self, matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """Multiply with another matrix the multipliers hold."""
+        self.vmm_ops += vectors.shape[1]
+        self.digital_ops += vectors.size
+        return np.asarray(matrix @ rounded_columns(vectors, self.solver.product.bits))
+
+    def residual(self, columns: np.ndarray) -> np.ndarray:
+        """Return ``b - A x`` of some columns, from the multipliers."""
+        return self.b[:, columns] - self.product(self.x[:, columns])
+
+    def relative(self, residual: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the relative residual in unscaled terms, as the digital unit would see it."""
+        unscaled = residual / self.solver.scaling[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            relative = np.linalg.norm(unscaled, axis=0) / self.norm[columns]
+        return np.where(np.isfinite(relative), relative, np.inf)
+
+    def solution(self) -> Solution:
+        """Return the answer with the residual that float64 finds."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = self.solver.scaling[:, None] * self.x
+            left = np.linalg.norm(self.right - self.solver.multiply(x), axis=0)
+            residual = left / np.where(self.norm > 0, self.norm, 1.0)
+            kept = x.any(axis=0)
+            x = np.ldexp(x, self.exponents - self.solver.exponent)
+        # The answer itself may be beyond the range of floating point.
+        usable = np.isfinite(residual) & np.isfinite(x).all(axis=0)
+        usable &= ~kept | (np.max(np.abs(x), axis=0, initial=0.0) > np.finfo(float).tiny)
+        residual = np.where(usable, residual, np.inf)
+        counts = SolveCounts(self.inv_ops, self.vmm_ops, self.digital_ops + 2 * x.size)
+        scheme = self.solver.scheme
+        solution = Solution(
+            x=x,
+            iterations=self.iterations,
+            residual=residual,
+            converged=residual <= scheme.tolerance,
+            counts=counts,
+            method=scheme.name,
+            refreshes=self.refreshes,
+        )
+        return dataclasses.replace(solution, usable=scheme.usable(solution))
+
+
+def product_cells[T: (int, np.ndarray)](values: T, bits: int, vmm: VmmSpec) -> T:
+    """Return the cells that hold so many values of residual products, both of every pair."""
+    return 2 * values * -(-(bits - 1) // vmm.device.cell.bits)

@@ -1,0 +1,216 @@
+"""Programming a block for solving: formed, or as the rows that it is the product of.
+
+Residual products run on bit-sliced multipliers; see `repast_dist.analog.fixed_point`.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.analog.arrays.fused import fused_error, program_fused
+from repast_dist.analog.arrays.inv import Inverse, depth_of, error_norm, program_inv
+from repast_dist.analog.deflation import Deflation, find_deflation
+from repast_dist.analog.fixed_point import Product, exponent_of, rounded
+from repast_dist.analog.schemes.base import SCHEMES, Scheme
+from repast_dist.analog.solution import SolveCounts
+from repast_dist.analog.solver import BlockSolver, product_cells
+from repast_dist.analog.specs import InvSpec, VmmSpec
+from repast_dist.ground.errors import DataError
+
+_ASYMMETRY = 1e-9
+_SMALLEST = 2.0**-900
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A block that is not formed: ``rows rows' / N + damping I``.
+
+    Attributes
+    ----------
+    rows : ndarray
+        (n, N) float64: activations or errors, one sample per column.
+    damping : float
+        Positive.
+    """
+
+    rows: np.ndarray
+    damping: float
+
+
+def prepare(
+    operator: np.ndarray | Rows,
+    vmm: VmmSpec,
+    inv: InvSpec,
+    scheme: Scheme,
+    seed: int = 0,
+    *address: int | str,
+) -> BlockSolver:
+    """Program a symmetric positive definite block for solving.
+
+    Parameters
+    ----------
+    operator : ndarray or Rows
+        (n, n) float64, damping included; or the rows that it is the product of, for arrays that
+        hold these and their transpose instead (fused).
+    vmm, inv : VmmSpec, InvSpec
+        The arrays; of `vmm` only the cell's bits matter here.
+    scheme : Scheme
+        How to solve.
+    seed, *address
+        Address of the programming errors, for example ``(step, "A", block)``.
+
+    Raises
+    ------
+    DataError
+        A formed block is empty, not square, not finite, not symmetric, or its diagonal is not
+        positive. Rows are empty or not finite, their damping is not positive, the arrays are too
+        small for them, or the scheme cannot be fused.
+    """
+    if isinstance(operator, Rows):
+        if not scheme.fusible:
+            valid = [name for name in SCHEMES.names() if SCHEMES.get(name).fusible]
+            raise DataError(
+                f"inversion.method={scheme.name} needs the formed block; valid when fused: "
+                f"{', '.join(valid)}"
+            )
+        block = _of_rows(operator, scheme)
+    else:
+        block = _of_matrix(operator, scheme)
+
+    def programmed(chosen: Scheme) -> BlockSolver:
+        return _program(block, vmm, chosen.arrays(inv), chosen, seed, *address)
+
+    return scheme.prepare(programmed, inv, block.size, seed, *address)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """A block, scaled, before anything is programmed.
+
+    Attributes
+    ----------
+    matrix, damping, exponent, scaling, product
+        As in `BlockSolver`.
+    scaled : ndarray
+        (n, n) the scaled block, or (n, N) its rows.
+    diagonal : ndarray or None
+        (n,) damping of scaled rows; None for a formed block.
+    """
+
+    matrix: tuple[np.ndarray, ...]
+    damping: float
+    exponent: int
+    scaling: np.ndarray
+    product: Product
+    scaled: np.ndarray
+    diagonal: np.ndarray | None
+
+    @property
+    def size(self) -> int:
+        """Rows of the block."""
+        return len(self.scaling)
+
+
+def _of_matrix(matrix: np.ndarray, scheme: Scheme) -> _Block:
+    _check_matrix(matrix)
+    exponent = exponent_of(matrix)
+    matrix = np.ldexp(matrix, -exponent)
+    if np.diag(matrix).min() < _SMALLEST:
+        raise DataError("inversion takes a matrix whose diagonal spans fewer orders of magnitude")
+    scaling = _scaling(np.diag(matrix), scheme)
+    scaled = scaling[:, None] * matrix * scaling
+    product = Product.of(scaled, scheme.product_bits)
+    return _Block((matrix,), 0.0, exponent, scaling, product, scaled, None)
+
+
+def _of_rows(operator: Rows, scheme: Scheme) -> _Block:
+    rows, damping = operator.rows, operator.damping
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
+        raise DataError(f"fused inversion takes a finite matrix (n, N), got shape {rows.shape}")
+    if not (np.isfinite(damping) and damping > 0):
+        raise DataError(f"fused inversion needs a positive damping, got {damping}")
+    # Rows over one power of two are a block, and damping, over its square.
+    half = max(exponent_of(rows), int(np.frexp(damping)[1]) // 2)
+    part = np.ldexp(rows, -half) / np.sqrt(rows.shape[1])
+    damping = float(np.ldexp(damping, -2 * half))
+    scaling = _scaling(np.sum(part**2, axis=1) + damping, scheme)
+    scaled, diagonal = scaling[:, None] * part, damping * scaling**2
+    bits = scheme.product_bits
+    product = Product((rounded(scaled.T, bits), rounded(scaled, bits)), diagonal, bits)
+    return _Block((part.T, part), damping, 2 * half, scaling, product, scaled, diagonal)
+
+
+def _program(
+    block: _Block, vmm: VmmSpec, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
+) -> BlockSolver:
+    counts = SolveCounts(digital_ops=2 * block.scaled.size)
+    deflation, inner = None, np.ones(block.size)
+    held = block.scaled
+    if block.diagonal is None and scheme.most_directions:
+        deflation, found = find_deflation(
+            held, block.product, scheme.most_directions, seed, *address
+        )
+        counts += found
+    if deflation is not None:
+        held, inner = _deflated(deflation, held)
+    shift, array = 0.0, None
+    if scheme.uses_array:
+        shift, array = _program_array(block, held, inv, scheme, seed, *address)
+        counts += SolveCounts(program_cells=array.cells)
+    split = block.diagonal is None and depth_of(block.size, inv.size) > 0
+    if scheme.uses_products or split:
+        cells = product_cells(block.product.values, scheme.product_bits, vmm)
+        counts += SolveCounts(program_cells=cells)
+    return BlockSolver(
+        matrix=block.matrix,
+        damping=block.damping,
+        exponent=block.exponent,
+        scaling=block.scaling,
+        product=block.product,
+        array=array,
+        deflation=deflation,
+        inner_scaling=inner,
+        shift=shift,
+        inv=inv,
+        scheme=scheme,
+        program_counts=counts,
+    )
+
+
+def _deflated(deflation: Deflation, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what deflation leaves for the array, scaled again, and this scaling."""
+    left = deflation.remainder(scaled)
+    inner = deflation.scaling(left, scaled)
+    return inner[:, None] * left * inner, inner
+
+
+def _program_array(
+    block: _Block, held: np.ndarray, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
+) -> tuple[float, Inverse]:
+    """Return the regularisation and the programmed array."""
+    amount = scheme.regularisation
+    if block.diagonal is None:
+        shift = amount * error_norm(held, inv, seed, *address)
+        return shift, program_inv(held + shift * np.eye(block.size), inv, seed, *address)
+    shift = amount * fused_error(held, inv)
+    return shift, program_fused(held, block.diagonal + shift, inv, seed, *address)
+
+
+def _scaling(diagonal: np.ndarray, scheme: Scheme) -> np.ndarray:
+    if scheme.equilibrate:
+        return np.asarray(1.0 / np.sqrt(diagonal))
+    return np.ones(len(diagonal))
+
+
+def _check_matrix(matrix: np.ndarray) -> None:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise DataError(f"inversion takes a square matrix of at least 1x1, got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise DataError("inversion takes finite numbers, got NaN or infinity")
+    if np.abs(matrix - matrix.T).max() > _ASYMMETRY * np.abs(matrix).max():
+        raise DataError("inversion takes a symmetric matrix")
+    if np.diag(matrix).min() <= 0:
+        raise DataError(
+            "inversion takes a positive definite matrix; its diagonal has an entry of "
+            f"{np.diag(matrix).min():.3g} (is it damped?)"
+        )
