@@ -44,7 +44,7 @@ class Registry[T]:
 
     def __init__(self, kind: str, base: type[T], *, tag: str, home: str, default: str = "") -> None:
         self.kind, self.base, self.tag, self.default = kind, base, tag, default
-        self.entry_points = f"repast_dist.{kind.replace(' ', '_')}s"
+        self.entry_points = f"repast_dist.{_plural(kind).replace(' ', '_')}"
         self._home: str | None = home
         self._members: dict[str, type[T]] = {}
 
@@ -125,6 +125,10 @@ class Registry[T]:
             raise Problems([((self.tag,), str(error))]) from None
         return build(cls, {**data, self.tag: name})
 
+    def name_of(self, member: T) -> str:
+        """Return the name a member's settings go by."""
+        return str(getattr(member, self.tag))
+
     def choice(self) -> Any:
         """Return the annotation of a settings field that holds a member.
 
@@ -173,3 +177,7 @@ class Registry[T]:
 
 def _place(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
+
+
+def _plural(kind: str) -> str:
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"

@@ -2,35 +2,11 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Le, MinLen
 
-from repast_dist.ground.numbers import NonNegative, PositiveInt
+from repast_dist.ground.numbers import NonNegative
 from repast_dist.ground.spec import spec
-
-
-@spec
-class DimensionSpec:
-    """One dimension of the network between chips.
-
-    Attributes
-    ----------
-    topology : {"ring", "switch", "fully_connected"}
-        How the chips of this dimension are connected.
-    chips : int or None
-        Chips along this dimension; None: as many as are left.
-    latency_s : float
-        Time of an empty message between neighbours.
-    bandwidth_bytes_per_s : float
-        Of one chip into this dimension, each way.
-    energy_j_per_bit : float
-        Energy to move one bit over one link.
-    """
-
-    topology: Literal["ring", "switch", "fully_connected"] = "ring"
-    chips: PositiveInt | None = None
-    latency_s: NonNegative = 1e-6
-    bandwidth_bytes_per_s: Annotated[float, Gt(0)] = 6.4e9
-    energy_j_per_bit: NonNegative = 5e-11
+from repast_dist.hardware.topology import TOPOLOGIES, Topology
 
 
 @spec
@@ -43,7 +19,7 @@ class InterconnectSpec:
         Name of the preset.
     source : str
         Where the figures come from.
-    dimensions : tuple of DimensionSpec
+    dimensions : tuple of Topology
         One entry per dimension; neighbouring chip numbers lie along the first.
     all_reduce : {"auto", "ring", "halving_doubling", "tree"}
         Algorithm along a dimension; ``auto``: ring on a ring, the fastest elsewhere.
@@ -55,7 +31,7 @@ class InterconnectSpec:
 
     name: str = "ring"
     source: str
-    dimensions: Annotated[tuple[DimensionSpec, ...], MinLen(1)]
+    dimensions: Annotated[tuple[Annotated[Topology, TOPOLOGIES.choice()], ...], MinLen(1)]
     all_reduce: Literal["auto", "ring", "halving_doubling", "tree"] = "auto"
     element_bytes: Annotated[int, Ge(1), Le(8)] = 4
     reduce_s_per_byte: NonNegative = 0.0

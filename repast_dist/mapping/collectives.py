@@ -7,13 +7,13 @@ then all-gather outwards), so that an all-reduce on a 2-D torus is two ring phas
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.hardware.interconnect import DimensionSpec, InterconnectSpec
-
-_BITS_PER_BYTE = 8
+from repast_dist.ground.numbers import BITS_PER_BYTE
+from repast_dist.hardware.all_reduce import ALGORITHMS
+from repast_dist.hardware.interconnect import InterconnectSpec
+from repast_dist.hardware.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Dimension:
 
     Attributes
     ----------
-    spec : DimensionSpec
-        Topology and figures.
+    topology : Topology
+        How they are connected, and the figures of the links.
     chips : int
         Chips along it.
     number : int
         Its place in the settings, 0 the innermost.
     """
 
-    spec: DimensionSpec
+    topology: Topology
     chips: int
     number: int
 
@@ -163,25 +163,10 @@ def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exch
     dimensions = dimensions_for(spec, chips)
     cost = Exchange()
     for dimension in dimensions:
-        size, beta = dimension.chips, 1.0 / dimension.spec.bandwidth_bytes_per_s
-        # On a ring of both directions a byte travels a quarter of the way round on average.
-        hops = max(1.0, size / 4.0) if dimension.spec.topology == "ring" else 1.0
-        moved = largest_bytes * (size - 1) / size * hops
-        time = _direct_steps(dimension) * dimension.spec.latency_s + moved * beta
+        size, beta = dimension.chips, 1.0 / dimension.topology.bandwidth_bytes_per_s
+        moved = largest_bytes * (size - 1) / size * dimension.topology.hops(size)
+        time = dimension.topology.direct_steps(size) * dimension.topology.latency_s + moved * beta
         cost += _exchange(dimension, time, moved)
-    return _over_all(cost, dimensions, chips)
-
-
-def broadcast(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
-    """Return the cost of a binomial tree broadcast from one chip, dimension by dimension."""
-    dimensions = dimensions_for(spec, chips)
-    cost = Exchange()
-    for dimension in reversed(dimensions):
-        steps = math.ceil(math.log2(dimension.chips))
-        beta = 1.0 / dimension.spec.bandwidth_bytes_per_s
-        time = steps * (dimension.spec.latency_s + payload_bytes * beta)
-        per_chip = payload_bytes * (dimension.chips - 1) / dimension.chips
-        cost += _exchange(dimension, time, per_chip)
     return _over_all(cost, dimensions, chips)
 
 
@@ -190,65 +175,24 @@ def send(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
     dimensions = dimensions_for(spec, chips)
     if not dimensions:
         return Exchange()
-    first = dimensions[0].spec
+    first = dimensions[0].topology
     link_bytes = {dimensions[0].number: payload_bytes}
     time = first.latency_s + payload_bytes / first.bandwidth_bytes_per_s
-    energy = payload_bytes * _BITS_PER_BYTE * first.energy_j_per_bit
+    energy = payload_bytes * BITS_PER_BYTE * first.energy_j_per_bit
     return Exchange(time, payload_bytes, link_bytes, energy)
-
-
-def ring_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
-    """Return ``2 (P-1) a + 2 n (P-1)/P b + n (P-1)/P c``."""
-    share = size * (chips - 1) / chips
-    return 2 * (chips - 1) * a + 2 * share * b + share * c
-
-
-def halving_doubling_all_reduce_s(
-    chips: int, size: float, a: float, b: float, c: float = 0.0
-) -> float:
-    """Return ``2 log2(P) a + 2 n (P-1)/P b + n (P-1)/P c``; other P fold to a power of two first,
-    which adds ``2 a + 2 n b + n c``.
-    """
-    power = 1 << (chips.bit_length() - 1)
-    share = size * (power - 1) / power
-    time = 2 * math.log2(power) * a + 2 * share * b + share * c
-    return time if power == chips else time + 2 * a + 2 * size * b + size * c
-
-
-def tree_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
-    """Return a binomial reduce and a binomial broadcast: ``ceil(log2 P) (2 a + 2 n b + n c)``."""
-    return math.ceil(math.log2(chips)) * (2 * a + 2 * size * b + size * c)
-
-
-def direct_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
-    """Return ``2 a + 2 n (P-1)/P b + n (P-1)/P c``: everybody sends to everybody at once."""
-    share = size * (chips - 1) / chips
-    return 2 * a + 2 * share * b + share * c
-
-
-_ALGORITHMS: dict[str, Callable[[int, float, float, float, float], float]] = {
-    "ring": ring_all_reduce_s,
-    "halving_doubling": halving_doubling_all_reduce_s,
-    "tree": tree_all_reduce_s,
-}
 
 
 def _flat_all_reduce(dimension: Dimension, spec: InterconnectSpec, size: float) -> Exchange:
     figures = (
         dimension.chips,
         size,
-        dimension.spec.latency_s,
-        1.0 / dimension.spec.bandwidth_bytes_per_s,
+        dimension.topology.latency_s,
+        1.0 / dimension.topology.bandwidth_bytes_per_s,
         spec.reduce_s_per_byte,
     )
-    if spec.all_reduce != "auto":
-        time = _ALGORITHMS[spec.all_reduce](*figures)
-    elif dimension.spec.topology == "ring":
-        time = ring_all_reduce_s(*figures)
-    elif dimension.spec.topology == "fully_connected":
-        time = direct_all_reduce_s(*figures)
-    else:
-        time = min(algorithm(*figures) for algorithm in _ALGORITHMS.values())
+    fixed = ALGORITHMS.get(spec.all_reduce)
+    algorithms = (fixed,) if fixed else dimension.topology.all_reduce_algorithms()
+    time = min(algorithm(*figures) for algorithm in algorithms)
     return _exchange(dimension, time, 2 * size * (dimension.chips - 1) / dimension.chips)
 
 
@@ -256,15 +200,15 @@ def _reduce_scatter(
     dimension: Dimension, spec: InterconnectSpec, total: float, largest: float
 ) -> Exchange:
     moved = _moved(dimension.chips, total, largest)
-    time = _steps(dimension) * dimension.spec.latency_s
-    time += moved * (1.0 / dimension.spec.bandwidth_bytes_per_s + spec.reduce_s_per_byte)
+    time = dimension.topology.steps(dimension.chips) * dimension.topology.latency_s
+    time += moved * (1.0 / dimension.topology.bandwidth_bytes_per_s + spec.reduce_s_per_byte)
     return _exchange(dimension, time, moved, total * (dimension.chips - 1) / dimension.chips)
 
 
 def _all_gather(dimension: Dimension, total: float, largest: float) -> Exchange:
     moved = _moved(dimension.chips, total, largest)
-    time = _steps(dimension) * dimension.spec.latency_s
-    time += moved / dimension.spec.bandwidth_bytes_per_s
+    time = dimension.topology.steps(dimension.chips) * dimension.topology.latency_s
+    time += moved / dimension.topology.bandwidth_bytes_per_s
     return _exchange(dimension, time, moved, total * (dimension.chips - 1) / dimension.chips)
 
 
@@ -273,34 +217,18 @@ def _moved(chips: int, total: float, largest: float) -> float:
     return max(total * (chips - 1) / chips, largest if chips > 1 else 0.0)
 
 
-def _steps(dimension: Dimension) -> float:
-    """Return the messages in a row of a reduce-scatter or all-gather."""
-    if dimension.spec.topology == "ring":
-        return dimension.chips - 1
-    return _direct_steps(dimension)
-
-
-def _direct_steps(dimension: Dimension) -> float:
-    if dimension.spec.topology == "fully_connected":
-        return 1
-    if dimension.spec.topology == "ring":
-        return dimension.chips // 2
-    return math.ceil(math.log2(dimension.chips))
-
-
 def _exchange(
     dimension: Dimension, time: float, moved: float, mean_moved: float | None = None
 ) -> Exchange:
     """Make the cost of one dimension; energy is that of one chip, until `_over_all`."""
     sent = moved if mean_moved is None else mean_moved
-    energy = sent * _BITS_PER_BYTE * dimension.spec.energy_j_per_bit
+    energy = sent * BITS_PER_BYTE * dimension.topology.energy_j_per_bit
     return Exchange(time, moved, {dimension.number: moved / links_of(dimension)}, energy)
 
 
 def links_of(dimension: Dimension) -> int:
     """Return the links of one chip into a dimension, which share its bandwidth."""
-    links = {"ring": 2, "switch": 1, "fully_connected": dimension.chips - 1}
-    return links[dimension.spec.topology]
+    return dimension.topology.links(dimension.chips)
 
 
 def _over_all(cost: Exchange, dimensions: tuple[Dimension, ...], chips: int) -> Exchange:

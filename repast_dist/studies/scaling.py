@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
+from repast_dist.hardware.topology import TOPOLOGIES
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import dimensions_for, links_of
 from repast_dist.mapping.machine import Machine
@@ -131,12 +132,12 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
         {
             "collective": name,
             "dimension": number,
-            "topology": dimensions[number].spec.topology,
+            "topology": TOPOLOGIES.name_of(dimensions[number].topology),
             "time_s": cost.time_s,
             "link_bytes": carried,
             "link_busy_s": carried
             * links_of(dimensions[number])
-            / dimensions[number].spec.bandwidth_bytes_per_s,
+            / dimensions[number].topology.bandwidth_bytes_per_s,
             "share": cost.time_s / step_s,
         }
         for name, cost in exchanges(plan, factors_due=True).items()

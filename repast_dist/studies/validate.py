@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.hardware.interconnect import DimensionSpec, InterconnectSpec
+from repast_dist.hardware.interconnect import InterconnectSpec
+from repast_dist.hardware.topologies.ring import Ring
+from repast_dist.hardware.topologies.switch import Switch
 from repast_dist.mapping.baselines import EpochsSpec, GpuSpec, gpu_step, pipelayer_step
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import all_reduce
@@ -151,8 +153,7 @@ def _collective(subject: str) -> float:
     network = InterconnectSpec(
         source=subject,
         dimensions=tuple(
-            DimensionSpec(
-                topology="switch" if flat else "ring",
+            (Switch if flat else Ring)(
                 chips=chips,
                 latency_s=1e-6,
                 bandwidth_bytes_per_s=1e9,

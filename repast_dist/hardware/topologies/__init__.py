@@ -1,0 +1,1 @@
+"""The topologies of the project, one file each."""
