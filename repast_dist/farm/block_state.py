@@ -1,62 +1,16 @@
 """One SOI block on a chip: its running average, its programmed arrays, its solves."""
 
-import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
+from repast_dist.farm.records import SolveReport
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.training.engines import Engine
+from repast_dist.training.engines import Engine, Solver
 from repast_dist.training.kfac import FactorAverage, damped_block, updated_average
-
-
-@dataclasses.dataclass(frozen=True)
-class SolveReport:
-    """What a solve did, for the trace; see `repast_dist.trace.schema.SOLVE_SCHEMA`."""
-
-    step: int
-    block: int
-    layer: int
-    factor: str
-    method: str
-    iterations: int
-    mean_iterations: float
-    residual: float
-    converged: bool
-    action: str
-    chip: int
-    right_sides: int
-
-
-def merged(reports: Iterable[SolveReport]) -> list[SolveReport]:
-    """Return one report per block, the worst of what its right-hand sides met, in block order."""
-    of_block: dict[int, list[SolveReport]] = {}
-    for report in reports:
-        of_block.setdefault(report.block, []).append(report)
-    return [_worst(of_block[block]) for block in sorted(of_block)]
-
-
-def _worst(reports: Sequence[SolveReport]) -> SolveReport:
-    worst = max(reports, key=lambda r: (_SEVERITY[r.action], r.residual, -r.chip))
-    right_sides = sum(report.right_sides for report in reports)
-    # An exact sum: it must not depend on who solved what.
-    rounds = math.fsum(report.mean_iterations * report.right_sides for report in reports)
-    return dataclasses.replace(
-        worst,
-        iterations=max(report.iterations for report in reports),
-        mean_iterations=rounds / right_sides if right_sides else 0.0,
-        residual=max(report.residual for report in reports),
-        converged=all(report.converged for report in reports),
-        right_sides=right_sides,
-    )
-
-
-_SEVERITY = {"none": 0, "use": 1, "damp": 2, "fallback": 3}
 
 
 class BlockState:
@@ -88,7 +42,7 @@ class BlockState:
         self._damped: np.ndarray | None = None
         self._damping = 0.0
         self._prepared_at = -1
-        self._solver: Any = None
+        self._solver: Solver | None = None
         self._pending = SolveCounts()
 
     def add(self, contribution: np.ndarray) -> None:

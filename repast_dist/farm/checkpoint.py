@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import replaced
 
 ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
 
@@ -56,21 +57,14 @@ def save_checkpoint(
         The disk is full or not writable; older checkpoints are untouched.
     """
     final = folder / f"step-{step:08d}"
-    aside = folder / f".{final.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced(final) as aside:
+        aside.mkdir()
         _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
         text = json.dumps({"step": step, **state})
         _write_synced(aside / STATE, lambda file: file.write(text.encode()))
         sums = json.dumps({name: _sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
         _write_synced(aside / CHECKSUMS, lambda file: file.write(sums.encode()))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(aside, final)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -113,7 +107,7 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, refused
 
 
-def _write_synced(path: Path, write: Any) -> None:
+def _write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with path.open("wb") as file:
         write(file)
         file.flush()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from repast_dist.farm.cost import ChipCost
+from repast_dist.farm.records import ChipCost
 
 
 def align(

@@ -7,6 +7,7 @@ process is killed.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -83,25 +84,29 @@ def _local_cluster(spec: FarmSpec) -> Iterator[None]:
 
 
 def _private_ray() -> dict[str, str]:
-    """Return the environment that makes Ray ask every caller for a token known to us alone.
-
-    Ray keeps the first token it reads, so a second cluster of this process shares it.
-    """
-    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+    """Return the environment that makes Ray ask every caller for a token known to us alone."""
+    ours = _own_token.cache_info().currsize > 0
+    if "ray" in sys.modules and not ours and os.environ.get("RAY_AUTH_MODE") != "token":
         raise FarmError(
             "Ray was imported before the farm could turn its authentication on; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before importing ray"
         )
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # The coordinator meets lost workers itself; Ray need not print each lost call. Processes that
     # Ray starts in advance have other threads than ours, so none could be used.
     return {
+        "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or _own_token(),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",
         "RAY_prestart_worker_first_driver": "0",
     }
+
+
+@functools.cache
+def _own_token() -> str:
+    """Return this process' token: Ray keeps the first it reads, so all its clusters share it."""
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

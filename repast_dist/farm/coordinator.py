@@ -9,25 +9,35 @@ since are done again: same addresses, same numbers.
 
 import collections
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
-from repast_dist.farm.block_state import SolveReport, merged
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from repast_dist.farm.clock import align
 from repast_dist.farm.failures import WorkersLost, decide
-from repast_dist.farm.interface import Farm, Ref
+from repast_dist.farm.interface import Answer, Farm, Worker
+from repast_dist.farm.records import (
+    EpochRecord,
+    Event,
+    MicroBatchOutcome,
+    SolveReport,
+    StepRecord,
+    StepReport,
+    WorkerAnswer,
+    merged,
+)
 from repast_dist.farm.sampling import steps_per_epoch, total_steps
 from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
+from repast_dist.training.engines import ClipCount
 from repast_dist.training.step import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -48,22 +58,132 @@ class Progress:
         First step not recorded yet.
     clock_s : float
         Simulated time so far.
-    epochs, steps : list of dict
-        Records of finished epochs and steps.
+    epochs : list of EpochRecord
+        Finished epochs.
+    steps : list of StepRecord
+        Finished steps.
     """
 
     step: int
     clock_s: float
-    epochs: list[dict[str, Any]]
-    steps: list[dict[str, Any]]
+    epochs: list[EpochRecord]
+    steps: list[StepRecord]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Progress":
+        """Return where a checkpoint was taken."""
+        state = checkpoint.state
+        epochs = [EpochRecord(**item) for item in state["epochs"]]
+        steps = [StepRecord(**item) for item in state["steps"]]
+        return cls(checkpoint.step, state["clock_s"], epochs, steps)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all but the step as JSON data, for a checkpoint."""
+        return {
+            "clock_s": self.clock_s,
+            "epochs": [record.plain() for record in self.epochs],
+            "steps": [record.plain() for record in self.steps],
+        }
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
+class Restoring:
+    """All workers are put into the state of a checkpoint; `Working` follows.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The checkpoint.
+    """
+
+    checkpoint: Checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Working:
+    """Steps are done; `Ended` follows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovering:
+    """Workers are lost: they are started anew or retired; `Restoring` follows.
+
+    Attributes
+    ----------
+    lost : WorkersLost
+        Which workers, and why.
+    """
+
+    lost: WorkersLost
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The run is over.
+
+    Attributes
+    ----------
+    complete : bool
+        Whether all steps are done.
+    """
+
+    complete: bool
+
+
+State = Restoring | Working | Recovering | Ended
+"""What a coordinator is at. `Recovering` also follows every state in which workers are lost; an
+error of any other kind ends the run."""
+
+
+@dataclasses.dataclass
+class _Failures:
+    """What the failure policy knows of the run so far.
+
+    Attributes
+    ----------
+    of_worker : dict
+        Worker -> how often it was lost.
+    recoveries : int
+        Recoveries so far.
+    """
+
+    of_worker: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    recoveries: int = 0
+
+
+@dataclasses.dataclass
+class _Pace:
+    """How much is asked for at once, by how long answers take.
+
+    Attributes
+    ----------
+    steps_per_call : int
+        Steps of a call.
+    answered_at : float
+        Wall clock of the newest answer.
+    """
+
+    steps_per_call: int = 1
+    answered_at: float = 0.0
+
+    def answered(self, asked_at: float) -> float:
+        """Note an answer; return the wall time it took, in seconds."""
+        now = time.perf_counter()
+        wall_s = now - max(asked_at, self.answered_at)
+        self.answered_at = now
+        return wall_s
+
+    def adapt(self, step_s: float) -> None:
+        """Ask for as many steps at once as take about a second."""
+        self.steps_per_call = min(max(int(_CALL_S / step_s), 1), _MOST_STEPS_PER_CALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked[Result]:
     """Something all workers were asked for, and what to do with their answers."""
 
-    answers: list[Ref]
-    use: Callable[[list[Any], float], None]
+    answers: Sequence[Answer[Result]]
+    use: Callable[[list[Result], float], None]
     asked_at: float
 
 
@@ -72,16 +192,16 @@ class Recorder(Protocol):
 
     def steps(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[StepRecord],
         rows: Sequence[pa.RecordBatch],
         solves: Sequence[SolveReport],
     ) -> None:
         """Take some steps' records, trace rows per chip, and solve reports."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: EpochRecord) -> None:
         """Take one epoch's record."""
 
-    def event(self, step: int, kind: str, message: str) -> None:
+    def event(self, event: Event) -> None:
         """Take something that should be known afterwards."""
 
     def cut(self) -> None:
@@ -120,14 +240,11 @@ class Coordinator:
         self._job = job = setup.job
         self._recorder, self._checkpoints = recorder, checkpoints
         self._clipped: set[str] = set()
-        self._failures: dict[int, int] = {}
-        self._recoveries = 0
+        self._failures, self._pace = _Failures(), _Pace()
         samples = len(setup.data.train_inputs)
         self._epoch_steps = steps_per_epoch(samples, job.train)
         self._total_steps = total_steps(samples, job.train)
-        self._done = _progress_of(start)
-        self._call_steps = 1
-        self._answered_at = 0.0
+        self._done = Progress.of(start)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end, through failures; leaves a checkpoint and complete records.
@@ -150,29 +267,29 @@ class Coordinator:
         InversionError, DataError
             What a chip found wrong; chip, layer, block and step are named.
         """
-        self._guarded(lambda: self._restore(self._start))
-        while not self._guarded(lambda: self._work(stop)):
-            pass
-        return self._done.step >= self._total_steps
+        state: State = Restoring(self._start)
+        while not isinstance(state, Ended):
+            try:
+                state = self._after(state, stop)
+            except WorkersLost as lost:
+                state = Recovering(lost)
+        return state.complete
 
-    def _guarded(self, action: Callable[[], None]) -> bool:
-        """Do something that needs all workers; go back to a checkpoint if some are lost.
-
-        Returns
-        -------
-        bool
-            Whether it is done.
-        """
-        try:
-            action()
-        except WorkersLost as lost:
-            self._recover(lost)
-            return False
-        return True
+    def _after(self, state: Restoring | Working | Recovering, stop: Callable[[], bool]) -> State:
+        """Do what a state is about; return the state that follows."""
+        match state:
+            case Restoring(checkpoint):
+                self._restore(checkpoint)
+                return Working()
+            case Working():
+                self._work(stop)
+                return Ended(complete=self._done.step >= self._total_steps)
+            case Recovering(lost):
+                return Restoring(self._recover(lost))
 
     def _work(self, stop: Callable[[], bool]) -> None:
         """Have everything on the agenda done, asking ahead."""
-        waiting: collections.deque[_Asked] = collections.deque()
+        waiting: collections.deque[_Asked[Any]] = collections.deque()
         for asked in self._agenda(stop):
             waiting.append(asked)
             if len(waiting) > self._farm.ahead:
@@ -180,7 +297,7 @@ class Coordinator:
         while waiting:
             self._take(waiting.popleft())
 
-    def _agenda(self, stop: Callable[[], bool]) -> Iterator[_Asked]:
+    def _agenda(self, stop: Callable[[], bool]) -> Iterator[_Asked[Any]]:
         """Ask the workers for everything up to the end of the run, in order.
 
         Workers do what they are asked in that order, so a checkpoint holds what all steps asked for
@@ -193,9 +310,10 @@ class Coordinator:
         while step < self._total_steps and not stop():
             last = min((step // n + 1) * n for n in (every, self._epoch_steps))
             last = min(last, self._total_steps)
-            calls = -(-(last - step) // self._call_steps)
+            calls = -(-(last - step) // self._pace.steps_per_call)
             count = -(-(last - step) // calls)
-            yield self._ask(partial(self._record, step), self._call_all("advance", step, count))
+            answers = self._call_all(Worker.advance, step, count)
+            yield self._ask(partial(self._record, step), answers)
             step += count
             if step % self._epoch_steps == 0 or step == self._total_steps:
                 yield self._ask(self._finish_epoch, self._test_calls())
@@ -205,129 +323,127 @@ class Coordinator:
         if step != saved:
             yield self._ask(self._save, self._state_calls())
 
-    def _call_all(self, method: str, *args: Any) -> list[Ref]:
-        return [self._farm.call(worker, method, *args) for worker in self._farm.workers]
+    def _call_all[**Arguments, Result](
+        self,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> list[Answer[Result]]:
+        return [self._farm.call(w, method, *args, **kwargs) for w in self._farm.workers]
 
-    def _ask(self, use: Callable[[list[Any], float], None], answers: list[Ref]) -> _Asked:
+    def _ask[Result](
+        self, use: Callable[[list[Result], float], None], answers: Sequence[Answer[Result]]
+    ) -> _Asked[Result]:
         return _Asked(answers, use, time.perf_counter())
 
-    def _take(self, asked: _Asked) -> None:
+    def _take(self, asked: _Asked[Any]) -> None:
         """Wait for answers and use them."""
         answers = self._farm.get(asked.answers)
-        now = time.perf_counter()
-        wall_s = now - max(asked.asked_at, self._answered_at)
-        self._answered_at = now
-        asked.use(answers, wall_s)
+        asked.use(answers, self._pace.answered(asked.asked_at))
 
     # Checkpoints ------------------------------------------------------------------------
 
-    def _state_calls(self) -> list[Ref]:
+    def _state_calls(self) -> list[Answer[dict[str, np.ndarray]]]:
         first = next(iter(self._farm.workers))
-        return [self._farm.call(first, "common_state"), *self._call_all("block_state")]
+        return [self._farm.call(first, Worker.common_state), *self._call_all(Worker.block_state)]
 
     def _save(self, states: list[dict[str, np.ndarray]], _wall_s: float) -> None:
         """Save everything needed to go on from the current step."""
         arrays = {name: value for part in states for name, value in part.items()}
         self._recorder.cut()
-        records = dataclasses.asdict(self._done)
-        step, keep = records.pop("step"), self._job.farm.checkpoint_keep
-        save_checkpoint(self._checkpoints, step, arrays, records, keep)
+        keep = self._job.farm.checkpoint_keep
+        save_checkpoint(self._checkpoints, self._done.step, arrays, self._done.plain(), keep)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put coordinator and workers into the state of a checkpoint."""
-        self._done = _progress_of(checkpoint)
+        self._done = Progress.of(checkpoint)
         arrays = self._farm.put(checkpoint.arrays)
-        self._farm.get(self._call_all("restore", checkpoint.step, arrays))
+        self._farm.get(self._call_all(Worker.restore, checkpoint.step, arrays))
 
     # Steps ------------------------------------------------------------------------------
 
-    def _record(self, first: int, answers: list[dict[str, Any]], wall_s: float) -> None:
+    def _record(self, first: int, answers: list[WorkerAnswer], wall_s: float) -> None:
         """Record steps from what each worker says about them."""
-        if len({answer["weights"] for answer in answers}) > 1:
+        if len({answer.weights for answer in answers}) > 1:
             raise FarmError(
                 f"step {first}: the workers no longer hold the same weights: their nodes round "
                 "differently (other CPUs or libraries); valid: nodes of one kind, for example by "
                 "farm.resources_per_worker"
             )
-        chips = {chip: cost for part in answers for chip, cost in part["chips"].items()}
+        chips = {chip: cost for part in answers for chip, cost in part.chips.items()}
         rows, ends = align(chips, first, self._done.clock_s)
         each_s = wall_s / len(ends)
-        records: list[dict[str, Any]] = []
-        reports: list[SolveReport] = []
+        records: list[StepRecord] = []
+        solves: list[SolveReport] = []
         for number, end_s in enumerate(ends):
-            parts = [answer["steps"][number] for answer in answers]
-            loss, accuracy = self._outcome([item for part in parts for item in part["outcomes"]])
+            parts = [answer.steps[number] for answer in answers]
+            loss, accuracy = self._outcome(o for part in parts for o in part.outcomes)
             records.append(
-                {
-                    "step": first + number,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "time_s": end_s - self._done.clock_s,
-                    "wall_s": each_s,
-                    "computing_s": _computing_s([part["busy_s"] for part in parts]),
-                    **self._clipping(first + number, [part["clipping"] for part in parts]),
-                }
+                StepRecord(
+                    step=first + number,
+                    loss=loss,
+                    accuracy=accuracy,
+                    time_s=end_s - self._done.clock_s,
+                    wall_s=each_s,
+                    computing_s=_computing_s([part.busy_s for part in parts]),
+                    clip_rate=self._clipping(first + number, parts),
+                )
             )
-            reports += merged(report for part in parts for report in part["reports"])
+            solves += merged(report for part in parts for report in part.solves)
             self._done.clock_s = end_s
-        self._recorder.steps(records, rows, reports)
-        self._note_divergence(reports)
+        self._recorder.steps(records, rows, solves)
+        self._note_divergence(solves)
         self._done.steps += records
         self._done.step = first + len(records)
         if self._farm.ahead:
-            self._call_steps = min(max(int(_CALL_S / each_s), 1), _MOST_STEPS_PER_CALL)
-        self._publish(records, reports)
+            self._pace.adapt(each_s)
+        self._publish(records[-1], solves)
 
-    def _publish(
-        self, records: Sequence[Mapping[str, float]], reports: Sequence[SolveReport]
-    ) -> None:
-        last = records[-1]
+    def _publish(self, last: StepRecord, solves: Sequence[SolveReport]) -> None:
         self._farm.publish(
             {
-                "steps": last["step"] + 1,
-                "loss": last["loss"],
-                "inversion_residual": max((report.residual for report in reports), default=0.0),
-                "simulated_seconds_per_second": last["time_s"] / last["wall_s"],
-                "restarts": self._recoveries,
+                "steps": last.step + 1,
+                "loss": last.loss,
+                "inversion_residual": max((report.residual for report in solves), default=0.0),
+                "simulated_seconds_per_second": last.time_s / last.wall_s,
+                "restarts": self._failures.recoveries,
             }
         )
 
-    def _outcome(self, results: Sequence[tuple[int, float, int]]) -> tuple[float, float]:
+    def _outcome(self, outcomes: Iterable[MicroBatchOutcome]) -> tuple[float, float]:
         """Return mean loss and accuracy of the batch, summed in micro-batch order."""
         loss = correct = 0.0
-        for _, loss_sum, hits in sorted(results):
-            loss += loss_sum
-            correct += hits
+        for outcome in sorted(outcomes):
+            loss += outcome.loss_sum
+            correct += outcome.correct
         batch = self._job.train.batch_size
         return loss / batch, correct / batch
 
-    def _clipping(
-        self, step: int, counted: Sequence[Sequence[Mapping[str, tuple[int, int]]]]
-    ) -> dict[str, float]:
+    def _clipping(self, step: int, parts: Sequence[StepReport]) -> float | None:
         """Return the share of ADC conversions that clipped; say so once where it is large."""
-        sums: dict[str, list[int]] = {}
-        for counts in (counts for worker in counted for counts in worker):
-            for what, pair in counts.items():
-                held = sums.setdefault(what, [0, 0])
-                held[0] += pair[0]
-                held[1] += pair[1]
-        for what, (clipped, conversions) in sorted(sums.items()):
-            rate = clipped / max(conversions, 1)
-            if rate > CLIP_WARNING_RATE and what not in self._clipped:
+        sums: dict[str, ClipCount] = {}
+        for counts in (counts for part in parts for counts in part.clipping):
+            for what, count in counts.items():
+                sums[what] = sums.get(what, ClipCount()).plus(count)
+        for what, count in sorted(sums.items()):
+            if count.excessive and what not in self._clipped:
                 self._clipped.add(what)
-                self._recorder.event(
+                self._event(
                     step,
                     "clipping",
-                    f"{what}: {rate:.1%} of the ADC conversions are beyond the calibrated range; "
-                    "a higher chip.adc.percentile clips less",
+                    f"{what}: {count.rate:.1%} of the ADC conversions are beyond the calibrated "
+                    "range; a higher chip.adc.percentile clips less",
                 )
-        clipped, conversions = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
-        return {"clip_rate": clipped / conversions} if conversions else {}
+        whole = functools.reduce(ClipCount.plus, sums.values(), ClipCount())
+        return whole.rate if whole.conversions else None
+
+    def _event(self, step: int, kind: str, message: str) -> None:
+        self._recorder.event(Event(step, kind, message))
 
     def _note_divergence(self, reports: Sequence[SolveReport]) -> None:
         for report in reports:
             if report.action != "none":
-                self._recorder.event(
+                self._event(
                     report.step,
                     "divergence",
                     f"block {report.block} (layer {report.layer}, factor {report.factor}, chip "
@@ -335,13 +451,13 @@ class Coordinator:
                     f"policy {report.action}",
                 )
 
-    def _test_calls(self) -> list[Ref]:
+    def _test_calls(self) -> list[Answer[dict[int, Evaluation]]]:
         """Ask all workers for a share of the test set's chunks."""
         workers = list(self._farm.workers)
         chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
         return [
             self._farm.call(
-                worker, "evaluate", list(range(place, chunks, len(workers))), _EVALUATION_CHUNK
+                worker, Worker.evaluate, list(range(place, chunks, len(workers))), _EVALUATION_CHUNK
             )
             for place, worker in enumerate(workers)
         ]
@@ -352,66 +468,60 @@ class Coordinator:
         test = sum((chunks[chunk] for chunk in sorted(chunks)), Evaluation())
         step = self._done.step
         first = (step - 1) // self._epoch_steps * self._epoch_steps
-        records = [record for record in self._done.steps if first <= record["step"] < step]
-        record = {
-            "epoch": (step - 1) // self._epoch_steps + 1,
-            "step": step,
-            "train_loss": float(np.mean([record["loss"] for record in records])),
-            "train_accuracy": float(np.mean([record["accuracy"] for record in records])),
-            "test_loss": test.loss_sum / test.samples,
-            "test_accuracy": test.correct / test.samples,
-            "test_squared_error": test.squared_error / test.samples,
-        }
+        records = [record for record in self._done.steps if first <= record.step < step]
+        record = EpochRecord(
+            epoch=(step - 1) // self._epoch_steps + 1,
+            step=step,
+            train_loss=float(np.mean([record.loss for record in records])),
+            train_accuracy=float(np.mean([record.accuracy for record in records])),
+            test_loss=test.loss_sum / test.samples,
+            test_accuracy=test.correct / test.samples,
+            test_squared_error=test.squared_error / test.samples,
+        )
         self._recorder.epoch(record)
         self._done.epochs.append(record)
 
     # Failures ---------------------------------------------------------------------------
 
-    def _recover(self, lost: WorkersLost) -> None:
-        """Bring lost workers back (or leave them out) and go back to the newest checkpoint."""
-        while True:
-            for worker in lost.workers:
-                self._failures[worker] = self._failures.get(worker, 0) + 1
-            alive = set(self._farm.workers) - set(lost.workers)
-            spec = self._job.farm
-            decision = decide(lost.workers, alive, self._failures, self._recoveries, spec)
-            if decision.stop:
-                raise FarmError(f"step {self._done.step}: {lost}; giving up: {decision.stop}")
-            self._recoveries += 1
-            logger.warning("step %d: %s", self._done.step, lost)
-            self._recorder.event(
-                self._done.step,
-                "recovery",
-                f"workers {list(lost.workers)} lost ({lost.reason}); "
-                f"started anew {list(decision.revive)}, retired {list(decision.retire)}",
-            )
-            try:
-                if decision.retire:
-                    self._farm.retire(decision.retire)
-                    self._reassign()
-                self._farm.revive(decision.revive)
-                self._roll_back()
-                return
-            except WorkersLost as again:
-                lost = again
+    def _recover(self, lost: WorkersLost) -> Checkpoint:
+        """Bring lost workers back (or leave them out); return the checkpoint to go back to."""
+        failures, spec = self._failures, self._job.farm
+        failures.of_worker.update(lost.workers)
+        alive = set(self._farm.workers) - set(lost.workers)
+        decision = decide(lost.workers, alive, failures.of_worker, failures.recoveries, spec)
+        if decision.stop:
+            raise FarmError(f"step {self._done.step}: {lost}; giving up: {decision.stop}")
+        failures.recoveries += 1
+        logger.warning("step %d: %s", self._done.step, lost)
+        self._event(
+            self._done.step,
+            "recovery",
+            f"workers {list(lost.workers)} lost ({lost.reason}); "
+            f"started anew {list(decision.revive)}, retired {list(decision.retire)}",
+        )
+        if decision.retire:
+            self._farm.retire(decision.retire)
+            self._reassign()
+        self._farm.revive(decision.revive)
+        return self._roll_back()
 
     def _reassign(self) -> None:
         """Spread the work of retired workers' chips over the chips that are left."""
         self._setup = make_setup(self._job, self._setup.data, self._farm.workers)
         setup = self._farm.put(self._setup)
-        self._farm.get(self._call_all("reassign", setup))
+        self._farm.get(self._call_all(Worker.reassign, setup))
 
-    def _roll_back(self) -> None:
+    def _roll_back(self) -> Checkpoint:
         checkpoint, refused = latest_checkpoint(self._checkpoints)
         for reason in refused:
-            self._recorder.event(self._done.step, "checkpoint", f"refused: {reason}")
+            self._event(self._done.step, "checkpoint", f"refused: {reason}")
         if checkpoint is None and self._start.step == 0:
             # Lost before the first checkpoint.
             checkpoint = self._start
         if checkpoint is None:
             raise FarmError(f"{self._checkpoints}: no usable checkpoint to go back to")
         self._recorder.drop_from(checkpoint.step)
-        self._restore(checkpoint)
+        return checkpoint
 
 
 def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
@@ -420,8 +530,3 @@ def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
     """
     parts = {part for worker in busy for part in worker}
     return sum(max(worker.get(part, 0.0) for worker in busy) for part in parts)
-
-
-def _progress_of(checkpoint: Checkpoint) -> Progress:
-    state = checkpoint.state
-    return Progress(checkpoint.step, state["clock_s"], list(state["epochs"]), list(state["steps"]))

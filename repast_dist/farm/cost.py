@@ -1,6 +1,6 @@
 """What one chip did in its steps, in rows, seconds and joules.
 
-A chip knows its own rows and how long each segment of a step takes it; `alignment` puts the
+A chip knows its own rows and how long each segment of a step takes it; `clock` puts the
 segments of all chips on one clock.
 """
 
@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from repast_dist.analog import SolveCounts
+from repast_dist.farm.records import ChipCost
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import chip_speed
 from repast_dist.hardware.optable import OPS, OpTable, trace_columns
@@ -18,28 +18,6 @@ from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import block_rows, outer_rows
 from repast_dist.mapping.timeline import place
 from repast_dist.trace import trace_batch
-
-
-@dataclasses.dataclass(frozen=True)
-class ChipCost:
-    """One chip's share of some steps.
-
-    Attributes
-    ----------
-    rows : pyarrow.RecordBatch
-        Trace rows, step by step; starts count from the start of the row's segment.
-    segment : ndarray
-        (rows,) int64, the row's segment of its step.
-    seconds : ndarray
-        (steps, segments) what the chip needs for each.
-    static_w : float
-        Power the chip draws whatever it does.
-    """
-
-    rows: pa.RecordBatch
-    segment: np.ndarray
-    seconds: np.ndarray
-    static_w: float
 
 
 @dataclasses.dataclass(frozen=True)

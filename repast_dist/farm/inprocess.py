@@ -1,19 +1,20 @@
 """The farm without Ray: one worker with all chips, called directly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Concatenate, cast
 
-from repast_dist.farm.interface import Ref, WorkerFactory
+from repast_dist.farm.interface import Answer, Worker, WorkerFactory
 from repast_dist.farm.peers import NoPeers
+from repast_dist.farm.setup import FarmSetup
 
 
 class InProcessFarm:
     """All chips in this process, one after the other: the reference and the one to debug."""
 
-    def __init__(self, chips: int, factory: WorkerFactory, shared: Any) -> None:
+    def __init__(self, chips: int, factory: WorkerFactory, setup: FarmSetup) -> None:
         self._chips = tuple(range(chips))
-        self._worker = factory(self._chips, shared, NoPeers())
+        self._worker = factory(self._chips, setup, NoPeers())
 
     @property
     def workers(self) -> dict[int, tuple[int, ...]]:
@@ -25,17 +26,23 @@ class InProcessFarm:
         """Nothing is done while the coordinator works."""
         return 0
 
-    def put(self, value: Any) -> Any:
+    def put[Value](self, value: Value) -> Value:
         """Return the value itself."""
         return value
 
-    def call(self, worker: int, method: str, *args: Any) -> Ref:
+    def call[**Arguments, Result](
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer[Result]:
         """Note the call; `get` makes it."""
-        return partial(getattr(self._worker, method), *args)
+        return Answer(partial(getattr(self._worker, method.__name__), *args, **kwargs))
 
-    def get(self, refs: Sequence[Ref]) -> list[Any]:
+    def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
         """Make the calls."""
-        return [ref() for ref in refs]
+        return [cast("Callable[[], Result]", answer.pending)() for answer in answers]
 
     def revive(self, workers: Sequence[int]) -> None:
         """Nothing is ever lost here."""

@@ -1,16 +1,54 @@
-"""What the coordinator needs of a farm; one code path for in-process and Ray runs."""
+"""What coordinator, farm and workers ask of each other, in one process or on Ray."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Concatenate, Protocol
+
+import numpy as np
 
 from repast_dist.farm.peers import Peers
+from repast_dist.farm.records import WorkerAnswer
+from repast_dist.farm.setup import FarmSetup
+from repast_dist.training.step import Evaluation
 
-Ref = Any
-"""An answer that may still be computed; `Farm.get` waits for it."""
 
-WorkerFactory = Callable[[tuple[int, ...], Any, Peers], Any]
-"""(chips of the worker, what all workers share, the other workers) -> a plain object whose methods
-a farm calls."""
+class Worker(Protocol):
+    """Some chips of the farm: what the coordinator may ask of them."""
+
+    def reassign(self, setup: FarmSetup) -> None:
+        """Take another plan; all state is gone until `restore`."""
+
+    def advance(self, first: int, count: int) -> WorkerAnswer:
+        """Do steps, together with all other workers."""
+
+    def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
+        """Test the weights on some chunks of the test set; `size` samples each."""
+
+    def common_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that all workers have alike, by name."""
+
+    def block_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the blocks that this worker's chips hold, by name."""
+
+    def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on at a step from the states of all workers."""
+
+
+WorkerFactory = Callable[[tuple[int, ...], FarmSetup, Peers], Worker]
+"""Makes a worker of its chips, what all workers share, and its connections to the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer[Result]:
+    """An answer that may still be computed; `Farm.get` waits for it.
+
+    Attributes
+    ----------
+    pending : object
+        What the farm that made it knows it by.
+    """
+
+    pending: object
 
 
 class Farm(Protocol):
@@ -26,13 +64,19 @@ class Farm(Protocol):
         worker is ever idle; 0 where nothing is done meanwhile.
         """
 
-    def put(self, value: Any) -> Any:
-        """Make a value available to all workers as an argument of calls, moved once."""
+    def put[Value](self, value: Value) -> Value:
+        """Return what stands for a value as an argument of calls to any worker; moved once."""
 
-    def call(self, worker: int, method: str, *args: Any) -> Ref:
-        """Ask a worker to run one of its methods; does not wait."""
+    def call[**Arguments, Result](
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer[Result]:
+        """Ask a worker to run a method of `Worker`; does not wait."""
 
-    def get(self, refs: Sequence[Ref]) -> list[Any]:
+    def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
         """Wait for answers.
 
         Raises

@@ -4,8 +4,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Concatenate
 
 import ray
 from ray.exceptions import (
@@ -22,12 +22,14 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from repast_dist.farm.failures import PeersLost, WorkersLost
-from repast_dist.farm.interface import Ref, WorkerFactory
+from repast_dist.farm.interface import Answer, Worker, WorkerFactory
 from repast_dist.farm.metrics import RunMetrics
 from repast_dist.farm.peers import Endpoint, SocketPeers
+from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import FarmSpec, worker_groups
 from repast_dist.farm.worker_log import configure_worker_log
 from repast_dist.ground.errors import FarmError, RepastError
+from repast_dist.ground.plugins import PluginSource, activate, active
 
 _PING_S = 5.0
 _RETRY_S = 0.25
@@ -45,15 +47,22 @@ class RayWorker:
     """A Ray actor around a plain worker of chips; it adds nothing but the process."""
 
     def __init__(
-        self, factory: WorkerFactory, chips: tuple[int, ...], shared: Any, wait_s: float
+        self,
+        factory: WorkerFactory,
+        chips: tuple[int, ...],
+        setup: tuple[Any],
+        plugins: tuple[PluginSource, ...],
+        wait_s: float,
     ) -> None:
         configure_worker_log(chips)
         self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s)
-        self._worker = factory(chips, shared, self._peers)
+        # What plug-ins declare must be there before the setup is unpickled.
+        activate(plugins)
+        self._worker = factory(chips, ray.get(setup[0]), self._peers)
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Run a method of the worker."""
-        return getattr(self._worker, method)(*args)
+        return getattr(self._worker, method)(*args, **kwargs)
 
     def endpoint(self) -> Endpoint:
         """Return where this worker listens for the others."""
@@ -73,11 +82,12 @@ class RayWorker:
 class RayFarm:
     """Workers on this machine or on a cluster; Ray must be up already."""
 
-    def __init__(self, spec: FarmSpec, factory: WorkerFactory, shared: Any) -> None:
+    def __init__(self, spec: FarmSpec, factory: WorkerFactory, setup: FarmSetup) -> None:
         self._spec = spec
         self._factory = factory
         self._groups = dict(enumerate(worker_groups(spec)))
-        self._shared = ray.put(shared)
+        self._setup = (ray.put(setup),)
+        self._plugins = active()
         self._placement = self._reserve() if spec.placement != "any" else None
         self._handles: dict[int, Any] = {}
         self._bring_up(list(self._groups))
@@ -97,26 +107,37 @@ class RayFarm:
         """Enough to bridge what a call costs Ray and what the coordinator does with an answer."""
         return _CALLS_AHEAD
 
-    def put(self, value: Any) -> Any:
-        """Put a value into the object store once."""
-        return ray.put(value)
+    def put[Value](self, value: Value) -> Value:
+        """Put a value into the object store once; calls take its reference for it."""
+        reference: Any = ray.put(value)
+        return reference
 
-    def call(self, worker: int, method: str, *args: Any) -> Ref:
+    def call[**Arguments, Result](
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer[Result]:
         """Queue a method call on the worker."""
-        return self._handles[worker].call.remote(method, *args)
+        return Answer(self._handles[worker].call.remote(method.__name__, *args, **kwargs))
 
-    def get(self, refs: Sequence[Ref]) -> list[Any]:
+    def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
         """Wait for answers; see `Farm.get` for what is raised."""
+        return self._wait([answer.pending for answer in answers])
+
+    def _wait(self, refs: Sequence[Any]) -> list[Any]:
         # A worker that waits for a silent one says so first.
         limit_s = self._spec.call_timeout_s + _PING_S
         try:
-            return ray.get(list(refs), timeout=limit_s)
+            found: list[Any] = ray.get(list(refs), timeout=limit_s)
+            return found
         except GetTimeoutError as error:
             raise self._lost(f"no answer in {limit_s:g} s", stuck=True) from error
         except (RayTaskError, *_LOST) as error:
             raise self._meaning(refs, error) from error
 
-    def _meaning(self, refs: Sequence[Ref], error: Exception) -> BaseException:
+    def _meaning(self, refs: Sequence[Any], error: Exception) -> BaseException:
         """Return what went wrong first: workers that lost each other only follow."""
         cause = _cause(error)
         if isinstance(cause, PeersLost):
@@ -168,7 +189,9 @@ class RayFarm:
                 self._placement, placement_group_bundle_index=worker
             )
         actor_class = ray.remote(**options)(RayWorker)
-        return actor_class.remote(self._factory, chips, self._shared, self._spec.call_timeout_s)
+        return actor_class.remote(
+            self._factory, chips, self._setup, self._plugins, self._spec.call_timeout_s
+        )
 
     def _bring_up(self, workers: Sequence[int]) -> None:
         """Start workers and wait until they answer.
@@ -221,11 +244,11 @@ class RayFarm:
     def _connect(self) -> None:
         """Connect every worker to all others."""
         workers = list(self._groups)
-        found = self.get([self._handles[worker].endpoint.remote() for worker in workers])
+        found = self._wait([self._handles[worker].endpoint.remote() for worker in workers])
         endpoints = dict(zip(workers, found, strict=True))
         key = secrets.token_bytes(32)
         limit_s = self._spec.node_timeout_s
-        self.get([self._handles[h].connect.remote(h, endpoints, key, limit_s) for h in workers])
+        self._wait([self._handles[h].connect.remote(h, endpoints, key, limit_s) for h in workers])
 
     def _reserve(self) -> Any:
         strategy = "SPREAD" if self._spec.placement == "spread" else "PACK"
@@ -285,7 +308,7 @@ def _cause(error: BaseException) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) and error.cause else error
 
 
-def _failure(ref: Ref) -> BaseException | None:
+def _failure(ref: Any) -> BaseException | None:
     try:
         ray.get(ref, timeout=0)
     except RayError as error:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from repast_dist.farm.exchange import Area
-from repast_dist.farm.setup import TrainingJob
+from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import DataError
-from repast_dist.network.model import build_model
 from repast_dist.training.optimizers import apply_update
 
 
@@ -20,8 +19,8 @@ class Replica:
 
     Parameters
     ----------
-    job : TrainingJob
-        The settings.
+    setup : FarmSetup
+        Settings and model.
     total_steps : int
         Steps of the run, for the learning rate's schedule.
 
@@ -31,10 +30,10 @@ class Replica:
         Layer -> (in[+1], out) float32.
     """
 
-    def __init__(self, job: TrainingJob, total_steps: int) -> None:
+    def __init__(self, setup: FarmSetup, total_steps: int) -> None:
+        job, model = setup.job, setup.model
         self._spec = job.optimizer
         self._total_steps = total_steps
-        model = build_model(job.model)
         self._biased = frozenset(p.name for p in model.parameters if p.bias)
         preconditioned = {p.name for p in model.preconditioned} if job.second_order else set()
         clips = self._spec.kl_clip is not None

@@ -11,7 +11,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import StepWork
-from repast_dist.network.model import ModelSpec, build_model, init_weights
+from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers import initial_state
@@ -58,11 +58,14 @@ class FarmSetup:
         Chip -> worker that holds it.
     workers : tuple of int
         Live workers in ascending order; payloads are exchanged in this order.
+    model : Model
+        The network that is trained.
     data : Dataset
         Training and test set.
     """
 
     job: TrainingJob
+    model: Model
     chips: tuple[int, ...]
     plan: Plan
     pieces: tuple[SolveTask, ...]
@@ -150,6 +153,7 @@ def make_setup(
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(
         job=job,
+        model=model,
         chips=chips,
         plan=plan,
         pieces=pieces,
@@ -160,9 +164,10 @@ def make_setup(
     )
 
 
-def beginning(job: TrainingJob) -> Checkpoint:
+def beginning(setup: FarmSetup) -> Checkpoint:
     """Return the state of a run before its first step."""
-    weights = init_weights(build_model(job.model), job.seed)
+    job = setup.job
+    weights = init_weights(setup.model, job.seed)
     arrays = {f"weights/{name}": value for name, value in weights.items()}
     optimizer = initial_state(job.optimizer, weights)
     arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}

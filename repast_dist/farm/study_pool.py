@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import FarmError, RepastError
+from repast_dist.ground.plugins import PluginSource, activate, active
 
 _RETRIES = 2
 
@@ -66,7 +67,7 @@ def _on_ray(
         task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=process_environment(farm))(
             _call
         )
-        there = ray.put(shared)
+        there, plugins = ray.put(shared), active()
         limit = farm.study_workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
         waiting = list(enumerate(points))[::-1]
         running: dict[Any, int] = {}
@@ -74,7 +75,9 @@ def _on_ray(
             while waiting or running:
                 while waiting and len(running) < limit:
                     number, point = waiting.pop()
-                    running[task.remote(function, there, point, farm.blas_threads)] = number
+                    arguments = (there, ray.put(point))
+                    ref = task.remote(function, arguments, plugins, farm.blas_threads)
+                    running[ref] = number
                 done, _ = ray.wait(list(running), num_returns=1)
                 for ref in done:
                     yield running.pop(ref), _value(ref)
@@ -83,9 +86,18 @@ def _on_ray(
                 ray.cancel(ref, force=True)
 
 
-def _call(function: Callable[..., Any], shared: Any, point: Any, threads: int) -> Any:
+def _call(
+    function: Callable[..., Any],
+    arguments: tuple[Any, Any],
+    plugins: tuple[PluginSource, ...],
+    threads: int,
+) -> Any:
+    import ray
+
+    # What plug-ins declare must be there before the arguments are unpickled.
+    activate(plugins)
     with threadpool_limits(threads):
-        return function(shared, point)
+        return function(*ray.get(list(arguments)))
 
 
 def _value(ref: Any) -> Any:

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
-from repast_dist.farm.block_state import BlockState, SolveReport
+from repast_dist.farm.block_state import BlockState
 from repast_dist.farm.cost import CostRecorder
 from repast_dist.farm.damping import BlockDamping, block_traces
 from repast_dist.farm.exchange import Area, Bucket, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
+from repast_dist.farm.records import MicroBatchOutcome, SolveReport, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica, under
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
 from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.ground.errors import FarmError, RepastError
-from repast_dist.network.model import build_model
 from repast_dist.training.step import (
     Evaluation,
     LoadedModel,
@@ -55,7 +55,7 @@ class ChipWorker:
         """Take another plan; all state is gone until `restore`."""
         job = setup.job
         self._setup, self._job = setup, job
-        self._model = build_model(job.model)
+        self._model = setup.model
         self._engines = {chip: chip_engine(job, chip) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
         self._me = setup.routes[self._chips[0]]
@@ -74,27 +74,18 @@ class ChipWorker:
         }
         self._costs = {chip: CostRecorder(chip, setup) for chip in self._chips}
         self._damping = BlockDamping(setup.plan.blocks, job.optimizer)
-        self._replica = Replica(job, total_steps(len(setup.data.train_inputs), job.train))
+        self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
 
-    def advance(self, first: int, count: int) -> dict[str, Any]:
+    def advance(self, first: int, count: int) -> WorkerAnswer:
         """Do steps, together with all other workers.
 
         Parameters
         ----------
         first, count : int
             The steps; `first` must be the one that comes next.
-
-        Returns
-        -------
-        dict
-            ``chips``: chip -> `ChipCost` of the steps. ``weights``: checksum of the weights after
-            them, the same on all workers. ``steps``: per step a dict with ``outcomes``, a list of
-            (micro-batch, loss sum, correct); ``reports``: what the solves did; ``clipping``: per
-            chip, what -> (clipped, all) ADC conversions of the products; ``busy_s``: part of the
-            step -> wall time this worker computed for.
 
         Raises
         ------
@@ -104,17 +95,14 @@ class ChipWorker:
             What a chip found wrong; chip, layer, block and step are named.
         """
         try:
-            steps = [self._do(step) for step in range(first, first + count)]
+            steps = tuple(self._do(step) for step in range(first, first + count))
         except BaseException:
             # The others must not wait for this worker.
             self._peers.close()
             self._step = -1
             raise
-        return {
-            "chips": {chip: cost.take() for chip, cost in self._costs.items()},
-            "weights": self._replica.checksum(),
-            "steps": steps,
-        }
+        chips = {chip: cost.take() for chip, cost in self._costs.items()}
+        return WorkerAnswer(chips, self._replica.checksum(), steps)
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
         """Test the weights on some chunks of the test set; `size` samples each."""
@@ -152,7 +140,7 @@ class ChipWorker:
 
     # One step ---------------------------------------------------------------------------
 
-    def _do(self, step: int) -> dict[str, Any]:
+    def _do(self, step: int) -> StepReport:
         if step != self._step:
             raise FarmError(f"worker {self._me} is at step {self._step}, it was asked for {step}")
         soi, second_order = self._job.machine.policy.soi, self._job.second_order
@@ -191,16 +179,12 @@ class ChipWorker:
         with self._timed("update"):
             self._replica.update(step, needed, directions)
         self._step = step + 1
-        return {
-            "outcomes": outcomes,
-            "reports": self._reports,
-            "clipping": [engine.meter.take() for engine in self._engines.values()],
-            "busy_s": self._busy_s,
-        }
+        clipping = tuple(engine.meter.take() for engine in self._engines.values())
+        return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
 
     def _train(
         self, step: int, factors_due: bool
-    ) -> tuple[list[tuple[int, float, int]], dict[int, dict[TreeNode, np.ndarray]]]:
+    ) -> tuple[list[MicroBatchOutcome], dict[int, dict[TreeNode, np.ndarray]]]:
         """Run this worker's micro-batches; return outcomes and, per worker, what it reduces."""
         count, blocks = self._job.train.micro_batches, self._setup.plan.blocks
         sums = {worker: TreeSum(count) for worker in self._setup.workers}
@@ -216,7 +200,7 @@ class ChipWorker:
                     weights = self._replica.weights
                     loaded = load_weights(self._model, weights, self._engines[chip], step)
                 result = self._run(loaded, chip, step, micro_batch, factors_due)
-                outcomes.append((micro_batch, result.loss_sum, result.correct))
+                outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
                 traces = block_traces(blocks, result.factors) if factors_due else None
                 for worker, bucket in self._buckets.items():
                     vector = bucket.pack(result.gradients, result.factors, traces)

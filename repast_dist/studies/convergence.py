@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from repast_dist.analog import SCHEMES
-from repast_dist.farm.block_state import SolveReport
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
+from repast_dist.farm.records import EpochRecord, Event, SolveReport, StepRecord
 from repast_dist.farm.setup import TrainingJob, beginning, make_setup
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, InversionError
@@ -60,33 +60,33 @@ class _Curves:
 
     def steps(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[StepRecord],
         rows: Sequence[pa.RecordBatch],
         solves: Sequence[SolveReport],
     ) -> None:
         """Add up some steps."""
         if self.first_loss is None:
-            self.first_loss = records[0]["loss"]
+            self.first_loss = records[0].loss
         self.steps_done += len(records)
-        self._time_s += sum(record["time_s"] for record in records)
+        self._time_s += sum(record.time_s for record in records)
         self._energy_j += sum(pc.sum(batch["energy_j"]).as_py() or 0.0 for batch in rows)
         self._reports += solves
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: EpochRecord) -> None:
         """Keep an epoch's losses with the simulated time and energy so far."""
-        losses = {name: _capped(record[name]) for name in ("train_loss", "test_loss")}
         self.epochs.append(
             {
-                "epoch": record["epoch"],
-                "step": record["step"],
-                **losses,
-                "test_accuracy": record["test_accuracy"],
+                "epoch": record.epoch,
+                "step": record.step,
+                "train_loss": _capped(record.train_loss),
+                "test_loss": _capped(record.test_loss),
+                "test_accuracy": record.test_accuracy,
                 "time_s": self._time_s,
                 "energy_j": self._energy_j,
             }
         )
 
-    def event(self, step: int, kind: str, message: str) -> None:
+    def event(self, event: Event) -> None:
         """Nothing to note: missed targets are counted from the reports."""
 
     def cut(self) -> None:
@@ -129,7 +129,7 @@ def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
     diverged = None
     with tempfile.TemporaryDirectory() as folder, open_farm(job.farm, setup) as farm:
         try:
-            Coordinator(setup, farm, beginning(job), curves, Path(folder)).run()
+            Coordinator(setup, farm, beginning(setup), curves, Path(folder)).run()
         except (DataError, InversionError) as error:
             diverged = str(error)
     return {

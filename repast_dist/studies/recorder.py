@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from repast_dist.farm.block_state import SolveReport
 from repast_dist.farm.checkpoint import Checkpoint
+from repast_dist.farm.records import EpochRecord, Event, SolveReport, StepRecord
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.ground.plugins import checksums
@@ -89,49 +89,49 @@ class RunRecorder:
             self.result = {**read_json(self._path), **records}
             _check_plugins(self.result["plugins"], checksums(settings.plugins), run_dir)
             self._forget(resumed.step)
-            self.event(resumed.step, "resume", f"resumed at step {resumed.step}")
+            self.event(Event(resumed.step, "resume", f"resumed at step {resumed.step}"))
         self.result |= {**facts, "status": "running"}
         self._earlier_s = float(self.result["wall_s"])
         self._save()
 
     def steps(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[StepRecord],
         rows: Sequence[pa.RecordBatch],
         solves: Sequence[SolveReport],
     ) -> None:
         """Record some steps."""
         last = records[-1]
-        steps = range(records[0]["step"], last["step"] + 1)
+        steps = range(records[0].step, last.step + 1)
         self._trace.append(steps, rows, solve_batch(vars(report) for report in solves))
-        self.result["steps"] += records
+        self.result["steps"] += [record.plain() for record in records]
         for record in records:
             self._log.info(
                 "step %d loss %.6g accuracy %.4f simulated %.6g s wall %.3f s",
-                *(record[name] for name in ("step", "loss", "accuracy", "time_s", "wall_s")),
+                *(record.step, record.loss, record.accuracy, record.time_s, record.wall_s),
             )
-        accuracy = last["accuracy"] if self._classifies else None
-        self._progress.update(last["step"] + 1, loss=last["loss"], accuracy=accuracy)
+        accuracy = last.accuracy if self._classifies else None
+        self._progress.update(last.step + 1, loss=last.loss, accuracy=accuracy)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: EpochRecord) -> None:
         """Record one epoch."""
-        self.result["epochs"].append(record)
-        self._log.info("epoch %s", json.dumps(record))
-        text = f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, "
-        text += f"test loss {record['test_loss']:.4f}"
+        self.result["epochs"].append(record.plain())
+        self._log.info("epoch %s", json.dumps(record.plain()))
+        text = f"epoch {record.epoch}: train loss {record.train_loss:.4f}, "
+        text += f"test loss {record.test_loss:.4f}"
         if self._classifies:
-            text += f", test accuracy {percent(record['test_accuracy'])}"
+            text += f", test accuracy {percent(record.test_accuracy)}"
         else:
-            text += f", squared error {record['test_squared_error']:.4f}"
+            text += f", squared error {record.test_squared_error:.4f}"
         self._progress.message(text)
         self._save_now_and_then()
 
-    def event(self, step: int, kind: str, message: str) -> None:
+    def event(self, event: Event) -> None:
         """Record something that should be known afterwards."""
-        self.result["events"].append({"step": step, "kind": kind, "message": message})
-        self._log.warning("step %d %s: %s", step, kind, message)
-        if kind != "divergence" or self._first_of(kind):
-            self._progress.message(f"step {step}: {kind}: {message}")
+        self.result["events"].append(event.plain())
+        self._log.warning("step %d %s: %s", event.step, event.kind, event.message)
+        if event.kind != "divergence" or self._first_of(event.kind):
+            self._progress.message(f"step {event.step}: {event.kind}: {event.message}")
 
     def cut(self) -> None:
         """Make the trace durable up to here."""

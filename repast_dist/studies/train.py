@@ -28,7 +28,7 @@ from repast_dist.ground.files import (
 )
 from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.pricing import component_energy
-from repast_dist.network.model import build_model, preconditioning_table
+from repast_dist.network.model import preconditioning_table
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.run_report import write_run_report
 from repast_dist.studies.recorder import RunRecorder
@@ -138,7 +138,7 @@ def _drive(
 ) -> bool:
     """Train on a farm; return whether all steps are done."""
     with open_farm(settings.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
-        start = checkpoint or beginning(setup.job)
+        start = checkpoint or beginning(setup)
         return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS).run(stop)
 
 
@@ -187,7 +187,7 @@ def _preconditioning(setup: FarmSetup) -> Table:
     table = Table(title="Preconditioning", title_justify="left")
     for name in ("layer", "kind", "weights", "SOI blocks", "treatment"):
         table.add_column(name, justify="right" if name in ("weights", "SOI blocks") else "left")
-    for row in preconditioning_table(build_model(setup.job.model)):
+    for row in preconditioning_table(setup.model):
         blocks = [block for block in setup.plan.blocks if block.layer_name == row.name]
         sizes = " ".join(f"{block.factor}{block.size}" for block in blocks)
         table.add_row(row.name, row.kind, "x".join(map(str, row.shape)), sizes or "-", row.reason)
@@ -196,9 +196,8 @@ def _preconditioning(setup: FarmSetup) -> Table:
 
 def _facts(setup: FarmSetup) -> dict[str, Any]:
     """Return what result.json says of layers, blocks and plan."""
-    model = build_model(setup.job.model)
     return {
-        "layers": [dataclasses.asdict(row) for row in preconditioning_table(model)],
+        "layers": [dataclasses.asdict(row) for row in preconditioning_table(setup.model)],
         "blocks": [
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks

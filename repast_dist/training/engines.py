@@ -6,7 +6,7 @@ digital and analog hardware, and every operation can be lowered in precision on 
 """
 
 import dataclasses
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -21,6 +21,7 @@ from repast_dist.analog import (
     prepare,
     program_vmm,
 )
+from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.node import Address, Product, Role
 from repast_dist.training.specs import Arithmetic, EngineSpec
@@ -37,18 +38,45 @@ class Solver(Protocol):
         """Solve for right-hand sides (n, r)."""
 
 
+class ClipCount(NamedTuple):
+    """ADC conversions, and how many of them were beyond the calibrated range.
+
+    Attributes
+    ----------
+    clipped, conversions : int
+        Conversions that clipped, and all.
+    """
+
+    clipped: int = 0
+    conversions: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share of the conversions that clipped."""
+        return self.clipped / max(self.conversions, 1)
+
+    @property
+    def excessive(self) -> bool:
+        """Whether more clip than calibrated ranges should let."""
+        return self.rate > CLIP_WARNING_RATE
+
+    def plus(self, other: "ClipCount") -> "ClipCount":
+        """Return both together."""
+        return ClipCount(self.clipped + other.clipped, self.conversions + other.conversions)
+
+
 @dataclasses.dataclass
 class ConversionMeter:
     """Counts ADC conversions and how many of them clipped, by role and layer."""
 
-    _counts: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    _counts: dict[str, ClipCount] = dataclasses.field(default_factory=dict)
 
     def add(self, what: str, clipped: int, conversions: int) -> None:
         """Count a product."""
-        before = self._counts.get(what, (0, 0))
-        self._counts[what] = (before[0] + clipped, before[1] + conversions)
+        before = self._counts.get(what, ClipCount())
+        self._counts[what] = before.plus(ClipCount(clipped, conversions))
 
-    def take(self) -> dict[str, tuple[int, int]]:
+    def take(self) -> dict[str, ClipCount]:
         """Return what -> (clipped, conversions) since the last time."""
         counts, self._counts = self._counts, {}
         return counts

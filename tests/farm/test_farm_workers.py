@@ -9,6 +9,7 @@ import pytest
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.peers import NoPeers, SocketPeers
+from repast_dist.farm.records import WorkerAnswer
 from repast_dist.farm.setup import beginning, make_setup
 from repast_dist.farm.worker import ChipWorker
 from repast_dist.ground.errors import DataError, FarmError
@@ -58,7 +59,7 @@ def together():
 def alone(*settings):
     setup = setup_of({0: [0]}, *settings)
     worker = ChipWorker((0,), setup, NoPeers())
-    worker.restore(0, beginning(setup.job).arrays)
+    worker.restore(0, beginning(setup).arrays)
     worker.advance(0, STEPS)
     return worker.common_state() | worker.block_state()
 
@@ -69,14 +70,14 @@ def alone(*settings):
 def test_workers_end_with_the_bits_of_one_alone(together, groups):
     setup = setup_of(groups)
     workers, call = together(setup, groups)
-    for done in call("restore", 0, beginning(setup.job).arrays):
+    for done in call("restore", 0, beginning(setup).arrays):
         done.result()
     # Steps in calls of any length are the same steps.
     answers = [
         done.result() for first, count in ((0, 2), (2, 3)) for done in call("advance", first, count)
     ]
-    assert sum(len(answer["steps"]) for answer in answers) == STEPS * len(groups)
-    assert len({answer["weights"] for answer in answers}) == 2
+    assert sum(len(answer.steps) for answer in answers) == STEPS * len(groups)
+    assert len({answer.weights for answer in answers}) == 2
     wanted = alone()
     common = [worker.common_state() for worker in workers.values()]
     held = {
@@ -93,7 +94,7 @@ def test_a_worker_goes_on_from_the_state_of_others(together):
     groups = {0: [0], 1: [1]}
     setup = setup_of(groups)
     workers, call = together(setup, groups)
-    for done in call("restore", 0, beginning(setup.job).arrays):
+    for done in call("restore", 0, beginning(setup).arrays):
         done.result()
     for done in call("advance", 0, 3):
         done.result()
@@ -109,7 +110,7 @@ def test_a_worker_goes_on_from_the_state_of_others(together):
 def test_a_step_out_of_turn_is_refused():
     setup = setup_of({0: [0]})
     worker = ChipWorker((0,), setup, NoPeers())
-    worker.restore(0, beginning(setup.job).arrays)
+    worker.restore(0, beginning(setup).arrays)
     worker.advance(0, 1)
     with pytest.raises(FarmError, match="worker 0 is at step 1, it was asked for 0"):
         worker.advance(0, 1)
@@ -123,7 +124,7 @@ def test_what_one_worker_finds_wrong_frees_the_others(together):
     spoilt = dataclasses.replace(setup, data=dataclasses.replace(setup.data, train_inputs=inputs))
     workers, call = together(setup, groups)
     workers[1].reassign(spoilt)
-    for done in call("restore", 0, beginning(setup.job).arrays):
+    for done in call("restore", 0, beginning(setup).arrays):
         done.result()
     first, second = call("advance", 0, 2)
     with pytest.raises(DataError, match="chip 1"):
@@ -138,8 +139,9 @@ def test_workers_that_no_longer_agree_on_the_weights_end_the_run(train, monkeypa
 
     def get_from_two(self, refs):
         answers = get(self, refs)
-        if answers[0] and "weights" in answers[0]:
-            answers.append({**answers[0], "weights": answers[0]["weights"] ^ 1})
+        if isinstance(answers[0], WorkerAnswer):
+            other = answers[0].weights ^ 1
+            answers.append(dataclasses.replace(answers[0], weights=other))
         return answers
 
     monkeypatch.setattr(InProcessFarm, "get", get_from_two)
