@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
@@ -12,10 +13,10 @@ from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import StepWork
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
-from repast_dist.training.datasets import Dataset
+from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers import initial_state
-from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
+from repast_dist.training.specs import EngineSpec, OptimizerSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
 from repast_dist.training.task import check_task, fisher_passes
 
@@ -27,7 +28,7 @@ class TrainingJob:
     seed: int
     train: TrainSpec
     model: ModelSpec
-    dataset: DatasetSpec
+    dataset: Annotated[DataSource, DATASETS.choice()]
     optimizer: OptimizerSpec
     engine: EngineSpec
     machine: Machine

@@ -35,7 +35,7 @@ from repast_dist.studies.kinds.convergence import ConvergenceStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings, training_job
-from repast_dist.training.datasets import Dataset, load_dataset
+from repast_dist.training.datasets import Dataset
 from repast_dist.training.specs import OptimizerSpec
 
 _NEVER = 1_000_000_000
@@ -349,7 +349,7 @@ def run(
 ) -> Path:
     """Search, train every point, and write the page."""
     folder = begin(settings, run_dir)
-    data = load_dataset(settings.dataset)
+    data = settings.dataset.load()
 
     def train(title: str, cases: Sequence[_Case]) -> list[Run]:
         records = run_points(

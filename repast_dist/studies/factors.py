@@ -9,7 +9,7 @@ import numpy as np
 from repast_dist.farm.sampling import micro_batch_samples, total_steps
 from repast_dist.farm.specs import TrainSpec
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
-from repast_dist.training.datasets import Dataset, load_dataset
+from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.kfac import (
     FactorAverage,
@@ -18,7 +18,7 @@ from repast_dist.training.kfac import (
     updated_average,
 )
 from repast_dist.training.optimizers import apply_update, initial_state
-from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
+from repast_dist.training.specs import EngineSpec, OptimizerSpec
 from repast_dist.training.step import FactorKey, load_weights, run_micro_batch
 
 _INTERVAL = 5
@@ -58,7 +58,7 @@ class Factor:
 
 def capture_factors(
     model_spec: ModelSpec,
-    dataset: DatasetSpec,
+    dataset: DataSource,
     optimizer: OptimizerSpec,
     train: TrainSpec,
     steps: int,
@@ -69,7 +69,7 @@ def capture_factors(
     Inverses are renewed every fifth step; samples, labels of the sampled Fisher and initial
     weights are those of ``study=train`` with the same seed.
     """
-    model, data = build_model(model_spec), load_dataset(dataset)
+    model, data = build_model(model_spec), dataset.load()
     engine = make_engine(
         EngineSpec(
             forward="float64",

@@ -25,7 +25,8 @@ from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
 from repast_dist.studies.study import STUDIES, Study
-from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
+from repast_dist.training.datasets import DATASETS, DataSource
+from repast_dist.training.specs import EngineSpec, OptimizerSpec
 
 
 @spec
@@ -66,7 +67,7 @@ class RunSettings:
     epochs: EpochsSpec
     train: TrainSpec
     model: ModelSpec
-    dataset: DatasetSpec
+    dataset: Annotated[DataSource, DATASETS.choice()]
     optimizer: OptimizerSpec
     engine: EngineSpec
     device: DeviceSpec

@@ -35,7 +35,6 @@ from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
-from repast_dist.training.datasets import load_dataset
 
 
 def run(settings: RunSettings, console: Console) -> Path:
@@ -90,7 +89,7 @@ def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
 
 
 def _setup(settings: RunSettings) -> FarmSetup:
-    return make_setup(training_job(settings), load_dataset(settings.dataset))
+    return make_setup(training_job(settings), settings.dataset.load())
 
 
 def _train(

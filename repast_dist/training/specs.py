@@ -1,4 +1,4 @@
-"""Settings of the data, the method and the arithmetic of a training run."""
+"""Settings of the method and the arithmetic of a training run."""
 
 from typing import Annotated, Literal
 
@@ -6,37 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from repast_dist.ground.spec import spec
 
-PositiveInt = Annotated[int, Ge(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-
-
-@spec
-class DatasetSpec:
-    """The data and their split.
-
-    Attributes
-    ----------
-    name : {"digits", "fashion_small", "fashion_mnist", "mnist", "cifar10"}
-        ``digits``: 1,797 of 8x8 from scikit-learn. ``fashion_small``: 10,000 + 2,000 of 28x28,
-        shipped. The others are read from files in `folder`.
-    folder : str
-        Where the files of data sets that are not shipped lie.
-    test_fraction : float
-        Share of samples held out; only for ``digits``, the others have their own split.
-    split_seed : int
-        Seed of that split; apart from the run's seed, so that runs compare on the same test set.
-    scaling : {"unit", "standard"}
-        Pixels in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set.
-    train_samples : int or None
-        Use only the first so many training samples; None: all.
-    """
-
-    name: Literal["digits", "fashion_small", "fashion_mnist", "mnist", "cifar10"] = "digits"
-    folder: str = "data"
-    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
-    split_seed: Annotated[int, Ge(0)] = 0
-    scaling: Literal["unit", "standard"] = "unit"
-    train_samples: PositiveInt | None = None
 
 
 @spec

@@ -13,7 +13,6 @@ from repast_dist.farm.sampling import micro_batch_samples
 from repast_dist.farm.specs import TrainSpec
 from repast_dist.network.model import build_model, init_weights
 from repast_dist.settings import load_settings
-from repast_dist.training.datasets import load_dataset
 
 STEPS, BATCH, BLOCK, INTERVAL = 3, 32, 24, 2
 RATE, MOMENTUM, DECAY, CLIP, DAMPING = 0.1, 0.9, 0.01, 0.003, 0.05
@@ -30,7 +29,7 @@ RUN = (
 def dense_training(form: str) -> dict[str, np.ndarray]:
     """Return the weights after all steps."""
     settings = load_settings(RUN)
-    data = load_dataset(settings.dataset)
+    data = settings.dataset.load()
     inputs = data.train_inputs.reshape(len(data.train_inputs), -1).astype(float)
     weights = {k: v.astype(float) for k, v in init_weights(build_model(settings.model), 0).items()}
     names = list(weights)

@@ -15,7 +15,6 @@ from repast_dist.farm.worker import ChipWorker
 from repast_dist.ground.errors import DataError, FarmError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
-from repast_dist.training.datasets import load_dataset
 
 SMALL = ("model=digits_mlp", "soi.block_size=24", "soi.interval=2", "train.micro_batch_size=8")
 STEPS = 5
@@ -23,7 +22,7 @@ STEPS = 5
 
 def setup_of(groups, *settings):
     loaded = load_settings([*SMALL, f"farm.chips={sum(map(len, groups.values()))}", *settings])
-    return make_setup(training_job(loaded), load_dataset(loaded.dataset), groups)
+    return make_setup(training_job(loaded), loaded.dataset.load(), groups)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.precision import divergence_rows, few_bit_rows, frontier_rows
-from repast_dist.training.datasets import load_dataset
 
 TINY = [
     "study=precision",
@@ -71,7 +70,7 @@ def test_captured_factors_are_moments_of_what_flows_through_the_network():
     factors = capture_factors(
         settings.model, settings.dataset, settings.optimizer, settings.train, 1, 0
     )
-    data = load_dataset(settings.dataset)
+    data = settings.dataset.load()
     chosen = np.concatenate(
         [
             micro_batch_samples(0, len(data.train_inputs), settings.train, 0, number)

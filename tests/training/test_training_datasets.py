@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from sklearn.datasets import load_digits as sklearn_digits
 
 from repast_dist.ground.errors import DataError, SettingsError
-from repast_dist.training.datasets import cifar, load_dataset
+from repast_dist.settings import conf_dir, load_settings
+from repast_dist.training.datasets import DATASETS, cifar10
+from repast_dist.training.datasets.digits import Digits
+from repast_dist.training.datasets.fashion_small import FashionSmall
 from repast_dist.training.datasets.idx import IdxFile, load_idx
-from repast_dist.training.specs import DatasetSpec
 
 
 def idx(array: np.ndarray, type_code: int = 8) -> bytes:
@@ -23,7 +26,7 @@ def idx(array: np.ndarray, type_code: int = 8) -> bytes:
 
 
 def test_digits_split_keeps_every_sample_once_and_every_class_share() -> None:
-    data = load_dataset(DatasetSpec(name="digits"))
+    data = Digits().load()
     both = np.concatenate([data.train_inputs, data.test_inputs]).reshape(1797, -1)
     original = (sklearn_digits().data / 16).astype(np.float32)
     order = np.lexsort(both.T), np.lexsort(original.T)
@@ -33,15 +36,13 @@ def test_digits_split_keeps_every_sample_once_and_every_class_share() -> None:
 
 
 def test_the_split_depends_on_its_own_seed() -> None:
-    first, again, other = (
-        load_dataset(DatasetSpec(split_seed=seed)).test_inputs for seed in (0, 0, 1)
-    )
+    first, again, other = (Digits(split_seed=seed).load().test_inputs for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_the_shipped_fashion_subset_is_balanced_and_between_0_and_1() -> None:
-    data = load_dataset(DatasetSpec(name="fashion_small"))
+    data = FashionSmall().load()
     assert data.train_inputs.shape == (10_000, 1, 28, 28)
     assert (np.bincount(data.train_labels) == 1_000).all()
     assert (np.bincount(data.test_labels) == 200).all()
@@ -53,7 +54,7 @@ def test_the_shipped_fashion_subset_is_balanced_and_between_0_and_1() -> None:
 
 def test_the_shipped_fashion_pictures_fit_their_labels() -> None:
     """Trousers (1) are narrower than pullovers (2), bags (8) wider than tall boots' shafts."""
-    data = load_dataset(DatasetSpec(name="fashion_small"))
+    data = FashionSmall().load()
     width = (data.train_inputs[:, 0] > 0.2).any(axis=1).sum(axis=1)
     means = [width[data.train_labels == label].mean() for label in range(10)]
     assert means[1] < 0.75 * means[2]
@@ -66,20 +67,20 @@ def test_the_shipped_fashion_pictures_fit_their_labels() -> None:
 
 
 def test_standard_scaling_uses_the_training_set_only() -> None:
-    data = load_dataset(DatasetSpec(scaling="standard"))
+    data = Digits(scaling="standard").load()
     assert data.train_inputs.mean() == pytest.approx(0, abs=1e-6)
     assert data.train_inputs.std() == pytest.approx(1, abs=1e-6)
-    unit = load_dataset(DatasetSpec())
+    unit = Digits().load()
     expected = (unit.test_inputs - unit.train_inputs.mean()) / unit.train_inputs.std()
     np.testing.assert_allclose(data.test_inputs, expected, atol=1e-5)
 
 
 def test_fewer_training_samples_leave_the_test_set_as_it_is() -> None:
-    few, all_of_them = load_dataset(DatasetSpec(train_samples=100)), load_dataset(DatasetSpec())
+    few, all_of_them = Digits(train_samples=100).load(), Digits().load()
     np.testing.assert_array_equal(few.train_inputs, all_of_them.train_inputs[:100])
     np.testing.assert_array_equal(few.test_inputs, all_of_them.test_inputs)
     with pytest.raises(SettingsError, match="train_samples: 5000 asked for, digits has 1438"):
-        load_dataset(DatasetSpec(train_samples=5000))
+        Digits(train_samples=5000).load()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -126,24 +127,47 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
 def test_missing_files_name_the_setting_and_what_to_do(tmp_path: Path) -> None:
     for name in ("mnist", "fashion_mnist", "cifar10"):
         with pytest.raises(DataError, match=r"dataset\.folder: .* put "):
-            load_dataset(DatasetSpec(name=name, folder=str(tmp_path)))
+            DATASETS.load({"name": name, "folder": str(tmp_path)}).load()
+
+
+def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
+    own = {name: {f.name for f in fields(DATASETS.get(name))} for name in DATASETS.names()}
+    common = {"name", "scaling", "train_samples"}
+    files = common | {"folder"}
+    assert own == {
+        "cifar10": files,
+        "digits": common | {"test_fraction", "split_seed"},
+        "fashion_mnist": files,
+        "fashion_small": common,
+        "mnist": files,
+    }
+    with pytest.raises(SettingsError, match=r"dataset\.folder: unknown setting; .*split_seed"):
+        load_settings(["dataset=digits", "dataset.folder=x"])
+    with pytest.raises(SettingsError, match=r"dataset\.name: no data set 'cats'; valid: cifar10,"):
+        load_settings(["dataset=digits", "dataset.name=cats"])
+
+
+def test_every_shipped_choice_of_a_data_set_is_valid() -> None:
+    presets = sorted((conf_dir() / "dataset").glob("*.yaml"))
+    named = {path.stem: load_settings([f"dataset={path.stem}"]).dataset for path in presets}
+    assert {data.name for data in named.values()} == set(DATASETS.names())
 
 
 def test_cifar_records_are_a_label_and_three_planes() -> None:
     planes = np.arange(3072) % 251
     record = bytes([7]) + planes.astype(np.uint8).tobytes()
-    inputs, labels = cifar.parse_records(record * 2, "batch", records=2)
+    inputs, labels = cifar10.parse_records(record * 2, "batch", records=2)
     assert labels.tolist() == [7, 7]
     np.testing.assert_allclose(inputs[1] * 255, planes.reshape(3, 32, 32), atol=1e-4)
     with pytest.raises(DataError, match="batch: a label of 12"):
-        cifar.parse_records(bytes([12]) + record[1:], "batch", records=1)
+        cifar10.parse_records(bytes([12]) + record[1:], "batch", records=1)
     with pytest.raises(DataError, match="3072 bytes, expected 3073"):
-        cifar.parse_records(record[1:], "batch", records=1)
+        cifar10.parse_records(record[1:], "batch", records=1)
 
 
 def test_the_cifar_archive_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "RECORDS_PER_FILE", 10)
-    path = tmp_path / cifar.ARCHIVE
+    monkeypatch.setattr(cifar10, "RECORDS_PER_FILE", 10)
+    path = tmp_path / cifar10.ARCHIVE
     names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for number, name in enumerate(names):
@@ -152,9 +176,9 @@ def test_the_cifar_archive_is_read_whole(tmp_path: Path, monkeypatch: pytest.Mon
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     with pytest.raises(DataError, match="MD5"):
-        cifar.load_cifar10(tmp_path)
-    monkeypatch.setattr(cifar, "ARCHIVE_MD5", hashlib.md5(path.read_bytes()).hexdigest())
-    train, test = cifar.load_cifar10(tmp_path)
+        cifar10.Cifar10(folder=str(tmp_path)).read()
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    train, test = cifar10.Cifar10(folder=str(tmp_path)).read()
     assert train[0].shape == (50, 3, 32, 32)
     np.testing.assert_array_equal(train[1], np.repeat(np.arange(5), 10))
     assert set(test[1]) == {5}

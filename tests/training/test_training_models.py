@@ -10,7 +10,7 @@ from training_networks import CONF, float_engine, network, samples, shipped_mode
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.network.model import ModelSpec, init_weights
-from repast_dist.training.specs import DatasetSpec, EngineSpec, OptimizerSpec
+from repast_dist.training.specs import EngineSpec, OptimizerSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -40,7 +40,6 @@ def test_the_papers_autoencoder_has_its_published_size() -> None:
 @pytest.mark.parametrize(
     ("group", "cls"),
     [
-        ("dataset", DatasetSpec),
         ("optimizer", OptimizerSpec),
         ("engine", EngineSpec),
         ("model", ModelSpec),

@@ -7,8 +7,7 @@ from training_networks import float_engine, network, samples, shipped_model
 from repast_dist.ground.errors import SettingsError
 from repast_dist.network.model import init_weights
 from repast_dist.network.node import Chain
-from repast_dist.training.datasets import load_dataset
-from repast_dist.training.specs import DatasetSpec
+from repast_dist.training.datasets.digits import Digits
 from repast_dist.training.step import load_weights, run_micro_batch
 from repast_dist.training.task import check_task, fisher_passes
 
@@ -17,19 +16,19 @@ FEW = [{"kind": "flatten"}, {"kind": "dense", "outputs": 7}]
 
 def test_a_network_for_other_samples_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"\(1, 28, 28\), dataset digits has \(1, 8, 8\)"):
-        check_task(shipped_model("fashion_mlp"), load_dataset(DatasetSpec()))
+        check_task(shipped_model("fashion_mlp"), Digits().load())
 
 
 def test_fewer_outputs_than_classes_are_refused() -> None:
     with pytest.raises(SettingsError, match="7 outputs for the 10 classes of digits"):
-        check_task(network(FEW, (1, 8, 8)), load_dataset(DatasetSpec()))
+        check_task(network(FEW, (1, 8, 8)), Digits().load())
 
 
 def test_pixel_likelihoods_need_pixels_between_0_and_1() -> None:
     model = shipped_model("digits_autoencoder")
-    check_task(model, load_dataset(DatasetSpec()))
+    check_task(model, Digits().load())
     with pytest.raises(SettingsError, match=r"inputs in 0\.\.1.*dataset\.scaling=unit"):
-        check_task(model, load_dataset(DatasetSpec(scaling="standard")))
+        check_task(model, Digits(scaling="standard").load())
 
 
 @pytest.mark.parametrize(("fisher", "passes"), [("empirical", 0), ("sampled", 1), ("exact", 7)])

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from repast_dist.network.model import ModelSpec
     from repast_dist.studies.factors import Factor
     from repast_dist.studies.settings import RunSettings
-    from repast_dist.training.specs import DatasetSpec, OptimizerSpec
+    from repast_dist.training.datasets import DataSource
+    from repast_dist.training.specs import OptimizerSpec
 
 
 @MEASURES.register
@@ -66,7 +67,7 @@ class SolveMeasure(Measure):
 
 @functools.lru_cache(maxsize=4)
 def _factors(
-    model: "ModelSpec", dataset: "DatasetSpec", optimizer: "OptimizerSpec", train: "TrainSpec",
+    model: "ModelSpec", dataset: "DataSource", optimizer: "OptimizerSpec", train: "TrainSpec",
     steps: int, seed: int,
 ) -> "list[Factor]":  # fmt: skip
     """Return the factors of a network, trained once for all points that differ elsewhere."""

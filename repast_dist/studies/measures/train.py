@@ -29,9 +29,8 @@ class TrainMeasure(Measure):
         """Train, and return the figures of the last epoch and of all solves."""
         from repast_dist.studies.convergence import convergence_point
         from repast_dist.studies.settings import training_job
-        from repast_dist.training.datasets import load_dataset
 
-        found = convergence_point(load_dataset(settings.dataset), training_job(settings))
+        found = convergence_point(settings.dataset.load(), training_job(settings))
         last = found["epochs"][-1] if found["epochs"] else {}
         names = ("train_loss", "test_loss", "test_accuracy", "time_s", "energy_j")
         solves = ("missed", "median_residual", "rounds")

@@ -1,5 +1,5 @@
 """Real data sets: shipped with a package, or read from files; nothing is downloaded."""
 
-from repast_dist.training.datasets.dataset import Dataset, load_dataset
+from repast_dist.training.datasets.base import DATASETS, Dataset, DataSource
 
-__all__ = ["Dataset", "load_dataset"]
+__all__ = ["DATASETS", "DataSource", "Dataset"]

@@ -1,23 +1,48 @@
-"""The 1,797 handwritten digits that ship with scikit-learn."""
+"""``digits``: the 1,797 handwritten digits that ship with scikit-learn."""
+
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 
+from repast_dist.ground.spec import spec
+from repast_dist.training.datasets.base import DATASETS, DataSource
 from repast_dist.training.datasets.split import Samples, stratified_split
 
 _LEVELS = 16.0
 
 
-def load_digits(test_fraction: float, split_seed: int) -> tuple[Samples, Samples]:
-    """Return (inputs, labels) for training and test.
+@DATASETS.register
+@spec
+class Digits(DataSource):
+    """1,797 digits of 8x8 from scikit-learn; every class has the same share in the test set.
 
-    Inputs are (N, 1, 8, 8) in 0..1. The split takes the same share of every class, in an order
-    drawn from `split_seed`.
+    Attributes
+    ----------
+    name : {"digits"}
+        The data set's name.
+    test_fraction : float
+        Share of samples held out.
+    split_seed : int
+        Seed of the split; apart from the run's seed, so that runs compare on the same test set.
     """
-    # Chips import this module too and never load the data: scikit-learn takes a second.
-    from sklearn.datasets import load_digits as load_from_sklearn
 
-    raw = load_from_sklearn()
-    inputs = (raw.images / _LEVELS)[:, None]
-    labels = raw.target.astype(np.int64)
-    train, test = stratified_split(labels, test_fraction, split_seed)
-    return (inputs[train], labels[train]), (inputs[test], labels[test])
+    name: Literal["digits"] = "digits"
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
+    split_seed: Annotated[int, Ge(0)] = 0
+
+    source: ClassVar[str] = (
+        "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), UCI, CC BY 4.0, "
+        "as in scikit-learn"
+    )
+
+    def read(self) -> tuple[Samples, Samples]:
+        """Return the digits, (N, 1, 8, 8)."""
+        # Chips import this module too and never load the data: scikit-learn takes a second.
+        from sklearn.datasets import load_digits
+
+        raw = load_digits()
+        inputs = (raw.images / _LEVELS)[:, None]
+        labels = raw.target.astype(np.int64)
+        train, test = stratified_split(labels, self.test_fraction, self.split_seed)
+        return (inputs[train], labels[train]), (inputs[test], labels[test])

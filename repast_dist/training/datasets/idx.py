@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from repast_dist.ground.errors import DataError
+from repast_dist.training.datasets.split import Samples
 
 _UNSIGNED_BYTE = 0x08
+_LEVELS = 255.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,33 @@ class IdxFile:
     name: str
     shape: tuple[int, ...]
     sha256: str
+
+
+def load_images(
+    folder: Path, wanted: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
+) -> tuple[Samples, Samples]:
+    """Return (inputs, labels) for training and test; inputs (N, 1, H, W) in 0..1.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files lie.
+    wanted : tuple of IdxFile
+        Training images and labels, test images and labels.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged or another one.
+    """
+    images, labels, test_images, test_labels = (load_idx(folder, file) for file in wanted)
+    return as_samples(images, labels), as_samples(test_images, test_labels)
+
+
+def as_samples(images: np.ndarray, labels: np.ndarray) -> Samples:
+    """Return uint8 images (N, H, W) as inputs (N, 1, H, W) in 0..1, with their labels."""
+    inputs = (images.astype(np.float32) / np.float32(_LEVELS))[:, None]
+    return inputs, labels.astype(np.int64)
 
 
 def load_idx(folder: Path, wanted: IdxFile) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""MNIST and Fashion-MNIST: the full sets from IDX files, and the shipped part of the second."""
+"""``mnist``: handwritten digits (LeCun, Cortes, Burges 1998)."""
 
-from importlib.resources import as_file, files
 from pathlib import Path
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from repast_dist.training.datasets.idx import IdxFile, load_idx
+from repast_dist.ground.spec import spec
+from repast_dist.training.datasets.base import DATASETS, DataSource
+from repast_dist.training.datasets.idx import IdxFile, load_images
 from repast_dist.training.datasets.split import Samples
 
-MNIST = (
+FILES = (
     IdxFile(
         "train-images-idx3-ubyte",
         (60_000, 28, 28),
@@ -30,60 +30,27 @@ MNIST = (
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 )
-"""MNIST (LeCun, Cortes, Burges 1998)."""
-
-FASHION_MNIST = (
-    IdxFile(
-        "train-images-idx3-ubyte",
-        (60_000, 28, 28),
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    IdxFile(
-        "train-labels-idx1-ubyte",
-        (60_000,),
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    IdxFile(
-        "t10k-images-idx3-ubyte",
-        (10_000, 28, 28),
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-    IdxFile(
-        "t10k-labels-idx1-ubyte",
-        (10_000,),
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-)
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), as in Debian's dataset-fashion-mnist."""
-
-SMALL_FILE = "fashion_small.npz"
-_LEVELS = 255.0
+"""Training images and labels, test images and labels."""
 
 
-def load_full(
-    folder: Path, wanted: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
-) -> tuple[Samples, Samples]:
-    """Return (inputs, labels) for training and test; inputs (N, 1, 28, 28) in 0..1.
+@DATASETS.register
+@spec
+class Mnist(DataSource):
+    """MNIST, 60,000 + 10,000 of 28x28, from its four IDX files (gzipped or not).
 
-    Raises
-    ------
-    DataError
-        A file is missing, damaged or another one.
+    Attributes
+    ----------
+    name : {"mnist"}
+        The data set's name.
+    folder : str
+        Where its files lie.
     """
-    images, labels, test_images, test_labels = (load_idx(folder, file) for file in wanted)
-    return _samples(images, labels), _samples(test_images, test_labels)
 
+    name: Literal["mnist"] = "mnist"
+    folder: str = "data/mnist"
 
-def load_small() -> tuple[Samples, Samples]:
-    """Return the shipped part of Fashion-MNIST: 10,000 + 2,000 samples, classes balanced."""
-    place = files("repast_dist.training.datasets") / "files" / SMALL_FILE
-    with as_file(place) as path, np.load(path, allow_pickle=False) as arrays:
-        return (
-            _samples(arrays["train_images"], arrays["train_labels"]),
-            _samples(arrays["test_images"], arrays["test_labels"]),
-        )
+    source: ClassVar[str] = "MNIST (LeCun, Cortes, Burges 1998), from files"
 
-
-def _samples(images: np.ndarray, labels: np.ndarray) -> Samples:
-    inputs = (images.astype(np.float32) / np.float32(_LEVELS))[:, None]
-    return inputs, labels.astype(np.int64)
+    def read(self) -> tuple[Samples, Samples]:
+        """Return the images, (N, 1, 28, 28)."""
+        return load_images(Path(self.folder), FILES)

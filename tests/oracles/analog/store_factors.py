@@ -15,7 +15,8 @@ from repast_dist.farm.specs import TrainSpec
 from repast_dist.ground.spec import load
 from repast_dist.network.model import ModelSpec
 from repast_dist.studies.factors import Factor, capture_factors
-from repast_dist.training.specs import DatasetSpec, OptimizerSpec
+from repast_dist.training.datasets import DATASETS
+from repast_dist.training.specs import OptimizerSpec
 
 CONF = Path(__file__).parents[3] / "conf"
 OUT = Path(__file__).with_name("factors.npz")
@@ -31,7 +32,7 @@ def factors(model: str, dataset: str, steps: int) -> list[Factor]:
     """Train `steps` steps of 128 samples."""
     return capture_factors(
         load(ModelSpec, stored(f"model/{model}")),
-        load(DatasetSpec, stored(f"dataset/{dataset}")),
+        DATASETS.load(stored(f"dataset/{dataset}")),
         load(OptimizerSpec, stored("optimizer/kfac")),
         TrainSpec(epochs=6, batch_size=128, micro_batch_size=16),
         steps,

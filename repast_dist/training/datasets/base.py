@@ -1,0 +1,122 @@
+"""What every data set has: its settings, how it is read, and what training gets of it."""
+
+import abc
+import dataclasses
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.numbers import PositiveInt
+from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
+from repast_dist.training.datasets.split import Samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Samples with their classes, split into training and test set.
+
+    Attributes
+    ----------
+    name : str
+        Shown in reports.
+    train_inputs, test_inputs : ndarray
+        (N, C, H, W) float32, scaled as the settings ask.
+    train_labels, test_labels : ndarray
+        (N,) int64.
+    classes : int
+        Number of classes.
+    source : str
+        Where the data come from and their licence.
+    """
+
+    name: str
+    train_inputs: np.ndarray
+    train_labels: np.ndarray
+    test_inputs: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+    source: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height, width."""
+        return self.train_inputs.shape[1:]
+
+
+@spec
+class DataSource(abc.ABC):
+    """The data that a network is trained on, and their split.
+
+    A data set is a settings class of its own with a field ``name: Literal["my_data"] = "my_data"``
+    and the settings that it reads; it says in `read` what its samples are.
+
+    Attributes
+    ----------
+    scaling : {"unit", "standard"}
+        Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set.
+    train_samples : int or None
+        Use only the first so many training samples; None: all.
+    """
+
+    scaling: Literal["unit", "standard"] = "unit"
+    train_samples: PositiveInt | None = None
+
+    source: ClassVar[str] = ""
+    """Where the data come from and their licence, for reports."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Name of the data set in settings, reports and messages: the field that members add."""
+
+    @abc.abstractmethod
+    def read(self) -> tuple[Samples, Samples]:
+        """Return the training and the test set, each (inputs, labels).
+
+        Inputs are (N, C, H, W) floats in 0..1, labels (N,) int64 counted from 0. The order is the
+        same in every call: `train_samples` takes the first ones.
+
+        Raises
+        ------
+        DataError
+            Files are missing, damaged or of another format.
+        """
+
+    def load(self) -> Dataset:
+        """Read, shorten and scale.
+
+        Raises
+        ------
+        DataError
+            As `read`.
+        SettingsError
+            More training samples are asked for than there are.
+        """
+        (inputs, labels), (test_inputs, test_labels) = self.read()
+        wanted = len(inputs) if self.train_samples is None else self.train_samples
+        if wanted > len(inputs):
+            raise SettingsError(
+                f"dataset.train_samples: {wanted} asked for, {self.name} has {len(inputs)}"
+            )
+        train, test = _scaled(self.scaling, inputs[:wanted], test_inputs)
+        classes = int(labels.max()) + 1
+        return Dataset(self.name, train, labels[:wanted], test, test_labels, classes, self.source)
+
+
+DATASETS: Registry[DataSource] = Registry(
+    "data set",
+    DataSource,  # type: ignore[type-abstract]
+    tag="name",
+    home="repast_dist.training.datasets",
+    default="digits",
+)
+
+
+def _scaled(scaling: str, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale inputs in 0..1; mean and spread are those of the training set."""
+    if scaling == "unit":
+        return train.astype(np.float32), test.astype(np.float32)
+    mean, spread = train.mean(), train.std()
+    return ((train - mean) / spread).astype(np.float32), ((test - mean) / spread).astype(np.float32)
