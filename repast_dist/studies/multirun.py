@@ -9,17 +9,16 @@ import pyarrow as pa
 from rich.console import Console
 
 from repast_dist.farm.cluster import cluster
-from repast_dist.ground.files import ANSWER, RESULT, read_json, write_json
+from repast_dist.ground.files import RESULT, SETTINGS, write_json
+from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import data_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
 from repast_dist.studies import run_study
+from repast_dist.studies.output import Figures, read_figures, write_answer
 from repast_dist.studies.run_directory import new_run_directory
 from repast_dist.studies.settings import RunSettings
-
-Figures = dict[str, tuple[float | None, str]]
-"""Name -> value and unit."""
 
 
 def run_sweep(
@@ -50,7 +49,7 @@ def run_sweep(
             directories.append(run_study(item, console))
     folder = new_run_directory(Path(settings[0].run_root), "sweep")
     differing = differing_settings([to_dict(item) for item in settings])
-    figures = [key_figures(directory) for directory in directories]
+    figures = [read_figures(directory) for directory in directories]
     table = sweep_table(differing, figures, directories)
     console.print(data_table("Sweep", table))
     rows = zip(directories, differing, figures, strict=True)
@@ -64,7 +63,11 @@ def run_sweep(
             ],
         },
     )
-    page = write_study(_page(settings, table), folder)
+    answer = _page(settings, table)
+    plugins = checksums(settings[0].plugins)
+    write_json(folder / SETTINGS, to_dict(settings[0]))
+    write_answer(folder, answer.study, answer.answer, {}, plugins)
+    page = write_study(answer, folder)
     console.print(f"Sweep:         {page}", markup=False, soft_wrap=True)
     if all((directory / RESULT).is_file() for directory in directories):
         page = write_comparison(directories, folder / "compare.html")
@@ -83,25 +86,6 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     first = flat[0]
     differ = [n for n in names if any(item.get(n) != first.get(n) for item in flat)]
     return [{name: item.get(name) for name in differ} for item in flat]
-
-
-def key_figures(directory: Path) -> Figures:
-    """Return the key figures that a run left; a training run's are those of its last epoch."""
-    if (directory / ANSWER).is_file():
-        stored = read_json(directory / ANSWER)["figures"]
-        return {item["name"]: (item["value"], item["unit"]) for item in stored}
-    if not (directory / RESULT).is_file():
-        return {}
-    result = read_json(directory / RESULT)
-    last = result["epochs"][-1] if result.get("epochs") else {}
-    totals = result.get("totals", {})
-    return {
-        "test accuracy": (last.get("test_accuracy"), "fraction"),
-        "test loss": (last.get("test_loss"), "1"),
-        "train loss": (last.get("train_loss"), "1"),
-        "simulated time": (totals.get("time_s"), "s"),
-        "energy": (totals.get("energy_j"), "J"),
-    }
 
 
 def sweep_table(

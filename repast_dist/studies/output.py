@@ -1,17 +1,56 @@
 """Where a study's answer goes: tables, page and settings in a new run directory."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from repast_dist.ground.files import ANSWER, SETTINGS, write_json
+from repast_dist.ground.files import ANSWER, SETTINGS, read_json, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.report.study_page import StudyPage, write_study
 from repast_dist.studies.run_directory import new_run_directory
+
+Figures = dict[str, tuple[float, str]]
+"""Name -> value and unit."""
+
+
+def write_answer(
+    folder: Path, study: str, answer: str, figures: Figures, plugins: Mapping[str, str]
+) -> None:
+    """Write ``answer.json``, which every run leaves.
+
+    Parameters
+    ----------
+    folder : Path
+        The run directory.
+    study, answer : str
+        Who answers, and the answer in a sentence or two.
+    figures : dict
+        Key figures: name -> value and unit.
+    plugins : mapping
+        Plug-in -> checksum.
+    """
+    listed = [
+        {"name": name, "value": value, "unit": unit} for name, (value, unit) in figures.items()
+    ]
+    data = {"study": study, "answer": answer, "figures": listed, "plugins": dict(plugins)}
+    write_json(folder / ANSWER, data)
+
+
+def read_figures(folder: Path) -> Figures:
+    """Return the key figures of a run.
+
+    Raises
+    ------
+    RunDirectoryError
+        There is no ``answer.json``, or it is damaged.
+    """
+    stored = read_json(folder / ANSWER)["figures"]
+    return {item["name"]: (item["value"], item["unit"]) for item in stored}
 
 
 def begin(settings: Any, run_dir: Path | None = None) -> Path:
@@ -43,14 +82,12 @@ def finish(page: StudyPage, settings: Any, console: Console, run_dir: Path | Non
     folder = begin(settings, run_dir)
     plugins = checksums(settings.plugins)
     of_plugins = {f"plug-in {name}": f"sha256 {digest}" for name, digest in plugins.items()}
-    figures = [
-        {"name": figure.label, "value": figure.number, "unit": figure.unit}
+    figures = {
+        figure.label: (figure.number, figure.unit)
         for figure in page.key_figures
-    ]
-    write_json(
-        folder / ANSWER,
-        {"study": page.study, "answer": page.answer, "figures": figures, "plugins": plugins},
-    )
+        if figure.number is not None
+    }
+    write_answer(folder, page.study, page.answer, figures, plugins)
     report = write_study(
         dataclasses.replace(
             page, settings=to_dict(settings), versions={**versions(), **of_plugins}

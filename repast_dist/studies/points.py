@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from repast_dist import __version__
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.study_pool import map_unordered
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict
+from repast_dist.ground.versions import versions
 from repast_dist.report.console import PointProgress
 from repast_dist.studies.run_directory import locked
 
@@ -85,7 +85,7 @@ def run_points(
 def _digest(function: PointFunction, point: Any) -> str:
     decisive = {
         "function": f"{function.__module__}.{function.__qualname__}",
-        "version": __version__,
+        "version": versions()["repast-dist"],
         "point": to_dict(point),
     }
     text = json.dumps(decisive, sort_keys=True)

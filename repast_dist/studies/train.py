@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.pricing import component_energy
 from repast_dist.network.model import preconditioning_table
 from repast_dist.report.console import RunProgress, print_summary
-from repast_dist.report.run_report import write_run_report
+from repast_dist.report.page import write_page
+from repast_dist.report.run_data import load_run
+from repast_dist.report.run_report import run_page
+from repast_dist.studies.output import Figures, write_answer
 from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
@@ -43,7 +46,8 @@ def run(settings: RunSettings, console: Console) -> Path:
     Returns
     -------
     Path
-        The run directory, with result.json, trace/, solves/, checkpoints/ and report.html.
+        The run directory, with answer.json, result.json, trace/, solves/, checkpoints/ and
+        report.html.
 
     Raises
     ------
@@ -109,7 +113,12 @@ def _train(
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
             recorder.seal()
             recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
-            write_run_report(run_dir)
+            page = run_page(load_run(run_dir))
+            write_page(page, run_dir / REPORT)
+            figures = _figures(recorder.result)
+            write_answer(
+                run_dir, settings.study.name, page.answer, figures, recorder.result["plugins"]
+            )
         except BaseException as error:
             # On a full disk not even this can be written; what is there stays readable.
             with contextlib.suppress(OSError, RunDirectoryError):
@@ -164,6 +173,20 @@ def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
 
 def _totals(run_dir: Path) -> dict[str, Any]:
     return totals(read_trace(run_dir / TRACE)).to_dict()
+
+
+def _figures(result: Mapping[str, Any]) -> Figures:
+    """Return the key figures: those of the last epoch, and what the chips took for all of it."""
+    last = result["epochs"][-1] if result["epochs"] else {}
+    totals = result["totals"]
+    figures = {
+        "test accuracy": (last.get("test_accuracy"), "fraction"),
+        "test loss": (last.get("test_loss"), "1"),
+        "train loss": (last.get("train_loss"), "1"),
+        "simulated time": (totals.get("time_s"), "s"),
+        "energy": (totals.get("energy_j"), "J"),
+    }
+    return {name: (value, unit) for name, (value, unit) in figures.items() if value is not None}
 
 
 def _announce(

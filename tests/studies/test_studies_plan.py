@@ -85,3 +85,14 @@ def test_a_sweep_leaves_one_table_of_settings_that_differ_and_key_figures(tmp_pa
     assert two < one
     stored = json.loads((folder / "sweep.json").read_text())["points"]
     assert [point["settings"] for point in stored] == [{"farm.chips": 1}, {"farm.chips": 2}]
+
+
+def test_a_training_run_answers_as_every_study_does(train):
+    run_dir = train("farm=inprocess", "farm.chips=1", "model=digits_mlp", "train.max_steps=1")
+    answer = json.loads((run_dir / "answer.json").read_text())
+    result = json.loads((run_dir / "result.json").read_text())
+    figures = {item["name"]: (item["value"], item["unit"]) for item in answer["figures"]}
+    assert answer["study"] == "train"
+    assert answer["answer"].startswith("After 1 epochs (1 steps) the network classifies")
+    assert figures["test loss"] == (result["epochs"][-1]["test_loss"], "1")
+    assert figures["energy"] == (result["totals"]["energy_j"], "J")
