@@ -14,11 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.hardware import op_rows, price
-from repast_dist.hardware.optable import COUNTS, SERIAL
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import summarise
 from repast_dist.network.tables import NETWORKS
+from repast_dist.ops import op, op_rows, price
+from repast_dist.ops.table import COUNTS, SERIAL
 from repast_dist.settings import load_settings
 
 ROWS = 1_000_000
@@ -41,7 +41,7 @@ def main() -> None:
 def _pricing(machine: Machine) -> Table:
     random = np.random.default_rng(0)
     columns = {name: random.integers(0, 1000, ROWS) for name in (*COUNTS, *SERIAL)}
-    rows = op_rows("vmm_forward", "forward", chip=np.zeros(ROWS, np.int32), **columns)
+    rows = op_rows(op.VMM_FORWARD, chip=np.zeros(ROWS, np.int32), **columns)
     costs = machine.hardware.costs
     priced = _best(lambda: price(rows, costs))
     total = np.zeros(ROWS)

@@ -13,10 +13,9 @@ from repast_dist.analog import SolveCounts
 from repast_dist.farm.records import ChipCost
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import chip_speed
-from repast_dist.hardware.optable import OPS, OpTable, trace_columns
-from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import block_rows, outer_rows
 from repast_dist.mapping.timeline import place
+from repast_dist.ops import OP_NAMES, OpTable, price, trace_columns
 from repast_dist.trace import trace_batch
 
 
@@ -86,7 +85,7 @@ class CostRecorder:
         columns["step"] = np.repeat([step for step, _ in self._steps], counts)
         columns["chip"] = np.full(len(columns["step"]), self._chip)
         cost = ChipCost(
-            rows=trace_batch(columns, OPS),
+            rows=trace_batch(columns, OP_NAMES),
             segment=np.concatenate([part.segment for part in parts]),
             seconds=np.stack([sum(part.seconds for part in step) for _, step in self._steps]),
             static_w=self._plan.hardware.costs.static_w,

@@ -4,30 +4,27 @@ from repast_dist.hardware.components import (
     Component,
     ComponentTable,
     Quantity,
-    UnitCosts,
     unit_costs,
 )
 from repast_dist.hardware.geometry import Geometry, array_count, product_counts, write_counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.interconnect import InterconnectSpec
-from repast_dist.hardware.optable import OPS, OpTable, concatenate, op_rows, trace_columns
-from repast_dist.hardware.pricing import Costs, price
-from repast_dist.hardware.specs import ChipSpec, InvArraySpec, VmmArraySpec, instances
+from repast_dist.hardware.parts import PARTS, Part, UnitCosts
+from repast_dist.hardware.specs import ChipSpec, InvArraySpec, VmmArraySpec
 from repast_dist.hardware.topology import TOPOLOGIES, Topology
 from repast_dist.hardware.tree import TreeRow, chip_tree
 
 __all__ = [
-    "OPS",
+    "PARTS",
     "TOPOLOGIES",
     "ChipSpec",
     "Component",
     "ComponentTable",
-    "Costs",
     "Geometry",
     "Hardware",
     "InterconnectSpec",
     "InvArraySpec",
-    "OpTable",
+    "Part",
     "Quantity",
     "Topology",
     "TreeRow",
@@ -35,12 +32,7 @@ __all__ = [
     "VmmArraySpec",
     "array_count",
     "chip_tree",
-    "concatenate",
-    "instances",
-    "op_rows",
-    "price",
     "product_counts",
-    "trace_columns",
     "unit_costs",
     "write_counts",
 ]

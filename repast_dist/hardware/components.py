@@ -14,7 +14,8 @@ from annotated_types import Gt
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import spec
-from repast_dist.hardware.specs import ChipSpec, instances
+from repast_dist.hardware.parts import PARTS, PartCosts, UnitCosts
+from repast_dist.hardware.specs import ChipSpec
 
 _LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
 
@@ -43,7 +44,8 @@ class Quantity:
         Arguments of the component; text such as ``chip.adc.bits`` is read from the chip, None
         leaves an argument of an inherited table out.
     per : float
-        The library's figure is divided by this, for example by the bits of an access.
+        The library's figure is divided by this, for example by the bits of an access; a `value` is
+        taken as it is.
     """
 
     unit: str
@@ -58,6 +60,10 @@ class Quantity:
     def __post_init__(self) -> None:
         if (self.value is None) != bool(self.library):
             raise ValueError("needs either value or library")
+        if self.value is not None and self.per != 1.0:
+            raise ValueError(
+                f"per={self.per} divides a library's figure, not a value; valid with a value: 1"
+            )
         if self.value is not None and self.value < 0:
             raise ValueError(f"value={self.value} is negative; valid: 0 or more")
         package = self.library.partition(".")[0]
@@ -126,6 +132,8 @@ class ComponentTable:
         Off-chip link; energy per byte, area per link, time per byte.
     cell_endurance : Quantity
         Writes that a cell survives.
+    router_crossings : Quantity
+        How often a byte that a buffer is written or read crosses the router.
     """
 
     name: str
@@ -147,66 +155,7 @@ class ComponentTable:
     control: Component
     link: Component
     cell_endurance: Quantity
-
-
-@dataclasses.dataclass(frozen=True)
-class PartCosts:
-    """One component's figures for one chip, in SI units; 0 where it has none."""
-
-    energy_j: float
-    area_m2: float
-    power_w: float
-    time_s: float
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitCosts:
-    """What one count costs on one chip.
-
-    Attributes
-    ----------
-    parts : dict
-        Component name -> `PartCosts`.
-    pass_s : float
-        One pass of an array: read, then its conversions; the longer of the two, since a
-        sample-and-hold lets them overlap.
-    inv_s : float
-        One settling of an inverting array and its conversions.
-    static_w : float
-        Power of the whole chip that does not depend on what it does.
-    endurance : float
-        Writes a cell survives.
-    """
-
-    parts: dict[str, PartCosts]
-    pass_s: float
-    inv_s: float
-    static_w: float
-    endurance: float
-
-    @property
-    def row_write_s(self) -> float:
-        """Time to write one row of an array."""
-        return self.parts["cell_write"].time_s
-
-    @property
-    def clock_s(self) -> float:
-        """Clock period of the digital units."""
-        return self.parts["digital"].time_s
-
-    @property
-    def buffer_word_s(self) -> float:
-        """Time of one word on a tile's bus."""
-        return self.parts["buffer"].time_s
-
-
-def component_names() -> tuple[str, ...]:
-    """Return the names of the components of a table."""
-    return tuple(
-        item.name
-        for item in dataclasses.fields(ComponentTable)
-        if item.name not in ("name", "cell_endurance")
-    )
+    router_crossings: Quantity
 
 
 def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
@@ -218,22 +167,24 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
         A library component does not exist or refuses its arguments; the message names it.
     """
     parts = {}
-    for name in component_names():
-        component: Component = getattr(components, name)
+    for part in PARTS:
+        component: Component = getattr(components, part.name)
         values = {
-            item.name: quantity_value(getattr(component, item.name), chip, f"{name}.{item.name}")
+            item.name: quantity_value(
+                getattr(component, item.name), chip, f"{part.name}.{item.name}"
+            )
             for item in dataclasses.fields(Component)
         }
-        parts[name] = PartCosts(**values)
-    counts = instances(chip)
+        parts[part.name] = PartCosts(**values)
     converted = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["adc"].time_s
     inv_converted = chip.inv.size / chip.inv.adcs_per_array * parts["inv_adc"].time_s
     return UnitCosts(
         parts=parts,
         pass_s=max(parts["cell"].time_s, converted),
         inv_s=parts["amplifier"].time_s + inv_converted,
-        static_w=sum(parts[name].power_w * count for name, count in counts.items()),
+        static_w=sum(parts[part.name].power_w * part.instances(chip) for part in PARTS),
         endurance=quantity_value(components.cell_endurance, chip, "cell_endurance"),
+        router_crossings=quantity_value(components.router_crossings, chip, "router_crossings"),
     )
 
 

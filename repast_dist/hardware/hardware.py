@@ -4,9 +4,10 @@ import dataclasses
 from functools import cached_property
 
 from repast_dist.analog.specs import DeviceSpec, InvSpec, VmmSpec
-from repast_dist.hardware.components import ComponentTable, UnitCosts, unit_costs
+from repast_dist.hardware.components import ComponentTable, unit_costs
 from repast_dist.hardware.geometry import Geometry
 from repast_dist.hardware.interconnect import InterconnectSpec
+from repast_dist.hardware.parts import UnitCosts
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.hardware.tree import TreeRow, chip_tree
 

@@ -157,28 +157,3 @@ class ChipSpec:
     def cells(self) -> int:
         """Cells of all arrays."""
         return self.vmm_arrays * self.vmm.cells + self.inv_arrays * self.inv.cells
-
-
-def instances(chip: ChipSpec) -> dict[str, float]:
-    """Return how many of each component a chip has; written cells are the cells themselves."""
-    arrays, inverting = chip.vmm_arrays, chip.inv_arrays
-    rows_of_inverting = inverting * chip.inv.size
-    return {
-        "adc": arrays * chip.vmm.adcs_per_array,
-        "dac": arrays * chip.vmm.rows,
-        "sample_hold": arrays * chip.vmm.cols,
-        "shift_add": chip.banks * chip.shift_adds_per_bank,
-        "cell": chip.cells,
-        "cell_write": 0,
-        "amplifier": rows_of_inverting,
-        "inv_dac": rows_of_inverting,
-        "inv_adc": inverting * chip.inv.adcs_per_array,
-        "digital": chip.tiles * chip.digital_lanes,
-        "buffer": chip.tiles * chip.buffer_bytes,
-        "bus": chip.banks * chip.bus_bits,
-        "register": chip.banks,
-        "router": chip.tiles,
-        "tile_logic": chip.tiles,
-        "control": chip.tiles,
-        "link": chip.links,
-    }

@@ -2,38 +2,14 @@
 
 import dataclasses
 
-from repast_dist.ground.numbers import BITS_PER_BYTE
 from repast_dist.hardware.components import (
     Component,
     ComponentTable,
     Quantity,
-    UnitCosts,
-    component_names,
     quantity_source,
 )
-from repast_dist.hardware.pricing import ROUTER_CROSSINGS_PER_BUFFER_BYTE
-from repast_dist.hardware.specs import ChipSpec, instances
-
-LEVELS = {
-    "adc": "array",
-    "dac": "array",
-    "sample_hold": "array",
-    "shift_add": "bank",
-    "cell": "array",
-    "cell_write": "array",
-    "amplifier": "inverting array",
-    "inv_dac": "inverting array",
-    "inv_adc": "inverting array",
-    "digital": "tile",
-    "buffer": "tile",
-    "bus": "tile",
-    "register": "bank",
-    "router": "tile",
-    "tile_logic": "tile",
-    "control": "tile",
-    "link": "chip",
-}
-"""Component -> the level of the hierarchy it belongs to."""
+from repast_dist.hardware.parts import PARTS, Peak, UnitCosts
+from repast_dist.hardware.specs import ChipSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,38 +47,6 @@ class TreeRow:
     confidence: str
 
 
-def peak_rates(chip: ChipSpec, costs: UnitCosts) -> dict[str, float]:
-    """Return actions per second of each component when every array works without pause.
-
-    Buffers feed what the arrays take: every pass needs a DAC's bits per row, and a bank returns
-    one result per ``weight_bits`` of columns and ``input_bits`` of passes, as in ISAAC.
-    """
-    arrays, counts = chip.vmm_arrays, instances(chip)
-    passes = arrays / costs.pass_s
-    settlings = chip.inv_arrays / costs.inv_s
-    taken = passes * chip.vmm.rows * chip.dac.bits / BITS_PER_BYTE
-    returned = taken / BITS_PER_BYTE
-    return {
-        "adc": passes * chip.vmm.weight_columns,
-        "dac": passes * chip.vmm.rows,
-        "sample_hold": passes * chip.vmm.cols,
-        "shift_add": passes * chip.vmm.weight_columns,
-        "cell": passes * chip.vmm.cells + settlings * chip.inv.cells,
-        "cell_write": 0.0,
-        "amplifier": settlings * chip.inv.size,
-        "inv_dac": settlings * chip.inv.size,
-        "inv_adc": settlings * chip.inv.size,
-        "digital": counts["digital"] / costs.clock_s,
-        "buffer": 2 * (taken + returned),
-        "bus": taken + returned,
-        "register": taken + returned,
-        "router": 2 * ROUTER_CROSSINGS_PER_BUFFER_BYTE * (taken + returned),
-        "tile_logic": 0.0,
-        "control": 0.0,
-        "link": chip.links / costs.parts["link"].time_s,
-    }
-
-
 def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> tuple[TreeRow, ...]:
     """Return the components of a chip; their areas and powers sum to the chip's.
 
@@ -113,28 +57,29 @@ def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> t
     costs : UnitCosts
         The table's figures for this chip.
     """
-    counts, rates = instances(chip), peak_rates(chip, costs)
-    area = {name: costs.parts[name].area_m2 * counts[name] for name in component_names()}
+    peak, figures = Peak(chip, costs), costs.parts
+    area = {part: figures[part.name].area_m2 * part.instances(chip) for part in PARTS}
     power = {
-        name: costs.parts[name].energy_j * rates[name] + costs.parts[name].power_w * counts[name]
-        for name in component_names()
+        part: figures[part.name].energy_j * part.rate(peak)
+        + figures[part.name].power_w * part.instances(chip)
+        for part in PARTS
     }
     total_area, total_power = sum(area.values()), sum(power.values())
     return tuple(
         TreeRow(
-            level=LEVELS[name],
-            component=name,
-            count=counts[name],
-            area_m2=area[name],
-            power_w=power[name],
-            area_share=area[name] / total_area,
-            power_share=power[name] / total_power,
-            energy_j=costs.parts[name].energy_j,
-            time_s=costs.parts[name].time_s,
-            source=_sources(getattr(components, name)),
-            confidence=_confidence(getattr(components, name)),
+            level=part.level,
+            component=part.name,
+            count=part.instances(chip),
+            area_m2=area[part],
+            power_w=power[part],
+            area_share=area[part] / total_area,
+            power_share=power[part] / total_power,
+            energy_j=figures[part.name].energy_j,
+            time_s=figures[part.name].time_s,
+            source=_sources(getattr(components, part.name)),
+            confidence=_confidence(getattr(components, part.name)),
         )
-        for name in component_names()
+        for part in PARTS
     )
 
 

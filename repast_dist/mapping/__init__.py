@@ -4,10 +4,9 @@ from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan, make_plan
 from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec, StepWork
-from repast_dist.mapping.timeline import SEGMENTS, Placement, place
+from repast_dist.mapping.timeline import Placement, place
 
 __all__ = [
-    "SEGMENTS",
     "PartitionSpec",
     "Placement",
     "Plan",

@@ -13,6 +13,7 @@ from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.layers import LayerTable, layer_table
 from repast_dist.mapping.specs import SoiSpec
 from repast_dist.network.shapes import Workload
+from repast_dist.trace.schema import Phase
 
 _VALUE_BYTES = 4
 _PASSES = {"forward": (2, 3), "backward": (3, 5)}
@@ -201,12 +202,12 @@ def gpu_step(
     gradient = machine.products(layers.columns, vectors, layers.rows, layers.groups)
     passed = float((backward * layers.errors_pass).sum())
     phases = {
-        "forward": float((forward * layers.products).sum())
+        Phase.FORWARD.value: float((forward * layers.products).sum())
         + machine.elementwise(layers, samples, "forward"),
-        "backward": passed
+        Phase.BACKWARD.value: passed
         + float((gradient * layers.products).sum())
         + machine.elementwise(layers, samples, "backward"),
-        "update": machine.moved(float(layers.parameters.sum()) * _UPDATE_PASSES),
+        Phase.UPDATE.value: machine.moved(float(layers.parameters.sum()) * _UPDATE_PASSES),
     }
     if soi and blocks:
         phases |= _soi_phases(
@@ -223,7 +224,10 @@ def pipelayer_step(machine: PipeLayerSpec, workload: Workload, samples: int) -> 
     operations = 2.0 * workload.macs_per_sample * samples
     rate = _value(machine.operations_per_s_per_m2) * _value(machine.area_m2)
     rate *= _value(machine.utilisation)
-    phases = {"forward": operations / rate, "backward": 2 * operations / rate}
+    phases = {
+        Phase.FORWARD.value: operations / rate,
+        Phase.BACKWARD.value: 2 * operations / rate,
+    }
     return BaselineStep(phases, 3 * operations / _value(machine.operations_per_joule), samples)
 
 
@@ -279,9 +283,9 @@ def _soi_phases(
     other = np.where(is_a, layers.columns[layer], (layers.rows + layers.bias)[layer])
     factors = float(machine.products(n, vectors[layer], n).sum()) + fisher_s
     return {
-        "soi": factors / soi.factor_interval,
-        "inversion": float(machine.inverses(n).sum()) / soi.interval,
-        "precondition": float(machine.products(n, n, other).sum()),
+        Phase.SOI.value: factors / soi.factor_interval,
+        Phase.INVERSION.value: float(machine.inverses(n).sum()) / soi.interval,
+        Phase.PRECONDITION.value: float(machine.products(n, n, other).sum()),
     }
 
 

@@ -12,23 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.hardware.optable import OPS
-from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.timeline import SEGMENTS, place
+from repast_dist.mapping.timeline import place
+from repast_dist.ops.op import OPS, Collective, Op, Segment
+from repast_dist.ops.pricing import price
 
 SCHEMA_VERSION = "0.0.4"
 
 COMPUTE_NODE, COLLECTIVE_NODE = 4, 7
-_COLLECTIVES = {
-    "reduce_gradients": 7,
-    "reduce_factors": 7,
-    "exchange_gradients": 6,
-    "reduce_scalar": 0,
-    "gather_updates": 2,
+_COMM_TYPE = {
+    Collective.ALL_REDUCE: 0,
+    Collective.ALL_GATHER: 2,
+    Collective.ALL_TO_ALL: 6,
+    Collective.REDUCE_SCATTER: 7,
 }
-"""Operation -> CollectiveCommType: reduce-scatter 7, all-to-all 6, all-reduce 0, all-gather 2."""
+"""The schema's ``CollectiveCommType``."""
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
@@ -104,8 +103,7 @@ def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
         table = step_ops(plan, None, step, factors_due=due, inverses_due=renewed)
         placed = place(plan, table, price(table, plan.hardware.costs).duration_s)
         exchanges = {
-            name: int(table["link_bytes"][table["op"] == OPS.index(name)].max(initial=0))
-            for name in _COLLECTIVES
+            op: int(table.of(op)["link_bytes"].max(initial=0)) for op in OPS if op.collective
         }
         for chip in range(plan.work.chips):
             for item in _step_nodes(placed.chip_seconds[chip], exchanges, step):
@@ -115,21 +113,23 @@ def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
     return found
 
 
-def _step_nodes(seconds: np.ndarray, exchanges: dict[str, int], step: int) -> Iterator[ChakraNode]:
-    for place_, (name, ops) in enumerate(SEGMENTS):
-        collectives = [op for op in ops if exchanges.get(op)]
+def _step_nodes(seconds: np.ndarray, exchanges: dict[Op, int], step: int) -> Iterator[ChakraNode]:
+    for segment in Segment:
+        took = float(seconds[segment.number])
+        collectives = [op for op, size in exchanges.items() if size and op.segment is segment]
         for op in collectives:
+            assert op.collective
             yield ChakraNode(
                 0,
-                f"step {step}: {op}",
+                f"step {step}: {op.name}",
                 COLLECTIVE_NODE,
                 None,
-                float(seconds[place_]) / len(collectives),
-                _COLLECTIVES[op],
+                took / len(collectives),
+                _COMM_TYPE[op.collective],
                 exchanges[op],
             )
-        if not collectives and seconds[place_] > 0:
-            yield ChakraNode(0, f"step {step}: {name}", COMPUTE_NODE, None, float(seconds[place_]))
+        if not collectives and took > 0:
+            yield ChakraNode(0, f"step {step}: {segment.title}", COMPUTE_NODE, None, took)
 
 
 def _metadata(plan: Plan, chip: int) -> bytes:

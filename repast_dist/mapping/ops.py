@@ -9,7 +9,6 @@ from repast_dist.analog.schemes.base import added
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, product_counts, write_counts
-from repast_dist.hardware.optable import OpTable, concatenate, op_rows
 from repast_dist.mapping.collectives import (
     Exchange,
     all_reduce,
@@ -21,6 +20,9 @@ from repast_dist.mapping.collectives import (
 from repast_dist.mapping.layers import LayerTable
 from repast_dist.mapping.plan import Plan, average_ops, block_banks, program_counts, solve_counts
 from repast_dist.mapping.solves import counted, modelled_preparations, modelled_solves
+from repast_dist.ops import op
+from repast_dist.ops.op import Op
+from repast_dist.ops.table import OpTable, concatenate, op_rows
 
 _CLIP_OPS, _UPDATE_OPS = 3, 4
 """Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
@@ -105,13 +107,13 @@ def block_rows(
     rows = []
     if factors_due:
         averaged = mine & ~shapes.fused
-        rows.append(_selected("average_factor", "soi", identity, _averaging(plan), averaged))
+        rows.append(_selected(op.AVERAGE_FACTOR, identity, _averaging(plan), averaged))
     programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
     if programmed.any():
         programming = program_counts(shapes, counts, copies, plan.hardware)
-        rows.append(_selected("program_block", "program", identity, programming, programmed))
-    rows.append(_selected("solve_g", "inversion", identity, solving, mine & is_g))
-    rows.append(_selected("solve_a", "inversion", identity, solving, mine & ~is_g))
+        rows.append(_selected(op.PROGRAM_BLOCK, identity, programming, programmed))
+    rows.append(_selected(op.SOLVE_G, identity, solving, mine & is_g))
+    rows.append(_selected(op.SOLVE_A, identity, solving, mine & ~is_g))
     return concatenate(rows)
 
 
@@ -145,40 +147,40 @@ def _compute_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpT
 
 
 @_once_per_plan
-def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[str, str, np.ndarray, Counts]]:
-    """Return (operation, phase, mask of layers, counts per layer) of one micro-batch.
+def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[Op, np.ndarray, Counts]]:
+    """Return (operation, mask of layers, counts per layer) of one micro-batch.
 
     They are the same for every step and micro-batch; the cache serves runs of many steps.
     """
     layers, allocation = plan.layers, plan.allocation
     products = layers.products
-    ops: list[tuple[str, str, np.ndarray, Counts]] = [
-        ("reload_weights", "program", layers.weighted & ~allocation.resident, _reloads(plan)),
-        ("write_operand", "program", layers.written, _operand_writes(plan)),
-        ("vmm_forward", "forward", products, _forward(plan)),
-        ("elementwise_forward", "forward", _digital_mask(plan), _elementwise(plan)),
-        ("write_activations", "program", products, _activation_writes(plan)),
-        ("vmm_backward", "backward", layers.errors_pass, _backward(plan)),
-        ("elementwise_backward", "backward", _digital_mask(plan), _elementwise(plan)),
-        ("vmm_gradient", "backward", products, _gradient(plan)),
+    ops: list[tuple[Op, np.ndarray, Counts]] = [
+        (op.RELOAD_WEIGHTS, layers.weighted & ~allocation.resident, _reloads(plan)),
+        (op.WRITE_OPERAND, layers.written, _operand_writes(plan)),
+        (op.VMM_FORWARD, products, _forward(plan)),
+        (op.ELEMENTWISE_FORWARD, _digital_mask(plan), _elementwise(plan)),
+        (op.WRITE_ACTIVATIONS, products, _activation_writes(plan)),
+        (op.VMM_BACKWARD, layers.errors_pass, _backward(plan)),
+        (op.ELEMENTWISE_BACKWARD, _digital_mask(plan), _elementwise(plan)),
+        (op.VMM_GRADIENT, products, _gradient(plan)),
     ]
     if factors_due:
         from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
         from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
         if plan.work.fisher_passes:
             again = {k: v * plan.work.fisher_passes for k, v in _backward(plan).items()}
-            ops.append(("vmm_backward", "soi", layers.errors_pass, again))
+            ops.append((op.VMM_FISHER, layers.errors_pass, again))
         ops += [
-            ("write_means", "program", from_inputs & _combines(layers), _mean_writes(plan)),
-            ("factor_a", "soi", from_inputs, _factor(plan, "A")),
-            ("write_errors", "program", from_errors, _error_writes(plan)),
-            ("factor_g", "soi", from_errors, _factor(plan, "G")),
+            (op.WRITE_MEANS, from_inputs & _combines(layers), _mean_writes(plan)),
+            (op.FACTOR_A, from_inputs, _factor(plan, "A")),
+            (op.WRITE_ERRORS, from_errors, _error_writes(plan)),
+            (op.FACTOR_G, from_errors, _factor(plan, "G")),
         ]
     return ops
 
 
 def _per_micro_batch(
-    plan: Plan, wanted: np.ndarray, op: str, phase: str, mask: np.ndarray, counts: Counts
+    plan: Plan, wanted: np.ndarray, what: Op, mask: np.ndarray, counts: Counts
 ) -> OpTable:
     layers = np.flatnonzero(mask)
     chip = np.add.outer(np.asarray(plan.micro_batch_owner), plan.allocation.stage[layers])
@@ -188,8 +190,7 @@ def _per_micro_batch(
     taken = layers[place]
     columns = {name: values[taken] for name, values in counts.items()}
     return op_rows(
-        op,
-        phase,
+        what,
         chip=chip[micro_batch, place],
         bank=plan.allocation.first_bank[taken],
         layer=taken,
@@ -360,14 +361,13 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     )
     costs = [send(plan.hardware.interconnect, plan.work.chips, float(size)) for size in held]
     rows = []
-    for op, layers in (("send_activations", last), ("send_errors", last + 1)):
+    for what, layers in ((op.SEND_ACTIVATIONS, last), (op.SEND_ERRORS, last + 1)):
         chip = np.add.outer(np.asarray(plan.micro_batch_owner), a.stage[layers])
         micro_batch, place = np.nonzero(wanted[chip])
         if len(place):
             rows.append(
                 op_rows(
-                    op,
-                    "communicate",
+                    what,
                     chip=chip[micro_batch, place],
                     layer=layers[place],
                     micro_batch=micro_batch,
@@ -382,33 +382,32 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 # Between chips ------------------------------------------------------------------------------
 
 
-def exchanges(plan: Plan, factors_due: bool) -> dict[str, Exchange]:
+def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
     """Return the collectives of a step in their order; one chip has none."""
     if plan.work.chips == 1:
         return {}
-    found = {"reduce_gradients": _gradient_reduction(plan)}
+    found = {op.REDUCE_GRADIENTS: _gradient_reduction(plan)}
     if factors_due:
-        found["reduce_factors"] = _factor_reduction(plan)
+        found[op.REDUCE_FACTORS] = _factor_reduction(plan)
     if plan.work.second_order:
-        found["exchange_gradients"] = _solved_exchange(plan)
+        found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
         scalar = all_reduce(
             plan.hardware.interconnect, plan.work.chips, plan.hardware.interconnect.element_bytes
         )
-        found["reduce_scalar"] = scalar
-    found["gather_updates"] = _update_gather(plan)
+        found[op.REDUCE_SCALAR] = scalar
+    found[op.GATHER_UPDATES] = _update_gather(plan)
     return found
 
 
 def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
     found = exchanges(plan, factors_due)
-    return [_exchange_row(plan, wanted, op, cost) for op, cost in found.items()]
+    return [_exchange_row(plan, wanted, what, cost) for what, cost in found.items()]
 
 
-def _exchange_row(plan: Plan, wanted: np.ndarray, op: str, cost: Exchange) -> OpTable:
+def _exchange_row(plan: Plan, wanted: np.ndarray, what: Op, cost: Exchange) -> OpTable:
     """Make a row per chip; all take part for the collective's whole time."""
     return op_rows(
-        op,
-        "communicate",
+        what,
         chip=np.flatnonzero(wanted),
         link_bytes=round(cost.sent_bytes),
         link_s=cost.time_s,
@@ -531,11 +530,11 @@ def _is_g(plan: Plan) -> np.ndarray:
     return kinds[plan.holdings.block]
 
 
-def _selected(op: str, phase: str, identity: Counts, counts: Counts, mask: np.ndarray) -> OpTable:
+def _selected(what: Op, identity: Counts, counts: Counts, mask: np.ndarray) -> OpTable:
     if not mask.any():
         return concatenate([])
     columns = {name: values[mask] for name, values in (identity | counts).items()}
-    return op_rows(op, phase, **columns)
+    return op_rows(what, **columns)
 
 
 def _solve_columns(
@@ -573,8 +572,8 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     rows = []
     if plan.work.second_order:
         clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
-        rows.append(_digital_row(plan, "clip", "precondition", chips, np.full(len(chips), clipped)))
-    rows.append(_digital_row(plan, "update", "update", chips, held * _UPDATE_OPS))
+        rows.append(_digital_row(plan, op.CLIP, chips, np.full(len(chips), clipped)))
+    rows.append(_digital_row(plan, op.UPDATE, chips, held * _UPDATE_OPS))
     at_once = a.weight_banks * plan.hardware.chip.written_arrays_per_bank
     counts = _weight_writes(plan, at_once, a.copies)
     kept = np.flatnonzero(layers.weighted & a.resident)
@@ -583,21 +582,14 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
         taken = kept[place]
         columns = {name: values[taken] for name, values in counts.items()}
         bank = a.first_bank[taken]
-        rows.append(
-            op_rows(
-                "write_weights", "program", chip=chips[which], bank=bank, layer=taken, **columns
-            )
-        )
+        rows.append(op_rows(op.WRITE_WEIGHTS, chip=chips[which], bank=bank, layer=taken, **columns))
     return rows
 
 
-def _digital_row(
-    plan: Plan, op: str, phase: str, chips: np.ndarray, operations: np.ndarray
-) -> OpTable:
+def _digital_row(plan: Plan, what: Op, chips: np.ndarray, operations: np.ndarray) -> OpTable:
     lanes = max(1, plan.hardware.chip.tiles * plan.hardware.chip.digital_lanes)
     return op_rows(
-        op,
-        phase,
+        what,
         chip=chips,
         digital_ops=operations,
         buffer_bytes=operations * plan.hardware.interconnect.element_bytes,

@@ -11,7 +11,6 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.hardware.pricing import time_per_count
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.allocation import Allocation, allocate
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
@@ -28,6 +27,7 @@ from repast_dist.mapping.solves import (
 )
 from repast_dist.mapping.specs import Policy, StepWork
 from repast_dist.network.shapes import Workload
+from repast_dist.ops.pricing import time_per_count
 
 _BISECTIONS = 24
 

@@ -10,23 +10,26 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.hardware.optable import OPS, OpTable
-from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.timeline import (
-    SEGMENTS,
     Placement,
     place,
     sample_seconds,
     samples_of_replicas,
 )
+from repast_dist.ops.op import OPS, Segment
+from repast_dist.ops.pricing import price
+from repast_dist.ops.table import OpTable
 from repast_dist.trace.schema import PHASES
 
-_NAMES = [name for name, _ in SEGMENTS]
-_REDUCE, _RENEW = _NAMES.index("reduce gradients"), _NAMES.index("renew and solve G")
-_REDUCE_FACTORS = _NAMES.index("reduce factors")
-_RENEWAL_OPS = ("average_factor", "program_block")
+_TITLES = [segment.title for segment in Segment]
+_OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
+_IS_RENEWAL = np.array([op.renewal for op in OPS])
+_REDUCE, _RENEW, _REDUCE_FACTORS = (
+    segment.number
+    for segment in (Segment.REDUCE_GRADIENTS, Segment.RENEW_AND_SOLVE_G, Segment.REDUCE_FACTORS)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class StepSummary:
     samples : int
         Samples per step.
     segment_s : dict
-        Segment of `timeline.SEGMENTS` -> time it adds to a step.
+        Title of a segment -> time it adds to a step.
     phase_energy_j : dict
         Phase -> energy; static energy is shared in proportion to what the phases do.
     phase_busy_s : dict
@@ -98,7 +101,7 @@ class StepSummary:
 
     @property
     def limiting_segment(self) -> str:
-        """The segment that takes longest."""
+        """Title of the segment that takes longest."""
         return max(self.segment_s, key=lambda name: self.segment_s[name])
 
 
@@ -127,7 +130,7 @@ def summarise(plan: Plan) -> StepSummary:
         step_s=step_s,
         energy_j=float(dynamic.sum()) + static,
         samples=plan.work.batch_size,
-        segment_s=dict(zip(_NAMES, segments.tolist(), strict=True)),
+        segment_s=dict(zip(_TITLES, segments.tolist(), strict=True)),
         phase_energy_j=dict(zip(PHASES, phase_energy.tolist(), strict=True)),
         phase_busy_s=dict(
             zip(PHASES, (shares @ [c.phase_busy_s for c in costed]).tolist(), strict=True)
@@ -222,9 +225,8 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
     source = np.array(
         [lender[int(s), int(p)] for s, p in zip(samples, stage, strict=True)], np.int64
     )
-    soi = np.array([name in ("renew and solve G", "solve A") for name in _NAMES])
-    common: np.ndarray = placed.chip_seconds[source][:, ~soi].sum(axis=1)
-    return common + placed.chip_seconds[:, soi].sum(axis=1)
+    common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
+    return common + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
 
 
 def _exposed_exchange(
@@ -241,7 +243,7 @@ def _exposed_exchange(
     trained = np.flatnonzero(parameters)
     if not full or not len(trained):
         return full
-    compute = np.flatnonzero(placed.segment == 0)
+    compute = np.flatnonzero(placed.segment == Segment.COMPUTE.number)
     times = sample_seconds(plan, table.where(compute), duration_s[compute])
     drain = times[:, len(plan.layers) + 1 :].sum(axis=1)
     if not plan.policy.partition.pipelining:
@@ -252,8 +254,7 @@ def _exposed_exchange(
 
 def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> float:
     """Return the time the busiest chip needs to renew its blocks."""
-    codes = [OPS.index(name) for name in _RENEWAL_OPS]
-    rows = np.isin(table["op"], codes)
+    rows = _IS_RENEWAL[table["op"]]
     if not rows.any():
         return 0.0
     width = plan.hardware.chip.banks

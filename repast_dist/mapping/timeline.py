@@ -11,44 +11,13 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.hardware.optable import OP, OpTable
 from repast_dist.mapping.plan import Plan
+from repast_dist.ops.op import OPS, Resource, Segment
+from repast_dist.ops.table import OpTable
 
-SEGMENTS = (
-    ("compute", ("reload_weights", "write_operand", "vmm_forward", "elementwise_forward",
-                 "write_activations", "vmm_backward", "elementwise_backward", "vmm_gradient",
-                 "write_means", "factor_a", "write_errors", "factor_g", "send_activations",
-                 "send_errors")),
-    ("reduce gradients", ("reduce_gradients",)),
-    ("reduce factors", ("reduce_factors",)),
-    ("renew and solve G", ("average_factor", "program_block", "solve_g")),
-    ("exchange gradients", ("exchange_gradients",)),
-    ("solve A", ("solve_a",)),
-    ("clip", ("clip",)),
-    ("gather updates", ("reduce_scalar", "gather_updates")),
-    ("update", ("update",)),
-    ("write weights", ("write_weights",)),
-)  # fmt: skip
-"""Segments of a step, in order, with their operations."""
-
-_SEGMENT = {op: number for number, (_, ops) in enumerate(SEGMENTS) for op in ops}
-_BACKWARD = frozenset(
-    ("vmm_backward", "elementwise_backward", "vmm_gradient", "write_means", "factor_a",
-     "write_errors", "factor_g", "send_errors")
-)  # fmt: skip
-_RESOURCE = {
-    "elementwise_forward": 2, "elementwise_backward": 2,
-    "write_activations": 1, "vmm_gradient": 1, "write_means": 1, "factor_a": 1,
-    "write_errors": 1, "factor_g": 1,
-    "send_activations": 3, "send_errors": 3,
-}  # fmt: skip
-"""What an operation of the first segment keeps busy: weight arrays (0, the default), activation
-arrays (1), digital units (2), links (3)."""
-
-_RESOURCES = 4
-_SEGMENT_OF_OP = np.array([_SEGMENT[name] for name in OP])
-_RESOURCE_OF_OP = np.array([_RESOURCE.get(name, 0) for name in OP])
-_IS_BACKWARD = np.array([name in _BACKWARD for name in OP])
+_SEGMENT = np.array([op.segment.number for op in OPS])
+_RESOURCE = np.array([int(op.resource) for op in OPS])
+_IS_BACKWARD = np.array([op.backward for op in OPS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +27,7 @@ class Placement:
     Attributes
     ----------
     segment : ndarray
-        (rows,) segment of each row.
+        (rows,) number of each row's `Segment`.
     start_s : ndarray
         (rows,) start, relative to the segment's.
     chip_seconds : ndarray
@@ -99,15 +68,15 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
     duration_s : ndarray
         (rows,) how long each takes.
     """
-    segment = _SEGMENT_OF_OP[table["op"]]
+    segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
-    seconds = np.zeros((plan.work.chips, len(SEGMENTS)))
-    computing = np.flatnonzero(segment == 0)
+    seconds = np.zeros((plan.work.chips, len(Segment)))
+    computing = np.flatnonzero(segment == Segment.COMPUTE.number)
     if len(computing):
         part = table.where(computing)
         start[computing], ends = _flow(plan, part, duration_s[computing])
-        np.maximum.at(seconds[:, 0], part["chip"], ends)
-    others = np.flatnonzero(segment > 0)
+        np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], ends)
+    others = np.flatnonzero(segment != Segment.COMPUTE.number)
     if len(others):
         part = table.where(others)
         start[others] = _queue(part, segment[others], duration_s[others], seconds)
@@ -125,8 +94,8 @@ def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.nda
     """
     stages, replicas = 2 * len(plan.layers), plan.replicas
     stage, replica = _stage(plan, table), _replica(plan, table)
-    busy = np.zeros((replicas, stages, _RESOURCES))
-    np.add.at(busy, (replica, stage, _RESOURCE_OF_OP[table["op"]]), duration_s)
+    busy = np.zeros((replicas, stages, len(Resource)))
+    np.add.at(busy, (replica, stage, _RESOURCE[table["op"]]), duration_s)
     samples = samples_of_replicas(plan)
     longest: np.ndarray = busy.max(axis=2) / np.maximum(samples, 1)[:, None]
     return longest
@@ -182,7 +151,7 @@ def _queue(
     """Let the rows of a bank follow each other; fill in the chips' seconds per segment."""
     bank = np.where(table["bank"] < 0, 0, table["bank"]).astype(np.int64)
     chip = table["chip"].astype(np.int64)
-    key = (chip * len(SEGMENTS) + segment) * (int(bank.max()) + 1) + bank
+    key = (chip * len(Segment) + segment) * (int(bank.max()) + 1) + bank
     order = np.argsort(key, kind="stable")
     ran = np.cumsum(duration_s[order])
     begins = ran - duration_s[order]

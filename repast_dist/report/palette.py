@@ -9,37 +9,37 @@ The dark set keeps the hues and raises the lightness.
 import functools
 from typing import Any
 
-from repast_dist.trace.schema import PHASES
+from repast_dist.trace.schema import PHASES, Phase
 
-_LIGHT = {
-    "forward": "#0072b2",
-    "backward": "#56b4e9",
-    "soi": "#009e73",
-    "inversion": "#d55e00",
-    "precondition": "#e69f00",
-    "update": "#4b3b9b",
-    "program": "#cc79a7",
-    "communicate": "#767b82",
+_LIGHT: dict[str, str] = {
+    Phase.FORWARD: "#0072b2",
+    Phase.BACKWARD: "#56b4e9",
+    Phase.SOI: "#009e73",
+    Phase.INVERSION: "#d55e00",
+    Phase.PRECONDITION: "#e69f00",
+    Phase.UPDATE: "#4b3b9b",
+    Phase.PROGRAM: "#cc79a7",
+    Phase.COMMUNICATE: "#767b82",
 }
-_DARK = {
-    "forward": "#4aa3df",
-    "backward": "#9ad7fa",
-    "soi": "#2fc79a",
-    "inversion": "#ff8552",
-    "precondition": "#f7bd45",
-    "update": "#b3a3ff",
-    "program": "#e79fc8",
-    "communicate": "#9aa1aa",
+_DARK: dict[str, str] = {
+    Phase.FORWARD: "#4aa3df",
+    Phase.BACKWARD: "#9ad7fa",
+    Phase.SOI: "#2fc79a",
+    Phase.INVERSION: "#ff8552",
+    Phase.PRECONDITION: "#f7bd45",
+    Phase.UPDATE: "#b3a3ff",
+    Phase.PROGRAM: "#e79fc8",
+    Phase.COMMUNICATE: "#9aa1aa",
 }
 _SERIES = (
-    "forward",
-    "inversion",
-    "soi",
-    "precondition",
-    "update",
-    "program",
-    "backward",
-    "communicate",
+    Phase.FORWARD,
+    Phase.INVERSION,
+    Phase.SOI,
+    Phase.PRECONDITION,
+    Phase.UPDATE,
+    Phase.PROGRAM,
+    Phase.BACKWARD,
+    Phase.COMMUNICATE,
 )
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b6470", "#e4e7eb", "#ffffff"
 """Text, quiet text, grid lines and the page."""

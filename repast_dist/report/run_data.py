@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from repast_dist.ground.files import RESULT, TRACE, read_json
 from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
-from repast_dist.trace.schema import PHASES
+from repast_dist.trace.schema import PHASES, Phase
 
 HEAT_BINS = 160
 
@@ -107,7 +107,7 @@ def energy_by_component(
                 part = row[count] * joules
                 found[phase, component] = found.get((phase, component), 0.0) + part
                 left -= part
-        if phase == "communicate":
+        if phase == Phase.COMMUNICATE:
             found[phase, "link"] = left
     return found
 
@@ -171,7 +171,7 @@ def activity(trace: pa.Table) -> Activity:
     """Return the busy fraction of every chip in bins of equally many steps."""
     times = step_times(trace)
     steps = times["step"].to_numpy()
-    compute = trace.filter(pc.not_equal(trace["phase"].cast(pa.string()), "communicate"))
+    compute = trace.filter(pc.not_equal(trace["phase"].cast(pa.string()), Phase.COMMUNICATE.value))
     groups, busy_s = busy_times(compute, ("chip", "step"))
     chips = np.unique(trace["chip"].to_numpy())
     bins = min(HEAT_BINS, steps.size)
@@ -186,7 +186,7 @@ def activity(trace: pa.Table) -> Activity:
 
 def refresh_steps(trace: pa.Table) -> np.ndarray:
     """Return the steps that write SOI blocks into their arrays (ascending)."""
-    programs = pc.equal(trace["phase"].cast(pa.string()), "program")
+    programs = pc.equal(trace["phase"].cast(pa.string()), Phase.PROGRAM.value)
     of_block = pc.greater_equal(trace["block"], 0)
     return np.unique(trace["step"].filter(pc.and_(programs, of_block)).to_numpy())
 

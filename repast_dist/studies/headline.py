@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.hardware.components import Component, Quantity, component_names
+from repast_dist.hardware import PARTS, Component, Quantity
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import (
     BaselineStep,
@@ -414,7 +414,7 @@ def _assumed(
     inputs: HeadlineInputs,
 ) -> Iterator[tuple[str, Callable[[float], HeadlineInputs]]]:
     """Return every constant marked as an assumption, and how to scale it."""
-    for component in component_names():
+    for component in (part.name for part in PARTS):
         part: Component = getattr(inputs.machine.hardware.components, component)
         for field in dataclasses.fields(Component):
             quantity: Quantity | None = getattr(part, field.name)

@@ -130,7 +130,7 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
     dimensions = {d.number: d for d in dimensions_for(plan.hardware.interconnect, plan.work.chips)}
     return [
         {
-            "collective": name,
+            "collective": op.name,
             "dimension": number,
             "topology": TOPOLOGIES.name_of(dimensions[number].topology),
             "time_s": cost.time_s,
@@ -140,7 +140,7 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
             / dimensions[number].topology.bandwidth_bytes_per_s,
             "share": cost.time_s / step_s,
         }
-        for name, cost in exchanges(plan, factors_due=True).items()
+        for op, cost in exchanges(plan, factors_due=True).items()
         for number, carried in cost.link_bytes.items()
     ]
 

@@ -27,8 +27,8 @@ from repast_dist.ground.files import (
     write_json,
 )
 from repast_dist.ground.spec import to_dict
-from repast_dist.hardware.pricing import component_energy
 from repast_dist.network.model import preconditioning_table
+from repast_dist.ops.pricing import component_energy
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.page import write_page
 from repast_dist.report.run_data import load_run

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.trace.schema import COUNTS, PHASES
+from repast_dist.trace.schema import COUNTS, PHASES, Phase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _phase_totals(table: pa.Table, energies: Mapping[str, float]) -> dict[str, P
 
 
 def _chip_use(table: pa.Table, time_s: float) -> dict[int, ChipUse]:
-    compute = table.filter(pc.not_equal(table["phase"].cast(pa.string()), "communicate"))
+    compute = table.filter(pc.not_equal(table["phase"].cast(pa.string()), Phase.COMMUNICATE.value))
     compute_s, all_s = _busy_per_chip(compute), _busy_per_chip(table)
     energy = sum_by(table, ("chip",), ("energy_j",)).sort_by("chip")
     return {

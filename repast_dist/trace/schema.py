@@ -1,22 +1,28 @@
 """Columns of the cost trace and of the solve reports, with units in the field metadata."""
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-PHASES = (
-    "forward",
-    "backward",
-    "soi",
-    "inversion",
-    "precondition",
-    "update",
-    "program",
-    "communicate",
-)
-"""Phases of a training step, in the order in which a step first enters them."""
+
+class Phase(enum.StrEnum):
+    """A phase of a training step, in the order in which a step first enters them."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    SOI = "soi"
+    INVERSION = "inversion"
+    PRECONDITION = "precondition"
+    UPDATE = "update"
+    PROGRAM = "program"
+    COMMUNICATE = "communicate"
+
+
+PHASES = tuple(phase.value for phase in Phase)
+"""Names of the phases in that order."""
 
 FACTORS = ("A", "G")
 SCHEMA_VERSION = "1"

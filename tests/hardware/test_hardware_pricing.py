@@ -1,5 +1,6 @@
 """Prices of operations, against calculations by hand from the component table."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -9,15 +10,17 @@ from repast_dist.analog import DeviceSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load, to_dict
 from repast_dist.hardware import (
+    PARTS,
     ChipSpec,
+    Component,
     ComponentTable,
     Hardware,
     InterconnectSpec,
-    op_rows,
-    price,
     unit_costs,
 )
-from repast_dist.hardware.optable import SERIAL
+from repast_dist.ops import op, op_rows, price
+from repast_dist.ops.pricing import component_energy
+from repast_dist.ops.table import SERIAL
 from repast_dist.settings import compose_plain
 from repast_dist.trace.schema import COUNTS
 
@@ -99,8 +102,7 @@ def test_an_adc_bit_doubles_its_energy(components, small):
 def test_a_product_row_costs_what_the_component_table_says(costs):
     # 16 vectors of 64 inputs, 10 outputs, 2 slices, 7 passes on one array, by hand.
     row = op_rows(
-        "vmm_forward",
-        "forward",
+        op.VMM_FORWARD,
         chip=0,
         crossbar_reads=112,
         cells_read=112 * 64 * 10 * 2 * 2,
@@ -123,26 +125,26 @@ def test_a_product_row_costs_what_the_component_table_says(costs):
 
 
 def test_rows_written_one_after_the_other_take_50_88_ns_each(costs):
-    row = op_rows("write_weights", "program", chip=0, cell_writes=1000, serial_row_writes=64)
+    row = op_rows(op.WRITE_WEIGHTS, chip=0, cell_writes=1000, serial_row_writes=64)
     priced = price(row, costs)
     assert priced.duration_s[0] == pytest.approx(64 * 50.88e-9)
     assert priced.energy_j[0] == pytest.approx(1000 * 3.91e-9 / 128, rel=1e-6)
 
 
 def test_a_settling_takes_120_ns_and_its_conversions(costs):
-    row = op_rows("solve_a", "inversion", chip=0, inv_ops=3, amplifier_ops=3 * 65, serial_inv_ops=3)
+    row = op_rows(op.SOLVE_A, chip=0, inv_ops=3, amplifier_ops=3 * 65, serial_inv_ops=3)
     # 128 outputs through 8 ADCs of 1.2 GS/s.
     each = 120e-9 + 128 / 8 / 1.2e9
     assert price(row, costs).duration_s[0] == pytest.approx(3 * each, rel=1e-6)
 
 
 def test_a_starved_bus_decides_the_duration(costs):
-    row = op_rows("vmm_forward", "forward", chip=0, serial_passes=1, serial_buffer_words=1200)
+    row = op_rows(op.VMM_FORWARD, chip=0, serial_passes=1, serial_buffer_words=1200)
     assert price(row, costs).duration_s[0] == pytest.approx(1e-6, rel=1e-6)
 
 
 def test_time_on_the_link_comes_on_top(costs):
-    row = op_rows("reduce_gradients", "communicate", chip=0, link_s=2e-6, link_j=3e-6)
+    row = op_rows(op.REDUCE_GRADIENTS, chip=0, link_s=2e-6, link_j=3e-6)
     priced = price(row, costs)
     assert priced.duration_s[0] == pytest.approx(2e-6)
     assert priced.energy_j[0] == pytest.approx(3e-6)
@@ -152,7 +154,7 @@ def test_five_million_rows_are_priced_per_second(costs):
     random = np.random.default_rng(0)
     rows = 500_000
     columns = {name: random.integers(0, 1000, rows) for name in (*COUNTS, *SERIAL)}
-    table = op_rows("vmm_forward", "forward", chip=np.zeros(rows, np.int32), **columns)
+    table = op_rows(op.VMM_FORWARD, chip=np.zeros(rows, np.int32), **columns)
     price(table, costs)
     best = np.inf
     for _ in range(3):
@@ -176,6 +178,29 @@ def test_a_figure_without_source_is_refused(components):
         load(ComponentTable, data, "components")
 
 
+def test_a_divisor_beside_a_value_is_refused(components):
+    data = to_dict(components)
+    data["link"]["energy_j"]["per"] = 2.0
+    with pytest.raises(SettingsError, match=r"components\.link\.energy_j.*per=2\.0.*valid.*1"):
+        load(ComponentTable, data, "components")
+
+
+def test_every_component_of_a_table_is_a_part_of_the_chip():
+    components = [f.name for f in dataclasses.fields(ComponentTable) if f.type is Component]
+    assert [part.name for part in PARTS] == components
+
+
+def test_a_router_that_every_byte_crosses_twice_is_crossed_four_times_as_often(components, small):
+    data = to_dict(components)
+    data["router_crossings"]["value"] = 2.0
+    one, four = (
+        component_energy(unit_costs(small, table))["buffer_bytes"]
+        for table in (components, load(ComponentTable, data))
+    )
+    assert four.pop("router") == pytest.approx(4 * one.pop("router"))
+    assert four == one
+
+
 def test_a_column_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="not in the op table"):
-        op_rows("update", "update", chip=0, flops=3)
+        op_rows(op.UPDATE, chip=0, flops=3)

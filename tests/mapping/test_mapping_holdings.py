@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from repast_dist.hardware.optable import OP
-from repast_dist.hardware.pricing import price
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.summary import summarise
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.ops import OPS, price
 from repast_dist.settings import load_settings
 
 CHIPS = 8
+CODES = {op.name: op.number for op in OPS}
 
 
 def planned(fraction, *settings):
@@ -24,7 +24,7 @@ def planned(fraction, *settings):
 def costs(plan, op_name, inverses_due=True):
     """Rows of one operation: (op table, seconds, joules)."""
     table = step_ops(plan, None, 0, factors_due=True, inverses_due=inverses_due)
-    mine = table.where(table["op"] == OP[op_name])
+    mine = table.where(table["op"] == CODES[op_name])
     priced = price(mine, plan.hardware.costs)
     return mine, priced.duration_s, priced.energy_j
 

@@ -3,11 +3,12 @@
 from repast_dist.analog import SCHEMES, DeviceSpec
 from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
-from repast_dist.hardware.optable import OP, OpTable
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.network import LayerShape, Workload
+from repast_dist.ops import OPS, OpTable
 from repast_dist.settings import compose_plain
 
+CODES = {op.name: op.number for op in OPS}
 CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
 SAMPLES, TOKENS, INPUTS, OUTPUTS = 16, 64, 48, 24
 
@@ -34,7 +35,7 @@ def step_of(rows: int | None) -> OpTable:
 
 
 def total(table: OpTable, op: str, column: str) -> int:
-    return int(table[column][table["op"] == OP[op]].sum())
+    return int(table[column][table["op"] == CODES[op]].sum())
 
 
 def test_reduce_writes_one_row_per_sample_where_expand_writes_every_token() -> None:

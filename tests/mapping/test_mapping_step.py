@@ -13,16 +13,17 @@ from repast_dist.hardware import (
     ComponentTable,
     Hardware,
     InterconnectSpec,
-    price,
     unit_costs,
 )
-from repast_dist.hardware.optable import OP, SERIAL
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
 from repast_dist.mapping.machine import Machine
 from repast_dist.network import LayerShape, Workload
+from repast_dist.ops import OPS, price
+from repast_dist.ops.table import SERIAL
 from repast_dist.settings import compose_plain
 from repast_dist.trace.schema import COUNTS
 
+CODES = {op.name: op.number for op in OPS}
 CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
 SMALL = load(ChipSpec, CONF["chip"])
 COMPONENTS = load(ComponentTable, CONF["components"])
@@ -58,7 +59,7 @@ def ops_of(plan, factors_due=True, inverses_due=True, solves=None, chips=None):
 
 
 def row_of(table, op):
-    return table.where(np.flatnonzero(table["op"] == OP[op]))
+    return table.where(np.flatnonzero(table["op"] == CODES[op]))
 
 
 def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
@@ -68,8 +69,8 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     plan = plan_of()
     table = ops_of(plan)
     costs = price(table, COSTS)
-    took = {name: costs.duration_s[table["op"] == code] for name, code in OP.items()}
-    used = {name: costs.energy_j[table["op"] == code] for name, code in OP.items()}
+    took = {name: costs.duration_s[table["op"] == code] for name, code in CODES.items()}
+    used = {name: costs.energy_j[table["op"] == code] for name, code in CODES.items()}
     pass_s, row_s, clock_s, inv_s = 100e-9, 50.88e-9, 1 / 1.2e9, 120e-9 + 16 / 1.2e9
     cell, dac, write = 1.953125e-15, 0.41667e-12, 3.91e-9 / 128
     adc = 1.666666667e-12 + 1.041667e-15 + 0.021e-12
@@ -164,7 +165,7 @@ def test_factor_rows_come_only_when_factors_are_due():
 def test_a_first_order_step_has_no_soi_rows():
     plan = plan_of(TWO, chips=2, micro_batches=2, second_order=False)
     table = ops_of(plan)
-    names = {op for op, code in OP.items() if (table["op"] == code).any()}
+    names = {op for op, code in CODES.items() if (table["op"] == code).any()}
     assert not names & {"factor_a", "solve_a", "solve_g", "clip", "exchange_gradients"}
     assert {"reduce_gradients", "gather_updates", "vmm_gradient"} <= names
 
@@ -205,7 +206,7 @@ def test_samples_flow_through_two_layers_one_behind_the_other():
     placed = place(plan, table, duration)
 
     def once(op, layer):
-        return duration[(table["op"] == OP[op]) & (table["layer"] == layer)][0] / 16
+        return duration[(table["op"] == CODES[op]) & (table["layer"] == layer)][0] / 16
 
     forward = [
         max(once("vmm_forward", n), once("write_activations", n), once("elementwise_forward", n))
@@ -218,7 +219,7 @@ def test_samples_flow_through_two_layers_one_behind_the_other():
     stages = [*forward, *backward]
     expected = sum(stages) + (48 - 1) * max(stages)
     assert placed.segment_seconds[0] == pytest.approx(expected)
-    second = (table["op"] == OP["vmm_forward"]) & (table["layer"] == 1)
+    second = (table["op"] == CODES["vmm_forward"]) & (table["layer"] == 1)
     begins = placed.start_s[second & (table["micro_batch"] == 2)]
     assert begins.tolist() == pytest.approx([forward[0] + 32 * max(forward)])
 

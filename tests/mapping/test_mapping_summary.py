@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from repast_dist.hardware import price
 from repast_dist.mapping import place, step_ops
 from repast_dist.mapping.summary import summarise
 from repast_dist.network.tables import NETWORKS
+from repast_dist.ops import price
 from repast_dist.settings import load_settings
 
 

@@ -11,16 +11,17 @@ from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.run_data import RunData, setting
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.query import Totals
+from repast_dist.trace.schema import Phase
 
-_PHASE_WORDS = {
-    "forward": "the forward pass",
-    "backward": "the backward pass",
-    "soi": "forming the Kronecker factors",
-    "inversion": "solving with the factors",
-    "precondition": "scaling the preconditioned gradient",
-    "update": "updating the weights",
-    "program": "writing cells",
-    "communicate": "communication between chips",
+_PHASE_WORDS: dict[str, str] = {
+    Phase.FORWARD: "the forward pass",
+    Phase.BACKWARD: "the backward pass",
+    Phase.SOI: "forming the Kronecker factors",
+    Phase.INVERSION: "solving with the factors",
+    Phase.PRECONDITION: "scaling the preconditioned gradient",
+    Phase.UPDATE: "updating the weights",
+    Phase.PROGRAM: "writing cells",
+    Phase.COMMUNICATE: "communication between chips",
 }
 _METHOD_NAMES = {"kfac": "K-FAC", "sgd": "SGD", "adam": "Adam"}
 

@@ -10,40 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.trace.schema import COUNTS, NONE, PHASES
-
-OPS = (
-    "write_weights",
-    "reload_weights",
-    "write_operand",
-    "vmm_forward",
-    "elementwise_forward",
-    "vmm_backward",
-    "elementwise_backward",
-    "write_activations",
-    "vmm_gradient",
-    "write_errors",
-    "factor_a",
-    "factor_g",
-    "reduce_gradients",
-    "reduce_factors",
-    "average_factor",
-    "program_block",
-    "solve_g",
-    "exchange_gradients",
-    "solve_a",
-    "clip",
-    "reduce_scalar",
-    "gather_updates",
-    "update",
-    "send_activations",
-    "send_errors",
-    "write_means",
-)
-"""Names of the operations; a row's ``op`` is an index into them."""
-
-OP = {name: number for number, name in enumerate(OPS)}
-PHASE = {name: number for number, name in enumerate(PHASES)}
+from repast_dist.ops.op import Op
+from repast_dist.trace.schema import COUNTS, NONE
 
 IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch")
 """Columns that say which operation a row is, int32."""
@@ -89,18 +57,22 @@ class OpTable:
         found = self.columns.get(name)
         return np.zeros(len(self), _DTYPES[name]) if found is None else found
 
+    def of(self, op: Op) -> "OpTable":
+        """Return the rows of one operation."""
+        return self.where(self["op"] == op.number)
+
     def where(self, mask: np.ndarray) -> "OpTable":
         """Return the rows of a boolean mask or an index array."""
         return OpTable({name: column[mask] for name, column in self.columns.items()})
 
 
-def op_rows(op: str, phase: str, **columns: Any) -> OpTable:
+def op_rows(op: Op, **columns: Any) -> OpTable:
     """Make rows of one operation; scalars are repeated to the length of the arrays.
 
     Parameters
     ----------
-    op, phase : str
-        Names from `OPS` and `trace.schema.PHASES`.
+    op : Op
+        The operation.
     **columns
         Identity (default: -1, bank and step 0), counts, serial counts and link columns.
     """
@@ -109,7 +81,7 @@ def op_rows(op: str, phase: str, **columns: Any) -> OpTable:
         raise ValueError(f"not in the op table: {sorted(unknown)}; valid: {list(_DTYPES)}")
     rows = max((len(value) for value in columns.values() if np.ndim(value)), default=1)
     identity = {"bank": 0, "step": 0, "layer": NONE, "block": NONE, "micro_batch": NONE}
-    filled = identity | columns | {"op": OP[op], "phase": PHASE[phase]}
+    filled = identity | columns | {"op": op.number, "phase": op.phase_number}
     return OpTable({name: _column(name, value, rows) for name, value in filled.items()})
 
 

@@ -4,11 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.hardware.components import UnitCosts
-from repast_dist.hardware.optable import OpTable
-
-ROUTER_CROSSINGS_PER_BUFFER_BYTE = 0.5
-"""ISAAC: a word is written to and read from a buffer and crosses the router once."""
+from repast_dist.hardware.parts import PARTS, UnitCosts
+from repast_dist.ops.table import OpTable
+from repast_dist.trace.schema import COUNTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,30 +50,16 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
     return Costs(duration, energy)
 
 
-_COMPONENTS_OF_COUNT: dict[str, dict[str, float]] = {
-    "cells_read": {"cell": 1.0},
-    "dac_conversions": {"dac": 1.0},
-    "adc_conversions": {"adc": 1.0, "sample_hold": 1.0, "shift_add": 1.0},
-    "cell_writes": {"cell_write": 1.0},
-    "amplifier_ops": {"amplifier": 1.0},
-    "inv_dac_conversions": {"inv_dac": 1.0},
-    "inv_adc_conversions": {"inv_adc": 1.0, "sample_hold": 1.0},
-    "digital_ops": {"digital": 1.0},
-    "buffer_bytes": {
-        "buffer": 1.0,
-        "bus": 1.0,
-        "register": 1.0,
-        "router": ROUTER_CROSSINGS_PER_BUFFER_BYTE,
-    },
-}
-"""Count of the op table -> components that work once (or so often) for each."""
-
-
 def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
     """Return count -> component -> energy of one count, in joules."""
     return {
-        count: {name: times * costs.parts[name].energy_j for name, times in components.items()}
-        for count, components in _COMPONENTS_OF_COUNT.items()
+        count: {
+            part.name: part.times(costs) * costs.parts[part.name].energy_j
+            for part in PARTS
+            if count in part.serves
+        }
+        for count in COUNTS
+        if any(count in part.serves for part in PARTS)
     }
 
 

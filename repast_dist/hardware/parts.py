@@ -1,0 +1,251 @@
+"""The kinds of parts of a chip, each declared once: its place, its number, and what it does.
+
+A part's figures are those of the component of the same name in `ComponentTable`. How many there
+are decides area and power, how often it works at most decides the peak power, and the counts of
+the op table that it serves decide what an operation's energy consists of.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from repast_dist.ground.numbers import BITS_PER_BYTE
+from repast_dist.hardware.specs import ChipSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCosts:
+    """One component's figures for one chip, in SI units; 0 where it has none."""
+
+    energy_j: float
+    area_m2: float
+    power_w: float
+    time_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitCosts:
+    """What one count costs on one chip.
+
+    Attributes
+    ----------
+    parts : dict
+        Component name -> `PartCosts`.
+    pass_s : float
+        One pass of an array: read, then its conversions; the longer of the two, since a
+        sample-and-hold lets them overlap.
+    inv_s : float
+        One settling of an inverting array and its conversions.
+    static_w : float
+        Power of the whole chip that does not depend on what it does.
+    endurance : float
+        Writes a cell survives.
+    router_crossings : float
+        How often a byte that a buffer is written or read crosses the router.
+    """
+
+    parts: dict[str, PartCosts]
+    pass_s: float
+    inv_s: float
+    static_w: float
+    endurance: float
+    router_crossings: float
+
+    @property
+    def row_write_s(self) -> float:
+        """Time to write one row of an array."""
+        return self.parts["cell_write"].time_s
+
+    @property
+    def clock_s(self) -> float:
+        """Clock period of the digital units."""
+        return self.parts["digital"].time_s
+
+    @property
+    def buffer_word_s(self) -> float:
+        """Time of one word on a tile's bus."""
+        return self.parts["buffer"].time_s
+
+    @property
+    def link_byte_s(self) -> float:
+        """Time of one byte on an off-chip link."""
+        return self.parts["link"].time_s
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """A chip whose arrays all work without pause.
+
+    Buffers feed what the arrays take: every pass needs a DAC's bits per row, and a bank returns
+    one result per ``weight_bits`` of columns and ``input_bits`` of passes, as in ISAAC.
+
+    Attributes
+    ----------
+    chip : ChipSpec
+        The chip.
+    costs : UnitCosts
+        How long its actions take.
+    """
+
+    chip: ChipSpec
+    costs: UnitCosts
+
+    @property
+    def passes(self) -> float:
+        """Passes of all multiplying arrays per second."""
+        return self.chip.vmm_arrays / self.costs.pass_s
+
+    @property
+    def settlings(self) -> float:
+        """Settlings of all inverting arrays per second."""
+        return self.chip.inv_arrays / self.costs.inv_s
+
+    @property
+    def buffered(self) -> float:
+        """Bytes per second between buffers and arrays, both ways."""
+        taken = self.passes * self.chip.vmm.rows * self.chip.dac.bits / BITS_PER_BYTE
+        return taken + taken / BITS_PER_BYTE
+
+
+def _never(_: Peak) -> float:
+    return 0.0
+
+
+def _once(_: UnitCosts) -> float:
+    return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A kind of part.
+
+    Attributes
+    ----------
+    name : str
+        Its component in `ComponentTable`.
+    level : str
+        The level of the hierarchy it belongs to.
+    instances : callable
+        How many a chip has; bytes for the buffer, bits of width for the bus.
+    rate : callable
+        Actions per second of a chip at its peak.
+    serves : tuple of str
+        Columns of the op table that it works for.
+    times : callable
+        How often it works for one count of those.
+    """
+
+    name: str
+    level: str
+    instances: Callable[[ChipSpec], float]
+    rate: Callable[[Peak], float] = _never
+    serves: tuple[str, ...] = ()
+    times: Callable[[UnitCosts], float] = _once
+
+
+PARTS = (
+    Part(
+        "adc",
+        "array",
+        instances=lambda chip: chip.vmm_arrays * chip.vmm.adcs_per_array,
+        rate=lambda peak: peak.passes * peak.chip.vmm.weight_columns,
+        serves=("adc_conversions",),
+    ),
+    Part(
+        "dac",
+        "array",
+        instances=lambda chip: chip.vmm_arrays * chip.vmm.rows,
+        rate=lambda peak: peak.passes * peak.chip.vmm.rows,
+        serves=("dac_conversions",),
+    ),
+    Part(
+        "sample_hold",
+        "array",
+        instances=lambda chip: chip.vmm_arrays * chip.vmm.cols,
+        rate=lambda peak: peak.passes * peak.chip.vmm.cols,
+        serves=("adc_conversions", "inv_adc_conversions"),
+    ),
+    Part(
+        "shift_add",
+        "bank",
+        instances=lambda chip: chip.banks * chip.shift_adds_per_bank,
+        rate=lambda peak: peak.passes * peak.chip.vmm.weight_columns,
+        serves=("adc_conversions",),
+    ),
+    Part(
+        "cell",
+        "array",
+        instances=lambda chip: chip.cells,
+        rate=lambda peak: peak.passes * peak.chip.vmm.cells + peak.settlings * peak.chip.inv.cells,
+        serves=("cells_read",),
+    ),
+    # The cells that are written are the cells themselves.
+    Part("cell_write", "array", instances=lambda _: 0, serves=("cell_writes",)),
+    Part(
+        "amplifier",
+        "inverting array",
+        instances=lambda chip: chip.inv_arrays * chip.inv.size,
+        rate=lambda peak: peak.settlings * peak.chip.inv.size,
+        serves=("amplifier_ops",),
+    ),
+    Part(
+        "inv_dac",
+        "inverting array",
+        instances=lambda chip: chip.inv_arrays * chip.inv.size,
+        rate=lambda peak: peak.settlings * peak.chip.inv.size,
+        serves=("inv_dac_conversions",),
+    ),
+    Part(
+        "inv_adc",
+        "inverting array",
+        instances=lambda chip: chip.inv_arrays * chip.inv.adcs_per_array,
+        rate=lambda peak: peak.settlings * peak.chip.inv.size,
+        serves=("inv_adc_conversions",),
+    ),
+    Part(
+        "digital",
+        "tile",
+        instances=lambda chip: chip.tiles * chip.digital_lanes,
+        rate=lambda peak: peak.chip.tiles * peak.chip.digital_lanes / peak.costs.clock_s,
+        serves=("digital_ops",),
+    ),
+    # What is taken from a buffer was written to it, and the other way round.
+    Part(
+        "buffer",
+        "tile",
+        instances=lambda chip: chip.tiles * chip.buffer_bytes,
+        rate=lambda peak: 2 * peak.buffered,
+        serves=("buffer_bytes",),
+    ),
+    Part(
+        "bus",
+        "tile",
+        instances=lambda chip: chip.banks * chip.bus_bits,
+        rate=lambda peak: peak.buffered,
+        serves=("buffer_bytes",),
+    ),
+    Part(
+        "register",
+        "bank",
+        instances=lambda chip: chip.banks,
+        rate=lambda peak: peak.buffered,
+        serves=("buffer_bytes",),
+    ),
+    Part(
+        "router",
+        "tile",
+        instances=lambda chip: chip.tiles,
+        rate=lambda peak: 2 * peak.costs.router_crossings * peak.buffered,
+        serves=("buffer_bytes",),
+        times=lambda costs: costs.router_crossings,
+    ),
+    Part("tile_logic", "tile", instances=lambda chip: chip.tiles),
+    Part("control", "tile", instances=lambda chip: chip.tiles),
+    # What an exchange costs comes from the interconnect.
+    Part(
+        "link",
+        "chip",
+        instances=lambda chip: chip.links,
+        rate=lambda peak: peak.chip.links / peak.costs.link_byte_s,
+    ),
+)
+"""The parts of a chip, in the order of `ComponentTable`."""
