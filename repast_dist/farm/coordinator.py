@@ -28,16 +28,15 @@ from repast_dist.farm.records import (
     EpochRecord,
     Event,
     MicroBatchOutcome,
-    SolveReport,
     StepRecord,
     StepReport,
     WorkerAnswer,
-    merged,
 )
-from repast_dist.farm.sampling import steps_per_epoch, total_steps
 from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.training.engines import ClipCount
+from repast_dist.training.sampling import steps_per_epoch, total_steps
+from repast_dist.training.solve_report import SolveReport, merged
 from repast_dist.training.step import Evaluation
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ class SolveTask:
     chip : int
         The chip.
     block : int or None
-        Number of the block; None: the layer is not preconditioned, the chip only reduces.
+        Number of the block; None: there is none on this side, the values pass as they are.
     """
 
     area: Area
@@ -72,15 +72,15 @@ def solve_tasks(
     for number in range(len(holdings)):
         block, chip = blocks[holdings.block[number]], chips[holdings.chip[number]]
         for first, last in holdings.ranges[number]:
-            name, start, stop = block.layer_name, block.start, block.stop
-            if block.factor == "G":
-                pieces.append(SolveTask((name, first, last, start, stop), chip, block.index))
-            else:
-                tasks.append(SolveTask((name, start, stop, first, last), chip, block.index))
-    preconditioned = {block.layer_name for block in blocks}
+            task = SolveTask(block.area(first, last), chip, block.index)
+            (pieces if block.transposed else tasks).append(task)
+    reduced, solved = ({task.area[0] for task in found} for found in (pieces, tasks))
     for number, (layer, (rows, columns)) in enumerate(shapes.items()):
-        if layer not in preconditioned:
+        if layer not in reduced:
             pieces.append(SolveTask((layer, 0, rows, 0, columns), chips[number % len(chips)]))
+    # A layer without A blocks is done when its G blocks are.
+    only_right = [p for p in pieces if p.block is not None and p.area[0] not in solved]
+    tasks += [SolveTask(piece.area, piece.chip) for piece in only_right]
     order = {layer: number for number, layer in enumerate(shapes)}
 
     def place(task: SolveTask) -> tuple[int, Area]:

@@ -11,7 +11,8 @@ import numpy as np
 from repast_dist.farm.exchange import Area
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import DataError
-from repast_dist.training.optimizers import apply_update
+from repast_dist.training.optimizers import Update
+from repast_dist.training.second_order import under
 
 
 class Replica:
@@ -32,13 +33,14 @@ class Replica:
 
     def __init__(self, setup: FarmSetup, total_steps: int) -> None:
         job, model = setup.job, setup.model
-        self._spec = job.optimizer
+        self._optimizer = job.optimizer
         self._total_steps = total_steps
         self._biased = frozenset(p.name for p in model.parameters if p.bias)
-        preconditioned = {p.name for p in model.preconditioned} if job.second_order else set()
-        clips = self._spec.kl_clip is not None
+        second = job.optimizer.second_order
+        preconditioned = {p.name for p in model.preconditioned} if second else set()
+        all_needed = second is not None and second.needs_gradients
         self.needed = frozenset(
-            p.name for p in model.parameters if clips or p.name not in preconditioned
+            p.name for p in model.parameters if all_needed or p.name not in preconditioned
         )
         self.weights: dict[str, np.ndarray] = {}
         self._state: dict[str, np.ndarray] = {}
@@ -66,15 +68,16 @@ class Replica:
             A layer's weights are no longer finite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            weights, state = apply_update(
-                self._spec,
-                self.weights,
-                self._assembled(gradients),
-                self._assembled(directions),
-                self._state,
-                step,
-                self._total_steps,
-                self._biased,
+            weights, state = self._optimizer.update(
+                Update(
+                    self.weights,
+                    self._assembled(gradients),
+                    self._assembled(directions),
+                    self._state,
+                    step,
+                    self._total_steps,
+                    self._biased,
+                )
             )
         for name, value in weights.items():
             if not np.isfinite(value).all():
@@ -107,11 +110,3 @@ class Replica:
             held = whole.setdefault(layer, np.empty(self.weights[layer].shape))
             held[top:bottom, left:right] = areas[layer, top, bottom, left, right]
         return whole
-
-
-def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays below ``prefix/``, without it."""
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
-    }

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
-from repast_dist.farm.specs import FarmSpec, TrainSpec, chip_speed, worker_groups
+from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan, make_plan
@@ -15,8 +15,8 @@ from repast_dist.mapping.specs import StepWork
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
-from repast_dist.training.optimizers import initial_state
-from repast_dist.training.specs import EngineSpec, OptimizerSpec
+from repast_dist.training.optimizers import Optimizer
+from repast_dist.training.specs import EngineSpec, TrainSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
 from repast_dist.training.task import check_task, fisher_passes
 
@@ -29,15 +29,10 @@ class TrainingJob:
     train: TrainSpec
     model: ModelSpec
     dataset: Annotated[DataSource, DATASETS.choice()]
-    optimizer: OptimizerSpec
+    optimizer: Optimizer
     engine: EngineSpec
     machine: Machine
     farm: FarmSpec
-
-    @property
-    def second_order(self) -> bool:
-        """Whether SOI blocks are kept and solved."""
-        return self.optimizer.method == "kfac"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +69,11 @@ class FarmSetup:
     routes: dict[int, int]
     workers: tuple[int, ...]
     data: Dataset
+
+    @functools.cached_property
+    def preconditioned(self) -> frozenset[str]:
+        """Layers that have SOI blocks."""
+        return frozenset(block.layer_name for block in self.plan.blocks)
 
     @functools.cached_property
     def factor_blocks(self) -> FactorBlocks:
@@ -140,12 +140,13 @@ def make_setup(
     model = build_model(job.model)
     check_task(model, data)
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
+    second = job.optimizer.second_order
     work = StepWork(
         chips=len(chips),
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
-        second_order=job.second_order,
-        fisher_passes=fisher_passes(model, job.optimizer.fisher),
+        sides=second.sides if second else (),
+        fisher_passes=fisher_passes(model, second.output_gradients) if second else 0,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     machine = job.machine
@@ -170,7 +171,7 @@ def beginning(setup: FarmSetup) -> Checkpoint:
     job = setup.job
     weights = init_weights(setup.model, job.seed)
     arrays = {f"weights/{name}": value for name, value in weights.items()}
-    optimizer = initial_state(job.optimizer, weights)
+    optimizer = job.optimizer.initial_state(weights)
     arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
     return Checkpoint(0, arrays, {"clock_s": 0.0, "epochs": [], "steps": []})
 

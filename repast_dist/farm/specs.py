@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 
 from repast_dist.ground.spec import spec
 
@@ -106,40 +106,3 @@ def chip_speed(spec: FarmSpec, chip: int) -> float:
     """Return a chip's speed relative to the others."""
     override = spec.chip_overrides.get(str(chip))
     return override.speed if override is not None else 1.0
-
-
-@spec
-class TrainSpec:
-    """How long and in what portions to train.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the training set.
-    batch_size : int
-        Samples per step.
-    micro_batch_size : int
-        Samples a chip works on at once; fixed, so that sums do not depend on the chips.
-    max_steps : int or None
-        Stop after this many steps; None trains all epochs.
-    target_accuracy : float or None
-        Note the first epoch whose test accuracy reaches this; training goes on.
-    """
-
-    epochs: PositiveInt = 6
-    batch_size: PositiveInt = 128
-    micro_batch_size: PositiveInt = 16
-    max_steps: PositiveInt | None = None
-    target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size={self.batch_size} is no multiple of "
-                f"micro_batch_size={self.micro_batch_size}"
-            )
-
-    @property
-    def micro_batches(self) -> int:
-        """Micro-batches per step."""
-        return self.batch_size // self.micro_batch_size

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
-from repast_dist.farm.block_state import BlockState
 from repast_dist.farm.cost import CostRecorder
-from repast_dist.farm.damping import BlockDamping, block_traces
 from repast_dist.farm.exchange import Area, Bucket, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
-from repast_dist.farm.records import MicroBatchOutcome, SolveReport, StepReport, WorkerAnswer
-from repast_dist.farm.replica import Replica, under
-from repast_dist.farm.sampling import micro_batch_samples, total_steps
+from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
+from repast_dist.farm.replica import Replica
 from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.ground.errors import FarmError, RepastError
+from repast_dist.training.block_state import BlockState
+from repast_dist.training.optimizers import SecondOrder
+from repast_dist.training.sampling import micro_batch_samples, total_steps
+from repast_dist.training.second_order import Preconditioner
+from repast_dist.training.solve_report import SolveReport
 from repast_dist.training.step import (
     Evaluation,
     LoadedModel,
@@ -61,23 +63,30 @@ class ChipWorker:
         self._me = setup.routes[self._chips[0]]
         self._others = [worker for worker in setup.workers if worker != self._me]
         self._buckets = {worker: setup.bucket(worker) for worker in setup.workers}
-        self._blocks = {
-            (chip, number): BlockState(
-                setup.plan.blocks[number],
-                chip,
-                self._engines[chip],
-                job.machine.policy.inversion,
-                job.optimizer.factor_decay,
-            )
-            for chip, number in sorted(setup.held)
-            if chip in self._chips
-        }
+        self._second_order = Preconditioner(
+            job.optimizer, setup.plan.blocks, job.machine.policy.soi, self._held_blocks()
+        )
         self._costs = {chip: CostRecorder(chip, setup) for chip in self._chips}
-        self._damping = BlockDamping(setup.plan.blocks, job.optimizer)
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
         self._reports: list[SolveReport] = []
         self._busy_s: dict[str, float] = {}
+
+    def _held_blocks(self) -> dict[tuple[int, int], BlockState]:
+        job, optimizer = self._job, self._job.optimizer.second_order
+        if optimizer is None:
+            return {}
+        return {
+            (chip, number): BlockState(
+                self._setup.plan.blocks[number],
+                chip,
+                self._engines[chip],
+                job.machine.policy.inversion,
+                optimizer,
+            )
+            for chip, number in sorted(self._setup.held)
+            if chip in self._chips
+        }
 
     def advance(self, first: int, count: int) -> WorkerAnswer:
         """Do steps, together with all other workers.
@@ -117,24 +126,17 @@ class ChipWorker:
 
     def common_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that all workers have alike, by name."""
-        damping = {f"damping/{name}": value for name, value in self._damping.arrays().items()}
-        return self._replica.arrays() | damping
+        return self._replica.arrays() | self._second_order.common_state()
 
     def block_state(self) -> dict[str, np.ndarray]:
         """Return the arrays of the blocks that this worker's chips hold, by name."""
-        return {
-            f"block/{number}/{name}": value
-            for (_, number), block in self._blocks.items()
-            for name, value in block.arrays().items()
-        }
+        return self._second_order.block_state()
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on at a step from the states of all workers; blocks of other workers are ignored."""
         self._step = step
         self._replica.restore(arrays)
-        self._damping.restore(under("damping", arrays))
-        for (_, number), block in self._blocks.items():
-            block.restore(under(f"block/{number}", arrays))
+        self._second_order.restore(arrays)
         for cost in self._costs.values():
             cost.clear()
 
@@ -143,13 +145,12 @@ class ChipWorker:
     def _do(self, step: int) -> StepReport:
         if step != self._step:
             raise FarmError(f"worker {self._me} is at step {self._step}, it was asked for {step}")
-        soi, second_order = self._job.machine.policy.soi, self._job.second_order
-        factors_due = second_order and soi.factors_due(step)
-        programs = second_order and soi.inverses_due(step)
+        statistics = self._second_order.statistics_due(step)
+        programs = self._second_order.programs(step)
         self._busy_s, self._reports = {}, []
 
         with self._timed("train"):
-            outcomes, sums = self._train(step, factors_due)
+            outcomes, sums = self._train(step, statistics)
             own = sums.pop(self._me)
         self._peers.send(step, "sums", sums)
         received = self._peers.receive(step, "sums")
@@ -158,7 +159,7 @@ class ChipWorker:
             gradients = self._reduce([own, *received.values()])
         if programs:
             with self._timed("prepare"):
-                self._program(step)
+                self._second_order.program(step)
         with self._timed("solve_columns"):
             solved = self._solve_columns(step, gradients)
             needed = {a: value for a, value in gradients.items() if a[0] in self._replica.needed}
@@ -172,7 +173,7 @@ class ChipWorker:
             directions = self._solve_rows(step, columns[self._me])
         self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
         with self._timed("cost"):
-            self._price(step, factors_due, programs)
+            self._price(step, statistics is not None, programs)
         for message in self._peers.receive(step, "directions").values():
             directions |= message
 
@@ -183,10 +184,10 @@ class ChipWorker:
         return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
 
     def _train(
-        self, step: int, factors_due: bool
+        self, step: int, statistics: SecondOrder | None
     ) -> tuple[list[MicroBatchOutcome], dict[int, dict[TreeNode, np.ndarray]]]:
         """Run this worker's micro-batches; return outcomes and, per worker, what it reduces."""
-        count, blocks = self._job.train.micro_batches, self._setup.plan.blocks
+        count = self._job.train.micro_batches
         sums = {worker: TreeSum(count) for worker in self._setup.workers}
         outcomes = []
         for engine in self._engines.values():
@@ -199,22 +200,26 @@ class ChipWorker:
                 if loaded is None:
                     weights = self._replica.weights
                     loaded = load_weights(self._model, weights, self._engines[chip], step)
-                result = self._run(loaded, chip, step, micro_batch, factors_due)
+                result = self._run(loaded, chip, step, micro_batch, statistics)
                 outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
-                traces = block_traces(blocks, result.factors) if factors_due else None
+                traces = self._second_order.traces(result.factors) if statistics else None
                 for worker, bucket in self._buckets.items():
                     vector = bucket.pack(result.gradients, result.factors, traces)
                     sums[worker].add((0, micro_batch), vector)
         return outcomes, {worker: held.nodes for worker, held in sums.items()}
 
     def _run(
-        self, loaded: LoadedModel, chip: int, step: int, micro_batch: int, factors_due: bool
+        self,
+        loaded: LoadedModel,
+        chip: int,
+        step: int,
+        micro_batch: int,
+        statistics: SecondOrder | None,
     ) -> MicroBatchResult:
         job, data = self._job, self._setup.data
         samples = micro_batch_samples(
             job.seed, len(data.train_inputs), job.train, step, micro_batch
         )
-        fisher = job.optimizer.fisher if factors_due else None
         try:
             return run_micro_batch(
                 loaded,
@@ -222,7 +227,7 @@ class ChipWorker:
                 data.train_labels[samples],
                 samples,
                 micro_batch,
-                fisher,
+                statistics,
                 self._setup.factor_blocks,
             )
         except RepastError as error:
@@ -243,28 +248,19 @@ class ChipWorker:
         mean = whole.total / self._job.train.batch_size
         bucket: Bucket = self._buckets[self._me]
         if bucket.has_factors(mean):
-            self._damping.add(bucket.traces(mean))
-            factors = bucket.factors(mean)
-            for (_, number), block in self._blocks.items():
-                block.add(factors[number])
+            self._second_order.add(bucket.traces(mean), bucket.factors(mean))
         return bucket.gradients(mean)
-
-    def _program(self, step: int) -> None:
-        damping = self._damping.of_blocks()
-        for (_, number), block in self._blocks.items():
-            block.prepare(step, float(damping[number]))
 
     def _solve_columns(
         self, step: int, gradients: Mapping[Area, np.ndarray]
     ) -> dict[Area, np.ndarray]:
         """Solve this worker's gradient pieces with their G blocks."""
-        solved: dict[Area, np.ndarray] = {}
-        for piece in self._pieces:
-            if piece.block is not None:
-                # x G = dW for symmetric G: solve G x^T = dW^T.
-                right = np.ascontiguousarray(gradients[piece.area].T)
-                solved[piece.area] = self._solve(piece, step, right).T
-        return solved
+        layers = self._setup.preconditioned
+        return {
+            piece.area: self._solve(piece, step, gradients[piece.area])
+            for piece in self._pieces
+            if piece.area[0] in layers
+        }
 
     def _solve_rows(self, step: int, parts: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
         """Solve the rows of solved columns with this worker's A blocks."""
@@ -279,8 +275,9 @@ class ChipWorker:
         return directions
 
     def _solve(self, task: SolveTask, step: int, right: np.ndarray) -> np.ndarray:
-        assert task.block is not None
-        x, report = self._blocks[task.chip, task.block].solve(step, right)
+        if task.block is None:
+            return right
+        x, report = self._second_order.solve(task.chip, task.block, step, right)
         self._reports.append(report)
         return x
 
@@ -298,7 +295,7 @@ class ChipWorker:
 
     def _price(self, step: int, factors_due: bool, programmed: bool) -> None:
         counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
-        for (chip, number), block in self._blocks.items():
+        for (chip, number), block in self._second_order.held.items():
             counts[chip][number] = block.take_counts()
         for chip, cost in self._costs.items():
             cost.price(step, factors_due, programmed, counts[chip])

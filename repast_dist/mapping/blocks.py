@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 from typing import Literal
 
 from repast_dist.network.shapes import Workload
@@ -37,8 +38,27 @@ class SoiBlock:
         """Rows of the block."""
         return self.stop - self.start
 
+    @property
+    def transposed(self) -> bool:
+        """Whether it solves columns of the transposed gradient: G stands right of the gradient,
+        A left of it.
+        """
+        return self.factor == "G"
 
-def soi_blocks(workload: Workload, block_size: int) -> tuple[SoiBlock, ...]:
+    def right_sides(self, rows: int, columns: int) -> int:
+        """Return how many right-hand sides a gradient (rows, columns) is to the block."""
+        return rows if self.transposed else columns
+
+    def area(self, first: int, last: int) -> tuple[str, int, int, int, int]:
+        """Return where right-hand sides ``first:last`` lie: layer, rows and columns of it."""
+        if self.transposed:
+            return self.layer_name, first, last, self.start, self.stop
+        return self.layer_name, self.start, self.stop, first, last
+
+
+def soi_blocks(
+    workload: Workload, block_size: int, sides: Collection[str] = ("A", "G")
+) -> tuple[SoiBlock, ...]:
     """Split the factors of all preconditioned layers into nearly equal blocks.
 
     Parameters
@@ -47,6 +67,8 @@ def soi_blocks(workload: Workload, block_size: int) -> tuple[SoiBlock, ...]:
         The network.
     block_size : int
         Widest block, at least 1.
+    sides : collection of str
+        The sides of a gradient that the optimizer solves with.
 
     Returns
     -------
@@ -58,6 +80,8 @@ def soi_blocks(workload: Workload, block_size: int) -> tuple[SoiBlock, ...]:
         if not layer.preconditioned:
             continue
         for factor, size in (("A", layer.factor_a_size), ("G", layer.factor_g_size)):
+            if factor not in sides:
+                continue
             for start, stop in even_ranges(size, -(-size // block_size)):
                 blocks.append(
                     SoiBlock(len(blocks), number, layer.name, factor, start, stop)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class Machine:
         chips: int,
         batch: int,
         micro_batch: int,
-        second_order: bool = True,
+        sides: tuple[str, ...] = ("A", "G"),
         speeds: Sequence[float] = (),
     ) -> Plan:
         """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
@@ -50,7 +50,7 @@ class Machine:
             chips=chips,
             micro_batches=ceil_div(batch, micro_batch),
             micro_batch_size=micro_batch,
-            second_order=second_order,
+            sides=sides,
             speeds=tuple(speeds),
         )
         return make_plan(workload, self.hardware, self.policy, work)

@@ -151,7 +151,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
             "least 1, or a first-order optimizer"
         )
-    blocks = soi_blocks(workload, soi.block_size) if work.second_order else ()
+    blocks = soi_blocks(workload, soi.block_size, work.sides)
     layers = layer_table(workload, blocks)
     held = _held_rows(blocks, layers, work.batch_size)
     shapes = block_shapes(blocks, _right_sides(blocks, layers), held, hardware, policy.inversion)
@@ -343,9 +343,8 @@ def _held_rows(blocks: tuple[SoiBlock, ...], layers: LayerTable, batch: int) -> 
 def _right_sides(blocks: tuple[SoiBlock, ...], layers: LayerTable) -> np.ndarray:
     """Return right-hand sides per block: a layer's columns for A, its rows with bias for G."""
     rows = layers.rows + layers.bias
-    return np.array(
-        [(layers.columns if b.factor == "A" else rows)[b.layer] for b in blocks], np.int64
-    )
+    sizes = [b.right_sides(int(rows[b.layer]), int(layers.columns[b.layer])) for b in blocks]
+    return np.array(sizes, np.int64)
 
 
 def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:

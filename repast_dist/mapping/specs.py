@@ -141,8 +141,8 @@ class StepWork:
         Chips at work.
     micro_batches, micro_batch_size : int
         Per step, and samples in each.
-    second_order : bool
-        SOI blocks are kept; otherwise there are none.
+    sides : tuple of str
+        Sides of a gradient, "A" and "G", that SOI blocks are kept of; empty: first order.
     fisher_passes : int
         Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
         Fisher, the number of classes for the exact one.
@@ -154,9 +154,14 @@ class StepWork:
     chips: int
     micro_batches: int
     micro_batch_size: int
-    second_order: bool = True
+    sides: tuple[str, ...] = ("A", "G")
     fisher_passes: int = 1
     speeds: tuple[float, ...] = ()
+
+    @property
+    def second_order(self) -> bool:
+        """Whether SOI blocks are kept."""
+        return bool(self.sides)
 
     @property
     def batch_size(self) -> int:

@@ -24,7 +24,7 @@ from rich.console import Console
 from repast_dist.analog import SCHEMES
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
-from repast_dist.farm.records import EpochRecord, Event, SolveReport, StepRecord
+from repast_dist.farm.records import EpochRecord, Event, StepRecord
 from repast_dist.farm.setup import TrainingJob, beginning, make_setup
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, InversionError
@@ -36,7 +36,8 @@ from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.training.datasets import Dataset
-from repast_dist.training.specs import OptimizerSpec
+from repast_dist.training.optimizers import Optimizer
+from repast_dist.training.solve_report import SolveReport
 
 _NEVER = 1_000_000_000
 _LARGEST = 1e9
@@ -192,10 +193,10 @@ class _Jobs:
         """Return K-FAC with one way to invert; what is not named is as in the settings."""
         base = self._base
         optimizer = dataclasses.replace(
-            base.optimizer,
+            self._study.kfac,
             damping=damping,
-            damping_form=form,  # type: ignore[arg-type]
-            learning_rate=base.optimizer.learning_rate if rate is None else rate,
+            damping_form=form,
+            learning_rate=self._study.kfac.learning_rate if rate is None else rate,
         )
         engine, policy = base.engine, base.machine.policy
         inversion, device = policy.inversion, base.machine.hardware.device
@@ -214,7 +215,7 @@ class _Jobs:
         machine = job.machine.changed(inversion=inversion, device=device, soi=soi)
         return dataclasses.replace(job, optimizer=optimizer, engine=engine, machine=machine)
 
-    def first_order(self, optimizer: OptimizerSpec, task: str, seed: int) -> TrainingJob:
+    def first_order(self, optimizer: Optimizer, task: str, seed: int) -> TrainingJob:
         """Return a run of a first-order optimizer."""
         return dataclasses.replace(self._task(task, seed), optimizer=optimizer)
 

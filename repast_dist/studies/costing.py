@@ -32,13 +32,13 @@ def planned_step(settings: RunSettings) -> Plan:
     SettingsError, DataError
         The network cannot be read or placed.
     """
-    farm, train = settings.farm, settings.train
+    farm, train, second = settings.farm, settings.train, settings.optimizer.second_order
     return settings.machine.plan(
         chosen_workload(settings),
         farm.chips,
         train.batch_size,
         train.micro_batch_size,
-        second_order=settings.optimizer.method == "kfac",
+        sides=second.sides if second else (),
         speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
     )
 

@@ -21,7 +21,7 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
-from repast_dist.studies.factors import capture_factors
+from repast_dist.studies.factors import capture_factors, second_order_of
 from repast_dist.studies.kinds.export_spice import ExportSpiceStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.settings import RunSettings
@@ -110,7 +110,7 @@ def _factor_block(study: ExportSpiceStudy, settings: RunSettings) -> tuple[np.nd
     width = len(found.matrix)
     size = min(study.size, width)
     start = (width - size) // 2
-    damping = found.damping(settings.optimizer.damping_form, settings.optimizer.damping)
+    damping = found.damping(second_order_of(settings.optimizer))
     block = damped_block(found.matrix, start, start + size, damping)
     return block, f"factor {study.factor} of {wanted}, {start} to {start + size} of {width}"
 

@@ -2,26 +2,26 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
-from repast_dist.farm.sampling import micro_batch_samples, total_steps
-from repast_dist.farm.specs import TrainSpec
+from repast_dist.analog import SCHEMES
+from repast_dist.ground.errors import SettingsError
+from repast_dist.mapping.blocks import soi_blocks
+from repast_dist.mapping.specs import SoiSpec
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
+from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
-from repast_dist.training.kfac import (
-    FactorAverage,
-    damped_block,
-    damping_split,
-    updated_average,
-)
-from repast_dist.training.optimizers import apply_update, initial_state
-from repast_dist.training.specs import EngineSpec, OptimizerSpec
+from repast_dist.training.optimizers import Optimizer, SecondOrder, Side, Update
+from repast_dist.training.sampling import micro_batch_samples, total_steps
+from repast_dist.training.second_order import Preconditioner
+from repast_dist.training.specs import EngineSpec, TrainSpec
 from repast_dist.training.step import FactorKey, load_weights, run_micro_batch
 
 _INTERVAL = 5
+_WHOLE = 2**31
+"""Block size that leaves every factor whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,39 +36,42 @@ class Factor:
         Of its inputs, or of its output gradients.
     matrix : ndarray
         (n, n) float64 running average, without damping.
-    partner : tuple of (float, int)
-        Trace and width of the layer's other factor, which pi-corrected damping needs.
+    sizes : dict
+        Side -> trace and width of the layer's matrices, which decide the damping.
     gradient : ndarray
         (n, r) float64: the last step's gradient, seen from the factor's side.
     """
 
     layer: str
-    kind: Literal["A", "G"]
+    kind: Side
     matrix: np.ndarray
-    partner: tuple[float, int]
+    sizes: dict[Side, tuple[float, int]]
     gradient: np.ndarray
 
-    def damping(self, form: str, damping: float) -> float:
-        """Return what K-FAC adds to the diagonal; see `damping_split`."""
-        own = (float(np.trace(self.matrix)), len(self.matrix))
-        pair = (own, self.partner) if self.kind == "A" else (self.partner, own)
-        for_a, for_g = damping_split(form, damping, *pair[0], *pair[1])
-        return for_a if self.kind == "A" else for_g
+    def damping(self, optimizer: SecondOrder) -> float:
+        """Return what an optimizer adds to the diagonal."""
+        return optimizer.dampings(self.sizes)[self.kind]
 
 
 def capture_factors(
     model_spec: ModelSpec,
     dataset: DataSource,
-    optimizer: OptimizerSpec,
+    optimizer: Optimizer,
     train: TrainSpec,
     steps: int,
     seed: int,
 ) -> list[Factor]:
-    """Train `steps` steps in float64 with K-FAC and return the factors it ends with.
+    """Train `steps` steps in float64 and return the matrices it ends with.
 
     Inverses are renewed every fifth step; samples, labels of the sampled Fisher and initial
     weights are those of ``study=train`` with the same seed.
+
+    Raises
+    ------
+    SettingsError
+        The optimizer has no factors.
     """
+    second = second_order_of(optimizer)
     model, data = build_model(model_spec), dataset.load()
     engine = make_engine(
         EngineSpec(
@@ -81,35 +84,54 @@ def capture_factors(
         seed,
     )
     weights = init_weights(model, seed)
-    state = initial_state(optimizer, weights)
+    state = optimizer.initial_state(weights)
     biased = frozenset(p.name for p in model.products if p.bias)
-    averages: dict[FactorKey, FactorAverage] = {}
-    inverses: dict[FactorKey, np.ndarray] = {}
+    blocks = soi_blocks(model.workload, _WHOLE, second.sides)
+    held = {(0, b.index): BlockState(b, 0, engine, SCHEMES.load({}), second) for b in blocks}
+    preconditioner = Preconditioner(optimizer, blocks, SoiSpec(interval=_INTERVAL), held)
     gradients: dict[str, np.ndarray] = {}
     total = total_steps(len(data.train_inputs), train)
     for step in range(steps):
-        gradients, fresh = _batch(model, engine, weights, data, optimizer, train, step, seed)
-        for key, factor in fresh.items():
-            averages[key] = updated_average(averages.get(key), factor, optimizer.factor_decay)
-        if step % _INTERVAL == 0:
-            inverses = _inverses(averages, optimizer)
-        directions = {
-            p.name: inverses[p.name, "A"] @ gradients[p.name] @ inverses[p.name, "G"]
-            for p in model.preconditioned
-        }
-        weights, state = apply_update(
-            optimizer, weights, gradients, directions, state, step, total, biased
+        gradients, fresh = _batch(model, engine, weights, data, second, train, step, seed)
+        preconditioner.add(
+            preconditioner.traces(fresh), {b.index: fresh[b.layer_name, b.factor] for b in blocks}
         )
+        if preconditioner.programs(step):
+            preconditioner.program(step)
+        directions, _ = preconditioner.directions(step, gradients)
+        weights, state = optimizer.update(
+            Update(weights, gradients, directions, state, step, total, biased)
+        )
+    averages: dict[str, dict[Side, np.ndarray]] = {b.layer_name: {} for b in blocks}
+    for block in blocks:
+        averages[block.layer_name][block.factor] = held[0, block.index].average
     return [
         Factor(
-            name,
-            kind,
-            average.matrix,
-            _size(averages[name, "G" if kind == "A" else "A"].matrix),
-            gradients[name] if kind == "A" else gradients[name].T,
+            layer,
+            side,
+            matrix,
+            {key: (float(np.trace(value)), len(value)) for key, value in sides.items()},
+            gradients[layer] if side == "A" else gradients[layer].T,
         )
-        for (name, kind), average in averages.items()
+        for layer, sides in averages.items()
+        for side, matrix in sides.items()
     ]
+
+
+def second_order_of(optimizer: Optimizer) -> SecondOrder:
+    """Return the optimizer if it has factors.
+
+    Raises
+    ------
+    SettingsError
+        It has none.
+    """
+    if optimizer.second_order is None:
+        raise SettingsError(
+            f"optimizer: {optimizer.name} has no factors to solve with; "
+            "valid: a second-order optimizer, such as optimizer=kfac"
+        )
+    return optimizer.second_order
 
 
 def _batch(
@@ -117,7 +139,7 @@ def _batch(
     engine: Engine,
     weights: Mapping[str, np.ndarray],
     data: Dataset,
-    optimizer: OptimizerSpec,
+    optimizer: SecondOrder,
     train: TrainSpec,
     step: int,
     seed: int,
@@ -134,28 +156,10 @@ def _batch(
             data.train_labels[chosen],
             chosen,
             micro_batch,
-            optimizer.fisher,
+            optimizer,
         )
         for name, value in result.gradients.items():
             gradients[name] = gradients.get(name, 0.0) + value / train.batch_size
         for key, factor in result.factors.items():
             factors[key] = factors.get(key, 0.0) + factor / train.batch_size
     return gradients, factors
-
-
-def _inverses(
-    averages: Mapping[FactorKey, FactorAverage], optimizer: OptimizerSpec
-) -> dict[FactorKey, np.ndarray]:
-    inverses = {}
-    for name, kind in averages:
-        a, g = averages[name, "A"].matrix, averages[name, "G"].matrix
-        damping = damping_split(optimizer.damping_form, optimizer.damping, *_size(a), *_size(g))
-        matrix = a if kind == "A" else g
-        inverses[name, kind] = np.linalg.inv(
-            damped_block(matrix, 0, len(matrix), damping[0 if kind == "A" else 1])
-        )
-    return inverses
-
-
-def _size(matrix: np.ndarray) -> tuple[float, int]:
-    return float(np.trace(matrix)), len(matrix)

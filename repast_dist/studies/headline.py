@@ -254,7 +254,7 @@ def _network(inputs: HeadlineInputs, name: str) -> list[_Machine]:
 def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> _Machine:
     """Return the cost of a first-order step on PipeLayer's chip with our parts and mapping."""
     machine = inputs.machine.changed(chip=inputs.pipelayer_chip)
-    plan = machine.plan(workload, 1, inputs.batch, inputs.micro_batch, second_order=False)
+    plan = machine.plan(workload, 1, inputs.batch, inputs.micro_batch, sides=())
     costed = _repast("one machine", 1, summarise(plan))
     return dataclasses.replace(costed, kind="pipelayer rebuilt", second_order=False)
 

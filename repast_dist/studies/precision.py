@@ -24,7 +24,7 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import table
-from repast_dist.studies.factors import Factor, capture_factors
+from repast_dist.studies.factors import Factor, capture_factors, second_order_of
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
@@ -55,8 +55,10 @@ class PrecisionPoint:
         Which factor.
     start, stop : int
         The rows and columns of the block.
-    damping, damping_form : float, str
-        As ``optimizer.damping`` and ``optimizer.damping_form``.
+    damping : float
+        As ``optimizer.damping``.
+    added : float
+        What the optimizer then adds to the factor's diagonal.
     columns : int
         Right-hand sides at most.
     inversions : dict
@@ -73,7 +75,7 @@ class PrecisionPoint:
     start: int
     stop: int
     damping: float
-    damping_form: str
+    added: float
     columns: int
     inversions: dict[str, Scheme]
     vmm: VmmSpec
@@ -90,8 +92,7 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
         ``rows``: one record per method.
     """
     found = next(f for f in factors if (f.layer, f.kind) == (point.layer, point.factor))
-    amount = found.damping(point.damping_form, point.damping)
-    block = damped_block(found.matrix, point.start, point.stop, amount)
+    block = damped_block(found.matrix, point.start, point.stop, point.added)
     gradient = found.gradient[point.start : point.stop]
     right = gradient[:, gradient.any(axis=0)][:, : point.columns]
     if not right.size:
@@ -173,7 +174,7 @@ def precision_points(
     """Return every damped block on every kind of cell, the largest blocks first."""
     inversions = _inversions(study, settings, study.variants)
     widest = max(factors, key=lambda factor: len(factor.matrix))
-    digest = _digest(study, settings)
+    optimizer, digest = second_order_of(settings.optimizer), _digest(study, settings)
     points = []
     for start, stop in _blocks(len(widest.matrix), study.block_sizes):
         for bits in study.cell_bits:
@@ -192,7 +193,7 @@ def precision_points(
                             start=start,
                             stop=stop,
                             damping=damping,
-                            damping_form=settings.optimizer.damping_form,
+                            added=widest.damping(dataclasses.replace(optimizer, damping=damping)),
                             columns=study.columns,
                             inversions=inversions,
                             vmm=hardware.vmm_spec,

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from repast_dist.farm.checkpoint import Checkpoint
-from repast_dist.farm.records import EpochRecord, Event, SolveReport, StepRecord
+from repast_dist.farm.records import EpochRecord, Event, StepRecord
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.ground.plugins import checksums
@@ -23,6 +23,7 @@ from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch
+from repast_dist.training.solve_report import SolveReport
 
 # Times longer than a save took until result.json is saved again while the run goes.
 _SAVE_PAUSE = 50.0

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.specs import DeviceSpec
 from repast_dist.farm.setup import TrainingJob
-from repast_dist.farm.specs import FarmSpec, TrainSpec
+from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.registry import Registry
@@ -26,7 +26,8 @@ from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
 from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.datasets import DATASETS, DataSource
-from repast_dist.training.specs import EngineSpec, OptimizerSpec
+from repast_dist.training.optimizers import OPTIMIZERS, Optimizer
+from repast_dist.training.specs import EngineSpec, TrainSpec
 
 
 @spec
@@ -68,7 +69,7 @@ class RunSettings:
     train: TrainSpec
     model: ModelSpec
     dataset: Annotated[DataSource, DATASETS.choice()]
-    optimizer: OptimizerSpec
+    optimizer: Annotated[Optimizer, OPTIMIZERS.choice()]
     engine: EngineSpec
     device: DeviceSpec
     chip: ChipSpec

@@ -14,7 +14,6 @@ from rich.table import Table
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
-from repast_dist.farm.sampling import total_steps
 from repast_dist.farm.setup import FarmSetup, beginning, make_setup
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import (
@@ -38,6 +37,7 @@ from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
+from repast_dist.training.sampling import total_steps
 
 
 def run(settings: RunSettings, console: Console) -> Path:
@@ -196,12 +196,12 @@ def _announce(
     where = "in this process" if farm.backend == "inprocess" else "in Ray workers"
     console.print(
         f"Training {settings.model.name} on {settings.dataset.name} with "
-        f"{settings.optimizer.method}: {steps} steps on {farm.chips} simulated chips {where}",
+        f"{settings.optimizer.name}: {steps} steps on {farm.chips} simulated chips {where}",
         markup=False,
         highlight=False,
     )
     console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
-    if setup.job.second_order:
+    if setup.plan.work.second_order:
         console.print(_preconditioning(setup))
 
 

@@ -20,26 +20,9 @@ between the factors as in ASDL. Plain damping values do not transfer between cod
 scale otherwise; `convention_scales` tells the conversion.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-
-
-@dataclasses.dataclass(frozen=True)
-class FactorAverage:
-    """Running average of a factor or of a diagonal block of one, without damping.
-
-    Attributes
-    ----------
-    matrix : ndarray
-        (n, n) float64.
-    updates : int
-        How many times it was updated.
-    """
-
-    matrix: np.ndarray
-    updates: int
 
 
 def average_decay(update: int, limit: float) -> float:
@@ -51,26 +34,6 @@ def average_decay(update: int, limit: float) -> float:
     return min(1.0 - 1.0 / update, limit)
 
 
-def updated_average(
-    average: FactorAverage | None, fresh: np.ndarray, limit: float
-) -> FactorAverage:
-    """Return the average with one more factor in it; the old one stays as it is.
-
-    Parameters
-    ----------
-    average : FactorAverage or None
-        The average so far; None at the first update.
-    fresh : ndarray
-        (n, n) factor of this step.
-    limit : float
-        Largest decay, `OptimizerSpec.factor_decay`.
-    """
-    if average is None:
-        return FactorAverage(np.array(fresh, np.float64), 1)
-    decay = average_decay(average.updates + 1, limit)
-    return FactorAverage(decay * average.matrix + (1.0 - decay) * fresh, average.updates + 1)
-
-
 def damping_split(
     form: str, damping: float, trace_a: float, size_a: int, trace_g: float, size_g: int
 ) -> tuple[float, float]:
@@ -79,7 +42,7 @@ def damping_split(
     Parameters
     ----------
     form : {"plain", "pi"}
-        As in `OptimizerSpec.damping_form`.
+        As in `Kfac.damping_form`.
     damping : float
         lambda.
     trace_a, trace_g : float

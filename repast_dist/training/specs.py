@@ -4,63 +4,47 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
 @spec
-class OptimizerSpec:
-    """How weights are updated.
+class TrainSpec:
+    """How long and in what portions to train.
 
     Attributes
     ----------
-    method : {"kfac", "sgd", "adam"}
-        K-FAC; gradient descent with momentum; Adam.
-    learning_rate : float
-        Of the first step after the warm-up.
-    schedule : {"constant", "linear", "cosine"}
-        Course of the learning rate down to ``final_rate`` times its value.
-    final_rate : float
-        Share of the learning rate that is left at the last step.
-    warmup_steps : int
-        Steps over which the rate rises linearly.
-    momentum : float
-        Heavy-ball momentum of K-FAC and SGD.
-    weight_decay : float
-        Added to the (preconditioned) direction as ``weight_decay * w``; biases are left out.
-    adam_beta1, adam_beta2, adam_epsilon : float
-        Adam (Kingma and Ba 2015).
-    damping : float
-        K-FAC's lambda.
-    damping_form : {"plain", "pi"}
-        ``plain`` adds lambda to both factors. ``pi`` adds pi sqrt(lambda) to A and
-        sqrt(lambda) / pi to G, pi = sqrt((tr A / dim A) / (tr G / dim G)) (Martens and Grosse
-        2015, section 6.3); only A (x) G matters then, not how its scale is split.
-    fisher : {"sampled", "exact", "empirical"}
-        Output gradients that make G: of one label drawn from the model per sample; of all labels
-        weighted by their probability; of the true label.
-    factor_decay : float
-        Limit of the running average's decay; step k uses min(1 - 1/k, factor_decay).
-    kl_clip : float or None
-        Bound on the step's predicted KL divergence; None: no bound.
+    epochs : int
+        Passes over the training set.
+    batch_size : int
+        Samples per step.
+    micro_batch_size : int
+        Samples a chip works on at once; fixed, so that sums do not depend on the chips.
+    max_steps : int or None
+        Stop after this many steps; None trains all epochs.
+    target_accuracy : float or None
+        Training ends after the first epoch whose test accuracy reaches this; None: no target.
     """
 
-    method: Literal["kfac", "sgd", "adam"] = "kfac"
-    learning_rate: Annotated[float, Gt(0)] = 0.1
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    final_rate: Annotated[float, Ge(0), Le(1)] = 0.0
-    warmup_steps: Annotated[int, Ge(0)] = 0
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    adam_beta1: Fraction = 0.9
-    adam_beta2: Fraction = 0.999
-    adam_epsilon: Annotated[float, Gt(0)] = 1e-8
-    damping: Annotated[float, Gt(0)] = 0.1
-    damping_form: Literal["plain", "pi"] = "pi"
-    fisher: Literal["sampled", "exact", "empirical"] = "sampled"
-    factor_decay: Fraction = 0.95
-    kl_clip: Annotated[float, Gt(0)] | None = 0.01
+    epochs: PositiveInt = 6
+    batch_size: PositiveInt = 128
+    micro_batch_size: PositiveInt = 16
+    max_steps: PositiveInt | None = None
+    target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size={self.batch_size} is no multiple of "
+                f"micro_batch_size={self.micro_batch_size}"
+            )
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches per step."""
+        return self.batch_size // self.micro_batch_size
 
 
 Arithmetic = Literal["float64", "fixed", "analog"]

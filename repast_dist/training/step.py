@@ -5,7 +5,8 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,9 +17,9 @@ from repast_dist.network.model import Model
 from repast_dist.network.node import Parameter, Pass, Product, Sink
 from repast_dist.training.engines import Engine
 from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
+from repast_dist.training.optimizers import Fisher, SecondOrder, Side
 
-Fisher = Literal["sampled", "exact", "empirical"]
-FactorKey = tuple[str, Literal["A", "G"]]
+FactorKey = tuple[str, Side]
 FactorBlocks = Mapping[FactorKey, Sequence[tuple[int, int]]]
 """Factor -> (start, stop) of its diagonal blocks."""
 
@@ -145,7 +146,7 @@ def run_micro_batch(
     labels: np.ndarray,
     samples: np.ndarray,
     micro_batch: int,
-    fisher: Fisher | None = None,
+    statistics: SecondOrder | None = None,
     blocks: FactorBlocks | None = None,
 ) -> MicroBatchResult:
     """Forward, backward, gradients and, if asked for, factors of one micro-batch.
@@ -162,8 +163,8 @@ def run_micro_batch(
         Their numbers in the data set; address the labels of the sampled Fisher.
     micro_batch : int
         Number of the micro-batch in its step; addresses what is programmed for it.
-    fisher : {"sampled", "exact", "empirical"} or None
-        Whose output gradients make G; None: no factors.
+    statistics : SecondOrder or None
+        The optimizer whose statistics are wanted; None: none are.
     blocks : mapping, optional
         Factor -> ranges of its diagonal blocks; only they are computed, the rest is 0. None:
         whole factors.
@@ -185,10 +186,8 @@ def run_micro_batch(
     for parameter in loaded.model.products:
         gradients[parameter.name] = batch.gradient(parameter, sink.errors[parameter.name])
     factors: dict[FactorKey, np.ndarray] = {}
-    if fisher == "empirical":
-        factors = batch.factors([sink], blocks)
-    elif fisher is not None:
-        factors = batch.factors(batch.fisher_sinks(fisher, samples), blocks)
+    if statistics is not None:
+        factors = _Statistics(batch, statistics, sink, gradients, samples, blocks or {}).matrices()
     ordered = {p.name: gradients[p.name] for p in loaded.model.parameters}
     return MicroBatchResult(
         len(inputs), value.total, value.correct, value.squared_error, ordered, factors
@@ -235,12 +234,14 @@ class _MicroBatch:
         self.loaded.model.chain.backward(errors, self.saved, run, sink, need_input=False)
         return sink
 
-    def fisher_sinks(
-        self, fisher: Literal["sampled", "exact"], samples: np.ndarray
-    ) -> Iterator[Sink]:
-        """Yield backward passes whose outer products make the Fisher matrix."""
+    def fisher_sinks(self, fisher: Fisher, sink: Sink, samples: np.ndarray) -> Iterator[Sink]:
+        """Yield backward passes whose outer products make the Fisher matrix; `sink` has the
+        loss's own.
+        """
         loss, engine = self.loaded.model.spec.loss, self.loaded.engine
-        if fisher == "sampled":
+        if fisher == "empirical":
+            yield sink
+        elif fisher == "sampled":
             labels = (engine.seed, self.loaded.step, samples)
             yield self.backward(sampled_errors(loss, self.outputs, *labels), ("fisher", 0))
         else:
@@ -249,69 +250,141 @@ class _MicroBatch:
 
     def gradient(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
         """Return inputs^T errors, (in[+1], out): activations are the matrix, errors the inputs."""
-        matrix = self._load_activations("gradient", parameter)
-        return matrix.multiply(errors.T, self._address("gradient", parameter)).T
+        matrix = self.load_activations("gradient", parameter)
+        return matrix.multiply(errors.T, self.address("gradient", parameter)).T
 
-    def factors(
-        self, sinks: Iterable[Sink], blocks: FactorBlocks | None
-    ) -> dict[FactorKey, np.ndarray]:
-        """Return this micro-batch's contributions to A and G of all preconditioned layers."""
-        layers = self.loaded.model.preconditioned
-        whole = {(p.name, "A"): ((0, p.rows),) for p in layers}
-        whole |= {(p.name, "G"): ((0, p.columns),) for p in layers}
-        wanted: FactorBlocks = blocks if blocks is not None else whole  # type: ignore[assignment]
-        factors: dict[FactorKey, np.ndarray] = {}
-        for parameter in layers:
-            factors[parameter.name, "A"] = self._factor_a(parameter, wanted[parameter.name, "A"])
-            factors[parameter.name, "G"] = np.zeros((parameter.columns, parameter.columns))
-        for number, sink in enumerate(sinks):
-            for parameter in layers:
-                key: FactorKey = (parameter.name, "G")
-                errors = sink.errors[parameter.name]
-                factors[key] += self._factor_g(parameter, errors, number, wanted[key])
-        return factors
-
-    def _factor_a(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
-        rows, positions = self._inputs(parameter), parameter.positions
-        call = self._address("A", parameter)
+    def input_moment(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return the moment of the inputs, (in[+1], in[+1])."""
+        rows, positions = self.inputs(parameter), parameter.positions
+        call = self.address("A", parameter)
         if parameter.sharing == "reduce" and positions > 1:
             means = rows.reshape(-1, positions, rows.shape[1]).mean(axis=1)
-            address = self._address("means", parameter)
+            address = self.address("means", parameter)
             matrix = self.loaded.engine.load("factor", means, address)
             return _diagonal_blocks(matrix, means, blocks, call)
-        matrix = self._load_activations("factor", parameter)
+        matrix = self.load_activations("factor", parameter)
         return _diagonal_blocks(matrix, rows, blocks, call) / positions
 
-    def _factor_g(
+    def error_moment(
         self,
         parameter: Parameter,
         errors: np.ndarray,
         number: int,
         blocks: Sequence[tuple[int, int]],
     ) -> np.ndarray:
+        """Return the moment of one backward pass's errors, (out, out)."""
         if parameter.sharing == "reduce" and parameter.positions > 1:
             errors = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
-        address = (*self._address("errors", parameter), number)
+        address = (*self.address("errors", parameter), number)
         matrix = self.loaded.engine.load("factor", errors, address)
         return _diagonal_blocks(matrix, errors, blocks, ("G", *address))
 
-    def _load_activations(
+    def load_activations(
         self, role: Literal["gradient", "factor"], parameter: Parameter
     ) -> Product:
         """Load the inputs, once per arithmetic: gradient and factor share the same arrays."""
         engine = self.loaded.engine
         key = (engine.arithmetic(role), parameter.name)
         if key not in self.activations:
-            address = self._address("activations", parameter)
-            self.activations[key] = engine.load(role, self._inputs(parameter), address)
+            address = self.address("activations", parameter)
+            self.activations[key] = engine.load(role, self.inputs(parameter), address)
         return self.activations[key]
 
-    def _inputs(self, parameter: Parameter) -> np.ndarray:
+    def inputs(self, parameter: Parameter) -> np.ndarray:
         rows = self.rows[parameter.name]
         return with_ones(rows) if parameter.bias else rows
 
-    def _address(self, what: str, parameter: Parameter) -> tuple[int | str, ...]:
+    def address(self, what: str, parameter: Parameter) -> tuple[int | str, ...]:
         return (what, self.loaded.step, parameter.name, self.number)
+
+
+class _Statistics:
+    """An optimizer's statistics of a micro-batch; only what it asks for is computed."""
+
+    def __init__(
+        self,
+        batch: _MicroBatch,
+        optimizer: SecondOrder,
+        sink: Sink,
+        gradients: Mapping[str, np.ndarray],
+        samples: np.ndarray,
+        blocks: FactorBlocks,
+    ) -> None:
+        self.batch, self.optimizer, self.sink = batch, optimizer, sink
+        self.gradients, self.samples, self.blocks = gradients, samples, blocks
+
+    def matrices(self) -> dict[FactorKey, np.ndarray]:
+        """Return (layer, side) -> (n, n) float64 for all preconditioned layers.
+
+        Raises
+        ------
+        DataError
+            The optimizer made a matrix of the wrong shape.
+        """
+        matrices: dict[FactorKey, np.ndarray] = {}
+        for parameter in self.batch.loaded.model.preconditioned:
+            layer = _Layer(self, parameter)
+            for side in self.optimizer.sides:
+                matrix = np.asarray(self.optimizer.statistic(side, layer), np.float64)
+                size = _width(parameter, side)
+                if matrix.shape != (size, size):
+                    raise DataError(
+                        f"optimizer {self.optimizer.name}: statistic {side} of layer "
+                        f"{parameter.name} is {matrix.shape}; valid: ({size}, {size})"
+                    )
+                matrices[parameter.name, side] = matrix
+        return matrices
+
+    @functools.cached_property
+    def error_moments(self) -> dict[str, np.ndarray]:
+        """Layer -> moment of the output gradients; all layers share the backward passes."""
+        layers = self.batch.loaded.model.preconditioned
+        moments = {p.name: np.zeros((p.columns, p.columns)) for p in layers}
+        fisher = self.optimizer.output_gradients
+        for number, sink in enumerate(self.batch.fisher_sinks(fisher, self.sink, self.samples)):
+            for parameter in layers:
+                errors, wanted = sink.errors[parameter.name], self.wanted(parameter, "G")
+                moments[parameter.name] += self.batch.error_moment(
+                    parameter, errors, number, wanted
+                )
+        return moments
+
+    def wanted(self, parameter: Parameter, side: Side) -> Sequence[tuple[int, int]]:
+        """Return the ranges of the diagonal blocks that are kept of a matrix."""
+        whole = ((0, _width(parameter, side)),)
+        return self.blocks.get((parameter.name, side), whole)
+
+
+class _Layer:
+    """See `LayerStatistics`."""
+
+    def __init__(self, statistics: _Statistics, parameter: Parameter) -> None:
+        self._all, self._parameter = statistics, parameter
+
+    @property
+    def gradient(self) -> np.ndarray:
+        return self._all.gradients[self._parameter.name]
+
+    @property
+    def samples(self) -> int:
+        return len(self._all.samples)
+
+    def input_moment(self) -> np.ndarray:
+        wanted = self._all.wanted(self._parameter, "A")
+        return self._all.batch.input_moment(self._parameter, wanted)
+
+    def error_moment(self) -> np.ndarray:
+        return self._all.error_moments[self._parameter.name]
+
+    def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
+        batch = self._all.batch
+        address = (*batch.address("moment", self._parameter), side)
+        matrix = batch.loaded.engine.load("factor", rows, address)
+        return _diagonal_blocks(matrix, rows, self._all.wanted(self._parameter, side), address)
+
+
+def _width(parameter: Parameter, side: Side) -> int:
+    return parameter.rows if side == "A" else parameter.columns
 
 
 def _diagonal_blocks(

@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repast_dist.farm.damping import block_traces
 from repast_dist.farm.exchange import Bucket, TreeSum, solve_tasks, within
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
 from repast_dist.mapping.holdings import make_holdings
 from repast_dist.mapping.owners import block_owners
+from repast_dist.training.second_order import block_traces
 
 
 def summed(vectors, owners):

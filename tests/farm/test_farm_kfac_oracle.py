@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from repast_dist.farm.checkpoint import latest_checkpoint
-from repast_dist.farm.sampling import micro_batch_samples
-from repast_dist.farm.specs import TrainSpec
 from repast_dist.network.model import build_model, init_weights
 from repast_dist.settings import load_settings
+from repast_dist.training.sampling import micro_batch_samples
+from repast_dist.training.specs import TrainSpec
 
 STEPS, BATCH, BLOCK, INTERVAL = 3, 32, 24, 2
 RATE, MOMENTUM, DECAY, CLIP, DAMPING = 0.1, 0.9, 0.01, 0.003, 0.05

@@ -163,7 +163,7 @@ def test_factor_rows_come_only_when_factors_are_due():
 
 
 def test_a_first_order_step_has_no_soi_rows():
-    plan = plan_of(TWO, chips=2, micro_batches=2, second_order=False)
+    plan = plan_of(TWO, chips=2, micro_batches=2, sides=())
     table = ops_of(plan)
     names = {op for op, code in CODES.items() if (table["op"] == code).any()}
     assert not names & {"factor_a", "solve_a", "solve_g", "clip", "exchange_gradients"}
@@ -200,7 +200,7 @@ def test_samples_flow_through_two_layers_one_behind_the_other():
     """Two pipelined layers by hand: sample i leaves the last stage at the sum of the stage times
     plus i times the slowest.
     """
-    plan = plan_of(TWO, micro_batches=3, second_order=False)
+    plan = plan_of(TWO, micro_batches=3, sides=())
     table = ops_of(plan)
     duration = price(table, COSTS).duration_s
     placed = place(plan, table, duration)
@@ -226,10 +226,10 @@ def test_samples_flow_through_two_layers_one_behind_the_other():
 
 def test_without_pipelining_layers_take_turns():
     partition = PartitionSpec(pipelining=False)
-    plan = plan_of(TWO, micro_batches=3, second_order=False, partition=partition)
+    plan = plan_of(TWO, micro_batches=3, sides=(), partition=partition)
     table = ops_of(plan)
     duration = price(table, COSTS).duration_s
-    together = place(plan_of(TWO, micro_batches=3, second_order=False), table, duration)
+    together = place(plan_of(TWO, micro_batches=3, sides=()), table, duration)
     turns = place(plan, table, duration)
     assert turns.segment_seconds[0] > together.segment_seconds[0]
     # 48 samples through all stages: the sum of what one sample takes, 48 times.

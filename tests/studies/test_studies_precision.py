@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from repast_dist.farm.sampling import micro_batch_samples
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.precision import divergence_rows, few_bit_rows, frontier_rows
+from repast_dist.training.sampling import micro_batch_samples
 
 TINY = [
     "study=precision",

@@ -10,6 +10,7 @@ from repast_dist.analog import SCHEMES, AdcSpec, CellSpec, DeviceSpec, InvSpec, 
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.model import init_weights
 from repast_dist.training.engines import Engine, make_engine
+from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.specs import EngineSpec
 from repast_dist.training.step import evaluate, load_weights, run_micro_batch
 
@@ -31,7 +32,7 @@ def run(used: Engine, micro_batch: int = 0, step: int = 0):
     model = network(CNN)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), used, step)
-    return run_micro_batch(loaded, inputs, labels, numbers, micro_batch, "sampled")
+    return run_micro_batch(loaded, inputs, labels, numbers, micro_batch, Kfac())
 
 
 def test_fixed_point_products_are_exact_on_their_grid() -> None:
@@ -151,9 +152,9 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     model = network(CNN)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, "sampled")
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac())
     parts = [
-        run_micro_batch(loaded, inputs[p], labels[p], numbers[p], i, "sampled")
+        run_micro_batch(loaded, inputs[p], labels[p], numbers[p], i, Kfac())
         for i, p in enumerate((slice(0, 2), slice(2, 6)))
     ]
     assert sum(p.loss_sum for p in parts) == pytest.approx(whole.loss_sum)

@@ -7,7 +7,9 @@ from training_networks import float_engine, network, precondition, samples
 from repast_dist.network.model import Model, init_weights
 from repast_dist.network.node import Pass
 from repast_dist.training import kfac
+from repast_dist.training.block_state import updated_average
 from repast_dist.training.losses import exact_errors, sampled_errors
+from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
 
 DENSE = [{"kind": "flatten"}, {"kind": "dense", "outputs": 4}, {"kind": "tanh"},
@@ -21,7 +23,7 @@ TOKENS = [{"kind": "patches", "size": 2}, {"kind": "dense", "outputs": 4, "shari
 def run(model: Model, fisher: str, count: int = 6, seed: int = 0) -> MicroBatchResult:
     inputs, labels, numbers = samples(model, count)
     loaded = load_weights(model, init_weights(model, seed), float_engine(seed), 0)
-    return run_micro_batch(loaded, inputs, labels, numbers, 0, fisher)
+    return run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher))
 
 
 def per_sample_gradients(model: Model, name: str, count: int = 6) -> np.ndarray:
@@ -192,7 +194,7 @@ def test_sampled_labels_do_not_depend_on_the_micro_batch() -> None:
 def test_a_constant_factor_is_its_own_average_from_the_first_update_on() -> None:
     factor, average = np.diag([1.0, 2.0]), None
     for _ in range(50):
-        average = kfac.updated_average(average, factor, 0.95)
+        average = updated_average(average, factor, Kfac())
         np.testing.assert_allclose(average.matrix, factor, rtol=1e-14)
 
 
@@ -200,13 +202,13 @@ def test_warm_up_averages_equally_until_the_limit() -> None:
     values = np.arange(1.0, 11.0)
     average = None
     for value in values:
-        average = kfac.updated_average(average, np.array([[value]]), 0.95)
+        average = updated_average(average, np.array([[value]]), Kfac())
     assert average.matrix[0, 0] == pytest.approx(values.mean())
     assert kfac.average_decay(1000, 0.95) == 0.95
 
 
 def test_damping_leaves_the_running_average_untouched() -> None:
-    average = kfac.updated_average(None, np.eye(4), 0.95)
+    average = updated_average(None, np.eye(4), Kfac())
     kfac.damped_block(average.matrix, 0, 4, 3.0)
     np.testing.assert_array_equal(average.matrix, np.eye(4))
 
@@ -276,12 +278,12 @@ def test_diagonal_blocks_alone_are_the_blocks_of_the_whole_factors(fisher: str) 
     model = network(CONV)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, fisher).factors
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher)).factors
     blocks = {}
     for key, factor in whole.items():
         middle = len(factor) // 2
         blocks[key] = ((0, middle), (middle, len(factor)))
-    parts = run_micro_batch(loaded, inputs, labels, numbers, 0, fisher, blocks).factors
+    parts = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher), blocks).factors
     for key, factor in whole.items():
         outside = np.ones(factor.shape, bool)
         for start, stop in blocks[key]:

@@ -10,7 +10,8 @@ from training_networks import CONF, float_engine, network, samples, shipped_mode
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.network.model import ModelSpec, init_weights
-from repast_dist.training.specs import EngineSpec, OptimizerSpec
+from repast_dist.training.optimizers import OPTIMIZERS
+from repast_dist.training.specs import EngineSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -40,7 +41,6 @@ def test_the_papers_autoencoder_has_its_published_size() -> None:
 @pytest.mark.parametrize(
     ("group", "cls"),
     [
-        ("optimizer", OptimizerSpec),
         ("engine", EngineSpec),
         ("model", ModelSpec),
     ],
@@ -48,6 +48,13 @@ def test_the_papers_autoencoder_has_its_published_size() -> None:
 def test_every_shipped_setting_is_valid(group: str, cls: type) -> None:
     for path in (CONF / group).glob("*.yaml"):
         load(cls, yaml.safe_load(path.read_text()), group)
+
+
+def test_every_shipped_optimizer_is_valid() -> None:
+    names = set()
+    for path in (CONF / "optimizer").glob("*.yaml"):
+        names.add(OPTIMIZERS.load(yaml.safe_load(path.read_text())).method)
+    assert names == set(OPTIMIZERS.names())
 
 
 @pytest.mark.parametrize(

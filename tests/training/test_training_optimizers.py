@@ -7,16 +7,18 @@ import pytest
 from training_networks import network
 
 from repast_dist.network.model import init_weights, preconditioning_table
-from repast_dist.training.optimizers import apply_update, initial_state, learning_rate_at
-from repast_dist.training.specs import OptimizerSpec
+from repast_dist.training.optimizers import Optimizer, Update
+from repast_dist.training.optimizers.adam import Adam
+from repast_dist.training.optimizers.kfac import Kfac
+from repast_dist.training.optimizers.sgd import Sgd
 
 
-def run(spec: OptimizerSpec, gradients: list[np.ndarray], start: np.ndarray) -> np.ndarray:
+def run(spec: Optimizer, gradients: list[np.ndarray], start: np.ndarray) -> np.ndarray:
     weights = {"w": start.astype(np.float32)}
-    state = initial_state(spec, weights)
+    state = spec.initial_state(weights)
     for step, gradient in enumerate(gradients):
-        weights, state = apply_update(
-            spec, weights, {"w": gradient}, {}, state, step, len(gradients), frozenset()
+        weights, state = spec.update(
+            Update(weights, {"w": gradient}, {}, state, step, len(gradients), frozenset())
         )
     return weights["w"]
 
@@ -29,7 +31,7 @@ def gradients(count: int = 6) -> tuple[np.ndarray, list[np.ndarray]]:
 def test_sgd_with_momentum_equals_the_unrolled_sum() -> None:
     """w_T = w_0 - rate sum_t g_t (1 + m + ... + m^(T-1-t))."""
     start, grads = gradients()
-    spec = OptimizerSpec(method="sgd", learning_rate=0.1, momentum=0.9)
+    spec = Sgd(learning_rate=0.1, momentum=0.9)
     weight = [(1 - 0.9 ** (len(grads) - t)) / (1 - 0.9) for t in range(len(grads))]
     expected = start - 0.1 * sum(k * g for k, g in zip(weight, grads, strict=True))
     np.testing.assert_allclose(run(spec, grads, start), expected, rtol=1e-5, atol=1e-6)
@@ -44,43 +46,41 @@ def test_adam_equals_its_published_recursion() -> None:
         rate = 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
         # The paper's fast form moves epsilon; its size here is too small to be seen.
         w = w - rate * first / (np.sqrt(second) + 1e-12)
-    spec = OptimizerSpec(method="adam", learning_rate=0.01, adam_epsilon=1e-12)
+    spec = Adam(learning_rate=0.01, epsilon=1e-12)
     np.testing.assert_allclose(run(spec, grads, start), w, rtol=1e-5, atol=1e-6)
 
 
 def test_adams_first_step_is_the_learning_rate_whatever_the_gradient() -> None:
     start = np.zeros((3, 2))
-    spec = OptimizerSpec(method="adam", learning_rate=0.01)
+    spec = Adam(learning_rate=0.01)
     moved = run(spec, [np.array([[1e3, -1e-3], [5, -5], [1, 2]])], start)
     np.testing.assert_allclose(np.abs(moved), 0.01, rtol=1e-4)
 
 
 def test_weight_decay_leaves_biases_alone() -> None:
-    spec = OptimizerSpec(method="sgd", learning_rate=0.5, momentum=0.0, weight_decay=0.2)
+    spec = Sgd(learning_rate=0.5, momentum=0.0, weight_decay=0.2)
     weights = {"w": np.ones((3, 2), np.float32)}
     still = {"w": np.zeros((3, 2))}
-    state = initial_state(spec, weights)
-    new, _ = apply_update(spec, weights, still, {}, state, 0, 1, frozenset({"w"}))
+    state = spec.initial_state(weights)
+    new, _ = spec.update(Update(weights, still, {}, state, 0, 1, frozenset({"w"})))
     np.testing.assert_allclose(new["w"], [[0.9, 0.9], [0.9, 0.9], [1.0, 1.0]], rtol=1e-6)
 
 
 def test_an_update_changes_neither_the_old_weights_nor_the_old_state() -> None:
-    spec = OptimizerSpec(method="sgd")
+    spec = Sgd()
     weights = {"w": np.ones((3, 2), np.float32)}
-    state = initial_state(spec, weights)
-    apply_update(spec, weights, {"w": np.ones((3, 2))}, {}, state, 0, 1, frozenset())
+    state = spec.initial_state(weights)
+    spec.update(Update(weights, {"w": np.ones((3, 2))}, {}, state, 0, 1, frozenset()))
     assert (weights["w"] == 1).all()
     assert (state["momentum/w"] == 0).all()
 
 
 def test_kfac_scales_preconditioned_layers_only() -> None:
-    spec = OptimizerSpec(method="kfac", learning_rate=1.0, momentum=0.0, kl_clip=1e-4)
+    spec = Kfac(learning_rate=1.0, momentum=0.0, kl_clip=1e-4)
     weights = {name: np.zeros((2, 2), np.float32) for name in ("layer", "norm")}
     grads = {name: np.ones((2, 2)) for name in weights}
-    new, _ = apply_update(
-        spec, weights, grads, {"layer": np.ones((2, 2))}, initial_state(spec, weights), 0, 1,
-        frozenset(),
-    )  # fmt: skip
+    directions, state = {"layer": np.ones((2, 2))}, spec.initial_state(weights)
+    new, _ = spec.update(Update(weights, grads, directions, state, 0, 1, frozenset()))
     np.testing.assert_allclose(new["norm"], -1.0)
     # sum <g, p> = 4, so the scale is sqrt(1e-4 / 4).
     np.testing.assert_allclose(new["layer"], -0.005, rtol=1e-6)
@@ -88,8 +88,8 @@ def test_kfac_scales_preconditioned_layers_only() -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_fall_from_the_rate_to_its_final_share(schedule: str) -> None:
-    spec = OptimizerSpec(schedule=schedule, learning_rate=0.2, final_rate=0.1, warmup_steps=3)
-    rates = [learning_rate_at(spec, step, 20) for step in range(20)]
+    spec = Sgd(schedule=schedule, learning_rate=0.2, final_rate=0.1, warmup_steps=3)
+    rates = [spec.learning_rate_at(step, 20) for step in range(20)]
     assert rates[:4] == pytest.approx([0.05, 0.1, 0.15, 0.2])
     assert all(a > b for a, b in itertools.pairwise(rates[3:]))
     assert rates[-1] == pytest.approx(0.02)

@@ -11,6 +11,7 @@ from training_networks import float_engine, network, precondition
 
 from repast_dist.network.model import Model
 from repast_dist.training import kfac
+from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
 
 ORACLES = np.load(
@@ -61,7 +62,9 @@ def run(case: str, fisher: str) -> tuple[Model, MicroBatchResult]:
     weights = {p.name: oracle(stored, "", i) for i, p in enumerate(model.parameters)}
     loaded = load_weights(model, weights, float_engine(), 0)
     inputs, labels = ORACLES[f"{stored}/inputs"], ORACLES[f"{stored}/labels"]
-    return model, run_micro_batch(loaded, inputs, labels, np.arange(len(labels)), 0, fisher)
+    return model, run_micro_batch(
+        loaded, inputs, labels, np.arange(len(labels)), 0, Kfac(fisher=fisher)
+    )
 
 
 def preconditioned(result: MicroBatchResult, name: str, form: str, damping: float) -> np.ndarray:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
-from repast_dist.farm.specs import TrainSpec
 from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.mapping.specs import SoiSpec
 from repast_dist.network.model import ModelSpec
 from repast_dist.studies.study import STUDIES, WORKERS, Study
-from repast_dist.training.specs import OptimizerSpec
+from repast_dist.training.optimizers.adam import Adam
+from repast_dist.training.optimizers.kfac import Kfac
+from repast_dist.training.optimizers.sgd import Sgd
+from repast_dist.training.specs import TrainSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +35,7 @@ class ConvergenceStudy(Study):
 
     Attributes
     ----------
-    train, soi, kfac : TrainSpec, SoiSpec, OptimizerSpec
+    train, soi, kfac : TrainSpec, SoiSpec, Kfac
         What takes the place of the settings' ``train``, ``soi`` and ``optimizer``.
     methods : tuple of str
         Ways to invert, compared over plain damping: ``float64``; ``fixed8`` and ``fixed16``, where
@@ -48,7 +50,7 @@ class ConvergenceStudy(Study):
         Programming errors tried at float64's best plain damping.
     block_methods, block_sizes : tuples
         Widths of blocks tried there, by these ways to invert.
-    sgd, adam : OptimizerSpec
+    sgd, adam : Sgd, Adam
         The first-order optimizers; their rates are searched.
     sgd_rates, adam_rates : tuple of float
         What is searched, with one seed that is not among the reported ones.
@@ -87,7 +89,7 @@ class ConvergenceStudy(Study):
     name: Literal["convergence"] = "convergence"
     train: TrainSpec
     soi: SoiSpec
-    kfac: OptimizerSpec
+    kfac: Kfac
     methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
     damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
     noise: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
@@ -96,8 +98,8 @@ class ConvergenceStudy(Study):
     noise_levels: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
     block_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
     block_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)]
-    sgd: OptimizerSpec
-    adam: OptimizerSpec
+    sgd: Sgd
+    adam: Adam
     sgd_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
     adam_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
     kfac_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]

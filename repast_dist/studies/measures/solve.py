@@ -8,12 +8,12 @@ from repast_dist.ground.spec import spec
 from repast_dist.studies.measure import MEASURES, Measure
 
 if TYPE_CHECKING:
-    from repast_dist.farm.specs import TrainSpec
     from repast_dist.network.model import ModelSpec
     from repast_dist.studies.factors import Factor
     from repast_dist.studies.settings import RunSettings
     from repast_dist.training.datasets import DataSource
-    from repast_dist.training.specs import OptimizerSpec
+    from repast_dist.training.specs import TrainSpec
+from repast_dist.training.optimizers import Optimizer
 
 
 @MEASURES.register
@@ -39,8 +39,10 @@ class SolveMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Take the block from the middle of the factor, damp it, program it and solve."""
+        from repast_dist.studies.factors import second_order_of
         from repast_dist.studies.precision import PrecisionPoint, precision_point
 
+        optimizer = second_order_of(settings.optimizer)
         parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
         factors = _factors(*parts, self.steps, settings.seed)
         widest = max(factors, key=lambda factor: len(factor.matrix))
@@ -53,8 +55,8 @@ class SolveMeasure(Measure):
             factor=widest.kind,
             start=start,
             stop=start + size,
-            damping=settings.optimizer.damping,
-            damping_form=settings.optimizer.damping_form,
+            damping=optimizer.damping,
+            added=widest.damping(optimizer),
             columns=self.columns,
             inversions={"": settings.inversion},
             vmm=settings.hardware.vmm_spec,
@@ -67,7 +69,7 @@ class SolveMeasure(Measure):
 
 @functools.lru_cache(maxsize=4)
 def _factors(
-    model: "ModelSpec", dataset: "DataSource", optimizer: "OptimizerSpec", train: "TrainSpec",
+    model: "ModelSpec", dataset: "DataSource", optimizer: "Optimizer", train: "TrainSpec",
     steps: int, seed: int,
 ) -> "list[Factor]":  # fmt: skip
     """Return the factors of a network, trained once for all points that differ elsewhere."""

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from repast_dist.farm.specs import TrainSpec
 from repast_dist.ground.spec import load
 from repast_dist.network.model import ModelSpec
 from repast_dist.studies.factors import Factor, capture_factors
 from repast_dist.training.datasets import DATASETS
-from repast_dist.training.specs import OptimizerSpec
+from repast_dist.training.optimizers import OPTIMIZERS
+from repast_dist.training.optimizers.kfac import Kfac
+from repast_dist.training.specs import TrainSpec
 
 CONF = Path(__file__).parents[3] / "conf"
 OUT = Path(__file__).with_name("factors.npz")
@@ -33,7 +34,7 @@ def factors(model: str, dataset: str, steps: int) -> list[Factor]:
     return capture_factors(
         load(ModelSpec, stored(f"model/{model}")),
         DATASETS.load(stored(f"dataset/{dataset}")),
-        load(OptimizerSpec, stored("optimizer/kfac")),
+        OPTIMIZERS.load(stored("optimizer/kfac")),
         TrainSpec(epochs=6, batch_size=128, micro_batch_size=16),
         steps,
         seed=0,
@@ -46,7 +47,7 @@ def entries(name: str, factor: Factor, start: int, stop: int) -> dict[str, np.nd
     return {
         name: block[np.triu_indices(len(block))].astype(np.float32),
         f"{name}/gradient": factor.gradient[start:stop, :COLUMNS].astype(np.float32),
-        f"{name}/damping": np.array(factor.damping("pi", 0.03)),
+        f"{name}/damping": np.array(factor.damping(Kfac(damping=0.03))),
     }
 
 

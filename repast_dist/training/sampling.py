@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from repast_dist.farm.specs import TrainSpec
 from repast_dist.ground.rng import generator
+from repast_dist.training.specs import TrainSpec
 
 
 def steps_per_epoch(samples: int, train: TrainSpec) -> int:

@@ -1,16 +1,90 @@
 """One SOI block on a chip: its running average, its programmed arrays, its solves."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
-from repast_dist.farm.records import SolveReport
 from repast_dist.ground.errors import DataError, InversionError
-from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.training.engines import Engine, Solver
-from repast_dist.training.kfac import FactorAverage, damped_block, updated_average
+from repast_dist.training.optimizers import SecondOrder, Side
+from repast_dist.training.solve_report import SolveReport
+
+
+class FactorBlock(Protocol):
+    """Rows and columns ``start:stop`` of a side's matrix; `planning` cuts them."""
+
+    @property
+    def index(self) -> int:
+        """Number of the block in the network."""
+
+    @property
+    def layer(self) -> int:
+        """Number of the layer."""
+
+    @property
+    def layer_name(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def factor(self) -> Side:
+        """The side."""
+
+    @property
+    def start(self) -> int:
+        """First row."""
+
+    @property
+    def stop(self) -> int:
+        """Row after the last."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the block."""
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the right-hand sides are columns of the transposed gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorAverage:
+    """Running average of a factor or of a diagonal block of one, without damping.
+
+    Attributes
+    ----------
+    matrix : ndarray
+        (n, n) float64.
+    updates : int
+        How many times it was updated.
+    """
+
+    matrix: np.ndarray
+    updates: int
+
+
+def updated_average(
+    average: FactorAverage | None, fresh: np.ndarray, optimizer: SecondOrder
+) -> FactorAverage:
+    """Return the average with one more matrix in it; the old one stays as it is.
+
+    Parameters
+    ----------
+    average : FactorAverage or None
+        The average so far; None at the first update, which takes the matrix as it is.
+    fresh : ndarray
+        (n, n) matrix of this step.
+    optimizer : SecondOrder
+        Weighs past and present.
+    """
+    if average is None:
+        return FactorAverage(np.array(fresh, np.float64), 1)
+    update = average.updates + 1
+    past, present = optimizer.average_weights(update)
+    return FactorAverage(past * average.matrix + present * fresh, update)
 
 
 class BlockState:
@@ -18,7 +92,7 @@ class BlockState:
 
     Parameters
     ----------
-    block : SoiBlock
+    block : FactorBlock
         The block.
     chip : int
         The chip that holds it, for messages.
@@ -26,18 +100,23 @@ class BlockState:
         Does the solving.
     inversion : Scheme
         What happens when a solve diverges.
-    decay : float
-        Limit of the running average's decay.
+    optimizer : SecondOrder
+        How matrices are averaged, and what the arrays are programmed with.
     """
 
     def __init__(
-        self, block: SoiBlock, chip: int, engine: Engine, inversion: Scheme, decay: float
+        self,
+        block: FactorBlock,
+        chip: int,
+        engine: Engine,
+        inversion: Scheme,
+        optimizer: SecondOrder,
     ) -> None:
         self.block = block
         self._chip = chip
         self._engine = engine
         self._inversion = inversion
-        self._decay = decay
+        self._optimizer = optimizer
         self._average: FactorAverage | None = None
         self._damped: np.ndarray | None = None
         self._damping = 0.0
@@ -45,18 +124,33 @@ class BlockState:
         self._solver: Solver | None = None
         self._pending = SolveCounts()
 
+    @property
+    def average(self) -> np.ndarray:
+        """The running average, (n, n) float64, without damping.
+
+        Raises
+        ------
+        DataError
+            There is none yet.
+        """
+        if self._average is None:
+            raise DataError(f"{self._where()}: no factor came yet")
+        return self._average.matrix
+
     def add(self, contribution: np.ndarray) -> None:
         """Take a batch's factor block, (n, n), into the running average."""
         if not np.isfinite(contribution).all():
             raise DataError(f"{self._where()}: the factor is not finite")
-        self._average = updated_average(self._average, contribution, self._decay)
+        self._average = updated_average(self._average, contribution, self._optimizer)
 
     def prepare(self, step: int, damping: float) -> None:
         """Program the damped average; the average itself stays as it is."""
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
         self._damping, self._prepared_at = damping, step
-        self._damped = damped_block(self._average.matrix, 0, self.block.size, damping)
+        self._damped = self._optimizer.block_matrix(
+            self.block.factor, self._average.matrix, damping
+        )
         self._program()
 
     def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:

@@ -1,0 +1,27 @@
+"""Optimizers: one file per method, found by name (`base.OPTIMIZERS`)."""
+
+from repast_dist.training.optimizers.base import (
+    OPTIMIZERS,
+    Arrays,
+    Fisher,
+    LayerStatistics,
+    Optimizer,
+    SecondOrder,
+    Side,
+    Update,
+    heavy_ball,
+    zeros,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "Arrays",
+    "Fisher",
+    "LayerStatistics",
+    "Optimizer",
+    "SecondOrder",
+    "Side",
+    "Update",
+    "heavy_ball",
+    "zeros",
+]

@@ -1,0 +1,237 @@
+"""What an optimizer is: its settings, the statistics it needs, its solves and its update.
+
+State is a flat dict of arrays ("momentum/conv1"), so a checkpoint needs no pickle.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Protocol
+
+import numpy as np
+from annotated_types import Gt
+
+from repast_dist.ground.numbers import Count, NonNegative, Rate
+from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
+from repast_dist.training.kfac import damped_block
+
+Arrays = dict[str, np.ndarray]
+Fisher = Literal["sampled", "exact", "empirical"]
+Side = Literal["A", "G"]
+"""Side of a gradient (in[+1], out): A multiplies it from the left (n = in[+1]), G from the right
+(n = out). A block of A solves columns of the gradient, a block of G columns of its transpose."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What an optimizer knows when it updates the weights.
+
+    Attributes
+    ----------
+    weights : mapping
+        Name -> (in[+1], out) float32.
+    gradients : mapping
+        Name -> gradient of the mean loss, float64; of preconditioned layers only if the
+        optimizer's `needs_gradients` says so.
+    directions : mapping
+        Name -> solved gradient of every preconditioned layer; empty for first-order methods.
+    state : mapping
+        From `Optimizer.initial_state` or the last update.
+    step, total_steps : int
+        Step, counted from 0, and how many there will be.
+    biased : frozenset of str
+        Weights whose last row is a bias, which does not decay.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    gradients: Mapping[str, np.ndarray]
+    directions: Mapping[str, np.ndarray]
+    state: Mapping[str, np.ndarray]
+    step: int
+    total_steps: int
+    biased: frozenset[str]
+
+
+@spec
+class Optimizer(abc.ABC):
+    """How weights are updated.
+
+    A member adds a tag field ``method: Literal["my_name"] = "my_name"`` and its own settings, and
+    defines `initial_state` and `update`. All workers call `update` with the same numbers and must
+    get the same numbers: no randomness, no state outside of the arrays. A method that solves with
+    matrices made of the training's statistics derives from `SecondOrder`.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Of the first step after the warm-up.
+    schedule : {"constant", "linear", "cosine"}
+        Course of the learning rate down to ``final_rate`` times its value.
+    final_rate : float
+        Share of the learning rate that is left at the last step.
+    warmup_steps : int
+        Steps over which the rate rises linearly.
+    weight_decay : float
+        Added to the (preconditioned) direction as ``weight_decay * w``; biases are left out.
+    """
+
+    title: ClassVar[str] = ""
+    """Name of the method in reports; empty: the class's name."""
+
+    learning_rate: Annotated[float, Gt(0)] = 0.1
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_rate: Rate = 0.0
+    warmup_steps: Count = 0
+    weight_decay: NonNegative = 0.0
+
+    @property
+    def second_order(self) -> "SecondOrder | None":
+        """The object itself if it solves with statistics of the training, otherwise None."""
+        return None
+
+    @abc.abstractmethod
+    def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
+        """Return the state before the first step, as arrays by name."""
+
+    @abc.abstractmethod
+    def update(self, given: Update) -> tuple[Arrays, Arrays]:
+        """Return the new weights (float32) and the new state; what is given stays as it is."""
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        The rate rises linearly over ``warmup_steps``, then goes from ``learning_rate`` to
+        ``final_rate`` times it along the schedule.
+        """
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        span = max(total_steps - 1 - self.warmup_steps, 1)
+        done = min((step - self.warmup_steps) / span, 1.0)
+        left = 1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + np.cos(np.pi * done))
+        return float(self.learning_rate * (self.final_rate + (1.0 - self.final_rate) * left))
+
+    def decay(self, weights: np.ndarray, bias: bool) -> np.ndarray:
+        """Return what weight decay adds to the direction of a layer, float64."""
+        decay = self.weight_decay * weights.astype(np.float64)
+        if bias:
+            decay[-1] = 0.0
+        return decay
+
+    @property
+    def name(self) -> str:
+        """Name of the method in reports."""
+        return self.title or type(self).__name__
+
+
+class LayerStatistics(Protocol):
+    """What a preconditioned layer shows of one micro-batch; products run on the engine."""
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """(in[+1], out) float64 sum of the gradients of the samples' losses."""
+
+    @property
+    def samples(self) -> int:
+        """Samples in the micro-batch."""
+
+    def input_moment(self) -> np.ndarray:
+        """Return the sum over samples of a a^T, (in[+1], in[+1]); see `training.kfac`."""
+
+    def error_moment(self) -> np.ndarray:
+        """Return the sum over samples of g g^T, (out, out), of the Fisher's output gradients."""
+
+    def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
+        """Return ``rows^T rows``, (n, n), of any (R, n) matrix."""
+
+
+@spec
+class SecondOrder(Optimizer):
+    """An optimizer that solves gradients with damped matrices, block by block, on the chips.
+
+    For every preconditioned layer and side, `statistic` makes a symmetric matrix of each
+    micro-batch. They are summed over the batch in one fixed order and divided by its samples,
+    averaged over steps by the holder of each SOI block (`average_weights`), made solvable
+    (`block_matrix`, with what `dampings` says) and programmed. The direction of a layer is
+    ``A^-1 dW G^-1``; a side that the method does not have is the identity.
+
+    Attributes
+    ----------
+    damping : float
+        lambda, added to the diagonals.
+    """
+
+    damping: Annotated[float, Gt(0)] = 0.1
+
+    @property
+    def second_order(self) -> "SecondOrder":
+        """The object itself."""
+        return self
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that have a matrix."""
+        return ("A", "G")
+
+    @property
+    def output_gradients(self) -> Fisher:
+        """The output gradients that `LayerStatistics.error_moment` is made of."""
+        return "empirical"
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether `update` reads the gradients of layers that have a direction."""
+        return False
+
+    @abc.abstractmethod
+    def statistic(self, side: Side, layer: LayerStatistics) -> np.ndarray:
+        """Return a side's symmetric matrix for one micro-batch, (n, n) float64, as a sum."""
+
+    def average_weights(self, update: int) -> tuple[float, float]:
+        """Return the weights of the past and of the fresh matrix in update 1, 2, ..."""
+        return 1.0 - 1.0 / update, 1.0 / update
+
+    def dampings(self, sizes: Mapping[Side, tuple[float, int]]) -> dict[Side, float]:
+        """Return what is added to a layer's diagonals.
+
+        Parameters
+        ----------
+        sizes : mapping
+            Side -> trace and width of its whole averaged matrix, without damping.
+        """
+        return dict.fromkeys(sizes, self.damping)
+
+    def block_matrix(self, side: Side, average: np.ndarray, damping: float) -> np.ndarray:
+        """Return what a block's arrays are programmed with: a new symmetric (n, n) matrix."""
+        return damped_block(average, 0, len(average), damping)
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry(
+    "optimizer",
+    Optimizer,  # type: ignore[type-abstract]
+    tag="method",
+    home="repast_dist.training.optimizers",
+    default="kfac",
+)
+
+
+def zeros(weights: Mapping[str, np.ndarray], kinds: Sequence[str]) -> Arrays:
+    """Return zeroed state, ``kind/name``, shaped like the weights."""
+    return {f"{kind}/{name}": np.zeros_like(w) for kind in kinds for name, w in weights.items()}
+
+
+def heavy_ball(
+    optimizer: Optimizer, momentum: float, given: Update, directions: Mapping[str, np.ndarray]
+) -> tuple[Arrays, Arrays]:
+    """Step along directions, (in[+1], out) each, with momentum; return weights and state."""
+    rate = optimizer.learning_rate_at(given.step, given.total_steps)
+    weights: Arrays = {}
+    state: Arrays = {}
+    for name, old in given.weights.items():
+        direction = directions[name] + optimizer.decay(old, name in given.biased)
+        direction = momentum * given.state[f"momentum/{name}"].astype(np.float64) + direction
+        weights[name] = (old - rate * direction).astype(np.float32)
+        state[f"momentum/{name}"] = direction.astype(np.float32)
+    return weights, state

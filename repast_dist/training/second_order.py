@@ -1,0 +1,207 @@
+"""The second-order half of an optimizer at work: averages, damping, programmed blocks, solves.
+
+A worker of a farm drives it piece by piece for the blocks its chips hold; in one process
+`Preconditioner.directions` does it all. Only traces decide how damping is split between a layer's
+sides, and traces add up like the matrices do: every worker gets those of all blocks along with the
+sums it reduces, and none has to ask another.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from repast_dist.training.block_state import BlockState, FactorBlock
+from repast_dist.training.optimizers import Optimizer, SecondOrder, Side
+from repast_dist.training.solve_report import SolveReport
+
+HeldBlocks = Mapping[tuple[int, int], BlockState]
+"""(chip, block number) -> the block on that chip."""
+
+
+class Renewal(Protocol):
+    """When matrices are averaged and blocks programmed."""
+
+    def factors_due(self, step: int) -> bool:
+        """Whether a step updates the running averages."""
+
+    def inverses_due(self, step: int) -> bool:
+        """Whether a step programs the blocks anew."""
+
+
+class Preconditioner:
+    """The blocks that one process holds, and what it must know of all others.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The method; a first-order one is never due.
+    blocks : sequence of FactorBlock
+        All SOI blocks of the network.
+    renewal : Renewal
+        When what is due.
+    held : mapping
+        The blocks that are held here.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        blocks: Sequence[FactorBlock],
+        renewal: Renewal,
+        held: HeldBlocks,
+    ) -> None:
+        self._optimizer = optimizer.second_order
+        self._blocks, self._renewal, self.held = blocks, renewal, held
+        self._damping = BlockDamping(blocks, self._optimizer)
+
+    def statistics_due(self, step: int) -> SecondOrder | None:
+        """Return the optimizer if a step needs its statistics, otherwise None."""
+        return self._optimizer if self._renewal.factors_due(step) else None
+
+    def programs(self, step: int) -> bool:
+        """Whether a step programs the blocks anew."""
+        return self._optimizer is not None and self._renewal.inverses_due(step)
+
+    def traces(self, matrices: Mapping[tuple[str, Side], np.ndarray]) -> np.ndarray:
+        """Return the traces of all blocks in a micro-batch's matrices; see `block_traces`."""
+        return block_traces(self._blocks, matrices)
+
+    def add(self, traces: np.ndarray, matrices: Mapping[int, np.ndarray]) -> None:
+        """Take a batch into the averages.
+
+        Parameters
+        ----------
+        traces : ndarray
+            (blocks,) of all blocks.
+        matrices : mapping
+            Block number -> (n, n), of the blocks that are held here.
+        """
+        self._damping.add(traces)
+        for (_, number), block in self.held.items():
+            block.add(matrices[number])
+
+    def program(self, step: int) -> None:
+        """Damp the averages and program them."""
+        damping = self._damping.of_blocks()
+        for (_, number), block in self.held.items():
+            block.prepare(step, float(damping[number]))
+
+    def solve(
+        self, chip: int, block: int, step: int, part: np.ndarray
+    ) -> tuple[np.ndarray, SolveReport]:
+        """Solve a part of a gradient, rows by columns, with a block; the answer has its shape."""
+        state = self.held[chip, block]
+        if not state.block.transposed:
+            return state.solve(step, part)
+        # x G = dW for symmetric G: solve G x^T = dW^T.
+        x, report = state.solve(step, np.ascontiguousarray(part.T))
+        return x.T, report
+
+    def directions(
+        self, step: int, gradients: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], list[SolveReport]]:
+        """Return the solved gradients of all layers that have blocks; all are held here."""
+        solved: dict[str, np.ndarray] = {}
+        reports = []
+        for (chip, number), state in sorted(
+            self.held.items(), key=lambda item: (not item[1].block.transposed, item[0])
+        ):
+            block = state.block
+            cut = slice(block.start, block.stop)
+            area = (slice(None), cut) if block.transposed else (cut, slice(None))
+            whole = solved.setdefault(block.layer_name, np.array(gradients[block.layer_name]))
+            whole[area], report = self.solve(chip, number, step, whole[area])
+            reports.append(report)
+        return solved, reports
+
+    def common_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that all processes have alike."""
+        return {f"damping/{name}": value for name, value in self._damping.arrays().items()}
+
+    def block_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the blocks that are held here."""
+        return {
+            f"block/{number}/{name}": value
+            for (_, number), block in self.held.items()
+            for name, value in block.arrays().items()
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from the states of all processes; other names are ignored."""
+        self._damping.restore(under("damping", arrays))
+        for (_, number), block in self.held.items():
+            block.restore(under(f"block/{number}", arrays))
+
+
+def block_traces(
+    blocks: Sequence[FactorBlock], factors: Mapping[tuple[str, Side], np.ndarray]
+) -> np.ndarray:
+    """Return the traces of the blocks, (blocks,) float64.
+
+    Parameters
+    ----------
+    blocks : sequence of FactorBlock
+        All blocks of the plan.
+    factors : mapping
+        (layer, "A" or "G") -> (n, n) float64.
+    """
+    diagonals = {key: np.ascontiguousarray(factor.diagonal()) for key, factor in factors.items()}
+    return np.array(
+        [
+            diagonals[block.layer_name, block.factor][block.start : block.stop].sum()
+            for block in blocks
+        ]
+    )
+
+
+class BlockDamping:
+    """Running averages of the blocks' traces, from which every worker works out all damping.
+
+    Parameters
+    ----------
+    blocks : sequence of FactorBlock
+        All blocks of the plan.
+    optimizer : SecondOrder or None
+        Damping, how it is split, and how averages are made; None: nothing is ever asked.
+    """
+
+    def __init__(self, blocks: Sequence[FactorBlock], optimizer: SecondOrder | None) -> None:
+        self._blocks, self._optimizer = blocks, optimizer
+        self._traces = np.zeros(len(blocks))
+        self._updates = 0
+
+    def add(self, traces: np.ndarray) -> None:
+        """Take the traces of a batch's factors, (blocks,), into the averages."""
+        assert self._optimizer is not None
+        self._updates += 1
+        past, fresh = self._optimizer.average_weights(self._updates)
+        self._traces = past * self._traces + fresh * traces
+
+    def of_blocks(self) -> np.ndarray:
+        """Return the damping of every block, (blocks,); a layer's whole matrices decide."""
+        assert self._optimizer is not None
+        sums: dict[str, dict[Side, tuple[float, int]]] = {}
+        for block, trace in zip(self._blocks, self._traces.tolist(), strict=True):
+            sizes = sums.setdefault(block.layer_name, {})
+            before, size = sizes.get(block.factor, (0.0, 0))
+            sizes[block.factor] = (before + trace, size + block.size)
+        split = {layer: self._optimizer.dampings(sizes) for layer, sizes in sums.items()}
+        return np.array([split[block.layer_name][block.factor] for block in self._blocks])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to go on."""
+        return {"traces": self._traces, "updates": np.array(self._updates)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from `arrays`; without them, from the beginning."""
+        self._traces = np.array(arrays.get("traces", np.zeros(len(self._blocks))))
+        self._updates = int(arrays.get("updates", 0))
+
+
+def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays below ``prefix/``, without it."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
