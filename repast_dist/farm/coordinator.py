@@ -123,7 +123,7 @@ class Ended:
     Attributes
     ----------
     complete : bool
-        Whether all steps are done.
+        Whether all steps are done, or the target accuracy is reached.
     """
 
     complete: bool
@@ -184,6 +184,7 @@ class _Asked[Result]:
     answers: Sequence[Answer[Result]]
     use: Callable[[list[Result], float], None]
     asked_at: float
+    decides: bool = False
 
 
 class Recorder(Protocol):
@@ -257,7 +258,7 @@ class Coordinator:
         Returns
         -------
         bool
-            Whether all steps are done.
+            Whether all steps are done, or the target accuracy is reached.
 
         Raises
         ------
@@ -274,6 +275,14 @@ class Coordinator:
                 state = Recovering(lost)
         return state.complete
 
+    def _at_end(self, step: int) -> bool:
+        """Whether nothing is left to do: all steps are done, or the target is reached."""
+        return step >= self._total_steps or self._reached_target()
+
+    def _reached_target(self) -> bool:
+        target, epochs = self._job.train.target_accuracy, self._done.epochs
+        return target is not None and bool(epochs) and epochs[-1].test_accuracy >= target
+
     def _after(self, state: Restoring | Working | Recovering, stop: Callable[[], bool]) -> State:
         """Do what a state is about; return the state that follows."""
         match state:
@@ -282,7 +291,7 @@ class Coordinator:
                 return Working()
             case Working():
                 self._work(stop)
-                return Ended(complete=self._done.step >= self._total_steps)
+                return Ended(complete=self._at_end(self._done.step))
             case Recovering(lost):
                 return Restoring(self._recover(lost))
 
@@ -291,6 +300,9 @@ class Coordinator:
         waiting: collections.deque[_Asked[Any]] = collections.deque()
         for asked in self._agenda(stop):
             waiting.append(asked)
+            # What is asked for next may depend on these answers.
+            while asked.decides and waiting:
+                self._take(waiting.popleft())
             if len(waiting) > self._farm.ahead:
                 self._take(waiting.popleft())
         while waiting:
@@ -306,7 +318,7 @@ class Coordinator:
         step = saved = self._done.step
         if step == 0:
             yield self._ask(self._save, self._state_calls())
-        while step < self._total_steps and not stop():
+        while not self._at_end(step) and not stop():
             last = min((step // n + 1) * n for n in (every, self._epoch_steps))
             last = min(last, self._total_steps)
             calls = -(-(last - step) // self._pace.steps_per_call)
@@ -315,7 +327,9 @@ class Coordinator:
             yield self._ask(partial(self._record, step), answers)
             step += count
             if step % self._epoch_steps == 0 or step == self._total_steps:
-                yield self._ask(self._finish_epoch, self._test_calls())
+                tested = self._ask(self._finish_epoch, self._test_calls())
+                decides = self._job.train.target_accuracy is not None
+                yield dataclasses.replace(tested, decides=decides)
             if step % every == 0:
                 yield self._ask(self._save, self._state_calls())
                 saved = step
@@ -479,6 +493,13 @@ class Coordinator:
         )
         self._recorder.epoch(record)
         self._done.epochs.append(record)
+        if self._reached_target():
+            target = self._job.train.target_accuracy
+            message = (
+                f"epoch {record.epoch}: the test accuracy of {record.test_accuracy:.2%} "
+                f"reaches train.target_accuracy={target:g}; training ends"
+            )
+            self._recorder.event(Event(step - 1, "target", message))
 
     # Failures ---------------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ class Event:
     step : int
         The step at which it happened.
     kind : str
-        ``clipping``, ``divergence``, ``recovery``, ``checkpoint`` or ``resume``.
+        ``clipping``, ``divergence``, ``recovery``, ``checkpoint``, ``target`` or ``resume``.
     message : str
         What happened, in words.
     """

@@ -139,6 +139,11 @@ def make_setup(
     _check_cost_only(job)
     model = build_model(job.model)
     check_task(model, data)
+    if job.train.target_accuracy is not None and job.model.loss != "cross_entropy":
+        raise SettingsError(
+            f"train.target_accuracy={job.train.target_accuracy}: {job.model.loss} has no accuracy; "
+            "valid: null, or a model with the loss cross_entropy"
+        )
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
     second = job.optimizer.second_order
     work = StepWork(

@@ -166,7 +166,7 @@ class RunRecorder:
         self.result["events"] = [
             item
             for item in self.result["events"]
-            if item["step"] < step or item["kind"] != "divergence"
+            if item["step"] < step or item["kind"] not in ("divergence", "target")
         ]
 
     def _first_of(self, kind: str) -> bool:

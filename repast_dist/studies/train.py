@@ -219,6 +219,7 @@ def _preconditioning(setup: FarmSetup) -> Table:
 def _facts(setup: FarmSetup) -> dict[str, Any]:
     """Return what result.json says of layers, blocks and plan."""
     return {
+        "method": setup.job.optimizer.name,
         "layers": [dataclasses.asdict(row) for row in preconditioning_table(setup.model)],
         "blocks": [
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}

@@ -23,14 +23,13 @@ _PHASE_WORDS: dict[str, str] = {
     Phase.PROGRAM: "writing cells",
     Phase.COMMUNICATE: "communication between chips",
 }
-_METHOD_NAMES = {"kfac": "K-FAC", "sgd": "SGD", "adam": "Adam"}
 
 
 def title(run: RunData) -> str:
     """Return the heading: network, data set, method and number of chips."""
     model, data = _named(run, "model"), _named(run, "dataset")
     chips = setting(run.result, "farm.chips", len(np.unique(run.trace["chip"])))
-    method = _METHOD_NAMES.get(optimizer := _named(run, "optimizer"), optimizer)
+    method = run.result.get("method") or _named(run, "optimizer")
     plural = "" if chips == 1 else "s"
     return f"{model} on {data}, trained with {method} on {chips} chip{plural}"
 
