@@ -44,7 +44,9 @@ def setting_rows(cls: type, path: str = "", whole: Collection[type] = ()) -> Ite
     Classes in `whole` are listed as one setting each, and so is a member of a registry.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
-    texts = documented_attributes(cls)
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        texts |= documented_attributes(base)
     for field in dataclasses.fields(cls):
         here = f"{path}.{field.name}" if path else field.name
         chosen = registry_of(hints[field.name]) is not None

@@ -39,7 +39,7 @@ def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     ]  # fmt: skip
     one, three = (final_arrays(run) for run in runs)
     assert one == three
-    sides = set(read_solves(runs[0] / "trace")["factor"].tolist()) if method != "sign" else set()
+    sides = set(read_solves(runs[0])["factor"].to_pylist()) if method != "sign" else set()
     assert sides == {"sign": set(), "foof": {"A"}, "only_right": {"G"}}.get(method, {"A", "G"})
 
 
