@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import final_arrays
-from repast_dist.training.model import build_model, init_weights
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.network.model import build_model, init_weights
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study
 from repast_dist.studies.settings import training_job
 from repast_dist.trace import read_solves
-from repast_dist.training.datasets import load_dataset
 from repast_dist.training.engines import make_engine
 from repast_dist.training.sampling import micro_batch_samples
 from repast_dist.training.step import load_weights, run_micro_batch
@@ -56,7 +55,7 @@ def test_shampoos_first_step_is_the_gradient_between_inverse_fourth_roots(train)
     options = (*ONE_STEP, *_own("shampoo"))
     run_dir = train(*options)
     job = training_job(load_settings(list(options)))
-    model, data = build_model(job.model), load_dataset(job.dataset)
+    model, data = build_model(job.model), job.dataset.load()
     weights = init_weights(model, job.seed)
     loaded = load_weights(model, weights, make_engine(job.engine, job.seed), 0)
     parts = []
