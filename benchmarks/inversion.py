@@ -12,9 +12,9 @@ import numpy as np
 
 from repast_dist.analog import (
     SCHEMES,
-    CellSpec,
     DeviceSpec,
     InvSpec,
+    Reram,
     Scheme,
     Solution,
     SolveCounts,
@@ -72,7 +72,7 @@ def main() -> None:
           f"{'settlings':>11}{'products':>10}")  # fmt: skip
     for label, settings in CASES:
         for sigma in (0.0, 0.01):
-            inv = InvSpec(device=DeviceSpec(inv_cell=CellSpec(bits=8, programming_sigma=sigma)),
+            inv = InvSpec(device=DeviceSpec(inv_cell=Reram(bits=8, programming_sigma=sigma)),
                           size=n)  # fmt: skip
             spec = SCHEMES.load(settings)
             done: list[tuple[Solution, SolveCounts]] = []

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from repast_dist.analog import AdcSpec, CellSpec, DeviceSpec, VmmSpec, WireSpec, program_vmm
+from repast_dist.analog import AdcSpec, DeviceSpec, Reram, VmmSpec, WireSpec, program_vmm
 from repast_dist.analog.arrays.wires import transfer_matrix
 
 BATCH = 256
@@ -24,7 +24,7 @@ BATCH = 256
 
 def _spec(adc_range: str = "calibrated", wire_ohm: float = 0.0, **cell: float) -> VmmSpec:
     wire = WireSpec(row_ohm=wire_ohm, column_ohm=wire_ohm)
-    device = DeviceSpec(cell=CellSpec(bits=4, **cell), wire=wire)
+    device = DeviceSpec(cell=Reram(bits=4, **cell), wire=wire)
     return VmmSpec(device=device, adc=AdcSpec(bits=8, range=adc_range), rows=256)
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import typing
 from pathlib import Path
 
+from repast_dist.ground.registry import Registry
 from repast_dist.hardware.components import Component, Quantity
-from repast_dist.report.settings_reference import registry_of, settings_markdown
+from repast_dist.report.settings_reference import settings_markdown
 from repast_dist.settings import setting_groups
 from repast_dist.studies.settings import RunSettings
 
@@ -35,7 +36,7 @@ def settings_page() -> str:
 
 def _classes(hint: object) -> list[object]:
     """Return the settings classes, or the choice of one, that a field holds; [] for a value."""
-    if registry_of(hint) is not None:
+    if Registry.of(hint) is not None:
         return [hint]
     options = typing.get_args(hint) or (hint,)
     return [item for item in options if isinstance(item, type) and dataclasses.is_dataclass(item)]

@@ -2,12 +2,13 @@
 
 from repast_dist.analog.arrays.inv import program_inv
 from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
+from repast_dist.analog.cells.base import CELLS, Cell
+from repast_dist.analog.cells.reram import Reram
 from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver
 from repast_dist.analog.specs import (
     AdcSpec,
-    CellSpec,
     DacSpec,
     DeviceSpec,
     InvSpec,
@@ -18,14 +19,16 @@ from repast_dist.analog.specs import (
 from repast_dist.analog.system import Rows, prepare
 
 __all__ = [
+    "CELLS",
     "SCHEMES",
     "AdcSpec",
     "BlockSolver",
-    "CellSpec",
+    "Cell",
     "DacSpec",
     "DeviceSpec",
     "InvSpec",
     "OpAmpSpec",
+    "Reram",
     "Rows",
     "Scheme",
     "Solution",

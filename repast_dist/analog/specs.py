@@ -1,97 +1,17 @@
 """Settings of the analog core: cells, wires, amplifiers, converters, arrays and inversion."""
 
-import math
+import dataclasses
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from repast_dist.analog.cells.base import CELLS, Cell
+from repast_dist.analog.cells.reram import Reram
 from repast_dist.ground.spec import spec
 
-Rate = Annotated[float, Ge(0), Le(1)]
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Bits = Annotated[int, Ge(1), Le(24)]
-
-
-@spec
-class CellSpec:
-    """A memory cell and how far it is from ideal.
-
-    Attributes
-    ----------
-    bits : int
-        Levels per cell are ``2 ** bits``, evenly spaced in conductance.
-    g_on_siemens, g_off_siemens : float
-        Conductance of the highest and the lowest level.
-    programming_sigma : float
-        Standard deviation of a programmed conductance, relative to ``g_on - g_off``.
-    programming_profile : tuple of float
-        How it depends on the conductance: coefficients, the constant first, of a polynomial in the
-        relative conductance (0 at g_off, 1 at g_on). Scaled so that its RMS over the range is
-        `programming_sigma`; empty: the same everywhere.
-    clip : bool
-        A programmed conductance cannot leave the range from g_off to g_on.
-    read_sigma : float
-        Standard deviation of a cell's conductance from read to read, relative to the range.
-    stuck_on_rate, stuck_off_rate : float
-        Share of cells that stay at g_on or g_off whatever is programmed.
-    drift_exponent, drift_time_s, drift_start_s : float
-        Power-law drift: conductance times ``(drift_time / drift_start) ** -drift_exponent``.
-    """
-
-    bits: Annotated[int, Ge(1), Le(8)] = 4
-    g_on_siemens: Positive = 100e-6
-    g_off_siemens: NonNegative = 1e-6
-    programming_sigma: NonNegative = 0.0
-    programming_profile: tuple[float, ...] = ()
-    clip: bool = True
-    read_sigma: NonNegative = 0.0
-    stuck_on_rate: Rate = 0.0
-    stuck_off_rate: Rate = 0.0
-    drift_exponent: NonNegative = 0.0
-    drift_time_s: Positive = 1.0
-    drift_start_s: Positive = 1.0
-
-    def __post_init__(self) -> None:
-        if self.g_off_siemens >= self.g_on_siemens:
-            raise ValueError(
-                f"g_off_siemens={self.g_off_siemens} must lie below "
-                f"g_on_siemens={self.g_on_siemens}"
-            )
-        if self.programming_profile and min(_over_range(self.programming_profile)) <= 0:
-            raise ValueError("programming_profile must be positive from 0 to 1")
-        if self.stuck_on_rate + self.stuck_off_rate > 1:
-            raise ValueError("stuck_on_rate + stuck_off_rate must not exceed 1")
-        if self.drift_time_s < self.drift_start_s:
-            raise ValueError("drift_time_s must not lie before drift_start_s")
-
-    @property
-    def levels(self) -> int:
-        """Number of conductance levels."""
-        return 1 << self.bits
-
-    @property
-    def ideal(self) -> bool:
-        """Whether a cell holds exactly what is programmed and reads the same every time."""
-        return self.exact and not (self.read_sigma or self.stuck_on_rate or self.stuck_off_rate)
-
-    @property
-    def profile_rms(self) -> float:
-        """RMS of `programming_profile` over the range (exact, by integration of its square)."""
-        c = self.programming_profile
-        powers = range(len(c))
-        return math.sqrt(sum(c[i] * c[j] / (i + j + 1) for i in powers for j in powers))
-
-    @property
-    def exact(self) -> bool:
-        """Whether a cell holds some level exactly, if perhaps not the one that was meant."""
-        drifts = self.drift_exponent and self.drift_time_s > self.drift_start_s
-        return not (self.programming_sigma or drifts)
-
-
-def _over_range(profile: tuple[float, ...]) -> list[float]:
-    """Return a polynomial at 65 relative conductances from 0 to 1."""
-    return [sum(c * (i / 64) ** power for power, c in enumerate(profile)) for i in range(65)]
 
 
 @spec
@@ -138,9 +58,9 @@ class DeviceSpec:
 
     Attributes
     ----------
-    cell : CellSpec
+    cell : Cell
         Cells of the VMM arrays.
-    inv_cell : CellSpec
+    inv_cell : Cell
         Cells of the INV arrays.
     wire : WireSpec
         Wires of both.
@@ -150,11 +70,19 @@ class DeviceSpec:
         Where the figures come from.
     """
 
-    cell: CellSpec = CellSpec()
-    inv_cell: CellSpec = CellSpec(bits=8)
+    cell: Annotated[Cell, CELLS.choice()] = Reram()
+    inv_cell: Annotated[Cell, CELLS.choice()] = Reram(bits=8)
     wire: WireSpec = WireSpec()
     opamp: OpAmpSpec = OpAmpSpec()
     source: str = ""
+
+    def with_programming_sigma(self, sigma: float) -> "DeviceSpec":
+        """Return the device with another programming error of all its cells."""
+        return dataclasses.replace(
+            self,
+            cell=self.cell.with_programming_sigma(sigma),
+            inv_cell=self.inv_cell.with_programming_sigma(sigma),
+        )
 
 
 @spec

@@ -151,7 +151,7 @@ def inv_circuit(
         full_scale_v,
     )
     positive, negative = _pair_siemens(matrix, spec, seed, *address)
-    span = cell.g_on_siemens - cell.g_off_siemens
+    span = cell.span_siemens
     siemens = span / (np.max(np.abs(matrix), initial=0.0) or 1.0)
     text = inv_netlist(
         positive,
@@ -200,7 +200,7 @@ def fused_circuit(
         full_scale_v,
     )
     # Siemens per unit of `rows`: a whole cell, also the feedback's, holds the largest entry.
-    span = cell.g_on_siemens - cell.g_off_siemens
+    span = cell.span_siemens
     unit = float(np.max(np.abs(rows)))
     forth = _pair_siemens(rows, spec, seed, *address, "fused", "a")
     back = _pair_siemens(rows.T, spec, seed, *address, "fused", "transpose")

@@ -186,12 +186,7 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
     hardware = job.machine.hardware
     override = job.farm.chip_overrides.get(str(chip))
     if override is not None and override.programming_sigma is not None:
-        sigma, device = override.programming_sigma, hardware.device
-        device = dataclasses.replace(
-            device,
-            cell=dataclasses.replace(device.cell, programming_sigma=sigma),
-            inv_cell=dataclasses.replace(device.inv_cell, programming_sigma=sigma),
-        )
+        device = hardware.device.with_programming_sigma(override.programming_sigma)
         hardware = dataclasses.replace(hardware, device=device)
     inversion = job.machine.policy.inversion
     return make_engine(job.engine, job.seed, hardware.vmm_spec, hardware.inv_spec, inversion)

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Union
 
 import annotated_types
-from pydantic import PlainValidator
 
 from repast_dist.ground.registry import Registry
 
@@ -49,7 +48,7 @@ def setting_rows(cls: type, path: str = "", whole: Collection[type] = ()) -> Ite
         texts |= documented_attributes(base)
     for field in dataclasses.fields(cls):
         here = f"{path}.{field.name}" if path else field.name
-        chosen = registry_of(hints[field.name]) is not None
+        chosen = Registry.of(hints[field.name]) is not None
         nested = None if chosen else _settings_class(_without_annotation(hints[field.name]))
         if nested is not None and nested not in whole:
             yield from setting_rows(nested, here, whole)
@@ -82,7 +81,7 @@ def settings_markdown(
     parts, listed = [intro], list[Registry[Any]]()
     for name, kind, presets in groups:
         parts.append(f"## `{name}`\n")
-        registry = registry_of(kind)
+        registry = Registry.of(kind)
         if registry is None:
             parts += [_summary(kind), *_presets(name, presets), _table(kind, name, whole)]
         else:
@@ -92,21 +91,11 @@ def settings_markdown(
     return "\n".join(parts)
 
 
-def registry_of(kind: Any) -> Registry[Any] | None:
-    """Return the registry that a settings field is a choice from; None for any other field."""
-    if typing.get_origin(kind) is typing.Annotated:
-        for item in typing.get_args(kind)[1:]:
-            owner = getattr(getattr(item, "func", None), "__self__", None)
-            if isinstance(item, PlainValidator) and isinstance(owner, Registry):
-                return owner
-    return None
-
-
 def registries(
     kind: Any, path: str = "", whole: Collection[type] = ()
 ) -> Iterator[tuple[str, Registry[Any]]]:
     """Yield (dotted path, registry) of every choice in a settings field, in order of definition."""
-    registry = registry_of(kind)
+    registry = Registry.of(kind)
     plain = _without_annotation(kind)
     if registry is not None:
         yield path, registry
@@ -169,7 +158,7 @@ def _sentence(text: str) -> str:
 
 def describe_type(kind: Any) -> str:
     """Return a type annotation in words: ``integer, at least 1``; ``one of a, b``."""
-    registry = registry_of(kind)
+    registry = Registry.of(kind)
     if registry is not None:
         names = ", ".join(f"`{name}`" for name in registry.names())
         return f"{registry.kind} with `{registry.tag}` one of {names}"
@@ -274,7 +263,7 @@ def _default(field: dataclasses.Field[Any], hint: Any) -> str:
         return ""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    registry = registry_of(hint)
+    registry = Registry.of(hint)
     if registry is not None:
         return str(getattr(value, registry.tag))
     if isinstance(value, tuple):

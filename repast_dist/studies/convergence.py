@@ -208,7 +208,7 @@ class _Jobs:
         else:
             engine = dataclasses.replace(engine, inverse="analog")
             inversion = inversion.as_scheme(SCHEMES.get(method))
-            cell = dataclasses.replace(device.inv_cell, programming_sigma=noise)
+            cell = device.inv_cell.with_programming_sigma(noise)
             device = dataclasses.replace(device, inv_cell=cell)
         soi = dataclasses.replace(policy.soi, block_size=block_size or policy.soi.block_size)
         job = self._task(task, seed)

@@ -112,7 +112,7 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
     common = {
         "block_size": point.stop - point.start,
         "cell_bits": cell.bits,
-        "noise": cell.programming_sigma,
+        "noise": cell.programming_spread,
         "damping": point.damping,
         "condition": float(np.linalg.cond(block)),
     }
@@ -179,9 +179,8 @@ def precision_points(
     for start, stop in _blocks(len(widest.matrix), study.block_sizes):
         for bits in study.cell_bits:
             for sigma in study.programming_sigma:
-                cell = dataclasses.replace(
-                    settings.device.inv_cell, bits=bits, programming_sigma=sigma
-                )
+                cell = dataclasses.replace(settings.device.inv_cell, bits=bits)
+                cell = cell.with_programming_sigma(sigma)
                 device = dataclasses.replace(settings.device, inv_cell=cell)
                 hardware = dataclasses.replace(settings.hardware, device=device)
                 for damping in study.damping:

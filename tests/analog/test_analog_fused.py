@@ -6,10 +6,10 @@ import scipy.linalg
 
 from repast_dist.analog import (
     SCHEMES,
-    CellSpec,
     DeviceSpec,
     InvSpec,
     OpAmpSpec,
+    Reram,
     Rows,
     VmmSpec,
     prepare,
@@ -19,7 +19,7 @@ from repast_dist.ground.errors import DataError
 
 
 def _inv(sigma=0.0, bits=8, size=256, gain=None, converters=8):
-    cell = CellSpec(bits=bits, programming_sigma=sigma, g_off_siemens=0.0)
+    cell = Reram(bits=bits, programming_sigma=sigma, g_off_siemens=0.0)
     device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=gain))
     return InvSpec(device=device, size=size, dac_bits=converters, adc_bits=converters)
 
@@ -54,7 +54,7 @@ def test_the_loop_solves_with_the_product_it_never_forms(n, held, sigma, damping
 
 def test_read_noise_and_dead_inputs_are_survived():
     """No activity at all leaves the damping alone."""
-    cell = CellSpec(bits=8, programming_sigma=0.01, read_sigma=0.01)
+    cell = Reram(bits=8, programming_sigma=0.01, read_sigma=0.01)
     inv = InvSpec(device=DeviceSpec(inv_cell=cell))
     right = np.random.default_rng(7).normal(size=(48, 3))
     assert _solve(_rows(48, 30), 0.05, right, inv).converged.all()

@@ -9,9 +9,9 @@ import scipy.sparse.linalg
 
 from repast_dist.analog import (
     SCHEMES,
-    CellSpec,
     DeviceSpec,
     InvSpec,
+    Reram,
     VmmSpec,
     prepare,
     program_inv,
@@ -23,7 +23,7 @@ FACTORS = Path(__file__).parents[1] / "oracles" / "analog" / "factors.npz"
 
 
 def _inv(sigma=0.0, bits=8, size=1024, **more):
-    cell = CellSpec(bits=bits, programming_sigma=sigma)
+    cell = Reram(bits=bits, programming_sigma=sigma)
     return InvSpec(device=DeviceSpec(inv_cell=cell), size=size, **more)
 
 
@@ -192,7 +192,7 @@ def test_slices_and_copies_make_an_array_more_precise():
 )
 def test_faults_and_read_noise_cost_rounds_but_not_the_answer(faults, slices):
     _, matrix, damping, gradient = next(e for e in _factors() if e[0] == LARGE_FACTORS[0])
-    cell = CellSpec(bits=8, programming_sigma=0.01, **faults)
+    cell = Reram(bits=8, programming_sigma=0.01, **faults)
     inv = InvSpec(device=DeviceSpec(inv_cell=cell), size=256)
     damped = matrix + damping * np.eye(len(matrix))
     faulty = _solve(damped, gradient, inv, array_slices=slices)

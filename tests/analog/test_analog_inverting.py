@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from repast_dist.analog import (
     SCHEMES,
-    CellSpec,
     DeviceSpec,
     InvSpec,
     OpAmpSpec,
+    Reram,
     VmmSpec,
     prepare,
     program_inv,
@@ -27,7 +27,7 @@ def _spd(n, condition, seed=0):
 
 
 def _inv(sigma=0.0, bits=8, **extra):
-    cell = CellSpec(bits=bits, programming_sigma=sigma)
+    cell = Reram(bits=bits, programming_sigma=sigma)
     return InvSpec(device=DeviceSpec(inv_cell=cell, **extra.pop("device", {})), **extra)
 
 
@@ -44,7 +44,7 @@ def _rounds(method, most):
 def test_a_finite_gain_loads_the_diagonal_with_the_row_sums():
     """Steady state of the circuit: (G + diag(row sums of |G|) / a0) v = i."""
     matrix = _spd(12, 5.0)
-    cell = CellSpec(bits=8, g_off_siemens=0.0)
+    cell = Reram(bits=8, g_off_siemens=0.0)
     device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=50.0))
     spec = InvSpec(device=device, dac_bits=24, adc_bits=24)
     array = program_inv(matrix, spec)
@@ -65,7 +65,7 @@ def test_one_analog_step_is_good_to_about_the_bits_of_its_converters():
 def test_a_matrix_larger_than_an_array_is_inverted_by_blocks():
     matrix = _spd(100, 4.0)
     right = np.random.default_rng(3).normal(size=(100, 4))
-    spec = InvSpec(device=DeviceSpec(inv_cell=CellSpec(bits=8)), dac_bits=20, adc_bits=20, size=32)
+    spec = InvSpec(device=DeviceSpec(inv_cell=Reram(bits=8)), dac_bits=20, adc_bits=20, size=32)
     array = program_inv(matrix, spec)
     exact = scipy.linalg.solve(matrix, right)
     assert np.abs(array.solve(right) - exact).max() / np.abs(exact).max() < 0.1

@@ -6,13 +6,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repast_dist.analog import AdcSpec, CellSpec, DacSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.analog import AdcSpec, DacSpec, DeviceSpec, Reram, VmmSpec, program_vmm
 from repast_dist.analog.arrays.vmm import ClippingWarning, _high_percentile
 from repast_dist.ground.errors import DataError
 
 
 def _spec(range_="lossless", **cell):
-    return VmmSpec(adc=AdcSpec(range=range_), device=DeviceSpec(cell=CellSpec(**cell)))
+    return VmmSpec(adc=AdcSpec(range=range_), device=DeviceSpec(cell=Reram(**cell)))
 
 
 def _integers(values, bits):
@@ -58,7 +58,7 @@ def test_slicing_and_bit_serial_passes_lose_nothing_when_the_adc_does_not(cell_b
     # Drift over no time makes the cells ideal but a read error too small to matter does not:
     # the product then takes the sliced path.
     sliced = VmmSpec(
-        device=DeviceSpec(cell=CellSpec(bits=cell_bits, programming_sigma=1e-9)),
+        device=DeviceSpec(cell=Reram(bits=cell_bits, programming_sigma=1e-9)),
         dac=DacSpec(bits=dac_bits),
         adc=AdcSpec(range="lossless"),
         rows=32,
@@ -108,7 +108,7 @@ def test_drift_shrinks_products_by_its_power_law():
     fresh = program_vmm(w, _spec("lossless")).multiply(x)
     spec = VmmSpec(
         adc=AdcSpec(bits=16, range="calibrated", percentile=100.0),
-        device=DeviceSpec(cell=CellSpec(**cell)),
+        device=DeviceSpec(cell=Reram(**cell)),
     )
     drifted = program_vmm(w, spec, 1).multiply(x)
     np.testing.assert_allclose(drifted, fresh * 1e4**-0.05, atol=2e-3 * np.abs(fresh).max())
@@ -121,7 +121,7 @@ def test_read_noise_equals_noise_drawn_for_every_cell():
     w = np.ones((rows, 3))
     x = np.ones((4000, rows))
     spec = VmmSpec(
-        device=DeviceSpec(cell=CellSpec(read_sigma=sigma)),
+        device=DeviceSpec(cell=Reram(read_sigma=sigma)),
         adc=AdcSpec(bits=16, range="full"),
         weight_bits=2,
         input_bits=2,
@@ -184,7 +184,7 @@ def test_some_columns_of_an_array_hold_what_they_hold_in_the_whole():
     random = np.random.default_rng(1)
     weights, inputs = random.standard_normal((20, 9)), random.standard_normal((6, 20))
     spec = VmmSpec(
-        device=DeviceSpec(cell=CellSpec(programming_sigma=0.01)), adc=AdcSpec(range="lossless")
+        device=DeviceSpec(cell=Reram(programming_sigma=0.01)), adc=AdcSpec(range="lossless")
     )
     array = program_vmm(weights, spec, 3, "some")
     np.testing.assert_allclose(

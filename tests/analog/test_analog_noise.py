@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, VmmSpec, program_inv, program_vmm
+from repast_dist.analog import DeviceSpec, InvSpec, Reram, VmmSpec, program_inv, program_vmm
 from repast_dist.analog.arrays.fused import program_fused
 from repast_dist.analog.arrays.noise import fill_normal, philox
 
@@ -67,7 +67,7 @@ def test_read_noise_does_not_depend_on_how_many_rows_follow():
     random = np.random.default_rng(0)
     w, x = random.normal(size=(40, 30)), random.normal(size=(3000, 40))
     x[0, 0] = 10.0
-    spec = VmmSpec(device=DeviceSpec(cell=CellSpec(read_sigma=0.02)))
+    spec = VmmSpec(device=DeviceSpec(cell=Reram(read_sigma=0.02)))
     array = program_vmm(w, spec, 1, "w")
     array.calibrate(x)
     np.testing.assert_array_equal(array.multiply(x)[:7], array.multiply(x[:7]))
@@ -81,7 +81,7 @@ def _spd(n, seed):
 def _inv_spec(sigma):
     """Fine converters and exact levels: what is left is the read noise."""
     return InvSpec(
-        device=DeviceSpec(inv_cell=CellSpec(bits=8, read_sigma=sigma)), dac_bits=24, adc_bits=24
+        device=DeviceSpec(inv_cell=Reram(bits=8, read_sigma=sigma)), dac_bits=24, adc_bits=24
     )
 
 

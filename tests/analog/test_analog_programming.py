@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from repast_dist.analog import CellSpec, DeviceSpec, VmmSpec, program_vmm
+from repast_dist.analog import DeviceSpec, Reram, VmmSpec, program_vmm
 from repast_dist.analog.arrays.programming import pair_conductances
+from repast_dist.analog.cells.gaussian import profile_rms
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.settings import load_settings
@@ -17,7 +18,7 @@ def _held(level, cell, count=200_000):
 
 def test_the_programming_error_follows_its_profile():
     profile = (1.0, 0.0, -0.8)
-    cell = CellSpec(bits=3, programming_sigma=0.02, programming_profile=profile, clip=False)
+    cell = Reram(bits=3, programming_sigma=0.02, programming_profile=profile, clip=False)
     relative = np.linspace(0.0, 1.0, 10_001)
     shape = 1.0 - 0.8 * relative**2
     scale = 0.02 / np.sqrt(np.trapezoid(shape**2, relative))
@@ -29,12 +30,12 @@ def test_the_programming_error_follows_its_profile():
 
 def test_a_profile_that_falls_below_zero_is_refused():
     with pytest.raises(SettingsError, match="positive"):
-        load(CellSpec, {"programming_profile": [1.0, -2.0]}, "device.cell")
+        load(Reram, {"programming_profile": [1.0, -2.0]}, "device.cell")
 
 
 def test_clipping_keeps_conductances_in_their_range_and_only_it_does():
-    clipped = _held(7, CellSpec(bits=3, programming_sigma=0.05))
-    free = _held(7, CellSpec(bits=3, programming_sigma=0.05, clip=False))
+    clipped = _held(7, Reram(bits=3, programming_sigma=0.05))
+    free = _held(7, Reram(bits=3, programming_sigma=0.05, clip=False))
     assert clipped.max() == 1.0
     assert np.mean(free > 1.0) == pytest.approx(0.5, abs=0.01)
 
@@ -44,8 +45,8 @@ def test_cells_of_wan_2022_spread_as_crosssim_fitted_them(siemens):
     """Microsiemens; the cubic as CrossSim 3.2.0 has it."""
     cell = load_settings(["device=wan2022"]).device.cell
     relative = (siemens - 1.0) / 39.0
-    sigma = np.polynomial.polynomial.polyval(relative, cell.programming_profile)
-    sigma *= cell.programming_sigma / cell.profile_rms * 39.0
+    sigma = np.polynomial.polynomial.polyval(relative, cell.profile)
+    sigma *= cell.programming_sigma / profile_rms(cell.profile) * 39.0
     fitted = 1.536e-4 * siemens**3 - 1.167e-2 * siemens**2 + 2.374e-1 * siemens + 1.053
     assert sigma == pytest.approx(fitted, rel=2e-3)
 

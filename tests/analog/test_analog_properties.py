@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from repast_dist.analog import (
     AdcSpec,
-    CellSpec,
     DacSpec,
     DeviceSpec,
+    Reram,
     VmmSpec,
     WireSpec,
     program_vmm,
@@ -30,7 +30,7 @@ def products(draw):
     inner = draw(st.integers(1, 70))
     weights = random.normal(size=(inner, draw(st.integers(1, 9))))
     inputs = random.normal(size=(draw(st.integers(1, 9)), inner))
-    cell = CellSpec(bits=draw(st.integers(1, 8)), stuck_on_rate=NEVER_STUCK)
+    cell = Reram(bits=draw(st.integers(1, 8)), stuck_on_rate=NEVER_STUCK)
     spec = VmmSpec(
         device=DeviceSpec(cell=cell),
         dac=DacSpec(bits=draw(st.integers(1, 4))),
@@ -159,7 +159,7 @@ def test_a_kept_dac_range_does_not_follow_the_inputs():
 @pytest.mark.parametrize("shape", [(0, 5, 3), (4, 5, 0), (4, 0, 3)])
 def test_nothing_times_something_is_nothing(shape, range_):
     rows, inner, columns = shape
-    cell = CellSpec(stuck_on_rate=NEVER_STUCK)
+    cell = Reram(stuck_on_rate=NEVER_STUCK)
     spec = VmmSpec(device=DeviceSpec(cell=cell), adc=AdcSpec(range=range_))
     ours = program_vmm(np.ones((inner, columns)), spec).multiply(np.ones((rows, inner)))
     assert ours.shape == (rows, columns)
@@ -215,7 +215,7 @@ def test_a_4096_wide_layer_at_batch_4096_takes_two_and_a_half_times_its_inputs()
     random = np.random.default_rng(7)
     weights, inputs = random.normal(size=(4096, 4096)), random.normal(size=(4096, 4096))
     # One pass and one slice, for the sake of time: a chunk has fewer rows the more there are.
-    device = DeviceSpec(cell=CellSpec(programming_sigma=0.01))
+    device = DeviceSpec(cell=Reram(programming_sigma=0.01))
     spec = VmmSpec(device=device, input_bits=2, weight_bits=5)
     tracemalloc.start()
     array = program_vmm(weights, spec, 1)

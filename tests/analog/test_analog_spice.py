@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, VmmSpec, WireSpec, program_vmm
+from repast_dist.analog import DeviceSpec, InvSpec, Reram, VmmSpec, WireSpec, program_vmm
 from repast_dist.analog.spice import (
     inv_circuit,
     ngspice_installed,
@@ -59,7 +59,7 @@ def test_products_are_the_currents_of_the_pairs_put_together():
     """The digital result of one drive, from ngspice's currents alone."""
     random = np.random.default_rng(3)
     weights, vector = random.normal(size=(20, 3)), random.choice([-1.0, 1.0], size=20)
-    cell = CellSpec(bits=4, programming_sigma=0.02)
+    cell = Reram(bits=4, programming_sigma=0.02)
     device = DeviceSpec(cell=cell, wire=WireSpec(row_ohm=2.0, column_ohm=2.0))
     spec = VmmSpec(device=device, rows=32, columns=64)
     volts, step = 0.1, (cell.g_on_siemens - cell.g_off_siemens) / 15

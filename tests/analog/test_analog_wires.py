@@ -9,9 +9,9 @@ import pytest
 
 from repast_dist.analog import (
     AdcSpec,
-    CellSpec,
     DeviceSpec,
     InvSpec,
+    Reram,
     VmmSpec,
     WireSpec,
     program_inv,
@@ -77,7 +77,7 @@ def test_no_conductance_is_negative():
 
 
 def _vmm(wire, **adc):
-    device = DeviceSpec(cell=CellSpec(bits=4), wire=wire)
+    device = DeviceSpec(cell=Reram(bits=4), wire=wire)
     return VmmSpec(
         device=device, rows=32, columns=48, adc=AdcSpec(bits=16, percentile=100.0, **adc)
     )
@@ -123,7 +123,7 @@ def test_inversion_solves_with_what_amplifiers_see_through_the_wires():
     n = 10
     random = np.random.default_rng(4)
     matrix = np.eye(n) + 0.2 * random.uniform(-1, 1, size=(n, n))
-    cell = CellSpec(bits=8)
+    cell = Reram(bits=8)
     wire = WireSpec(row_ohm=5.0, column_ohm=15.0)
     spec = InvSpec(device=DeviceSpec(inv_cell=cell, wire=wire), dac_bits=24, adc_bits=24)
     levels = np.rint(matrix / np.abs(matrix).max() * 255)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, samples
 
-from repast_dist.analog import SCHEMES, AdcSpec, CellSpec, DeviceSpec, InvSpec, VmmSpec
+from repast_dist.analog import SCHEMES, AdcSpec, DeviceSpec, InvSpec, Reram, VmmSpec
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.model import init_weights
 from repast_dist.training.engines import Engine, make_engine
@@ -21,8 +21,8 @@ ROLES = ("forward", "backward", "gradient", "factor", "inverse")
 
 def engine(arithmetic: str, seed: int = 0, sigma: float = 0.01, **settings: int) -> Engine:
     device = DeviceSpec(
-        cell=CellSpec(bits=4, programming_sigma=sigma, read_sigma=sigma),
-        inv_cell=CellSpec(bits=8, programming_sigma=sigma),
+        cell=Reram(bits=4, programming_sigma=sigma, read_sigma=sigma),
+        inv_cell=Reram(bits=8, programming_sigma=sigma),
     )
     spec = EngineSpec(**dict.fromkeys(ROLES, arithmetic), **settings)
     return make_engine(spec, seed, VmmSpec(device=device), InvSpec(device=device), SCHEMES.load({}))

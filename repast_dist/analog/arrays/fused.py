@@ -17,7 +17,6 @@ from repast_dist.analog.arrays.inv import (
     cell_error,
     held_matrix,
     input_load,
-    lasting_error,
 )
 from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
@@ -142,5 +141,6 @@ def fused_error(rows: np.ndarray, spec: InvSpec) -> float:
     length = float(np.sqrt(np.mean(np.sum(rows**2, axis=1))))
     if not largest:
         return 0.0
-    error = float(np.hypot(cell_error(spec), lasting_error(rows, spec) / np.sqrt(spec.copies)))
+    lasting = spec.device.inv_cell.lasting_error(rows) / np.sqrt(spec.copies)
+    error = float(np.hypot(cell_error(spec), lasting))
     return float(np.sqrt(2.0 * len(rows))) * error * largest * length

@@ -215,10 +215,10 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     digits, scale = quantize_symmetric(matrix, spec.device.inv_cell.bits + 1)
     rounding = _norm(digits * scale - matrix, generator(seed, "error", *address))
     independent = largest * np.sqrt(2.0 * len(matrix) / spec.copies)
-    programming = independent * _programming_error(spec)
+    programming = independent * spec.device.inv_cell.pair_error
     # Slices after the first make these smaller alike, but not what reading and stuck cells do.
     smaller = cell_error(spec) / cell_error(dataclasses.replace(spec, slices=1))
-    lasting = independent * lasting_error(matrix, spec)
+    lasting = independent * spec.device.inv_cell.lasting_error(matrix)
     return float(np.hypot(np.hypot(rounding, programming) * smaller, lasting))
 
 
@@ -241,29 +241,11 @@ def cell_error(spec: InvSpec) -> float:
     Copies share their rounding where one slice is all there is.
     """
     rounding = 1.0 / (spec.device.inv_cell.levels - 1) / np.sqrt(12.0)
-    noise = _programming_error(spec)
+    noise = spec.device.inv_cell.pair_error
     if spec.slices == 1:
         return float(np.hypot(rounding, noise / np.sqrt(spec.copies)))
     one = float(np.hypot(rounding, noise))
     return one * (_LARGEST_ERROR * one) ** (spec.slices - 1) / float(np.sqrt(spec.copies))
-
-
-def _programming_error(spec: InvSpec) -> float:
-    """Return the RMS of a pair's programming error: clipping at g_off halves the variance of the
-    cell that is off.
-    """
-    cells = 1.5 if spec.device.inv_cell.clip else 2.0
-    return float(np.sqrt(cells) * spec.device.inv_cell.programming_sigma)
-
-
-def lasting_error(matrix: np.ndarray, spec: InvSpec) -> float:
-    """Return the RMS of what reading and stuck cells add to entries, relative to the largest one:
-    either cell of a pair may be stuck on, only one has something to lose.
-    """
-    cell = spec.device.inv_cell
-    mean_square = float(np.mean((matrix / np.max(np.abs(matrix))) ** 2))
-    stuck = 2.0 * cell.stuck_on_rate + cell.stuck_off_rate * mean_square
-    return float(np.sqrt(2.0 * cell.read_sigma**2 + stuck))
 
 
 _POWER_ITERATIONS = 8
@@ -311,7 +293,7 @@ def held_matrix(
         for number in range(spec.slices):
             if number and not left.any():
                 break
-            if number and (cell.stuck_on_rate or cell.stuck_off_rate):
+            if number and cell.may_fail:
                 left = _within_range(left)
             digits, scale = quantize_symmetric(left, bits)
             place = (*address, copy, number) if copy or number else address
@@ -327,14 +309,9 @@ def _read_back(
     levels: np.ndarray, digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
 ) -> np.ndarray:
     """Return what cells hold when the next slice is programmed: before they drift."""
-    cell = spec.device.inv_cell
-    if not cell.drift_exponent:
+    if not spec.device.inv_cell.ages:
         return levels
-    device = dataclasses.replace(
-        spec.device, inv_cell=dataclasses.replace(cell, drift_exponent=0.0)
-    )
-    still = dataclasses.replace(spec, device=device)
-    return _held_levels(digits.astype(np.int64), still, seed, *address)[0]
+    return _held_levels(digits.astype(np.int64), spec, seed, *address, aged=False)[0]
 
 
 def _within_range(errors: np.ndarray) -> np.ndarray:
@@ -441,11 +418,11 @@ class CellNoise:
     ) -> "CellNoise | None":
         """Return the noise of the cells a matrix is programmed on, if they have any."""
         cell = spec.device.inv_cell
-        if not cell.read_sigma:
+        if not cell.read_spread:
             return None
         # Both cells of a pair fluctuate, whatever they hold; copies average it.
         largest = float(np.max(np.abs(matrix), initial=0.0))
-        sigma = cell.read_sigma * largest * float(np.sqrt(2.0 / spec.copies))
+        sigma = cell.read_spread * largest * float(np.sqrt(2.0 / spec.copies))
         key = generator(seed, "read", "inv", *address).bit_generator.random_raw()
         return cls(sigma, np.uint64(key))
 
@@ -472,7 +449,7 @@ def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np
 
 
 def _held_levels(
-    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str, aged: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the matrix that currents see and the conductance of every row, in levels.
 
@@ -480,8 +457,8 @@ def _held_levels(
     rows end in their inputs, at virtual ground.
     """
     cell, wire = spec.device.inv_cell, spec.device.wire
-    pair = pair_conductances(digits, cell, seed, "inv", *address)
-    span = cell.g_on_siemens - cell.g_off_siemens
+    pair = pair_conductances(digits, cell, seed, "inv", *address, aged=aged)
+    span = cell.span_siemens
     if wire.ideal:
         positive, negative = pair
         off = 2 * digits.shape[1] * cell.g_off_siemens / span
@@ -499,4 +476,4 @@ def input_load(matrix: np.ndarray, spec: InvSpec) -> float:
     """Return the conductance of an amplifier's input in the units of the matrix it serves."""
     cell = spec.device.inv_cell
     largest = float(np.max(np.abs(matrix), initial=0.0)) or 1.0
-    return largest * spec.device.opamp.input_siemens / (cell.g_on_siemens - cell.g_off_siemens)
+    return largest * spec.device.opamp.input_siemens / cell.span_siemens

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from repast_dist.analog.specs import CellSpec, OpAmpSpec
+from repast_dist.analog.cells.base import Cell
+from repast_dist.analog.specs import OpAmpSpec
 from repast_dist.ground.rng import generator
 
 
 def differential_levels(
-    digits: np.ndarray, cell: CellSpec, seed: int, *address: int | str
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str
 ) -> np.ndarray:
     """Program signed digits on differential pairs and return them as the arrays hold them.
 
@@ -16,7 +17,7 @@ def differential_levels(
     digits : ndarray
         Signed integers of any shape, ``|digit| < cell.levels``. A positive digit sits on the
         positive cell, a negative one on the negative cell; the other cell is at g_off.
-    cell : CellSpec
+    cell : Cell
         Programming error, clipping, stuck cells and drift.
     seed, *address
         Address of the random draws.
@@ -36,22 +37,23 @@ def differential_levels(
 
 
 def pair_conductances(
-    digits: np.ndarray, cell: CellSpec, seed: int, *address: int | str
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, aged: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Program signed digits; return both cells' conductances relative to the range, 0 at g_off.
 
-    Parameters are those of `differential_levels`; float64 arrays of the shape of `digits`.
+    Parameters are those of `differential_levels`; `aged` says whether cells are used later than
+    programmed. Float64 arrays of the shape of `digits`.
     """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
-    positive = _program(np.maximum(digits, 0) / top, cell, random)
-    negative = _program(np.maximum(-digits, 0) / top, cell, random)
-    return positive, negative
+    positive = cell.program(np.maximum(digits, 0) / top, random)
+    negative = cell.program(np.maximum(-digits, 0) / top, random)
+    return (cell.aged(positive), cell.aged(negative)) if aged else (positive, negative)
 
 
-def to_siemens(relative: np.ndarray, cell: CellSpec) -> np.ndarray:
+def to_siemens(relative: np.ndarray, cell: Cell) -> np.ndarray:
     """Return conductances in siemens; an error cannot take a real cell below zero."""
-    siemens = cell.g_off_siemens + relative * (cell.g_on_siemens - cell.g_off_siemens)
+    siemens = cell.g_off_siemens + relative * cell.span_siemens
     return np.maximum(siemens, 0.0)
 
 
@@ -61,29 +63,6 @@ def offset_voltages(n: int, opamp: OpAmpSpec, seed: int, *address: int | str) ->
         return np.zeros(n)
     random = generator(seed, "offset", *address)
     return np.asarray(opamp.offset_v * random.standard_normal(n))
-
-
-def _program(target: np.ndarray, cell: CellSpec, random: np.random.Generator) -> np.ndarray:
-    """Return conductances relative to the range (0 at g_off, 1 at g_on) for targets in [0, 1]."""
-    sigma: float | np.ndarray = cell.programming_sigma
-    if cell.programming_profile:
-        profile = np.polynomial.polynomial.polyval(target, cell.programming_profile)
-        sigma = sigma / cell.profile_rms * profile
-    held = random.standard_normal(target.shape)
-    held *= sigma
-    held += target
-    if cell.clip:
-        np.clip(held, 0.0, 1.0, out=held)
-    if cell.stuck_on_rate or cell.stuck_off_rate:
-        lot = random.random(target.shape)
-        held = np.where(lot < cell.stuck_on_rate, 1.0, held)
-        held = np.where(lot >= 1.0 - cell.stuck_off_rate, 0.0, held)
-    if cell.drift_exponent:
-        # Drift acts on the whole conductance, g_off included.
-        offset = cell.g_off_siemens / (cell.g_on_siemens - cell.g_off_siemens)
-        factor = (cell.drift_time_s / cell.drift_start_s) ** -cell.drift_exponent
-        held = (held + offset) * factor - offset
-    return held
 
 
 def quantize_symmetric(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

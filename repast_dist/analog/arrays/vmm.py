@@ -229,7 +229,7 @@ class VmmArray:
 
     def _noise_key(self, *call: int | str) -> np.uint64:
         """Return the key of a stream of read noise."""
-        if not self.spec.device.cell.read_sigma:
+        if not self.spec.device.cell.read_spread:
             return np.uint64(0)
         stream = generator(self.seed, "read", *self.address, *call).bit_generator
         return np.uint64(stream.random_raw())
@@ -255,11 +255,11 @@ class VmmArray:
         currents = scratch[: count * held.shape[1]].reshape(count, held.shape[1])
         np.matmul(planes.reshape(count, len(held)), held, out=currents)
         spread = np.zeros((0, 0), np.float32)
-        if spec.device.cell.read_sigma:
+        if spec.device.cell.read_spread:
             spread = np.empty((len(driven), spec.passes), np.float32)
             pass_energies(driven, spec.dac.bits, spread)
             # Both cells of a pair fluctuate, whatever they hold.
-            sigma = spec.device.cell.read_sigma * (spec.device.cell.levels - 1)
+            sigma = spec.device.cell.read_spread * (spec.device.cell.levels - 1)
             spread = np.float32(sigma) * np.sqrt(np.float32(2.0) * spread)
         codes = float(2 ** (spec.adc.bits - 1) - 1)
         fits = spec.adc.range != "lossless"
@@ -371,7 +371,7 @@ def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) ->
     for array in _cut(siemens, spec):
         array.siemens[:] = transfer_matrix(array.siemens, wire)
     pairs = siemens.reshape(rows, columns, slices, 2).transpose(0, 2, 1, 3)
-    per_siemens = (cell.levels - 1) / (cell.g_on_siemens - cell.g_off_siemens)
+    per_siemens = (cell.levels - 1) / cell.span_siemens
     held: np.ndarray = (pairs[..., 0] - pairs[..., 1]) * per_siemens
     return held
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.analog import CellSpec, DeviceSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
+from repast_dist.analog import DeviceSpec, InvSpec, OpAmpSpec, Reram, VmmSpec, WireSpec
 from repast_dist.analog.spice import Circuit, fused_circuit, inv_circuit, run_ngspice, vmm_circuits
 
 VMM = {
@@ -73,7 +73,7 @@ def circuits(kind: str, case: str) -> list[Circuit]:
 
 
 def _device(parts: Mapping[str, Any]) -> DeviceSpec:
-    kinds = {"cell": CellSpec, "inv_cell": CellSpec, "wire": WireSpec, "opamp": OpAmpSpec}
+    kinds = {"cell": Reram, "inv_cell": Reram, "wire": WireSpec, "opamp": OpAmpSpec}
     return DeviceSpec(**{name: kinds[name](**values) for name, values in parts.items()})
 
 

@@ -1,0 +1,1 @@
+"""Cell models: one module per kind of memory cell; see `base.Cell`."""

@@ -1,0 +1,145 @@
+"""What every model of a memory cell has."""
+
+import abc
+from typing import Annotated, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
+
+
+@spec
+class Cell(abc.ABC):
+    """A memory cell and how far it is from ideal.
+
+    A cell model is a settings class of its own with a field ``model: Literal["name"]``. Arrays
+    hold signed digits on pairs of cells; conductances are relative to the range, 0 at `g_off` and
+    1 at `g_on`.
+
+    Attributes
+    ----------
+    bits : int
+        Levels per cell are ``2 ** bits``, evenly spaced in conductance.
+    g_on_siemens, g_off_siemens : float
+        Conductance of the highest and the lowest level.
+    """
+
+    bits: Annotated[int, Ge(1), Le(8)] = 4
+    g_on_siemens: Annotated[float, Gt(0)] = 100e-6
+    g_off_siemens: Annotated[float, Ge(0)] = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.g_off_siemens >= self.g_on_siemens:
+            raise ValueError(
+                f"g_off_siemens={self.g_off_siemens} must lie below "
+                f"g_on_siemens={self.g_on_siemens}"
+            )
+
+    @property
+    def levels(self) -> int:
+        """Number of conductance levels."""
+        return 1 << self.bits
+
+    @property
+    def span_siemens(self) -> float:
+        """Conductance from the lowest to the highest level."""
+        return self.g_on_siemens - self.g_off_siemens
+
+    @property
+    def ideal(self) -> bool:
+        """Whether a cell holds exactly what is programmed and reads the same every time."""
+        return self.exact and not (self.read_spread or self.may_fail)
+
+    @property
+    @abc.abstractmethod
+    def exact(self) -> bool:
+        """Whether a cell holds some level exactly, if perhaps not the one that was meant."""
+
+    @property
+    def ages(self) -> bool:
+        """Whether what is held changes after programming."""
+        return False
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether some cells hold something else than what is programmed, such as stuck ones."""
+        return False
+
+    @property
+    def programming_spread(self) -> float:
+        """Standard deviation of a programmed conductance, relative to the range."""
+        return 0.0
+
+    @property
+    def read_spread(self) -> float:
+        """Standard deviation of a conductance from read to read, relative to the range."""
+        return 0.0
+
+    @property
+    @abc.abstractmethod
+    def pair_error(self) -> float:
+        """RMS error of what a pair is programmed to, relative to the range: what further slices
+        and copies make smaller. Preconditioners are regularised by it.
+        """
+
+    def lasting_error(self, matrix: np.ndarray) -> float:
+        """Return the RMS of what reading and failed cells add to entries of a matrix.
+
+        Parameters
+        ----------
+        matrix : ndarray
+            What the pairs hold.
+
+        Returns
+        -------
+        float
+            Relative to the largest entry.
+        """
+        return float(np.sqrt(2.0) * self.read_spread)
+
+    @abc.abstractmethod
+    def program(self, target: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return what cells hold right after programming.
+
+        Parameters
+        ----------
+        target : ndarray
+            Relative conductances from 0 to 1, any shape.
+        random : Generator
+            Draws with an address of their own: the same cells, the same draws.
+
+        Returns
+        -------
+        ndarray
+            float64, same shape; a new array.
+        """
+
+    def aged(self, held: np.ndarray) -> np.ndarray:
+        """Return what cells hold when they are used, from what they held when programmed."""
+        return held
+
+    @abc.abstractmethod
+    def with_programming_sigma(self, sigma: float) -> Self:
+        """Return the same cell with another programming error.
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of a programmed conductance, relative to the range.
+
+        Raises
+        ------
+        SettingsError
+            The model has no such error.
+        """
+
+
+CELLS: Registry[Cell] = Registry(
+    "cell model",
+    Cell,  # type: ignore[type-abstract]
+    tag="model",
+    home="repast_dist.analog.cells",
+    default="reram",
+)
