@@ -16,7 +16,7 @@ from rich.table import Table
 
 from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.summary import summarise
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import network_table
 from repast_dist.ops import op, op_rows, price
 from repast_dist.ops.table import COUNTS, SERIAL
 from repast_dist.settings import load_settings
@@ -60,7 +60,7 @@ def _points(machine: Machine, networks: list[str], chips: list[int]) -> Table:
     for name in ("network", "chips", "plan s", "cost s", "priced rows"):
         table.add_column(name, justify="left" if name == "network" else "right")
     for network in networks:
-        workload = NETWORKS[network](None)
+        workload = network_table(network)
         for count in chips:
             started = time.perf_counter()
             plan = machine.plan(workload, count, max(256, 8 * count), 8)

@@ -86,7 +86,7 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         factor_vectors=column([item.factor_vectors for item in layers]),
         bias=column([int(item.bias and item.has_weights) for item in layers]),
         weighted=np.array([item.has_weights for item in layers]),
-        written=np.array([item.kind == "matmul" for item in layers]),
+        written=np.array([item.operand_written for item in layers]),
         errors_pass=errors_pass,
         elementwise=column([item.elementwise_ops for item in layers]),
         outputs=column([item.output_elements_per_sample for item in layers]),

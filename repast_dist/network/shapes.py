@@ -6,6 +6,7 @@ by its im2col form: K counts input channels x kernel height x kernel width, S co
 positions. Everything a training step does to a layer follows from K, M and S.
 """
 
+import dataclasses
 from collections import Counter
 from functools import cached_property
 from typing import Annotated, Literal
@@ -24,6 +25,27 @@ LayerKind = Literal[
 for every sample. ``embedding`` is a table look-up: parameters without multiplications.
 ``normalization`` and ``elementwise`` run in the digital units.
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traits:
+    """What a kind of layer means for the hardware; what is not set runs in the digital units."""
+
+    has_weights: bool = False
+    has_factors: bool = False
+    operand_written: bool = False
+    normalizes: bool = False
+
+
+_TRAITS: dict[LayerKind, _Traits] = {
+    "dense": _Traits(has_weights=True, has_factors=True),
+    "conv": _Traits(has_weights=True, has_factors=True),
+    "depthwise_conv": _Traits(has_weights=True),
+    "embedding": _Traits(),
+    "matmul": _Traits(operand_written=True),
+    "normalization": _Traits(normalizes=True),
+    "elementwise": _Traits(),
+}
 
 Count = Annotated[int, Ge(0)]
 
@@ -87,9 +109,10 @@ class LayerShape:
                 f"layer '{self.name}': in_features and out_features of a {self.kind} layer "
                 f"must be at least 1, got {self.in_features} and {self.out_features}"
             )
-        if self.preconditioned and self.kind not in ("dense", "conv"):
+        if self.preconditioned and not _TRAITS[self.kind].has_factors:
+            valid = " or ".join(kind for kind, traits in _TRAITS.items() if traits.has_factors)
             raise ValueError(
-                f"layer '{self.name}': preconditioned needs kind dense or conv, got {self.kind}"
+                f"layer '{self.name}': preconditioned needs kind {valid}, got {self.kind}"
             )
         if self.preconditioned and self.groups > 1:
             raise ValueError(f"layer '{self.name}': a layer of several groups has no SOI factors")
@@ -97,12 +120,22 @@ class LayerShape:
     @property
     def has_weights(self) -> bool:
         """Weights lie in crossbars."""
-        return self.kind in ("dense", "conv", "depthwise_conv")
+        return _TRAITS[self.kind].has_weights
+
+    @property
+    def operand_written(self) -> bool:
+        """The matrix is made of activations, and written anew for every sample."""
+        return _TRAITS[self.kind].operand_written
+
+    @property
+    def normalizes(self) -> bool:
+        """It is a normalisation, which gets a first-order update."""
+        return _TRAITS[self.kind].normalizes
 
     @property
     def on_crossbars(self) -> bool:
         """Products run on crossbars: with weights, or with activations written for each sample."""
-        return self.has_weights or self.kind == "matmul"
+        return self.has_weights or self.operand_written
 
     @property
     def factor_a_size(self) -> int:
@@ -207,8 +240,8 @@ def digital_shape(name: str, elements: int, operations: int, parameters: int = 0
     )
 
 
-def normalization_shape(name: str, features: int, vectors: int) -> LayerShape:
-    """Return normalisation with a scale and a shift per feature as a row."""
+def normalization_shape(name: str, features: int, vectors: int, extra_ops: int = 0) -> LayerShape:
+    """Return normalisation with a scale and a shift per feature as a row; `extra_ops` follow."""
     return LayerShape(
         name=name,
         kind="normalization",
@@ -218,7 +251,7 @@ def normalization_shape(name: str, features: int, vectors: int) -> LayerShape:
         bias=False,
         preconditioned=False,
         parameters=2 * features,
-        elementwise_ops=NORMALIZATION * features * vectors,
+        elementwise_ops=NORMALIZATION * features * vectors + extra_ops,
     )
 
 

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.spec import spec
 from repast_dist.network.shapes import Workload
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import NETWORKS, network_table
 
 ONNX, MODEL = "onnx", "model"
 
@@ -20,11 +20,11 @@ class WorkloadSpec:
     Attributes
     ----------
     name : str
-        A name of `networks.NETWORKS`, ``onnx``, or ``model``: the network the settings train.
+        A network table, ``onnx`` for a file, or ``model``: the network the settings train.
     path : str
         The ONNX file, for ``onnx``.
     sequence : int or None
-        Tokens per sample of a text network; None: its usual length.
+        Tokens per sample, for tables of text networks; None: their usual length.
     """
 
     name: str
@@ -32,7 +32,7 @@ class WorkloadSpec:
     sequence: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
-        valid = [*NETWORKS, ONNX, MODEL]
+        valid = [*NETWORKS.names(), ONNX, MODEL]
         if self.name not in valid:
             raise ValueError(f"no network '{self.name}'; valid: {', '.join(valid)}")
         if (self.name == ONNX) != bool(self.path):
@@ -45,15 +45,16 @@ def build_workload(spec: WorkloadSpec) -> Workload:
     Raises
     ------
     SettingsError
-        The `onnx` package is not installed, the file is missing, or the network is that of the
-        model, which its own module describes.
+        The `onnx` package is not installed, the file is missing, a sequence is given for a
+        network that takes no text, or the network is that of the model, which its own module
+        describes.
     DataError
         The file cannot be read as a network.
     """
     if spec.name == MODEL:
         raise SettingsError("workload.name: 'model' is described by the model, not by a table")
     if spec.name != ONNX:
-        return NETWORKS[spec.name](spec.sequence)
+        return network_table(spec.name, spec.sequence)
     path = Path(spec.path)
     if not path.is_file():
         raise SettingsError(f"workload.path: no file {path}")

@@ -14,7 +14,7 @@ from repast_dist.mapping.baselines import (
     pipelayer_step,
 )
 from repast_dist.network import LayerShape, Workload
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import network_table
 from repast_dist.settings import compose_plain
 
 DENSE = Workload(
@@ -82,12 +82,12 @@ def test_efficiency_is_interpolated_over_the_logarithm_of_the_size():
     ("name", "batch", "published"), [("gpu_v100", 128, 367), ("gpu_a100", 256, 938)]
 )
 def test_calibrated_gpus_train_resnet50_at_nvidias_rate(name, batch, published):
-    step = gpu_step(preset(GpuSpec, name), NETWORKS["resnet50"](None), batch, None)
+    step = gpu_step(preset(GpuSpec, name), network_table("resnet50"), batch, None)
     assert step.samples_per_s == pytest.approx(published, rel=0.01)
 
 
 def test_pipelayer_runs_three_passes_at_its_published_peak():
-    step = pipelayer_step(preset(PipeLayerSpec, "pipelayer"), NETWORKS["vgg16"](None), 2)
+    step = pipelayer_step(preset(PipeLayerSpec, "pipelayer"), network_table("vgg16"), 2)
     operations = 3 * 2 * 15_470_264_320 * 2
     assert step.step_s == pytest.approx(operations / (1485e9 * 82.6))
     assert step.energy_j == pytest.approx(operations / 142.9e9)

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal.decoder import _DecodeVarint
 
 from repast_dist.mapping.chakra import chakra_nodes, write_chakra
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import network_table
 from repast_dist.settings import load_settings
 
 FIELD = descriptor_pb2.FieldDescriptorProto
@@ -68,7 +68,7 @@ def read(path):
 @pytest.fixture(scope="module")
 def plan():
     settings = load_settings(["chip=small", "soi.block_size=128"])
-    return settings.machine.plan(NETWORKS["lenet5"](None), 4, 64, 8)
+    return settings.machine.plan(network_table("lenet5"), 4, 64, 8)
 
 
 def test_traces_read_back_as_the_nodes_they_were_made_of(plan, tmp_path):

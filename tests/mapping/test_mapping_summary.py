@@ -8,7 +8,7 @@ import pytest
 
 from repast_dist.mapping import place, step_ops
 from repast_dist.mapping.summary import summarise
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import network_table
 from repast_dist.ops import price
 from repast_dist.settings import load_settings
 
@@ -21,7 +21,7 @@ def machine(*overrides):
 @pytest.mark.parametrize("layers", ["replicate", "pipeline"])
 def test_the_summary_equals_the_full_table_of_every_step(chips, layers):
     setup = machine("soi.interval=2", f"partition.layers={layers}", "soi.block_size=128")
-    plan = setup.plan(NETWORKS["lenet5"](None), chips, 56, 8)
+    plan = setup.plan(network_table("lenet5"), chips, 56, 8)
     seconds = energy = writes = 0.0
     for inverses_due in (True, False):
         table = step_ops(plan, None, 0, factors_due=True, inverses_due=inverses_due)
@@ -39,7 +39,7 @@ def test_the_summary_equals_the_full_table_of_every_step(chips, layers):
 
 
 def test_no_chip_is_busier_than_the_step_is_long():
-    plan = machine().plan(NETWORKS["lenet5"](None), 5, 64, 8)
+    plan = machine().plan(network_table("lenet5"), 5, 64, 8)
     summary = summarise(plan)
     assert (summary.chip_busy_s <= summary.step_s * (1 + 1e-9)).all()
     assert 0 < summary.utilisation <= 1
@@ -48,7 +48,7 @@ def test_no_chip_is_busier_than_the_step_is_long():
 def test_stale_factors_hide_their_renewal():
     fresh, stale = (
         summarise(machine(f"soi.stale={flag}", "soi.interval=4").plan(
-            NETWORKS["lenet5"](None), 4, 64, 8
+            network_table("lenet5"), 4, 64, 8
         ))
         for flag in ("false", "true")
     )  # fmt: skip
@@ -58,7 +58,7 @@ def test_stale_factors_hide_their_renewal():
 def test_overlapped_exchange_is_never_slower_and_never_free():
     apart, overlapped = (
         summarise(machine(f"partition.overlap_exchange={flag}", "partition.pipelining=false").plan(
-            NETWORKS["lenet5"](None), 4, 64, 8
+            network_table("lenet5"), 4, 64, 8
         )).segment_s["reduce gradients"]
         for flag in ("false", "true")
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_overlapped_exchange_is_never_slower_and_never_free():
 
 
 def test_lifetime_is_endurance_over_writes_per_second():
-    plan = machine().plan(NETWORKS["lenet5"](None), 1, 64, 8)
+    plan = machine().plan(network_table("lenet5"), 1, 64, 8)
     summary = summarise(plan)
     per_second = summary.cell_writes_per_cell / summary.step_s
     assert summary.lifetime_s == pytest.approx(1e9 / per_second)
@@ -85,7 +85,7 @@ def test_doubling_the_bandwidth_halves_what_the_bandwidth_takes():
     for dimensions in (plain, faster):
         network = dataclasses.replace(slow.hardware.interconnect, dimensions=dimensions)
         setup = slow.changed(interconnect=network)
-        step = summarise(setup.plan(NETWORKS["resnet18"](None), 8, 64, 8))
+        step = summarise(setup.plan(network_table("resnet18"), 8, 64, 8))
         times.append(step.segment_s["reduce gradients"])
     assert times[0] == pytest.approx(2 * times[1])
 
@@ -93,7 +93,7 @@ def test_doubling_the_bandwidth_halves_what_the_bandwidth_takes():
 def test_4096_chips_on_vgg16_are_costed_in_seconds():
     setup = machine("chip=repast", "soi.interval=10")
     started = time.perf_counter()
-    summary = summarise(setup.plan(NETWORKS["vgg16"](None), 4096, 4096 * 8, 8))
+    summary = summarise(setup.plan(network_table("vgg16"), 4096, 4096 * 8, 8))
     assert time.perf_counter() - started < 10
     assert len(summary.chip_busy_s) == 4096
 
@@ -101,7 +101,7 @@ def test_4096_chips_on_vgg16_are_costed_in_seconds():
 def test_rows_to_price_do_not_grow_with_equal_chips():
     setup = machine("chip=repast", "soi.interval=10")
     few, many = (
-        summarise(setup.plan(NETWORKS["resnet18"](None), chips, chips * 8, 8)).rows
+        summarise(setup.plan(network_table("resnet18"), chips, chips * 8, 8)).rows
         for chips in (64, 128)
     )
     assert many <= 2 * few
@@ -109,9 +109,9 @@ def test_rows_to_price_do_not_grow_with_equal_chips():
 
 def test_split_blocks_balance_better_than_whole_layers():
     setup = machine("chip=repast")
-    split = setup.plan(NETWORKS["vgg16"](None), 16, 256, 8)
+    split = setup.plan(network_table("vgg16"), 16, 256, 8)
     layerwise = dataclasses.replace(setup.policy.partition, blocks="layer")
-    whole = setup.changed(partition=layerwise).plan(NETWORKS["vgg16"](None), 16, 256, 8)
+    whole = setup.changed(partition=layerwise).plan(network_table("vgg16"), 16, 256, 8)
     loads = [
         np.bincount(np.asarray(plan.block_owner), plan.block_cost_s, 16) for plan in (split, whole)
     ]

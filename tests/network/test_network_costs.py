@@ -9,14 +9,9 @@ import pytest
 from repast_dist.ground.spec import load
 from repast_dist.network import LayerShape, Workload
 from repast_dist.network.model import Model, ModelSpec, build_model
-from repast_dist.network.tables import (
-    conv,
-    dense,
-    digital_shape,
-    lenet5,
-    normalization_shape,
-    transformer_block,
-)
+from repast_dist.network.shapes import digital_shape
+from repast_dist.network.tables import network_table
+from repast_dist.network.tables.rows import conv, dense, norm, transformer_block
 
 
 def network(layers: list[dict[str, Any]], shape: tuple[int, int, int]) -> Model:
@@ -51,7 +46,7 @@ def test_lenet_from_settings_costs_what_its_table_says() -> None:
         ],
         (1, 32, 32),
     )  # fmt: skip
-    assert counts(model.workload) == counts(lenet5())
+    assert counts(model.workload) == counts(network_table("lenet5"))
 
 
 def test_a_residual_network_from_settings_costs_what_its_table_says() -> None:
@@ -70,18 +65,57 @@ def test_a_residual_network_from_settings_costs_what_its_table_says() -> None:
     )  # fmt: skip
     table = (
         conv("conv1", 3, 8, 3, 16, bias=False),
-        normalization_shape("norm1", 8, 256),
-        digital_shape("relu1", 2048, 2048),
+        norm("norm1", 8, 16),
         digital_shape("pool", 512, 4 * 512),
         conv("conv2", 8, 16, 3, 4, bias=False),
-        normalization_shape("norm2", 16, 16),
+        norm("norm2", 16, 4, activation=False),
         conv("shortcut", 8, 16, 1, 4, bias=False),
-        normalization_shape("norm3", 16, 16),
+        norm("norm3", 16, 4, activation=False),
         digital_shape("add", 256, 256),
         digital_shape("average", 16, 256),
         dense("fc", 16, 10, activation=False),
     )
     assert counts(model.workload) == counts(Workload(name="table", layers=table))
+
+
+def _convolution(outputs: int, kernel: int, stride: int = 1) -> dict[str, Any]:
+    same = {"kind": "conv", "outputs": outputs, "kernel": kernel, "bias": False}
+    return {**same, "padding": kernel // 2, "stride": stride}
+
+
+NORM, RELU = {"kind": "norm"}, {"kind": "relu"}
+PARTS_OF_TABLES: dict[tuple[str, str], tuple[tuple[int, int, int], list[dict[str, Any]]]] = {
+    ("resnet18", "layer2.0."): (
+        (64, 56, 56),
+        [{"kind": "residual",
+          "body": [_convolution(128, 3, 2), NORM, RELU, _convolution(128, 3), NORM],
+          "shortcut": [_convolution(128, 1, 2), NORM]}, RELU],
+    ),
+    ("resnet50", "layer1.1."): (
+        (256, 56, 56),
+        [{"kind": "residual",
+          "body": [_convolution(64, 1), NORM, RELU, _convolution(64, 3), NORM, RELU,
+                   _convolution(256, 1), NORM]}, RELU],
+    ),
+    ("densenet121", "block1.1."): (
+        (64, 56, 56), [NORM, RELU, _convolution(128, 1), NORM, RELU, _convolution(32, 3)],
+    ),
+    ("densenet121", "transition1."): (
+        (256, 56, 56), [NORM, RELU, _convolution(128, 1), {"kind": "avg_pool", "size": 2}],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "part"), PARTS_OF_TABLES)
+def test_a_part_of_a_published_network_costs_in_its_table_what_settings_say(
+    table: str, part: str
+) -> None:
+    shape, layers = PARTS_OF_TABLES[table, part]
+    model = network([*layers, {"kind": "global_pool"}, {"kind": "dense", "outputs": 1}], shape)
+    from_settings = Workload(name="settings", layers=model.workload.layers[:-2])
+    rows = tuple(row for row in network_table(table).layers if row.name.startswith(part))
+    assert rows
+    assert counts(from_settings) == counts(Workload(name="table", layers=rows))
 
 
 def test_a_transformer_from_settings_costs_what_the_tables_block_says() -> None:
@@ -171,10 +205,12 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
 
 
 def test_what_a_table_assumes_reaches_the_pages_notes_once() -> None:
-    from repast_dist.network.tables import NETWORKS
     from repast_dist.studies.costing import workload_notes
 
-    notes = [note.text for note in workload_notes([NETWORKS["bert_base"](128), lenet5()])]
+    notes = [
+        note.text
+        for note in workload_notes([network_table("bert_base", 128), network_table("lenet5")])
+    ]
     assert "bert_base: Sequences of 128 tokens." in notes
-    both = workload_notes([NETWORKS["resnet18"](None), NETWORKS["resnet34"](None)])
+    both = workload_notes([network_table("resnet18"), network_table("resnet34")])
     assert [note.text.partition(":")[0] for note in both] == ["resnet18, resnet34"]

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.network.tables import NETWORKS
+from repast_dist.network.tables import network_table
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import PAPER, chosen_workload
@@ -88,7 +88,7 @@ def test_shares_of_phases_sum_to_one(page):
 
 
 def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
-    network = NETWORKS["resnet18"](None)
+    network = network_table("resnet18")
     points = scaling_points([network], ["strong", "weak"], [1, 4], 64, 8)
     setup = settings.machine
     costed = [scaling_point(setup, point) for point in points]

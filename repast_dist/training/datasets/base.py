@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -66,10 +66,11 @@ class DataSource(abc.ABC):
     source: ClassVar[str] = ""
     """Where the data come from and their licence, for reports."""
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Name of the data set in settings, reports and messages: the field that members add."""
+    # Members declare the field; a property at run time would stand in its way.
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str: ...
 
     @abc.abstractmethod
     def read(self) -> tuple[Samples, Samples]:
