@@ -159,7 +159,7 @@ def _program(
         counts += SolveCounts(program_cells=array.cells)
     split = block.diagonal is None and depth_of(block.size, inv.size) > 0
     if scheme.uses_products or split:
-        cells = product_cells(block.product.values, scheme.product_bits, vmm)
+        cells = product_cells(block.product.values, scheme.product_bits, vmm.device.cell)
         counts += SolveCounts(program_cells=cells)
     return BlockSolver(
         matrix=block.matrix,

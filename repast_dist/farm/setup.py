@@ -124,7 +124,8 @@ def make_setup(
     Raises
     ------
     SettingsError
-        The training set is smaller than a batch, or the model does not take its samples.
+        The training set is smaller than a batch, the model does not take its samples, or a setting
+        is of use to cost studies only.
     """
     if groups is None:
         one_process = job.farm.backend == "inprocess"
@@ -137,6 +138,7 @@ def make_setup(
             f"{len(data.train_inputs)} training samples of dataset {job.dataset.name}"
         )
     _check_cost_only(job)
+    chip_engine(job, 0)  # refuses a chip whose arrays are not simulated
     model = build_model(job.model)
     check_task(model, data)
     if job.train.target_accuracy is not None and job.model.loss != "cross_entropy":
@@ -182,7 +184,15 @@ def beginning(setup: FarmSetup) -> Checkpoint:
 
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:
-    """Return the arithmetic of one chip; a chip with noise of its own computes differently."""
+    """Return the arithmetic of one chip; a chip with noise of its own computes differently.
+
+    Raises
+    ------
+    SettingsError
+        Something is analog, and the chip's arrays are of a kind that is not simulated.
+    """
+    if not job.engine.uses_analog():
+        return make_engine(job.engine, job.seed)
     hardware = job.machine.hardware
     override = job.farm.chip_overrides.get(str(chip))
     if override is not None and override.programming_sigma is not None:

@@ -4,6 +4,7 @@ import dataclasses
 from functools import cached_property
 
 from repast_dist.analog.specs import DeviceSpec, InvSpec, VmmSpec
+from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.components import ComponentTable, unit_costs
 from repast_dist.hardware.geometry import Geometry
 from repast_dist.hardware.interconnect import InterconnectSpec
@@ -52,8 +53,19 @@ class Hardware:
 
     @cached_property
     def vmm_spec(self) -> VmmSpec:
-        """What the numeric simulation needs of the multiplying arrays."""
+        """What the numeric simulation needs of the multiplying arrays.
+
+        Raises
+        ------
+        SettingsError
+            The chip's arrays are not simulated: their cells hold no differential pairs.
+        """
         chip = self.chip
+        if not chip.vmm.differential:
+            raise SettingsError(
+                f"chip.vmm.differential=false: chip '{chip.name}' handles signs by an offset, and "
+                "arrays compute with differential pairs; valid: true, or a study that only costs"
+            )
         return VmmSpec(
             device=self.device,
             dac=chip.dac,

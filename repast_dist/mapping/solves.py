@@ -145,7 +145,7 @@ def modelled_solves(
 
 def modelled_preparations(shapes: BlockShapes, scheme: Scheme, hardware: Hardware) -> Counts:
     """Return the counts of preparing blocks: scaling, deflation, trials, and the cells written."""
-    return scheme.program_counts(shapes, hardware.vmm_spec, hardware.inv_spec)
+    return scheme.program_counts(shapes, hardware.device.cell, hardware.inv_spec)
 
 
 def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:

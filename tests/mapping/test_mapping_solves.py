@@ -61,7 +61,7 @@ def check(scheme, size, held=24, *, fused=False, columns=6):
     refreshed = SolveCounts(0, solution.refreshes, solution.refreshes * size)
     assert solution.counts == as_counts(added(*each)) + refreshed
     tried = {"trials": solver.trials} if solver.trials else {}
-    programmed = scheme.program_counts(one, vmm, inv, found, **tried)
+    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, **tried)
     assert solver.program_counts == as_counts(programmed)
     return solution
 

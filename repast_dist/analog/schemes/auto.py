@@ -27,7 +27,7 @@ from repast_dist.analog.schemes.refine import Refine
 from repast_dist.analog.schemes.single import Single
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver
-from repast_dist.analog.specs import InvSpec, VmmSpec
+from repast_dist.analog.specs import CellSpec, InvSpec
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec
 
@@ -86,14 +86,14 @@ class Auto(GradientScheme):
     def program_counts(
         self,
         blocks: Blocks,
-        vmm: VmmSpec,
+        cell: CellSpec,
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] | None = None,
     ) -> Counts:
         """Return the counts of all that is programmed and tried."""
         trials = self._assumed_trials(inv) if trials is None else trials
-        return added(*(_trial_counts(trial, blocks, vmm, inv) for trial in trials))
+        return added(*(_trial_counts(trial, blocks, cell, inv) for trial in trials))
 
     def _single_may_do(self, inv: InvSpec) -> bool:
         return self.tolerance > 2.0 ** -min(inv.dac_bits, inv.adc_bits)
@@ -130,7 +130,7 @@ class _Tried:
         return dataclasses.replace(solver, program_counts=self._spent, trials=tuple(self._trials))
 
 
-def _trial_counts(trial: Trial, blocks: Blocks, vmm: VmmSpec, inv: InvSpec) -> Counts:
+def _trial_counts(trial: Trial, blocks: Blocks, cell: CellSpec, inv: InvSpec) -> Counts:
     one = _OneSide(blocks)
     scheme = trial.scheme
     none = np.zeros_like(blocks.size)
@@ -145,7 +145,7 @@ def _trial_counts(trial: Trial, blocks: Blocks, vmm: VmmSpec, inv: InvSpec) -> C
     }
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:
-        parts.append(scheme.program_counts(blocks, vmm, inv, rank))
+        parts.append(scheme.program_counts(blocks, cell, inv, rank))
     return added(*parts)
 
 

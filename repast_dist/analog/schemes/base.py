@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver, Run, product_cells
-from repast_dist.analog.specs import InvSpec, VmmSpec
+from repast_dist.analog.specs import CellSpec, InvSpec
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
@@ -254,7 +254,7 @@ class Scheme(abc.ABC):
     def program_counts(
         self,
         blocks: Blocks,
-        vmm: VmmSpec,
+        cell: CellSpec,
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] | None = None,
@@ -265,8 +265,10 @@ class Scheme(abc.ABC):
         ----------
         blocks : Blocks
             Shapes.
-        vmm, inv : VmmSpec, InvSpec
-            The arrays.
+        cell : CellSpec
+            The cells of the multiplying arrays, which hold the residual products.
+        inv : InvSpec
+            The inverting arrays.
         rank : ndarray, optional
             (blocks,) directions that were taken out; None: as many as may be.
         trials : tuple of Trial, optional
@@ -276,7 +278,7 @@ class Scheme(abc.ABC):
         n = blocks.size
         most = np.where(blocks.fused, 0, self.most_directions)
         vmm_ops, digital_ops = search_counts(n, most, rank)
-        cells = product_cells(blocks.product_values, self.product_bits, vmm)
+        cells = product_cells(blocks.product_values, self.product_bits, cell)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
         return {
             "inv_ops": np.zeros(len(n), np.int64),
