@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from repast_dist.analog.arrays.inv import Inverse
+from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import Deflation
 from repast_dist.analog.fixed_point import Product, rounded_columns
 from repast_dist.analog.solution import Solution, SolveCounts
-from repast_dist.analog.specs import CellSpec, InvSpec
+from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
 
 
@@ -216,6 +217,6 @@ class Run:
         return dataclasses.replace(solution, usable=scheme.usable(solution))
 
 
-def product_cells[T: (int, np.ndarray)](values: T, bits: int, cell: CellSpec) -> T:
+def product_cells[T: (int, np.ndarray)](values: T, bits: int, cell: Cell) -> T:
     """Return the cells that hold so many values of residual products, both of every pair."""
     return 2 * values * -(-(bits - 1) // cell.bits)

@@ -1,4 +1,4 @@
-"""One clock for all chips: a segment of a step starts when every chip has finished the one before.
+"""One clock for all chips, which agree on when each segment of a step begins.
 
 Chips price their rows with starts relative to their segment; here the segments get their place in
 simulated time, and the power a chip draws whatever it does is spread over its rows.
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.farm.records import ChipCost
+from repast_dist.mapping.timeline import agree
 
 
 def align(
@@ -31,13 +32,16 @@ def align(
     list of RecordBatch, list of float
         Rows with absolute starts and full energy, in chip order; the time at which each step ends.
     """
-    seconds = np.max([cost.seconds for cost in chips.values()], axis=0)
+    agreed = agree(
+        np.stack([cost.seconds for cost in chips.values()], axis=1),
+        np.stack([cost.hidden_s for cost in chips.values()], axis=1),
+    )
     starts, ends = [], []
-    for segments in seconds:
-        starts.append(clock_s + np.concatenate([[0.0], np.cumsum(segments)]))
+    for number in range(len(agreed.added_s)):
+        starts.append(agreed.step(number).begins(clock_s))
         clock_s = float(starts[-1][-1])
         ends.append(clock_s)
-    lengths = seconds.sum(axis=1)
+    lengths = agreed.added_s.sum(axis=1)
     batches = [_placed(cost, first, np.stack(starts), lengths) for _, cost in sorted(chips.items())]
     return batches, ends
 

@@ -31,11 +31,14 @@ class _Priced:
         (rows,) segment of each.
     seconds : ndarray
         (segments,) what the chip needs for each; 0 where it has no rows.
+    hidden_s : float
+        How long before it has computed the chip can begin to exchange gradients.
     """
 
     columns: dict[str, np.ndarray]
     segment: np.ndarray
     seconds: np.ndarray
+    hidden_s: float
 
 
 class CostRecorder:
@@ -88,6 +91,7 @@ class CostRecorder:
             rows=trace_batch(columns, OP_NAMES),
             segment=np.concatenate([part.segment for part in parts]),
             seconds=np.stack([sum(part.seconds for part in step) for _, step in self._steps]),
+            hidden_s=np.array([sum(part.hidden_s for part in step) for _, step in self._steps]),
             static_w=self._plan.hardware.costs.static_w,
         )
         self.clear()
@@ -105,4 +109,9 @@ class CostRecorder:
             table,
             {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
         )
-        return _Priced(columns, placed.segment, placed.chip_seconds[self._place])
+        return _Priced(
+            columns,
+            placed.segment,
+            placed.chip_seconds[self._place],
+            float(placed.hidden_s[self._place]),
+        )

@@ -27,6 +27,8 @@ class ChipCost:
         (rows,) int64, the row's segment of its step.
     seconds : ndarray
         (steps, segments) what the chip needs for each.
+    hidden_s : ndarray
+        (steps,) how long before it has computed the chip can begin to exchange gradients.
     static_w : float
         Power the chip draws whatever it does.
     """
@@ -34,6 +36,7 @@ class ChipCost:
     rows: pa.RecordBatch
     segment: np.ndarray
     seconds: np.ndarray
+    hidden_s: np.ndarray
     static_w: float
 
 

@@ -93,7 +93,8 @@ class PartitionSpec:
     pipelining : bool
         Samples flow through the layers one behind the other; otherwise one layer works at a time.
     overlap_exchange : bool
-        Exchange gradients while the backward pass goes on.
+        Exchange gradients while the backward pass drains: what it hides adds no time to a step;
+        the first layer's gradient comes last and is always waited for.
     """
 
     blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"

@@ -12,12 +12,7 @@ import numpy as np
 
 from repast_dist.mapping.ops import step_ops
 from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.timeline import (
-    Placement,
-    place,
-    sample_seconds,
-    samples_of_replicas,
-)
+from repast_dist.mapping.timeline import Placement, place, samples_of_replicas
 from repast_dist.ops.op import OPS, Segment
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable
@@ -26,10 +21,7 @@ from repast_dist.trace.schema import PHASES
 _TITLES = [segment.title for segment in Segment]
 _OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
 _IS_RENEWAL = np.array([op.renewal for op in OPS])
-_REDUCE, _RENEW, _REDUCE_FACTORS = (
-    segment.number
-    for segment in (Segment.REDUCE_GRADIENTS, Segment.RENEW_AND_SOLVE_G, Segment.REDUCE_FACTORS)
-)
+_RENEW, _REDUCE_FACTORS = Segment.RENEW_AND_SOLVE_G.number, Segment.REDUCE_FACTORS.number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,11 +185,8 @@ def _cost_kind(
     placed = place(plan, table, costs.duration_s)
     counted = _row_weights(plan, table, chips, weights)
     phase = table["phase"]
-    segments = placed.segment_seconds.copy()
-    if plan.policy.partition.overlap_exchange:
-        segments[_REDUCE] = _exposed_exchange(plan, table, costs.duration_s, placed)
     return _Kind(
-        segment_s=segments,
+        segment_s=placed.segment_seconds,
         renewal_s=_renewal_seconds(plan, table, costs.duration_s),
         phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
@@ -226,30 +215,8 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
         [lender[int(s), int(p)] for s, p in zip(samples, stage, strict=True)], np.int64
     )
     common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
-    return common + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
-
-
-def _exposed_exchange(
-    plan: Plan, table: OpTable, duration_s: np.ndarray, placed: Placement
-) -> float:
-    """Return the part of the gradient exchange that the backward pass does not hide.
-
-    A layer's gradient is ready when the last sample has left its backward stage, so the exchange
-    hides behind the drain of the pipeline (behind nearly the whole backward pass without
-    pipelining); the first layer's share comes last and is always exposed.
-    """
-    full = float(placed.segment_seconds[_REDUCE])
-    parameters = plan.layers.parameters
-    trained = np.flatnonzero(parameters)
-    if not full or not len(trained):
-        return full
-    compute = np.flatnonzero(placed.segment == Segment.COMPUTE.number)
-    times = sample_seconds(plan, table.where(compute), duration_s[compute])
-    drain = times[:, len(plan.layers) + 1 :].sum(axis=1)
-    if not plan.policy.partition.pipelining:
-        drain = drain * plan.work.micro_batch_size
-    last_share = float(parameters[trained[0]] / parameters.sum())
-    return max(full * last_share, full - float(drain.max()))
+    both_s = placed.overlap_s[source]
+    return common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
 
 
 def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Places the rows of a step in time, by their dependences.
 
 A step is a sequence of segments; a segment starts when every chip has finished the one before.
+Only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``.
 Inside the first segment samples flow through the layers: with equal samples, sample i leaves
 stage s of a pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical
 jobs, unlimited buffers), so a formula gives the schedule. Inside the other segments the rows of a
@@ -8,6 +9,7 @@ bank run one after the other, and banks run side by side.
 """
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
@@ -32,28 +34,90 @@ class Placement:
         (rows,) start, relative to the segment's.
     chip_seconds : ndarray
         (chips, segments) what each of the plan's chips needs for each segment.
+    hidden_s : ndarray
+        (chips,) how long before it has computed a chip can begin to exchange gradients.
     """
 
     segment: np.ndarray
     start_s: np.ndarray
     chip_seconds: np.ndarray
+    hidden_s: np.ndarray
+
+    @cached_property
+    def clock(self) -> "Clock":
+        """What the chips agree on."""
+        return agree(self.chip_seconds, self.hidden_s)
 
     @property
     def segment_seconds(self) -> np.ndarray:
-        """Length of each segment: that of the slowest chip."""
-        seconds: np.ndarray = self.chip_seconds.max(axis=0)
-        return seconds
+        """What each segment adds to the step."""
+        return self.clock.added_s
 
     @property
     def step_s(self) -> float:
         """Length of the step."""
         return float(self.segment_seconds.sum())
 
+    @property
+    def overlap_s(self) -> np.ndarray:
+        """Return how long each chip computes and exchanges gradients at the same time, (chips,)."""
+        computed = self.chip_seconds[:, Segment.COMPUTE.number]
+        exchanged_from = self.clock.begins(0.0)[Segment.REDUCE_GRADIENTS.number]
+        overlap: np.ndarray = np.maximum(computed - exchanged_from, 0.0)
+        return overlap
+
     def absolute_start_s(self) -> np.ndarray:
         """Return starts relative to the step's."""
-        begins = np.concatenate([[0.0], np.cumsum(self.segment_seconds)])
-        starts: np.ndarray = begins[self.segment] + self.start_s
+        starts: np.ndarray = self.clock.begins(0.0)[self.segment] + self.start_s
         return starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """What chips agree on about a step, or about each of several steps.
+
+    Attributes
+    ----------
+    added_s : ndarray
+        (..., segments) what each segment adds to the step.
+    early_s : ndarray
+        (...) how long before the first segment ends the exchange of gradients begins.
+    """
+
+    added_s: np.ndarray
+    early_s: np.ndarray
+
+    def begins(self, step_s: float) -> np.ndarray:
+        """Return when each segment of a step begins that itself begins at `step_s`, and when the
+        last ends: (segments + 1,).
+        """
+        begins = step_s + np.concatenate([[0.0], np.cumsum(self.added_s)])
+        begins[Segment.REDUCE_GRADIENTS.number] -= self.early_s
+        return begins
+
+    def step(self, number: int) -> "Clock":
+        """Return what was agreed on about one of several steps."""
+        return Clock(self.added_s[number], self.early_s[number])
+
+
+def agree(chip_seconds: np.ndarray, hidden_s: np.ndarray) -> Clock:
+    """Return what chips agree on: a segment ends when the slowest chip is done with it.
+
+    The exchange of gradients may begin before the first segment ends, as soon as every chip has
+    gradients to give and can go on without waiting for later ones.
+
+    Parameters
+    ----------
+    chip_seconds : ndarray
+        (..., chips, segments) what each chip needs for each segment.
+    hidden_s : ndarray
+        (..., chips) how long before it has computed a chip can begin to exchange.
+    """
+    added: np.ndarray = chip_seconds.max(axis=-2)
+    computed = chip_seconds[..., Segment.COMPUTE.number]
+    early = added[..., Segment.COMPUTE.number] - (computed - hidden_s).max(axis=-1)
+    added[..., Segment.REDUCE_GRADIENTS.number] -= early
+    return Clock(added, early)
 
 
 def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
@@ -71,16 +135,18 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
     segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
     seconds = np.zeros((plan.work.chips, len(Segment)))
+    drain = np.zeros(plan.work.chips)
     computing = np.flatnonzero(segment == Segment.COMPUTE.number)
     if len(computing):
         part = table.where(computing)
-        start[computing], ends = _flow(plan, part, duration_s[computing])
+        start[computing], ends, drains = _flow(plan, part, duration_s[computing])
         np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], ends)
+        drain[part["chip"]] = drains
     others = np.flatnonzero(segment != Segment.COMPUTE.number)
     if len(others):
         part = table.where(others)
         start[others] = _queue(part, segment[others], duration_s[others], seconds)
-    return Placement(segment, start, seconds)
+    return Placement(segment, start, seconds, _hidden(plan, drain, seconds))
 
 
 def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.ndarray:
@@ -107,8 +173,16 @@ def samples_of_replicas(plan: Plan) -> np.ndarray:
     return np.bincount(replica, minlength=plan.replicas) * plan.work.micro_batch_size
 
 
-def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the start of each row, and the time its chip's replica needs for the segment."""
+def _flow(
+    plan: Plan, table: OpTable, duration_s: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, per row, its start, the time its chip's replica needs for the segment, and how long
+    before that the replica has the first gradient of a layer.
+
+    A layer's gradient is there when the last sample has left its backward stage: gradients come
+    while the pipeline drains (during nearly the whole backward pass of a micro-batch without
+    pipelining).
+    """
     times = sample_seconds(plan, table, duration_s)
     stage, replica = _stage(plan, table), _replica(plan, table)
     earlier = np.asarray(plan.micro_batch_owner, np.int64)
@@ -116,6 +190,7 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> tuple[np.ndarra
     through = np.cumsum(times, axis=1)
     before = (through - times)[replica, stage]
     samples = samples_of_replicas(plan)
+    drain = times[:, len(plan.layers) + 1 :].sum(axis=1)
     if plan.policy.partition.pipelining:
         slowest = np.maximum.accumulate(times, axis=1)
         start = before + first_sample * slowest[replica, stage]
@@ -123,7 +198,23 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> tuple[np.ndarra
     else:
         start = before * plan.work.micro_batch_size + first_sample * through[replica, -1]
         ends = through[:, -1] * samples
-    return start, ends[replica]
+        drain = drain * plan.work.micro_batch_size
+    return start, ends[replica], drain[replica]
+
+
+def _hidden(plan: Plan, drain_s: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return how long before it has computed each chip can begin to exchange gradients: while the
+    backward pass drains. The share of the first layer comes last and is never hidden.
+    """
+    parameters = plan.layers.parameters
+    trained = np.flatnonzero(parameters)
+    if not plan.policy.partition.overlap_exchange or not len(trained):
+        return np.zeros(plan.work.chips)
+    earlier_share = 1.0 - float(parameters[trained[0]] / parameters.sum())
+    hidden: np.ndarray = np.minimum(
+        drain_s, seconds[:, Segment.REDUCE_GRADIENTS.number] * earlier_share
+    )
+    return hidden
 
 
 def _stage(plan: Plan, table: OpTable) -> np.ndarray:

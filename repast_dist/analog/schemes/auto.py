@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.schemes.base import SCHEMES, Blocks, Counts, Scheme, Trial, added
 from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg, GradientScheme
@@ -27,7 +28,7 @@ from repast_dist.analog.schemes.refine import Refine
 from repast_dist.analog.schemes.single import Single
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver
-from repast_dist.analog.specs import CellSpec, InvSpec
+from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec
 
@@ -86,7 +87,7 @@ class Auto(GradientScheme):
     def program_counts(
         self,
         blocks: Blocks,
-        cell: CellSpec,
+        cell: Cell,
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] | None = None,
@@ -130,7 +131,7 @@ class _Tried:
         return dataclasses.replace(solver, program_counts=self._spent, trials=tuple(self._trials))
 
 
-def _trial_counts(trial: Trial, blocks: Blocks, cell: CellSpec, inv: InvSpec) -> Counts:
+def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Counts:
     one = _OneSide(blocks)
     scheme = trial.scheme
     none = np.zeros_like(blocks.size)

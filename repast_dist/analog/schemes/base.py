@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver, Run, product_cells
-from repast_dist.analog.specs import CellSpec, InvSpec
+from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
@@ -254,7 +255,7 @@ class Scheme(abc.ABC):
     def program_counts(
         self,
         blocks: Blocks,
-        cell: CellSpec,
+        cell: Cell,
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] | None = None,
@@ -265,7 +266,7 @@ class Scheme(abc.ABC):
         ----------
         blocks : Blocks
             Shapes.
-        cell : CellSpec
+        cell : Cell
             The cells of the multiplying arrays, which hold the residual products.
         inv : InvSpec
             The inverting arrays.

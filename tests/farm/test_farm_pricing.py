@@ -1,0 +1,84 @@
+"""What a training run costs is what its plan says, of hardware that its numbers have as well."""
+
+import json
+
+import pytest
+
+from repast_dist.farm.setup import make_setup
+from repast_dist.ground.errors import SettingsError
+from repast_dist.mapping.summary import summarise
+from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.settings import load_settings
+from repast_dist.trace import read_trace, verify
+
+NETWORK = (
+    "model=digits_mlp",
+    "train.epochs=1",
+    "train.max_steps=2",
+    "farm.chips=2",
+    "farm.backend=inprocess",
+    "optimizer=sgd",
+)
+
+
+def setup_of(*overrides):
+    from repast_dist.studies.settings import training_job
+
+    settings = load_settings([*NETWORK, *overrides])
+    return make_setup(training_job(settings), settings.dataset.load())
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_exchanging_during_the_backward_pass_saves_what_the_summary_says(
+    train, tmp_path, pipelining
+):
+    steps, planned, losses = [], [], []
+    for flag in ("false", "true"):
+        overrides = (f"partition.overlap_exchange={flag}", f"partition.pipelining={pipelining}")
+        run_dir = train(*NETWORK, *overrides, root=tmp_path / flag)
+        result = json.loads((run_dir / "result.json").read_text())
+        assert verify(run_dir / "trace") == []
+        steps.append([step["time_s"] for step in result["steps"]])
+        losses.append([step["loss"] for step in result["steps"]])
+        planned.append(summarise(setup_of(*overrides).plan).step_s)
+    assert losses[0] == losses[1]
+    assert planned[1] < planned[0]
+    for apart, overlapped in zip(*steps, strict=True):
+        assert apart == pytest.approx(planned[0])
+        assert overlapped == pytest.approx(planned[1])
+
+
+def test_an_overlapped_exchange_begins_before_the_last_gradient_is_there(train):
+    run_dir = train(*NETWORK, "partition.overlap_exchange=true", "partition.pipelining=false")
+    rows = read_trace(run_dir / "trace").to_pylist()
+    first = [row for row in rows if row["step"] == 0]
+    computed = max(r["start_s"] + r["duration_s"] for r in first if r["op"] == "vmm_gradient")
+    exchanges = [r for r in first if r["op"] == "reduce_gradients"]
+    assert len({row["start_s"] for row in exchanges}) == 1
+    begun, ended = exchanges[0]["start_s"], exchanges[0]["start_s"] + exchanges[0]["duration_s"]
+    assert 0 < begun < computed < ended
+    assert min(r["start_s"] for r in first if r["op"] == "update") >= ended
+
+
+OFFSET = ("chip.vmm.differential=false",)
+
+
+def test_a_chip_with_offset_columns_cannot_train_in_its_arrays():
+    with pytest.raises(SettingsError, match=r"chip\.vmm\.differential=false.*pairs.*valid: true"):
+        setup_of(*OFFSET)
+
+
+def test_arithmetic_outside_of_the_arrays_does_not_ask_how_they_hold_signs():
+    assert setup_of(*OFFSET, "engine=float64").plan.hardware.chip.vmm.differential is False
+
+
+def test_offset_columns_can_be_costed():
+    machine = load_settings(["chip=small", *OFFSET]).machine
+    network = build_workload(WorkloadSpec(name="lenet5"))
+    assert summarise(machine.plan(network, 2, 32, 8)).step_s > 0
+
+
+@pytest.mark.parametrize("study", ["precision", "export-spice"])
+def test_studies_of_the_arrays_refuse_offset_columns(train, study):
+    with pytest.raises(SettingsError, match=r"chip\.vmm\.differential=false"):
+        train(f"study={study}", "model=digits_mlp", "dataset=digits", "study.steps=1", *OFFSET)
