@@ -168,8 +168,12 @@ def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[Op, np.ndarray, Coun
         from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
         from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
         if plan.work.fisher_passes:
-            again = {k: v * plan.work.fisher_passes for k, v in _backward(plan).items()}
-            ops.append((op.VMM_FISHER, layers.errors_pass, again))
+            # A whole backward pass each; gradients by the weights alone are not formed again.
+            ops += [
+                (op.VMM_FISHER, layers.errors_pass, _repeated(plan, _backward(plan))),
+                (op.ELEMENTWISE_FISHER, _digital_mask(plan), _repeated(plan, _elementwise(plan))),
+                (op.OPERAND_FISHER, layers.written, _repeated(plan, _gradient(plan))),
+            ]
         ops += [
             (op.WRITE_MEANS, from_inputs & _combines(layers), _mean_writes(plan)),
             (op.FACTOR_A, from_inputs, _factor(plan, "A")),
@@ -177,6 +181,11 @@ def _layer_ops(plan: Plan, factors_due: bool) -> list[tuple[Op, np.ndarray, Coun
             (op.FACTOR_G, from_errors, _factor(plan, "G")),
         ]
     return ops
+
+
+def _repeated(plan: Plan, counts: Counts) -> Counts:
+    """Return the counts of all Fisher passes."""
+    return {name: values * plan.work.fisher_passes for name, values in counts.items()}
 
 
 def _per_micro_batch(

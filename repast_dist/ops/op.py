@@ -120,6 +120,12 @@ SEND_ERRORS = Op("send_errors", Phase.COMMUNICATE, Segment.COMPUTE, Resource.LIN
 
 # Factors are formed from what flows.
 VMM_FISHER = Op("vmm_fisher", Phase.SOI, Segment.COMPUTE, backward=True)
+ELEMENTWISE_FISHER = Op(
+    "elementwise_fisher", Phase.SOI, Segment.COMPUTE, Resource.DIGITAL, backward=True
+)
+OPERAND_FISHER = Op(
+    "operand_fisher", Phase.SOI, Segment.COMPUTE, Resource.ACTIVATION_ARRAYS, backward=True
+)
 WRITE_MEANS = Op(
     "write_means", Phase.PROGRAM, Segment.COMPUTE, Resource.ACTIVATION_ARRAYS, backward=True
 )

@@ -18,6 +18,7 @@ from repast_dist.hardware import (
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
 from repast_dist.mapping.machine import Machine
 from repast_dist.network import LayerShape, Workload
+from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OPS, price
 from repast_dist.ops.table import SERIAL
 from repast_dist.settings import compose_plain
@@ -160,6 +161,29 @@ def test_factor_rows_come_only_when_factors_are_due():
     for op in ("factor_a", "factor_g", "write_errors", "average_factor", "program_block"):
         assert not len(row_of(table, op)), op
     assert len(row_of(table, "solve_a")) == 2
+
+
+def test_a_fisher_pass_repeats_digital_work_and_the_operands_gradients_of_attention():
+    """Two passes of 4 samples. Softmax and rectifier: 3 x 2 x 6 x 6 = 216 and 40 operations a
+    sample, with 40 for the bias. Scores (5 -> 6, two heads, 6 tokens): each of 6 outputs drives
+    arrays that hold 4 x 6 rows, so 2 heads x 6 x 5 conversions per pass and slice. Small chip:
+    7 passes, 2 slices.
+    """
+    layers = (
+        LayerShape(name="fc", kind="dense", in_features=64, out_features=40, elementwise_ops=40),
+        *attention_shapes("a", 10, 2, 6)[:1],
+    )
+    work = {"size": 4, "fisher_passes": 2}
+    table = ops_of(plan_of(Workload(name="w", layers=layers), **work))
+    digital = row_of(table, "elementwise_fisher")
+    assert digital["layer"].tolist() == [0, 1]
+    assert digital["digital_ops"].tolist() == [2 * 4 * (40 + 40), 2 * 4 * 216]
+    operands = row_of(table, "operand_fisher")
+    assert operands["layer"].tolist() == [1]
+    assert operands["adc_conversions"].tolist() == [2 * 2 * 6 * 5 * 7 * 2]
+    empirical = ops_of(plan_of(Workload(name="w", layers=layers), size=4, fisher_passes=0))
+    for op in ("vmm_fisher", "elementwise_fisher", "operand_fisher"):
+        assert not len(row_of(empirical, op))
 
 
 def test_a_first_order_step_has_no_soi_rows():
