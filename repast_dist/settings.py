@@ -45,7 +45,8 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
     SettingsError
         Unknown group, option or key, wrong type or value, impossible combination.
     """
-    return checked_settings(compose_plain(overrides, config_dir))
+    named = {item.partition("=")[0].lstrip("+") for item in overrides}
+    return checked_settings(compose_plain(overrides, config_dir), named)
 
 
 def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:

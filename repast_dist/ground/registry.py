@@ -102,6 +102,10 @@ class Registry[T]:
             raise SettingsError(f"no {self.kind} '{name}'; valid: {', '.join(self.names())}")
         return self._members[name]
 
+    def has(self, name: Any) -> bool:
+        """Return whether there is a member of this name."""
+        return isinstance(name, str) and name in self.names()
+
     def load(self, data: Any) -> T:
         """Build a member's settings from plain data that names it, or return an instance as it is.
 

@@ -1,7 +1,7 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
@@ -97,8 +97,18 @@ class RunSettings:
         return Machine(self.hardware, policy)
 
 
-def checked_settings(data: Mapping[str, Any]) -> RunSettings:
+def checked_settings(data: Mapping[str, Any], named: Collection[str] = ()) -> RunSettings:
     """Build the settings of a run from plain data, with the plug-ins that it names at work.
+
+    Parameters
+    ----------
+    data : mapping
+        All settings, as YAML files and overrides give them. Plug-ins are run first, so that what
+        they add can be named.
+    named : collection of str
+        Dotted paths of the values that the user gave. Where one names which member of a kind is
+        used (``dataset.name``), what the files say for another member and the named one does not
+        have is dropped.
 
     Raises
     ------
@@ -108,7 +118,26 @@ def checked_settings(data: Mapping[str, Any]) -> RunSettings:
     names = data.get("plugins", ())
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         activate(read_plugins(names))
-    return load(RunSettings, data)
+    return load(RunSettings, _switched(data, RunSettings, "", named))
+
+
+def _switched(
+    data: Mapping[str, Any], kind: Any, path: str, named: Collection[str]
+) -> dict[str, Any]:
+    """Return settings without those of members the user has put others in the place of."""
+    hints = get_type_hints(kind, include_extras=True)
+    result = dict(data)
+    for name, value in data.items():
+        where, registry = f"{path}{name}", Registry.of(hints.get(name))
+        if not isinstance(value, Mapping):
+            continue
+        if registry is None:
+            if dataclasses.is_dataclass(hints.get(name)):
+                result[name] = _switched(value, hints[name], f"{where}.", named)
+        elif f"{where}.{registry.tag}" in named and registry.has(value.get(registry.tag)):
+            given = {key: item for key, item in value.items() if f"{where}.{key}" in named}
+            result[name] = registry.switched(value, value[registry.tag]) | given
+    return result
 
 
 def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
