@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repast_dist import __version__
-from repast_dist.ground.errors import RepastError, RunDirectoryError, SettingsError
+from repast_dist.api.loading import checked_settings
+from repast_dist.ground.errors import RepastError, SettingsError
 from repast_dist.ground.spec import to_dict
 from repast_dist.settings import (
     as_yaml,
     expand_sweep,
     farm_overrides,
-    load_settings,
-    refuse_unread,
     setting_groups,
 )
 
@@ -59,12 +58,10 @@ def _run(options: argparse.Namespace) -> int:
             raise SettingsError("resume: one run at a time; leave out --multirun")
         from repast_dist.studies import resume_study
 
-        resume_study(_existing(resume), farm_overrides(overrides))
+        resume_study(resume, farm_overrides(overrides))
         return EXIT_OK
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
-    settings = [load_settings(point, options.config_dir) for point in points]
-    for item, point in zip(settings, points, strict=True):
-        refuse_unread(item, point)
+    settings = [checked_settings(point, options.config_dir) for point in points]
     if options.cfg:
         print("---\n".join(as_yaml(to_dict(item)) for item in settings), end="")
         return EXIT_OK
@@ -86,12 +83,6 @@ def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
         raise SettingsError("resume: given twice; valid: one run directory")
     rest = [item for item in overrides if item not in found]
     return (Path(found[0].partition("=")[2]) if found else None), rest
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_dir():
-        raise RunDirectoryError(f"resume: no run directory at {path}")
-    return path
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -77,12 +77,12 @@ def refuse_unread(settings: RunSettings, overrides: Sequence[str]) -> None:
     SettingsError
         One line per setting: what it is, and what would be valid.
     """
-    unread = [why for path in _paths(overrides) if (why := _why_unread(settings, path))]
+    unread = [why for path in override_paths(overrides) if (why := _why_unread(settings, path))]
     if unread:
         raise SettingsError("\n".join(dict.fromkeys(unread)))
 
 
-def _paths(overrides: Sequence[str]) -> list[str]:
+def override_paths(overrides: Sequence[str]) -> list[str]:
     """Return the dotted path that each override sets; a group at another place is that place."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     paths = [(item.package or item.key_or_group).replace("/", ".") for item in parsed]

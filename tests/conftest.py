@@ -10,6 +10,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from repast_dist.farm.checkpoint import latest_checkpoint
+from repast_dist.parts import NETWORKS, SCHEMES
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 
@@ -42,6 +43,16 @@ def train(tmp_path):
         return run_study(settings, Console(file=io.StringIO()))
 
     return run
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Work in a folder of the test's own, and leave no plug-in behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("repast_dist.ground.plugins._ACTIVE", {})
+    for registry in (NETWORKS, SCHEMES):
+        registry.names()
+        monkeypatch.setattr(registry, "_members", dict(registry._members))
 
 
 def final_arrays(run_dir: Path) -> dict[str, bytes]:

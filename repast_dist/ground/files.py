@@ -10,7 +10,7 @@ from typing import Any
 
 from repast_dist.ground.errors import RunDirectoryError
 
-RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT = (
+RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT, SWEEP = (
     "result.json",
     "answer.json",
     "settings.json",
@@ -21,6 +21,7 @@ RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT 
     "points",
     "run.log",
     "report.html",
+    "sweep.json",
 )
 """Names inside a run directory."""
 

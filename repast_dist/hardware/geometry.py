@@ -123,3 +123,25 @@ def write_counts(
         "buffer_bytes": rows * columns * groups * g.value_bytes,
         "serial_row_writes": ceil_div(arrays, arrays_at_once) * np.minimum(rows, g.rows),
     }
+
+
+def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
+    """Return counts with what happens one after the other around the arrays.
+
+    Parameters
+    ----------
+    counts : dict
+        As `product_counts` returns them.
+    chip : ChipSpec
+        The chip.
+    banks : int array
+        Banks at work: their tiles' buses carry the bytes, and their adders the partial sums.
+    """
+    tiles = ceil_div(banks, chip.banks_per_tile)
+    word_bytes = chip.bus_bits // BITS_PER_BYTE
+    return counts | {
+        "serial_buffer_words": ceil_div(counts["buffer_bytes"], word_bytes * tiles),
+        "serial_digital_ops": ceil_div(
+            counts["digital_ops"], np.maximum(1, chip.digital_lanes * tiles)
+        ),
+    }

@@ -1,6 +1,7 @@
 """The hardware of a farm as one object: chip, device, components and the network between chips."""
 
 import dataclasses
+import html
 from functools import cached_property
 
 from repast_dist.analog.specs import DeviceSpec, InvSpec, VmmSpec
@@ -13,7 +14,7 @@ from repast_dist.hardware.specs import ChipSpec
 from repast_dist.hardware.tree import TreeRow, chip_tree
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Hardware:
     """Chips, what they are made of, and how they are connected.
 
@@ -98,3 +99,31 @@ class Hardware:
     def peak_power_w(self) -> float:
         """Power of one chip whose arrays all work without pause."""
         return sum(row.power_w for row in self.tree)
+
+    def __repr__(self) -> str:
+        chip = self.chip
+        return (
+            f"Hardware('{chip.name}': {_square_mm(self.area_m2)}, {self.peak_power_w:.4g} W; "
+            f"{chip.vmm_arrays:,} multiplying arrays of {chip.vmm.rows} x {chip.vmm.cols} cells, "
+            f"{chip.inv_arrays:,} inverting arrays of {chip.inv.size} x {chip.inv.size})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the chip's parts with their areas and powers, in a notebook."""
+        rows = [
+            (row.level, row.component, f"{row.count:,.0f}", _square_mm(row.area_m2),
+             f"{row.power_w:.4g} W", row.source)
+            for row in self.tree
+        ]  # fmt: skip
+        total = ("chip", self.chip.name, "", _square_mm(self.area_m2), f"{self.peak_power_w:.4g} W")
+        heading = ("level", "part", "count", "area", "peak power", "source")
+        head = "".join(f"<th>{name}</th>" for name in heading)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>"
+            for row in (*rows, (*total, self.chip.source))
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _square_mm(area_m2: float) -> str:
+    return f"{area_m2 * 1e6:.4g} mm²"

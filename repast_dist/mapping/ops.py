@@ -7,8 +7,8 @@ import numpy as np
 
 from repast_dist.analog.schemes.base import added
 from repast_dist.analog.solution import SolveCounts
-from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
-from repast_dist.hardware.geometry import Counts, product_counts, write_counts
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import Counts, product_counts, with_buffers, write_counts
 from repast_dist.mapping.collectives import (
     Exchange,
     all_reduce,
@@ -215,7 +215,7 @@ def _forward(plan: Plan) -> Counts:
         plan.hardware.geometry, vectors, layers.rows, layers.columns, layers.groups, a.copies
     )
     counts["serial_passes"] = counts["serial_passes"] * a.rounds
-    return _with_buffers(plan, counts, a.weight_banks)
+    return with_buffers(counts, plan.hardware.chip, a.weight_banks)
 
 
 def _backward(plan: Plan) -> Counts:
@@ -225,7 +225,7 @@ def _backward(plan: Plan) -> Counts:
         plan.hardware.geometry, vectors, layers.columns, layers.rows, layers.groups, a.copies
     )
     counts["serial_passes"] = counts["serial_passes"] * a.rounds
-    return _with_buffers(plan, counts, a.weight_banks)
+    return with_buffers(counts, plan.hardware.chip, a.weight_banks)
 
 
 def _gradient(plan: Plan) -> Counts:
@@ -236,7 +236,7 @@ def _gradient(plan: Plan) -> Counts:
         plan.hardware.geometry, layers.columns, held, layers.rows + layers.bias, layers.groups
     )
     counts["serial_passes"] = counts["serial_passes"] * _pool_rounds(plan)
-    return _with_buffers(plan, counts, a.pool_banks)
+    return with_buffers(counts, plan.hardware.chip, a.pool_banks)
 
 
 def _factor(plan: Plan, factor: str) -> Counts:
@@ -253,7 +253,7 @@ def _factor(plan: Plan, factor: str) -> Counts:
                 total = parts[name].max() if name.startswith("serial") else parts[name].sum()
                 counts[name][layer] = total
     counts["serial_passes"] = counts["serial_passes"] * _pool_rounds(plan)
-    return _with_buffers(plan, counts, a.pool_banks)
+    return with_buffers(counts, plan.hardware.chip, a.pool_banks)
 
 
 def _activation_writes(plan: Plan) -> Counts:
@@ -344,15 +344,6 @@ def _digital_mask(plan: Plan) -> np.ndarray:
 def _pool_rounds(plan: Plan) -> np.ndarray:
     a = plan.allocation
     return ceil_div(a.activation_arrays, np.maximum(a.pool_arrays, 1))
-
-
-def _with_buffers(plan: Plan, counts: Counts, banks: np.ndarray) -> Counts:
-    """Add what the buses of the tiles at work carry, and the adders of partial sums."""
-    tiles = ceil_div(banks, plan.hardware.chip.banks_per_tile)
-    word_bytes = plan.hardware.chip.bus_bits // BITS_PER_BYTE
-    counts["serial_buffer_words"] = ceil_div(counts["buffer_bytes"], word_bytes * tiles)
-    counts["serial_digital_ops"] = ceil_div(counts["digital_ops"], _lanes(plan, tiles))
-    return counts
 
 
 def _lanes(plan: Plan, tiles: np.ndarray) -> np.ndarray:

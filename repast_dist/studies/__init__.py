@@ -31,6 +31,8 @@ def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None
     RunDirectoryError
         Not a run directory, in use, or of a study that has nothing to go on with.
     """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(f"resume: no run directory at {run_dir}")
     stored = read_json(run_dir / SETTINGS)
     stored["farm"] |= farm
     settings = checked_settings(stored)

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from repast_dist.farm.specs import chip_speed
+from repast_dist.mapping.machine import Machine
 from repast_dist.mapping.plan import Plan
 from repast_dist.network.model import build_model
 from repast_dist.network.shapes import Workload
@@ -24,8 +25,17 @@ PAPER = {
 PAPER_SOURCE = "RePAST (Zhao et al., 2022, arXiv 2210.15255), abstract"
 
 
-def planned_step(settings: RunSettings) -> Plan:
-    """Plan a step of the settings' workload on the settings' farm.
+def planned_step(
+    settings: RunSettings, machine: Machine | None = None, workload: Workload | None = None
+) -> Plan:
+    """Plan a step of training on the settings' farm.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        All settings.
+    machine, workload : Machine, Workload, optional
+        What is planned for and what is trained; None: those of the settings.
 
     Raises
     ------
@@ -33,8 +43,8 @@ def planned_step(settings: RunSettings) -> Plan:
         The network cannot be read or placed.
     """
     farm, train, second = settings.farm, settings.train, settings.optimizer.second_order
-    return settings.machine.plan(
-        chosen_workload(settings),
+    return (machine or settings.machine).plan(
+        workload or chosen_workload(settings),
         farm.chips,
         train.batch_size,
         train.micro_batch_size,

@@ -9,7 +9,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from repast_dist.farm.cluster import cluster
-from repast_dist.ground.files import RESULT, SETTINGS, write_json
+from repast_dist.ground.files import RESULT, SETTINGS, SWEEP, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
@@ -54,7 +54,7 @@ def run_sweep(
     console.print(data_table("Sweep", table))
     rows = zip(directories, differing, figures, strict=True)
     write_json(
-        folder / "sweep.json",
+        folder / SWEEP,
         {
             "runs": [str(path) for path in directories],
             "points": [

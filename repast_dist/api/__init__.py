@@ -1,0 +1,1 @@
+"""The door in Python: what ``import repast_dist as rd`` offers."""

@@ -1,0 +1,139 @@
+"""Running studies, training runs and sweeps."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist.api.loading import Override, as_overrides, as_text, checked_settings
+from repast_dist.api.runs import Run, Sweep
+from repast_dist.ground.errors import SettingsError
+from repast_dist.settings import expand_sweep, farm_overrides
+from repast_dist.studies import resume_study, run_study
+from repast_dist.studies.multirun import run_sweep
+
+
+def train(
+    *overrides: Override,
+    quiet: bool = False,
+    config_dir: str | Path | None = None,
+    **groups: Any,
+) -> Run:
+    """Train a network on the simulated chips.
+
+    Parameters
+    ----------
+    *overrides, config_dir, **groups
+        As in `load_settings`.
+    quiet : bool
+        Print nothing. Without a terminal or a notebook nothing is printed in any case.
+
+    Raises
+    ------
+    SettingsError
+        A setting is wrong, or training does not read it.
+    RepastError
+        The run failed; its directory says so, too.
+    """
+    return study("train", *overrides, quiet=quiet, config_dir=config_dir, **groups)
+
+
+def study(
+    name: str,
+    *overrides: Override,
+    quiet: bool = False,
+    config_dir: str | Path | None = None,
+    **groups: Any,
+) -> Run:
+    """Run a study.
+
+    Parameters
+    ----------
+    name : str
+        A file of ``conf/study``: ``"headline"``, ``"scaling"``, ``"precision"``, ...
+    *overrides, quiet, config_dir, **groups
+        As in `train`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such study, a setting is wrong, or the study does not read it.
+    RepastError
+        The question cannot be answered.
+    """
+    texts = [*as_overrides([], {"study": name}), *as_overrides(overrides, groups)]
+    settings = checked_settings(texts, config_dir)
+    return Run(run_study(settings, console(quiet)).resolve())
+
+
+def sweep(
+    axes: Mapping[str, Iterable[Any]] | str,
+    *overrides: Override,
+    quiet: bool = False,
+    config_dir: str | Path | None = None,
+    **groups: Any,
+) -> Sweep:
+    """Run every combination of some settings, one after the other.
+
+    Parameters
+    ----------
+    axes : mapping or str
+        Setting -> its values, ``{"farm.chips": [1, 2], "inversion": ["taylor", "fcg"]}``, or one
+        axis as on the command line, ``"farm.chips=1,2"``.
+    *overrides, quiet, config_dir, **groups
+        As in `train`; ``study="plan"`` asks another question than a training run.
+
+    Returns
+    -------
+    Sweep
+        The runs, and one table of the settings that differ and the key figures.
+
+    Raises
+    ------
+    SettingsError
+        An axis has no values; or one point has a wrong setting: then nothing is run.
+    RepastError
+        A run failed.
+    """
+    varied = [axes] if isinstance(axes, str) else [_axis(*axis) for axis in axes.items()]
+    points = expand_sweep([*as_overrides(overrides, groups), *varied])
+    settings = [checked_settings(point, config_dir) for point in points]
+    return Sweep(run_sweep(settings, points, console(quiet)).resolve())
+
+
+def resume(run_dir: str | Path, *overrides: Override, quiet: bool = False) -> Run:
+    """Go on with a run that was stopped.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        Its directory.
+    *overrides : str or mapping
+        Settings of ``farm`` to change; nothing else may change.
+    quiet : bool
+        As in `train`.
+
+    Raises
+    ------
+    SettingsError
+        A setting is not of ``farm``, or wrong.
+    RunDirectoryError
+        No run directory, in use, or there is nothing to go on with.
+    """
+    folder = Path(run_dir)
+    farm = farm_overrides(as_overrides(overrides, {}))
+    return Run(resume_study(folder, farm, console(quiet)).resolve())
+
+
+def console(quiet: bool) -> Console:
+    """Return where to print: standard output, if somebody reads it."""
+    seen = Console()
+    return seen if not quiet and (seen.is_terminal or seen.is_jupyter) else Console(quiet=True)
+
+
+def _axis(name: str, values: Iterable[Any]) -> str:
+    texts = [values] if isinstance(values, str) else [as_text(value, name) for value in values]
+    if not texts:
+        raise SettingsError(f"{name}: an axis without values; valid: at least one")
+    return f"{name}={','.join(texts)}"

@@ -1,0 +1,46 @@
+"""The package's names come when they are asked for, and not before."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import repast_dist as rd
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = "{'numpy', 'ray', 'pyarrow', 'pydantic', 'hydra', 'numba', 'rich'}"
+    code = f"import sys, repast_dist; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    tree = ast.parse(Path(rd.__file__).read_text())
+    guarded = next(item for item in tree.body if isinstance(item, ast.If))
+    seen = {}
+    for item in guarded.body:
+        assert isinstance(item, ast.ImportFrom)
+        seen |= {alias.asname: (item.module, alias.name) for alias in item.names}
+    assert {*seen, "__version__"} == set(rd.__all__)
+    for name, (module, attribute) in seen.items():
+        found = getattr(rd, name)
+        where = sys.modules[f"{module}"]
+        assert found is getattr(where, attribute)
+        assert name in dir(rd)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        rd.trian  # noqa: B018
+
+
+def test_every_registry_of_the_parts_has_its_base_beside_it() -> None:
+    from repast_dist.ground.registry import Registry
+
+    registries = [v for v in vars(rd.parts).values() if isinstance(v, Registry)]
+    assert len(registries) >= 5
+    for registry in registries:
+        assert registry.base.__name__ in rd.parts.__all__
