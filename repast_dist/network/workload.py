@@ -12,6 +12,9 @@ from repast_dist.network.tables import NETWORKS, network_table
 
 ONNX, MODEL = "onnx", "model"
 
+NetworkName = Annotated[str, NETWORKS.name()]
+"""The name of a network table, checked when settings are loaded."""
+
 
 @spec
 class WorkloadSpec:

@@ -125,6 +125,13 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
         title="measuring",
         reuse=study.reuse,
     )
+    measured_columns = list(dict.fromkeys(name for record in records for name in record))
+    unknown = [name for name in study.columns if name not in measured_columns]
+    if unknown:
+        raise SettingsError(
+            f"study.columns: not measured: {', '.join(unknown)}; "
+            f"valid: {', '.join(measured_columns)}"
+        )
     rows = [
         labels | {name: record[name] for name in study.columns or record if name in record}
         for labels, record in zip(sweep_labels(study), records, strict=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.topologies.ring import Ring
 from repast_dist.hardware.topologies.switch import Switch
-from repast_dist.mapping.baselines import EpochsSpec, GpuSpec, gpu_step, pipelayer_step
+from repast_dist.mapping.baselines import EpochsSpec, gpu_step, pipelayer_step
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import all_reduce
 from repast_dist.mapping.machine import Machine
@@ -97,7 +97,7 @@ class _Calculator:
 
     def _throughput(self, subject: str) -> float:
         name, network, *tokens = subject.split()
-        gpu: GpuSpec = getattr(self._study, name)
+        gpu = {"v100": self._study.v100, "a100": self._study.a100}[name]
         sequence = int(tokens[0]) if tokens else None
         batch = _FINE_TUNING_BATCH if tokens else _CALIBRATION_BATCH[name]
         return gpu_step(gpu, _network(network, sequence), batch, None).samples_per_s

@@ -10,6 +10,7 @@ from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import PipeLayerSpec
+from repast_dist.network.workload import NetworkName
 from repast_dist.studies.study import HARDWARE, STUDIES, Study
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class HeadlineStudy(Study):
 
     reads: ClassVar[tuple[str, ...]] = (*HARDWARE, "baseline", "epochs")
     name: Literal["headline"] = "headline"
-    networks: Annotated[tuple[str, ...], MinLen(1)]
+    networks: Annotated[tuple[NetworkName, ...], MinLen(1)]
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
-    sensitive: Annotated[tuple[str, ...], MinLen(1)]
+    sensitive: Annotated[tuple[NetworkName, ...], MinLen(1)]
     pipelayer: PipeLayerSpec
     pipelayer_chip: ChipSpec
 

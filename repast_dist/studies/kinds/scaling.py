@@ -9,6 +9,7 @@ from annotated_types import MinLen
 from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
+from repast_dist.network.workload import NetworkName
 from repast_dist.studies.study import HARDWARE, STUDIES, WORKERS, Study, model_of_a_plan
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ScalingStudy(Study):
     name: Literal["scaling"] = "scaling"
     chips: Annotated[tuple[PositiveInt, ...], MinLen(1)]
     modes: Annotated[tuple[Literal["strong", "weak"], ...], MinLen(1)] = ("strong", "weak")
-    networks: tuple[str, ...] = ()
+    networks: tuple[NetworkName, ...] = ()
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
     reuse: tuple[str, ...] = ()

@@ -1,0 +1,708 @@
+"""Every setting acts: a change of it changes a result or a cost, or is refused with the reason.
+
+Settings are found by walking the settings of presets that between them choose every kind of part;
+each is changed automatically, and cheap probes (a plan, a chip's parts, three steps of training, a
+machine beside it) are asked again. What no probe can reach is listed here with the reason, and must
+at least be read somewhere in the package. A setting that no code reads fails this test.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union
+from unittest import mock
+
+import numpy as np
+import pytest
+from annotated_types import Gt
+from omegaconf import OmegaConf
+from rich.console import Console
+
+import repast_dist
+from repast_dist.analog.schemes.single import Single
+from repast_dist.ground.errors import RepastError
+from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
+from repast_dist.hardware.components import Quantity
+from repast_dist.mapping.baselines import GpuSpec, gpu_step
+from repast_dist.mapping.summary import summarise
+from repast_dist.network.layer import LAYERS
+from repast_dist.settings import compose_plain, conf_dir, load_settings
+from repast_dist.studies import run_study
+from repast_dist.studies.convergence import convergence_point
+from repast_dist.studies.costing import chosen_workload, planned_step
+from repast_dist.studies.explain import explain
+from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job
+from repast_dist.studies.study import STUDIES
+
+TINY = (
+    "farm=inprocess", "farm.chips=2", "model=digits_mlp", "dataset.train_samples=96",
+    "dataset.test_fraction=0.03", "train.epochs=1", "train.batch_size=32",
+    "train.micro_batch_size=16", "workload=model", "soi.block_size=40", "soi.interval=1",
+    "model.layers=[{kind: flatten}, {kind: dense, name: hidden, outputs: 12}, {kind: relu}, "
+    "{kind: dense, name: readout, outputs: 10}]",
+)  # fmt: skip
+"""Three steps on two chips."""
+
+BASES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "sgd": ("optimizer=sgd",),
+    "adam": ("optimizer=adam",),
+    "fixed": ("engine=fixed",),
+    "fixed inverse": ("engine.inverse=fixed",),
+    "plain damping": ("optimizer.damping_form=plain", "optimizer.warmup_steps=1"),
+    "wires": ("device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
+    "single": ("inversion=single",),
+    "refine": ("inversion=refine",),
+    "taylor": ("inversion=taylor",),
+    "cg": ("inversion=cg",),
+    "auto": ("inversion=auto",),
+    "hard solves": ("inversion.max_iterations=1", "inversion.target_bits=30"),
+    "ill-conditioned solves": ("inversion.target_bits=20", "optimizer.damping=0.00001"),
+    "few right-hand sides": ("soi.right_sides_at_once=4",),
+    "rare inverses": ("soi.interval=4", "soi.factor_interval=1"),
+    "drift": ("device.cell.drift_exponent=0.1", "device.inv_cell.drift_exponent=0.1",
+              "device.cell.drift_time_s=100.0", "device.inv_cell.drift_time_s=100.0"),
+    "isaac": ("chip=isaac", "optimizer=sgd"),
+    "calibrated inputs": ("chip.dac.range=calibrated", "chip.dac.percentile=90"),
+    "calibrated outputs": ("chip.adc.percentile=90",),
+    "repast": ("chip=repast",),
+    "one bank": ("chip.tiles=1", "chip.banks_per_tile=1", "chip.inv.arrays_per_bank=1"),
+    "large network": ("workload=vgg13", "chip=repast"),
+    "resnet": ("workload=resnet18", "chip=repast", "farm.chips=4"),
+    "pipeline": ("workload=vgg13", "partition=pipeline", "farm.chips=8"),
+    "sharing": ("workload=vgg13", "partition=shared", "farm.chips=8"),
+    "transformer": ("workload=bert_base", "chip=repast"),
+    "many samples": ("train.micro_batch_size=32",),
+    "tree": ("interconnect=switch",),
+    "torus": ("interconnect=torus", "farm.chips=16"),
+    "hierarchy": ("interconnect=hierarchical", "farm.chips=8"),
+    "gpu beside": ("baseline=gpu_a100",),
+    "pipelayer beside": ("baseline=pipelayer",),
+    "fused": ("soi.fusion=auto", "inversion=single"),
+    "mnist": ("dataset=mnist",),
+    "fashion_mnist": ("dataset=fashion_mnist",),
+    "fashion_small": ("dataset=fashion_small",),
+    "cifar10": ("dataset=cifar10",),
+    "autoencoder": ("model=digits_autoencoder", "engine=float64"),
+    "convolutions": ("model=digits_cnn", "engine=float64"),
+    "attention": ("model=digits_transformer", "engine=float64"),
+    "residual": ("model=digits_resnet", "engine=float64"),
+    "averaged": ("model.layers=[{kind: avg_pool}, {kind: flatten}, {kind: dense, outputs: 10}]",),
+    "two epochs": ("train.epochs=2",),
+    "wan2022": ("device=wan2022",),
+    "ideal": ("device=ideal",),
+    "wan2022 wires": ("device=wan2022", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
+    "ideal wires": ("device=ideal", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
+}  # fmt: skip
+BASES |= {
+    f"retried {method}": (
+        f"inversion={method}", "inversion.on_divergence=damp", "inversion.max_iterations=2",
+        "inversion.target_bits=24",
+    )
+    for method in ("refine", "taylor", "cg", "fcg", "auto")
+}  # fmt: skip
+BASES["retried single"] = (
+    "inversion=single", "inversion.on_divergence=damp", "device.inv_cell.programming_sigma=0.5",
+    "optimizer.damping=0.0001",
+)  # fmt: skip
+BASES |= {
+    f"rescued {method}": (
+        f"inversion={method}", "inversion.on_divergence=damp", "inversion.damp_factor=10",
+        "inversion.damp_tries=6", "optimizer.damping=0.001",
+        "device.inv_cell.programming_sigma=0.05", *rounds,
+    )
+    for method, *rounds in (
+        ("single", "inversion.target_bits=8"),
+        ("refine", "inversion.target_bits=4", "inversion.max_iterations=8"),
+        ("taylor", "inversion.target_bits=8", "inversion.max_iterations=3"),
+        ("cg", "inversion.target_bits=8", "inversion.max_iterations=3"),
+        ("fcg", "inversion.target_bits=8", "inversion.max_iterations=3"),
+        ("auto", "inversion.target_bits=8", "inversion.max_iterations=3"),
+    )
+}  # fmt: skip
+"""Settings beside which others act; each is tried after the ones above it."""
+
+SHOWN = {"name", "source", "confidence"}
+"""What is shown beside the numbers."""
+
+READ_ONLY = {
+    "farm.backend": "results are the same in one process and on Ray; tests/farm compares them",
+    "farm.chips_per_worker": "how chips share processes changes nothing but memory",
+    "farm.study_workers": "how many points of a study run at a time",
+    "farm.address": "where Ray is",
+    "farm.cpus_per_worker": "what Ray reserves",
+    "farm.resources_per_worker": "what Ray reserves",
+    "farm.placement": "where Ray puts workers",
+    "farm.blas_threads": "threads of a process",
+    "farm.object_store_bytes": "memory of Ray's object store",
+    "farm.dashboard": "whether Ray's dashboard is started",
+    "farm.checkpoint_every": "how much is lost by a crash; tests/farm resumes from checkpoints",
+    "farm.checkpoint_keep": "how many checkpoints stay",
+    "farm.max_worker_failures": "when a run that loses chips ends; tests/farm kills them",
+    "farm.max_recoveries": "when a run that loses chips ends; tests/farm kills them",
+    "farm.call_timeout_s": "how long a silent worker is waited for",
+    "farm.node_timeout_s": "how long a lost worker is waited for",
+    "run_root": "where run directories are made",
+    "plugins": "tests/ground/test_ground_plugins.py runs them",
+    "workload.path": "the file of workload=onnx; tests/workloads reads files",
+}
+"""Settings that no probe reaches, with the reason: that the package reads them is checked."""
+
+VALUES: dict[str, list[Any]] = {
+    "workload.name": ["lenet5"],
+    "workload.sequence": [16],
+    "train.target_accuracy": [0.01],
+    "train.max_steps": [1],
+    "dataset.train_samples": [48],
+    "farm.chip_overrides": [{"0": {"speed": 0.5}}],
+    "inversion.array_regularisation": [0.5],
+    "inversion.target_bits": [4, 24],
+    "device.cell.programming_profile": [(1.0, 3.0)],
+    "device.inv_cell.programming_profile": [(1.0, 3.0)],
+    "model.loss": ["squared_error"],
+    "inversion.deflation": [0, 1],
+    "chip.adc.percentile": [60.0],
+    "chip.dac.percentile": [60.0],
+}
+"""Changed values where doubling, halving and the other choices do not do."""
+
+Probe = Callable[[RunSettings], Any]
+
+
+def cost(settings: RunSettings) -> Any:
+    """Average step of the plan."""
+    plan = planned_step(settings)
+    return [vars(summarise(plan)), plan.block_owner, plan.micro_batch_owner]
+
+
+def parts(settings: RunSettings) -> Any:
+    """Area and power of the chip."""
+    return explain(settings.hardware).tables["components"].to_pylist()
+
+
+def training(settings: RunSettings) -> Any:
+    """Curves, solves, time and energy of a short training."""
+    return convergence_point(settings.dataset.load(), training_job(settings))
+
+
+def samples(settings: RunSettings) -> Any:
+    """The samples that a network is trained on; of files that are not there, random ones."""
+    source, random = settings.dataset, np.random.default_rng(0)
+    some = random.random((64, 1, 8, 8)), np.arange(64) % 10
+    with contextlib.ExitStack() as stack:
+        if hasattr(source, "folder"):
+            stack.enter_context(mock.patch.object(type(source), "read", return_value=(some, some)))
+        data = source.load()
+    arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
+    return [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+
+
+def files(settings: RunSettings) -> Any:
+    """Where the samples are looked for: nothing is there, and the message says where."""
+    return settings.dataset.load() if hasattr(settings.dataset, "folder") else None
+
+
+def network(settings: RunSettings) -> Any:
+    """Layer shapes."""
+    return chosen_workload(settings)
+
+
+def beside(settings: RunSettings) -> Any:
+    """The machine that the headline compares with."""
+    if not isinstance(settings.baseline, GpuSpec):
+        study = load_settings(["study=headline"]).study
+        return study.answer(dataclasses.replace(settings, study=study), None, None)  # type: ignore[arg-type]
+    workload = chosen_workload(load_settings(["workload=lenet5"]))
+    return [vars(gpu_step(settings.baseline, workload, 64, soi)) for soi in (settings.soi, None)]
+
+
+def to_target(settings: RunSettings) -> Any:
+    """Time to target of the headline's machines."""
+    from repast_dist.studies.headline import _Machine
+
+    return [
+        _Machine("m", "f", 1, second, 8, 1.0, 1.0, {}, {}).record("vgg13", settings.epochs)
+        for second in (True, False)
+    ]
+
+
+PROBES: dict[str, tuple[Probe, ...]] = {
+    "baseline": (beside,),
+    "epochs": (to_target,),
+    "workload": (network,),
+    "chip": (cost, parts, training),
+    "components": (parts, cost),
+    "interconnect": (cost,),
+    "soi": (cost, training),
+    "partition": (cost, training),
+    "model": (network, training),
+    "device": (training, cost),
+    "farm": (training,),
+    "train": (training,),
+    "dataset": (samples, files),
+    "seed": (training,),
+    "optimizer": (training,),
+    "engine": (training,),
+    "inversion": (training,),
+}
+"""What is asked again when a setting of a group has changed, the quickest first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A setting: where it is, its type and its value in one base."""
+
+    path: tuple[str | int, ...]
+    owner: type
+    hint: Any
+    value: Any
+
+    @property
+    def dotted(self) -> str:
+        return ".".join("[]" if isinstance(part, int) else part for part in self.path)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The same field of another member of a kind is another setting."""
+        if any(isinstance(part, int) for part in self.path):
+            return f"{self.path[0]}.{self.owner.__qualname__}.{self.path[-1]}", ""
+        return self.dotted, self.owner.__qualname__
+
+
+def leaves(settings: Any, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value, here = getattr(settings, field.name), (*path, field.name)
+        if _is_list_of_settings(value):
+            for number, item in enumerate(value):
+                yield from leaves(item, (*here, number))
+        elif _is_figure(value) or not dataclasses.is_dataclass(value):
+            yield Leaf(here, type(settings), hints[field.name], value)
+        else:
+            yield from leaves(value, here)
+
+
+def _is_list_of_settings(value: Any) -> bool:
+    return isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value)
+
+
+def _is_empty_list_of_layers(leaf: Leaf) -> bool:
+    """The layers of other bases stand in such a list."""
+    return leaf.value == () and leaf.path[0] == "model"
+
+
+def _is_tag(leaf: Leaf) -> bool:
+    """The name of a member: which one is used is what the bases differ in."""
+    return typing.get_origin(leaf.hint) is Literal and len(typing.get_args(leaf.hint)) == 1
+
+
+def _is_figure(value: Any) -> bool:
+    """A number, or a curve, with its source is one setting."""
+    return hasattr(value, "source") and (hasattr(value, "unit") or hasattr(value, "points"))
+
+
+def with_value(settings: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    name, *rest = path
+    if isinstance(name, int):
+        new = with_value(settings[name], tuple(rest), value)
+        return (*settings[:name], new, *settings[name + 1 :])
+    if rest:
+        value = with_value(getattr(settings, name), tuple(rest), value)
+    return dataclasses.replace(settings, **{name: value})
+
+
+def changed_values(leaf: Leaf) -> Iterator[Any]:
+    if leaf.dotted in VALUES:
+        yield from VALUES[leaf.dotted]
+        return
+    if leaf.value is None and Quantity in typing.get_args(leaf.hint):
+        yield Quantity(value=1.0, unit="1", source="a figure", confidence="C")
+        return
+    choices = [item for item in _literals(leaf.hint) if item != leaf.value]
+    if choices:
+        yield from choices
+    else:
+        yield from _others(leaf.value)
+
+
+def _literals(hint: Any) -> list[Any]:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return list(inner)
+    if origin in (Union, UnionType, typing.Annotated):
+        return [value for item in inner for value in _literals(item)]
+    return []
+
+
+def _others(value: Any) -> Iterator[Any]:
+    match value:
+        case bool():
+            yield not value
+        case int():
+            yield from (2 * value, value + 1, max(value // 2, 1))
+        case str():
+            yield f"{value}_elsewhere"
+        case float():
+            yield from (2 * value, value / 2) if value else (0.02, 0.5, 1e-3)
+        case tuple() if value and isinstance(value[0], tuple):
+            yield tuple((x, y / 2) for x, y in value)
+        case tuple() if value and all(isinstance(item, int) for item in value):
+            yield (*value[:-1], 2 * value[-1])
+        case _ if hasattr(value, "per") and value.value is None:
+            yield dataclasses.replace(value, per=3 * value.per)
+        case _ if hasattr(value, "per"):
+            yield dataclasses.replace(value, value=value.value / 2)
+        case _ if hasattr(value, "points"):
+            yield dataclasses.replace(value, points=tuple((x, y / 2) for x, y in value.points))
+        case None:
+            yield from (1, 2, 0.5)
+
+
+RELATED: dict[str, set[str]] = {
+    "device": {"inversion"},
+    "soi": {"inversion", "optimizer", "workload"},
+    "partition": {"workload", "chip"},
+    "interconnect": set(),
+    "chip": {"workload", "engine"},
+    "components": {"chip"},
+    "dataset": {"model"},
+}
+"""Groups whose bases matter for the settings of another group."""
+
+
+def bases_of(group: str) -> list[str]:
+    """Return the bases beside which the settings of a group are tried."""
+    groups = [group, *sorted(RELATED.get(group, set()))]
+    own = {
+        name: overrides[0].partition("=")[0].partition(".")[0]
+        for name, overrides in BASES.items()
+        if overrides
+    }
+    found = [name for name, changed_group in own.items() if changed_group in groups]
+    return ["default", *sorted(found, key=lambda name: groups.index(own[name]))]
+
+
+@functools.cache
+def base(name: str) -> RunSettings:
+    """Return the tiny settings with the changes of a base."""
+    tiny = [item for item in TINY if not _overridden(item, BASES[name])]
+    return checked_settings(_composed([*tiny, *BASES[name]]))
+
+
+@functools.cache
+def _plain() -> dict[str, Any]:
+    return compose_plain([])
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose overrides as Hydra does, in a hundredth of its time."""
+    pairs = [item.split("=", 1) for item in overrides]
+    groups = {name: _option(name, value) for name, value in pairs if "." not in name}
+    values = OmegaConf.from_dotlist([f"{name}={value}" for name, value in pairs if "." in name])
+    merged = OmegaConf.merge(OmegaConf.create({**_plain(), **groups}), values)
+    return OmegaConf.to_container(merged)  # type: ignore[return-value]
+
+
+@functools.cache
+def _option(group: str, name: str) -> dict[str, Any]:
+    own = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
+    below = [_option(group, item) for item in own.pop("defaults", ()) if item != "_self_"]
+    return OmegaConf.to_container(OmegaConf.merge(*below, own))  # type: ignore[return-value]
+
+
+def _overridden(item: str, others: tuple[str, ...]) -> bool:
+    key = item.partition("=")[0]
+    return any(
+        key == other.partition("=")[0] or key.startswith(f"{other.partition('=')[0]}.")
+        for other in others
+    )
+
+
+def outcome(probe: Probe, settings: RunSettings) -> tuple[str, bool]:
+    """Return what a probe finds, and whether that is a refusal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return repr(probe(settings)), False
+        except RepastError as error:
+            return str(error), True
+
+
+@functools.cache
+def outcome_of_base(probe: Probe, name: str) -> tuple[str, bool]:
+    return outcome(probe, base(name))
+
+
+def acts(leaf: Leaf, name: str) -> bool:
+    """Return whether a changed value of a setting is noticed beside one base."""
+    settings = base(name)
+    for probe in PROBES[leaf.path[0]]:
+        before, refused_before = outcome_of_base(probe, name)
+        if refused_before and before.startswith(f"{leaf.path[0]}:"):
+            return True  # The whole choice is refused, with the reason.
+        fixed = True  # No other value is taken, and the message says why and what is valid.
+        for value in changed_values(leaf):
+            try:
+                other = with_value(settings, leaf.path, value)
+            except (ValueError, RepastError) as error:
+                fixed = fixed and f"{leaf.path[-1]}=" in str(error) and "valid:" in str(error)
+                continue
+            fixed = False
+            after, refused = outcome(probe, other)
+            if after != before and (not refused or str(leaf.path[-1]) in after or refused_before):
+                return True
+        if fixed and list(changed_values(leaf)):
+            return True
+    return False
+
+
+def group_leaves(group: str) -> dict[tuple[str, str], list[tuple[str, Leaf]]]:
+    """Return the settings of a group, each with the bases that have it."""
+    found: dict[tuple[str, str], list[tuple[str, Leaf]]] = {}
+    for name in bases_of(group):
+        settings = base(name)
+        part = getattr(settings, group)
+        whole = dataclasses.is_dataclass(part)
+        hint = typing.get_type_hints(RunSettings, include_extras=True)[group]
+        for leaf in leaves(part, (group,)) if whole else [Leaf((group,), RunSettings, hint, part)]:
+            if _is_empty_list_of_layers(leaf) or _is_tag(leaf):
+                continue
+            found.setdefault(leaf.identity, []).append((name, leaf))
+    return found
+
+
+def _registries(hint: Any) -> Iterator[Registry[Any]]:
+    """Return the registries whose members settings of a type hold."""
+    if (found := Registry.of(hint)) is not None:
+        yield found
+    for inner in typing.get_args(hint):
+        yield from _registries(inner)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        for item in typing.get_type_hints(hint, include_extras=True).values():
+            yield from _registries(item)
+
+
+def _classes(settings: Any) -> Iterator[type]:
+    """Return the class of settings and of all that is in them."""
+    if isinstance(settings, tuple):
+        for item in settings:
+            yield from _classes(item)
+    elif dataclasses.is_dataclass(settings):
+        yield type(settings)
+        for field in dataclasses.fields(settings):
+            yield from _classes(getattr(settings, field.name))
+
+
+def test_every_member_of_every_kind_is_in_some_base():
+    kinds = {id(kind): kind for kind in _registries(RunSettings) if kind is not STUDIES}
+    kinds |= {id(LAYERS): LAYERS}
+    met = {found for name in BASES for found in _classes(base(name))}
+    unmet = [
+        f"{kind.kind} {name}"
+        for kind in kinds.values()
+        for name in kind.names()
+        if kind.get(name) not in met and kind.get(name).__module__.startswith("repast_dist.")
+    ]
+    assert unmet == []
+    assert {kind.kind for kind in kinds.values()} >= {"layer", "optimizer", "topology"}
+
+
+GROUPS = [field.name for field in dataclasses.fields(RunSettings) if field.name != "study"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_setting_acts_or_is_refused(group):
+    silent = [
+        path
+        for (path, _), places in group_leaves(group).items()
+        if (path.rpartition(".")[2] not in SHOWN or path == "workload.name")
+        and path not in READ_ONLY
+        and not any(acts(leaf, name) for name, leaf in places)
+    ]
+    assert silent == [], "no probe notices these settings"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    ["partition.overlap_exchange", "partition.layers", "soi.fusion", "soi.stale"],
+)
+def test_what_only_a_plan_models_is_refused_by_training_or_changes_it(path):
+    group = path.partition(".")[0]
+    (leaf,) = (item for item in leaves(getattr(base("default"), group), (group,))
+               if item.dotted == path)  # fmt: skip
+    for value in changed_values(leaf):
+        other = with_value(base("default"), leaf.path, value)
+        assert outcome(training, other) != outcome_of_base(training, "default")
+
+
+@functools.cache
+def _attributes_read() -> frozenset[str]:
+    """Return every attribute that the package's code reads."""
+    files = Path(repast_dist.__file__).parent.rglob("*.py")
+    return frozenset(
+        node.attr
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    )
+
+
+@pytest.mark.parametrize("path", sorted(READ_ONLY))
+def test_a_setting_that_no_probe_reaches_is_read(path):
+    assert path.rpartition(".")[2] in _attributes_read()
+
+
+QUIET = Console(file=io.StringIO())
+SMALL_STUDY = (
+    "chip=repast", "farm.backend=inprocess", "farm.study_workers=1", "workload=lenet5",
+)  # fmt: skip
+SMALL_FACTOR = (
+    "study=export-spice", "study.matrix=factor", "study.size=4", "study.steps=1",
+    "study.simulate=false", "dataset.train_samples=96", "train.batch_size=32",
+    "workload=model", "model=digits_mlp",
+)  # fmt: skip
+_CHART = {"kind": "line", "x": "farm.chips", "y": "step_s"}
+_MATRIX = "a file that is not there.npy"
+
+STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
+    ("study=plan",): {},
+    ("study=explain",): {},
+    ("study=scaling", "study.chips=[1,2]", "study.batch_size=64"): {
+        "chips": [1, 4], "modes": ["weak"], "networks": ["vgg13"], "batch_size": 32,
+        "micro_batch_size": 16, "reuse": ["nowhere"],
+    },
+    ("study=export-chakra", "study.chips=2", "study.batch_size=16"): {
+        "chips": 4, "batch_size": 32, "micro_batch_size": 4, "steps": 2, "ticks_per_s": 1e9,
+    },
+    ("study=export-spice", "study.size=4", "study.simulate=false"): {
+        "circuits": ["vmm"], "matrix": "factor", "size": 5, "condition": 10.0,
+        "full_scale_v": 0.1,
+    },
+    SMALL_FACTOR: {"layer": "dense2", "factor": "G", "steps": 2},
+    ("study=export-spice", "study.simulate=false", "study.matrix=file", f"study.path={_MATRIX}"): {
+        "path": "another that is not there.npy",
+    },
+    (
+        "study=sweep", "study.axes={farm.chips: [1, 2]}", "study.best=step_s",
+        "study.columns=[step_s, samples_per_s]",
+        "study.charts=[{kind: line, x: farm.chips, y: step_s}]",
+    ): {
+        "question": "Another", "measure": {"kind": "solve"}, "axes": {"farm.chips": [1, 4]},
+        "variants": {"weak": {"chip.digital_lanes": 1}}, "columns": ["step_s"],
+        "best": "samples_per_s", "goal": "highest", "charts": [], "reuse": ["nowhere"],
+        **{f"charts.{name}": [{**_CHART, name: value}] for name, value in {
+            "kind": "bars", "x": "samples_per_s", "y": "samples_per_s", "value": "samples_per_s",
+            "series": "variant", "title": "Other", "log_x": True, "log_y": True,
+        }.items()},
+    },
+    ("study=compare",): {"runs": ["nowhere"]},
+    ("study=verify",): {"run": "nowhere"},
+    ("study=export-perfetto",): {"run": "nowhere"},
+}  # fmt: skip
+"""Small studies, and a changed value of every setting that they have."""
+
+STUDY_READ_ONLY = {
+    "export-spice.simulate": "tests/studies/test_studies_export_spice.py runs ngspice",
+    "export-perfetto.rows": "tests/trace counts the rows",
+}
+SLOW_STUDIES = {"convergence", "precision", "headline", "validate", "train"}
+"""Studies that take long: only that their settings are read is checked."""
+
+
+def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
+    """Return what a study says and the files that it leaves, without its settings."""
+    pages: list[Any] = []
+    with (
+        mock.patch("repast_dist.studies.output.write_study", lambda page, _: pages.append(page)),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            answer = run_study(dataclasses.replace(settings, run_root=str(folder)), QUIET)
+        except RepastError as error:
+            return {"refused": str(error)}
+    pages = [dataclasses.replace(page, settings={}, versions={}) for page in pages]
+    tables = [{name: t.to_pylist() for name, t in page.tables.items()} for page in pages]
+    written = {
+        str(file.relative_to(answer)): file.read_bytes()
+        for file in sorted(answer.rglob("*"))
+        if file.is_file() and file.name != "settings.json" and "points" not in file.parts
+    }
+    return {"pages": repr(pages), "tables": repr(tables), "written": written}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", STUDY_CHANGES, ids=lambda item: " ".join(item[:2]))
+def test_every_setting_of_a_small_study_changes_its_answer(overrides, tmp_path):
+    small = [item for item in SMALL_STUDY if not _overridden(item, overrides)]
+    settings = load_settings([*small, *overrides])
+    before = _answered(settings, tmp_path / "before")
+    for name, value in STUDY_CHANGES[overrides].items():
+        other = changed(settings, {f"study.{name.partition('.')[0]}": value})
+        after = _answered(other, tmp_path / name)
+        assert after != before, f"{settings.study.name}: {name}"
+
+
+def test_every_setting_of_a_small_study_has_a_changed_value():
+    tried = {
+        f"{_study_of(overrides)}.{name}"
+        for overrides, changes in STUDY_CHANGES.items()
+        for name in changes
+    }
+    missing = [
+        f"{name}.{field.name}"
+        for name in STUDIES.names()
+        if name not in SLOW_STUDIES and STUDIES.get(name).__module__.startswith("repast_dist.")
+        for field in dataclasses.fields(STUDIES.get(name))  # type: ignore[arg-type]
+        if field.name != STUDIES.tag
+    ]
+    assert set(missing) - tried - set(STUDY_READ_ONLY) == set()
+
+
+def _study_of(overrides: tuple[str, ...]) -> str:
+    return next(item for item in overrides if item.startswith("study=")).partition("=")[2]
+
+
+def test_every_setting_of_every_study_is_read():
+    unread = [
+        f"{name}.{field.name}"
+        for name in STUDIES.names()
+        for field in dataclasses.fields(STUDIES.get(name))  # type: ignore[arg-type]
+        if field.name not in _attributes_read()
+    ]
+    assert unread == []
+
+
+@spec
+class Deaf(Single):
+    """A scheme with a setting that nothing reads."""
+
+    method: Literal["deaf"] = "deaf"  # type: ignore[assignment]
+    unheard: Annotated[float, Gt(0)] = 1.0
+
+
+def test_a_setting_that_nothing_reads_is_found(monkeypatch):
+    deaf = dataclasses.replace(base("single"), inversion=Deaf())
+    monkeypatch.setitem(BASES, "deaf", ("inversion=single",))
+    monkeypatch.setattr(f"{__name__}.base", lambda name: deaf)
+    settings = {leaf.dotted: leaf for leaf in leaves(deaf.inversion, ("inversion",))}
+    assert not acts(settings["inversion.unheard"], "deaf")
+    assert acts(settings["inversion.array_copies"], "deaf")
+
+
+def test_a_study_of_an_unknown_network_is_refused_with_the_networks_there_are():
+    with pytest.raises(
+        RepastError, match=r"study\.networks\.0: no network table 'alexnet'; valid: .*vgg13"
+    ):
+        load_settings(["study=scaling", "study.networks=[alexnet]"])
