@@ -9,8 +9,8 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
 	command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
-# Half of the suite's time is waiting (for Ray, for time limits), so 3 processes keep 2 cores busy.
-TEST_PROCESSES ?= 3
+# A process per core; tests of the farm start processes of their own besides.
+TEST_PROCESSES ?= 2
 # One BLAS thread per process: chips are processes, and they share the cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1

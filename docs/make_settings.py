@@ -4,6 +4,7 @@ Run it after a change of settings: ``python docs/make_settings.py``.
 """
 
 import dataclasses
+import sys
 import typing
 from pathlib import Path
 
@@ -43,4 +44,7 @@ def _classes(hint: object) -> list[object]:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(settings_page())
+    if sys.argv[1:] == ["--print"]:
+        print(settings_page(), end="")
+    else:
+        TARGET.write_text(settings_page())

@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_when_the_report_is_due_costs_no_step(train, tmp_pat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(study, "write_run_report", full)
+        patched.setattr(study, "write_page", full)
         with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
             train(*SMALL, "farm.backend=inprocess")
     (run_dir,) = tmp_path.glob("train/*")
