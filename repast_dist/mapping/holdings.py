@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
+from repast_dist.mapping.specs import Policy, StepWork
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -52,10 +53,8 @@ def make_holdings(
     owner: Sequence[int],
     right_sides: np.ndarray,
     costs_s: np.ndarray,
-    chips: int,
-    fraction: float,
-    at_once: int,
-    speeds: Sequence[float] = (),
+    policy: Policy,
+    work: StepWork,
 ) -> Holdings:
     """Choose the chips that hold each block beside its owner: those with the least work.
 
@@ -65,22 +64,19 @@ def make_holdings(
         The blocks and their owners.
     right_sides, costs_s : ndarray
         Right-hand sides and modelled work per block.
-    chips : int
-        Chips.
-    fraction : float
-        Share of the chips that hold a block; at least its owner does, at most as many as have
-        something to solve.
-    at_once : int
-        Right-hand sides solved together.
-    speeds : sequence of float
-        Relative speed of every chip; empty: all the same.
+    policy : Policy
+        Share of the chips that hold a block (at least its owner does, at most as many as have
+        something to solve), and right-hand sides that are solved together.
+    work : StepWork
+        The chips and their speeds.
     """
+    at_once = policy.soi.right_sides_at_once
     ranges = [solve_ranges(int(count), at_once) for count in right_sides]
-    wanted = max(1, int(np.ceil(fraction * chips - 1e-9)))
+    wanted = max(1, int(np.ceil(policy.partition.grad_worker_fraction * work.chips - 1e-9)))
     holders = [[int(chip)] for chip in owner]
     if wanted > 1:
         counts = np.array([min(wanted, len(item)) for item in ranges])
-        _add_holders(holders, counts, blocks, costs_s, speeds or (1.0,) * chips)
+        _add_holders(holders, counts, blocks, costs_s, work.speeds or (1.0,) * work.chips)
     order = [(place, b) for b, item in enumerate(holders) for place in range(len(item))]
     order.sort()
     taken = [_part(ranges[b], place, len(holders[b])) for place, b in order]

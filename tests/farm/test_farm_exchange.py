@@ -6,10 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repast_dist.analog import SCHEMES
 from repast_dist.farm.exchange import Bucket, TreeSum, solve_tasks, within
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
 from repast_dist.mapping.holdings import make_holdings
 from repast_dist.mapping.owners import block_owners
+from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec, StepWork
 from repast_dist.training.second_order import block_traces
 
 
@@ -61,7 +63,13 @@ def tasks_of(rows, columns, width, chips, fraction, at_once):
     right_sides = np.array([columns if b.factor == "A" else rows for b in blocks])
     costs = right_sides * 1.0
     owner = block_owners(blocks, costs, chips, "lpt")
-    holdings = make_holdings(blocks, owner, right_sides, costs, chips, fraction, at_once)
+    policy = Policy(
+        soi=SoiSpec(right_sides_at_once=at_once),
+        partition=PartitionSpec(grad_worker_fraction=fraction),
+        inversion=SCHEMES.load({}),
+    )
+    work = StepWork(chips=chips, micro_batches=1, micro_batch_size=1)
+    holdings = make_holdings(blocks, owner, right_sides, costs, policy, work)
     shapes = {"dense": (rows, columns), "norm": (1, 5)}
     return (*solve_tasks(shapes, blocks, holdings, tuple(range(chips))), blocks, holdings)
 
