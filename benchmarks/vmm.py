@@ -74,7 +74,7 @@ def _measure(size: int, spec: VmmSpec, repeats: int, limit: float) -> list[str]:
         array.calibrate(inputs)
     ours_s, numpy_s = _in_turn(lambda: array.multiply(inputs), lambda: inputs @ weights, repeats)
     exact = inputs @ weights
-    error = np.linalg.norm(array.multiply(inputs) - exact) / np.linalg.norm(exact)
+    error = np.linalg.norm(array.multiply(inputs).values - exact) / np.linalg.norm(exact)
     return [
         f"{numpy_s * 1e3:.2f}",
         f"{ours_s * 1e3:.2f}",

@@ -1,7 +1,7 @@
 """What a crossbar computes: multiplication, inversion, and precision composed from both."""
 
 from repast_dist.analog.arrays.inv import program_inv
-from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
+from repast_dist.analog.arrays.vmm import VmmArray, VmmProduct, program_vmm
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
 from repast_dist.analog.schemes.base import SCHEMES, Scheme
@@ -34,6 +34,7 @@ __all__ = [
     "Solution",
     "SolveCounts",
     "VmmArray",
+    "VmmProduct",
     "VmmSpec",
     "WireSpec",
     "prepare",

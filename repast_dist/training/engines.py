@@ -227,8 +227,8 @@ class _Analog:
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         product = self.array.multiply(rows, *call)
-        self.meter.add(self.what, self.array.clipped, self.array.conversions)
-        return product
+        self.meter.add(self.what, product.clipped, product.conversions)
+        return product.values
 
     def columns(self, start: int, stop: int) -> "_Analog":
         return dataclasses.replace(self, array=self.array.columns(start, stop))

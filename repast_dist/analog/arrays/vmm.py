@@ -59,6 +59,31 @@ class ClippingWarning(UserWarning):
     """Kept ADC ranges clip more than `CLIP_WARNING_RATE` of the conversions."""
 
 
+@dataclasses.dataclass(frozen=True)
+class VmmProduct:
+    """A product, and how its converters fared.
+
+    Attributes
+    ----------
+    values : ndarray
+        (N, M) float64.
+    conversions, clipped : int
+        ADC conversions, and how many of them were beyond the range; none of an exact product.
+    clipped_inputs : int
+        Inputs beyond the DAC's range.
+    """
+
+    values: np.ndarray
+    conversions: int = 0
+    clipped: int = 0
+    clipped_inputs: int = 0
+
+    @property
+    def clip_rate(self) -> float:
+        """Share of the conversions that were beyond the ADC's range."""
+        return self.clipped / max(self.conversions, 1)
+
+
 @dataclasses.dataclass
 class VmmArray:
     """A programmed multiplier.
@@ -80,10 +105,6 @@ class VmmArray:
         (slices,) ADC ranges in units of one level, once calibrated.
     input_range : float or None
         What inputs are converted up to, once calibrated; None: of every call anew.
-    conversions, clipped : int
-        ADC conversions of the last product, and how many of them were beyond the range.
-    clipped_inputs : int
-        Inputs of the last product beyond the DAC's range.
     address, seed : tuple of (int or str), int
         Address of the array's random draws, such as read noise, and the run's seed.
     """
@@ -95,16 +116,8 @@ class VmmArray:
     planes: np.ndarray | None
     ranges: np.ndarray | None = None
     input_range: float | None = None
-    conversions: int = 0
-    clipped: int = 0
-    clipped_inputs: int = 0
     address: tuple[int | str, ...] = ()
     seed: int = 0
-
-    @property
-    def clip_rate(self) -> float:
-        """Share of the last product's conversions that were beyond the ADC's range."""
-        return self.clipped / max(self.conversions, 1)
 
     @cached_property
     def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
@@ -134,7 +147,7 @@ class VmmArray:
         fits = tops * self.shape[0] < _EXACT_FLOAT32
         return self.integers.astype(np.float32 if fits else np.float64)
 
-    def multiply(self, inputs: np.ndarray, *call: int | str) -> np.ndarray:
+    def multiply(self, inputs: np.ndarray, *call: int | str) -> VmmProduct:
         """Return ``inputs @ weights`` as the hardware computes it.
 
         Parameters
@@ -148,8 +161,8 @@ class VmmArray:
 
         Returns
         -------
-        ndarray
-            (N, M) float64. Beside inputs and result, at most about 10 MB are in use, or what one
+        VmmProduct
+            Beside inputs and result, at most about 10 MB are in use, or what one
             row of inputs needs.
 
         Raises
@@ -163,13 +176,14 @@ class VmmArray:
             Kept ranges do not fit these inputs.
         """
         if self.planes is None:
-            integers, scale = self._converted(inputs, self._exact.dtype)
-            product = np.asarray(integers @ self._exact, np.float64)
+            integers, scale, clipped_inputs = self._converted(inputs, self._exact.dtype)
+            product = VmmProduct(np.asarray(integers @ self._exact, np.float64))
         else:
-            integers, scale = self._converted(inputs, np.dtype(np.int32))
+            integers, scale, clipped_inputs = self._converted(inputs, np.dtype(np.int32))
             product = self._multiply_planes(integers, call)
-        product *= scale * self.weight_scale
-        return product
+        values = product.values
+        values *= scale * self.weight_scale
+        return dataclasses.replace(product, clipped_inputs=clipped_inputs)
 
     def columns(self, start: int, stop: int) -> "VmmArray":
         """Return the same array of which only the columns of some weights are converted."""
@@ -186,11 +200,13 @@ class VmmArray:
         if self.spec.dac.range == "calibrated":
             self.input_range = _input_range(_checked(inputs, self.shape[0]), self.spec)
         if self.planes is not None:
-            integers, _ = self._converted(inputs, np.dtype(np.int32))
+            integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers)
 
-    def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
-        """Return inputs as whole numbers of a dtype, and what one of them is worth."""
+    def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, int]:
+        """Return inputs as whole numbers of a dtype, what one of them is worth, and how many were
+        cut off.
+        """
         values = _checked(inputs, self.shape[0])
         reach = self.input_range
         if reach is None:
@@ -198,10 +214,10 @@ class VmmArray:
         top = 2.0 ** (self.spec.input_bits - 1) - 1
         scale = reach / top if reach > 0 else 1.0
         integers = np.empty(values.shape, dtype)
-        self.clipped_inputs = round_to_integers(values, scale, top, integers)
-        return integers, scale
+        clipped = round_to_integers(values, scale, top, integers)
+        return integers, scale, clipped
 
-    def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> np.ndarray:
+    def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> VmmProduct:
         spec, (_, columns) = self.spec, self.shape
         ranges = self.ranges if self.ranges is not None else self._ranges_for(integers)
         result = np.zeros((len(integers), columns))
@@ -216,16 +232,16 @@ class VmmArray:
                 clipped += self._multiply_tile(
                     tile, integers[chunk], ranges, result[chunk], scratch, key, first
                 )
-        self.conversions = result.size * spec.passes * spec.slices * len(self._tiles)
-        self.clipped = clipped
-        if self.ranges is not None and self.clip_rate > CLIP_WARNING_RATE:
+        conversions = result.size * spec.passes * spec.slices * len(self._tiles)
+        product = VmmProduct(result, conversions, clipped)
+        if self.ranges is not None and product.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
-                f"{self.clip_rate:.1%} of the ADC conversions of array {self.address} are beyond "
-                "its calibrated range; calibrate it on inputs like these",
+                f"{product.clip_rate:.1%} of the ADC conversions of array {self.address} are "
+                "beyond its calibrated range; calibrate it on inputs like these",
                 ClippingWarning,
                 stacklevel=4,
             )
-        return result
+        return product
 
     def _noise_key(self, *call: int | str) -> np.uint64:
         """Return the key of a stream of read noise."""
