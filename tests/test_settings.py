@@ -88,6 +88,13 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
         (["study=plan", "train.epochs=2"], "train.epochs", "train.batch_size"),
         (["study=explain", "device.cell.bits=3"], "device.cell.bits", "study=convergence"),
         (["study=convergence", "train.epochs=2"], "train.epochs", "study.train"),
+        (["study=convergence", "inversion.on_divergence=damp"], "inversion.on_divergence", "train"),
+        (["inversion.damp_tries=2"], "inversion.damp_tries", "valid: inversion.on_divergence=damp"),
+        (
+            ["inversion=single", "inversion.product_bits=40", "soi.block_size=32"],
+            "inversion.product_bits",
+            "soi.block_size above chip.inv.size",
+        ),
         (["study=verify", "seed=3"], "seed", "study=convergence"),
         (["study=headline", "experiment=fashion_classifier"], "experiment", "study"),
     ],

@@ -544,8 +544,9 @@ def _solve_columns(
         columns = counted(dict(solves), len(plan.blocks))
         return {name: values[plan.holdings.block] for name, values in columns.items()}
     shapes, scheme = plan.held_shapes, plan.policy.inversion
-    solving = modelled_solves(shapes, scheme, plan.hardware, plan.policy.soi.assumed_iterations)
-    preparing = modelled_preparations(shapes, scheme, plan.hardware)
+    rounds = plan.policy.soi.assumed_iterations
+    solving = modelled_solves(shapes, scheme, plan.hardware, rounds)
+    preparing = modelled_preparations(shapes, scheme, plan.hardware, rounds)
     if inverses_due:
         return added(solving, preparing)
     return {**solving, "program_cells": preparing["program_cells"]}

@@ -201,7 +201,7 @@ def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np
     """
     soi = policy.soi
     solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
-    preparing = modelled_preparations(shapes, policy.inversion, hardware)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
     one = np.ones(len(shapes), np.int64)
     weights = time_per_count(hardware.costs)
     solve = solve_counts(shapes, solving, one, hardware)

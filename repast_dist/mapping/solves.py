@@ -143,9 +143,14 @@ def modelled_solves(
     return scheme.solve_counts(shapes, rounds, hardware.inv_spec)
 
 
-def modelled_preparations(shapes: BlockShapes, scheme: Scheme, hardware: Hardware) -> Counts:
-    """Return the counts of preparing blocks: scaling, deflation, trials, and the cells written."""
-    return scheme.program_counts(shapes, hardware.device.cell, hardware.inv_spec)
+def modelled_preparations(
+    shapes: BlockShapes, scheme: Scheme, hardware: Hardware, iterations: int
+) -> Counts:
+    """Return the counts of preparing blocks: scaling, deflation, trials of so many rounds per
+    right-hand side, and the cells written.
+    """
+    cell, inv = hardware.device.cell, hardware.inv_spec
+    return scheme.program_counts(shapes, cell, inv, trials=scheme.expected_trials(iterations, inv))
 
 
 def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:

@@ -83,6 +83,13 @@ class Study(abc.ABC):
         return False
 
 
+def unread_by_scheme(settings: "RunSettings") -> Mapping[str, str]:
+    """Return settings of the inversion scheme that have no effect beside the others."""
+    split = settings.soi.block_size > settings.chip.inv.size
+    unread = settings.inversion.ignores(split)
+    return {f"inversion.{name}": reason for name, reason in unread.items()}
+
+
 def model_of_a_plan(settings: "RunSettings") -> Mapping[str, str]:
     """Return what a study that plans a step ignores: the trained model, beside another network."""
     if settings.workload.name == MODEL:

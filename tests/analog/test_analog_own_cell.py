@@ -189,7 +189,7 @@ def test_an_own_scheme_solves_and_is_priced_as_it_counts(own_scheme):
     shapes = block_shapes((block,), np.array([1]), np.array([90]), hardware, scheme)
     each = [scheme.solve_counts(shapes, np.array([n]), inv) for n in solution.iterations.tolist()]
     assert solution.counts == as_counts(added(*each))
-    assert solver.program_counts == as_counts(scheme.program_counts(shapes, vmm, inv))
+    assert solver.program_counts == as_counts(scheme.program_counts(shapes, vmm.device.cell, inv))
     assert solution.counts.inv_ops == solution.iterations.sum() > 5
 
 

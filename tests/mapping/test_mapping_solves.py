@@ -60,8 +60,7 @@ def check(scheme, size, held=24, *, fused=False, columns=6):
     ]
     refreshed = SolveCounts(0, solution.refreshes, solution.refreshes * size)
     assert solution.counts == as_counts(added(*each)) + refreshed
-    tried = {"trials": solver.trials} if solver.trials else {}
-    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, **tried)
+    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials)
     assert solver.program_counts == as_counts(programmed)
     return solution
 
@@ -129,8 +128,16 @@ def test_the_planner_assumes_the_same_rounds_for_every_right_hand_side(method):
     assert planned == scheme.solve_counts(shapes, rounds, inv)
     one = scheme.solve_counts(shapes_of(65, 1, 24, scheme, False), rounds, inv)
     assert all(planned[name] == 20 * one[name] for name in planned)
-    cells = modelled_preparations(shapes, scheme, HARDWARE)["program_cells"]
+    cells = modelled_preparations(shapes, scheme, HARDWARE, 7)["program_cells"]
     assert (cells > 0).all()
+
+
+def test_trials_of_auto_are_planned_with_the_assumed_rounds():
+    """Four right-hand sides are tried with fcg: a settling each for every round."""
+    scheme = SCHEMES.load({"method": "auto"})
+    shapes = shapes_of(ARRAY, 20, 24, scheme, fused=False)
+    prepared = [modelled_preparations(shapes, scheme, HARDWARE, r)["inv_ops"] for r in (7, 8)]
+    assert [int(ops[0]) for ops in prepared] == [4 * 7, 4 * 8]
 
 
 def test_halves_of_a_block_are_halved_alike():

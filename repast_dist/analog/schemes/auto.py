@@ -36,9 +36,6 @@ _TRIALS = 4
 _MARGIN = 0.7
 """Share of the target that trials of a single step must stay below: others may come out worse."""
 
-_ASSUMED_ROUNDS = 10
-"""Rounds that a trial is taken to need where nothing is solved."""
-
 
 @SCHEMES.register
 @spec
@@ -90,21 +87,21 @@ class Auto(GradientScheme):
         cell: Cell,
         inv: InvSpec,
         rank: np.ndarray | None = None,
-        trials: tuple[Trial, ...] | None = None,
+        trials: tuple[Trial, ...] = (),
     ) -> Counts:
         """Return the counts of all that is programmed and tried."""
-        trials = self._assumed_trials(inv) if trials is None else trials
         return added(*(_trial_counts(trial, blocks, cell, inv) for trial in trials))
 
-    def _single_may_do(self, inv: InvSpec) -> bool:
-        return self.tolerance > 2.0 ** -min(inv.dac_bits, inv.adc_bits)
-
-    def _assumed_trials(self, inv: InvSpec) -> tuple[Trial, ...]:
-        rounds = np.full(_TRIALS, min(_ASSUMED_ROUNDS, self.max_iterations))
+    def expected_trials(self, assumed: int, inv: InvSpec) -> tuple[Trial, ...]:
+        """Return conjugate gradients, and a single step before them where it may do."""
+        rounds = np.full(_TRIALS, self.rounds(assumed))
         gradients = Trial(self.as_scheme(Fcg), True, rounds)
         if not self._single_may_do(inv):
             return (gradients,)
         return Trial(self.as_scheme(Single), True, np.ones(_TRIALS, np.int64)), gradients
+
+    def _single_may_do(self, inv: InvSpec) -> bool:
+        return self.tolerance > 2.0 ** -min(inv.dac_bits, inv.adc_bits)
 
 
 class _Tried:

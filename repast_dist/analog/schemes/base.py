@@ -177,6 +177,37 @@ class Scheme(abc.ABC):
         """Return the rounds to assume per right-hand side where nothing is solved."""
         return min(assumed, getattr(self, "max_iterations", assumed))
 
+    def expected_trials(self, assumed: int, inv: InvSpec) -> tuple[Trial, ...]:
+        """Return what `prepare` is to be taken to try where nothing is solved.
+
+        Parameters
+        ----------
+        assumed : int
+            Rounds per right-hand side.
+        inv : InvSpec
+            The inverting arrays.
+        """
+        return ()
+
+    def ignores(self, split: bool) -> dict[str, str]:
+        """Return settings that have no effect beside the others, with the reason and what is valid.
+
+        Parameters
+        ----------
+        split : bool
+            Whether blocks may be larger than an inverting array.
+        """
+        unread: dict[str, str] = {}
+        if self.on_divergence != "damp":
+            reason = "more damping is not tried; valid: inversion.on_divergence=damp"
+            unread |= {"damp_factor": reason, "damp_tries": reason}
+        if not (self.uses_products or split):
+            unread["product_bits"] = (
+                f"inversion.method={self.name} multiplies only where a block is split over arrays; "
+                "valid: soi.block_size above chip.inv.size, or another method"
+            )
+        return unread
+
     def prepare(
         self,
         programmed: Callable[["Scheme"], BlockSolver],
@@ -258,7 +289,7 @@ class Scheme(abc.ABC):
         cell: Cell,
         inv: InvSpec,
         rank: np.ndarray | None = None,
-        trials: tuple[Trial, ...] | None = None,
+        trials: tuple[Trial, ...] = (),
     ) -> Counts:
         """Return `SolveCounts` of preparing blocks.
 
@@ -272,8 +303,8 @@ class Scheme(abc.ABC):
             The inverting arrays.
         rank : ndarray, optional
             (blocks,) directions that were taken out; None: as many as may be.
-        trials : tuple of Trial, optional
-            What was tried; None: what is to be expected.
+        trials : tuple of Trial
+            What was tried, or is expected to be; see `expected_trials`.
         """
         rank = self.assumed_rank(blocks) if rank is None else rank
         n = blocks.size

@@ -129,7 +129,9 @@ class ConvergenceStudy(Study):
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that do nothing beside the others, with the reason."""
-        return {
+        missed = "answers that miss their target are used; valid: study=train"
+        of_misses = ("on_divergence", "damp_factor", "damp_tries")
+        return {f"inversion.{name}": missed for name in of_misses} | {
             name: f"the study has its own; valid: study.{own}"
             for name, own in (("train", "train"), ("soi", "soi"), ("optimizer", "kfac, sgd, adam"))
         }

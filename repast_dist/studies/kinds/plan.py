@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import HARDWARE, STUDIES, Study, model_of_a_plan
+from repast_dist.studies.study import HARDWARE, STUDIES, Study, model_of_a_plan, unread_by_scheme
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,4 +32,4 @@ class PlanStudy(Study):
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that do nothing beside the others, with the reason."""
-        return model_of_a_plan(settings)
+        return {**model_of_a_plan(settings), **unread_by_scheme(settings)}

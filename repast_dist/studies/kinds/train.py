@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, TRAINING, Study
+from repast_dist.studies.study import STUDIES, TRAINING, Study, unread_by_scheme
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,7 @@ class TrainStudy(Study):
         return {
             "workload": "the settings' model is trained; valid: model=..., study=plan",
             "farm.study_workers": "it spreads points of studies; valid: farm.chips_per_worker=...",
+            **unread_by_scheme(settings),
         }
 
     def can_resume(self, run_dir: Path) -> bool:
