@@ -101,11 +101,12 @@ class Crossbar:
         """
         inputs = np.asarray(x, np.float64)
         rows = inputs[None] if inputs.ndim == 1 else inputs
-        a, product = self.array, self.array.multiply(rows, call)
+        product = self.array.multiply(rows, call)
         # Where cells and converters are ideal, the product is that of whole numbers.
-        converted = self._conversions(len(rows)) if a.planes is None else a.conversions
-        self.last = Conversions(converted, a.clipped, a.clipped_inputs)
-        return product[0] if inputs.ndim == 1 else product
+        exact = self.array.planes is None
+        converted = self._conversions(len(rows)) if exact else product.conversions
+        self.last = Conversions(converted, product.clipped, product.clipped_inputs)
+        return product.values[0] if inputs.ndim == 1 else product.values
 
     def __rmatmul__(self, x: ArrayLike) -> np.ndarray:
         return self.multiply(x)
