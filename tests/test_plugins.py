@@ -39,11 +39,13 @@ def losses(folder):
     return [step["loss"] for step in json.loads((folder / RESULT).read_text())["steps"]]
 
 
-PARTS = ("my_scheme", "my_layer", "my_topology", "my_second_order", "my_data")
+PARTS = ("my_cell", "my_scheme", "my_layer", "my_topology", "my_second_order", "my_data")
 CHOSEN = (
     named(*PARTS),
     *NETWORK,
-    "inversion.method=richardson",
+    "device.inv_cell.model=multiplied",
+    "device.inv_cell.log_sigma=0.02",
+    "inversion.method=damped_richardson",
     "inversion.target_bits=8",
     "optimizer.method=input_moments",
     "interconnect.dimensions.0.topology=line",
@@ -60,6 +62,7 @@ def test_parts_of_ones_own_train_on_two_workers_with_the_bits_of_one_process(tmp
     assert losses(on_ray)[-1] < losses(on_ray)[0]
     assert {Path(name).stem for name in result["plugins"]} == set(PARTS)
     assert all(len(checksum) == 64 for checksum in result["plugins"].values())
+    assert result["settings"]["device"]["inv_cell"]["model"] == "multiplied"
     assert result["settings"]["optimizer"]["method"] == "input_moments"
     assert result["settings"]["interconnect"]["dimensions"][0]["topology"] == "line"
 

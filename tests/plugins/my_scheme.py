@@ -16,13 +16,13 @@ class Richardson(ArrayScheme, IterativeScheme):
 
     Attributes
     ----------
-    method : {"richardson"}
+    method : {"damped_richardson"}
         The scheme's name.
     step : float
         Share of the array's answer that is taken.
     """
 
-    method: Literal["richardson"] = "richardson"
+    method: Literal["damped_richardson"] = "damped_richardson"
     step: Annotated[float, Gt(0), Le(1)] = 0.9
 
     def solve(self, run):
