@@ -1,6 +1,7 @@
 """Parts of one's own, each in one file outside the package: on the command line, on workers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_line_of_chips_exchanges_slower_than_a_ring(tmp_path):
     ring = load_settings([])
     times = [all_to_all(item.interconnect, 8, 1e6).time_s for item in (line, ring)]
     assert times[0] > times[1]
+
+
+def test_the_example_of_the_readme_trains(tmp_path):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_data.py").write_text(example)
+    plugins = f"plugins=[{tmp_path / 'my_data.py'}]"
+    chosen = ("dataset.name=noise", "model=digits_mlp", "farm.backend=inprocess", "train.epochs=1")
+    assert len(losses(run(tmp_path / "runs", plugins, *chosen))) == 3
 
 
 BROKEN = """
