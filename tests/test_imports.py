@@ -54,3 +54,9 @@ def test_a_lower_room_imports_only_what_it_stands_on(room: str, allowed: set[str
         for target in targets
     }
     assert imported - {room} <= allowed
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    # The settings of a study import what answers it only when it is asked.
+    below = {name for name in import_graph() if not name.startswith(f"{ROOT}.studies")}
+    assert cycle({name: import_graph()[name] & below for name in below}) == []
