@@ -34,6 +34,7 @@ from repast_dist.farm.records import (
 )
 from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.training.engines import ClipCount
 from repast_dist.training.sampling import steps_per_epoch, total_steps
 from repast_dist.training.solve_report import SolveReport, merged
@@ -321,8 +322,8 @@ class Coordinator:
         while not self._at_end(step) and not stop():
             last = min((step // n + 1) * n for n in (every, self._epoch_steps))
             last = min(last, self._total_steps)
-            calls = -(-(last - step) // self._pace.steps_per_call)
-            count = -(-(last - step) // calls)
+            calls = ceil_div(last - step, self._pace.steps_per_call)
+            count = ceil_div(last - step, calls)
             answers = self._call_all(Worker.advance, step, count)
             yield self._ask(partial(self._record, step), answers)
             step += count
@@ -467,7 +468,7 @@ class Coordinator:
     def _test_calls(self) -> list[Answer[dict[int, Evaluation]]]:
         """Ask all workers for a share of the test set's chunks."""
         workers = list(self._farm.workers)
-        chunks = -(-len(self._setup.data.test_inputs) // _EVALUATION_CHUNK)
+        chunks = ceil_div(len(self._setup.data.test_inputs), _EVALUATION_CHUNK)
         return [
             self._farm.call(
                 worker, Worker.evaluate, list(range(place, chunks, len(workers))), _EVALUATION_CHUNK

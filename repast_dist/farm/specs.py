@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
+from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
-
-PositiveInt = Annotated[int, Ge(1)]
 
 
 @spec

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Collection
 from typing import Literal
 
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.shapes import Workload
 
 
@@ -82,7 +83,7 @@ def soi_blocks(
         for factor, size in (("A", layer.factor_a_size), ("G", layer.factor_g_size)):
             if factor not in sides:
                 continue
-            for start, stop in even_ranges(size, -(-size // block_size)):
+            for start, stop in even_ranges(size, ceil_div(size, block_size)):
                 blocks.append(
                     SoiBlock(len(blocks), number, layer.name, factor, start, stop)  # type: ignore[arg-type]
                 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.mapping.blocks import SoiBlock, even_ranges
 from repast_dist.mapping.specs import Policy, StepWork
 
@@ -45,7 +46,7 @@ def solve_ranges(right_sides: int, at_once: int) -> Ranges:
 
     They depend on the block alone, so an answer does not depend on who solves what.
     """
-    return tuple(even_ranges(right_sides, max(1, -(-right_sides // at_once))))
+    return tuple(even_ranges(right_sides, max(1, ceil_div(right_sides, at_once))))
 
 
 def make_holdings(
