@@ -195,3 +195,13 @@ def test_some_columns_of_an_array_hold_what_they_hold_in_the_whole():
         rtol=1e-6,
         atol=1e-6,
     )
+
+
+def test_ranges_fit_inputs_that_repeat_with_the_step_of_a_regular_sample():
+    # A convolution of 8 x 8 images has 64 rows per image, the first of them at the blank edge.
+    random = np.random.default_rng(4)
+    inputs = random.random((16 * 64, 128))
+    inputs[::32] *= 1e-3
+    array = program_vmm(random.standard_normal((128, 16)), VmmSpec(), 3)
+    product = array.multiply(inputs)
+    assert product.clip_rate < 0.005

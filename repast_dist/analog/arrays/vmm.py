@@ -201,7 +201,7 @@ class VmmArray:
             self.input_range = _input_range(_checked(inputs, self.shape[0]), self.spec)
         if self.planes is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
-            self.ranges = self._ranges_for(integers)
+            self.ranges = self._ranges_for(integers, "calibrate")
 
     def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, int]:
         """Return inputs as whole numbers of a dtype, what one of them is worth, and how many were
@@ -219,7 +219,7 @@ class VmmArray:
 
     def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> VmmProduct:
         spec, (_, columns) = self.spec, self.shape
-        ranges = self.ranges if self.ranges is not None else self._ranges_for(integers)
+        ranges = self.ranges if self.ranges is not None else self._ranges_for(integers, *call)
         result = np.zeros((len(integers), columns))
         width = spec.passes * (spec.slices * columns + spec.rows)
         at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
@@ -295,7 +295,7 @@ class VmmArray:
             number,
         )
 
-    def _ranges_for(self, integers: np.ndarray) -> np.ndarray:
+    def _ranges_for(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
         spec = self.spec
         if spec.adc.range == "lossless":
@@ -303,7 +303,12 @@ class VmmArray:
         if spec.adc.range == "full":
             top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
             return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
-        some = integers[:: max(1, len(integers) // _CALIBRATION_VECTORS)]
+        some = integers
+        if len(integers) > _CALIBRATION_VECTORS:
+            # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
+            random = generator(self.seed, "calibration", *self.address, *call)
+            chosen = random.choice(len(integers), _CALIBRATION_VECTORS, replace=False)
+            some = integers[np.sort(chosen)]
         ranges = np.ones(spec.slices, np.float32)
         for first, held, _ in self._tiles:
             planes = _planes(some[:, first : first + len(held)], spec, 0.0)
