@@ -16,6 +16,7 @@ from repast_dist.analog.fixed_point import Product, rounded_columns
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.numbers import ceil_div
 
 
 class Algorithm(Protocol):
@@ -219,4 +220,4 @@ class Run:
 
 def product_cells[T: (int, np.ndarray)](values: T, bits: int, cell: Cell) -> T:
     """Return the cells that hold so many values of residual products, both of every pair."""
-    return 2 * values * -(-(bits - 1) // cell.bits)
+    return 2 * values * ceil_div(bits - 1, cell.bits)

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le
 
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.spec import spec
 
 NonNegative = Annotated[float, Ge(0)]
@@ -157,12 +158,12 @@ class VmmSpec:
     @property
     def slices(self) -> int:
         """Cells that hold the magnitude of one weight."""
-        return -(-(self.weight_bits - 1) // self.device.cell.bits)
+        return ceil_div(self.weight_bits - 1, self.device.cell.bits)
 
     @property
     def passes(self) -> int:
         """Times the array is driven for one input vector."""
-        return -(-(self.input_bits - 1) // self.dac.bits)
+        return ceil_div(self.input_bits - 1, self.dac.bits)
 
 
 @spec

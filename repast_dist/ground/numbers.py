@@ -1,7 +1,8 @@
 """Types of numbers in settings, and arithmetic that several rooms share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
 PositiveInt = Annotated[int, Ge(1)]
@@ -12,6 +13,18 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Ge(0), Le(1)]
 
 BITS_PER_BYTE = 8
+
+
+@overload
+def ceil_div(left: int, right: int) -> int: ...
+
+
+@overload
+def ceil_div(left: np.ndarray, right: int | np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def ceil_div(left: int, right: np.ndarray) -> np.ndarray: ...
 
 
 def ceil_div(left: Any, right: Any) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.ground.errors import CapacityError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
@@ -128,7 +129,7 @@ def allocate(
             region = max(1, int(budget * _TURNS_SHARE))
             resident[own] = _resident(weights[own], layers.vectors[own], budget - region)
             kept, spilled = own[resident[own]], own[~resident[own]]
-            rounds[spilled] = -(-weights[spilled] // region)
+            rounds[spilled] = ceil_div(weights[spilled], region)
         if partition.replicate_layers and len(kept):
             copies[kept] = _balanced_copies(weights[kept], layers.vectors[kept], budget - region)
         taken = np.where(resident[own], weights[own] * copies[own], 0)
@@ -215,11 +216,11 @@ def _balanced_copies(weights: np.ndarray, vectors: np.ndarray, budget: int) -> n
     low, high = 1, int(work.max())
     while low < high:
         middle = (low + high) // 2
-        if (weights * -(-work // middle)).sum() <= budget:
+        if (weights * ceil_div(work, middle)).sum() <= budget:
             high = middle
         else:
             low = middle + 1
-    return np.asarray(-(-work // low))
+    return ceil_div(work, low)
 
 
 def _balanced_pool(needed: np.ndarray, columns: np.ndarray, pool: int) -> np.ndarray:
@@ -234,15 +235,15 @@ def _balanced_pool(needed: np.ndarray, columns: np.ndarray, pool: int) -> np.nda
     low, high = 1, int(work.max())
     while low < high:
         middle = (low + high) // 2
-        if np.minimum(needed, -(-work // middle)).sum() <= pool:
+        if np.minimum(needed, ceil_div(work, middle)).sum() <= pool:
             high = middle
         else:
             low = middle + 1
-    return np.minimum(needed, -(-work // low))
+    return np.minimum(needed, ceil_div(work, low))
 
 
 def _banks(arrays: np.ndarray, chip: ChipSpec) -> np.ndarray:
-    return np.clip(-(-arrays // chip.vmm.arrays_per_bank), 1, chip.banks)
+    return np.clip(ceil_div(arrays, chip.vmm.arrays_per_bank), 1, chip.banks)
 
 
 def _too_large(

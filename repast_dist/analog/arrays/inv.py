@@ -31,6 +31,7 @@ from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.specs import InvSpec, WireSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 
 
@@ -170,7 +171,7 @@ def _program_halves(
     n = len(matrix)
     if not depth:
         return _program_one(matrix, spec, seed, *address)
-    split = -(-n // 2)
+    split = ceil_div(n, 2)
     a, b, d = matrix[:split, :split], matrix[:split, split:], matrix[split:, split:]
     try:
         schur = d - b.T @ np.linalg.solve(a, b)

@@ -28,6 +28,7 @@ from repast_dist.analog.arrays.programming import (
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 
 CLIP_WARNING_RATE = 0.01
@@ -419,7 +420,7 @@ def _slice_weights(spec: VmmSpec) -> np.ndarray:
 
 def _planes(integers: np.ndarray, spec: VmmSpec, base: float) -> np.ndarray:
     """Return what is applied in each pass, or pair of passes: (N, planes, rows) float32."""
-    count = -(-spec.passes // 2) if base else spec.passes
+    count = ceil_div(spec.passes, 2) if base else spec.passes
     planes = np.empty((len(integers), count, integers.shape[1]), np.float32)
     bit_planes(integers, spec.dac.bits, spec.passes, base, planes)
     return planes

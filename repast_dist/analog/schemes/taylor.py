@@ -13,6 +13,7 @@ from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeSchem
 from repast_dist.analog.schemes.watch import Watch
 from repast_dist.analog.solver import BlockSolver, Run
 from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.spec import spec
 
 _PATIENCE = 4
@@ -66,7 +67,7 @@ class Taylor(ArrayScheme, IterativeScheme):
     def _slices(self, inv: InvSpec) -> int:
         """Return the corrections that one application of A_H^-1 takes."""
         bits = min(inv.dac_bits, inv.adc_bits)
-        return -(-(self.target_bits + 2) // max(bits - 2, 1))
+        return ceil_div(self.target_bits + 2, max(bits - 2, 1))
 
     def _sliced_inverse(self, run: Run, high: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Apply A_H^-1 with b and x cut into converter-sized slices, most significant first."""
