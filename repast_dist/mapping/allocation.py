@@ -1,6 +1,10 @@
-"""Assigns arrays to weights and their transposes, copies of layers, activations and solvers."""
+"""Gives every layer its arrays: for its weights, for copies of them, and for its inputs."""
 
+import bisect
 import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,57 +24,113 @@ _COPIES_ROOM = 2
 
 
 @dataclasses.dataclass(frozen=True)
+class ArrayBudget:
+    """Multiplying arrays of one chip, by what they are kept for.
+
+    Attributes
+    ----------
+    weights : int
+        Arrays for weights, their transposes, and copies of both.
+    activations : int
+        Arrays for the inputs of layers, which gradients and factors are made from.
+    solvers : int
+        Arrays for the residual products of the inversion.
+    """
+
+    weights: int
+    activations: int
+    solvers: int
+
+    @classmethod
+    def of(cls, chip: ChipSpec, partition: PartitionSpec, *, second_order: bool) -> "ArrayBudget":
+        """Divide the arrays of a chip; only second-order methods keep arrays for solvers."""
+        solvers = int(chip.vmm_arrays * partition.solver_share) if second_order else 0
+        activations = max(1, int(chip.vmm_arrays * partition.activation_share))
+        weights = max(1, chip.vmm_arrays - solvers - activations)
+        return cls(weights, activations, solvers)
+
+    @property
+    def turns(self) -> int:
+        """The part of the weights' arrays in which layers take turns when not all fit."""
+        return max(1, int(self.weights * _TURNS_SHARE))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerArrays:
+    """The arrays of one layer, and where they are.
+
+    Attributes
+    ----------
+    stage : int
+        Place of the layer's chip in the pipeline of chips; 0 where every chip holds all layers.
+    weights : int
+        Arrays that one copy of the weights and of their transposes takes.
+    copies : int
+        Copies of both.
+    resident : bool
+        Whether the weights stay in their arrays; other layers are written anew for every
+        micro-batch.
+    rounds : int
+        Parts of the weights that take turns in the arrays they get; 1 where all fit at once.
+    activations : int
+        Arrays that the inputs of one micro-batch take.
+    pool : int
+        Arrays that the layer has for them; they are filled as often as needed.
+    first_bank : int
+        Bank at which the weights begin.
+    weight_banks, pool_banks : int
+        Banks over which the weights and the inputs are spread.
+    """
+
+    stage: int
+    weights: int
+    copies: int
+    resident: bool
+    rounds: int
+    activations: int
+    pool: int
+    first_bank: int
+    weight_banks: int
+    pool_banks: int
+
+
+def _column(name: str, dtype: type = np.int64) -> functools.cached_property[np.ndarray]:
+    """Make a property that returns one field of all layers as an array."""
+
+    def read(allocation: "Allocation") -> np.ndarray:
+        return np.array([getattr(layer, name) for layer in allocation.layers], dtype)
+
+    return functools.cached_property(read)
+
+
+@dataclasses.dataclass(frozen=True)
 class Allocation:
-    """Arrays per layer, one entry each.
+    """The arrays of all layers. Counting uses the columns, which are the fields of `LayerArrays`.
 
     Attributes
     ----------
     stages : int
-        Chips the layers are spread over; 1: every chip holds all layers.
-    stage : ndarray
-        Place of the layer's chip in that pipeline.
-    forward_arrays, backward_arrays : ndarray
-        Arrays of one copy of the weights and of the transposes.
-    copies : ndarray
-        Copies of both.
-    resident : ndarray of bool
-        Held all the time; others are written anew for every micro-batch.
-    rounds : ndarray
-        Times a layer's weights take turns in the arrays they get; 1 unless larger than those.
-    activation_arrays : ndarray
-        Arrays the inputs of one micro-batch would fill.
-    pool_arrays : ndarray
-        Arrays the layer has for them; they are filled as often as needed.
-    first_bank, weight_banks, pool_banks : ndarray
-        Where the layer begins, and over how many banks its weights and activations lie.
-    solver_arrays : int
-        Multiplying arrays of a chip kept for residual products.
-    used_arrays : ndarray
-        (stages,) weight arrays in use, copies included.
-    budget : int
-        Multiplying arrays of a chip for weights.
+        Chips that the layers are spread over; 1 if every chip holds all layers.
+    layers : tuple of LayerArrays
+        One record per layer.
+    budget : ArrayBudget
+        Arrays of a chip, by what they are kept for.
     """
 
     stages: int
-    stage: np.ndarray
-    forward_arrays: np.ndarray
-    backward_arrays: np.ndarray
-    copies: np.ndarray
-    resident: np.ndarray
-    rounds: np.ndarray
-    activation_arrays: np.ndarray
-    pool_arrays: np.ndarray
-    first_bank: np.ndarray
-    weight_banks: np.ndarray
-    pool_banks: np.ndarray
-    solver_arrays: int
-    used_arrays: np.ndarray
-    budget: int
+    layers: tuple[LayerArrays, ...]
+    budget: ArrayBudget
 
-    @property
-    def weight_arrays(self) -> np.ndarray:
-        """Arrays of one copy, weights and transposes."""
-        return self.forward_arrays + self.backward_arrays
+    stage = _column("stage")
+    weights = _column("weights")
+    copies = _column("copies")
+    resident = _column("resident", np.bool_)
+    rounds = _column("rounds")
+    activations = _column("activations")
+    pool = _column("pool")
+    first_bank = _column("first_bank")
+    weight_banks = _column("weight_banks")
+    pool_banks = _column("pool_banks")
 
 
 def allocate(
@@ -85,7 +145,7 @@ def allocate(
     hardware : Hardware
         The chip and how matrices lie on its arrays.
     partition : PartitionSpec
-        Shares, spreading over chips, overflow and copies.
+        Shares of the arrays, spreading over chips, overflow and copies.
     work : StepWork
         Chips at hand and samples of a micro-batch; second-order methods keep arrays for solvers.
 
@@ -94,165 +154,200 @@ def allocate(
     CapacityError
         The layers do not fit and ``partition.overflow`` is ``error``.
     """
-    chip, g = hardware.chip, hardware.geometry
-    forward = np.where(
-        layers.products, array_count(g, layers.rows, layers.columns, layers.groups), 0
-    )
-    backward = np.where(
-        layers.errors_pass, array_count(g, layers.columns, layers.rows, layers.groups), 0
-    )
-    weights = forward + backward
-    solvers = int(chip.vmm_arrays * partition.solver_share) if work.second_order else 0
-    pool = max(1, int(chip.vmm_arrays * partition.activation_share))
-    budget = max(1, chip.vmm_arrays - solvers - pool)
-    stages = _stage_count(weights, budget, partition, work.chips)
-    stage = _spread(weights, stages)
-
-    resident, copies = np.ones(len(layers), bool), np.ones(len(layers), np.int64)
-    rounds, used = np.ones(len(layers), np.int64), np.zeros(stages, np.int64)
-    activation = np.where(
-        layers.weighted,
-        array_count(
-            g, work.micro_batch_size * layers.vectors, layers.rows + layers.bias, layers.groups
-        ),
-        0,
-    )
-    pools, first = np.zeros(len(layers), np.int64), np.zeros(len(layers), np.int64)
-    for number in range(stages):
-        own = np.flatnonzero(stage == number)
-        if not len(own):
-            continue
-        region, kept = 0, own
-        if weights[own].sum() > budget:
-            if partition.overflow == "error":
-                raise CapacityError(_too_large(weights[own], budget, layers.names, own, chip))
-            region = max(1, int(budget * _TURNS_SHARE))
-            resident[own] = _resident(weights[own], layers.vectors[own], budget - region)
-            kept, spilled = own[resident[own]], own[~resident[own]]
-            rounds[spilled] = ceil_div(weights[spilled], region)
-        if partition.replicate_layers and len(kept):
-            copies[kept] = _balanced_copies(weights[kept], layers.vectors[kept], budget - region)
-        taken = np.where(resident[own], weights[own] * copies[own], 0)
-        used[number] = int(taken.sum()) + region
-        offsets = np.cumsum(taken) - taken
-        first[own] = offsets // chip.vmm.arrays_per_bank % chip.banks
-        pools[own] = _balanced_pool(activation[own], layers.columns[own], pool)
-    held = np.where(resident, weights * copies, np.maximum(1, int(budget * _TURNS_SHARE)))
-    return Allocation(
-        stages=stages,
-        stage=stage,
-        forward_arrays=forward,
-        backward_arrays=backward,
-        copies=copies,
-        resident=resident,
-        rounds=rounds,
-        activation_arrays=activation,
-        pool_arrays=pools,
-        first_bank=first,
-        weight_banks=_banks(held, chip),
-        pool_banks=_banks(pools, chip),
-        solver_arrays=solvers,
-        used_arrays=used,
-        budget=budget,
-    )
+    budget = ArrayBudget.of(hardware.chip, partition, second_order=work.second_order)
+    needs = _layer_needs(layers, hardware, work)
+    stages, ranges = _stage_ranges(needs, budget, partition, work.chips)
+    placed = [
+        _place_stage(number, needs[start:stop], budget, partition, hardware.chip)
+        for number, (start, stop) in enumerate(ranges)
+    ]
+    return Allocation(stages, tuple(itertools.chain.from_iterable(placed)), budget)
 
 
-def _stage_count(weights: np.ndarray, budget: int, partition: PartitionSpec, n_chips: int) -> int:
+@dataclasses.dataclass(frozen=True)
+class _Need:
+    """What a layer needs: arrays for one copy of its weights and for its inputs; and its work,
+    which is its input vectors per sample and its outputs.
+    """
+
+    name: str
+    weights: int
+    activations: int
+    vectors: int
+    columns: int
+
+
+def _layer_needs(layers: LayerTable, hardware: Hardware, work: StepWork) -> list[_Need]:
+    g, held = hardware.geometry, work.micro_batch_size * layers.vectors
+    forward = array_count(g, layers.rows, layers.columns, layers.groups)
+    backward = array_count(g, layers.columns, layers.rows, layers.groups)
+    activations = array_count(g, held, layers.rows + layers.bias, layers.groups)
+    weights = np.where(layers.products, forward, 0) + np.where(layers.errors_pass, backward, 0)
+    columns = (weights, np.where(layers.weighted, activations, 0), layers.vectors, layers.columns)
+    rows = zip(layers.names, *(column.tolist() for column in columns), strict=True)
+    return [_Need(*row) for row in rows]
+
+
+# Stages ---------------------------------------------------------------------------------------
+
+_Range = tuple[int, int]
+"""First layer of a stage, and the first behind it."""
+
+
+def _stage_ranges(
+    needs: Sequence[_Need], budget: ArrayBudget, partition: PartitionSpec, chips: int
+) -> tuple[int, list[_Range]]:
+    """Return the chips that the layers are spread over and the layers of each: chips at the end
+    may have none.
+    """
+    weights = [need.weights for need in needs]
     if partition.layers == "replicate":
-        return 1
-    most = min(n_chips, max(1, int(np.count_nonzero(weights))))
-    divisors = [count for count in range(1, most + 1) if n_chips % count == 0]
-    if partition.layers == "pipeline":
-        return divisors[-1]
-    for count in divisors:
-        stage = _spread(weights, count)
-        if np.bincount(stage, weights, minlength=count).max() <= budget:
-            return count
-    return divisors[-1]
+        return 1, [(0, len(weights))]
+    most = min(chips, max(1, sum(arrays > 0 for arrays in weights)))
+    divisors = [count for count in range(1, most + 1) if chips % count == 0]
+    if partition.layers == "auto":
+        for count in divisors:
+            ranges = _spread(weights, count)
+            if max(sum(weights[slice(*layers)]) for layers in ranges) <= budget.weights:
+                return count, ranges
+    return divisors[-1], _spread(weights, divisors[-1])
 
 
-def _spread(weights: np.ndarray, stages: int) -> np.ndarray:
+def _spread(weights: Sequence[int], stages: int) -> list[_Range]:
     """Cut the layers into consecutive stages whose largest needs the fewest arrays."""
     if stages == 1:
-        return np.zeros(len(weights), np.int64)
-    low, high = int(weights.max(initial=1)), int(weights.sum())
-    while low < high:
-        middle = (low + high) // 2
-        if _cuts(weights, middle)[-1] < stages:
-            high = middle
-        else:
-            low = middle + 1
-    return _cuts(weights, low)
+        return [(0, len(weights))]
+    largest = max(weights, default=1)
+    limit = _smallest(largest, sum(weights), lambda limit: len(_filled(weights, limit)) <= stages)
+    return _filled(weights, limit)
 
 
-def _cuts(weights: np.ndarray, limit: int) -> np.ndarray:
-    """Fill stages up to a limit; return each layer's stage."""
-    stage, filled, number = np.zeros(len(weights), np.int64), 0, 0
+def _filled(weights: Sequence[int], limit: int) -> list[_Range]:
+    """Fill one stage after the other with layers, each up to a limit of arrays."""
+    starts, filled = [0], 0
     for place, arrays in enumerate(weights):
-        if filled + arrays > limit and filled:
-            number, filled = number + 1, 0
-        stage[place] = number
-        filled += int(arrays)
-    return stage
+        if filled and filled + arrays > limit:
+            starts.append(place)
+            filled = 0
+        filled += arrays
+    return list(itertools.pairwise([*starts, len(weights)]))
 
 
-def _resident(weights: np.ndarray, vectors: np.ndarray, budget: int) -> np.ndarray:
-    """Return a mask of the layers that stay: those of many vectors per sample, since copies of
-    them shorten the pipeline; writing costs the same per array whichever layer takes turns.
+# One stage ------------------------------------------------------------------------------------
+
+
+def _place_stage(
+    stage: int,
+    needs: Sequence[_Need],
+    budget: ArrayBudget,
+    partition: PartitionSpec,
+    chip: ChipSpec,
+) -> list[LayerArrays]:
+    """Give the layers of one chip their arrays, one layer behind the other."""
+    stays = _stays(needs, budget, partition, chip)
+    copies = _copies(needs, stays, budget, partition)
+    pools = _pools(needs, budget.activations)
+    placed, taken = [], 0
+    for need, resident, count, pool in zip(needs, stays, copies, pools, strict=True):
+        written = need.weights * count if resident else budget.turns
+        placed.append(
+            LayerArrays(
+                stage=stage,
+                weights=need.weights,
+                copies=count,
+                resident=resident,
+                rounds=1 if resident else ceil_div(need.weights, budget.turns),
+                activations=need.activations,
+                pool=pool,
+                first_bank=taken // chip.vmm.arrays_per_bank % chip.banks,
+                weight_banks=_banks(written, chip),
+                pool_banks=_banks(pool, chip),
+            )
+        )
+        taken += written if resident else 0
+    return placed
+
+
+def _banks(arrays: int, chip: ChipSpec) -> int:
+    return min(max(ceil_div(arrays, chip.vmm.arrays_per_bank), 1), chip.banks)
+
+
+def _stays(
+    needs: Sequence[_Need], budget: ArrayBudget, partition: PartitionSpec, chip: ChipSpec
+) -> list[bool]:
+    """Choose the layers whose weights stay in their arrays: all if they fit.
+
+    Otherwise layers of many vectors per sample come first, since copies of them shorten the
+    pipeline; writing costs the same per array whichever layer takes turns.
+
+    Raises
+    ------
+    CapacityError
+        They do not fit and the settings do not allow taking turns.
     """
-    resident = np.zeros(len(weights), bool)
-    held = 0
-    for place in np.lexsort((weights, -vectors)):
-        if held + weights[place] * _COPIES_ROOM > budget:
-            continue
-        resident[place] = True
-        held += int(weights[place])
-    return resident
+    if sum(need.weights for need in needs) <= budget.weights:
+        return [True] * len(needs)
+    if partition.overflow == "error":
+        raise CapacityError(_too_large(needs, budget, chip))
+    stays, held = [False] * len(needs), 0
+    for place in sorted(range(len(needs)), key=lambda n: (-needs[n].vectors, needs[n].weights)):
+        weights = needs[place].weights
+        if held + weights * _COPIES_ROOM <= budget.weights - budget.turns:
+            stays[place] = True
+            held += weights
+    return stays
 
 
-def _balanced_copies(weights: np.ndarray, vectors: np.ndarray, budget: int) -> np.ndarray:
-    """Return the copies that make the busiest layer's vectors per copy as few as fit."""
-    work = np.where(weights > 0, vectors, 1)
-    low, high = 1, int(work.max())
-    while low < high:
-        middle = (low + high) // 2
-        if (weights * ceil_div(work, middle)).sum() <= budget:
-            high = middle
-        else:
-            low = middle + 1
-    return ceil_div(work, low)
-
-
-def _balanced_pool(needed: np.ndarray, columns: np.ndarray, pool: int) -> np.ndarray:
-    """Share a pool so that the longest gradient product is as short as it can be.
-
-    A layer's errors drive its arrays once per output and filling: ``columns * needed / pool``
-    vectors. At least one array each, at most what is needed.
-    """
-    if needed.sum() <= pool:
-        return needed
-    work = needed * columns
-    low, high = 1, int(work.max())
-    while low < high:
-        middle = (low + high) // 2
-        if np.minimum(needed, ceil_div(work, middle)).sum() <= pool:
-            high = middle
-        else:
-            low = middle + 1
-    return np.minimum(needed, ceil_div(work, low))
-
-
-def _banks(arrays: np.ndarray, chip: ChipSpec) -> np.ndarray:
-    return np.clip(ceil_div(arrays, chip.vmm.arrays_per_bank), 1, chip.banks)
-
-
-def _too_large(
-    weights: np.ndarray, budget: int, names: tuple[str, ...], own: np.ndarray, chip: ChipSpec
-) -> str:
-    largest = own[int(np.argmax(weights))]
+def _too_large(needs: Sequence[_Need], budget: ArrayBudget, chip: ChipSpec) -> str:
+    largest = max(needs, key=lambda need: need.weights)
     return (
-        f"chip '{chip.name}' has {budget} arrays for weights, the network needs "
-        f"{int(weights.sum())} (layer {names[largest]} alone {int(weights.max())}); valid: "
-        "partition.overflow=reload, partition.layers=auto with more chips, a larger chip, or a "
-        "smaller partition.activation_share"
+        f"chip '{chip.name}' has {budget.weights} arrays for weights, the network needs "
+        f"{sum(need.weights for need in needs)} (layer {largest.name} alone {largest.weights}); "
+        "valid: partition.overflow=reload, partition.layers=auto with more chips, a larger chip, "
+        "or a smaller partition.activation_share"
     )
+
+
+def _copies(
+    needs: Sequence[_Need], stays: Sequence[bool], budget: ArrayBudget, partition: PartitionSpec
+) -> list[int]:
+    """Choose the copies of the layers that stay, so that the busiest layer has the fewest vectors
+    per copy that fit; other layers are not copied.
+    """
+    kept = [need for need, resident in zip(needs, stays, strict=True) if resident]
+    copies = np.ones(len(needs), np.int64)
+    if partition.replicate_layers and kept:
+        weights = np.array([need.weights for need in kept])
+        work = np.array([need.vectors if need.weights else 1 for need in kept])
+        free = budget.weights - (0 if all(stays) else budget.turns)
+        most = _smallest(
+            1, int(work.max()), lambda most: (weights * ceil_div(work, most)).sum() <= free
+        )
+        copies[np.array(stays)] = ceil_div(work, most)
+    counts: list[int] = copies.tolist()
+    return counts
+
+
+def _pools(needs: Sequence[_Need], arrays: int) -> list[int]:
+    """Share arrays among the layers' inputs so that the longest gradient product is as short as
+    it can be.
+
+    The errors of a layer drive its arrays once per output and filling: ``columns * needed / pool``
+    vectors. Each layer gets at least one array if it needs any, and at most what it needs.
+    """
+    needed = np.array([need.activations for need in needs], np.int64)
+    if needed.sum() > arrays:
+        work = needed * np.array([need.columns for need in needs], np.int64)
+        longest = _smallest(
+            1,
+            int(work.max()),
+            lambda longest: np.minimum(needed, ceil_div(work, longest)).sum() <= arrays,
+        )
+        needed = np.minimum(needed, ceil_div(work, longest))
+    pools: list[int] = needed.tolist()
+    return pools
+
+
+def _smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Return the smallest number for which `fits` holds; `high` if none from `low` does."""
+    return low + bisect.bisect_left(range(low, high), True, key=fits)

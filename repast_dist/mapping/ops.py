@@ -260,7 +260,7 @@ def _activation_writes(plan: Plan) -> Counts:
     layers, a = plan.layers, plan.allocation
     held = plan.work.micro_batch_size * layers.vectors
     at_once = np.minimum(
-        np.maximum(a.pool_arrays, 1), a.pool_banks * plan.hardware.chip.written_arrays_per_bank
+        np.maximum(a.pool, 1), a.pool_banks * plan.hardware.chip.written_arrays_per_bank
     )
     return write_counts(
         plan.hardware.geometry, held, layers.rows + layers.bias, layers.groups, at_once
@@ -343,7 +343,7 @@ def _digital_mask(plan: Plan) -> np.ndarray:
 
 def _pool_rounds(plan: Plan) -> np.ndarray:
     a = plan.allocation
-    return ceil_div(a.activation_arrays, np.maximum(a.pool_arrays, 1))
+    return ceil_div(a.activations, np.maximum(a.pool, 1))
 
 
 def _lanes(plan: Plan, tiles: np.ndarray) -> np.ndarray:

@@ -166,7 +166,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     room = Room(
         needed=(2 if soi.stale else 1)
         * np.stack([shapes.inv_arrays, shapes.product_arrays], axis=1),
-        capacity=np.array([chip.inv_arrays, allocation.solver_arrays]),
+        capacity=np.array([chip.inv_arrays, allocation.budget.solvers]),
         chips=work.chips,
     )
     owner = block_owners(blocks, cost_s, work.chips, partition.blocks, work.speeds, room)
@@ -347,7 +347,7 @@ def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
     inverting = np.bincount(chip, sets * copies * shapes.inv_arrays, plan.work.chips)
     product = np.bincount(chip, sets * copies * shapes.product_arrays, plan.work.chips)
     fits: np.ndarray = (inverting <= plan.hardware.chip.inv_arrays) & (
-        product <= plan.allocation.solver_arrays
+        product <= plan.allocation.budget.solvers
     )
     return fits
 

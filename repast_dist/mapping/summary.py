@@ -248,6 +248,6 @@ def _writes_per_cell(plan: Plan) -> float:
     """
     a = plan.allocation
     busiest = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
-    fills = a.activation_arrays / np.maximum(a.pool_arrays, 1) * busiest
+    fills = a.activations / np.maximum(a.pool, 1) * busiest
     reloads = 1.0 if a.resident.all() else float(busiest * a.rounds.max())
     return max(1.0, float(fills.max(initial=0.0)), reloads)

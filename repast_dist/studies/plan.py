@@ -193,16 +193,19 @@ def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _layer_rows(plan: Plan) -> list[dict[str, Any]]:
-    allocation, layers = plan.allocation, plan.layers
+    table = plan.layers
+    sizes = zip(table.rows.tolist(), table.columns.tolist(), strict=True)
     return [
         {
             "layer": layer.name,
             "kind": layer.kind,
-            "rows": int(layers.rows[number]),
-            "columns": int(layers.columns[number]),
-            "copies": int(allocation.copies[number]),
-            "first_bank": int(allocation.first_bank[number]),
-            "stays_written": bool(allocation.resident[number]),
+            "rows": rows,
+            "columns": columns,
+            "copies": arrays.copies,
+            "first_bank": arrays.first_bank,
+            "stays_written": arrays.resident,
         }
-        for number, layer in enumerate(plan.workload.layers)
+        for layer, (rows, columns), arrays in zip(
+            plan.workload.layers, sizes, plan.allocation.layers, strict=True
+        )
     ]

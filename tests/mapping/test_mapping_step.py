@@ -291,12 +291,12 @@ def test_early_layers_are_copied_until_the_pipeline_is_balanced():
     plan = plan_of(Workload(name="conv", layers=layers), size=1)
     copies = plan.allocation.copies
     assert copies[0] > copies[1] >= 1
-    held = (plan.allocation.weight_arrays * copies).sum()
-    assert held <= plan.allocation.budget
+    held = (plan.allocation.weights * copies).sum()
+    assert held <= plan.allocation.budget.weights
     # One more copy of the slowest layer would not fit.
     slowest = int(np.argmax(plan.layers.vectors / copies))
     assert (
-        held + plan.allocation.weight_arrays[slowest] > plan.allocation.budget or copies[0] == 256
+        held + plan.allocation.weights[slowest] > plan.allocation.budget.weights or copies[0] == 256
     )
 
 
