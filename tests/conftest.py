@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from repast_dist import parts
 from repast_dist.farm.checkpoint import latest_checkpoint
-from repast_dist.parts import NETWORKS, SCHEMES
+from repast_dist.ground.registry import Registry
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 
@@ -20,6 +21,18 @@ def one_blas_thread():
     """Tests share the cores with workers."""
     with threadpool_limits(1):
         yield
+
+
+KINDS = [item for item in vars(parts).values() if isinstance(item, Registry)]
+
+
+@pytest.fixture(autouse=True)
+def no_part_stays(monkeypatch):
+    """What a test registers or activates is not there in the next one."""
+    monkeypatch.setattr("repast_dist.ground.plugins._ACTIVE", {})
+    for kind in KINDS:
+        kind._find_own()
+        monkeypatch.setattr(kind, "_members", dict(kind._members))
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +60,8 @@ def train(tmp_path):
 
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
-    """Work in a folder of the test's own, and leave no plug-in behind."""
+    """Work in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("repast_dist.ground.plugins._ACTIVE", {})
-    for registry in (NETWORKS, SCHEMES):
-        registry.names()
-        monkeypatch.setattr(registry, "_members", dict(registry._members))
 
 
 def final_arrays(run_dir: Path) -> dict[str, bytes]:

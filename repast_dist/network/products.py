@@ -1,60 +1,127 @@
-"""What layers with weights on crossbars have in common: parameter, product and shape."""
+"""What layers with weights on crossbars have in common: settings, parameter, product and shape."""
 
-from typing import Literal
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from repast_dist.network.node import Parameter, Pass
+from repast_dist.ground.numbers import PositiveInt
+from repast_dist.ground.spec import spec
+from repast_dist.network.layer import Layer, Sharing
+from repast_dist.network.node import Node, Parameter, Pass, Shape, Sink
 from repast_dist.network.shapes import LayerShape
 
 _SPARSE_CONNECTIONS = 15
 """Incoming weights per unit of Martens (2010)."""
 
 
-def weights(
-    name: str,
-    kind: str,
-    inputs: int,
-    outputs: int,
-    positions: int,
-    *,
-    bias: bool,
-    preconditioned: bool,
-    sharing: str,
-) -> Parameter:
-    """Return the parameter of a layer that multiplies (inputs) by (inputs, outputs) weights."""
-    return Parameter(
-        name=name,
-        kind=kind,
-        rows=inputs + bias,
-        columns=outputs,
-        initialise=initial_weights,
-        bias=bias,
-        product=True,
-        positions=positions,
-        sharing=sharing,
-        without_factors="" if preconditioned else "precondition is false: plain gradient",
-    )
+@spec
+class ProductLayer(Layer):
+    """Settings of a layer that multiplies by its weights.
+
+    Attributes
+    ----------
+    outputs : int
+        Output features or channels M.
+    name : str
+        Name in weights and reports; empty: numbered by the model.
+    bias : bool
+        Keep a bias as the last row of the weights.
+    precondition : bool
+        Precondition by K-FAC; False leaves the layer to the plain gradient.
+    sharing : {"expand", "reduce"} or None
+        Kronecker factors over tokens, or positions of an image, see `Model`; None: as the model
+        says.
+    """
+
+    outputs: PositiveInt
+    name: str = ""
+    bias: bool = True
+    precondition: bool = True
+    sharing: Sharing | None = None
 
 
-def affine(name: str, rows: np.ndarray, bias: bool, run: Pass) -> np.ndarray:
-    """Return ``rows @ weights + bias``, (R, in) -> (R, out)."""
-    y = run.forward[name].multiply(rows, (*run.call, "forward", name))
-    return y + run.weights[name][-1].astype(np.float64) if bias else y
+@dataclasses.dataclass(frozen=True)
+class ProductNode(Node):
+    """A product of input rows with weights, (R, in) -> (R, out).
 
+    A kind of layer says how inputs become rows, and puts the results where its output has them.
+    """
 
-def product_shape(parameter: Parameter, kind: Literal["dense", "conv"]) -> LayerShape:
-    """Return a layer's product as a row of a workload."""
-    return LayerShape(
-        name=parameter.name,
-        kind=kind,
-        in_features=parameter.inputs,
-        out_features=parameter.columns,
-        vectors_per_sample=parameter.positions,
-        bias=parameter.bias,
-        preconditioned=parameter.preconditioned,
-        factor_vectors_per_sample=1 if parameter.sharing == "reduce" else None,
-    )
+    name: str
+    input_shape: Shape
+    outputs: int
+    bias: bool
+    preconditioned: bool
+    sharing: Sharing
+
+    kind: ClassVar[Literal["dense", "conv"]]
+
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> int:
+        """Input features of a row, without the bias."""
+
+    @property
+    @abc.abstractmethod
+    def positions(self) -> int:
+        """Rows per sample, S."""
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return the weights."""
+        return (self._weights(),)
+
+    def transposed(self, need_input: bool) -> tuple[str, ...]:
+        """Return the weights if errors go further back."""
+        return (self.name,) if need_input else ()
+
+    def rows_of(self, saved: Any) -> dict[str, np.ndarray]:
+        """Return the input rows, which are what a pass keeps."""
+        return {self.name: saved}
+
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Return the matrix."""
+        return (
+            LayerShape(
+                name=self.name,
+                kind=self.kind,
+                in_features=self.inputs,
+                out_features=self.outputs,
+                vectors_per_sample=self.positions,
+                bias=self.bias,
+                preconditioned=self.preconditioned,
+                factor_vectors_per_sample=1 if self.sharing == "reduce" else None,
+            ),
+        )
+
+    def multiplied(self, rows: np.ndarray, run: Pass) -> np.ndarray:
+        """Return ``rows @ weights + bias``, (R, in) -> (R, out)."""
+        y = run.forward[self.name].multiply(rows, (*run.call, "forward", self.name))
+        return y + run.weights[self.name][-1].astype(np.float64) if self.bias else y
+
+    def sent_back(
+        self, errors: np.ndarray, run: Pass, sink: Sink, need_input: bool
+    ) -> np.ndarray | None:
+        """Record the errors of the outputs and return those of the rows, (R, out) -> (R, in)."""
+        sink.errors[self.name] = errors
+        if not need_input:
+            return None
+        return run.backward[self.name].multiply(errors, (*run.call, "backward", self.name))
+
+    def _weights(self) -> Parameter:
+        return Parameter(
+            name=self.name,
+            kind=self.kind,
+            rows=self.inputs + self.bias,
+            columns=self.outputs,
+            initialise=initial_weights,
+            bias=self.bias,
+            product=True,
+            positions=self.positions,
+            sharing=self.sharing,
+            without_factors="" if self.preconditioned else "precondition is false: plain gradient",
+        )
 
 
 def initial_weights(

@@ -37,9 +37,7 @@ class Leaky(Cell):
 
 
 @pytest.fixture
-def leaky(monkeypatch):
-    CELLS.names()
-    monkeypatch.setattr(CELLS, "_members", dict(CELLS._members))
+def leaky():
     CELLS.register(Leaky)
 
 

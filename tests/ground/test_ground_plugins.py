@@ -17,12 +17,6 @@ class Mine:
 """
 
 
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """Leave no plug-in behind."""
-    monkeypatch.setattr("repast_dist.ground.plugins._ACTIVE", {})
-
-
 def _write(folder, name, text):
     path = folder / name
     path.write_text(text)

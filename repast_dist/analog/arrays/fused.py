@@ -14,6 +14,7 @@ import numpy as np
 from repast_dist.analog.arrays.inv import (
     CellNoise,
     Circuit,
+    OneLoop,
     cell_error,
     held_matrix,
     input_load,
@@ -24,42 +25,22 @@ from repast_dist.ground.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedInv:
+class FusedInv(OneLoop):
     """Arrays with a matrix and its transpose in one loop.
 
     Attributes
     ----------
-    spec : InvSpec
-        How the arrays are built.
     shape : tuple of int
-        (n, N) of the matrix.
-    circuit : Circuit
-        The (n, n) matrix that the loop solves with, factored, and its amplifiers' offsets.
+        (n, N) of the matrix; the circuit solves with (n, n).
     """
 
-    spec: InvSpec
     shape: tuple[int, int]
-    circuit: Circuit
 
     @property
-    def inv_ops(self) -> int:
-        """Settlings per right-hand side."""
-        return 1
-
-    @property
-    def vmm_ops(self) -> int:
-        """Analog products per right-hand side beside the settling."""
-        return 0
-
-    @property
-    def cells(self) -> int:
-        """Cells programmed: two matrices and the damping, both of every pair."""
+    def entries(self) -> int:
+        """Entries of two matrices and of the damping."""
         n, held = self.shape
-        return 2 * (2 * n * held + n) * self.spec.slices * self.spec.copies
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """Solve for many right-hand sides, (n, r), as `InvArray.solve`."""
-        return self.circuit.solve(right, self.spec)
+        return 2 * n * held + n
 
 
 def program_fused(
@@ -110,7 +91,7 @@ def program_fused(
     second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")
     if first is not None and second is not None:
         noise = _FusedNoise(forth, back, first, second)
-    return FusedInv(spec, (n, held), Circuit.of(matrix, currents, spec, noise))
+    return FusedInv(spec, Circuit.of(matrix, currents, spec, noise), (n, held))
 
 
 @dataclasses.dataclass(frozen=True)

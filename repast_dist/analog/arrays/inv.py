@@ -11,6 +11,7 @@ A matrix can be held more precisely than one cell does, by more arrays on the sa
 to have left out (Song et al., Science 2024). The currents of all add up, so it stays one settling.
 """
 
+import abc
 import dataclasses
 import hashlib
 import warnings
@@ -55,21 +56,18 @@ class Inverse(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class InvArray:
-    """One programmed inverting array, with the slices and copies on its amplifiers.
+class OneLoop(abc.ABC):
+    """Arrays in the feedback of one row of amplifiers: a solve is one settling.
 
     Attributes
     ----------
     spec : InvSpec
-        How it is built.
-    held : ndarray
-        (n, n) float64, the matrix the cells hold.
+        How the arrays are built.
     circuit : Circuit
         What they settle to, finite gain included.
     """
 
     spec: InvSpec
-    held: np.ndarray
     circuit: "Circuit"
 
     @property
@@ -79,13 +77,18 @@ class InvArray:
 
     @property
     def vmm_ops(self) -> int:
-        """Analog products per right-hand side."""
+        """Analog products per right-hand side beside the settling."""
         return 0
+
+    @property
+    @abc.abstractmethod
+    def entries(self) -> int:
+        """Matrix entries held, each by one pair of cells per slice and copy."""
 
     @property
     def cells(self) -> int:
         """Cells programmed, both of every pair."""
-        return 2 * self.held.size * self.spec.slices * self.spec.copies
+        return 2 * self.entries * self.spec.slices * self.spec.copies
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve for many right-hand sides, each scaled to the converters' range on its own.
@@ -101,6 +104,24 @@ class InvArray:
             (n, r) float64, rounded to the ADC's bits of each column's largest entry.
         """
         return self.circuit.solve(right, self.spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class InvArray(OneLoop):
+    """One programmed inverting array, with the slices and copies on its amplifiers.
+
+    Attributes
+    ----------
+    held : ndarray
+        (n, n) float64, the matrix the cells hold.
+    """
+
+    held: np.ndarray
+
+    @property
+    def entries(self) -> int:
+        """Entries of the matrix."""
+        return self.held.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +286,7 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     # An input that rests at its offset draws current through all that is connected to it.
     currents = load * offset_voltages(n, spec.device.opamp, seed, *address)
     noise = CellNoise.of(matrix, spec, seed, *address)
-    return InvArray(spec, held, Circuit.of(loaded, currents, spec, noise))
+    return InvArray(spec, Circuit.of(loaded, currents, spec, noise), held)
 
 
 def held_matrix(

@@ -26,7 +26,7 @@ class AttentionLayer(Layer):
     name : str
         Name in weights and reports; empty: numbered by the model.
     precondition, sharing
-        For the projections, as in `DenseLayer`.
+        For the projections, as in a dense layer.
     """
 
     kind: Literal["attention"] = "attention"

@@ -5,10 +5,13 @@ import gzip
 import hashlib
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.spec import spec
+from repast_dist.training.datasets.base import DataSource
 from repast_dist.training.datasets.split import Samples
 
 _UNSIGNED_BYTE = 0x08
@@ -34,25 +37,26 @@ class IdxFile:
     sha256: str
 
 
-def load_images(
-    folder: Path, wanted: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
-) -> tuple[Samples, Samples]:
-    """Return (inputs, labels) for training and test; inputs (N, 1, H, W) in 0..1.
+@spec
+class IdxSource(DataSource):
+    """A data set of small grey pictures in four IDX files, gzipped or not.
 
-    Parameters
+    Attributes
     ----------
-    folder : Path
-        Where the files lie.
-    wanted : tuple of IdxFile
-        Training images and labels, test images and labels.
-
-    Raises
-    ------
-    DataError
-        A file is missing, damaged or another one.
+    folder : str
+        Where its files lie.
     """
-    images, labels, test_images, test_labels = (load_idx(folder, file) for file in wanted)
-    return as_samples(images, labels), as_samples(test_images, test_labels)
+
+    folder: str = ""
+
+    files: ClassVar[tuple[IdxFile, IdxFile, IdxFile, IdxFile]]
+    """Training images and labels, test images and labels."""
+
+    def read(self) -> tuple[Samples, Samples]:
+        """Return the images, (N, 1, H, W)."""
+        folder = Path(self.folder)
+        images, labels, test_images, test_labels = (load_idx(folder, item) for item in self.files)
+        return as_samples(images, labels), as_samples(test_images, test_labels)
 
 
 def as_samples(images: np.ndarray, labels: np.ndarray) -> Samples:

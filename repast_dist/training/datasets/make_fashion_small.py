@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.training.datasets.fashion_mnist import FILES
+from repast_dist.training.datasets.fashion_mnist import FashionMnist
 from repast_dist.training.datasets.fashion_small import FILE
 from repast_dist.training.datasets.idx import load_idx
 from repast_dist.training.datasets.split import balanced_subset
@@ -26,7 +26,9 @@ TRAIN_PER_CLASS, TEST_PER_CLASS, SEED = 1_000, 200, 2017
 
 def make(source: Path, target: Path) -> Path:
     """Write the subset of the IDX files in `source` into the folder `target`."""
-    images, labels, test_images, test_labels = (load_idx(source, file) for file in FILES)
+    images, labels, test_images, test_labels = (
+        load_idx(source, file) for file in FashionMnist.files
+    )
     train = balanced_subset(labels, TRAIN_PER_CLASS, SEED)
     test = balanced_subset(test_labels, TEST_PER_CLASS, SEED)
     path = target / FILE
