@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
 from repast_dist.ground.errors import DataError
+from repast_dist.network import kinds
 from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
 from repast_dist.network.shapes import LayerShape, Workload, digital_shape
 
@@ -145,7 +146,7 @@ def _conv(node: Any, name: str, graph: _Graph) -> LayerShape:
     rows, columns = math.prod(kernel[1:]), kernel[0] // groups
     return LayerShape(
         name=name,
-        kind="conv" if groups == 1 else "depthwise_conv",
+        kind=kinds.CONV if groups == 1 else kinds.DEPTHWISE_CONV,
         in_features=rows,
         out_features=columns,
         vectors_per_sample=math.prod(output[2:]),
@@ -169,7 +170,7 @@ def _matmul(node: Any, name: str, graph: _Graph) -> LayerShape:
         return _dense(name, right[0], right[1], max(1, math.prod(left[1:-1])), bias=False)
     return LayerShape(
         name=name,
-        kind="matmul",
+        kind=kinds.MATMUL,
         in_features=left[-1],
         out_features=right[-1],
         vectors_per_sample=left[-2] if len(left) > 1 else 1,
@@ -182,7 +183,7 @@ def _matmul(node: Any, name: str, graph: _Graph) -> LayerShape:
 def _dense(name: str, rows: int, columns: int, vectors: int, bias: bool) -> LayerShape:
     return LayerShape(
         name=name,
-        kind="dense",
+        kind=kinds.DENSE,
         in_features=rows,
         out_features=columns,
         vectors_per_sample=vectors,
@@ -199,7 +200,7 @@ def _gather(node: Any, name: str, graph: _Graph) -> LayerShape:
     vectors = max(1, math.prod(graph.shapes[node.output[0]]) // max(features, 1))
     return LayerShape(
         name=name,
-        kind="embedding",
+        kind=kinds.EMBEDDING,
         in_features=table[0],
         out_features=features,
         vectors_per_sample=vectors,

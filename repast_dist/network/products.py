@@ -2,12 +2,13 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
+from repast_dist.network.kinds import LayerKind
 from repast_dist.network.layer import Layer, Sharing
 from repast_dist.network.node import Node, Parameter, Pass, Shape, Sink
 from repast_dist.network.shapes import LayerShape
@@ -56,7 +57,7 @@ class ProductNode(Node):
     preconditioned: bool
     sharing: Sharing
 
-    kind: ClassVar[Literal["dense", "conv"]]
+    kind: ClassVar[LayerKind]
 
     @property
     @abc.abstractmethod
@@ -112,7 +113,7 @@ class ProductNode(Node):
     def _weights(self) -> Parameter:
         return Parameter(
             name=self.name,
-            kind=self.kind,
+            kind=self.kind.name,
             rows=self.inputs + self.bias,
             columns=self.outputs,
             initialise=initial_weights,

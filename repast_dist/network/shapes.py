@@ -6,46 +6,16 @@ by its im2col form: K counts input channels x kernel height x kernel width, S co
 positions. Everything a training step does to a layer follows from K, M and S.
 """
 
-import dataclasses
 from collections import Counter
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, MinLen
 
 from repast_dist.ground.spec import spec
+from repast_dist.network import kinds
+from repast_dist.network.kinds import LayerKind
 from repast_dist.network.operations import NORMALIZATION, SOFTMAX
-
-LayerKind = Literal[
-    "dense", "conv", "depthwise_conv", "embedding", "matmul", "normalization", "elementwise"
-]
-"""Kinds of layers.
-
-``matmul`` multiplies two activations (attention): it has no weights, its "matrix" is written anew
-for every sample. ``embedding`` is a table look-up: parameters without multiplications.
-``normalization`` and ``elementwise`` run in the digital units.
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Traits:
-    """What a kind of layer means for the hardware; what is not set runs in the digital units."""
-
-    has_weights: bool = False
-    has_factors: bool = False
-    operand_written: bool = False
-    normalizes: bool = False
-
-
-_TRAITS: dict[LayerKind, _Traits] = {
-    "dense": _Traits(has_weights=True, has_factors=True),
-    "conv": _Traits(has_weights=True, has_factors=True),
-    "depthwise_conv": _Traits(has_weights=True),
-    "embedding": _Traits(),
-    "matmul": _Traits(operand_written=True),
-    "normalization": _Traits(normalizes=True),
-    "elementwise": _Traits(),
-}
 
 Count = Annotated[int, Ge(0)]
 
@@ -58,8 +28,8 @@ class LayerShape:
     ----------
     name : str
         Name, unique in the workload.
-    kind : str
-        One of `LayerKind`.
+    kind : LayerKind
+        What the layer makes the hardware do.
     in_features : int
         Rows K of the matrix of one group, without the bias: input channels x kernel height x
         kernel width of a convolution.
@@ -106,13 +76,13 @@ class LayerShape:
     def __post_init__(self) -> None:
         if self.has_weights and not (self.in_features and self.out_features):
             raise ValueError(
-                f"layer '{self.name}': in_features and out_features of a {self.kind} layer "
+                f"layer '{self.name}': in_features and out_features of a {self.kind.name} layer "
                 f"must be at least 1, got {self.in_features} and {self.out_features}"
             )
-        if self.preconditioned and not _TRAITS[self.kind].has_factors:
-            valid = " or ".join(kind for kind, traits in _TRAITS.items() if traits.has_factors)
+        if self.preconditioned and not self.kind.has_factors:
             raise ValueError(
-                f"layer '{self.name}': preconditioned needs kind {valid}, got {self.kind}"
+                f"layer '{self.name}': a {self.kind.name} layer has no SOI factors; valid: "
+                "preconditioned=False"
             )
         if self.preconditioned and self.groups > 1:
             raise ValueError(f"layer '{self.name}': a layer of several groups has no SOI factors")
@@ -120,17 +90,17 @@ class LayerShape:
     @property
     def has_weights(self) -> bool:
         """Weights lie in crossbars."""
-        return _TRAITS[self.kind].has_weights
+        return self.kind.has_weights
 
     @property
     def operand_written(self) -> bool:
         """The matrix is made of activations, and written anew for every sample."""
-        return _TRAITS[self.kind].operand_written
+        return self.kind.operand_written
 
     @property
     def normalizes(self) -> bool:
         """It is a normalisation, which gets a first-order update."""
-        return _TRAITS[self.kind].normalizes
+        return self.kind.normalizes
 
     @property
     def on_crossbars(self) -> bool:
@@ -230,7 +200,7 @@ def digital_shape(name: str, elements: int, operations: int, parameters: int = 0
     """Return digital work as a row: pooling, addition, a function; `elements` leave it."""
     return LayerShape(
         name=name,
-        kind="elementwise",
+        kind=kinds.ELEMENTWISE,
         in_features=0,
         out_features=elements,
         bias=False,
@@ -244,7 +214,7 @@ def normalization_shape(name: str, features: int, vectors: int, extra_ops: int =
     """Return normalisation with a scale and a shift per feature as a row; `extra_ops` follow."""
     return LayerShape(
         name=name,
-        kind="normalization",
+        kind=kinds.NORMALIZATION,
         in_features=features,
         out_features=features,
         vectors_per_sample=vectors,
@@ -267,7 +237,7 @@ def attention_shapes(name: str, width: int, heads: int, tokens: int) -> tuple[La
     return tuple(
         LayerShape(
             name=f"{name}.{part}",
-            kind="matmul",
+            kind=kinds.MATMUL,
             in_features=inner,
             out_features=outer,
             vectors_per_sample=tokens,

@@ -198,7 +198,7 @@ def _layer_rows(plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             "layer": layer.name,
-            "kind": layer.kind,
+            "kind": layer.kind.name,
             "rows": rows,
             "columns": columns,
             "copies": arrays.copies,

@@ -13,15 +13,15 @@ from repast_dist.mapping.baselines import (
     gpu_step,
     pipelayer_step,
 )
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.tables import network_table
 from repast_dist.settings import compose_plain
 
 DENSE = Workload(
     name="dense",
     layers=(
-        LayerShape(name="fc", kind="dense", in_features=1024, out_features=512, bias=False),
-        LayerShape(name="out", kind="dense", in_features=512, out_features=512, bias=False),
+        LayerShape(name="fc", kind=kinds.DENSE, in_features=1024, out_features=512, bias=False),
+        LayerShape(name="out", kind=kinds.DENSE, in_features=512, out_features=512, bias=False),
     ),
 )
 

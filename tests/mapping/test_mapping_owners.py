@@ -24,7 +24,7 @@ from repast_dist.mapping.owners import (
     longest_first,
     micro_batch_owners,
 )
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 
 A, BANDWIDTH = 1e-6, 1e9
 
@@ -47,7 +47,7 @@ def network(*dimensions, algorithm="auto", add=0.0):
 
 
 def test_blocks_cover_every_factor_once_and_evenly():
-    layer = LayerShape(name="fc", kind="dense", in_features=600, out_features=257)
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=600, out_features=257)
     blocks = soi_blocks(Workload(name="w", layers=(layer,)), 256)
     a = [(b.start, b.stop) for b in blocks if b.factor == "A"]
     assert a == [(0, 200), (200, 400), (400, 601)]
@@ -57,9 +57,15 @@ def test_blocks_cover_every_factor_once_and_evenly():
 
 def test_layers_without_factors_get_no_blocks():
     layers = (
-        LayerShape(name="fc", kind="dense", in_features=4, out_features=4, preconditioned=False),
         LayerShape(
-            name="norm", kind="normalization", in_features=0, out_features=4, preconditioned=False
+            name="fc", kind=kinds.DENSE, in_features=4, out_features=4, preconditioned=False
+        ),
+        LayerShape(
+            name="norm",
+            kind=kinds.NORMALIZATION,
+            in_features=0,
+            out_features=4,
+            preconditioned=False,
         ),
     )
     assert soi_blocks(Workload(name="w", layers=layers), 256) == ()
@@ -85,11 +91,11 @@ def test_whole_layer_placement_of_vgg16_is_as_inefficient_as_published_code_make
     """
     channels = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
     conv = [
-        LayerShape(name=f"conv{n}", kind="conv", in_features=9 * before, out_features=after)
+        LayerShape(name=f"conv{n}", kind=kinds.CONV, in_features=9 * before, out_features=after)
         for n, (before, after) in enumerate(itertools.pairwise(channels))
     ]
     dense = [
-        LayerShape(name=f"fc{n}", kind="dense", in_features=before, out_features=after)
+        LayerShape(name=f"fc{n}", kind=kinds.DENSE, in_features=before, out_features=after)
         for n, (before, after) in enumerate([(25088, 4096), (4096, 4096), (4096, 1000)])
     ]
     workload = Workload(name="vgg16", layers=(*conv, *dense))
@@ -100,16 +106,16 @@ def test_whole_layer_placement_of_vgg16_is_as_inefficient_as_published_code_make
         assert balance(cubes, owner, chips) == pytest.approx(published, abs=0.01)
     split = soi_blocks(workload, 1024)
     work = np.array([float(b.size) ** 3 for b in split])
-    kinds = [b.factor for b in split]
+    factors = [b.factor for b in split]
     # G blocks are solved before A blocks: spreading them together leaves chips waiting.
-    together = balance(work, longest_first(work, 16), 16, kinds)
+    together = balance(work, longest_first(work, 16), 16, factors)
     assert together < 0.8
-    assert balance(work, block_owners(split, work, 16, "lpt"), 16, kinds) > together + 0.1
+    assert balance(work, block_owners(split, work, 16, "lpt"), 16, factors) > together + 0.1
 
 
 def test_blocks_go_to_chips_that_still_hold_them():
     layers = tuple(
-        LayerShape(name=f"fc{n}", kind="dense", in_features=width, out_features=8)
+        LayerShape(name=f"fc{n}", kind=kinds.DENSE, in_features=width, out_features=8)
         for n, width in enumerate((399, 99, 99, 99))
     )
     blocks = soi_blocks(Workload(name="w", layers=layers), 512)
@@ -127,7 +133,7 @@ def test_blocks_go_to_chips_that_still_hold_them():
 
 
 def test_a_block_that_fits_nowhere_goes_to_the_least_loaded_chip():
-    layer = LayerShape(name="fc", kind="dense", in_features=299, out_features=300)
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=299, out_features=300)
     blocks = soi_blocks(Workload(name="w", layers=(layer,)), 512)
     room = Room(needed=np.full((2, 1), 9), capacity=np.array([4]), chips=2)
     assert sorted(block_owners(blocks, np.ones(2), 2, "capacity", (), room)) == [0, 1]

@@ -4,7 +4,7 @@ from repast_dist.analog import SCHEMES, DeviceSpec
 from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.ops import OPS, OpTable
 from repast_dist.settings import compose_plain
 
@@ -16,7 +16,7 @@ SAMPLES, TOKENS, INPUTS, OUTPUTS = 16, 64, 48, 24
 def step_of(rows: int | None) -> OpTable:
     layer = LayerShape(
         name="fc",
-        kind="dense",
+        kind=kinds.DENSE,
         in_features=INPUTS,
         out_features=OUTPUTS,
         vectors_per_sample=TOKENS,

@@ -17,7 +17,7 @@ from repast_dist.hardware import (
 )
 from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
 from repast_dist.mapping.machine import Machine
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OPS, price
 from repast_dist.ops.table import SERIAL
@@ -32,13 +32,13 @@ BOARD = load(InterconnectSpec, CONF["interconnect"])
 COSTS = unit_costs(SMALL, COMPONENTS)
 PARTS = ("device", "components", "interconnect", "soi", "partition", "inversion")
 DENSE = Workload(
-    name="dense", layers=(LayerShape(name="fc", kind="dense", in_features=64, out_features=10),)
+    name="dense", layers=(LayerShape(name="fc", kind=kinds.DENSE, in_features=64, out_features=10),)
 )
 TWO = Workload(
     name="two",
     layers=(
-        LayerShape(name="fc1", kind="dense", in_features=64, out_features=40),
-        LayerShape(name="fc2", kind="dense", in_features=40, out_features=10),
+        LayerShape(name="fc1", kind=kinds.DENSE, in_features=64, out_features=40),
+        LayerShape(name="fc2", kind=kinds.DENSE, in_features=40, out_features=10),
     ),
 )
 
@@ -170,7 +170,9 @@ def test_a_fisher_pass_repeats_digital_work_and_the_operands_gradients_of_attent
     7 passes, 2 slices.
     """
     layers = (
-        LayerShape(name="fc", kind="dense", in_features=64, out_features=40, elementwise_ops=40),
+        LayerShape(
+            name="fc", kind=kinds.DENSE, in_features=64, out_features=40, elementwise_ops=40
+        ),
         *attention_shapes("a", 10, 2, 6)[:1],
     )
     work = {"size": 4, "fisher_passes": 2}
@@ -282,10 +284,10 @@ def test_rows_of_one_bank_never_overlap_outside_the_pipeline():
 def test_early_layers_are_copied_until_the_pipeline_is_balanced():
     layers = (
         LayerShape(
-            name="early", kind="conv", in_features=27, out_features=16, vectors_per_sample=256
+            name="early", kind=kinds.CONV, in_features=27, out_features=16, vectors_per_sample=256
         ),
         LayerShape(
-            name="late", kind="conv", in_features=144, out_features=32, vectors_per_sample=16
+            name="late", kind=kinds.CONV, in_features=144, out_features=32, vectors_per_sample=16
         ),
     )
     plan = plan_of(Workload(name="conv", layers=layers), size=1)
@@ -304,7 +306,7 @@ def test_a_network_that_does_not_fit_is_reloaded_or_refused():
     wide = Workload(
         name="wide",
         layers=tuple(
-            LayerShape(name=f"fc{n}", kind="dense", in_features=1024, out_features=1024)
+            LayerShape(name=f"fc{n}", kind=kinds.DENSE, in_features=1024, out_features=1024)
             for n in range(3)
         ),
     )
@@ -320,7 +322,7 @@ def test_layers_spread_over_chips_when_one_cannot_hold_them():
     wide = Workload(
         name="wide",
         layers=tuple(
-            LayerShape(name=f"fc{n}", kind="dense", in_features=512, out_features=256)
+            LayerShape(name=f"fc{n}", kind=kinds.DENSE, in_features=512, out_features=256)
             for n in range(4)
         ),
     )
@@ -340,7 +342,7 @@ def test_a_chip_without_inverting_arrays_cannot_do_second_order():
 
 
 def test_a_block_wider_than_an_array_is_inverted_by_halves():
-    layer = LayerShape(name="fc", kind="dense", in_features=300, out_features=8, bias=False)
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=300, out_features=8, bias=False)
     plan = plan_of(Workload(name="one", layers=(layer,)), soi=SoiSpec(block_size=512))
     assert plan.shapes.size.tolist() == [300, 8]
     # 300 on arrays of 128: quarters of 75; two levels cost 9 settlings per application.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from repast_dist.ground.spec import load
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.model import Model, ModelSpec, build_model
 from repast_dist.network.shapes import digital_shape
 from repast_dist.network.tables import network_table
@@ -192,7 +192,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     loaded = load_weights(model, init_weights(model, 0), watched, 0)
     inputs = np.random.default_rng(0).random((3, 1, 6, 6))
     run_micro_batch(loaded, inputs, np.array([0, 1, 2]), np.arange(3), 0)
-    rows = {item.name: item for item in model.workload.layers if item.kind == "matmul"}
+    rows = {item.name: item for item in model.workload.layers if item.kind == kinds.MATMUL}
     assert set(rows) == {"a.scores", "a.mix"}
     for name, row in rows.items():
         k, m, s = row.in_features, row.out_features, row.vectors_per_sample

@@ -2,6 +2,7 @@
 
 import pytest
 
+from repast_dist.network import kinds
 from repast_dist.network.tables import network_table
 
 PUBLISHED_PARAMETERS = {
@@ -66,7 +67,7 @@ def test_msra_networks_have_the_millions_of_parameters_isaac_gives(name, million
 
 def test_attention_products_hold_no_weights():
     layers = network_table("bert_base").layers
-    attention = [layer for layer in layers if layer.kind == "matmul"]
+    attention = [layer for layer in layers if layer.kind == kinds.MATMUL]
     assert len(attention) == 24
     assert sum(layer.parameter_count for layer in attention) == 0
     # 2 x 128^2 x 768 per block.

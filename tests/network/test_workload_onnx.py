@@ -8,6 +8,7 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from repast_dist.ground.errors import DataError, SettingsError  # noqa: E402
 from repast_dist.ground.spec import load  # noqa: E402
+from repast_dist.network import kinds  # noqa: E402
 from repast_dist.network.workload import WorkloadSpec, build_workload  # noqa: E402
 
 
@@ -89,10 +90,10 @@ def test_a_product_of_activations_has_no_weights(tmp_path):
         tmp_path, nodes, inputs, [tensor("y", [1, 12, 128, 32])], [weight("w", (128, 32))]
     )
     scores, softmax, dense = workload.layers
-    assert (scores.kind, scores.groups, scores.vectors_per_sample) == ("matmul", 12, 128)
+    assert (scores.kind, scores.groups, scores.vectors_per_sample) == (kinds.MATMUL, 12, 128)
     assert softmax.elementwise_ops == 3 * 12 * 128 * 128
     assert (dense.kind, dense.vectors_per_sample, dense.parameter_count) == (
-        "dense",
+        kinds.DENSE,
         12 * 128,
         128 * 32,
     )

@@ -3,13 +3,17 @@
 import pydantic
 import pytest
 
-from repast_dist.network import LayerShape, Workload
+from repast_dist.network import LayerShape, Workload, kinds
 
 
 def test_a_convolution_counts_im2col_products():
     # 3 x 3 over 64 channels to 128 on 56 x 56 positions.
     layer = LayerShape(
-        name="conv", kind="conv", in_features=9 * 64, out_features=128, vectors_per_sample=56 * 56
+        name="conv",
+        kind=kinds.CONV,
+        in_features=9 * 64,
+        out_features=128,
+        vectors_per_sample=56 * 56,
     )
     assert layer.macs_per_sample == 3 * 3 * 64 * 128 * 56 * 56
     assert layer.parameter_count == 3 * 3 * 64 * 128 + 128
@@ -19,7 +23,7 @@ def test_a_convolution_counts_im2col_products():
 def test_a_depthwise_convolution_has_one_small_matrix_per_channel():
     layer = LayerShape(
         name="dw",
-        kind="depthwise_conv",
+        kind=kinds.DEPTHWISE_CONV,
         in_features=9,
         out_features=1,
         groups=32,
@@ -32,10 +36,10 @@ def test_a_depthwise_convolution_has_one_small_matrix_per_channel():
 
 
 def test_shared_weights_are_counted_once():
-    first = LayerShape(name="embed", kind="dense", in_features=8, out_features=5, bias=False)
+    first = LayerShape(name="embed", kind=kinds.DENSE, in_features=8, out_features=5, bias=False)
     again = LayerShape(
         name="head",
-        kind="dense",
+        kind=kinds.DENSE,
         in_features=8,
         out_features=5,
         bias=False,
@@ -45,11 +49,11 @@ def test_shared_weights_are_counted_once():
 
 
 def test_layer_names_must_differ():
-    layer = LayerShape(name="fc", kind="dense", in_features=1, out_features=1)
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=1, out_features=1)
     with pytest.raises(pydantic.ValidationError, match="used twice"):
         Workload(name="w", layers=(layer, layer))
 
 
 def test_layers_without_factors_cannot_be_preconditioned():
-    with pytest.raises(pydantic.ValidationError, match="preconditioned needs kind"):
-        LayerShape(name="m", kind="matmul", in_features=4, out_features=4)
+    with pytest.raises(pydantic.ValidationError, match="has no SOI factors"):
+        LayerShape(name="m", kind=kinds.MATMUL, in_features=4, out_features=4)

@@ -10,6 +10,8 @@ from annotated_types import Ge
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.network import functional as f
+from repast_dist.network import kinds
+from repast_dist.network.kinds import LayerKind
 from repast_dist.network.layer import LAYERS, Place
 from repast_dist.network.node import Node, Pass, Shape, Sink
 from repast_dist.network.products import ProductLayer, ProductNode
@@ -57,7 +59,7 @@ class ConvNode(ProductNode):
     stride: int
     padding: int
 
-    kind: ClassVar[Literal["conv"]] = "conv"
+    kind: ClassVar[LayerKind] = kinds.CONV
 
     @property
     def output_shape(self) -> Shape:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from repast_dist.ground.spec import spec
+from repast_dist.network import kinds
+from repast_dist.network.kinds import LayerKind
 from repast_dist.network.layer import LAYERS, Place
 from repast_dist.network.node import Node, Pass, Shape, Sink
 from repast_dist.network.products import ProductLayer, ProductNode
@@ -35,7 +37,7 @@ class DenseLayer(ProductLayer):
 class DenseNode(ProductNode):
     """y = x W + b on features (N, D) or on every token of (N, T, D)."""
 
-    kind: ClassVar[Literal["dense"]] = "dense"
+    kind: ClassVar[LayerKind] = kinds.DENSE
 
     @property
     def output_shape(self) -> Shape:

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from repast_dist.ground.spec import spec
+from repast_dist.network import kinds
 from repast_dist.network.shapes import LayerShape, Workload, normalization_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
 from repast_dist.network.tables.rows import NORM_NOTE, embedding, transformer_block
@@ -35,7 +36,7 @@ def gpt2_small(sequence: int) -> Workload:
     layers.append(
         LayerShape(
             name="head",
-            kind="dense",
+            kind=kinds.DENSE,
             in_features=width,
             out_features=50257,
             vectors_per_sample=sequence,

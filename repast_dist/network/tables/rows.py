@@ -4,6 +4,7 @@ An activation that follows a product, a normalisation or an addition is counted 
 much it is counted says `repast_dist.network.operations`, as for every other network.
 """
 
+from repast_dist.network import kinds
 from repast_dist.network.operations import ADDITION, FUNCTION
 from repast_dist.network.shapes import (
     LayerShape,
@@ -43,7 +44,7 @@ def conv(
     """
     return LayerShape(
         name=name,
-        kind="conv",
+        kind=kinds.CONV,
         in_features=channels_in * kernel * kernel,
         out_features=channels_out,
         vectors_per_sample=size * size,
@@ -65,7 +66,7 @@ def dense(
     """Return a dense layer, used for `vectors` vectors per sample."""
     return LayerShape(
         name=name,
-        kind="dense",
+        kind=kinds.DENSE,
         in_features=inputs,
         out_features=outputs,
         vectors_per_sample=vectors,
@@ -79,7 +80,7 @@ def embedding(name: str, entries: int, features: int, vectors: int) -> LayerShap
     """Return a look-up table of `entries` rows."""
     return LayerShape(
         name=name,
-        kind="embedding",
+        kind=kinds.EMBEDDING,
         in_features=entries,
         out_features=features,
         vectors_per_sample=vectors,
