@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate
@@ -21,6 +20,7 @@ from ray.exceptions import (
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost, WorkersLost
 from repast_dist.farm.interface import Answer, Worker, WorkerFactory
 from repast_dist.farm.metrics import RunMetrics
@@ -69,10 +69,14 @@ class RayWorker:
         return self._peers.endpoint
 
     def connect(
-        self, worker: int, endpoints: Mapping[int, Endpoint], key: bytes, timeout_s: float
+        self,
+        worker: int,
+        endpoints: Mapping[int, Endpoint],
+        certificate: RunCertificate,
+        timeout_s: float,
     ) -> None:
         """Connect to all other workers; see `SocketPeers.connect`."""
-        self._peers.connect(worker, endpoints, key, timeout_s)
+        self._peers.connect(worker, endpoints, certificate, timeout_s)
 
     def ping(self) -> bool:
         """Answer, which shows that the process lives and is not stuck."""
@@ -246,9 +250,8 @@ class RayFarm:
         workers = list(self._groups)
         found = self._wait([self._handles[worker].endpoint.remote() for worker in workers])
         endpoints = dict(zip(workers, found, strict=True))
-        key = secrets.token_bytes(32)
-        limit_s = self._spec.node_timeout_s
-        self._wait([self._handles[h].connect.remote(h, endpoints, key, limit_s) for h in workers])
+        shared = endpoints, RunCertificate.make(), self._spec.node_timeout_s
+        self._wait([self._handles[worker].connect.remote(worker, *shared) for worker in workers])
 
     def _reserve(self) -> Any:
         strategy = "SPREAD" if self._spec.placement == "spread" else "PACK"

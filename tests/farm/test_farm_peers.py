@@ -1,14 +1,16 @@
-"""Workers send each other arrays directly: whole, in order, and to nobody who lacks the key."""
+"""Workers send each other arrays directly: whole, in order, encrypted, and to no stranger."""
 
 import concurrent.futures
 import contextlib
-import multiprocessing.connection
 import socket
+import ssl
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.peers import NoPeers, SocketPeers, decode, encode
 
@@ -20,10 +22,12 @@ def connected(count, timeout_s=10.0):
     """Workers of one process, each connected to all others."""
     peers = {3 * number: SocketPeers(HERE, timeout_s) for number in range(count)}
     endpoints = {worker: own.endpoint for worker, own in peers.items()}
+    certificate = RunCertificate.make()
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         try:
             joined = [
-                pool.submit(own.connect, h, endpoints, b"key", 10.0) for h, own in peers.items()
+                pool.submit(own.connect, h, endpoints, certificate, 10.0)
+                for h, own in peers.items()
             ]
             for one in joined:
                 one.result()
@@ -123,27 +127,184 @@ def test_workers_at_different_steps_do_not_mix():
             peers[0].receive(4, "sums")
 
 
-def test_strangers_are_turned_away_and_do_not_stop_the_others():
+def test_small_arrays_travel_together_and_large_ones_are_not_copied():
+    large = np.random.default_rng(0).standard_normal(100_000)
+    small = {(name,): np.ones(3) for name in "abc"}
+    buffers = encode(0, "sums", {**small, ("x",): large, ("y",): np.ones(2), ("z",): np.ones(2)})
+    assert len(buffers) == 3
+    assert np.shares_memory(np.frombuffer(buffers[1]), large)
+
+
+@contextlib.contextmanager
+def two_joining(certificate):
+    """Worker 0 waits for worker 1 in the background; yields both, their places, and the wait."""
     first, second = SocketPeers(HERE, 5.0), SocketPeers(HERE, 5.0)
     endpoints = {0: first.endpoint, 1: second.endpoint}
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        joined = pool.submit(first.connect, 0, endpoints, b"key", 20.0)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            yield (
+                first,
+                second,
+                endpoints,
+                pool.submit(first.connect, 0, endpoints, certificate, 20.0),
+            )
+        finally:
+            first.close(), second.close()
+
+
+def assert_numbers_pass(sender, receiver):
+    sender.send(0, "sums", {0: {("x",): np.ones(3)}})
+    receiver.send(0, "sums", {1: {}})
+    np.testing.assert_array_equal(receiver.receive(0, "sums")[1]["x",], np.ones(3))
+
+
+def answered(endpoint, context, number):
+    """Do what a worker does to be let in, and return what the one that listens says."""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(endpoint, timeout=10.0) as plain,
+        context.wrap_socket(plain) as secured,
+    ):
+        secured.sendall(number.to_bytes(8))
+        return secured.recv(8)
+    return b""
+
+
+def stranger(certificate=None):
+    """A client that takes any server; it shows a certificate of its own, or none."""
+    made = certificate.client_context() if certificate else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    return made
+
+
+def test_strangers_are_turned_away_and_do_not_stop_the_others():
+    certificate = RunCertificate.make()
+    older = certificate.client_context()
+    older.minimum_version, older.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
+    with two_joining(certificate) as (first, second, endpoints, joined):
         with socket.create_connection(first.endpoint) as hasty:
             hasty.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        with pytest.raises((multiprocessing.AuthenticationError, OSError, EOFError)):
-            multiprocessing.connection.Client(first.endpoint, authkey=b"another key")
-        pool.submit(second.connect, 1, endpoints, b"key", 20.0).result()
+        for context in (stranger(), stranger(RunCertificate.make()), older):
+            assert answered(first.endpoint, context, 1) == b""
+        # One that holds the run's key is answered, so the others failed for want of it.
+        assert answered(first.endpoint, certificate.client_context(), 7) == (0).to_bytes(8)
+        second.connect(1, endpoints, certificate, 20.0)
         joined.result()
-        second.send(0, "sums", {0: {("x",): np.ones(3)}})
-        first.send(0, "sums", {1: {}})
-        np.testing.assert_array_equal(first.receive(0, "sums")[1]["x",], np.ones(3))
+        assert_numbers_pass(second, first)
+
+
+def test_a_worker_does_not_talk_to_a_stranger_in_the_place_of_another():
+    alone, certificate = SocketPeers(HERE, 5.0), RunCertificate.make()
+    with socket.create_server((HERE, 0)) as listener, concurrent.futures.ThreadPoolExecutor(1) as p:
+        endpoints = {0: listener.getsockname(), 1: alone.endpoint}
+        joined = p.submit(alone.connect, 1, endpoints, certificate, 5.0)
+        accepted, _ = listener.accept()
+        server = RunCertificate.make().server_context()
+        server.verify_mode = ssl.CERT_NONE
+        with pytest.raises(ssl.SSLError), accepted:
+            server.wrap_socket(accepted, server_side=True)
+        with pytest.raises(PeersLost, match=r"worker 0 at .*certificate verify failed"):
+            joined.result()
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01\x02\x00" + bytes(40)], ids=["silent", "slow"])
+def test_a_stranger_that_says_little_or_nothing_holds_nobody_up_for_long(says, monkeypatch):
+    monkeypatch.setattr("repast_dist.farm.peers._HANDSHAKE_S", 0.5)
+    certificate = RunCertificate.make()
+    ended = threading.Event()
+
+    def murmur(silent):
+        for number in range(len(says)):
+            if ended.wait(0.1):
+                return
+            silent.sendall(says[number : number + 1])
+
+    with (
+        two_joining(certificate) as (first, second, endpoints, joined),
+        socket.create_connection(first.endpoint) as silent,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        started = time.monotonic()
+        murmured = pool.submit(murmur, silent)
+        second.connect(1, endpoints, certificate, 20.0)
+        joined.result()
+        assert time.monotonic() - started < 3.0
+        assert_numbers_pass(second, first)
+        ended.set()
+        with contextlib.suppress(OSError):
+            murmured.result()
+
+
+@contextlib.contextmanager
+def eavesdropper(endpoint):
+    """A place that passes everything on to another one; yields it and what has passed so far."""
+    heard = bytearray()
+    with socket.create_server((HERE, 0)) as listener:
+
+        def pass_on(source, sink):
+            with contextlib.suppress(OSError):
+                while some := source.recv(65536):
+                    heard.extend(some)
+                    sink.sendall(some)
+                sink.shutdown(socket.SHUT_WR)
+
+        def listen():
+            inner, outer = listener.accept()[0], socket.create_connection(endpoint)
+            with inner, outer, concurrent.futures.ThreadPoolExecutor(2) as pool:
+                pool.submit(pass_on, inner, outer)
+                pool.submit(pass_on, outer, inner)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield listener.getsockname(), heard
+        thread.join()
+
+
+def test_who_records_the_connection_sees_neither_numbers_nor_names():
+    values = np.arange(3000.0) + 0.125
+    certificate = RunCertificate.make()
+    first, second = SocketPeers(HERE, 5.0), SocketPeers(HERE, 5.0)
+    with (
+        eavesdropper(first.endpoint) as (between, heard),
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        endpoints = {0: between, 1: second.endpoint}
+        joined = pool.submit(first.connect, 0, endpoints, certificate, 10.0)
+        second.connect(1, endpoints, certificate, 10.0)
+        joined.result()
+        for own, other in ((first, 1), (second, 0)):
+            own.send(0, "sums", {other: {("weights",): values}})
+        for own, other in ((first, 1), (second, 0)):
+            np.testing.assert_array_equal(own.receive(0, "sums")[other]["weights",], values)
         first.close(), second.close()
+    assert len(heard) > 2 * values.nbytes
+    assert b"weights" in b"".join(encode(0, "sums", {("weights",): values}))
+    for plain in (b"weights", b"sums", b"repast_dist", *(value.tobytes() for value in values)):
+        assert plain not in heard
+
+
+def test_messages_that_have_come_together_are_taken_one_by_one():
+    """What TLS has decrypted ahead must not wait for more to come from the network."""
+    with connected(2) as (peers, _):
+        for step in range(3):
+            peers[3].send(step, "sums", {0: {("x",): np.full(5, step)}})
+        for step in range(3):
+            peers[0].send(step, "sums", {3: {}})
+            np.testing.assert_array_equal(peers[0].receive(step, "sums")[3]["x",], np.full(5, step))
 
 
 def test_a_worker_that_nobody_joins_says_who_is_missing():
-    alone = SocketPeers(HERE, 5.0)
+    alone, certificate = SocketPeers(HERE, 5.0), RunCertificate.make()
     with pytest.raises(PeersLost, match=r"workers \[1, 2\] did not connect in 0.2 s"):
-        alone.connect(0, {0: alone.endpoint, 1: (HERE, 1), 2: (HERE, 1)}, b"key", 0.2)
+        alone.connect(0, {0: alone.endpoint, 1: (HERE, 1), 2: (HERE, 1)}, certificate, 0.2)
+
+
+def test_the_private_key_is_left_in_no_file_and_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    certificate = RunCertificate.make()
+    certificate.client_context(), certificate.server_context()
+    assert list(tmp_path.iterdir()) == []
+    assert "PRIVATE" not in repr(certificate)
 
 
 def test_a_worker_with_all_chips_waits_for_nobody():

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.peers import NoPeers, SocketPeers
@@ -33,11 +34,12 @@ def together():
     def make(setup, groups):
         peers = {worker: SocketPeers("127.0.0.1", 20.0) for worker in groups}
         endpoints = {worker: own.endpoint for worker, own in peers.items()}
+        certificate = RunCertificate.make()
         pool = concurrent.futures.ThreadPoolExecutor(len(groups))
         pools.append(pool)
         opened.extend(peers.values())
         for joined in [
-            pool.submit(own.connect, worker, endpoints, b"key", 20.0)
+            pool.submit(own.connect, worker, endpoints, certificate, 20.0)
             for worker, own in peers.items()
         ]:
             joined.result()
