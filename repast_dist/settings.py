@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.studies.settings import RunSettings, checked_settings
-from repast_dist.studies.study import STUDIES
+from repast_dist.studies.settings import RunSettings, checked_settings, unread
 
 
 def conf_dir() -> Path:
@@ -77,9 +76,9 @@ def refuse_unread(settings: RunSettings, overrides: Sequence[str]) -> None:
     SettingsError
         One line per setting: what it is, and what would be valid.
     """
-    unread = [why for path in override_paths(overrides) if (why := _why_unread(settings, path))]
-    if unread:
-        raise SettingsError("\n".join(dict.fromkeys(unread)))
+    problems = unread(settings, override_paths(overrides))
+    if problems:
+        raise SettingsError("\n".join(problems))
 
 
 def override_paths(overrides: Sequence[str]) -> list[str]:
@@ -87,38 +86,6 @@ def override_paths(overrides: Sequence[str]) -> list[str]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     paths = [(item.package or item.key_or_group).replace("/", ".") for item in parsed]
     return [path.removeprefix("_global_.") for path in paths]
-
-
-def _why_unread(settings: RunSettings, path: str) -> str:
-    """Return why a setting has no effect, or nothing if it has one."""
-    study, name = settings.study, settings.study.name
-    if path == "hydra" or path.startswith("hydra."):
-        return f"{path}: Hydra's own settings are not used; valid: run_root=FOLDER"
-    ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
-    if ignored:
-        return f"{path}: not read by study={name}: {ignored[0]}"
-    reads = (*_ALWAYS, *study.reads)
-    # An experiment presets a training run.
-    known = (*reads, "experiment") if "model" in reads else reads
-    if any(_within(path, where) or _within(where, path) for where in known):
-        return ""
-    others = [n for n in STUDIES.names() if _reads(n, path)]
-    elsewhere = f", or study={'|'.join(others)}" if others else ""
-    own = ", ".join(sorted(dict.fromkeys(["study", *study.reads]))) + elsewhere
-    return f"{path}: not read by study={name}; valid: {own}"
-
-
-_ALWAYS = ("study", "run_root", "plugins")
-"""Settings that every study reads."""
-
-
-def _within(path: str, where: str) -> bool:
-    return path == where or path.startswith(f"{where}.")
-
-
-def _reads(study: str, path: str) -> bool:
-    reads = STUDIES.get(study).reads
-    return any(_within(path, where) or _within(where, path) for where in reads)
 
 
 def _may_add(override: str) -> str:

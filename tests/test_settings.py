@@ -87,7 +87,7 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
         (["study=plan", "workload=vgg16", "model=digits_mlp"], "model", "workload=model"),
         (["study=plan", "train.epochs=2"], "train.epochs", "train.batch_size"),
         (["study=explain", "device.cell.bits=3"], "device.cell.bits", "study=convergence"),
-        (["study=convergence", "train.epochs=2"], "train.epochs", "study.train"),
+        (["study=convergence", "workload=vgg16"], "workload", "model"),
         (["study=convergence", "inversion.on_divergence=damp"], "inversion.on_divergence", "train"),
         (["inversion.damp_tries=2"], "inversion.damp_tries", "valid: inversion.on_divergence=damp"),
         (
@@ -114,7 +114,11 @@ def test_a_setting_that_the_study_does_not_read_is_refused(overrides, path, vali
         ["study=plan", "model=digits_mlp", "optimizer=sgd", "chip.adc.bits=6"],
         ["study=plan", "workload=vgg16", "partition=capacity"],
         ["study=scaling", "workload=resnet50", "study.chips=[1,2]", "farm.study_workers=2"],
-        ["study=convergence", "model@study.autoencoder=digits_autoencoder", "dataset=digits"],
+        [
+            "study=convergence",
+            "model@study.tasks.autoencoder.model=digits_autoencoder",
+            "dataset=digits",
+        ],
         ["study=verify", "study.run=x"],
     ],
 )

@@ -37,7 +37,7 @@ from repast_dist.mapping.summary import summarise
 from repast_dist.network.layer import LAYERS
 from repast_dist.settings import compose_plain, conf_dir, load_settings
 from repast_dist.studies import run_study
-from repast_dist.studies.convergence import convergence_point
+from repast_dist.studies.convergence.training import convergence_point
 from repast_dist.studies.costing import chosen_workload, planned_step
 from repast_dist.studies.explain import explain
 from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job

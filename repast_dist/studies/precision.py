@@ -9,7 +9,7 @@ result.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from repast_dist.studies.factors import Factor, capture_factors, second_order_of
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
-from repast_dist.studies.settings import RunSettings, changed
+from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.study import Variants
+from repast_dist.studies.variants import varied
 from repast_dist.training.kfac import damped_block
 
 _WORST_RESIDUAL = 10.0
@@ -159,20 +161,23 @@ def _shown_residual(solution: Solution) -> float:
 
 
 def _inversions(
-    study: PrecisionStudy, settings: RunSettings, variants: Mapping[str, Mapping[str, Any]]
+    study: PrecisionStudy, settings: RunSettings, variants: Variants, where: str
 ) -> dict[str, Scheme]:
-    limit = {"inversion.max_iterations": study.max_iterations}
-    return {
-        name: changed(settings, limit | dict(changes)).inversion
-        for name, changes in variants.items()
-    }
+    """Return the schemes of variants; those that work in rounds get the study's limit of them."""
+    found = {}
+    for name, changes in variants.items():
+        scheme: Any = varied(settings, changes, f"{where}.{name}").inversion
+        if hasattr(scheme, "max_iterations") and "inversion.max_iterations" not in changes:
+            scheme = dataclasses.replace(scheme, max_iterations=study.max_iterations)
+        found[name] = scheme
+    return found
 
 
 def precision_points(
     study: PrecisionStudy, settings: RunSettings, factors: Sequence[Factor]
 ) -> list[PrecisionPoint]:
     """Return every damped block on every kind of cell, the largest blocks first."""
-    inversions = _inversions(study, settings, study.variants)
+    inversions = _inversions(study, settings, study.variants, "study.variants")
     widest = max(factors, key=lambda factor: len(factor.matrix))
     optimizer, digest = second_order_of(settings.optimizer), _digest(study, settings)
     points = []
@@ -234,7 +239,8 @@ def few_bit_rows(study: PrecisionStudy, settings: RunSettings) -> list[dict[str,
     ideal = InvSpec()
     cell = dataclasses.replace(ideal.device.inv_cell, bits=published.cell_bits)
     inv = dataclasses.replace(ideal, device=dataclasses.replace(ideal.device, inv_cell=cell))
-    for name, inversion in _inversions(study, settings, published.variants).items():
+    where = "study.published.variants"
+    for name, inversion in _inversions(study, settings, published.variants, where).items():
         solutions = [
             _covariance(published.size, inv, inversion, settings.seed, number)
             for number in range(10)

@@ -1,7 +1,7 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
@@ -158,23 +158,115 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
         There is no such setting, or the value is not valid.
     """
     data = to_dict(settings)
-    for path, value in changes.items():
+    for path in sorted(changes, key=_from_whole_to_part):
         *groups, name = path.split(".")
-        place, hint = data, None
-        kind: Any = RunSettings
-        for group in groups:
-            place = place.get(group)  # type: ignore[assignment]
-            if not isinstance(place, dict):
-                raise SettingsError(f"{path}: no group of settings '{group}'")
-            hint = get_type_hints(kind, include_extras=True).get(group) if kind else None
-            kind = hint if dataclasses.is_dataclass(hint) else None
+        place, hint = _place(data, groups, path)
         registry = Registry.of(hint)
         if registry is not None and name == registry.tag:
-            other = registry.switched(place, value)
+            try:
+                other = registry.switched(place, changes[path])
+            except SettingsError as error:
+                raise SettingsError(f"{path}: {error}") from None
             place.clear()
             place.update(other)
-        place[name] = value
+        place[name] = changes[path]
     return load(RunSettings, data)
+
+
+def _from_whole_to_part(path: str) -> tuple[int, bool]:
+    """Order changes so that none undoes another: a group before what is in it, and which member
+    of a kind is used before the member's settings.
+    """
+    *groups, name = path.split(".")
+    registry = Registry.of(_hint(groups))
+    return len(groups), registry is None or name != registry.tag
+
+
+def _place(data: dict[str, Any], groups: Sequence[str], path: str) -> tuple[dict[str, Any], Any]:
+    """Return the group of plain settings that a path is in, and the group's annotation."""
+    place = data
+    for group in groups:
+        place = place.get(group)  # type: ignore[assignment]
+        if not isinstance(place, dict):
+            raise SettingsError(f"{path}: no group of settings '{group}'")
+    return place, _hint(groups)
+
+
+def _hint(groups: Sequence[str]) -> Any:
+    """Return the annotation of a group; None where it depends on which member of a kind is used."""
+    hint: Any = RunSettings
+    for group in groups:
+        is_group = dataclasses.is_dataclass(hint)
+        hint = get_type_hints(hint, include_extras=True).get(group) if is_group else None
+    return hint
+
+
+def unread(settings: RunSettings, paths: Iterable[str]) -> list[str]:
+    """Return which settings have no effect on the chosen study.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the named settings led to.
+    paths : iterable of str
+        Dotted paths of settings that were given.
+
+    Returns
+    -------
+    list of str
+        One line per setting without effect: what it is, why, and what would be valid.
+    """
+    found = [why for path in paths if (why := _why_unread(settings, path))]
+    return list(dict.fromkeys(found))
+
+
+def _why_unread(settings: RunSettings, path: str) -> str:
+    """Return why a setting has no effect, or nothing if it has one."""
+    study, name = settings.study, settings.study.name
+    if path == "hydra" or path.startswith("hydra."):
+        return f"{path}: Hydra's own settings are not used; valid: run_root=FOLDER"
+    ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
+    if ignored:
+        return f"{path}: not read by study={name}: {ignored[0]}"
+    reads = (*_ALWAYS, *study.reads)
+    # An experiment presets a training run.
+    known = (*reads, "experiment") if "model" in reads else reads
+    if any(_within(path, where) or _within(where, path) for where in known):
+        return ""
+    others = [n for n in STUDIES.names() if _reads(n, path)]
+    elsewhere = f", or study={'|'.join(others)}" if others else ""
+    own = ", ".join(sorted(dict.fromkeys(["study", *study.reads]))) + elsewhere
+    return f"{path}: not read by study={name}; valid: {own}"
+
+
+_ALWAYS = ("study", "run_root", "plugins")
+"""Settings that every study reads."""
+
+
+def _within(path: str, where: str) -> bool:
+    return path == where or path.startswith(f"{where}.")
+
+
+def _reads(study: str, path: str) -> bool:
+    reads = STUDIES.get(study).reads
+    return any(_within(path, where) or _within(where, path) for where in reads)
+
+
+def in_one_process(settings: RunSettings) -> RunSettings:
+    """Return the settings of one point of a study: all chips in this process, no checkpoints.
+
+    How points are spread over processes does not decide what they are.
+    """
+    farm = FarmSpec(
+        backend="inprocess",
+        chips=settings.farm.chips,
+        chip_overrides=settings.farm.chip_overrides,
+        checkpoint_every=_NEVER,
+    )
+    return dataclasses.replace(settings, farm=farm)
+
+
+_NEVER = 1_000_000_000
 
 
 def training_job(settings: RunSettings) -> TrainingJob:

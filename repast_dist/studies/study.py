@@ -1,9 +1,9 @@
 """What a study is: settings that say what is asked, what it reads, and how it is answered."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from repast_dist.ground.registry import Registry
 from repast_dist.network.workload import MODEL
@@ -24,6 +24,13 @@ WORKERS = (
     "farm.object_store_bytes", "farm.dashboard",
 )  # fmt: skip
 """Settings that decide where independent points are computed."""
+
+
+Changes = dict[str, Any]
+"""Settings that differ: dotted path -> value; a group of settings replaces the group."""
+
+Variants = dict[str, Changes]
+"""Named sets of settings that a study compares."""
 
 
 class Study(abc.ABC):
@@ -81,6 +88,21 @@ class Study(abc.ABC):
     def can_resume(self, run_dir: Path) -> bool:
         """Return whether a stopped run left something to go on with."""
         return False
+
+
+def refuse_unknown(kind: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    """Refuse names that no variant has.
+
+    Raises
+    ------
+    ValueError
+        Names the first one, and the valid ones; a settings class turns it into an error with the
+        path.
+    """
+    known = list(valid)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{kind}: no variant '{name}'; valid: {', '.join(known)}")
 
 
 def unread_by_scheme(settings: "RunSettings") -> Mapping[str, str]:

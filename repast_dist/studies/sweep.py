@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
@@ -18,9 +17,8 @@ from repast_dist.studies.costing import table
 from repast_dist.studies.kinds.sweep import SweepChart, SweepStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.points import run_points
-from repast_dist.studies.settings import RunSettings, changed
-
-_NEVER = 1_000_000_000
+from repast_dist.studies.settings import RunSettings, in_one_process
+from repast_dist.studies.variants import varied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +54,16 @@ def sweep_points(study: SweepStudy, settings: RunSettings) -> list[SweepPoint]:
         A variant or an axis names no setting, or a value is not valid.
     """
     base = dataclasses.replace(
-        settings,
-        run_root="",
-        study=SweepStudy(measure=study.measure),
-        # How points are spread over processes does not decide what they are.
-        farm=FarmSpec(
-            backend="inprocess",
-            chips=settings.farm.chips,
-            chip_overrides=settings.farm.chip_overrides,
-            checkpoint_every=_NEVER,
-        ),
+        in_one_process(settings), run_root="", study=SweepStudy(measure=study.measure)
     )
+    variants = {
+        name: varied(base, changes, f"study.variants.{name}")
+        for name, changes in (study.variants or {"": {}}).items()
+    }
     points = []
     for labels in sweep_labels(study):
         axes = {name: value for name, value in labels.items() if name != "variant"}
-        variant = study.variants.get(labels["variant"], {})
-        points.append(SweepPoint(changed(base, {**variant, **axes})))
+        points.append(SweepPoint(varied(variants[labels["variant"]], axes, "study.axes")))
     return points
 
 

@@ -26,11 +26,11 @@ LESS = {
         "study.columns=4", *QUICK,
     ],
     "study=convergence_quick": [
-        "model=digits_mlp", "model@study.autoencoder=digits_autoencoder", "dataset=digits",
-        "dataset.train_samples=128", "study.methods=[float64,single]", "study.pi_methods=[single]",
-        "study.damping=[0.1]", "study.noise_levels=[0.01]", "study.block_sizes=[65]",
-        "study.train.epochs=1", "study.train.batch_size=64", "study.train.micro_batch_size=64",
-        *QUICK,
+        "model=digits_mlp", "model@study.tasks.autoencoder.model=digits_autoencoder",
+        "dataset=digits", "dataset.train_samples=128", "study.methods=[float64,single]",
+        "study.pi_methods=[single]", "study.damping=[0.1]", "study.noise_levels=[0.01]",
+        "study.block_sizes=[65]", "train.epochs=1", "train.batch_size=64",
+        "train.micro_batch_size=64", *QUICK,
     ],
 }  # fmt: skip
 

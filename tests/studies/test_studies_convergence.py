@@ -11,19 +11,21 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import read_json
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
-from repast_dist.studies.convergence_page import (
+from repast_dist.studies.convergence.cases import Cases
+from repast_dist.studies.convergence.claims import claim_rows
+from repast_dist.studies.convergence.tables import (
     Run,
     best_settings,
-    claim_rows,
     summary_rows,
     target_rows,
     trade_off_rows,
 )
+from repast_dist.studies.settings import changed, in_one_process, training_job
 
 TINY = [
     "study=convergence_quick",
     "model=digits_mlp",
-    "model@study.autoencoder=digits_autoencoder",
+    "model@study.tasks.autoencoder.model=digits_autoencoder",
     "dataset=digits",
     "dataset.train_samples=256",
     "farm.backend=inprocess",
@@ -32,9 +34,9 @@ TINY = [
     "study.damping=[0.3,0.1]",
     "study.noise_levels=[0.01]",
     "study.block_sizes=[32,65]",
-    "study.train.epochs=2",
-    "study.train.batch_size=64",
-    "study.train.micro_batch_size=64",
+    "train.epochs=2",
+    "train.batch_size=64",
+    "train.micro_batch_size=64",
     "study.seeds=2",
 ]
 
@@ -123,7 +125,154 @@ def test_a_lost_point_is_trained_again_to_the_same_numbers(folder):
 
 def test_unequal_search_budgets_are_refused():
     with pytest.raises(SettingsError, match="search budgets differ"):
-        load_settings(["study=convergence", "study.sgd_rates=[0.1]"])
+        load_settings(
+            ["study=convergence", "study.optimizers.sgd.search={optimizer.learning_rate: [0.1]}"]
+        )
+
+
+def test_a_variant_that_is_not_defined_is_refused_with_those_that_are():
+    with pytest.raises(SettingsError, match=r"study.*methods: no variant 'fgc'; valid: .*fcg"):
+        load_settings(["study=convergence", "study.methods=[float64,fgc]"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "study.variants.fcg={inversion.slices: 2}",
+            r"^study\.variants\.fcg: inversion\.slices: .*array_slices",
+        ),
+        (
+            "study.variants.fcg={inversion.array_slices: 0}",
+            r"^study\.variants\.fcg: inversion\.array_slices: ",
+        ),
+        (
+            "study.variants.fcg={inversion.method: fgc}",
+            r"^study\.variants\.fcg: inversion\.method: no inversion scheme 'fgc'; valid: .*fcg",
+        ),
+        (
+            "study.variants.fcg={inversion.on_divergence: damp}",
+            r"^study\.variants\.fcg: inversion\.on_divergence: not read by study=convergence",
+        ),
+        (
+            "study.optimizers.sgd.settings={baseline.name: mine}",
+            r"^study\.optimizers\.sgd\.settings: baseline\.name: not read by study=convergence",
+        ),
+        ("study.tasks.classifier={models: x}", r"^study\.tasks\.classifier: models: "),
+    ],
+)
+def test_a_wrong_setting_of_a_variant_is_refused_as_on_the_command_line(override, said):
+    settings = load_settings(["study=convergence", override])
+    with pytest.raises(SettingsError, match=said):
+        Cases(settings.study, settings)
+
+
+def test_a_study_of_inversions_needs_an_optimizer_that_inverts():
+    settings = load_settings(["study=convergence", "optimizer=adam"])
+    with pytest.raises(SettingsError, match=r"^optimizer: adam inverts nothing"):
+        Cases(settings.study, settings)
+
+
+COMMON = ["study=convergence", "farm.chips=2"]
+SHIPPED = {
+    "float64": ["engine.inverse=float64"],
+    "fixed8": ["engine.inverse=fixed", "engine.fixed_inverse_bits=8"],
+    "fixed16": ["engine.inverse=fixed", "engine.fixed_inverse_bits=16"],
+    **{
+        scheme: ["engine.inverse=analog", f"inversion={scheme}"]
+        for scheme in ("single", "taylor", "refine", "fcg")
+    },
+}
+
+
+def commanded(overrides):
+    """Return the job that a command line with these overrides makes, in one process."""
+    settings = in_one_process(load_settings([*COMMON, *overrides]))
+    # What the study does with misses cannot be set on its command line; see `ignores`.
+    return training_job(changed(settings, {"inversion.on_divergence": "use"}))
+
+
+def the_case(cases, **labels):
+    (found,) = [case for case in cases if labels.items() <= case.labels.items()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    settings = load_settings(
+        [
+            *COMMON,
+            "study.methods=[float64,fixed8,fixed16,single,taylor,refine,fcg]",
+            "study.pi_methods=[float64,fcg]",
+        ]
+    )
+    return Cases(settings.study, settings)
+
+
+@pytest.mark.parametrize("method", SHIPPED)
+def test_a_point_over_damping_is_the_run_that_a_command_line_makes(shipped, method):
+    analog = method in ("single", "taylor", "refine", "fcg")
+    noise = 0.01 if analog else 0.0
+    overrides = ["optimizer.damping=0.03", *SHIPPED[method], "seed=0"]
+    if analog:
+        overrides.append("device.inv_cell.programming_sigma=0.01")
+    cases = shipped.damping()
+    case = the_case(cases, part="damping", method=method, damping=0.03, noise=noise, seed=0)
+    assert case.job == commanded(overrides)
+    assert case.labels["arithmetic"] == ("analog" if analog else "digital")
+
+
+def test_points_of_every_other_kind_are_runs_that_a_command_line_makes(shipped):
+    cell = "device.inv_cell.programming_sigma"
+    pi = the_case(
+        shipped.damping(), part="damping form", method="fcg", damping=0.003, noise=0.01, seed=1
+    )
+    assert pi.job == commanded(
+        ["optimizer.damping_form=pi", "optimizer.damping=0.003", *SHIPPED["fcg"], f"{cell}=0.01",
+         "seed=1"]
+    )  # fmt: skip
+    axes = shipped.axes(0.1)
+    noisy = the_case(axes, part="noise", method="single", noise=0.03, seed=2)
+    assert noisy.job == commanded(
+        ["optimizer.damping=0.1", *SHIPPED["single"], f"{cell}=0.03", "seed=2"]
+    )
+    narrow = the_case(axes, part="blocks", method="float64", block_size=64, seed=0)
+    assert narrow.job == commanded(
+        ["optimizer.damping=0.1", *SHIPPED["float64"], "soi.block_size=64"]
+    )
+    searched = the_case(shipped.search(), task="autoencoder", optimizer="adam", rate=0.002, seed=3)
+    assert searched.job == commanded(
+        ["optimizer=adam", "optimizer.learning_rate=0.002", "model=fashion_autoencoder_small",
+         "seed=3"]
+    )  # fmt: skip
+    best = [
+        {"task": "classifier", "optimizer": "kfac", "rate": 0.1, "damping": 0.3},
+        {"task": "autoencoder", "optimizer": "sgd", "rate": 0.3, "damping": None},
+    ]
+    compared = shipped.optimizers(best)
+    on_chips = the_case(compared, optimizer="kfac, fcg", seed=1)
+    assert on_chips.job == commanded(
+        ["optimizer.learning_rate=0.1", "optimizer.damping=0.3", *SHIPPED["fcg"], f"{cell}=0.01",
+         "seed=1"]
+    )  # fmt: skip
+    first_order = the_case(compared, optimizer="sgd", seed=0)
+    assert first_order.job == commanded(
+        ["optimizer=sgd", "optimizer.learning_rate=0.3", "model=fashion_autoencoder_small"]
+    )
+
+
+def test_only_variants_on_arrays_are_trained_at_several_noises_and_slow_ones_with_one_seed(shipped):
+    counts = {}
+    for case in shipped.damping():
+        if case.labels["part"] == "damping":
+            key = case.labels["method"], case.labels["damping"]
+            counts[key] = counts.get(key, 0) + 1
+    assert {counts[method, 0.1] for method in ("float64", "fixed8", "fixed16")} == {3}
+    assert {counts[method, 0.1] for method in ("single", "fcg")} == {2 * 3}
+    assert {counts[method, 0.1] for method in ("taylor", "refine")} == {2}
+
+
+STUDY = load_settings(["study=convergence"]).study
 
 
 def record(losses, *, first=2.3, diverged=None, time_s=1.0, energy_j=1.0):
@@ -143,12 +292,16 @@ def record(losses, *, first=2.3, diverged=None, time_s=1.0, energy_j=1.0):
 
 
 def damping_run(method, noise, damping, seed, losses, **options):
-    labels = {"part": "damping", "method": method, "damping": damping, "noise": noise}
+    arithmetic = "digital" if method == "float64" else "analog"
+    labels = {"part": "damping", "method": method, "arithmetic": arithmetic}
+    labels |= {"damping": damping, "noise": noise}
     return Run({**labels, "seed": seed}, record(losses, **options))
 
 
 def optimizer_run(optimizer, seed, losses, **options):
+    order, arithmetic = ("second", "analog") if "kfac" in optimizer else ("first", "digital")
     labels = {"part": "optimizers", "task": "classifier", "rate": 0.1, "damping": None}
+    labels |= {"order": order, "arithmetic": arithmetic}
     return Run({**labels, "optimizer": optimizer, "seed": seed}, record(losses, **options))
 
 
@@ -168,7 +321,7 @@ def verdicts(single, fcg):
         *(damping_run("single", 0.0, 0.3, seed, [0.31]) for seed in range(3)),
         *(damping_run("fcg", 0.0, 0.1, seed, [fcg]) for seed in range(3)),
     ]
-    claims = claim_rows(summary_rows(damping), [], 4)
+    claims = claim_rows(STUDY, summary_rows(damping), [], 4)
     return {item["claim"].partition(" ")[0]: item["verdict"] for item in claims[:2]}
 
 
@@ -192,7 +345,7 @@ def test_the_target_is_the_better_first_order_loss_and_half_the_epochs_are_count
     damping = summary_rows([damping_run("float64", 0.0, 0.1, 0, [0.2])])
     claims = {
         item["claim"].partition(": ")[2]: item["verdict"]
-        for item in claim_rows(damping, list(rows.values()), 4)
+        for item in claim_rows(STUDY, damping, list(rows.values()), 4)
     }
     assert [verdict for claim, verdict in claims.items() if "half" in claim] == ["holds"]
     assert [v for c, v in claims.items() if "simulated time" in c] == ["does not hold"]

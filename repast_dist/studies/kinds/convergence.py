@@ -1,21 +1,25 @@
 """Train over methods, noise, damping, blocks and optimizers."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
 from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
-from repast_dist.mapping.specs import SoiSpec
-from repast_dist.network.model import ModelSpec
-from repast_dist.studies.study import STUDIES, WORKERS, Study
-from repast_dist.training.optimizers.adam import Adam
-from repast_dist.training.optimizers.kfac import Kfac
-from repast_dist.training.optimizers.sgd import Sgd
-from repast_dist.training.specs import TrainSpec
+from repast_dist.studies.study import (
+    STUDIES,
+    TRAINING,
+    WORKERS,
+    Changes,
+    Study,
+    Variants,
+    refuse_unknown,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +27,31 @@ if TYPE_CHECKING:
     from repast_dist.studies.settings import RunSettings
 
 
-TrainingMethod = Literal["float64", "fixed8", "fixed16", "single", "taylor", "refine", "fcg"]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
+PositiveFloats = Annotated[tuple[PositiveFloat, ...], MinLen(1)]
+NonNegativeFloats = Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
+
+
+@spec
+class SearchedOptimizer:
+    """An optimizer that is compared with others, each at the best of as many settings.
+
+    Attributes
+    ----------
+    settings : dict
+        What makes it: dotted path -> value; empty: the settings' own optimizer.
+    search : dict
+        Dotted path -> values that are tried; every combination.
+    """
+
+    settings: Changes = dataclasses.field(default_factory=dict)
+    search: Annotated[dict[str, Annotated[tuple[Any, ...], MinLen(1)]], MinLen(1)]
+
+    @property
+    def budget(self) -> int:
+        """Number of settings tried."""
+        return math.prod(len(values) for values in self.search.values())
 
 
 @STUDIES.register
@@ -33,13 +59,18 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 class ConvergenceStudy(Study):
     """Train with every optimizer and every way to invert; convergence and cost to a target.
 
+    Variants, tasks and optimizers are sets of settings: dotted path -> value, as on the command
+    line. A variant that inverts on arrays is trained at every programming error, any other one
+    once.
+
     Attributes
     ----------
-    train, soi, kfac : TrainSpec, SoiSpec, Kfac
-        What takes the place of the settings' ``train``, ``soi`` and ``optimizer``.
+    variants : dict
+        Ways to invert, by name: settings that differ.
+    reference : str
+        The variant that the others are compared with.
     methods : tuple of str
-        Ways to invert, compared over plain damping: ``float64``; ``fixed8`` and ``fixed16``, where
-        block and inverse are rounded to so many bits; or on arrays, as ``inversion.method``.
+        Variants compared over plain damping.
     damping : tuple of float
         Values of plain damping.
     noise : tuple of float
@@ -47,83 +78,70 @@ class ConvergenceStudy(Study):
     pi_methods, pi_damping : tuples
         The same for the other form of damping, at `chip_noise`.
     noise_levels : tuple of float
-        Programming errors tried at float64's best plain damping.
+        Programming errors tried at the reference's best plain damping.
     block_methods, block_sizes : tuples
-        Widths of blocks tried there, by these ways to invert.
-    sgd, adam : Sgd, Adam
-        The first-order optimizers; their rates are searched.
-    sgd_rates, adam_rates : tuple of float
-        What is searched, with one seed that is not among the reported ones.
-    kfac_rates, kfac_damping : tuples of float
-        The same for K-FAC in float64, with the form of damping of ``kfac``: every pair.
+        Widths of blocks tried there, by these variants.
+    claimed_worse : tuple of str
+        Variants that are said to train worse than the reference; of all others it is said that
+        they train as well.
+    tasks : dict
+        What optimizers are compared on, by name: settings that differ. Inversions are compared on
+        the settings as they are.
+    optimizers : dict
+        Optimizers that are compared, by name. What is searched is tried with one seed that is not
+        among the reported ones, by second-order optimizers with the reference.
     chip_methods : tuple of str
-        K-FAC on chips beside the optimizers, with what is best for K-FAC in float64.
+        Variants with which second-order optimizers are compared too, with what is best for the
+        reference.
     chip_noise : float
         Programming error of the inverting cells there, over block sizes and under pi.
-    autoencoder : ModelSpec
-        The second task, on the same data.
     seeds : int
         Reported seeds, from the settings' ``seed`` on.
     one_seed : tuple of str
-        Ways to invert that are tried with the first of them only, since they take long.
+        Variants that are tried with the first of them only, since they take long.
     reuse : tuple of str
         Run directories whose finished points are taken over where all that decides a point is the
         same.
     """
 
-    reads: ClassVar[tuple[str, ...]] = (
-        *WORKERS,
-        "farm.chips",
-        "farm.chip_overrides",
-        "seed",
-        "model",
-        "dataset",
-        "engine",
-        "device",
-        "chip",
-        "components",
-        "interconnect",
-        "partition",
-        "inversion",
-    )
+    reads: ClassVar[tuple[str, ...]] = (*WORKERS, *TRAINING, "farm.chips", "farm.chip_overrides")
     name: Literal["convergence"] = "convergence"
-    train: TrainSpec
-    soi: SoiSpec
-    kfac: Kfac
-    methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
-    damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    noise: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
-    pi_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
-    pi_damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    noise_levels: Annotated[tuple[NonNegativeFloat, ...], MinLen(1)]
-    block_methods: Annotated[tuple[TrainingMethod, ...], MinLen(1)]
+    variants: Annotated[Variants, MinLen(1)]
+    reference: str
+    methods: tuple[str, ...]
+    damping: PositiveFloats
+    noise: NonNegativeFloats
+    pi_methods: Annotated[tuple[str, ...], MinLen(1)]
+    pi_damping: PositiveFloats
+    noise_levels: NonNegativeFloats
+    block_methods: Annotated[tuple[str, ...], MinLen(1)]
     block_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)]
-    sgd: Sgd
-    adam: Adam
-    sgd_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    adam_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    kfac_rates: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    kfac_damping: Annotated[tuple[PositiveFloat, ...], MinLen(1)]
-    chip_methods: tuple[TrainingMethod, ...]
+    claimed_worse: tuple[str, ...] = ()
+    tasks: Annotated[Variants, MinLen(1)]
+    optimizers: Annotated[dict[str, SearchedOptimizer], MinLen(1)]
+    chip_methods: tuple[str, ...]
     chip_noise: NonNegativeFloat = 0.01
-    autoencoder: ModelSpec
     seeds: PositiveInt = 3
-    one_seed: tuple[TrainingMethod, ...] = ()
+    one_seed: tuple[str, ...] = ()
     reuse: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if "float64" not in self.methods:
-            raise ValueError("methods: float64 is what the others are compared with, include it")
-        searched = len(self.kfac_rates) * len(self.kfac_damping)
-        if not len(self.sgd_rates) == len(self.adam_rates) == searched:
+        for kind in (
+            "methods", "pi_methods", "block_methods", "chip_methods", "claimed_worse", "one_seed",
+        ):  # fmt: skip
+            refuse_unknown(kind, getattr(self, kind), self.variants)
+        if self.reference not in self.methods:
             raise ValueError(
-                f"search budgets differ: {len(self.sgd_rates)} sgd_rates, {len(self.adam_rates)} "
-                f"adam_rates, {searched} pairs of kfac_rates and kfac_damping; valid: as many each"
+                f"methods: '{self.reference}' is what the others are compared with, include it"
             )
+        budgets = {name: optimizer.budget for name, optimizer in self.optimizers.items()}
+        if len(set(budgets.values())) > 1:
+            tried = ", ".join(f"{count} of {name}" for name, count in budgets.items())
+            raise ValueError(f"optimizers: search budgets differ: {tried}; valid: as many each")
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Search, train every point, and write the page."""
-        from repast_dist.studies.convergence import run
+        from repast_dist.studies.convergence.answer import run
 
         return run(self, settings, run_dir, console)
 
@@ -131,10 +149,7 @@ class ConvergenceStudy(Study):
         """Return settings that do nothing beside the others, with the reason."""
         missed = "answers that miss their target are used; valid: study=train"
         of_misses = ("on_divergence", "damp_factor", "damp_tries")
-        return {f"inversion.{name}": missed for name in of_misses} | {
-            name: f"the study has its own; valid: study.{own}"
-            for name, own in (("train", "train"), ("soi", "soi"), ("optimizer", "kfac, sgd, adam"))
-        }
+        return {f"inversion.{name}": missed for name in of_misses}
 
     def can_resume(self, run_dir: Path) -> bool:
         """Return whether a stopped run left something to go on with."""

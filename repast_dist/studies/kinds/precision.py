@@ -1,22 +1,19 @@
 """Invert real factors with every method."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
 from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, WORKERS, Study
+from repast_dist.studies.study import STUDIES, WORKERS, Study, Variants
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from repast_dist.studies.settings import RunSettings
-
-
-Variants = dict[str, dict[str, Any]]
 
 
 @spec

@@ -9,7 +9,7 @@ from annotated_types import MinLen
 from repast_dist.ground.files import POINTS
 from repast_dist.ground.spec import spec
 from repast_dist.studies.measure import MEASURES, Measure
-from repast_dist.studies.study import STUDIES, TRAINING, WORKERS, Study
+from repast_dist.studies.study import STUDIES, TRAINING, WORKERS, Study, Variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ class SweepStudy(Study):
     )  # fmt: skip
     question: str = "Sweep"
     measure: Annotated[Measure, MEASURES.choice()]
-    variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    variants: Variants = dataclasses.field(default_factory=dict)
     axes: dict[str, Annotated[tuple[Any, ...], MinLen(1)]] = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
     best: str | None = None

@@ -27,7 +27,7 @@ class TrainMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Train, and return the figures of the last epoch and of all solves."""
-        from repast_dist.studies.convergence import convergence_point
+        from repast_dist.studies.convergence.training import convergence_point
         from repast_dist.studies.settings import training_job
 
         found = convergence_point(settings.dataset.load(), training_job(settings))

@@ -1,0 +1,1 @@
+"""``study=convergence``: cases, what is measured of each, tables, claims and page."""
