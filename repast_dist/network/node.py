@@ -11,7 +11,7 @@ rows: (N * S, in), S being the positions of an image or the tokens of a sequence
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -125,6 +125,10 @@ class Sink:
 class Node(abc.ABC):
     """A layer without state; what it computes and what that costs stand side by side."""
 
+    pointwise: ClassVar[bool] = False
+    """Whether it is a function of each number on its own, which runs where the number is made: its
+    operations are counted in the row of the layer before, if there is one."""
+
     @property
     @abc.abstractmethod
     def output_shape(self) -> Shape:
@@ -221,5 +225,12 @@ class Chain(Node):
         return needs
 
     def shapes(self) -> tuple[LayerShape, ...]:
-        """Return the rows of all layers."""
-        return tuple(shape for node in self.nodes for shape in node.shapes())
+        """Return the rows of all layers; functions are part of the row that they follow."""
+        rows: list[LayerShape] = []
+        for node in self.nodes:
+            own = node.shapes()
+            if node.pointwise and rows:
+                rows[-1] = rows[-1].followed_by(sum(row.elementwise_ops for row in own))
+            else:
+                rows += own
+        return tuple(rows)

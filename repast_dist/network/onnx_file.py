@@ -19,7 +19,7 @@ from onnx import numpy_helper, shape_inference
 from repast_dist.ground.errors import DataError
 from repast_dist.network import kinds
 from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
-from repast_dist.network.shapes import LayerShape, Workload, digital_shape
+from repast_dist.network.shapes import LayerShape, Workload, digital_shape, normalization_shape
 
 _FREE = frozenset((
     "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
@@ -33,13 +33,14 @@ _FUNCTIONS = (
 )  # fmt: skip
 _NORMALIZATIONS = (
     "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
-    "LRN",
 )  # fmt: skip
+_FOLLOWING = frozenset((*_FUNCTIONS, "Softmax", "LogSoftmax"))
+"""What runs on the results of a row, in that row, if it has one input that is no constant."""
 _PER_OUTPUT = {
     **dict.fromkeys(_FUNCTIONS, FUNCTION),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum"), ADDITION),
     **dict.fromkeys(("Softmax", "LogSoftmax"), SOFTMAX),
-    **dict.fromkeys(_NORMALIZATIONS, NORMALIZATION),
+    "LRN": NORMALIZATION,
 }
 """Digital operations per output element."""
 _PER_INPUT = {
@@ -91,20 +92,28 @@ def workload_from_onnx(path: Path) -> Workload:
     layers: list[LayerShape] = []
     unknown: Counter[str] = Counter()
     names: Counter[str] = Counter()
+    made_by: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type in _FREE:
-            continue
-        reader = _READERS.get(node.op_type)
-        name = _unique(node.name or node.op_type.lower(), names)
-        try:
-            layer = reader(node, name, graph) if reader else _digital(node, name, graph)
-        except KeyError as error:
-            raise DataError(
-                f"{path}: node {name} ({node.op_type}): the shape of {error} cannot be inferred"
-            ) from error
-        if reader is None and not _known(node.op_type):
-            unknown[node.op_type] += 1
-        layers.append(layer)
+        before = _made_by(node, graph, made_by)
+        if node.op_type not in _FREE and not _scales(node, graph):
+            reader = _READERS.get(node.op_type, _digital)
+            name = _unique(node.name or node.op_type.lower(), names)
+            try:
+                layer = reader(node, name, graph)
+            except KeyError as error:
+                raise DataError(
+                    f"{path}: node {name} ({node.op_type}): the shape of {error} cannot be inferred"
+                ) from error
+            if reader is _digital and not _known(node.op_type):
+                unknown[node.op_type] += 1
+            joined = None if before is None else _joined(node, layers[before], layer)
+            if before is not None and joined is not None:
+                layers[before] = joined
+            else:
+                before = len(layers)
+                layers.append(layer)
+        if before is not None:
+            made_by |= dict.fromkeys(node.output, before)
     if not layers:
         raise DataError(f"{path}: the graph has no operations")
     return Workload(
@@ -137,6 +146,28 @@ def _read(graph: Any) -> _Graph:
                 dimensions.append(1)
         shapes.setdefault(item.name, tuple(dimensions))
     return _Graph(shapes, weights, free)
+
+
+def _made_by(node: Any, graph: _Graph, made_by: dict[str, int]) -> int | None:
+    """Return the row that makes a node's one input that is no constant, if there is one."""
+    inputs = {name for name in node.input if name and name not in graph.weights}
+    return made_by.get(inputs.pop()) if len(inputs) == 1 else None
+
+
+def _scales(node: Any, graph: _Graph) -> bool:
+    """Whether a node multiplies by one constant, which the scale of the numbers takes in."""
+    constant = {"Mul": node.input, "Div": node.input[1:]}.get(node.op_type, ())
+    return any(math.prod(graph.weights.get(name, (0,))) == 1 for name in constant)
+
+
+def _joined(node: Any, before: LayerShape, layer: LayerShape) -> LayerShape | None:
+    """Return the row before with what a node adds to it, or None if the node has its own row."""
+    if node.op_type in _FOLLOWING and not layer.parameters:
+        return before.followed_by(layer.elementwise_ops)
+    biased = before.has_weights and not (before.bias or before.elementwise_ops)
+    if node.op_type == "Add" and biased and layer.parameters == before.out_features:
+        return dataclasses.replace(before, bias=True)
+    return None
 
 
 def _conv(node: Any, name: str, graph: _Graph) -> LayerShape:
@@ -221,13 +252,20 @@ def _digital(node: Any, name: str, graph: _Graph) -> LayerShape:
     """Return arithmetic on elements; an unknown operator counts one operation per output."""
     if node.op_type in _PER_INPUT:
         source = _per_sample(graph.shapes[node.input[0]])
-        return digital_shape(name, source, _PER_INPUT[node.op_type] * source)
+        elements = _per_sample(graph.shapes.get(node.output[0], (1,)))
+        return digital_shape(name, elements, _PER_INPUT[node.op_type] * source)
     elements = _per_sample(graph.shapes.get(node.output[0], (1,)))
-    held = sum(math.prod(graph.weights[i]) for i in node.input if i in graph.weights)
-    trained = held if node.op_type not in _PER_OUTPUT or held > 1 else 0
-    if node.op_type == "BatchNormalization":
-        trained = 2 * math.prod(graph.weights.get(node.input[1], (0,)))
+    held = [math.prod(graph.weights[i]) for i in node.input if i in graph.weights]
+    # Single numbers are constants of the function: bounds, exponents.
+    trained = sum(numbers for numbers in held if numbers > 1 or not _known(node.op_type))
     return digital_shape(name, elements, _PER_OUTPUT.get(node.op_type, 1) * elements, trained)
+
+
+def _normalization(node: Any, name: str, graph: _Graph) -> LayerShape:
+    """A scale and a shift per channel, or per feature of a layer normalisation."""
+    features = math.prod(graph.shapes[node.input[1]])
+    vectors = _per_sample(graph.shapes[node.output[0]]) // features
+    return normalization_shape(name, features, vectors)
 
 
 _READERS: dict[str, Callable[[Any, str, _Graph], LayerShape]] = {
@@ -235,6 +273,7 @@ _READERS: dict[str, Callable[[Any, str, _Graph], LayerShape]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Gather": _gather,
+    **dict.fromkeys(_NORMALIZATIONS, _normalization),
     **dict.fromkeys(_POOLS, _pool),
 }
 

@@ -4,6 +4,11 @@ A digital unit adds, multiplies, compares or looks a value up in a table in one 
 function of one variable (rectifier, sigmoid, GELU) is one look-up, as in ISAAC's sigmoid units
 (Shafiee et al. 2016). Trained networks, tables of published ones and ONNX files all count by
 these figures, once for the forward and once for the backward pass.
+
+A function of one variable, and the softmax of a product, run where the unit has the results at
+hand: they are counted in the row of what they follow. Pooling, additions and normalisations are
+rows of their own, whose results pass through the buffer. A multiplication by one constant changes
+the scale that numbers have anyway, and costs nothing.
 """
 
 FUNCTION = 1

@@ -6,6 +6,7 @@ by its im2col form: K counts input channels x kernel height x kernel width, S co
 positions. Everything a training step does to a layer follows from K, M and S.
 """
 
+import dataclasses
 from collections import Counter
 from functools import cached_property
 from typing import Annotated
@@ -86,6 +87,10 @@ class LayerShape:
             )
         if self.preconditioned and self.groups > 1:
             raise ValueError(f"layer '{self.name}': a layer of several groups has no SOI factors")
+
+    def followed_by(self, operations: int) -> "LayerShape":
+        """Return the row with digital operations on its results: functions of one variable."""
+        return dataclasses.replace(self, elementwise_ops=self.elementwise_ops + operations)
 
     @property
     def has_weights(self) -> bool:

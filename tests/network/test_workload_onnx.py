@@ -60,10 +60,12 @@ def small_network(tmp_path, extra=()):
 def test_layers_of_a_small_network_are_read_with_their_shapes(tmp_path):
     workload = small_network(tmp_path)
     layers = {layer.name: layer for layer in workload.layers}
-    assert list(layers) == ["conv", "relu", "depthwise", "pool", "fc"]
+    assert list(layers) == ["conv", "depthwise", "pool", "fc"]
     conv, depthwise, fc = layers["conv"], layers["depthwise"], layers["fc"]
     assert (conv.in_features, conv.out_features, conv.vectors_per_sample) == (27, 8, 64)
     assert conv.bias
+    # The rectifier runs in the row of what it follows: one look-up per output.
+    assert conv.elementwise_ops == 8 * 64
     assert (depthwise.in_features, depthwise.groups, depthwise.preconditioned) == (9, 8, False)
     assert (fc.in_features, fc.out_features) == (128, 10)
     assert layers["pool"].elementwise_ops == 8 * 16 * 4
@@ -89,9 +91,9 @@ def test_a_product_of_activations_has_no_weights(tmp_path):
     workload = saved(
         tmp_path, nodes, inputs, [tensor("y", [1, 12, 128, 32])], [weight("w", (128, 32))]
     )
-    scores, softmax, dense = workload.layers
+    scores, dense = workload.layers
     assert (scores.kind, scores.groups, scores.vectors_per_sample) == (kinds.MATMUL, 12, 128)
-    assert softmax.elementwise_ops == 3 * 12 * 128 * 128
+    assert scores.elementwise_ops == 3 * 12 * 128 * 128
     assert (dense.kind, dense.vectors_per_sample, dense.parameter_count) == (
         kinds.DENSE,
         12 * 128,
@@ -112,3 +114,18 @@ def test_a_missing_file_and_an_unknown_network_are_named():
     valid = r"bert_base, .*, lenet5, .*, onnx, model"
     with pytest.raises(SettingsError, match=f"no network 'alexnet'; valid: {valid}"):
         load(WorkloadSpec, {"name": "alexnet"}, "workload")
+
+
+def test_bounds_of_a_function_are_no_parameters_and_a_constant_factor_costs_nothing(tmp_path):
+    nodes = [
+        helper.make_node("Clip", ["x", "low", "high"], ["c"], name="clip"),
+        helper.make_node("Mul", ["c", "factor"], ["m"], name="scale"),
+        helper.make_node("MatMul", ["m", "w"], ["p"], name="dense"),
+        helper.make_node("Add", ["p", "b"], ["y"], name="bias"),
+    ]
+    weights = [weight(name, ()) for name in ("low", "high", "factor")]
+    weights += [weight("w", (8, 4)), weight("b", (4,))]
+    workload = saved(tmp_path, nodes, [tensor("x", [1, 8])], [tensor("y", [1, 4])], weights)
+    assert [layer.name for layer in workload.layers] == ["clip", "dense"]
+    assert workload.parameter_count == 8 * 4 + 4
+    assert workload.layers[1].bias

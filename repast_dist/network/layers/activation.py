@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class ActivationLayer(Layer):
 @dataclasses.dataclass(frozen=True)
 class ActivationNode(Node):
     """An elementwise function."""
+
+    pointwise: ClassVar[bool] = True
 
     name: str
     function: str

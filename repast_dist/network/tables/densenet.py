@@ -3,10 +3,9 @@
 from typing import Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.network.operations import POOL
-from repast_dist.network.shapes import Workload, digital_shape
+from repast_dist.network.shapes import Workload
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import conv, dense, image_net, norm
+from repast_dist.network.tables.rows import conv, dense, image_net, norm, pool
 
 
 @NETWORKS.register
@@ -27,7 +26,7 @@ def densenet121() -> Workload:
     layers = [
         conv("conv0", 3, 64, 7, 112, bias=False),
         norm("norm0", 64, 112),
-        digital_shape("pool0", 64 * 56 * 56, 9 * 64 * 56 * 56),
+        pool("pool0", 64, 3, 56),
     ]
     features = 64
     for stage, count in enumerate((6, 12, 24, 16), 1):
@@ -41,14 +40,13 @@ def densenet121() -> Workload:
             ]
             features += growth
         if stage < 4:
-            pooled = features // 2 * size * size
             layers += [
                 norm(f"transition{stage}.norm", features, size),
                 conv(f"transition{stage}.conv", features, features // 2, 1, size, bias=False),
-                digital_shape(f"transition{stage}.pool", pooled // 4, POOL * pooled),
+                pool(f"transition{stage}.pool", features // 2, 2, size // 2),
             ]
             features, size = features // 2, size // 2
     layers.append(norm("norm5", features, size))
-    layers.append(digital_shape("average_pool", features, features * size * size))
+    layers.append(pool("average_pool", features, size, 1))
     layers.append(dense("classifier", features, 1000, activation=False))
     return image_net("densenet121", tuple(layers), "Huang et al., 2017")

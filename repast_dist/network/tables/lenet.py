@@ -5,7 +5,7 @@ from typing import Literal
 from repast_dist.ground.spec import spec
 from repast_dist.network.shapes import Workload
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import MNIST_SAMPLES, conv, dense
+from repast_dist.network.tables.rows import MNIST_SAMPLES, conv, dense, pool
 
 
 @NETWORKS.register
@@ -25,8 +25,10 @@ def lenet5() -> Workload:
     return Workload(
         name="lenet5",
         layers=(
-            conv("conv1", 1, 6, 5, 28, extra_ops=4 * 6 * 14 * 14),
-            conv("conv2", 6, 16, 5, 10, extra_ops=4 * 16 * 5 * 5),
+            conv("conv1", 1, 6, 5, 28),
+            pool("pool1", 6, 2, 14),
+            conv("conv2", 6, 16, 5, 10),
+            pool("pool2", 16, 2, 5),
             dense("fc1", 400, 120),
             dense("fc2", 120, 84),
             dense("fc3", 84, 10, activation=False),

@@ -5,7 +5,7 @@ from typing import Literal
 from repast_dist.ground.spec import spec
 from repast_dist.network.shapes import Workload, digital_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import classifier, conv, image_net
+from repast_dist.network.tables.rows import classifier, conv, image_net, pool
 
 
 @NETWORKS.register
@@ -24,7 +24,7 @@ def msra(number: int) -> Workload:
     """MSRA-1, -2 or -3: models A, B and C of He et al., 2015 (parametric rectifiers)."""
     count = {1: 5, 2: 6, 3: 6}[number]
     widths = {1: (256, 512, 512), 2: (256, 512, 512), 3: (384, 768, 896)}[number]
-    layers = [conv("conv1", 3, 96, 7, 112, extra_ops=96 * 112 * 112)]
+    layers = [conv("conv1", 3, 96, 7, 112), pool("pool1", 96, 2, 56)]
     before = 96
     for stage, (width, size) in enumerate(zip(widths, (56, 28, 14), strict=True), 2):
         for place in range(1, count + 1):

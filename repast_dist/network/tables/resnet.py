@@ -6,7 +6,7 @@ from repast_dist.ground.spec import spec
 from repast_dist.network.operations import ADDITION, FUNCTION
 from repast_dist.network.shapes import LayerShape, Workload, digital_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import conv, dense, image_net, norm
+from repast_dist.network.tables.rows import conv, dense, image_net, norm, pool
 
 
 @NETWORKS.register
@@ -34,7 +34,7 @@ def resnet(depth: int) -> Workload:
     layers = [
         conv("conv1", 3, 64, 7, 112, bias=False),
         norm("conv1.norm", 64, 112),
-        digital_shape("max_pool", 64 * 56 * 56, 9 * 64 * 56 * 56),
+        pool("max_pool", 64, 3, 56),
     ]
     before, size = 64, 56
     for stage, (count, width) in enumerate(zip(repeats, (64, 128, 256, 512), strict=True), 1):
@@ -43,7 +43,7 @@ def resnet(depth: int) -> Workload:
             added, before = block(f"layer{stage}.{number}", before, width, size, stride)
             layers += added
             size //= stride
-    layers.append(digital_shape("average_pool", before, before * size * size))
+    layers.append(pool("average_pool", before, size, 1))
     layers.append(dense("fc", before, 1000, activation=False))
     return image_net(f"resnet{depth}", tuple(layers), "He et al., 2016")
 

@@ -1,11 +1,11 @@
 """Rows that the tables of published networks are made of.
 
-An activation that follows a product, a normalisation or an addition is counted in its row; how
-much it is counted says `repast_dist.network.operations`, as for every other network.
+What is counted where, and how much, says `repast_dist.network.operations`, as for every other
+network.
 """
 
 from repast_dist.network import kinds
-from repast_dist.network.operations import ADDITION, FUNCTION
+from repast_dist.network.operations import ADDITION, FUNCTION, POOL
 from repast_dist.network.shapes import (
     LayerShape,
     Workload,
@@ -27,7 +27,6 @@ def conv(
     size: int,
     *,
     bias: bool = True,
-    extra_ops: int = 0,
 ) -> LayerShape:
     """Return a square convolution that gives ``size x size`` positions.
 
@@ -39,8 +38,6 @@ def conv(
         Its shape; `size` is the output's edge.
     bias : bool
         It has a bias, and an activation right behind it; without, a normalisation follows.
-    extra_ops : int
-        Digital operations that follow, besides the activation's.
     """
     return LayerShape(
         name=name,
@@ -49,8 +46,14 @@ def conv(
         out_features=channels_out,
         vectors_per_sample=size * size,
         bias=bias,
-        elementwise_ops=(FUNCTION * channels_out * size * size if bias else 0) + extra_ops,
+        elementwise_ops=FUNCTION * channels_out * size * size if bias else 0,
     )
+
+
+def pool(name: str, channels: int, window: int, size: int) -> LayerShape:
+    """Return pooling of ``window x window`` pixels each to ``size x size`` positions."""
+    elements = channels * size * size
+    return digital_shape(name, elements, POOL * window * window * elements)
 
 
 def dense(

@@ -5,7 +5,7 @@ from typing import Literal
 from repast_dist.ground.spec import spec
 from repast_dist.network.shapes import Workload
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import classifier, conv, image_net
+from repast_dist.network.tables.rows import classifier, conv, image_net, pool
 
 
 @NETWORKS.register
@@ -26,10 +26,10 @@ def vgg(depth: int) -> Workload:
     layers, before, size = [], 3, 224
     for stage, (count, width) in enumerate(zip(repeats, (64, 128, 256, 512, 512), strict=True), 1):
         for number in range(1, count + 1):
-            pooled = width * size * size if number == count else 0
-            layers.append(conv(f"conv{stage}_{number}", before, width, 3, size, extra_ops=pooled))
+            layers.append(conv(f"conv{stage}_{number}", before, width, 3, size))
             before = width
         size //= 2
+        layers.append(pool(f"pool{stage}", width, 2, size))
     return image_net(
         f"vgg{depth}",
         (*layers, *classifier(25088)),
