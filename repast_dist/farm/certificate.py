@@ -1,4 +1,4 @@
-"""A run's certificate: whoever holds its private key is a worker of the run."""
+"""The certificate of a run: a process that holds its private key counts as a worker of the run."""
 
 import dataclasses
 import datetime
@@ -52,18 +52,18 @@ class RunCertificate:
         )
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the settings of the end that accepts a connection: TLS 1.3, this certificate."""
+        """Return the TLS context of the end that accepts a connection."""
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
         # Sessions are never resumed, so no tickets are sent into the stream.
         context.num_tickets = 0
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """Return the settings of the end that opens a connection: TLS 1.3, this certificate."""
+        """Return the TLS context of the end that opens a connection."""
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
 
     def _context(self, protocol: int) -> ssl.SSLContext:
-        """Return a context that shows this certificate and accepts no other."""
+        """Return a TLS context that presents this certificate and accepts no other."""
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False

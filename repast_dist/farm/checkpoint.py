@@ -1,4 +1,4 @@
-"""Checkpoints of a run: arrays and plain data, checksummed, never half written.
+"""A checkpoint holds arrays and plain data, has checksums, and is never half written.
 
 A checkpoint is a folder ``step-00000120`` with ``arrays.npz`` (no pickle), ``state.json`` and
 ``checksums.json`` (SHA-256 of both). It is written under another name and renamed, so a folder
@@ -24,7 +24,7 @@ ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What training needs to go on from the start of `step`.
+    """The state of a run from which training can continue at the start of `step`.
 
     Attributes
     ----------

@@ -1,7 +1,8 @@
-"""One clock for all chips, which agree on when each segment of a step begins.
+"""Put the trace rows of all chips on one simulated clock.
 
-Chips price their rows with starts relative to their segment; here the segments get their place in
-simulated time, and the power a chip draws whatever it does is spread over its rows.
+Chips price their rows with starts relative to their segment. All chips begin a segment of a step
+at the same time; here the segments get that time, and the static power of a chip is spread over
+its rows.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from repast_dist.mapping.timeline import agree
 def align(
     chips: Mapping[int, ChipCost], first: int, clock_s: float
 ) -> tuple[list[pa.RecordBatch], list[float]]:
-    """Place the rows of some steps in time.
+    """Give the rows of some steps their absolute simulated times.
 
     Parameters
     ----------

@@ -1,9 +1,8 @@
-"""Starting, attaching to and ending Ray, so that nothing is left open or running.
+"""Start Ray or attach to it, and end what was started, so that no process or port is left behind.
 
 A local cluster listens on loopback as far as Ray allows (its control and object ports listen on
-all interfaces whatever the node address says), asks a token of every caller that is made for
-this run alone, and is ended with the run: by `stop` normally, by a watcher process when this
-process is killed.
+all interfaces whatever the node address says). It asks every caller for a token that is made for
+this run alone. It ends with the run; when this process is killed, a watcher process ends it.
 """
 
 import contextlib
@@ -31,7 +30,7 @@ _CONNECT_TIMEOUT_S = 5.0
 
 @contextlib.contextmanager
 def cluster(spec: FarmSpec) -> Iterator[None]:
-    """Have Ray up inside the block.
+    """Keep Ray running inside the block.
 
     When Ray is up already in this process (a sweep, a test session) it is used and left up.
 
@@ -84,7 +83,7 @@ def _local_cluster(spec: FarmSpec) -> Iterator[None]:
 
 
 def _private_ray() -> dict[str, str]:
-    """Return the environment that makes Ray ask every caller for a token known to us alone."""
+    """Return the environment that makes Ray ask every caller for a token only this process has."""
     ours = _own_token.cache_info().currsize > 0
     if "ray" in sys.modules and not ours and os.environ.get("RAY_AUTH_MODE") != "token":
         raise FarmError(

@@ -1,10 +1,10 @@
-"""One training run: has the workers do its steps, and keeps what they say about them.
+"""The coordinator drives one training run and records what its workers report.
 
 The workers hold the weights, the optimizer's state, the factor averages and the prepared solvers,
 and exchange what they need among themselves. The coordinator asks for steps, tests and
 checkpoints in order and a little ahead, so that no worker waits for it, and records the answers as
-they come. Whatever is lost with a worker comes back from the newest checkpoint, and the steps
-since are done again: same addresses, same numbers.
+they come. When a worker is lost, all workers go back to the newest checkpoint and repeat the steps
+since then. The random draws have the same addresses, so the numbers are the same.
 """
 
 import collections
@@ -50,7 +50,7 @@ _MOST_STEPS_PER_CALL = 16
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is, beside the arrays that its workers hold.
+    """How far a run has come; the arrays of its state are held by the workers.
 
     Attributes
     ----------
@@ -71,14 +71,14 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Progress":
-        """Return where a checkpoint was taken."""
+        """Return the progress that is stored in a checkpoint."""
         state = checkpoint.state
         epochs = [EpochRecord(**item) for item in state["epochs"]]
         steps = [StepRecord(**item) for item in state["steps"]]
         return cls(checkpoint.step, state["clock_s"], epochs, steps)
 
     def plain(self) -> dict[str, Any]:
-        """Return all but the step as JSON data, for a checkpoint."""
+        """Return everything but the step as JSON data, for a checkpoint."""
         return {
             "clock_s": self.clock_s,
             "epochs": [record.plain() for record in self.epochs],
@@ -88,7 +88,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Restoring:
-    """All workers are put into the state of a checkpoint; `Working` follows.
+    """State in which all workers load a checkpoint; `Working` follows.
 
     Attributes
     ----------
@@ -101,12 +101,12 @@ class Restoring:
 
 @dataclasses.dataclass(frozen=True)
 class Working:
-    """Steps are done; `Ended` follows."""
+    """State in which the workers do their steps; `Ended` follows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recovering:
-    """Workers are lost: they are started anew or retired; `Restoring` follows.
+    """State in which lost workers are started anew or retired; `Restoring` follows.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ class Recovering:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The run is over.
+    """State in which the run is over.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ error of any other kind ends the run."""
 
 @dataclasses.dataclass
 class _Failures:
-    """What the failure policy knows of the run so far.
+    """The failures of the run so far, on which the failure policy decides.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class _Failures:
 
 @dataclasses.dataclass
 class _Pace:
-    """How much is asked for at once, by how long answers take.
+    """The number of steps to ask for in one call, chosen by how long answers take.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class _Pace:
 
 @dataclasses.dataclass(frozen=True)
 class _Asked[Result]:
-    """Something all workers were asked for, and what to do with their answers."""
+    """A request to all workers, and the function that takes their answers."""
 
     answers: Sequence[Answer[Result]]
     use: Callable[[list[Result], float], None]
@@ -189,7 +189,7 @@ class _Asked[Result]:
 
 
 class Recorder(Protocol):
-    """Where a run's records go; the coordinator calls it as things happen."""
+    """Receives the records of a run while it goes on, for example to write them to files."""
 
     def steps(
         self,
@@ -197,19 +197,19 @@ class Recorder(Protocol):
         rows: Sequence[pa.RecordBatch],
         solves: Sequence[SolveReport],
     ) -> None:
-        """Take some steps' records, trace rows per chip, and solve reports."""
+        """Take the records, the trace rows per chip and the solve reports of some steps."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """Take one epoch's record."""
+        """Take the record of one epoch."""
 
     def event(self, event: Event) -> None:
-        """Take something that should be known afterwards."""
+        """Take an event that the reader of the run should know of."""
 
     def cut(self) -> None:
-        """Make everything up to here durable; a checkpoint follows."""
+        """Write everything received so far to disk, because a checkpoint follows."""
 
     def drop_from(self, step: int) -> None:
-        """Forget this step and later ones; they will be done again."""
+        """Delete the rows of this step and of later ones, because they will be done again."""
 
 
 class Coordinator:
@@ -248,7 +248,7 @@ class Coordinator:
         self._done = Progress.of(start)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, through failures; leaves a checkpoint and complete records.
+        """Train to the end, recover from failures, and leave a checkpoint and complete records.
 
         Parameters
         ----------
@@ -277,7 +277,7 @@ class Coordinator:
         return state.complete
 
     def _at_end(self, step: int) -> bool:
-        """Whether nothing is left to do: all steps are done, or the target is reached."""
+        """Return whether all steps are done or the target accuracy is reached."""
         return step >= self._total_steps or self._reached_target()
 
     def _reached_target(self) -> bool:
@@ -285,7 +285,7 @@ class Coordinator:
         return target is not None and bool(epochs) and epochs[-1].test_accuracy >= target
 
     def _after(self, state: Restoring | Working | Recovering, stop: Callable[[], bool]) -> State:
-        """Do what a state is about; return the state that follows."""
+        """Do the work of a state and return the state that follows."""
         match state:
             case Restoring(checkpoint):
                 self._restore(checkpoint)
@@ -297,7 +297,7 @@ class Coordinator:
                 return Restoring(self._recover(lost))
 
     def _work(self, stop: Callable[[], bool]) -> None:
-        """Have everything on the agenda done, asking ahead."""
+        """Ask for everything on the agenda, some calls ahead, and take the answers."""
         waiting: collections.deque[_Asked[Any]] = collections.deque()
         for asked in self._agenda(stop):
             waiting.append(asked)
@@ -312,8 +312,8 @@ class Coordinator:
     def _agenda(self, stop: Callable[[], bool]) -> Iterator[_Asked[Any]]:
         """Ask the workers for everything up to the end of the run, in order.
 
-        Workers do what they are asked in that order, so a checkpoint holds what all steps asked for
-        before it made of them, and none that is asked for after it.
+        Workers do what they are asked in that order. A checkpoint therefore holds the state after
+        all steps that were asked for before it, and before all steps asked for after it.
         """
         every = self._job.farm.checkpoint_every
         step = saved = self._done.step
@@ -377,7 +377,7 @@ class Coordinator:
     # Steps ------------------------------------------------------------------------------
 
     def _record(self, first: int, answers: list[WorkerAnswer], wall_s: float) -> None:
-        """Record steps from what each worker says about them."""
+        """Record steps from the reports of all workers."""
         if len({answer.weights for answer in answers}) > 1:
             raise FarmError(
                 f"step {first}: the workers no longer hold the same weights: their nodes round "
@@ -434,7 +434,7 @@ class Coordinator:
         return loss / batch, correct / batch
 
     def _clipping(self, step: int, parts: Sequence[StepReport]) -> float | None:
-        """Return the share of ADC conversions that clipped; say so once where it is large."""
+        """Return the share of ADC conversions that clipped; report it once where it is large."""
         sums: dict[str, ClipCount] = {}
         for counts in (counts for part in parts for counts in part.clipping):
             for what, count in counts.items():
@@ -466,7 +466,7 @@ class Coordinator:
                 )
 
     def _test_calls(self) -> list[Answer[dict[int, Evaluation]]]:
-        """Ask all workers for a share of the test set's chunks."""
+        """Ask every worker to test its share of the test set's chunks."""
         workers = list(self._farm.workers)
         chunks = ceil_div(len(self._setup.data.test_inputs), _EVALUATION_CHUNK)
         return [
@@ -505,7 +505,7 @@ class Coordinator:
     # Failures ---------------------------------------------------------------------------
 
     def _recover(self, lost: WorkersLost) -> Checkpoint:
-        """Bring lost workers back (or leave them out); return the checkpoint to go back to."""
+        """Start lost workers anew or retire them; return the checkpoint to go back to."""
         failures, spec = self._failures, self._job.farm
         failures.of_worker.update(lost.workers)
         alive = set(self._farm.workers) - set(lost.workers)
@@ -527,7 +527,7 @@ class Coordinator:
         return self._roll_back()
 
     def _reassign(self) -> None:
-        """Spread the work of retired workers' chips over the chips that are left."""
+        """Share out the work of retired workers among the remaining chips."""
         self._setup = make_setup(self._job, self._setup.data, self._farm.workers)
         setup = self._farm.put(self._setup)
         self._farm.get(self._call_all(Worker.reassign, setup))
@@ -546,8 +546,9 @@ class Coordinator:
 
 
 def _computing_s(busy: Sequence[Mapping[str, float]]) -> float:
-    """Return the wall time a step would take if calls and transfers took none: each part of it
-    as long as on its slowest worker.
+    """Return the wall time of a step without calls and transfers, in seconds.
+
+    Every part of the step takes as long as its slowest worker.
     """
     parts = {part for worker in busy for part in worker}
     return sum(max(worker.get(part, 0.0) for worker in busy) for part in parts)

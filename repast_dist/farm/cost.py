@@ -1,6 +1,6 @@
-"""What one chip did in its steps, in rows, seconds and joules.
+"""Price what one chip did in its steps, in rows, seconds and joules.
 
-A chip knows its own rows and how long each segment of a step takes it; `clock` puts the
+A chip knows its own rows and how long it needs for each segment of a step; `clock` puts the
 segments of all chips on one clock.
 """
 
@@ -21,7 +21,7 @@ from repast_dist.trace import trace_batch
 
 @dataclasses.dataclass(frozen=True)
 class _Priced:
-    """Rows with their price and place.
+    """The rows of a step with their prices and their segments.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class CostRecorder:
         inverses_due: bool,
         solves: Mapping[int, SolveCounts],
     ) -> None:
-        """Add a step, from what the chip's blocks' arrays really did."""
+        """Price a step from the counts of what the arrays of the chip's blocks really did."""
         if factors_due not in self._outer:
             # The same in every step; no segment holds rows of these and of blocks.
             first, last = outer_rows(self._plan, self._place, factors_due)

@@ -1,10 +1,10 @@
-"""Who reduces what, and the order things are summed in.
+"""Decide which chip reduces and solves what, and in which order sums are formed.
 
 Sums over micro-batches follow one fixed binary tree over their numbers, whoever computed them, so
-no sum depends on how many chips there are. A worker adds up every subtree it has whole and sends
-only that. A piece of a gradient is what one chip reduces and, if the layer is preconditioned,
-solves with its G block; a task is what it then solves with its A block. Both are areas of the
-(in[+1], out) gradient.
+no sum depends on how many chips there are. A worker adds up every subtree of which it has all
+leaves and sends only these sums. A piece is the area of a gradient that one chip reduces and, if
+the layer is preconditioned, solves with its G block. A task is the area that a chip then solves
+with its A block. Both are areas of the (in[+1], out) gradient.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def solve_tasks(
 
 
 def common(one: Area, other: Area) -> Area | None:
-    """Return what two areas have in common."""
+    """Return the intersection of two areas, or None if they have none."""
     if one[0] != other[0]:
         return None
     top, left = max(one[1], other[1]), max(one[3], other[3])
@@ -99,13 +99,13 @@ def common(one: Area, other: Area) -> Area | None:
 
 
 def within(area: Area, whole: Area) -> tuple[slice, slice]:
-    """Return the slices of an area in the matrix of one that contains it."""
+    """Return the slices at which an area lies inside an area that contains it."""
     _, top, bottom, left, right = area
     return slice(top - whole[1], bottom - whole[1]), slice(left - whole[3], right - whole[3])
 
 
 class Bucket:
-    """How the pieces and blocks that one worker reduces lie in one flat vector.
+    """The layout of one flat vector that holds all pieces and blocks one worker reduces.
 
     One vector travels as one buffer, however many layers there are. It begins with the gradients;
     where there are factors, the traces of all blocks and the worker's blocks follow.
@@ -115,7 +115,7 @@ class Bucket:
     pieces : sequence of SolveTask
         The worker's pieces.
     held : sequence of SoiBlock
-        The blocks that its chips hold; of them travels the whole (n, n).
+        The blocks that its chips hold; each takes n * n entries of the vector.
     blocks : int
         Number of all blocks.
     """
@@ -132,7 +132,7 @@ class Bucket:
         factors: Mapping[FactorKey, np.ndarray],
         traces: np.ndarray | None,
     ) -> np.ndarray:
-        """Return a micro-batch's contributions; without factors only the gradients.
+        """Return the contributions of a micro-batch as one vector; without factors only gradients.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class TreeSum:
         self.nodes: dict[TreeNode, np.ndarray] = {}
 
     def add(self, node: TreeNode, vector: np.ndarray) -> None:
-        """Take the sum of a subtree; whatever becomes whole is added up at once."""
+        """Add the sum of a subtree, and add up every larger subtree that is complete with it."""
         level, number = node
         while level < self._top:
             sibling = number ^ 1
@@ -224,7 +224,7 @@ class TreeSum:
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Add into a vector of our own if there is one; a received vector is read-only."""
+    """Return the sum of two vectors, in place where one is writeable (received ones are not)."""
     for mine, theirs in ((one, other), (other, one)):
         if mine.flags.writeable:
             mine += theirs

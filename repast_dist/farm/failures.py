@@ -1,4 +1,4 @@
-"""What to do when workers are lost: a pure function of what happened so far."""
+"""Decide what to do when workers are lost, from the failures so far alone."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -7,7 +7,7 @@ from repast_dist.farm.specs import FarmSpec
 
 
 class WorkersLost(Exception):
-    """Workers did not answer; `workers` are their numbers, `reason` what Ray said."""
+    """Workers did not answer; `workers` are their numbers, `reason` is what Ray reported."""
 
     def __init__(self, workers: Collection[int], reason: str) -> None:
         super().__init__(f"workers {sorted(workers)} lost: {reason}")
@@ -16,12 +16,12 @@ class WorkersLost(Exception):
 
 
 class PeersLost(Exception):
-    """A worker could not go on with a step because others are gone or silent; it says which."""
+    """A worker could not finish a step because the workers it names are gone or silent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What the coordinator does next.
+    """The decision of the failure policy: which workers to start anew or retire, or to stop.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from repast_dist.farm.setup import FarmSetup
 
 
 class InProcessFarm:
-    """All chips in this process, one after the other: the reference and the one to debug."""
+    """A farm without other processes: all chips are computed here, one after the other."""
 
     def __init__(self, chips: int, factory: WorkerFactory, setup: FarmSetup) -> None:
         self._chips = tuple(range(chips))
@@ -18,12 +18,12 @@ class InProcessFarm:
 
     @property
     def workers(self) -> dict[int, tuple[int, ...]]:
-        """The one worker."""
+        """The only worker, which holds all chips."""
         return {0: self._chips}
 
     @property
     def ahead(self) -> int:
-        """Nothing is done while the coordinator works."""
+        """0, because nothing is computed while the coordinator works."""
         return 0
 
     def put[Value](self, value: Value) -> Value:
@@ -37,21 +37,21 @@ class InProcessFarm:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Answer[Result]:
-        """Note the call; `get` makes it."""
+        """Keep the call until `get` makes it."""
         return Answer(partial(getattr(self._worker, method.__name__), *args, **kwargs))
 
     def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
-        """Make the calls."""
+        """Make the calls and return their results."""
         return [cast("Callable[[], Result]", answer.pending)() for answer in answers]
 
     def revive(self, workers: Sequence[int]) -> None:
-        """Nothing is ever lost here."""
+        """Do nothing, since no worker is ever lost."""
 
     def retire(self, workers: Sequence[int]) -> None:
-        """Nothing is ever lost here."""
+        """Do nothing, since no worker is ever lost."""
 
     def publish(self, values: Mapping[str, float]) -> None:
-        """Nobody watches."""
+        """Do nothing, since there is no metrics server."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing, since there is no process to end."""

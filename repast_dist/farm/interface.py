@@ -1,4 +1,4 @@
-"""What coordinator, farm and workers ask of each other, in one process or on Ray."""
+"""Protocols of the farm and of its workers, the same in one process and on Ray."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +13,25 @@ from repast_dist.training.step import Evaluation
 
 
 class Worker(Protocol):
-    """Some chips of the farm: what the coordinator may ask of them."""
+    """The methods of a worker, which holds some chips, that the coordinator may call."""
 
     def reassign(self, setup: FarmSetup) -> None:
-        """Take another plan; all state is gone until `restore`."""
+        """Take another plan; this discards all state, so `restore` must follow."""
 
     def advance(self, first: int, count: int) -> WorkerAnswer:
-        """Do steps, together with all other workers."""
+        """Do training steps together with all other workers."""
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
-        """Test the weights on some chunks of the test set; `size` samples each."""
+        """Evaluate the weights on some chunks of the test set, of `size` samples each."""
 
     def common_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays that all workers have alike, by name."""
+        """Return the arrays that are the same on all workers, by name."""
 
     def block_state(self) -> dict[str, np.ndarray]:
         """Return the arrays of the blocks that this worker's chips hold, by name."""
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on at a step from the states of all workers."""
+        """Load the states of all workers, to continue at a step."""
 
 
 WorkerFactory = Callable[[tuple[int, ...], FarmSetup, Peers], Worker]
@@ -45,14 +45,14 @@ class Answer[Result]:
     Attributes
     ----------
     pending : object
-        What the farm that made it knows it by.
+        The handle by which the farm that made the answer finds it.
     """
 
     pending: object
 
 
 class Farm(Protocol):
-    """Workers that hold simulated chips and do what the coordinator asks, in the order asked."""
+    """A set of workers that hold simulated chips and execute calls in the order they were made."""
 
     @property
     def workers(self) -> dict[int, tuple[int, ...]]:
@@ -60,12 +60,13 @@ class Farm(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many calls to have waiting behind the one whose answer is waited for, so that no
-        worker is ever idle; 0 where nothing is done meanwhile.
+        """How many further calls to queue while one call is being answered.
+
+        They keep workers busy; 0 where workers compute only while the coordinator waits.
         """
 
     def put[Value](self, value: Value) -> Value:
-        """Return what stands for a value as an argument of calls to any worker; moved once."""
+        """Return a stand-in for a value, to be passed to calls of any worker; it is moved once."""
 
     def call[**Arguments, Result](
         self,
@@ -74,10 +75,10 @@ class Farm(Protocol):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Answer[Result]:
-        """Ask a worker to run a method of `Worker`; does not wait."""
+        """Ask a worker to run a method of `Worker`, without waiting for the answer."""
 
     def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
-        """Wait for answers.
+        """Wait for answers and return the results in the same order.
 
         Raises
         ------
@@ -91,10 +92,10 @@ class Farm(Protocol):
         """Start lost workers anew, without state, and connect all workers again."""
 
     def retire(self, workers: Sequence[int]) -> None:
-        """Give up workers for good; `revive` connects the others again."""
+        """Remove workers for good; `revive` connects the others again."""
 
     def publish(self, values: Mapping[str, float]) -> None:
-        """Show how the run is doing to whoever watches the farm."""
+        """Publish figures of the running training, for example as metrics of the cluster."""
 
     def close(self) -> None:
         """End all workers."""

@@ -1,4 +1,4 @@
-"""Opening a farm for a job: the cluster if Ray is wanted, then the workers."""
+"""Open a farm for a job: start or join a Ray cluster if one is wanted, then start the workers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from repast_dist.farm.worker import ChipWorker
 
 @contextlib.contextmanager
 def open_farm(spec: FarmSpec, setup: FarmSetup) -> Iterator[Farm]:
-    """Have the chips of a job up inside the block; all processes are gone after it.
+    """Keep the workers of a job running inside the block; afterwards all processes have ended.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""How a run is doing, as Ray metrics: scraped from the node's metrics port, shown in the dashboard.
+"""Publish the progress of a run as Ray metrics, which Prometheus and Ray's dashboard can read.
 
-Simulated time and energy belong to the trace; these are for watching a run while it goes.
+They are for watching a run while it goes on; simulated time and energy belong to the trace.
 """
 
 from collections.abc import Mapping

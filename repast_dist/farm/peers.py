@@ -1,4 +1,4 @@
-"""Straight connections between the workers of a run: what they send each other in a step.
+"""Workers of a run send each other arrays over direct TCP connections.
 
 Ray starts, watches and replaces the workers, and carries what the coordinator asks and gets. Values
 that go from worker to worker several times per step take TCP connections of their own: a message
@@ -43,10 +43,10 @@ _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Peers(Protocol):
-    """The other workers, as one worker sees them."""
+    """The connections of one worker to all other workers."""
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
-        """Begin to send every other worker its message; what does not fit leaves in `receive`.
+        """Begin to send every other worker its message; `receive` sends what is left.
 
         Parameters
         ----------
@@ -55,11 +55,11 @@ class Peers(Protocol):
         part : str
             The part of the step the values belong to; both ends must agree.
         messages : mapping
-            Worker -> its arrays, which must not change before `receive` returned.
+            Worker -> arrays for it, which must not change before `receive` has returned.
         """
 
     def receive(self, step: int, part: str) -> dict[int, Arrays]:
-        """Return worker -> what it sent, in ascending order of workers.
+        """Return worker -> the arrays it sent, in ascending order of workers.
 
         Raises
         ------
@@ -68,26 +68,26 @@ class Peers(Protocol):
         """
 
     def close(self) -> None:
-        """End all connections, which the others notice at once."""
+        """Close all connections, which the other workers notice at once."""
 
 
 class NoPeers:
-    """A worker that has all chips is alone."""
+    """The connections of a worker that has all chips: there are none."""
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
-        """Nobody to send to."""
+        """Do nothing, since there is no other worker."""
 
     def receive(self, step: int, part: str) -> dict[int, Arrays]:
-        """Nobody sent anything."""
+        """Return nothing, since there is no other worker."""
         return {}
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing, since there is no connection."""
 
 
 @dataclasses.dataclass
 class _Link:
-    """A connection to one worker with what is still to be sent and what has come so far."""
+    """A connection to one worker, with the data still to be sent and the data received so far."""
 
     socket: ssl.SSLSocket
     outgoing: list[memoryview] = dataclasses.field(default_factory=list)
@@ -96,7 +96,7 @@ class _Link:
     received: int = 0
 
     def push(self) -> bool:
-        """Send what the connection takes now; return whether all is sent."""
+        """Send as much as possible without waiting; return whether everything is sent."""
         while self.outgoing:
             first = self.outgoing[0]
             try:
@@ -110,7 +110,7 @@ class _Link:
         return True
 
     def pull(self) -> bool:
-        """Take what has come; return whether a message is whole.
+        """Receive what has arrived, without waiting; return whether a message is complete.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class _Link:
             self.buffer, self.received = np.empty(size, np.uint8), 0
 
     def take(self) -> tuple[int, str, Arrays]:
-        """Return the message that has come whole."""
+        """Return the complete message and begin with the next one."""
         message = decode(self.header_size, self.buffer)
         self.buffer, self.received = np.empty(_PREFIX.size, np.uint8), 0
         self.header_size = 0
@@ -140,7 +140,7 @@ class _Link:
 
 
 class SocketPeers:
-    """A worker's connections to all others, one to each.
+    """The TLS connections of a worker to all other workers, one to each.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class SocketPeers:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where this worker listens."""
+        """The address and port at which this worker listens."""
         address, port = self._listener.getsockname()[:2]
         return address, port
 
@@ -178,7 +178,7 @@ class SocketPeers:
         endpoints : mapping
             Worker -> where it listens.
         certificate : RunCertificate
-            Made for these connections; who does not hold its private key is turned away.
+            Made for these connections; a process without its private key is turned away.
         timeout_s : float
             Longest wait for the others to connect, in seconds.
 
@@ -282,7 +282,7 @@ def _events(worker: int, awaited: set[int], unsent: set[int]) -> int:
 def _dial(
     me: int, worker: int, endpoint: Endpoint, client: ssl.SSLContext, timeout_s: float
 ) -> ssl.SSLSocket:
-    """Return a connection to a worker, encrypted and proven."""
+    """Connect to a worker and return the encrypted connection."""
     place = f"worker {worker} at {endpoint[0]}:{endpoint[1]}"
     try:
         dialled = socket.create_connection(endpoint, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""The farm on Ray: every worker is an actor; what all of them need is put into the object store."""
+"""The farm on Ray runs every worker as an actor and puts shared values into the object store."""
 
 import contextlib
 import logging
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class RayWorker:
-    """A Ray actor around a plain worker of chips; it adds nothing but the process."""
+    """A Ray actor that runs a plain worker of chips in a process of its own."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class RayWorker:
         self._worker = factory(chips, ray.get(setup[0]), self._peers)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Run a method of the worker."""
+        """Call a method of the worker and return its result."""
         return getattr(self._worker, method)(*args, **kwargs)
 
     def endpoint(self) -> Endpoint:
-        """Return where this worker listens for the others."""
+        """Return the address and port at which this worker listens."""
         return self._peers.endpoint
 
     def connect(
@@ -79,7 +79,7 @@ class RayWorker:
         self._peers.connect(worker, endpoints, certificate, timeout_s)
 
     def ping(self) -> bool:
-        """Answer, which shows that the process lives and is not stuck."""
+        """Return True, which shows that the process lives and is not stuck."""
         return True
 
 
@@ -108,11 +108,11 @@ class RayFarm:
 
     @property
     def ahead(self) -> int:
-        """Enough to bridge what a call costs Ray and what the coordinator does with an answer."""
+        """One call, which bridges the time of a Ray call and of the work on an answer."""
         return _CALLS_AHEAD
 
     def put[Value](self, value: Value) -> Value:
-        """Put a value into the object store once; calls take its reference for it."""
+        """Put a value into the object store and return its reference, which calls can take."""
         reference: Any = ray.put(value)
         return reference
 
@@ -127,7 +127,7 @@ class RayFarm:
         return Answer(self._handles[worker].call.remote(method.__name__, *args, **kwargs))
 
     def get[Result](self, answers: Sequence[Answer[Result]]) -> list[Result]:
-        """Wait for answers; see `Farm.get` for what is raised."""
+        """Wait for answers; `Farm.get` lists the errors."""
         return self._wait([answer.pending for answer in answers])
 
     def _wait(self, refs: Sequence[Any]) -> list[Any]:
@@ -142,7 +142,7 @@ class RayFarm:
             raise self._meaning(refs, error) from error
 
     def _meaning(self, refs: Sequence[Any], error: Exception) -> BaseException:
-        """Return what went wrong first: workers that lost each other only follow."""
+        """Return the error that caused all others; workers lose each other because of it."""
         cause = _cause(error)
         if isinstance(cause, PeersLost):
             ray.wait(list(refs), num_returns=len(refs), timeout=self._spec.call_timeout_s)
@@ -155,24 +155,24 @@ class RayFarm:
         return error
 
     def revive(self, workers: Sequence[int]) -> None:
-        """Start workers anew, wherever the cluster has room."""
+        """Start workers again, wherever the cluster has room, and connect all workers."""
         for worker in workers:
             self._end(worker)
         self._bring_up(workers)
         self._connect()
 
     def retire(self, workers: Sequence[int]) -> None:
-        """End workers for good."""
+        """End workers and remove them from the farm."""
         for worker in workers:
             self._end(worker)
             del self._groups[worker]
 
     def publish(self, values: Mapping[str, float]) -> None:
-        """Set the run's Ray metrics."""
+        """Set the Ray metrics of the run."""
         self._metrics.publish(values)
 
     def close(self) -> None:
-        """End all workers and give their place back."""
+        """End all workers and release their placement group."""
         for worker in list(self._handles):
             self._end(worker)
         if self._placement is not None:
@@ -229,7 +229,7 @@ class RayFarm:
                 time.sleep(_RETRY_S)
 
     def _answers_to(self, ping: Any, worker: int) -> bool:
-        """Whether a started worker lives.
+        """Return whether a started worker lives.
 
         Raises
         ------
@@ -272,7 +272,7 @@ class RayFarm:
         return group
 
     def _lost(self, reason: str, stuck: bool = False) -> WorkersLost:
-        """Find out who is gone; who is stuck or cannot be reached is ended so that it is gone."""
+        """Find the lost workers; those that are stuck or cannot be reached are ended first."""
         pings = {self._handles[worker].ping.remote(): worker for worker in self._groups}
         lost = set()
         for ping, worker in self._answers(pings, _PING_S if stuck else self._spec.call_timeout_s):
@@ -320,7 +320,7 @@ def _failure(ref: Any) -> BaseException | None:
 
 
 def process_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
-    """Return the Ray runtime environment of a process that computes.
+    """Return the Ray runtime environment of a worker process.
 
     Threads are set before NumPy loads. Freed memory is kept: asking for it again in every step
     costs up to a tenth of one.

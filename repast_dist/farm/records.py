@@ -1,4 +1,4 @@
-"""What workers, coordinator, recorder and report tell each other of a run.
+"""Records of a run, which workers, coordinator, recorder and report exchange.
 
 Workers answer the coordinator with `WorkerAnswer`; it makes `StepRecord`, `EpochRecord` and `Event`
 of the answers, which are kept as JSON in ``result.json`` and in checkpoints.
@@ -17,7 +17,7 @@ from repast_dist.training.solve_report import SolveReport
 
 @dataclasses.dataclass(frozen=True)
 class ChipCost:
-    """One chip's share of some steps.
+    """The trace rows and times of one chip for some steps.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class ChipCost:
     segment : ndarray
         (rows,) int64, the row's segment of its step.
     seconds : ndarray
-        (steps, segments) what the chip needs for each.
+        (steps, segments) time that the chip needs for each segment.
     hidden_s : ndarray
         (steps,) how long before it has computed the chip can begin to exchange gradients.
     static_w : float
@@ -42,7 +42,7 @@ class ChipCost:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class MicroBatchOutcome:
-    """What the forward pass of a micro-batch found.
+    """Loss and correct classifications of one micro-batch.
 
     Attributes
     ----------
@@ -61,14 +61,14 @@ class MicroBatchOutcome:
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """What one worker did in one step.
+    """The report of one worker on one step.
 
     Attributes
     ----------
     outcomes : tuple of MicroBatchOutcome
-        Of the micro-batches that its chips ran.
+        The outcomes of the micro-batches that its chips ran.
     solves : tuple of SolveReport
-        What its solves did.
+        The reports of its solves.
     clipping : tuple of dict
         Per chip, role and layer of a product -> its ADC conversions.
     busy_s : dict
@@ -83,12 +83,12 @@ class StepReport:
 
 @dataclasses.dataclass(frozen=True)
 class WorkerAnswer:
-    """What one worker says about the steps of one call.
+    """The answer of one worker to one call, which may cover several steps.
 
     Attributes
     ----------
     chips : dict
-        Chip -> what the steps cost it.
+        Chip -> its trace rows and times.
     weights : int
         Checksum of the weights after the steps, the same on all workers.
     steps : tuple of StepReport
@@ -102,7 +102,7 @@ class WorkerAnswer:
 
 @dataclasses.dataclass(frozen=True)
 class StepRecord:
-    """One step of the run, over all workers.
+    """The record of one step of the run, over all workers.
 
     Attributes
     ----------
@@ -129,13 +129,13 @@ class StepRecord:
     clip_rate: float | None = None
 
     def plain(self) -> dict[str, Any]:
-        """Return the record as JSON data, without what is None."""
+        """Return the record as JSON data, without fields that are None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of the run and the test after it.
+    """The record of one epoch and of the test after it.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class EpochRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Something that should be known after the run.
+    """An event of the run that its reader should know of.
 
     Attributes
     ----------

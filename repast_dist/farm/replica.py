@@ -1,4 +1,4 @@
-"""What every worker keeps of the network: weights, the optimizer's state, and one update rule.
+"""Every worker keeps a copy of the weights and of the optimizer's state, and updates both.
 
 All workers apply the same update to the same numbers, so weights never travel during training.
 """
@@ -16,7 +16,7 @@ from repast_dist.training.second_order import under
 
 
 class Replica:
-    """One worker's copy of the weights.
+    """The copy of the weights and of the optimizer's state on one worker.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Replica:
         gradients: Mapping[Area, np.ndarray],
         directions: Mapping[Area, np.ndarray],
     ) -> None:
-        """Apply a step's update.
+        """Update the weights and the optimizer's state for one step.
 
         Parameters
         ----------
@@ -95,12 +95,12 @@ class Replica:
         return value
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to go on: ``weights/...`` and ``optimizer/...``."""
+        """Return the state to be saved, under the names ``weights/...`` and ``optimizer/...``."""
         weights = {f"weights/{name}": value for name, value in self.weights.items()}
         return weights | {f"optimizer/{name}": value for name, value in self._state.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from `arrays`; other names are ignored."""
+        """Load what `arrays` returned; other names are ignored."""
         self.weights = under("weights", arrays)
         self._state = under("optimizer", arrays)
 

@@ -1,4 +1,4 @@
-"""What a training run is made of, and what every worker is given of it."""
+"""The settings of a training run, and the setup that is sent to every worker."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from repast_dist.training.task import check_task, fisher_passes
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """All settings that decide what a training run computes and what it costs."""
+    """All settings that decide what a training run computes and costs."""
 
     seed: int
     train: TrainSpec
@@ -37,7 +37,7 @@ class TrainingJob:
 
 @dataclasses.dataclass(frozen=True)
 class FarmSetup:
-    """What a worker needs to build its chips; sent once.
+    """Everything a worker needs to build its chips; it is sent once.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class FarmSetup:
     plan : Plan
         Who does what.
     pieces, tasks : tuple of SolveTask
-        Which chip reduces, and solves with its G blocks, which area of which gradient; which chip
-        then solves which with its A blocks.
+        The areas of the gradients that each chip reduces and solves with its G blocks, and those
+        that each chip then solves with its A blocks.
     routes : dict
         Chip -> worker that holds it.
     workers : tuple of int
@@ -72,12 +72,12 @@ class FarmSetup:
 
     @functools.cached_property
     def preconditioned(self) -> frozenset[str]:
-        """Layers that have SOI blocks."""
+        """The layers that have SOI blocks."""
         return frozenset(block.layer_name for block in self.plan.blocks)
 
     @functools.cached_property
     def factor_blocks(self) -> FactorBlocks:
-        """Diagonal blocks of every factor."""
+        """The ranges of the diagonal blocks of every factor."""
         ranges: dict[FactorKey, list[tuple[int, int]]] = {}
         for block in self.plan.blocks:
             key: FactorKey = (block.layer_name, block.factor)
@@ -85,7 +85,7 @@ class FarmSetup:
         return ranges
 
     def bucket(self, worker: int) -> Bucket:
-        """Return how what a worker reduces travels."""
+        """Return the layout of the vector that is sent to a worker to be reduced."""
         pieces = [piece for piece in self.pieces if self.routes[piece.chip] == worker]
         held = {number for chip, number in self.held if self.routes[chip] == worker}
         blocks = self.plan.blocks
@@ -93,7 +93,7 @@ class FarmSetup:
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
-        """(chip, block) of every holding."""
+        """The pairs (chip, block) of all holdings."""
         holdings = self.plan.holdings
         pairs = zip(holdings.chip.tolist(), holdings.block.tolist(), strict=True)
         return tuple((self.chips[chip], block) for chip, block in pairs)
@@ -110,7 +110,7 @@ class FarmSetup:
 def make_setup(
     job: TrainingJob, data: Dataset, groups: Mapping[int, Sequence[int]] | None = None
 ) -> FarmSetup:
-    """Plan a job for the workers and chips at work.
+    """Plan a job for the live workers and their chips.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def beginning(setup: FarmSetup) -> Checkpoint:
 
 
 def chip_engine(job: TrainingJob, chip: int) -> Engine:
-    """Return the arithmetic of one chip; a chip with noise of its own computes differently.
+    """Return the arithmetic of one chip, which is its own if its settings differ.
 
     Raises
     ------
@@ -203,8 +203,9 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
 
 
 def _check_cost_only(job: TrainingJob) -> None:
-    """Refuse what only the cost studies model, lest a run's cost described other hardware than
-    its numbers.
+    """Refuse settings that only the cost studies model.
+
+    With them the cost of a run would describe other hardware than its numbers.
     """
     policy = job.machine.policy
     wanted = {

@@ -1,4 +1,4 @@
-"""Settings of the farm: how many chips, where they run, and how failures are met."""
+"""Settings of the farm: how many chips there are, where they run, and how failures are handled."""
 
 from dataclasses import field
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from repast_dist.ground.spec import spec
 
 @spec
 class ChipOverride:
-    """What one chip of the farm has of its own; None keeps the common value."""
+    """Settings of one chip that differ from the others'; None keeps the common value."""
 
     speed: Annotated[float, Gt(0)] = 1.0
     programming_sigma: Annotated[float, Ge(0)] | None = None
@@ -19,7 +19,7 @@ class ChipOverride:
 
 @spec
 class FarmSpec:
-    """How the simulated chips are run.
+    """Settings of the processes that run the simulated chips.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class FarmSpec:
     chips_per_worker : int
         Chips that share one worker process; 1 gives every chip a process of its own.
     study_workers : int or None
-        Processes at a time in studies of many points; None: one per CPU of the cluster. They are no
-        workers of a farm: each costs or trains points on its own.
+        Processes that compute the points of a study at the same time; None: one per CPU of the
+        cluster. They are not workers of a farm: each prices or trains points on its own.
     address : str
         ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
         ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
@@ -57,8 +57,9 @@ class FarmSpec:
     max_recoveries : int
         The run stops after this many recoveries in total.
     call_timeout_s : float
-        Longest wait, in seconds: of a chip for what others send it in a step, and of the run for
-        answers. Who is silent for longer counts as lost, so it must exceed the longest step.
+        Longest wait in seconds, both of a worker for what others send it in a step and of the
+        coordinator for answers. A worker that is silent for longer counts as lost, so this must
+        exceed the longest step.
     node_timeout_s : float
         Longest wait for a worker to come up again elsewhere, in seconds.
     chip_overrides : dict

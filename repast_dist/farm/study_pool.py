@@ -1,4 +1,4 @@
-"""Independent pieces of work, spread over worker processes or done in this one."""
+"""Compute independent points of a study in worker processes or in this process."""
 
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -20,7 +20,7 @@ def map_unordered[Shared, Point, Result](
     points: Sequence[Point],
     farm: FarmSpec,
 ) -> Generator[tuple[int, Result]]:
-    """Apply a function to every point and yield results as they come.
+    """Apply a function to every point and yield the results in the order they are finished.
 
     Parameters
     ----------

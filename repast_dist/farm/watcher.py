@@ -1,4 +1,4 @@
-"""A small process that outlives a killed run just long enough to end its cluster.
+"""The watcher is a small process that ends the cluster of a run that was killed.
 
 It knows the run's processes by a mark in their environment, so it needs no Ray and no broad
 ``ray stop``, and a second run on the same machine is never touched.
@@ -16,7 +16,7 @@ _STOP_GRACE_S = 5.0
 
 
 def main() -> None:
-    """Wait until the parent's end of the pipe closes, then end what it left behind."""
+    """Wait until the parent's end of the pipe closes, then end the processes it left behind."""
     mark, folder = sys.argv[1:]
     sys.stdin.buffer.read()
     end_marked_processes(mark, folder, spare={os.getpid()})
@@ -29,7 +29,7 @@ def end_marked_processes(mark: str, folder: str, spare: set[int]) -> None:
     Parameters
     ----------
     mark : str
-        What the run's processes carry in their environment.
+        The value that the run's processes carry in their environment.
     folder : str
         The cluster's temporary folder. Some of Ray's agents overwrite their environment with their
         title; they are known by the logs they keep open there.

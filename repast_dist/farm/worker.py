@@ -37,7 +37,7 @@ from repast_dist.training.step import (
 
 
 class ChipWorker:
-    """Some chips of the farm and their state.
+    """A worker: some chips of the farm, their state, and their part of every step.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ChipWorker:
         self.reassign(setup)
 
     def reassign(self, setup: FarmSetup) -> None:
-        """Take another plan; all state is gone until `restore`."""
+        """Take another plan; this discards all state, so `restore` must follow."""
         job = setup.job
         self._setup, self._job = setup, job
         self._model = setup.model
@@ -89,7 +89,7 @@ class ChipWorker:
         }
 
     def advance(self, first: int, count: int) -> WorkerAnswer:
-        """Do steps, together with all other workers.
+        """Do training steps together with all other workers.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class ChipWorker:
         return WorkerAnswer(chips, self._replica.checksum(), steps)
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
-        """Test the weights on some chunks of the test set; `size` samples each."""
+        """Evaluate the weights on some chunks of the test set, of `size` samples each."""
         engine, data = self._engines[self._chips[0]], self._setup.data
         weights = self._replica.weights
         loaded = load_weights(self._model, weights, engine, self._step, with_backward=False)
@@ -125,7 +125,7 @@ class ChipWorker:
         return results
 
     def common_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays that all workers have alike, by name."""
+        """Return the arrays that are the same on all workers, by name."""
         return self._replica.arrays() | self._second_order.common_state()
 
     def block_state(self) -> dict[str, np.ndarray]:
@@ -133,7 +133,7 @@ class ChipWorker:
         return self._second_order.block_state()
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on at a step from the states of all workers; blocks of other workers are ignored."""
+        """Load the states of all workers, to continue at a step; others' blocks are ignored."""
         self._step = step
         self._replica.restore(arrays)
         self._second_order.restore(arrays)
@@ -186,7 +186,7 @@ class ChipWorker:
     def _train(
         self, step: int, statistics: SecondOrder | None
     ) -> tuple[list[MicroBatchOutcome], dict[int, dict[TreeNode, np.ndarray]]]:
-        """Run this worker's micro-batches; return outcomes and, per worker, what it reduces."""
+        """Run this worker's micro-batches; return their outcomes and the sums for every worker."""
         count = self._job.train.micro_batches
         sums = {worker: TreeSum(count) for worker in self._setup.workers}
         outcomes = []
@@ -282,7 +282,7 @@ class ChipWorker:
         return x
 
     def _parts_for(self, worker: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
-        """Return what the tasks of a worker's chips need of the solved pieces."""
+        """Return the parts of the solved pieces that the tasks of a worker's chips need."""
         parts = {}
         for task in self._setup.tasks:
             if self._setup.routes[task.chip] != worker:
@@ -310,7 +310,7 @@ class ChipWorker:
 
 
 def _packed(columns: Mapping[Area, np.ndarray], gradients: Mapping[Area, np.ndarray]) -> Arrays:
-    """Return one message of both."""
+    """Return one message that holds both."""
     message = {("columns", *area): values for area, values in columns.items()}
     return message | {("gradients", *area): values for area, values in gradients.items()}
 

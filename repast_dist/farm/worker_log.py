@@ -1,4 +1,4 @@
-"""Logging inside worker processes: Ray gives them none of the driver's set-up."""
+"""Set up logging inside worker processes, which do not inherit the driver's set-up."""
 
 import logging
 import sys
