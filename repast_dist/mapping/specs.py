@@ -58,6 +58,11 @@ class SoiSpec:
         """Whether a step updates the running averages."""
         return step % self.factor_interval == 0
 
+    @property
+    def array_sets(self) -> int:
+        """Sets of arrays per block: new inverses are prepared beside the old ones in a second."""
+        return 2 if self.stale else 1
+
     def inverses_due(self, step: int) -> bool:
         """Whether a step programs the blocks anew."""
         return step % self.interval == 0

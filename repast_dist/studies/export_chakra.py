@@ -1,9 +1,7 @@
 """``study=export-chakra``: the plan of a step as Chakra execution traces, one per chip."""
 
 import dataclasses
-import math
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -27,7 +25,6 @@ def run(
     folder = new_run_directory(Path(settings.run_root), study.name)
     write_json(folder / SETTINGS, to_dict(settings))
     owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
-    chosen = fusion_rows(plan)
     write_json(
         folder / "plan.json",
         {
@@ -42,15 +39,10 @@ def run(
                 {**dataclasses.asdict(block), "chip": chip, "modelled_s": seconds}
                 for block, chip, seconds in owners
             ],
-            "fusion": [{name: _finite(value) for name, value in row.items()} for row in chosen],
+            "fusion": fusion_rows(plan),
         },
     )
     paths = write_chakra(plan, folder / "chakra", study.steps, study.ticks_per_s)
     console.print(f"{len(paths)} traces:    {folder / 'chakra'}", markup=False, soft_wrap=True)
     console.print(f"Plan:          {folder / 'plan.json'}", markup=False, soft_wrap=True)
     return folder
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: a block that cannot be fused has no fused time."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

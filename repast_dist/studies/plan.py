@@ -1,6 +1,5 @@
 """``study=plan``: who does what in a step, and how well the work is balanced, before it is run."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def plan_page(plan: Plan) -> StudyPage:
                 "over chips or the largest block.",
             ),
         ]
-        fusion = _fusion_rows(plan)
+        fusion = fusion_rows(plan)
         tables["fusion"] = table(fusion, {"apart_s": "s", "fused_s": "s", "saved_s": "s"})
         inside = sum(row["fused"] for row in fusion)
         saved = sum(row["saved_s"] for row in fusion)
@@ -173,15 +172,6 @@ def _held_blocks(plan: Plan) -> list[tuple[int, SoiBlock]]:
     """Return (holding, block), by block."""
     order = np.argsort(plan.holdings.block, kind="stable").tolist()
     return [(number, plan.blocks[plan.holdings.block[number]]) for number in order]
-
-
-def _fusion_rows(plan: Plan) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = fusion_rows(plan)
-    return [row | {"fused_s": _finite(row["fused_s"])} for row in rows]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from rich.console import Console
 from repast_dist.hardware.topology import TOPOLOGIES
 from repast_dist.mapping.blocks import soi_blocks
 from repast_dist.mapping.collectives import dimensions_for, links_of
+from repast_dist.mapping.exchanges import exchanges
 from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.ops import exchanges
 from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.mapping.plan import Plan
 from repast_dist.mapping.summary import summarise

@@ -1,0 +1,114 @@
+"""Counts and times of SOI blocks on one copy: averaging, programming and solving."""
+
+import numpy as np
+
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import Counts
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.hardware.specs import ChipSpec
+from repast_dist.mapping.solves import BlockShapes, modelled_preparations, modelled_solves
+from repast_dist.mapping.specs import Policy
+from repast_dist.ops.pricing import time_per_count
+
+_AVERAGE_OPS = 3
+"""Digital operations per number of a running average: decay, add, damp."""
+
+
+def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
+    """Return the modelled time per step of every block on one copy: its solve, and its share of
+    programming.
+    """
+    soi = policy.soi
+    solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    one = np.ones(len(shapes), np.int64)
+    weights = time_per_count(hardware.costs)
+    solve = solve_counts(shapes, solving, one, hardware)
+    prepare = solve_counts(shapes, preparing, one, hardware)
+    program = program_counts(shapes, preparing, one, hardware)
+    return sum(
+        (solve.get(name, 0) + (prepare.get(name, 0) + program.get(name, 0)) / soi.interval) * weight
+        for name, weight in weights.items()
+    ) + np.zeros(len(shapes))
+
+
+def solve_counts(
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
+) -> Counts:
+    """Return op-table counts of solving, from `SolveCounts` as columns."""
+    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
+    inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
+    driven = vmm_ops * g.passes
+    cells = dac = adc = np.zeros(len(shapes), np.int64)
+    for rows, columns in shapes.factors:
+        row_tiles = ceil_div(rows, g.rows)
+        cells = cells + rows * columns * g.slices * g.columns_per_weight
+        dac = dac + rows * ceil_div(columns * g.slices, g.weight_columns)
+        adc = adc + row_tiles * columns * g.slices
+    return {
+        "crossbar_reads": driven * shapes.product_arrays,
+        "cells_read": driven * cells
+        # One settling reads one piece, with all its slices and copies.
+        + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
+        "dac_conversions": driven * dac,
+        "adc_conversions": driven * adc,
+        "inv_ops": inv_ops,
+        "amplifier_ops": inv_ops * shapes.piece * (1 + shapes.fused),
+        "inv_dac_conversions": inv_ops * shapes.piece,
+        "inv_adc_conversions": inv_ops * shapes.piece,
+        "digital_ops": counts["digital_ops"],
+        "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
+        "serial_passes": ceil_div(vmm_ops, copies) * g.passes * (1 + shapes.fused),
+        "serial_inv_ops": ceil_div(inv_ops, copies),
+        "serial_digital_ops": ceil_div(counts["digital_ops"], _lanes(shapes, copies, chip)),
+    }
+
+
+def program_counts(
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
+) -> Counts:
+    """Return op-table counts of programming blocks; copies are written at the same time."""
+    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
+    arrays = shapes.inv_arrays + shapes.product_arrays
+    at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
+    rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
+    return {
+        "cell_writes": counts["program_cells"] * copies,
+        "buffer_bytes": shapes.product_values * g.value_bytes,
+        "serial_row_writes": np.where(
+            counts["program_cells"] > 0, ceil_div(arrays, at_once) * rows, 0
+        ),
+    }
+
+
+def average_counts(shapes: BlockShapes, hardware: Hardware) -> Counts:
+    """Return op-table counts of updating the running averages of blocks."""
+    operations = average_ops(shapes.size)
+    one = np.ones(len(shapes), np.int64)
+    return {
+        "digital_ops": operations,
+        "buffer_bytes": 2 * shapes.size**2 * hardware.geometry.value_bytes,
+        "serial_digital_ops": ceil_div(operations, _lanes(shapes, one, hardware.chip)),
+    }
+
+
+def average_ops(size: np.ndarray) -> np.ndarray:
+    """Return the digital operations of updating symmetric running averages of these widths."""
+    ops: np.ndarray = size * (size + 1) // 2 * _AVERAGE_OPS
+    return ops
+
+
+def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
+    """Return the banks one copy of each block is spread over."""
+    per_bank = max(chip.inv.arrays_per_bank, 1)
+    wanted = np.maximum(
+        ceil_div(shapes.inv_arrays, per_bank),
+        ceil_div(shapes.product_arrays, chip.vmm.arrays_per_bank),
+    )
+    return np.clip(wanted, 1, chip.banks)
+
+
+def _lanes(shapes: BlockShapes, copies: np.ndarray, chip: ChipSpec) -> np.ndarray:
+    """Return the digital lanes of the tiles that the copies of each block lie in."""
+    tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
+    return np.maximum(1, chip.digital_lanes * tiles)

@@ -1,0 +1,104 @@
+"""Builds the rows of the op table that belong to SOI blocks: averaging, programming, solving."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from repast_dist.analog.schemes.base import added
+from repast_dist.analog.solution import SolveCounts
+from repast_dist.hardware.geometry import Counts
+from repast_dist.mapping.block_costs import (
+    average_counts,
+    block_banks,
+    program_counts,
+    solve_counts,
+)
+from repast_dist.mapping.plan import Chips, Plan, once_per_plan
+from repast_dist.mapping.solves import counted, modelled_preparations, modelled_solves
+from repast_dist.ops import op
+from repast_dist.ops.op import Op
+from repast_dist.ops.table import OpTable, concatenate, op_rows
+
+
+def block_rows(
+    plan: Plan,
+    chips: Chips,
+    factors_due: bool,
+    *,
+    inverses_due: bool,
+    solves: Mapping[int, SolveCounts] | None = None,
+) -> OpTable:
+    """Return the rows of the SOI blocks: averaging, programming and solving.
+
+    Parameters are those of `repast_dist.mapping.ops.step_ops`; the step is 0.
+    """
+    mine = plan.chip_mask(chips)[plan.holdings.chip]
+    if not mine.any():
+        return concatenate([])
+    shapes, copies = plan.held_shapes, plan.block_copies
+    counts = _solve_columns(plan, solves, inverses_due)
+    solving = solve_counts(shapes, counts, copies, plan.hardware)
+    rows = []
+    if factors_due:
+        rows.append(_rows(plan, op.AVERAGE_FACTOR, _averaging(plan), mine & ~shapes.fused))
+    programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
+    if programmed.any():
+        programming = program_counts(shapes, counts, copies, plan.hardware)
+        rows.append(_rows(plan, op.PROGRAM_BLOCK, programming, programmed))
+    rows.append(_rows(plan, op.SOLVE_G, solving, mine & plan.holds_g))
+    rows.append(_rows(plan, op.SOLVE_A, solving, mine & ~plan.holds_g))
+    return concatenate(rows)
+
+
+def _rows(plan: Plan, what: Op, counts: Counts, holdings: np.ndarray) -> OpTable:
+    """Make a row of one operation for each of these holdings."""
+    if not holdings.any():
+        return concatenate([])
+    columns = _identity(plan) | counts
+    return op_rows(what, **{name: values[holdings] for name, values in columns.items()})
+
+
+@once_per_plan
+def _identity(plan: Plan) -> Counts:
+    """Return the identity columns of every holding."""
+    block = plan.holdings.block
+    layers = np.array([item.layer for item in plan.blocks], np.int64)
+    return {
+        "chip": plan.holdings.chip,
+        "bank": _first_bank(plan),
+        "block": block,
+        "layer": layers[block],
+    }
+
+
+def _first_bank(plan: Plan) -> np.ndarray:
+    """Return the first bank of every holding: a chip's blocks lie one behind the other."""
+    wide = plan.block_copies * block_banks(plan.held_shapes, plan.hardware.chip)
+    chip = plan.holdings.chip
+    order = np.argsort(chip, kind="stable")
+    before = np.cumsum(wide[order]) - wide[order]
+    first = np.searchsorted(chip[order], chip[order])
+    bank = np.zeros(len(chip), np.int64)
+    bank[order] = (before - before[first]) % plan.hardware.chip.banks
+    return bank
+
+
+@once_per_plan
+def _averaging(plan: Plan) -> Counts:
+    return average_counts(plan.held_shapes, plan.hardware)
+
+
+def _solve_columns(
+    plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
+) -> Counts:
+    """Return `SolveCounts` as columns, one entry per holding: those measured, or the modelled."""
+    if solves is not None:
+        columns = counted(dict(solves), len(plan.blocks))
+        return {name: values[plan.holdings.block] for name, values in columns.items()}
+    shapes, scheme = plan.held_shapes, plan.policy.inversion
+    rounds = plan.policy.soi.assumed_iterations
+    solving = modelled_solves(shapes, scheme, plan.hardware, rounds)
+    preparing = modelled_preparations(shapes, scheme, plan.hardware, rounds)
+    if inverses_due:
+        return added(solving, preparing)
+    return {**solving, "program_cells": preparing["program_cells"]}

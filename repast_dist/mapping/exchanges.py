@@ -1,0 +1,97 @@
+"""Prices the exchanges between the chips of a plan in one step."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from repast_dist.mapping.collectives import (
+    Exchange,
+    all_reduce,
+    all_to_all,
+    gather_from_owners,
+    reduce_to_owners,
+)
+from repast_dist.mapping.plan import Plan
+from repast_dist.ops import op
+from repast_dist.ops.op import Op
+
+
+def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
+    """Return the collectives of a step in their order; one chip has none."""
+    if plan.work.chips == 1:
+        return {}
+    found = {op.REDUCE_GRADIENTS: _per_replica(plan, reduce_to_owners)}
+    if factors_due:
+        found[op.REDUCE_FACTORS] = _factor_reduction(plan)
+    if plan.work.second_order:
+        network = plan.hardware.interconnect
+        found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
+        found[op.REDUCE_SCALAR] = all_reduce(network, plan.work.chips, network.element_bytes)
+    found[op.GATHER_UPDATES] = _per_replica(plan, gather_from_owners)
+    return found
+
+
+def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
+    """Price a collective among the chips that hold the same layers; the stages of a pipeline run
+    theirs side by side.
+    """
+    network, stages = plan.hardware.interconnect, plan.allocation.stages
+    largest = _largest_share(plan)
+    if stages == 1:
+        return collective(network, plan.work.chips, _gradient_bytes(plan), largest)
+    per_stage = np.bincount(plan.allocation.stage, plan.layers.parameters, stages)
+    busiest = float(per_stage.max()) * network.element_bytes
+    largest = max(busiest / plan.replicas, min(largest, busiest))
+    return collective(network, plan.replicas, busiest, largest)
+
+
+def _solved_exchange(plan: Plan) -> Exchange:
+    """Bring the columns that G blocks solved to the owners of the A blocks: either every chip sends
+    to every other, or all chips gather everything, whichever is faster on this network.
+    """
+    network, chips, largest = plan.hardware.interconnect, plan.work.chips, _largest_share(plan)
+    direct = all_to_all(network, chips, largest)
+    gathered = gather_from_owners(network, chips, _gradient_bytes(plan), largest)
+    return min(direct, gathered, key=lambda exchange: exchange.time_s)
+
+
+def _factor_reduction(plan: Plan) -> Exchange:
+    """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused block
+    is not summed: its owner gathers the rows it is the product of. Chips that hold a block beside
+    its owner get it from there: an all-gather among as many chips as hold one on average.
+    """
+    network, chips, n = plan.hardware.interconnect, plan.work.chips, plan.shapes.size
+    numbers = np.where(plan.shapes.fused, n * plan.shapes.held, n * (n + 1) // 2)
+    size = numbers * network.element_bytes
+    held = np.bincount(np.asarray(plan.block_owner, np.int64), size, chips)
+    total, largest = float(size.sum()), float(held.max())
+    cost = reduce_to_owners(network, chips, total, largest)
+    holders = round(len(plan.holdings) / len(plan.blocks))
+    if holders > 1:
+        part = total * holders / chips
+        cost += gather_from_owners(network, holders, part, min(largest, part))
+    return cost
+
+
+def _gradient_bytes(plan: Plan) -> float:
+    """Return the bytes of the gradient of the whole network."""
+    return float(plan.layers.parameters.sum() * plan.hardware.interconnect.element_bytes)
+
+
+def _largest_share(plan: Plan) -> float:
+    """Return the bytes of the gradient that the chip with most of them solves with its G blocks;
+    what no block solves is shared evenly.
+    """
+    pieces, chips = _piece_bytes(plan), plan.work.chips
+    rest = max(0.0, _gradient_bytes(plan) - float(pieces.sum())) / chips
+    if not len(pieces):
+        return rest
+    return float(np.bincount(plan.holdings.chip, pieces, chips).max()) + rest
+
+
+def _piece_bytes(plan: Plan) -> np.ndarray:
+    """Return the bytes of the gradient piece that every holding of a G block solves; 0 for A."""
+    shapes = plan.held_shapes
+    size = shapes.size * shapes.right_sides * plan.hardware.interconnect.element_bytes
+    pieces: np.ndarray = np.where(plan.holds_g, size, 0)
+    return pieces

@@ -1,0 +1,70 @@
+"""Decides which SOI blocks are fused: inverted from activations, without forming their product."""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.mapping.block_costs import average_ops, block_seconds
+from repast_dist.mapping.solves import BlockShapes, can_fuse, fuse
+from repast_dist.mapping.specs import Policy
+from repast_dist.ops.pricing import time_per_count
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fusion:
+    """What each block would take per step, fused and not, and what was chosen.
+
+    Attributes
+    ----------
+    apart_s, fused_s : ndarray
+        Modelled time per block and step on one copy, with the product formed and without;
+        `fused_s` is infinite where the activations do not fit an inverting array.
+    chosen : ndarray of bool
+        The block is fused.
+    """
+
+    apart_s: np.ndarray
+    fused_s: np.ndarray
+    chosen: np.ndarray
+
+
+def choose_fusion(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Fusion:
+    """Choose the blocks to fuse, as ``soi.fusion`` says: none, those that fit, or the faster way.
+
+    Parameters
+    ----------
+    shapes : BlockShapes
+        The blocks, none of them fused.
+    hardware : Hardware
+        The chip they are solved on.
+    policy : Policy
+        How they are solved, and how often they are renewed.
+    """
+    apart_s = _apart_seconds(shapes, hardware, policy)
+    fused_s = _fused_seconds(shapes, hardware, policy)
+    fits, faster = np.isfinite(fused_s), fused_s < apart_s
+    chosen = {"off": np.zeros(len(shapes), bool), "on": fits, "auto": faster}[policy.soi.fusion]
+    return Fusion(apart_s, fused_s, chosen)
+
+
+def _apart_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
+    """Return the time per step of blocks whose product is formed: factor product of a chip's
+    micro-batch, running average, programming and solving.
+    """
+    weights = time_per_count(hardware.costs)
+    passes = shapes.size * hardware.geometry.passes
+    lanes = max(1, hardware.chip.digital_lanes)
+    average = ceil_div(average_ops(shapes.size), lanes)
+    formed = passes * weights["serial_passes"] + average * weights["serial_digital_ops"]
+    solved = block_seconds(shapes, hardware, policy)
+    seconds: np.ndarray = formed / policy.soi.factor_interval + solved
+    return seconds
+
+
+def _fused_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
+    """Return the time per step of fused blocks; infinite where they do not fit."""
+    possible = can_fuse(shapes, hardware.chip)
+    seconds = block_seconds(fuse(shapes, possible, hardware), hardware, policy)
+    return np.where(possible, seconds, np.inf)
