@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from repast_dist.analog import (
+    LOSSLESS,
     SCHEMES,
     DeviceSpec,
     InvSpec,
@@ -18,7 +19,6 @@ from repast_dist.analog import (
     Scheme,
     Solution,
     SolveCounts,
-    VmmSpec,
     prepare,
 )
 
@@ -78,7 +78,7 @@ def main() -> None:
             done: list[tuple[Solution, SolveCounts]] = []
 
             def once(inv: InvSpec = inv, spec: Scheme = spec, done: list = done) -> None:
-                solver = prepare(matrix, VmmSpec(), inv, spec, 0, "benchmark")
+                solver = prepare(matrix, LOSSLESS, inv, spec, 0, "benchmark")
                 done.append((solver.solve(right), solver.program_counts))
 
             wall = over(lambda: np.linalg.inv(matrix), once, options.pairs)

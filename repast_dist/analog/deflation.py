@@ -20,7 +20,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.fixed_point import Product
+from repast_dist.analog.product import Product
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.rng import generator
 

@@ -1,50 +1,6 @@
-"""Residual products: fixed-point multiplication on bit-sliced arrays of verified cells.
-
-Every level of such a cell is exact, so the product is simulated as the fixed-point product it
-computes.
-"""
-
-import dataclasses
+"""Fixed point: numbers as whole multiples of a step that their largest sets."""
 
 import numpy as np
-
-
-@dataclasses.dataclass(frozen=True)
-class Product:
-    """A symmetric matrix on the multipliers, whole or as a product of two.
-
-    Attributes
-    ----------
-    factors : tuple of ndarray
-        The matrices that are multiplied with one after the other, each rounded.
-    diagonal : ndarray or None
-        (n,) added to the diagonal by the digital unit.
-    bits : int
-        Fixed-point bits of matrices and vectors.
-    """
-
-    factors: tuple[np.ndarray, ...]
-    diagonal: np.ndarray | None
-    bits: int
-
-    @classmethod
-    def of(cls, matrix: np.ndarray, bits: int) -> "Product":
-        """Return the product with an (n, n) matrix."""
-        return cls((rounded(matrix, bits),), None, bits)
-
-    @property
-    def values(self) -> int:
-        """Values the multipliers hold."""
-        return sum(factor.size for factor in self.factors)
-
-    def multiply(self, vectors: np.ndarray) -> np.ndarray:
-        """Multiply (n, r) vectors, each rounded to the fixed point of its largest entry."""
-        result = vectors
-        for factor in self.factors:
-            result = factor @ rounded_columns(result, self.bits)
-        if self.diagonal is not None:
-            result = result + self.diagonal[:, None] * vectors
-        return result
 
 
 def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from repast_dist.analog.arrays.inv import Inverse
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import Deflation
-from repast_dist.analog.fixed_point import Product, rounded_columns
+from repast_dist.analog.product import Product
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
@@ -175,11 +175,11 @@ class Run:
         self.digital_ops += vectors.size
         return self.solver.product.multiply(vectors)
 
-    def product_with(self, matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    def product_with(self, product: Product, vectors: np.ndarray) -> np.ndarray:
         """Multiply with another matrix the multipliers hold."""
         self.vmm_ops += vectors.shape[1]
         self.digital_ops += vectors.size
-        return np.asarray(matrix @ rounded_columns(vectors, self.solver.product.bits))
+        return product.multiply(vectors)
 
     def residual(self, columns: np.ndarray) -> np.ndarray:
         """Return ``b - A x`` of some columns, from the multipliers."""

@@ -1,6 +1,6 @@
 """Programming a block for solving: formed, or as the rows that it is the product of.
 
-Residual products run on bit-sliced multipliers; see `repast_dist.analog.fixed_point`.
+Residual products run on bit-sliced multipliers; see `repast_dist.analog.product`.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import numpy as np
 from repast_dist.analog.arrays.fused import fused_error, program_fused
 from repast_dist.analog.arrays.inv import Inverse, depth_of, error_norm, program_inv
 from repast_dist.analog.deflation import Deflation, find_deflation
-from repast_dist.analog.fixed_point import Product, exponent_of, rounded
+from repast_dist.analog.fixed_point import exponent_of
+from repast_dist.analog.product import Product
 from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.solver import BlockSolver, product_cells
@@ -53,7 +54,7 @@ def prepare(
         (n, n) float64, damping included; or the rows that it is the product of, for arrays that
         hold these and their transpose instead (fused).
     vmm, inv : VmmSpec, InvSpec
-        The arrays; of `vmm` only the cell's bits matter here.
+        The arrays of residual products, and the inverting ones.
     scheme : Scheme
         How to solve.
     seed, *address
@@ -73,9 +74,9 @@ def prepare(
                 f"inversion.method={scheme.name} needs the formed block; valid when fused: "
                 f"{', '.join(valid)}"
             )
-        block = _of_rows(operator, scheme)
+        block = _of_rows(operator, scheme, vmm, seed, *address)
     else:
-        block = _of_matrix(operator, scheme)
+        block = _of_matrix(operator, scheme, vmm, seed, *address)
 
     def programmed(chosen: Scheme) -> BlockSolver:
         return _program(block, vmm, chosen.arrays(inv), chosen, seed, *address)
@@ -111,7 +112,9 @@ class _Block:
         return len(self.scaling)
 
 
-def _of_matrix(matrix: np.ndarray, scheme: Scheme) -> _Block:
+def _of_matrix(
+    matrix: np.ndarray, scheme: Scheme, vmm: VmmSpec, seed: int, *address: int | str
+) -> _Block:
     _check_matrix(matrix)
     exponent = exponent_of(matrix)
     matrix = np.ldexp(matrix, -exponent)
@@ -119,11 +122,13 @@ def _of_matrix(matrix: np.ndarray, scheme: Scheme) -> _Block:
         raise DataError("inversion takes a matrix whose diagonal spans fewer orders of magnitude")
     scaling = _scaling(np.diag(matrix), scheme)
     scaled = scaling[:, None] * matrix * scaling
-    product = Product.of(scaled, scheme.product_bits)
+    product = Product.of((scaled,), scheme.product_bits, vmm, seed, *address)
     return _Block((matrix,), 0.0, exponent, scaling, product, scaled, None)
 
 
-def _of_rows(operator: Rows, scheme: Scheme) -> _Block:
+def _of_rows(
+    operator: Rows, scheme: Scheme, vmm: VmmSpec, seed: int, *address: int | str
+) -> _Block:
     rows, damping = operator.rows, operator.damping
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise DataError(f"fused inversion takes a finite matrix (n, N), got shape {rows.shape}")
@@ -135,8 +140,9 @@ def _of_rows(operator: Rows, scheme: Scheme) -> _Block:
     damping = float(np.ldexp(damping, -2 * half))
     scaling = _scaling(np.sum(part**2, axis=1) + damping, scheme)
     scaled, diagonal = scaling[:, None] * part, damping * scaling**2
+    factors = (scaled.T, scaled)
     bits = scheme.product_bits
-    product = Product((rounded(scaled.T, bits), rounded(scaled, bits)), diagonal, bits)
+    product = Product.of(factors, bits, vmm, seed, *address, diagonal=diagonal)
     return _Block((part.T, part), damping, 2 * half, scaling, product, scaled, diagonal)
 
 
@@ -191,7 +197,8 @@ def _program_array(
     amount = scheme.regularisation
     if block.diagonal is None:
         shift = amount * error_norm(held, inv, seed, *address)
-        return shift, program_inv(held + shift * np.eye(block.size), inv, seed, *address)
+        loaded = held + shift * np.eye(block.size)
+        return shift, program_inv(loaded, inv, seed, *address, product=block.product)
     shift = amount * fused_error(held, inv)
     return shift, program_fused(held, block.diagonal + shift, inv, seed, *address)
 

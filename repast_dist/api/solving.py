@@ -204,7 +204,7 @@ def _solved(
     damped = _damped(matrix, damping)
     columns = right[:, None] if right.ndim == 1 else right
     shapes = _shapes(len(matrix), columns.shape[1], hardware, scheme)
-    solver = prepare(damped, hardware.vmm_spec, hardware.inv_spec, scheme, seed, name)
+    solver = prepare(damped, hardware.residual_spec, hardware.inv_spec, scheme, seed, name)
     _check_definite(damped, name)
     solution = solver.solve(columns)
     return Solved(

@@ -199,7 +199,14 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
         device = hardware.device.with_programming_sigma(override.programming_sigma)
         hardware = dataclasses.replace(hardware, device=device)
     inversion = job.machine.policy.inversion
-    return make_engine(job.engine, job.seed, hardware.vmm_spec, hardware.inv_spec, inversion)
+    return make_engine(
+        job.engine,
+        job.seed,
+        hardware.vmm_spec,
+        hardware.inv_spec,
+        hardware.residual_spec,
+        inversion,
+    )
 
 
 def _check_cost_only(job: TrainingJob) -> None:

@@ -103,9 +103,9 @@ class ComponentTable:
     ----------
     name : str
         Name of the table.
-    adc, dac, sample_hold, shift_add : Component
-        Converters and accumulators of the multiplying arrays; actions are conversions. The ADC's
-        time is that of one sample.
+    adc, residual_adc, dac, sample_hold, shift_add : Component
+        Converters and accumulators of the multiplying arrays, those of residual products apart;
+        actions are conversions. An ADC's time is that of one sample.
     cell : Component
         A memory cell; energy per cell and pass; time of one pass of an array before conversion.
     cell_write : Component
@@ -138,6 +138,7 @@ class ComponentTable:
 
     name: str
     adc: Component
+    residual_adc: Component
     dac: Component
     sample_hold: Component
     shift_add: Component
@@ -177,10 +178,12 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
         }
         parts[part.name] = PartCosts(**values)
     converted = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["adc"].time_s
+    residual = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["residual_adc"].time_s
     inv_converted = chip.inv.size / chip.inv.adcs_per_array * parts["inv_adc"].time_s
     return UnitCosts(
         parts=parts,
         pass_s=max(parts["cell"].time_s, converted),
+        residual_pass_s=max(parts["cell"].time_s, residual),
         inv_s=parts["amplifier"].time_s + inv_converted,
         static_w=sum(parts[part.name].power_w * part.instances(chip) for part in PARTS),
         endurance=quantity_value(components.cell_endurance, chip, "cell_endurance"),

@@ -29,7 +29,9 @@ class Geometry:
     columns_per_weight : int
         Physical columns of one signed slice.
     slices, passes : int
-        Cells per weight magnitude, and times an array is driven per input vector.
+        Cells per weight magnitude, and times a row is driven per input vector.
+    driven_rows : int
+        Rows of an array that are driven at a time.
     value_bytes : int
         Bytes of one input or result in a buffer.
     """
@@ -39,6 +41,7 @@ class Geometry:
     columns_per_weight: int
     slices: int
     passes: int
+    driven_rows: int
     value_bytes: int
 
     @classmethod
@@ -52,6 +55,7 @@ class Geometry:
             columns_per_weight=chip.vmm.columns_per_weight,
             slices=ceil_div(weight_bits - 1, device.cell.bits),
             passes=ceil_div(input_bits - 1, chip.dac.bits),
+            driven_rows=chip.vmm.rows,
             value_bytes=ceil_div(input_bits, BITS_PER_BYTE),
         )
 

@@ -4,8 +4,10 @@ import dataclasses
 import html
 from functools import cached_property
 
-from repast_dist.analog.specs import DeviceSpec, InvSpec, VmmSpec
+from repast_dist.analog.cells.ideal import Ideal
+from repast_dist.analog.specs import DacSpec, DeviceSpec, InvSpec, VmmSpec
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.components import ComponentTable, unit_costs
 from repast_dist.hardware.geometry import Geometry
 from repast_dist.hardware.interconnect import InterconnectSpec
@@ -49,8 +51,13 @@ class Hardware:
         return Geometry.of(self.chip, self.device, self.chip.weight_bits, self.chip.input_bits)
 
     def product_geometry(self, bits: int) -> Geometry:
-        """Return how matrices and vectors of `bits` fixed-point bits lie on the same arrays."""
-        return Geometry.of(self.chip, self.device, bits, bits)
+        """Return how matrices and vectors of residual products of `bits` fixed-point bits lie on
+        the arrays, and how these are driven.
+        """
+        g = Geometry.of(self.chip, self.device, bits, bits)
+        residual = self.chip.residual
+        passes = ceil_div(bits - 1, residual.dac_bits)
+        return dataclasses.replace(g, passes=passes, driven_rows=residual.rows)
 
     @cached_property
     def vmm_spec(self) -> VmmSpec:
@@ -75,6 +82,43 @@ class Hardware:
             columns=2 * chip.vmm.weight_columns,
             weight_bits=chip.weight_bits,
             input_bits=chip.input_bits,
+        )
+
+    @cached_property
+    def residual_spec(self) -> VmmSpec:
+        """What the numeric simulation needs of the arrays of residual products, which are driven
+        ``rows`` at a time.
+
+        Raises
+        ------
+        SettingsError
+            An ADC is asked to lose nothing, and has too few bits for the rows that are driven.
+        """
+        residual, cell = self.chip.residual, self.device.cell
+        levels = residual.rows * (cell.levels - 1) * (2**residual.dac_bits - 1)
+        needed = levels.bit_length() + 1
+        enough = self.chip.residual_adc_bits >= needed
+        adc = residual.adc
+        if adc is None:
+            adc = dataclasses.replace(self.chip.adc, range="lossless" if enough else "full")
+        if adc.range == "lossless" and not enough:
+            raise SettingsError(
+                f"chip.residual.adc.bits={adc.bits} cannot tell the {levels} levels of "
+                f"{residual.rows} rows apart; valid: at least {needed}, fewer chip.residual.rows, "
+                "or chip.residual.adc.range=calibrated or full"
+            )
+        if residual.verified:
+            cell = Ideal(
+                bits=cell.bits,
+                g_on_siemens=cell.g_on_siemens,
+                g_off_siemens=cell.g_off_siemens,
+            )
+        return VmmSpec(
+            device=DeviceSpec(cell=cell, inv_cell=self.device.inv_cell),
+            dac=DacSpec(bits=residual.dac_bits),
+            adc=adc,
+            rows=residual.rows,
+            columns=2 * self.chip.vmm.weight_columns,
         )
 
     @cached_property

@@ -33,6 +33,8 @@ class UnitCosts:
     pass_s : float
         One pass of an array: read, then its conversions; the longer of the two, since a
         sample-and-hold lets them overlap.
+    residual_pass_s : float
+        The same with the converters of residual products.
     inv_s : float
         One settling of an inverting array and its conversions.
     static_w : float
@@ -45,6 +47,7 @@ class UnitCosts:
 
     parts: dict[str, PartCosts]
     pass_s: float
+    residual_pass_s: float
     inv_s: float
     static_w: float
     endurance: float
@@ -150,6 +153,15 @@ PARTS = (
         rate=lambda peak: peak.passes * peak.chip.vmm.weight_columns,
         serves=("adc_conversions",),
     ),
+    # Where residual products have no converters of their own, the arrays' ADC does it.
+    Part(
+        "residual_adc",
+        "array",
+        instances=lambda chip: (
+            chip.residual_arrays * chip.vmm.adcs_per_array if chip.residual.adc is not None else 0
+        ),
+        serves=("residual_adc_conversions",),
+    ),
     Part(
         "dac",
         "array",
@@ -162,14 +174,14 @@ PARTS = (
         "array",
         instances=lambda chip: chip.vmm_arrays * chip.vmm.cols,
         rate=lambda peak: peak.passes * peak.chip.vmm.cols,
-        serves=("adc_conversions", "inv_adc_conversions"),
+        serves=("adc_conversions", "residual_adc_conversions", "inv_adc_conversions"),
     ),
     Part(
         "shift_add",
         "bank",
         instances=lambda chip: chip.banks * chip.shift_adds_per_bank,
         rate=lambda peak: peak.passes * peak.chip.vmm.weight_columns,
-        serves=("adc_conversions",),
+        serves=("adc_conversions", "residual_adc_conversions"),
     ),
     Part(
         "cell",

@@ -53,6 +53,38 @@ class VmmArraySpec:
 
 
 @spec
+class ResidualSpec:
+    """The multiplying arrays that solves take for residual products.
+
+    A residual has to be known to many bits, so that few rows are driven at a time: a column of r
+    rows of b-bit cells carries ``r (2^b - 1)`` levels per bit of the inputs, and an ADC of c bits,
+    sign included, tells ``2^(c-1) - 1`` apart.
+
+    Attributes
+    ----------
+    arrays_per_bank : int
+        Arrays of a bank that are kept for them.
+    rows : int
+        Rows driven at a time; a divisor of ``vmm.rows``.
+    dac_bits : int
+        Bits of an input's magnitude that are applied in one pass.
+    adc : AdcSpec or None
+        Their own converters, as many as ``vmm.adcs_per_array``. Range ``lossless`` asks for the
+        bits that the rows need. None: the chip's ADC, one code per level where it has the bits
+        and otherwise over the full range.
+    verified : bool
+        Cells are written until each holds its level, as all tested ones of HP-INV did; otherwise
+        they have the errors of ``device.cell``. Wires are taken to be ideal.
+    """
+
+    arrays_per_bank: Count = 2
+    rows: PositiveInt = 32
+    dac_bits: Annotated[int, Ge(1), Le(8)] = 1
+    adc: AdcSpec | None = None
+    verified: bool = True
+
+
+@spec
 class InvArraySpec:
     """The inverting arrays of a bank.
 
@@ -96,6 +128,8 @@ class ChipSpec:
         Multiplying arrays.
     inv : InvArraySpec
         Inverting arrays.
+    residual : ResidualSpec
+        Multiplying arrays of residual products.
     adc, dac : AdcSpec, DacSpec
         Converters of the multiplying arrays.
     weight_bits, input_bits : int
@@ -120,6 +154,7 @@ class ChipSpec:
     banks_per_tile: PositiveInt = 1
     vmm: VmmArraySpec = VmmArraySpec()
     inv: InvArraySpec = InvArraySpec()
+    residual: ResidualSpec = ResidualSpec()
     adc: AdcSpec = AdcSpec()
     dac: DacSpec = DacSpec()
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
@@ -137,6 +172,21 @@ class ChipSpec:
                 f"written_arrays_per_bank={self.written_arrays_per_bank} exceeds "
                 f"vmm.arrays_per_bank={self.vmm.arrays_per_bank}"
             )
+        if self.residual.arrays_per_bank >= self.vmm.arrays_per_bank:
+            raise ValueError(
+                f"residual.arrays_per_bank={self.residual.arrays_per_bank} leaves no array for "
+                f"weights; valid: below vmm.arrays_per_bank={self.vmm.arrays_per_bank}"
+            )
+        if self.vmm.rows % self.residual.rows:
+            raise ValueError(
+                f"residual.rows={self.residual.rows} does not divide vmm.rows={self.vmm.rows}; "
+                "valid: a divisor of it"
+            )
+        if self.residual.dac_bits > self.dac.bits:
+            raise ValueError(
+                f"residual.dac_bits={self.residual.dac_bits} is more than the DACs have; valid: at "
+                f"most dac.bits={self.dac.bits}"
+            )
 
     @property
     def banks(self) -> int:
@@ -147,6 +197,16 @@ class ChipSpec:
     def vmm_arrays(self) -> int:
         """Multiplying arrays of the chip."""
         return self.banks * self.vmm.arrays_per_bank
+
+    @property
+    def residual_arrays(self) -> int:
+        """Multiplying arrays of the chip that are kept for residual products."""
+        return self.banks * self.residual.arrays_per_bank
+
+    @property
+    def residual_adc_bits(self) -> int:
+        """Bits of the converters of residual products."""
+        return (self.residual.adc or self.adc).bits
 
     @property
     def inv_arrays(self) -> int:

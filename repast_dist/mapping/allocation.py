@@ -44,7 +44,7 @@ class ArrayBudget:
     @classmethod
     def of(cls, chip: ChipSpec, partition: PartitionSpec, *, second_order: bool) -> "ArrayBudget":
         """Divide the arrays of a chip; only second-order methods keep arrays for solvers."""
-        solvers = int(chip.vmm_arrays * partition.solver_share) if second_order else 0
+        solvers = chip.residual_arrays if second_order else 0
         activations = max(1, int(chip.vmm_arrays * partition.activation_share))
         weights = max(1, chip.vmm_arrays - solvers - activations)
         return cls(weights, activations, solvers)

@@ -39,26 +39,30 @@ def solve_counts(
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
     driven = vmm_ops * g.passes
-    cells = dac = adc = np.zeros(len(shapes), np.int64)
+    reads = cells = dac = adc = in_turn = np.zeros(len(shapes), np.int64)
     for rows, columns in shapes.factors:
-        row_tiles = ceil_div(rows, g.rows)
+        column_tiles = ceil_div(columns * g.slices, g.weight_columns)
+        groups = ceil_div(rows, g.driven_rows)
+        reads = reads + groups * column_tiles
         cells = cells + rows * columns * g.slices * g.columns_per_weight
-        dac = dac + rows * ceil_div(columns * g.slices, g.weight_columns)
-        adc = adc + row_tiles * columns * g.slices
+        dac = dac + rows * column_tiles
+        adc = adc + groups * columns * g.slices
+        # Arrays work side by side, the groups of rows of an array one after the other.
+        in_turn = in_turn + ceil_div(np.minimum(rows, g.rows), g.driven_rows)
     return {
-        "crossbar_reads": driven * shapes.product_arrays,
+        "crossbar_reads": driven * reads,
         "cells_read": driven * cells
         # One settling reads one piece, with all its slices and copies.
         + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
         "dac_conversions": driven * dac,
-        "adc_conversions": driven * adc,
+        "residual_adc_conversions": driven * adc,
         "inv_ops": inv_ops,
         "amplifier_ops": inv_ops * shapes.piece * (1 + shapes.fused),
         "inv_dac_conversions": inv_ops * shapes.piece,
         "inv_adc_conversions": inv_ops * shapes.piece,
         "digital_ops": counts["digital_ops"],
         "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
-        "serial_passes": ceil_div(vmm_ops, copies) * g.passes * (1 + shapes.fused),
+        "serial_residual_passes": ceil_div(vmm_ops, copies) * g.passes * in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_digital_ops": ceil_div(counts["digital_ops"], _lanes(shapes, copies, chip)),
     }

@@ -91,10 +91,10 @@ class PartitionSpec:
         micro-batch, or the plan is refused.
     replicate_layers : bool
         Copy layers of many vectors per sample into arrays that would be idle.
-    activation_share, solver_share : float
-        Share of the multiplying arrays kept for activations (gradients and factors) and for the
-        residual products of the inversion; weights get the rest. A first-order plan gives the
-        solvers' share to the weights.
+    activation_share : float
+        Share of the multiplying arrays kept for activations (gradients and factors). Weights get
+        what this and ``chip.residual.arrays_per_bank`` leave; a first-order plan keeps no arrays
+        for residual products.
     pipelining : bool
         Samples flow through the layers one behind the other; otherwise one layer works at a time.
     overlap_exchange : bool
@@ -109,13 +109,8 @@ class PartitionSpec:
     overflow: Literal["reload", "error"] = "reload"
     replicate_layers: bool = True
     activation_share: Share = 0.25
-    solver_share: Share = 0.25
     pipelining: bool = True
     overlap_exchange: bool = False
-
-    def __post_init__(self) -> None:
-        if self.activation_share + self.solver_share >= 1:
-            raise ValueError("activation_share + solver_share must stay below 1: weights need room")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,6 +72,7 @@ def time_per_count(costs: UnitCosts) -> dict[str, float]:
     """Return the time of one count of each serial column but the buffer's, in seconds."""
     return {
         "serial_passes": costs.pass_s,
+        "serial_residual_passes": costs.residual_pass_s,
         "serial_inv_ops": costs.inv_s,
         "serial_row_writes": costs.row_write_s,
         "serial_digital_ops": costs.clock_s,

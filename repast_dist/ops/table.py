@@ -18,6 +18,7 @@ IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batc
 
 SERIAL = (
     "serial_passes",
+    "serial_residual_passes",
     "serial_inv_ops",
     "serial_row_writes",
     "serial_digital_ops",

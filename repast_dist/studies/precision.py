@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.analog import BlockSolver, InvSpec, Scheme, Solution, VmmSpec, prepare
+from repast_dist.analog import LOSSLESS, BlockSolver, InvSpec, Scheme, Solution, VmmSpec, prepare
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
@@ -200,7 +200,7 @@ def precision_points(
                             added=widest.damping(dataclasses.replace(optimizer, damping=damping)),
                             columns=study.columns,
                             inversions=inversions,
-                            vmm=hardware.vmm_spec,
+                            vmm=hardware.residual_spec,
                             inv=hardware.inv_spec,
                             seed=settings.seed,
                         )
@@ -261,7 +261,7 @@ def _covariance(size: int, inv: InvSpec, inversion: Scheme, seed: int, number: i
     random = generator(seed, "covariance", number)
     samples = random.standard_normal((4 * size, size))
     matrix = samples.T @ samples / len(samples)
-    solver = prepare(matrix, VmmSpec(), inv, inversion, seed, "covariance", number)
+    solver = prepare(matrix, LOSSLESS, inv, inversion, seed, "covariance", number)
     return solver.solve(random.standard_normal((size, 8)))
 
 

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         _field("cells_read", pa.int64(), "1", "cells driven, summed over passes"),
         _field("dac_conversions", pa.int64(), "1", "digital to analog, multiplying arrays"),
         _field("adc_conversions", pa.int64(), "1", "analog to digital, multiplying arrays"),
+        _field("residual_adc_conversions", pa.int64(), "1", "analog to digital, residual products"),
         _field("cell_writes", pa.int64(), "1", "memory cells programmed"),
         _field("inv_ops", pa.int64(), "1", "analog inversions: settlings of inverting arrays"),
         _field("amplifier_ops", pa.int64(), "1", "settlings times the amplifiers of each array"),

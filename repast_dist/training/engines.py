@@ -94,6 +94,8 @@ class Engine:
         The multipliers; None where nothing is analog.
     inv : InvSpec or None
         The inverting arrays.
+    residual : VmmSpec or None
+        The multiplying arrays of residual products.
     inversion : Scheme or None
         How analog solves reach their precision.
     seed : int
@@ -105,6 +107,7 @@ class Engine:
     spec: EngineSpec
     vmm: VmmSpec | None
     inv: InvSpec | None
+    residual: VmmSpec | None
     inversion: Scheme | None
     seed: int
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
@@ -162,10 +165,10 @@ class Engine:
             The block is not finite or not symmetric.
         """
         if self.spec.inverse == "analog":
-            assert self.vmm is not None
+            assert self.residual is not None
             assert self.inv is not None
             assert self.inversion is not None
-            return prepare(damped, self.vmm, self.inv, self.inversion, self.seed, *address)
+            return prepare(damped, self.residual, self.inv, self.inversion, self.seed, *address)
         if not np.isfinite(damped).all():
             raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
         if self.spec.inverse == "fixed":
@@ -178,6 +181,7 @@ def make_engine(
     seed: int,
     vmm: VmmSpec | None = None,
     inv: InvSpec | None = None,
+    residual: VmmSpec | None = None,
     inversion: Scheme | None = None,
 ) -> Engine:
     """Return the engine of a run.
@@ -187,9 +191,9 @@ def make_engine(
     ValueError
         An operation is analog and no arrays are given.
     """
-    if spec.uses_analog() and (vmm is None or inv is None or inversion is None):
-        raise ValueError("an engine with analog operations needs vmm, inv and inversion")
-    return Engine(spec, vmm, inv, inversion, seed)
+    if spec.uses_analog() and None in (vmm, inv, residual, inversion):
+        raise ValueError("an engine with analog operations needs vmm, inv, residual and inversion")
+    return Engine(spec, vmm, inv, residual, inversion, seed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,13 @@ import pytest
 import scipy.linalg
 
 from repast_dist.analog import (
+    LOSSLESS,
     SCHEMES,
     DeviceSpec,
     InvSpec,
     OpAmpSpec,
     Reram,
     Rows,
-    VmmSpec,
     prepare,
 )
 from repast_dist.analog.arrays.fused import program_fused
@@ -30,7 +30,7 @@ def _rows(n, held, seed=0):
 
 def _solve(rows, damping, right, inv=None, **inversion):
     spec = SCHEMES.load(inversion)
-    return prepare(Rows(rows, damping), VmmSpec(), inv or _inv(), spec, 1, "test").solve(right)
+    return prepare(Rows(rows, damping), LOSSLESS, inv or _inv(), spec, 1, "test").solve(right)
 
 
 def _exact(rows, damping, right):
@@ -113,7 +113,7 @@ def test_finite_gain_loads_both_stages_of_the_loop():
 
 def test_fusing_saves_cells_where_few_rows_are_held():
     rows = _rows(128, 16)
-    fused = prepare(Rows(rows, 0.1), VmmSpec(), _inv(), SCHEMES.load({"method": "single"}), 0)
+    fused = prepare(Rows(rows, 0.1), LOSSLESS, _inv(), SCHEMES.load({"method": "single"}), 0)
     assert fused.program_counts.program_cells == 2 * (2 * 128 * 16 + 128)
     assert fused.program_counts.program_cells < 2 * 128 * 128
 
@@ -130,4 +130,4 @@ def test_fusing_saves_cells_where_few_rows_are_held():
 )
 def test_what_cannot_be_fused_is_refused(rows, damping, settings, message):
     with pytest.raises(DataError, match=message):
-        prepare(Rows(rows, damping), VmmSpec(), _inv(), SCHEMES.load(settings))
+        prepare(Rows(rows, damping), LOSSLESS, _inv(), SCHEMES.load(settings))

@@ -8,16 +8,16 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from repast_dist.analog import (
+    LOSSLESS,
     SCHEMES,
     DeviceSpec,
     InvSpec,
     Reram,
-    VmmSpec,
     prepare,
     program_inv,
 )
 from repast_dist.analog.deflation import find_deflation
-from repast_dist.analog.fixed_point import Product
+from repast_dist.analog.product import Product
 
 FACTORS = Path(__file__).parents[1] / "oracles" / "analog" / "factors.npz"
 
@@ -28,7 +28,7 @@ def _inv(sigma=0.0, bits=8, size=1024, **more):
 
 
 def _solve(matrix, right, inv=None, seed=1, **inversion):
-    solver = prepare(matrix, VmmSpec(), inv or _inv(), SCHEMES.load(inversion), seed, "test")
+    solver = prepare(matrix, LOSSLESS, inv or _inv(), SCHEMES.load(inversion), seed, "test")
     return solver.solve(right)
 
 
@@ -203,7 +203,7 @@ def test_faults_and_read_noise_cost_rounds_but_not_the_answer(faults, slices):
 
 def test_deflation_with_the_exact_inverse_of_what_is_left_is_the_exact_inverse():
     matrix = _rectified(64, 1e3)
-    deflation, _ = find_deflation(matrix, Product.of(matrix, 40), 4, 0, "test")
+    deflation, _ = find_deflation(matrix, Product.of((matrix,), 40, LOSSLESS), 4, 0, "test")
     assert deflation is not None
     remainder = deflation.remainder(matrix)
     values = np.linalg.eigvalsh(remainder)
@@ -218,7 +218,7 @@ def test_deflation_with_the_exact_inverse_of_what_is_left_is_the_exact_inverse()
 def test_blocks_without_dominant_directions_are_left_as_they_are():
     q, _ = np.linalg.qr(np.random.default_rng(7).normal(size=(128, 128)))
     matrix = (q * np.linspace(1.0, 0.01, 128)) @ q.T
-    deflation, counts = find_deflation(matrix, Product.of(matrix, 32), 8, 0, "test")
+    deflation, counts = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "test")
     assert deflation is None
     assert counts.vmm_ops > 0, "looking is not free"
 

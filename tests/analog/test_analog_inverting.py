@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.analog import (
+    LOSSLESS,
     SCHEMES,
     DeviceSpec,
     InvSpec,
     OpAmpSpec,
     Reram,
-    VmmSpec,
     prepare,
     program_inv,
 )
@@ -32,7 +32,7 @@ def _inv(sigma=0.0, bits=8, **extra):
 
 
 def _solve(matrix, right, inv=None, **inversion):
-    solver = prepare(matrix, VmmSpec(), inv or _inv(), SCHEMES.load(inversion), 1, "test")
+    solver = prepare(matrix, LOSSLESS, inv or _inv(), SCHEMES.load(inversion), 1, "test")
     return solver.solve(right)
 
 
@@ -131,7 +131,7 @@ def test_a_zero_right_hand_side_has_the_zero_answer():
 )
 def test_matrices_that_cannot_be_solved_with_are_refused(matrix, message):
     with pytest.raises(DataError, match=message):
-        prepare(matrix, VmmSpec(), _inv(), SCHEMES.load({}))
+        prepare(matrix, LOSSLESS, _inv(), SCHEMES.load({}))
 
 
 @pytest.mark.parametrize("method", ["single", "taylor", "refine", "fcg", "cg", "auto"])

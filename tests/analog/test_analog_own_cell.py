@@ -82,7 +82,7 @@ def test_an_own_scheme_solves_and_is_priced_as_it_counts(own_scheme):
     matrix = rows @ rows.T / 90 + 0.1 * np.eye(60)
     right = random.normal(size=(60, 5))
     right[:, 3] = 0.0
-    vmm, inv = hardware.vmm_spec, hardware.inv_spec
+    vmm, inv = hardware.residual_spec, hardware.inv_spec
     solver = prepare(matrix, vmm, inv, scheme, 1, "own")
     solution = solver.solve(right)
     assert solution.converged.all()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.analog import SCHEMES, DeviceSpec, InvSpec, Rows, VmmSpec, prepare
+from repast_dist.analog import LOSSLESS, SCHEMES, DeviceSpec, InvSpec, Rows, prepare
 from repast_dist.analog.schemes.base import added, as_counts
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.mapping.blocks import SoiBlock
@@ -46,7 +46,7 @@ def shapes_of(size, sides, held, scheme, fused):
 
 
 def check(scheme, size, held=24, *, fused=False, columns=6):
-    vmm, inv = HARDWARE.vmm_spec, HARDWARE.inv_spec
+    vmm, inv = HARDWARE.residual_spec, HARDWARE.inv_spec
     rows = block_of(size, held)
     formed = rows @ rows.T / held + 0.1 * np.eye(size)
     solver = prepare(Rows(rows, 0.1) if fused else formed, vmm, inv, scheme, 3, "test")
@@ -144,7 +144,7 @@ def test_halves_of_a_block_are_halved_alike():
     """Four pieces of 65 rows on arrays of 32, although one half would fit with one halving."""
     assert (
         prepare(
-            np.eye(65), VmmSpec(), InvSpec(size=ARRAY), SCHEMES.load({"method": "single"})
+            np.eye(65), LOSSLESS, InvSpec(size=ARRAY), SCHEMES.load({"method": "single"})
         ).array.inv_ops
         == 9
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training_networks import float_engine, network, samples
 
-from repast_dist.analog import SCHEMES, AdcSpec, DeviceSpec, InvSpec, Reram, VmmSpec
+from repast_dist.analog import LOSSLESS, SCHEMES, AdcSpec, DeviceSpec, InvSpec, Reram, VmmSpec
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.model import init_weights
 from repast_dist.training.engines import Engine, make_engine
@@ -25,7 +25,9 @@ def engine(arithmetic: str, seed: int = 0, sigma: float = 0.01, **settings: int)
         inv_cell=Reram(bits=8, programming_sigma=sigma),
     )
     spec = EngineSpec(**dict.fromkeys(ROLES, arithmetic), **settings)
-    return make_engine(spec, seed, VmmSpec(device=device), InvSpec(device=device), SCHEMES.load({}))
+    return make_engine(
+        spec, seed, VmmSpec(device=device), InvSpec(device=device), LOSSLESS, SCHEMES.load({})
+    )
 
 
 def run(used: Engine, micro_batch: int = 0, step: int = 0):
@@ -187,7 +189,7 @@ def test_lossless_ideal_arrays_compute_the_fixed_point_result() -> None:
     """Ideal cells and a lossless ADC leave only the rounding of the operands."""
     spec = EngineSpec(**dict.fromkeys(ROLES, "analog"))
     ideal = VmmSpec(adc=AdcSpec(range="lossless"), weight_bits=8, input_bits=8)
-    lossless = make_engine(spec, 0, ideal, InvSpec(), SCHEMES.load({}))
+    lossless = make_engine(spec, 0, ideal, InvSpec(), LOSSLESS, SCHEMES.load({}))
     digital = engine("fixed", fixed_bits=8)
     random = np.random.default_rng(0)
     matrix, rows = random.standard_normal((30, 6)), random.standard_normal((9, 30))

@@ -30,6 +30,7 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import codes_of_columns
+from repast_dist.analog.product import LOSSLESS, Product
 from repast_dist.analog.specs import InvSpec, WireSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import ceil_div
@@ -126,11 +127,23 @@ class InvArray(OneLoop):
 
 @dataclasses.dataclass(frozen=True)
 class BlockInv:
-    """A matrix too large for one array, as two arrays of Schur blocks; see the module."""
+    """A matrix too large for one array, as two arrays of Schur blocks; see the module.
+
+    Attributes
+    ----------
+    first, second : InvArray or BlockInv
+        The first block, and the Schur complement of it.
+    split : int
+        Rows of the first block.
+    upper, lower : Product
+        The coupling of the blocks, (split, n - split), and its transpose.
+    """
 
     first: "InvArray | BlockInv"
     second: "InvArray | BlockInv"
-    coupling: np.ndarray
+    split: int
+    upper: Product
+    lower: Product
 
     @property
     def inv_ops(self) -> int:
@@ -149,16 +162,19 @@ class BlockInv:
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve for many right-hand sides, (n, r)."""
-        split = self.coupling.shape[0]
-        top, bottom = right[:split], right[split:]
+        top, bottom = right[: self.split], right[self.split :]
         partial = self.first.solve(top)
-        lower = self.second.solve(bottom - self.coupling.T @ partial)
-        upper = self.first.solve(top - self.coupling @ lower)
+        lower = self.second.solve(bottom - self.lower.multiply(partial))
+        upper = self.first.solve(top - self.upper.multiply(lower))
         return np.vstack([upper, lower])
 
 
 def program_inv(
-    matrix: np.ndarray, spec: InvSpec, seed: int = 0, *address: int | str
+    matrix: np.ndarray,
+    spec: InvSpec,
+    seed: int = 0,
+    *address: int | str,
+    product: Product | None = None,
 ) -> InvArray | BlockInv:
     """Program a symmetric positive definite matrix for inversion.
 
@@ -170,6 +186,9 @@ def program_inv(
         How the array is built; above ``spec.size`` the matrix is split in two.
     seed, *address
         Address of the programming errors.
+    product : Product, optional
+        On arrays of the kind that multiplies with the couplings of a split matrix; None: arrays
+        that lose nothing of 32 bits.
 
     Raises
     ------
@@ -182,11 +201,17 @@ def program_inv(
         raise DataError(f"an inverting array takes a square matrix, got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise DataError("an inverting array takes finite numbers, got NaN or infinity")
-    return _program_halves(matrix, depth_of(len(matrix), spec.size), spec, seed, *address)
+    product = product or Product.of((), _COUPLING_BITS, LOSSLESS)
+    return _program_halves(matrix, depth_of(len(matrix), spec.size), spec, product, seed, *address)
 
 
 def _program_halves(
-    matrix: np.ndarray, depth: int, spec: InvSpec, seed: int, *address: int | str
+    matrix: np.ndarray,
+    depth: int,
+    spec: InvSpec,
+    product: Product,
+    seed: int,
+    *address: int | str,
 ) -> InvArray | BlockInv:
     """Program a matrix that is halved so often: all its pieces, so that they run in step."""
     n = len(matrix)
@@ -204,9 +229,12 @@ def _program_halves(
     schur = (schur + schur.T) / 2
     if not np.isfinite(schur).all():
         raise DataError("an inverting array takes finite numbers, got NaN or infinity")
-    first = _program_halves(a, depth - 1, spec, seed, *address, "first")
-    second = _program_halves(schur, depth - 1, spec, seed, *address, "second")
-    return BlockInv(first, second, b)
+    first = _program_halves(a, depth - 1, spec, product, seed, *address, "first")
+    second = _program_halves(schur, depth - 1, spec, product, seed, *address, "second")
+    upper, lower = (
+        product.holding(part, *address, name) for part, name in ((b, "upper"), (b.T, "lower"))
+    )
+    return BlockInv(first, second, split, upper, lower)
 
 
 def depth_of(n: int, size: int) -> int:
@@ -270,6 +298,7 @@ def cell_error(spec: InvSpec) -> float:
     return one * (_LARGEST_ERROR * one) ** (spec.slices - 1) / float(np.sqrt(spec.copies))
 
 
+_COUPLING_BITS = 32
 _POWER_ITERATIONS = 8
 _LARGEST_ERROR = 4.5
 _LARGEST_OF_MEDIAN = 8.0

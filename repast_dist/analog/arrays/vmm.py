@@ -186,6 +186,20 @@ class VmmArray:
         values *= scale * self.weight_scale
         return dataclasses.replace(product, clipped_inputs=clipped_inputs)
 
+    def multiply_codes(self, codes: np.ndarray, *call: int | str) -> VmmProduct:
+        """Return ``codes @ integers`` for inputs that a digital unit has scaled already.
+
+        Parameters
+        ----------
+        codes : ndarray
+            (N, K) whole numbers of ``input_bits`` bits, sign included.
+        *call
+            As for `multiply`.
+        """
+        if self.planes is None:
+            return VmmProduct(np.asarray(codes @ self._exact, np.float64))
+        return self._multiply_planes(codes.astype(np.int32), call)
+
     def columns(self, start: int, stop: int) -> "VmmArray":
         """Return the same array of which only the columns of some weights are converted."""
         return dataclasses.replace(

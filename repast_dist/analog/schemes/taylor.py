@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from repast_dist.analog.fixed_point import rounded
+from repast_dist.analog.product import Product
 from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
 from repast_dist.analog.schemes.watch import Watch
 from repast_dist.analog.solver import BlockSolver, Run
@@ -69,7 +70,7 @@ class Taylor(ArrayScheme, IterativeScheme):
         bits = min(inv.dac_bits, inv.adc_bits)
         return ceil_div(self.target_bits + 2, max(bits - 2, 1))
 
-    def _sliced_inverse(self, run: Run, high: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    def _sliced_inverse(self, run: Run, high: Product, vectors: np.ndarray) -> np.ndarray:
         """Apply A_H^-1 with b and x cut into converter-sized slices, most significant first."""
         x = run.invert(vectors)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -78,9 +79,10 @@ class Taylor(ArrayScheme, IterativeScheme):
         return x
 
 
-def _halves(solver: BlockSolver) -> tuple[np.ndarray, np.ndarray]:
+def _halves(solver: BlockSolver) -> tuple[Product, Product]:
     """Return what a cell's bits hold of the scaled block, and the rest of it."""
-    whole = solver.product.factors[0]
-    loaded = whole + solver.shift * np.eye(solver.size)
+    whole = solver.product
+    (matrix,) = whole.factors
+    loaded = matrix + solver.shift * np.eye(solver.size)
     high = rounded(loaded, solver.inv.device.inv_cell.bits + 1)
-    return high, whole - high
+    return whole.holding(high, "high"), whole.holding(matrix - high, "low")

@@ -59,7 +59,7 @@ class SolveMeasure(Measure):
             added=widest.damping(optimizer),
             columns=self.columns,
             inversions={"": settings.inversion},
-            vmm=settings.hardware.vmm_spec,
+            vmm=settings.hardware.residual_spec,
             inv=settings.hardware.inv_spec,
             seed=settings.seed,
         )
