@@ -1,4 +1,4 @@
-"""One SOI block on a chip: its running average, its programmed arrays, its solves."""
+"""An SOI block on a chip has a running average, programmed arrays and solves."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from repast_dist.training.solve_report import SolveReport
 
 
 class FactorBlock(Protocol):
-    """Rows and columns ``start:stop`` of a side's matrix; `planning` cuts them."""
+    """A diagonal block of a factor: its rows and columns ``start:stop``; `mapping` cuts them."""
 
     @property
     def index(self) -> int:
@@ -31,7 +31,7 @@ class FactorBlock(Protocol):
 
     @property
     def factor(self) -> Side:
-        """The side."""
+        """The factor, A or G."""
 
     @property
     def start(self) -> int:
@@ -52,14 +52,14 @@ class FactorBlock(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FactorAverage:
-    """Running average of a factor or of a diagonal block of one, without damping.
+    """The running average of a factor, or of one of its diagonal blocks, without damping.
 
     Attributes
     ----------
     matrix : ndarray
         (n, n) float64.
     updates : int
-        How many times it was updated.
+        The number of updates so far.
     """
 
     matrix: np.ndarray
@@ -69,7 +69,7 @@ class FactorAverage:
 def updated_average(
     average: FactorAverage | None, fresh: np.ndarray, optimizer: SecondOrder
 ) -> FactorAverage:
-    """Return the average with one more matrix in it; the old one stays as it is.
+    """Return the average after one more matrix; the old average is not changed.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def updated_average(
     fresh : ndarray
         (n, n) matrix of this step.
     optimizer : SecondOrder
-        Weighs past and present.
+        The optimizer, which weighs the old average and the new matrix.
     """
     if average is None:
         return FactorAverage(np.array(fresh, np.float64), 1)
@@ -88,7 +88,7 @@ def updated_average(
 
 
 class BlockState:
-    """One chip's view of a SOI block that it holds.
+    """An SOI block as one chip holds it: its average, its arrays and its solver.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ class BlockState:
     chip : int
         The chip that holds it, for messages.
     engine : Engine
-        Does the solving.
+        The arithmetic that solves.
     inversion : Scheme
-        What happens when a solve diverges.
+        The settings that say what happens when a solve diverges.
     optimizer : SecondOrder
         How matrices are averaged, and what the arrays are programmed with.
     """
@@ -138,13 +138,13 @@ class BlockState:
         return self._average.matrix
 
     def add(self, contribution: np.ndarray) -> None:
-        """Take a batch's factor block, (n, n), into the running average."""
+        """Add the factor block of a batch, (n, n), to the running average."""
         if not np.isfinite(contribution).all():
             raise DataError(f"{self._where()}: the factor is not finite")
         self._average = updated_average(self._average, contribution, self._optimizer)
 
     def prepare(self, step: int, damping: float) -> None:
-        """Program the damped average; the average itself stays as it is."""
+        """Program the damped average into arrays; the average itself is not changed."""
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
         self._damping, self._prepared_at = damping, step
@@ -154,7 +154,7 @@ class BlockState:
         self._program()
 
     def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
-        """Solve for right-hand sides (n, r); what diverged is met by the policy.
+        """Solve for right-hand sides (n, r); if the solve diverges, apply the chosen policy.
 
         Raises
         ------
@@ -174,12 +174,12 @@ class BlockState:
         return self._diverged(step, right, solution)
 
     def take_counts(self) -> SolveCounts:
-        """Return what the block's arrays did since the last call."""
+        """Return the operations that the block's arrays did since the last call."""
         counts, self._pending = self._pending, SolveCounts()
         return counts
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to go on, as arrays."""
+        """Return the state of the block as arrays, for a checkpoint."""
         if self._average is None:
             return {}
         arrays = {"average": self._average.matrix, "updates": np.array(self._average.updates)}
@@ -190,7 +190,7 @@ class BlockState:
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from `arrays`; the arrays are programmed again, with the same errors."""
+        """Load what `arrays` returned; the block is programmed again, with the same errors."""
         self._average, self._solver, self._damped = None, None, None
         if "average" in arrays:
             self._average = FactorAverage(np.array(arrays["average"]), int(arrays["updates"]))
@@ -234,7 +234,7 @@ class BlockState:
         return self._fall_back(step, right, solution)
 
     def _use(self, step: int, solution: Solution) -> tuple[np.ndarray, SolveReport]:
-        """Take the answer as it is; the report says that it missed its target."""
+        """Use the solution although it missed its target, and report this."""
         if not np.isfinite(solution.x).all():
             raise InversionError(f"{self._where()}, step {step}: the answer is not finite")
         return solution.x, self._report(step, solution, "use")
@@ -251,7 +251,7 @@ class BlockState:
     def _fall_back(
         self, step: int, right: np.ndarray, failed: Solution
     ) -> tuple[np.ndarray, SolveReport]:
-        """Let the digital unit solve the block: n^3 / 3 + 2 n^2 r operations (Cholesky)."""
+        """Solve the block in the digital unit, n^3 / 3 + 2 n^2 r operations (Cholesky)."""
         assert self._damped is not None
         x = np.linalg.solve(self._damped, right)
         n, columns = right.shape
@@ -261,7 +261,7 @@ class BlockState:
     def _report(
         self, step: int, solution: Solution, action: str, failed: Solution | None = None
     ) -> SolveReport:
-        """Describe a solve; a policy's report keeps the residual that made it necessary."""
+        """Return the report of a solve; a policy keeps the residual that made it necessary."""
         shown = solution if failed is None else failed
         return SolveReport(
             step=step,

@@ -1,4 +1,4 @@
-"""Who does the linear algebra: float64, fixed-point digital units, or analog crossbars.
+"""The linear algebra of training in float64, in fixed point, or on analog crossbars.
 
 Training asks an `Engine` for two things: a matrix loaded for products, and a solver of a damped
 SOI block. Which arithmetic serves which role is a setting, so one training code covers exact,
@@ -28,23 +28,23 @@ from repast_dist.training.specs import Arithmetic, EngineSpec
 
 
 class Solver(Protocol):
-    """A damped SOI block, ready to solve; also what `analog.prepare` returns."""
+    """A damped SOI block that is ready to solve; `analog.prepare` returns one, too."""
 
     @property
     def program_counts(self) -> SolveCounts:
-        """What the preparation made the hardware do."""
+        """The operations that the preparation took."""
 
     def solve(self, right: np.ndarray) -> Solution:
-        """Solve for right-hand sides (n, r)."""
+        """Solve for the right-hand sides (n, r)."""
 
 
 class ClipCount(NamedTuple):
-    """ADC conversions, and how many of them were beyond the calibrated range.
+    """The number of ADC conversions, and how many of them exceeded the calibrated range.
 
     Attributes
     ----------
     clipped, conversions : int
-        Conversions that clipped, and all.
+        Conversions that clipped, and all conversions.
     """
 
     clipped: int = 0
@@ -52,16 +52,16 @@ class ClipCount(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Share of the conversions that clipped."""
+        """The share of the conversions that clipped."""
         return self.clipped / max(self.conversions, 1)
 
     @property
     def excessive(self) -> bool:
-        """Whether more clip than calibrated ranges should let."""
+        """Whether more conversions clip than a calibrated range should allow."""
         return self.rate > CLIP_WARNING_RATE
 
     def plus(self, other: "ClipCount") -> "ClipCount":
-        """Return both together."""
+        """Return the sum of both counts."""
         return ClipCount(self.clipped + other.clipped, self.conversions + other.conversions)
 
 
@@ -72,12 +72,12 @@ class ConversionMeter:
     _counts: dict[str, ClipCount] = dataclasses.field(default_factory=dict)
 
     def add(self, what: str, clipped: int, conversions: int) -> None:
-        """Count a product."""
+        """Add the conversions of a product to the count of its role and layer."""
         before = self._counts.get(what, ClipCount())
         self._counts[what] = before.plus(ClipCount(clipped, conversions))
 
     def take(self) -> dict[str, ClipCount]:
-        """Return what -> (clipped, conversions) since the last time."""
+        """Return role and layer -> counts since the last call, and begin again."""
         counts, self._counts = self._counts, {}
         return counts
 
@@ -97,11 +97,11 @@ class Engine:
     residual : VmmSpec or None
         The multiplying arrays of residual products.
     inversion : Scheme or None
-        How analog solves reach their precision.
+        The scheme by which analog solves reach their precision.
     seed : int
         The run's seed.
     meter : ConversionMeter
-        What the converters of its products did.
+        Counts the conversions of its products.
     """
 
     spec: EngineSpec
@@ -209,7 +209,7 @@ class _Float:
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
-    """Integers times integers, summed exactly: whole numbers below 2^53 are exact in float64."""
+    """A product of integers, exact in float64 as long as sums stay below 2^53."""
 
     integers: np.ndarray
     scale: float
@@ -269,7 +269,7 @@ class _FloatSolver:
 
 @dataclasses.dataclass(frozen=True)
 class _FixedSolver:
-    """Both the block and its inverse are kept in a fixed number of bits of their largest entry."""
+    """A solver that rounds the block and its inverse to bits of their largest entry."""
 
     matrix: np.ndarray
     inverse: np.ndarray
@@ -295,7 +295,7 @@ class _FixedSolver:
 def _digital_solution(
     matrix: np.ndarray, right: np.ndarray, x: np.ndarray, method: str
 ) -> Solution:
-    """Return the answer with its true residual; the digital unit has no target to miss."""
+    """Return a digital solution with its true residual, which always counts as converged."""
     norm = np.linalg.norm(right, axis=0)
     left = np.linalg.norm(right - matrix @ x, axis=0)
     residual = np.divide(left, norm, out=np.zeros_like(left), where=norm > 0)

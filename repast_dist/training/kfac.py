@@ -1,4 +1,4 @@
-"""K-FAC's pieces as functions of arrays, for one process or for many chips.
+"""The formulas of K-FAC as functions of arrays, for one process or many chips.
 
 The Fisher block of a layer with weights W (in[+1], out) is approximated by A (x) G, and its
 natural gradient is ``A^-1 dW G^-1``: solves with A act on rows, solves with G on columns.
@@ -26,7 +26,7 @@ import numpy as np
 
 
 def average_decay(update: int, limit: float) -> float:
-    """Return the weight of the past in update 1, 2, ...: ``min(1 - 1 / update, limit)``.
+    """Return the weight of the old average in an update: ``min(1 - 1 / update, limit)``.
 
     The first update takes the fresh factor as it is, the next ones the mean of all so far, until
     the limit makes it an exponential average (Martens and Grosse 2015, section 5).
@@ -37,7 +37,7 @@ def average_decay(update: int, limit: float) -> float:
 def damping_split(
     form: str, damping: float, trace_a: float, size_a: int, trace_g: float, size_g: int
 ) -> tuple[float, float]:
-    """Return what is added to the diagonals of A and of G.
+    """Return the damping that is added to the diagonals of A and of G.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def damping_split(
     trace_a, trace_g : float
         Traces of the full, undamped factors, not of single blocks.
     size_a, size_g : int
-        Their widths.
+        Widths of the full factors.
 
     Notes
     -----
@@ -64,7 +64,7 @@ def damping_split(
 
 
 def damped_block(factor: np.ndarray, start: int, stop: int, damping: float) -> np.ndarray:
-    """Return a new array: rows and columns ``start:stop`` of a factor, damped on the diagonal."""
+    """Return a damped copy of the rows and columns ``start:stop`` of a factor."""
     block = np.array(factor[start:stop, start:stop], np.float64)
     block[np.diag_indices_from(block)] += damping
     return block
@@ -76,7 +76,7 @@ def kl_clip_scale(
     learning_rate: float,
     kl_clip: float | None,
 ) -> float:
-    """Return what to scale the preconditioned gradients by.
+    """Return the factor that scales the preconditioned gradients.
 
     ``min(1, sqrt(kl_clip / (rate^2 * sum <gradient, direction>)))``: the sum approximates the
     squared Fisher norm of the direction (Osawa et al. 2019; kfac-pytorch).
@@ -87,9 +87,9 @@ def kl_clip_scale(
         Layer -> gradient of the mean loss and its preconditioned form; only layers that are
         preconditioned.
     learning_rate : float
-        Of this step.
+        Learning rate of this step.
     kl_clip : float or None
-        The bound; None: 1 is returned.
+        Bound on the KL divergence; None returns 1.
     """
     if kl_clip is None:
         return 1.0
@@ -99,7 +99,7 @@ def kl_clip_scale(
 
 
 def convention_scales(convention: str, samples: int, positions: int) -> tuple[float, float]:
-    """Return (a, g): another code's factors are ``a * A`` and ``g * G`` of ours (expand).
+    """Return (a, g) such that another code's factors are ``a * A`` and ``g * G`` (expand).
 
     Parameters
     ----------

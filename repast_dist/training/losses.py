@@ -1,4 +1,4 @@
-"""Losses, their gradients by the network's outputs, and the Fisher information's root.
+"""Losses, their derivatives by the network's outputs, and roots of the Fisher matrix.
 
 A loss is the negative log-likelihood of one sample: `errors` is its derivative by the outputs z,
 and Fisher gradients are derivatives for labels that the model itself would give. For a
@@ -16,7 +16,7 @@ from repast_dist.network.functional import sigmoid, softmax
 
 @dataclasses.dataclass(frozen=True)
 class LossValue:
-    """Loss of some samples.
+    """The loss of some samples and its derivatives.
 
     Attributes
     ----------
@@ -37,16 +37,16 @@ class LossValue:
 
 
 def loss_value(loss: str, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> LossValue:
-    """Evaluate a loss.
+    """Return the loss of some samples.
 
     Parameters
     ----------
     loss : {"cross_entropy", "pixel_cross_entropy", "squared_error"}
         As in `ModelSpec`.
     outputs : (N, D) ndarray
-        What the network returned.
+        Outputs of the network.
     inputs : (N, ...) ndarray
-        What it was given: the target of a reconstruction.
+        Inputs of the network, which are the target of a reconstruction.
     labels : (N,) integer ndarray
         The classes.
     """

@@ -1,4 +1,4 @@
-"""Which samples a step trains on: a permutation per epoch, cut into batches and micro-batches."""
+"""Every epoch permutes the samples and cuts them into batches and micro-batches."""
 
 import functools
 
@@ -9,7 +9,7 @@ from repast_dist.training.specs import TrainSpec
 
 
 def steps_per_epoch(samples: int, train: TrainSpec) -> int:
-    """Return the whole batches in the training set; what is left over waits for another epoch."""
+    """Return the number of full batches in the training set; an epoch omits the rest."""
     return samples // train.batch_size
 
 

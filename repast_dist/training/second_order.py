@@ -1,9 +1,9 @@
-"""The second-order half of an optimizer at work: averages, damping, programmed blocks, solves.
+"""The preconditioner averages the factors, damps and programs SOI blocks, and solves with them.
 
-A worker of a farm drives it piece by piece for the blocks its chips hold; in one process
-`Preconditioner.directions` does it all. Only traces decide how damping is split between a layer's
-sides, and traces add up like the matrices do: every worker gets those of all blocks along with the
-sums it reduces, and none has to ask another.
+A worker of a farm calls its methods one by one for the blocks that its chips hold. In one process
+`Preconditioner.directions` does everything. The split of the damping between the two sides of a
+layer depends on traces alone. Traces add up like the matrices do, so every worker receives those of
+all blocks along with the sums it reduces, and no further message is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,28 +20,28 @@ HeldBlocks = Mapping[tuple[int, int], BlockState]
 
 
 class Renewal(Protocol):
-    """When matrices are averaged and blocks programmed."""
+    """The schedule on which matrices are averaged and blocks programmed."""
 
     def factors_due(self, step: int) -> bool:
-        """Whether a step updates the running averages."""
+        """Return whether a step updates the running averages."""
 
     def inverses_due(self, step: int) -> bool:
-        """Whether a step programs the blocks anew."""
+        """Return whether a step programs the blocks anew."""
 
 
 class Preconditioner:
-    """The blocks that one process holds, and what it must know of all others.
+    """The SOI blocks that one process holds, with the traces of all blocks.
 
     Parameters
     ----------
     optimizer : Optimizer
-        The method; a first-order one is never due.
+        The method; with a first-order method nothing is ever due.
     blocks : sequence of FactorBlock
         All SOI blocks of the network.
     renewal : Renewal
-        When what is due.
+        The schedule of averages and programming.
     held : mapping
-        The blocks that are held here.
+        The blocks that this process holds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Preconditioner:
         return self._optimizer if self._renewal.factors_due(step) else None
 
     def programs(self, step: int) -> bool:
-        """Whether a step programs the blocks anew."""
+        """Return whether a step programs the blocks anew."""
         return self._optimizer is not None and self._renewal.inverses_due(step)
 
     def traces(self, matrices: Mapping[tuple[str, Side], np.ndarray]) -> np.ndarray:
@@ -68,7 +68,7 @@ class Preconditioner:
         return block_traces(self._blocks, matrices)
 
     def add(self, traces: np.ndarray, matrices: Mapping[int, np.ndarray]) -> None:
-        """Take a batch into the averages.
+        """Add the statistics of a batch to the running averages.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Preconditioner:
             block.add(matrices[number])
 
     def program(self, step: int) -> None:
-        """Damp the averages and program them."""
+        """Damp the averages of the held blocks and program them into arrays."""
         damping = self._damping.of_blocks()
         for (_, number), block in self.held.items():
             block.prepare(step, float(damping[number]))
@@ -90,7 +90,7 @@ class Preconditioner:
     def solve(
         self, chip: int, block: int, step: int, part: np.ndarray
     ) -> tuple[np.ndarray, SolveReport]:
-        """Solve a part of a gradient, rows by columns, with a block; the answer has its shape."""
+        """Return the solution of a block for a part of a gradient, in the same shape."""
         state = self.held[chip, block]
         if not state.block.transposed:
             return state.solve(step, part)
@@ -101,7 +101,7 @@ class Preconditioner:
     def directions(
         self, step: int, gradients: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], list[SolveReport]]:
-        """Return the solved gradients of all layers that have blocks; all are held here."""
+        """Return the preconditioned gradients of all layers; this process must hold all blocks."""
         solved: dict[str, np.ndarray] = {}
         reports = []
         for (chip, number), state in sorted(
@@ -116,11 +116,11 @@ class Preconditioner:
         return solved, reports
 
     def common_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays that all processes have alike."""
+        """Return the arrays that are the same in all processes."""
         return {f"damping/{name}": value for name, value in self._damping.arrays().items()}
 
     def block_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the blocks that are held here."""
+        """Return the arrays of the blocks that this process holds."""
         return {
             f"block/{number}/{name}": value
             for (_, number), block in self.held.items()
@@ -128,7 +128,7 @@ class Preconditioner:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from the states of all processes; other names are ignored."""
+        """Load the states of all processes; other names are ignored."""
         self._damping.restore(under("damping", arrays))
         for (_, number), block in self.held.items():
             block.restore(under(f"block/{number}", arrays))
@@ -156,14 +156,14 @@ def block_traces(
 
 
 class BlockDamping:
-    """Running averages of the blocks' traces, from which every worker works out all damping.
+    """The running averages of the traces of all blocks, which determine the damping.
 
     Parameters
     ----------
     blocks : sequence of FactorBlock
         All blocks of the plan.
     optimizer : SecondOrder or None
-        Damping, how it is split, and how averages are made; None: nothing is ever asked.
+        The method, which splits the damping and weighs averages; None where nothing is due.
     """
 
     def __init__(self, blocks: Sequence[FactorBlock], optimizer: SecondOrder | None) -> None:
@@ -172,14 +172,14 @@ class BlockDamping:
         self._updates = 0
 
     def add(self, traces: np.ndarray) -> None:
-        """Take the traces of a batch's factors, (blocks,), into the averages."""
+        """Add the traces of a batch's factors, (blocks,), to the averages."""
         assert self._optimizer is not None
         self._updates += 1
         past, fresh = self._optimizer.average_weights(self._updates)
         self._traces = past * self._traces + fresh * traces
 
     def of_blocks(self) -> np.ndarray:
-        """Return the damping of every block, (blocks,); a layer's whole matrices decide."""
+        """Return the damping of every block, (blocks,), from the full matrices of its layer."""
         assert self._optimizer is not None
         sums: dict[str, dict[Side, tuple[float, int]]] = {}
         for block, trace in zip(self._blocks, self._traces.tolist(), strict=True):
@@ -190,17 +190,17 @@ class BlockDamping:
         return np.array([split[block.layer_name][block.factor] for block in self._blocks])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to go on."""
+        """Return the averages as arrays, for a checkpoint."""
         return {"traces": self._traces, "updates": np.array(self._updates)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from `arrays`; without them, from the beginning."""
+        """Load what `arrays` returned; without any arrays, begin with zeros."""
         self._traces = np.array(arrays.get("traces", np.zeros(len(self._blocks))))
         self._updates = int(arrays.get("updates", 0))
 
 
 def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays below ``prefix/``, without it."""
+    """Return the arrays whose names begin with ``prefix/``, under the rest of their names."""
     start = f"{prefix}/"
     return {
         name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)

@@ -1,4 +1,4 @@
-"""What the solves of a step did, per SOI block."""
+"""Reports on the solves of a step, one per SOI block."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class SolveReport:
-    """What a solve did, for the trace; see `repast_dist.trace.schema.SOLVE_SCHEMA`."""
+    """The report of one solve; `repast_dist.trace.schema.SOLVE_SCHEMA` explains the fields."""
 
     step: int
     block: int
@@ -24,7 +24,7 @@ class SolveReport:
 
 
 def merged(reports: Iterable[SolveReport]) -> list[SolveReport]:
-    """Return one report per block, the worst of what its right-hand sides met, in block order."""
+    """Merge reports into one per block, in block order; the worst right-hand sides count."""
     of_block: dict[int, list[SolveReport]] = {}
     for report in reports:
         of_block.setdefault(report.block, []).append(report)

@@ -1,4 +1,4 @@
-"""Settings of the method and the arithmetic of a training run."""
+"""Settings of the length and of the arithmetic of a training run."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 
 @spec
 class TrainSpec:
-    """How long and in what portions to train.
+    """The length of a training run and the sizes of its batches.
 
     Attributes
     ----------
@@ -21,7 +21,8 @@ class TrainSpec:
     batch_size : int
         Samples per step.
     micro_batch_size : int
-        Samples a chip works on at once; fixed, so that sums do not depend on the chips.
+        Samples that a chip processes together. It does not depend on the number of chips, so
+        that sums do not either.
     max_steps : int or None
         Stop after this many steps; None trains all epochs.
     target_accuracy : float or None
@@ -43,7 +44,7 @@ class TrainSpec:
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches per step."""
+        """The number of micro-batches per step."""
         return self.batch_size // self.micro_batch_size
 
 
@@ -52,7 +53,7 @@ Arithmetic = Literal["float64", "fixed", "analog"]
 
 @spec
 class EngineSpec:
-    """Which arithmetic does which product.
+    """The arithmetic of every kind of product.
 
     Attributes
     ----------
@@ -80,5 +81,5 @@ class EngineSpec:
     fixed_inverse_bits: Annotated[int, Ge(2), Le(32)] = 16
 
     def uses_analog(self) -> bool:
-        """Whether any operation runs on crossbars."""
+        """Return whether any operation runs on crossbars."""
         return "analog" in (self.forward, self.backward, self.gradient, self.factor, self.inverse)

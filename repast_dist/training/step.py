@@ -1,4 +1,4 @@
-"""One micro-batch through a network: loss, gradients and contributions to the Kronecker factors.
+"""Run a micro-batch through a network: its loss, its gradients, its share of the factors.
 
 Everything returned is a sum over samples, so that micro-batches add up to a batch whoever ran
 them. Addresses of random draws name the step, the layer and the micro-batch, never a chip.
@@ -26,7 +26,7 @@ FactorBlocks = Mapping[FactorKey, Sequence[tuple[int, int]]]
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights in place for one step; serves any number of micro-batches.
+    """A network whose weights are loaded for one step, for any number of micro-batches.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LoadedModel:
         Name -> loaded weights (in, out) and transpose (out, in); `backward` only where errors
         pass through.
     engine : Engine
-        Who multiplies.
+        The arithmetic of its products.
     step : int
         The training step.
     """
@@ -53,7 +53,7 @@ class LoadedModel:
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatchResult:
-    """What one micro-batch contributes.
+    """The sums that one micro-batch contributes to its batch.
 
     Attributes
     ----------
@@ -82,12 +82,12 @@ class MicroBatchResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Sums over evaluated samples.
+    """The sums of losses and hits over evaluated samples.
 
     Attributes
     ----------
     samples, correct : int
-        How many, and how many were classified right.
+        Number of samples, and of those classified right.
     loss_sum, squared_error : float
         Sums of losses and of squared reconstruction errors.
     """
@@ -113,7 +113,7 @@ def load_weights(
     step: int,
     with_backward: bool = True,
 ) -> LoadedModel:
-    """Load all weights for a step.
+    """Load all weights into the arithmetic of a step.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def load_weights(
     weights : mapping
         Name -> (in[+1], out) float32.
     engine : Engine
-        Who multiplies; its seed and `step` address the programming errors.
+        The arithmetic; its seed and `step` address the programming errors.
     step : int
         The training step.
     with_backward : bool
@@ -149,7 +149,7 @@ def run_micro_batch(
     statistics: SecondOrder | None = None,
     blocks: FactorBlocks | None = None,
 ) -> MicroBatchResult:
-    """Forward, backward, gradients and, if asked for, factors of one micro-batch.
+    """Return the loss, the gradients and, if asked for, the factors of one micro-batch.
 
     Parameters
     ----------
@@ -164,9 +164,9 @@ def run_micro_batch(
     micro_batch : int
         Number of the micro-batch in its step; addresses what is programmed for it.
     statistics : SecondOrder or None
-        The optimizer whose statistics are wanted; None: none are.
+        The optimizer whose statistics are computed; None: no statistics.
     blocks : mapping, optional
-        Factor -> ranges of its diagonal blocks; only they are computed, the rest is 0. None:
+        Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. None:
         whole factors.
 
     Raises
@@ -197,10 +197,10 @@ def run_micro_batch(
 def evaluate(
     loaded: LoadedModel, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256
 ) -> Evaluation:
-    """Sum loss and hits over samples, `chunk` at a time.
+    """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
 
-    With fixed-point or analog forward products the chunk decides which samples share a scale, so
-    keep it the same to compare runs.
+    With fixed-point or analog forward products the samples of a chunk share a scale, so runs
+    compare only with the same chunk.
     """
     total = Evaluation()
     for first in range(0, len(inputs), chunk):

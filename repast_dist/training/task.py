@@ -1,4 +1,4 @@
-"""Whether a network and a data set fit each other, and what a Fisher pass of theirs costs."""
+"""Check that a network fits a data set, and count the backward passes of its Fisher matrix."""
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.network.model import Model
@@ -34,7 +34,7 @@ def check_task(model: Model, data: Dataset) -> None:
 
 
 def fisher_passes(model: Model, fisher: str) -> int:
-    """Return how many backward passes the output gradients of the Fisher take beside the loss's.
+    """Return the number of backward passes for the Fisher matrix beside that of the loss.
 
     None for the empirical Fisher, which reuses the loss's own; one for the sampled; one per
     output for the exact.

@@ -1,4 +1,4 @@
-"""Real data sets: shipped with a package, or read from files; nothing is downloaded."""
+"""Data sets are shipped with a package or read from files; nothing is downloaded."""
 
 from repast_dist.training.datasets.base import DATASETS, Dataset, DataSource
 

@@ -1,4 +1,4 @@
-"""What every data set has: its settings, how it is read, and what training gets of it."""
+"""A data set has settings, is read from its source, and gives training its samples."""
 
 import abc
 import dataclasses
@@ -15,7 +15,7 @@ from repast_dist.training.datasets.split import Samples
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Samples with their classes, split into training and test set.
+    """Samples with their classes, split into a training set and a test set.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Channels, height, width."""
+        """Channels, height and width of a sample."""
         return self.train_inputs.shape[1:]
 
 
@@ -50,14 +50,14 @@ class DataSource(abc.ABC):
     """The data that a network is trained on, and their split.
 
     A data set is a settings class of its own with a field ``name: Literal["my_data"] = "my_data"``
-    and the settings that it reads; it says in `read` what its samples are.
+    and the settings that it reads; its method `read` returns the samples.
 
     Attributes
     ----------
     scaling : {"unit", "standard"}
         Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set.
     train_samples : int or None
-        Use only the first so many training samples; None: all.
+        Number of training samples that are used, the first ones; None: all.
     """
 
     scaling: Literal["unit", "standard"] = "unit"
@@ -86,7 +86,7 @@ class DataSource(abc.ABC):
         """
 
     def load(self) -> Dataset:
-        """Read, shorten and scale.
+        """Read the samples, keep as many as asked for, and scale them.
 
         Raises
         ------

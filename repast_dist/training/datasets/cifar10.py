@@ -1,4 +1,4 @@
-"""``cifar10``: from its binary archive, ``cifar-10-binary.tar.gz``, as its authors publish it."""
+"""``cifar10`` is read from the archive its authors publish, ``cifar-10-binary.tar.gz``."""
 
 import hashlib
 import tarfile
@@ -66,7 +66,7 @@ class Cifar10(DataSource):
 
 
 def parse_records(content: bytes, name: str, records: int) -> Samples:
-    """Return inputs and labels of one binary file; `name` is for messages.
+    """Return the inputs and labels in one binary file; `name` appears in messages.
 
     A record is one byte of label and 3,072 bytes of pixels: the red plane, green, blue, each row
     by row.

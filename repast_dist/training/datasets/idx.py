@@ -20,7 +20,7 @@ _LEVELS = 255.0
 
 @dataclasses.dataclass(frozen=True)
 class IdxFile:
-    """What a file must be.
+    """The name, shape and checksum that a file must have.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class IdxFile:
     shape : tuple of int
         Dimensions of the array in it.
     sha256 : str
-        Of the file's content, unzipped.
+        Checksum of the file's unzipped content.
     """
 
     name: str
@@ -98,7 +98,7 @@ def load_idx(folder: Path, wanted: IdxFile) -> np.ndarray:
 
 
 def parse_idx(content: bytes, path: Path) -> np.ndarray:
-    """Return the array of an IDX file of unsigned bytes; `path` is for messages.
+    """Return the array in an IDX file of unsigned bytes; `path` appears in messages.
 
     The format: two zero bytes, a type, the number of dimensions, each dimension as a big-endian
     32-bit integer, the values in row-major order.

@@ -1,4 +1,4 @@
-"""Choose samples so that every class has its share."""
+"""Choose samples class by class, for stratified splits and balanced subsets."""
 
 import numpy as np
 

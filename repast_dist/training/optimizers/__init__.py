@@ -1,4 +1,4 @@
-"""Optimizers: one file per method, found by name (`base.OPTIMIZERS`)."""
+"""Every optimizer has a file of its own and is found by its name (`base.OPTIMIZERS`)."""
 
 from repast_dist.training.optimizers.base import (
     OPTIMIZERS,

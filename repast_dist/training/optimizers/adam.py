@@ -32,7 +32,7 @@ class Adam(Optimizer):
     epsilon: Annotated[float, Gt(0)] = 1e-8
 
     def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return zeroed averages."""
+        """Return averages of zeros."""
         return zeros(weights, ["first", "second"])
 
     def update(self, given: Update) -> tuple[Arrays, Arrays]:

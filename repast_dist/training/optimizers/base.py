@@ -1,4 +1,4 @@
-"""What an optimizer is: its settings, the statistics it needs, its solves and its update.
+"""An optimizer has settings, may ask for statistics and solves, and updates the weights.
 
 State is a flat dict of arrays ("momentum/conv1"), so a checkpoint needs no pickle.
 """
@@ -25,7 +25,7 @@ Side = Literal["A", "G"]
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What an optimizer knows when it updates the weights.
+    """The values that an optimizer gets when it updates the weights.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Update:
 
 @spec
 class Optimizer(abc.ABC):
-    """How weights are updated.
+    """The base class of all methods that update weights.
 
     A member adds a tag field ``method: Literal["my_name"] = "my_name"`` and its own settings, and
     defines `initial_state` and `update`. All workers call `update` with the same numbers and must
@@ -87,7 +87,7 @@ class Optimizer(abc.ABC):
 
     @property
     def second_order(self) -> "SecondOrder | None":
-        """The object itself if it solves with statistics of the training, otherwise None."""
+        """The optimizer itself if it is a second-order method, otherwise None."""
         return None
 
     @abc.abstractmethod
@@ -96,7 +96,7 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def update(self, given: Update) -> tuple[Arrays, Arrays]:
-        """Return the new weights (float32) and the new state; what is given stays as it is."""
+        """Return the new weights (float32) and the new state without changing the old ones."""
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Return the learning rate of a step, counted from 0.
@@ -114,7 +114,7 @@ class Optimizer(abc.ABC):
         return float(self.learning_rate * (self.final_rate + (1.0 - self.final_rate) * left))
 
     def decay(self, weights: np.ndarray, bias: bool) -> np.ndarray:
-        """Return what weight decay adds to the direction of a layer, float64."""
+        """Return the term that weight decay adds to the direction of a layer, float64."""
         decay = self.weight_decay * weights.astype(np.float64)
         if bias:
             decay[-1] = 0.0
@@ -122,20 +122,20 @@ class Optimizer(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Name of the method in reports."""
+        """The name of the method in reports."""
         return self.title or type(self).__name__
 
 
 class LayerStatistics(Protocol):
-    """What a preconditioned layer shows of one micro-batch; products run on the engine."""
+    """The statistics of a preconditioned layer for one micro-batch, computed by the engine."""
 
     @property
     def gradient(self) -> np.ndarray:
-        """(in[+1], out) float64 sum of the gradients of the samples' losses."""
+        """The sum of the gradients of the samples' losses, (in[+1], out) float64."""
 
     @property
     def samples(self) -> int:
-        """Samples in the micro-batch."""
+        """The number of samples in the micro-batch."""
 
     def input_moment(self) -> np.ndarray:
         """Return the sum over samples of a a^T, (in[+1], in[+1]); see `training.kfac`."""
@@ -149,12 +149,12 @@ class LayerStatistics(Protocol):
 
 @spec
 class SecondOrder(Optimizer):
-    """An optimizer that solves gradients with damped matrices, block by block, on the chips.
+    """An optimizer that preconditions gradients with inverses of damped matrices.
 
     For every preconditioned layer and side, `statistic` makes a symmetric matrix of each
-    micro-batch. They are summed over the batch in one fixed order and divided by its samples,
-    averaged over steps by the holder of each SOI block (`average_weights`), made solvable
-    (`block_matrix`, with what `dampings` says) and programmed. The direction of a layer is
+    micro-batch. These are summed over the batch in one fixed order and divided by its samples.
+    The chip that holds an SOI block averages it over steps (`average_weights`), damps it
+    (`block_matrix`, `dampings`) and programs it into its arrays. The direction of a layer is
     ``A^-1 dW G^-1``; a side that the method does not have is the identity.
 
     Attributes
@@ -167,17 +167,17 @@ class SecondOrder(Optimizer):
 
     @property
     def second_order(self) -> "SecondOrder":
-        """The object itself."""
+        """The optimizer itself."""
         return self
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        """The sides that have a matrix."""
+        """The sides of a layer for which the method has a matrix, A or G or both."""
         return ("A", "G")
 
     @property
     def output_gradients(self) -> Fisher:
-        """The output gradients that `LayerStatistics.error_moment` is made of."""
+        """The kind of output gradients from which `LayerStatistics.error_moment` is formed."""
         return "empirical"
 
     @property
@@ -187,14 +187,14 @@ class SecondOrder(Optimizer):
 
     @abc.abstractmethod
     def statistic(self, side: Side, layer: LayerStatistics) -> np.ndarray:
-        """Return a side's symmetric matrix for one micro-batch, (n, n) float64, as a sum."""
+        """Return the symmetric matrix of a side, (n, n) float64, summed over a micro-batch."""
 
     def average_weights(self, update: int) -> tuple[float, float]:
-        """Return the weights of the past and of the fresh matrix in update 1, 2, ..."""
+        """Return the weights of the old average and of the new matrix in update 1, 2, ..."""
         return 1.0 - 1.0 / update, 1.0 / update
 
     def dampings(self, sizes: Mapping[Side, tuple[float, int]]) -> dict[Side, float]:
-        """Return what is added to a layer's diagonals.
+        """Return the damping that is added to the diagonals of a layer's matrices.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class SecondOrder(Optimizer):
         return dict.fromkeys(sizes, self.damping)
 
     def block_matrix(self, side: Side, average: np.ndarray, damping: float) -> np.ndarray:
-        """Return what a block's arrays are programmed with: a new symmetric (n, n) matrix."""
+        """Return the symmetric (n, n) matrix that is programmed into the arrays of a block."""
         return damped_block(average, 0, len(average), damping)
 
 
@@ -218,14 +218,14 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
 
 
 def zeros(weights: Mapping[str, np.ndarray], kinds: Sequence[str]) -> Arrays:
-    """Return zeroed state, ``kind/name``, shaped like the weights."""
+    """Return arrays of zeros shaped like the weights, named ``kind/name``."""
     return {f"{kind}/{name}": np.zeros_like(w) for kind in kinds for name, w in weights.items()}
 
 
 def heavy_ball(
     optimizer: Optimizer, momentum: float, given: Update, directions: Mapping[str, np.ndarray]
 ) -> tuple[Arrays, Arrays]:
-    """Step along directions, (in[+1], out) each, with momentum; return weights and state."""
+    """Take a step with momentum along (in[+1], out) directions; return weights and state."""
     rate = optimizer.learning_rate_at(given.step, given.total_steps)
     weights: Arrays = {}
     state: Arrays = {}

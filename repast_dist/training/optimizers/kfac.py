@@ -1,4 +1,4 @@
-"""K-FAC (Martens and Grosse 2015); normalisation and formulas are in `training.kfac`."""
+"""K-FAC (Martens and Grosse 2015) uses the formulas in `training.kfac`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -25,7 +25,7 @@ from repast_dist.training.optimizers.base import (
 @OPTIMIZERS.register
 @spec
 class Kfac(SecondOrder):
-    """K-FAC: natural gradients of a Kronecker-factored Fisher matrix.
+    """K-FAC follows natural gradients of a Kronecker-factored Fisher matrix.
 
     Attributes
     ----------
@@ -55,12 +55,12 @@ class Kfac(SecondOrder):
 
     @property
     def output_gradients(self) -> Fisher:
-        """The Fisher matrix's output gradients."""
+        """The kind of output gradients from which the Fisher matrix is formed."""
         return self.fisher
 
     @property
     def needs_gradients(self) -> bool:
-        """The bound on the KL divergence compares directions with gradients."""
+        """Whether a bound on the KL divergence is set, which needs the gradients."""
         return self.kl_clip is not None
 
     def statistic(self, side: Side, layer: LayerStatistics) -> np.ndarray:
@@ -68,21 +68,21 @@ class Kfac(SecondOrder):
         return layer.input_moment() if side == "A" else layer.error_moment()
 
     def average_weights(self, update: int) -> tuple[float, float]:
-        """Return the weights of the past and of the fresh factor."""
+        """Return the weights of the old average and of the new factor."""
         past = average_decay(update, self.factor_decay)
         return past, 1.0 - past
 
     def dampings(self, sizes: Mapping[Side, tuple[float, int]]) -> dict[Side, float]:
-        """Return what is added to the diagonals of A and of G."""
+        """Return the damping that is added to the diagonals of A and of G."""
         for_a, for_g = damping_split(self.damping_form, self.damping, *sizes["A"], *sizes["G"])
         return {"A": for_a, "G": for_g}
 
     def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return zeroed momentum."""
+        """Return momentum of zeros."""
         return zeros(weights, ["momentum"])
 
     def update(self, given: Update) -> tuple[Arrays, Arrays]:
-        """Return the new weights and momentum; the plain gradient moves the other layers."""
+        """Return the new weights and momentum; other layers follow the plain gradient."""
         rate = self.learning_rate_at(given.step, given.total_steps)
         scale = kl_clip_scale(given.gradients, given.directions, rate, self.kl_clip)
         directions = {

@@ -34,7 +34,7 @@ class Sgd(Optimizer):
     momentum: Fraction = 0.9
 
     def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return zeroed momentum."""
+        """Return momentum of zeros."""
         return zeros(weights, ["momentum"])
 
     def update(self, given: Update) -> tuple[Arrays, Arrays]:
