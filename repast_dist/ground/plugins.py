@@ -39,12 +39,21 @@ class PluginSource:
         Name of the module it becomes, or is.
     sha256 : str
         Checksum of the source.
+    package : str
+        Name of the installed package that offers it; empty for a file.
+    version : str
+        The package's version.
+    asked_for : bool
+        ``plugins`` names it; otherwise a setting has the name of a member that it offers.
     """
 
     name: str
     text: str
     module: str
     sha256: str
+    package: str = ""
+    version: str = ""
+    asked_for: bool = True
 
 
 def read_plugins(names: Sequence[str]) -> tuple[PluginSource, ...]:
@@ -82,8 +91,24 @@ def activate(sources: Sequence[PluginSource]) -> None:
     for source in sources:
         held = _ACTIVE.get(source.module)
         if held is None or held.sha256 != source.sha256:
-            _run(source)
+            try:
+                _run(source)
+            except SettingsError as error:
+                raise SettingsError(f"plugins: {error}") from error.__cause__
             _ACTIVE[source.module] = source
+
+
+def use_entry_point(point: importlib.metadata.EntryPoint) -> None:
+    """Import what an installed package offers; from then on it is one of the plug-ins at work.
+
+    Raises
+    ------
+    SettingsError
+        It fails; the message names the entry point, its package, and what is wrong.
+    """
+    source = _installed(point, asked_for=False)
+    _run(source)
+    _ACTIVE.setdefault(source.module, source)
 
 
 def active() -> tuple[PluginSource, ...]:
@@ -92,8 +117,20 @@ def active() -> tuple[PluginSource, ...]:
 
 
 def checksums(names: Sequence[str]) -> dict[str, str]:
-    """Return plug-in -> SHA-256 of the source at work, for the records of a run."""
-    return {source.name: source.sha256 for source in active() if source.name in names}
+    """Return plug-in -> SHA-256 of the source at work, for the records of a run.
+
+    Members of installed packages, which settings name without naming a plug-in, are among them.
+    """
+    return {
+        source.name: source.sha256
+        for source in active()
+        if source.name in names or not source.asked_for
+    }
+
+
+def packages() -> dict[str, str]:
+    """Return installed package -> version of the plug-ins at work."""
+    return {source.package: source.version for source in active() if source.package}
 
 
 _ACTIVE: dict[str, PluginSource] = {}
@@ -115,11 +152,28 @@ def _read(name: str) -> PluginSource:
             f"plugins: no plug-in '{name}'; valid: the path of a .py file, or an entry point of "
             f"the group {ENTRY_POINTS} ({valid})"
         )
-    module = offered[name].module
-    found = importlib.util.find_spec(module)
+    return _installed(offered[name], asked_for=True)
+
+
+def _installed(point: importlib.metadata.EntryPoint, asked_for: bool) -> PluginSource:
+    package, version = ("", "") if point.dist is None else (point.dist.name, point.dist.version)
+    digest = _sha256_of_module(point.module)
+    return PluginSource(point.name, "", point.module, digest, package, version, asked_for)
+
+
+def _sha256_of_module(module: str) -> str:
+    path = _file_of(module)
+    return _sha256(b"" if path is None else path.read_bytes())
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of an installed module, if it is there."""
+    try:
+        found = importlib.util.find_spec(module)
+    except Exception:  # Packages around it are imported, and importing it says what is wrong.
+        return None
     origin = None if found is None else found.origin
-    content = Path(origin).read_bytes() if origin and Path(origin).is_file() else b""
-    return PluginSource(name, "", module, _sha256(content))
+    return Path(origin) if origin and Path(origin).is_file() else None
 
 
 def _sha256(content: bytes) -> str:
@@ -131,11 +185,20 @@ def _run(source: PluginSource) -> None:
         if source.text:
             _run_text(source)
         else:
-            importlib.import_module(source.module)
+            _import(source)
     except RepastError as error:
-        raise SettingsError(f"plugins: {source.name}: {error}") from error
+        raise SettingsError(f"{_title(source)}: {error}") from error
     except Exception as error:
-        raise SettingsError(f"plugins: {_described(source, error)}") from error
+        raise SettingsError(_described(source, error)) from error
+
+
+def _import(source: PluginSource) -> None:
+    if _file_of(source.module) and _sha256_of_module(source.module) != source.sha256:
+        raise SettingsError(
+            f"module {source.module} is another one here than where the run was started; valid: "
+            f"{source.package} {source.version} on every machine"
+        )
+    importlib.import_module(source.module)
 
 
 def _run_text(source: PluginSource) -> None:
@@ -160,12 +223,21 @@ def _run_text(source: PluginSource) -> None:
 
 def _described(source: PluginSource, error: Exception) -> str:
     """Name the last line of the plug-in that was at work, and the error."""
+    title = _title(source)
     if isinstance(error, SyntaxError):
-        return f"{source.name}, line {error.lineno}: {error.msg}"
+        return f"{title}, line {error.lineno}: {error.msg}"
+    file = source.name if source.text else str(_file_of(source.module))
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == source.name
+        if frame.filename == file
     ]
     where = f", line {lines[-1]}" if lines else ""
-    return f"{source.name}{where}: {type(error).__name__}: {error}"
+    return f"{title}{where}: {type(error).__name__}: {error}"
+
+
+def _title(source: PluginSource) -> str:
+    """Return what messages call a plug-in: a file by its path, an entry point by its package."""
+    if not source.package:
+        return source.name
+    return f"{source.name} of package {source.package} {source.version}, module {source.module}"

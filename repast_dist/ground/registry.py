@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, PlainValidator
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.plugins import use_entry_point
 from repast_dist.ground.spec import Problems, build
 
 
@@ -97,7 +98,7 @@ class Registry[T]:
         self._find_own()
         if name not in self._members:
             for point in importlib.metadata.entry_points(group=self.entry_points, name=name):
-                point.load()
+                use_entry_point(point)
         if name not in self._members:
             raise SettingsError(f"no {self.kind} '{name}'; valid: {', '.join(self.names())}")
         return self._members[name]

@@ -3,6 +3,8 @@
 import importlib.metadata
 import platform
 
+from repast_dist.ground.plugins import packages
+
 _PACKAGES = (
     "repast-dist", "ray", "numpy", "scipy", "pyarrow", "hydra-core", "numba", "scikit-learn",
     "hwcomponents", "hwcomponents-adc", "hwcomponents-library",
@@ -10,6 +12,6 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that can change a number."""
+    """Return the version of Python and of each package that can change a number, plug-ins too."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **found, **packages()}

@@ -136,8 +136,19 @@ def _switched(
                 result[name] = _switched(value, hints[name], f"{where}.", named)
         elif f"{where}.{registry.tag}" in named and registry.has(value.get(registry.tag)):
             given = {key: item for key, item in value.items() if f"{where}.{key}" in named}
-            result[name] = registry.switched(value, value[registry.tag]) | given
+            tag = f"{where}.{registry.tag}"
+            result[name] = _as_other_member(registry, value, value[registry.tag], tag) | given
     return result
+
+
+def _as_other_member(
+    registry: Registry[Any], data: Mapping[str, Any], name: str, tag: str
+) -> dict[str, Any]:
+    """Return plain settings of one member as those of another, which the setting `tag` names."""
+    try:
+        return registry.switched(data, name)
+    except SettingsError as error:
+        raise SettingsError(f"{tag}: {error}") from None
 
 
 def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
@@ -163,10 +174,7 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
         place, hint = _place(data, groups, path)
         registry = Registry.of(hint)
         if registry is not None and name == registry.tag:
-            try:
-                other = registry.switched(place, changes[path])
-            except SettingsError as error:
-                raise SettingsError(f"{path}: {error}") from None
+            other = _as_other_member(registry, place, changes[path], path)
             place.clear()
             place.update(other)
         place[name] = changes[path]
