@@ -8,14 +8,10 @@ from pathlib import Path
 
 from repast_dist import __version__
 from repast_dist.api.loading import checked_settings
+from repast_dist.api.running import answer, resume, sweep
 from repast_dist.ground.errors import RepastError, SettingsError
 from repast_dist.ground.spec import to_dict
-from repast_dist.settings import (
-    as_yaml,
-    expand_sweep,
-    farm_overrides,
-    setting_groups,
-)
+from repast_dist.settings import as_yaml, expand_sweep, setting_groups
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -52,28 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    resume, overrides = _split_resume(options.overrides)
-    if resume is not None:
-        if options.multirun:
-            raise SettingsError("resume: one run at a time; leave out --multirun")
-        from repast_dist.studies import resume_study
-
-        resume_study(resume, farm_overrides(overrides))
+    resumed, overrides = _split_resume(options.overrides)
+    if resumed is not None and options.multirun:
+        raise SettingsError("resume: one run at a time; leave out --multirun")
+    if options.cfg and resumed is None:
+        print(_settings_as_yaml(overrides, options), end="")
         return EXIT_OK
+    if resumed is not None:
+        resume(resumed, *overrides, quiet=False)
+    elif options.multirun:
+        sweep({}, *overrides, quiet=False, config_dir=options.config_dir)
+    else:
+        answer(overrides, quiet=False, config_dir=options.config_dir)
+    return EXIT_OK
+
+
+def _settings_as_yaml(overrides: Sequence[str], options: argparse.Namespace) -> str:
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
     settings = [checked_settings(point, options.config_dir) for point in points]
-    if options.cfg:
-        print("---\n".join(as_yaml(to_dict(item)) for item in settings), end="")
-        return EXIT_OK
-    if options.multirun:
-        from repast_dist.studies.multirun import run_sweep
-
-        run_sweep(settings, points)
-    else:
-        from repast_dist.studies import run_study
-
-        run_study(settings[0])
-    return EXIT_OK
+    return "---\n".join(as_yaml(to_dict(item)) for item in settings)
 
 
 def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -1,6 +1,6 @@
 """Running studies, training runs and sweeps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from repast_dist.studies.multirun import run_sweep
 
 def train(
     *overrides: Override,
-    quiet: bool = False,
+    quiet: bool | None = None,
     config_dir: str | Path | None = None,
     **groups: Any,
 ) -> Run:
@@ -26,8 +26,9 @@ def train(
     ----------
     *overrides, config_dir, **groups
         As in `load_settings`.
-    quiet : bool
-        Print nothing. Without a terminal or a notebook nothing is printed in any case.
+    quiet : bool, optional
+        True prints nothing, False prints what the command line does; None prints it where a
+        terminal or a notebook shows it.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def train(
 def study(
     name: str,
     *overrides: Override,
-    quiet: bool = False,
+    quiet: bool | None = None,
     config_dir: str | Path | None = None,
     **groups: Any,
 ) -> Run:
@@ -63,14 +64,37 @@ def study(
         The question cannot be answered.
     """
     texts = [*as_overrides([], {"study": name}), *as_overrides(overrides, groups)]
-    settings = checked_settings(texts, config_dir)
+    return answer(texts, quiet=quiet, config_dir=config_dir)
+
+
+def answer(
+    overrides: Sequence[str],
+    *,
+    quiet: bool | None = None,
+    config_dir: str | Path | None = None,
+) -> Run:
+    """Run the study that the words of a command line ask for; without ``study=NAME``, train.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Settings as on the command line.
+    quiet, config_dir
+        As in `train`.
+
+    Raises
+    ------
+    SettingsError, RepastError
+        As `study`.
+    """
+    settings = checked_settings(overrides, config_dir)
     return Run(run_study(settings, console(quiet)).resolve())
 
 
 def sweep(
     axes: Mapping[str, Iterable[Any]] | str,
     *overrides: Override,
-    quiet: bool = False,
+    quiet: bool | None = None,
     config_dir: str | Path | None = None,
     **groups: Any,
 ) -> Sweep:
@@ -80,7 +104,8 @@ def sweep(
     ----------
     axes : mapping or str
         Setting -> its values, ``{"farm.chips": [1, 2], "inversion": ["taylor", "fcg"]}``, or one
-        axis as on the command line, ``"farm.chips=1,2"``.
+        axis as on the command line, ``"farm.chips=1,2"``; such text among the overrides is one
+        more.
     *overrides, quiet, config_dir, **groups
         As in `train`; ``study="plan"`` asks another question than a training run.
 
@@ -102,7 +127,7 @@ def sweep(
     return Sweep(run_sweep(settings, points, console(quiet)).resolve())
 
 
-def resume(run_dir: str | Path, *overrides: Override, quiet: bool = False) -> Run:
+def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None) -> Run:
     """Go on with a run that was stopped.
 
     Parameters
@@ -111,7 +136,7 @@ def resume(run_dir: str | Path, *overrides: Override, quiet: bool = False) -> Ru
         Its directory.
     *overrides : str or mapping
         Settings of ``farm`` to change; nothing else may change.
-    quiet : bool
+    quiet : bool, optional
         As in `train`.
 
     Raises
@@ -126,10 +151,12 @@ def resume(run_dir: str | Path, *overrides: Override, quiet: bool = False) -> Ru
     return Run(resume_study(folder, farm, console(quiet)).resolve())
 
 
-def console(quiet: bool) -> Console:
-    """Return where to print: standard output, if somebody reads it."""
+def console(quiet: bool | None) -> Console:
+    """Return where to print: standard output, or nowhere; None asks whether somebody reads it."""
     seen = Console()
-    return seen if not quiet and (seen.is_terminal or seen.is_jupyter) else Console(quiet=True)
+    if quiet is None:
+        quiet = not (seen.is_terminal or seen.is_jupyter)
+    return Console(quiet=True) if quiet else seen
 
 
 def _axis(name: str, values: Iterable[Any]) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.plugins import checksums
 from repast_dist.report.compare import (
     comparison_table,
     find_runs,
@@ -13,7 +14,7 @@ from repast_dist.report.compare import (
     write_comparison,
 )
 from repast_dist.studies.kinds.compare import CompareStudy
-from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.output import begin, write_answer
 from repast_dist.studies.settings import RunSettings
 
 
@@ -35,7 +36,9 @@ def run(study: CompareStudy, settings: RunSettings, run_dir: Path | None, consol
         )
     table = comparison_table(load_comparison(runs))
     console.print(_printed(table.to_pylist()))
-    folder = new_run_directory(Path(settings.run_root), "compare")
+    folder = begin(settings, run_dir)
+    answer = f"{len(runs)} runs side by side: {', '.join(run.name for run in runs)}."
+    write_answer(folder, study.name, answer, {}, checksums(settings.plugins))
     page = write_comparison(runs, folder / "compare.html")
     console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
     return folder

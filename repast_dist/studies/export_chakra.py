@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.ground.files import SETTINGS, write_json
-from repast_dist.ground.spec import to_dict
+from repast_dist.ground.files import write_json
+from repast_dist.ground.plugins import checksums
 from repast_dist.mapping.chakra import write_chakra
 from repast_dist.mapping.plan import fusion_rows
 from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.kinds.export_chakra import ExportChakraStudy
-from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.output import begin, write_answer
 from repast_dist.studies.settings import RunSettings
 
 
@@ -22,8 +22,7 @@ def run(
     machine = settings.machine
     workload = chosen_workload(settings)
     plan = machine.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
-    folder = new_run_directory(Path(settings.run_root), study.name)
-    write_json(folder / SETTINGS, to_dict(settings))
+    folder = begin(settings, run_dir)
     owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
     write_json(
         folder / "plan.json",
@@ -43,6 +42,8 @@ def run(
         },
     )
     paths = write_chakra(plan, folder / "chakra", study.steps, study.ticks_per_s)
+    answer = f"{len(paths)} Chakra traces of a step of {workload.name}, one per chip."
+    write_answer(folder, study.name, answer, {}, checksums(settings.plugins))
     console.print(f"{len(paths)} traces:    {folder / 'chakra'}", markup=False, soft_wrap=True)
     console.print(f"Plan:          {folder / 'plan.json'}", markup=False, soft_wrap=True)
     return folder

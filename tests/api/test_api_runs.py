@@ -95,6 +95,32 @@ def test_a_sweep_holds_its_runs_and_one_table_of_them(tmp_path: Path) -> None:
     assert isinstance(rd.open(sweep.folder), type(sweep))
 
 
+def test_every_study_leaves_an_answer_that_can_be_opened(tmp_path: Path) -> None:
+    where = {"run_root": str(tmp_path / "runs"), "quiet": True}
+    runs = [rd.train(*SMALL, seed=seed, **where) for seed in (1, 2)]
+    folders = [str(run.folder) for run in runs]
+    compared = rd.study("compare", {"study.runs": folders}, **where)
+    assert compared.study == "compare"
+    assert compared.answer.startswith("2 runs side by side")
+    exported = rd.study("export-chakra", "workload=lenet5", "study.chips=2", **where)
+    assert exported.answer == "2 Chakra traces of a step of lenet5, one per chip."
+    assert rd.study("verify", {"study.run": folders[0]}, **where).folder == runs[0].folder
+
+
+def test_python_prints_what_the_command_prints_where_it_is_asked_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study=explain", "chip=repast"]
+    assert main([*words, f"run_root={tmp_path / 'a'}"]) == 0
+    command = capsys.readouterr().out
+    rd.study("explain", "chip=repast", run_root=str(tmp_path / "a"), quiet=False)
+    python = capsys.readouterr().out
+    assert command.splitlines()[:-2] == python.splitlines()[:-2]
+    assert len(command.splitlines()) > 5
+    rd.study("explain", "chip=repast", run_root=str(tmp_path / "a"))
+    assert capsys.readouterr().out == ""
+
+
 def test_nothing_in_a_notebook_is_taken_for_a_tag(tmp_path: Path) -> None:
     figure = {"name": "<b>x</b>", "value": 1.5, "unit": "<i>"}
     answer = {"study": "plan", "answer": "<script>", "figures": [figure], "plugins": {}}
