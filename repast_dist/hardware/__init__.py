@@ -1,4 +1,4 @@
-"""What a chip is and what its operations cost."""
+"""Describes chips and the network between them, and prices what they do."""
 
 from repast_dist.hardware.components import (
     Component,

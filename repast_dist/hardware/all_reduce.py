@@ -1,7 +1,7 @@
-"""Textbook times of all-reduce algorithms on P chips of a flat network.
+"""Gives textbook times of all-reduce algorithms on P chips of a flat network.
 
-n bytes, latency a, seconds per byte b, local addition c per byte (Thakur et al., 2005; Chan et
-al., 2007).
+Each chip holds n bytes; a message takes a latency of a seconds and b seconds per byte, and adding
+received numbers takes c seconds per byte (Thakur et al., 2005; Chan et al., 2007).
 """
 
 import math
@@ -19,8 +19,9 @@ def ring_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.
 def halving_doubling_all_reduce_s(
     chips: int, size: float, a: float, b: float, c: float = 0.0
 ) -> float:
-    """Return ``2 log2(P) a + 2 n (P-1)/P b + n (P-1)/P c``; other P fold to a power of two first,
-    which adds ``2 a + 2 n b + n c``.
+    """Return ``2 log2(P) a + 2 n (P-1)/P b + n (P-1)/P c``, for P a power of two. For another P,
+    the chips beyond a power of two first send their data to others, and get the result back in the
+    end, which adds ``2 a + 2 n b + n c``.
     """
     power = 1 << (chips.bit_length() - 1)
     share = size * (power - 1) / power
@@ -29,12 +30,12 @@ def halving_doubling_all_reduce_s(
 
 
 def tree_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
-    """Return a binomial reduce and a binomial broadcast: ``ceil(log2 P) (2 a + 2 n b + n c)``."""
+    """Return ``ceil(log2 P) (2 a + 2 n b + n c)``: a binomial reduce, then a binomial broadcast."""
     return math.ceil(math.log2(chips)) * (2 * a + 2 * size * b + size * c)
 
 
 def direct_all_reduce_s(chips: int, size: float, a: float, b: float, c: float = 0.0) -> float:
-    """Return ``2 a + 2 n (P-1)/P b + n (P-1)/P c``: everybody sends to everybody at once."""
+    """Return ``2 a + 2 n (P-1)/P b + n (P-1)/P c``: every chip sends to all others at once."""
     share = size * (chips - 1) / chips
     return 2 * a + 2 * share * b + share * c
 

@@ -1,8 +1,9 @@
-"""What one count costs: components with their energy, area, power and time, each with a source.
+"""Reads what components cost: their energy, area, power and time, each with a source.
 
-A quantity is either a number of our own with its source, or comes from a component of
-`hwcomponents_library` or `hwcomponents_adc`. Those libraries price energy and area; times are
-always our own, since their latencies are not meant to be summed (ISAAC's buffer: 1e-16 s).
+A quantity is either a number in the component table, with its source, or it comes from a component
+of `hwcomponents_library` or `hwcomponents_adc`. Those libraries give energy and area. Times always
+come from the table, since the libraries' latencies are not meant to be summed (1e-16 s for ISAAC's
+buffer).
 """
 
 import dataclasses
@@ -22,30 +23,31 @@ _LIBRARIES = ("hwcomponents_library", "hwcomponents_adc")
 
 @spec
 class Quantity:
-    """One figure and where it comes from.
+    """A figure and where it comes from.
 
     Attributes
     ----------
     value : float or None
-        The figure, in `unit`; None takes it from a library component.
+        The figure, in `unit`; None: it is taken from a library component.
     unit : str
-        SI unit, with what it is counted per, for example ``J/conversion``.
+        SI unit and what the figure is per, for example ``J/conversion``.
     source : str
-        Publication, table or reason. An assumption starts with ``assumption``.
+        Publication and table, or the reason for the figure. Text that begins with ``assumption``
+        marks an assumption.
     confidence : {"A", "B", "C"}
-        A: read in the source or in an open implementation of it; B: recalled from the source;
-        C: our assumption.
+        A: read in the source or in an open implementation of it; B: recalled from the source; C:
+        assumed.
     library : str
         ``package.Class`` of a component, for example ``hwcomponents_library.IsaacADC``.
     action : str
-        The component's action whose energy is meant; ``leak``: its leakage power; empty: its
-        area.
+        The component's action whose energy is taken; ``leak``: its leakage power is taken; empty:
+        its area is taken.
     attributes : dict
-        Arguments of the component; text such as ``chip.adc.bits`` is read from the chip, None
-        leaves an argument of an inherited table out.
+        Arguments of the component. Text such as ``chip.adc.bits`` is replaced by the chip's
+        setting; None leaves out an argument that an inherited table has.
     per : float
-        The library's figure is divided by this, for example by the bits of an access; a `value` is
-        taken as it is.
+        Divisor of the library's figure, for example the bits of an access; a `value` is not
+        divided.
     """
 
     unit: str
@@ -75,7 +77,7 @@ class Quantity:
 
 @spec
 class Component:
-    """A kind of part.
+    """The figures of one kind of part.
 
     Attributes
     ----------
@@ -84,7 +86,7 @@ class Component:
     area_m2 : Quantity or None
         Area per instance.
     power_w : Quantity or None
-        Power per instance, drawn as long as the chip is on, whatever it does.
+        Power that each instance draws as long as the chip is on, whatever it does.
     time_s : Quantity or None
         Time per action.
     """
@@ -97,43 +99,44 @@ class Component:
 
 @spec
 class ComponentTable:
-    """Every kind of part of a chip.
+    """The figures of every kind of part of a chip.
 
     Attributes
     ----------
     name : str
         Name of the table.
     adc, residual_adc, dac, sample_hold, shift_add : Component
-        Converters and accumulators of the multiplying arrays, those of residual products apart;
-        actions are conversions. An ADC's time is that of one sample.
+        Converters and accumulators of the multiplying arrays; `residual_adc` is used for residual
+        products. One action is one conversion; an ADC's time is that of one sample.
     cell : Component
-        A memory cell; energy per cell and pass; time of one pass of an array before conversion.
+        A memory cell: energy per cell and pass, and the time of one pass of an array before
+        conversion.
     cell_write : Component
-        Energy per written cell; time per written row.
+        Writing: energy per cell and time per row.
     amplifier : Component
-        An amplifier of an inverting array; energy per settling; time of one settling.
+        An amplifier of an inverting array: energy and time of one settling.
     inv_dac, inv_adc : Component
-        Converters of the inverting arrays; actions are conversions.
+        Converters of the inverting arrays; one action is one conversion.
     digital : Component
-        A digital lane; energy per operation, time per clock.
+        A digital lane: energy per operation and clock period.
     buffer : Component
-        A tile's buffer; energy per byte, area per byte, time per bus word.
+        A tile's buffer: energy per byte, area per byte and time per bus word.
     bus : Component
-        Wires between buffer and banks; energy per byte, area per bit of width and bank.
+        Wires between buffer and banks: energy per byte, area per bit of width and bank.
     register : Component
-        A bank's input and output registers; energy per buffer byte, area per bank.
+        A bank's input and output registers: energy per buffer byte and area per bank.
     router : Component
-        On-chip router; energy per buffer byte, area per tile.
+        On-chip router: energy per buffer byte and area per tile.
     tile_logic : Component
         Activation, pooling and accumulation units of a tile.
     control : Component
         Sequencing of a tile.
     link : Component
-        Off-chip link; energy per byte, area per link, time per byte.
+        Off-chip link: energy per byte, area per link and time per byte.
     cell_endurance : Quantity
         Writes that a cell survives.
     router_crossings : Quantity
-        How often a byte that a buffer is written or read crosses the router.
+        Times that each byte written to or read from a buffer crosses the router.
     """
 
     name: str
@@ -160,7 +163,7 @@ class ComponentTable:
 
 
 def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
-    """Resolve the component table for a chip.
+    """Return what one count of each kind costs on a chip.
 
     Raises
     ------
@@ -192,7 +195,7 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
 
 
 def quantity_value(quantity: Quantity | None, chip: ChipSpec, path: str) -> float:
-    """Return a quantity's figure for a chip; 0 for None.
+    """Return the figure of a quantity for a chip; 0 if there is no quantity.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def quantity_value(quantity: Quantity | None, chip: ChipSpec, path: str) -> floa
 
 
 def quantity_source(quantity: Quantity) -> str:
-    """Return a quantity's source, with the library and its version where it comes from one."""
+    """Return the source of a quantity, with the library and its version if it comes from one."""
     if not quantity.library:
         return quantity.source
     package = quantity.library.partition(".")[0]
@@ -231,7 +234,7 @@ def quantity_source(quantity: Quantity) -> str:
 
 @functools.cache
 def _library_class(path: str) -> Any:
-    """Import a component class; only on demand, so that importing this module stays light."""
+    """Import a component class, only when it is needed: importing this module stays fast."""
     package, _, name = path.partition(".")
     module = importlib.import_module(
         f"{package}.main" if package == "hwcomponents_adc" else package

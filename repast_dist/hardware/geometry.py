@@ -1,9 +1,9 @@
-"""Counts how many arrays a matrix takes, and what a product with it or a write of it does.
+"""Counts the arrays that a matrix takes, and what multiplying by it and writing it make them do.
 
-A matrix (K, M) takes ``ceil(K / rows)`` x ``ceil(M * slices / weight columns)`` arrays; every input
+A matrix (K, M) takes ``ceil(K / rows)`` x ``ceil(M * slices / weight columns)`` arrays. Every input
 vector drives all of them ``passes`` times, and every pass converts each column of each row tile
-once: the counts of `repast_dist.analog.arrays.vmm`, taken from shapes alone. All functions work on
-arrays of shapes at once.
+once. These are the counts of `repast_dist.analog.arrays.vmm`, from shapes alone. All functions
+accept NumPy arrays of shapes.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ Counts = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Figures of a chip's arrays that decide counts.
+    """The figures of a chip's arrays that counts depend on.
 
     Attributes
     ----------
     rows, weight_columns : int
-        Of one array; signed slices side by side.
+        Rows of one array, and signed slices that fit side by side in it.
     columns_per_weight : int
         Physical columns of one signed slice.
     slices, passes : int
@@ -48,7 +48,7 @@ class Geometry:
     def of(
         cls, chip: ChipSpec, device: DeviceSpec, weight_bits: int, input_bits: int
     ) -> "Geometry":
-        """Return the geometry of a chip's multipliers for weights and inputs of so many bits."""
+        """Return how matrices of so many bits lie on the multiplying arrays of a chip."""
         return cls(
             rows=chip.vmm.rows,
             weight_columns=chip.vmm.weight_columns,
@@ -61,9 +61,9 @@ class Geometry:
 
 
 def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:
-    """Return how many arrays hold `groups` matrices of rows x columns values.
+    """Return the arrays that `groups` matrices of rows x columns values take.
 
-    Small matrices of several groups share an array along its diagonal.
+    Small matrices of several groups lie along the diagonal of one array.
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
     together = np.minimum(
@@ -76,7 +76,7 @@ def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:
 def product_counts(
     g: Geometry, vectors: Any, rows: Any, columns: Any, groups: Any = 1, copies: Any = 1
 ) -> Counts:
-    """Return what multiplying input vectors by matrices makes the arrays do.
+    """Return the counts of multiplying input vectors by matrices.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def product_counts(
     rows, columns : int array
         Shape of one group's matrix, in values.
     groups : int array
-        Independent matrices at work at the same time.
+        Independent matrices that work at the same time.
     copies : int array
-        Copies of the matrices that share the vectors; decides the serial count.
+        Copies of each matrix, which share its input vectors and so shorten the serial count.
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
     driven = vectors * g.passes * groups
@@ -107,7 +107,7 @@ def product_counts(
 def write_counts(
     g: Geometry, rows: Any, columns: Any, groups: Any, arrays_at_once: Any, copies: Any = 1
 ) -> Counts:
-    """Return what writing matrices into arrays does.
+    """Return the counts of writing matrices into arrays.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def write_counts(
 
 
 def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
-    """Return counts with what happens one after the other around the arrays.
+    """Return counts of products together with the serial work of buses and digital units.
 
     Parameters
     ----------
@@ -139,7 +139,8 @@ def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
     chip : ChipSpec
         The chip.
     banks : int array
-        Banks at work: their tiles' buses carry the bytes, and their adders the partial sums.
+        Banks at work: the buses of their tiles carry the bytes, and their lanes add up partial
+        sums.
     """
     tiles = ceil_div(banks, chip.banks_per_tile)
     word_bytes = chip.bus_bits // BITS_PER_BYTE

@@ -1,4 +1,4 @@
-"""The hardware of a farm as one object: chip, device, components and the network between chips."""
+"""Puts the hardware of a farm into one object: chip, device, components and the network."""
 
 import dataclasses
 import html
@@ -18,10 +18,9 @@ from repast_dist.hardware.tree import TreeRow, chip_tree
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Hardware:
-    """Chips, what they are made of, and how they are connected.
+    """The chips of a farm, what they are made of, and how they are connected.
 
-    Geometry and unit costs follow from the settings; each is worked out once, when it is first
-    asked for.
+    Geometry and unit costs follow from these settings; each is computed once, when first needed.
 
     Attributes
     ----------
@@ -30,7 +29,7 @@ class Hardware:
     device : DeviceSpec
         Cells, wires and amplifiers of its arrays.
     components : ComponentTable
-        What its parts cost.
+        What the parts of a chip cost.
     interconnect : InterconnectSpec
         The network between chips.
     """
@@ -42,7 +41,7 @@ class Hardware:
 
     @cached_property
     def costs(self) -> UnitCosts:
-        """What one count costs on this chip, in seconds and joules."""
+        """Time and energy of one count of each kind on this chip, in seconds and joules."""
         return unit_costs(self.chip, self.components)
 
     @cached_property
@@ -61,12 +60,12 @@ class Hardware:
 
     @cached_property
     def vmm_spec(self) -> VmmSpec:
-        """What the numeric simulation needs of the multiplying arrays.
+        """Settings of the multiplying arrays for the numeric simulation.
 
         Raises
         ------
         SettingsError
-            The chip's arrays are not simulated: their cells hold no differential pairs.
+            Arrays without differential pairs cannot be simulated.
         """
         chip = self.chip
         if not chip.vmm.differential:
@@ -123,7 +122,7 @@ class Hardware:
 
     @cached_property
     def inv_spec(self) -> InvSpec:
-        """What the numeric simulation needs of the inverting arrays."""
+        """Settings of the inverting arrays for the numeric simulation."""
         inv = self.chip.inv
         return InvSpec(
             device=self.device, dac_bits=inv.dac_bits, adc_bits=inv.adc_bits, size=inv.size
@@ -141,7 +140,7 @@ class Hardware:
 
     @property
     def peak_power_w(self) -> float:
-        """Power of one chip whose arrays all work without pause."""
+        """Power of one chip while all of its arrays work without pause."""
         return sum(row.power_w for row in self.tree)
 
     def __repr__(self) -> str:

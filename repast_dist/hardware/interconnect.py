@@ -1,4 +1,4 @@
-"""Settings of the network between chips."""
+"""Holds the settings of the network between chips."""
 
 from typing import Annotated, Literal
 
@@ -20,13 +20,14 @@ class InterconnectSpec:
     source : str
         Where the figures come from.
     dimensions : tuple of Topology
-        One entry per dimension; neighbouring chip numbers lie along the first.
+        One entry per dimension; chips with consecutive numbers are neighbours along the first.
     all_reduce : {"auto", "ring", "halving_doubling", "tree"}
-        Algorithm along a dimension; ``auto``: ring on a ring, the fastest elsewhere.
+        Algorithm of an all-reduce along one dimension; ``auto``: the ring algorithm on a ring, and
+        the fastest one on other topologies.
     element_bytes : int
-        Bytes of an exchanged number.
+        Bytes of each number that is exchanged.
     reduce_s_per_byte : float
-        Time to add a received byte to a held one.
+        Time that a chip takes to add received numbers to its own, per byte.
     """
 
     name: str = "ring"

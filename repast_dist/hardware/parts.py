@@ -1,8 +1,8 @@
-"""The kinds of parts of a chip, each declared once: its place, its number, and what it does.
+"""Declares every kind of part of a chip: where it belongs, how many there are, what it works for.
 
-A part's figures are those of the component of the same name in `ComponentTable`. How many there
-are decides area and power, how often it works at most decides the peak power, and the counts of
-the op table that it serves decide what an operation's energy consists of.
+A part has the figures of the component of the same name in `ComponentTable`. Its number decides
+area and static power, its highest rate decides the peak power, and the counts of the op table that
+it works for decide its share of an operation's energy.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from repast_dist.hardware.specs import ChipSpec
 
 @dataclasses.dataclass(frozen=True)
 class PartCosts:
-    """One component's figures for one chip, in SI units; 0 where it has none."""
+    """The figures of one component for one chip, in SI units; 0 where it has none."""
 
     energy_j: float
     area_m2: float
@@ -31,18 +31,18 @@ class UnitCosts:
     parts : dict
         Component name -> `PartCosts`.
     pass_s : float
-        One pass of an array: read, then its conversions; the longer of the two, since a
+        Time of one pass of an array: the longer of the read and its conversions, since a
         sample-and-hold lets them overlap.
     residual_pass_s : float
         The same with the converters of residual products.
     inv_s : float
-        One settling of an inverting array and its conversions.
+        Time of one settling of an inverting array and its conversions.
     static_w : float
-        Power of the whole chip that does not depend on what it does.
+        Power of the whole chip that does not depend on its work.
     endurance : float
-        Writes a cell survives.
+        Writes that a cell survives.
     router_crossings : float
-        How often a byte that a buffer is written or read crosses the router.
+        Times that each byte written to or read from a buffer crosses the router.
     """
 
     parts: dict[str, PartCosts]
@@ -76,17 +76,18 @@ class UnitCosts:
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """A chip whose arrays all work without pause.
+    """The rates of a chip whose arrays all work without pause.
 
-    Buffers feed what the arrays take: every pass needs a DAC's bits per row, and a bank returns
-    one result per ``weight_bits`` of columns and ``input_bits`` of passes, as in ISAAC.
+    Buffers keep up with the arrays: every pass needs as many bits per row as a DAC converts, and a
+    bank returns one result per ``weight_bits`` of columns and ``input_bits`` of passes, as in
+    ISAAC.
 
     Attributes
     ----------
     chip : ChipSpec
         The chip.
     costs : UnitCosts
-        How long its actions take.
+        Times of its actions.
     """
 
     chip: ChipSpec
@@ -119,22 +120,22 @@ def _once(_: UnitCosts) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A kind of part.
+    """A kind of part of a chip.
 
     Attributes
     ----------
     name : str
-        Its component in `ComponentTable`.
+        Name of its component in `ComponentTable`.
     level : str
-        The level of the hierarchy it belongs to.
+        Level of the hierarchy: where on the chip it is.
     instances : callable
-        How many a chip has; bytes for the buffer, bits of width for the bus.
+        Returns the number on a chip; for the buffer its bytes, for the bus its bits of width.
     rate : callable
-        Actions per second of a chip at its peak.
+        Returns the actions per second at the chip's peak.
     serves : tuple of str
-        Columns of the op table that it works for.
+        Columns of the op table that make it work.
     times : callable
-        How often it works for one count of those.
+        Returns the actions per count of those columns.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a chip is made of: chip, tiles, banks, arrays, converters, buffers, links."""
+"""Holds the settings of a chip: tiles, banks, arrays, converters, buffers and links."""
 
 from typing import Annotated
 
@@ -22,8 +22,8 @@ class VmmArraySpec:
     adcs_per_array : int
         Converters that share the columns of an array.
     differential : bool
-        A signed weight takes a pair of columns that one ADC converts together; otherwise signs
-        are handled by an offset and every column is converted.
+        Whether a signed weight takes a pair of columns that one ADC converts together. Otherwise
+        weights are stored with an offset, and every column is converted.
     """
 
     rows: PositiveInt = 128
@@ -91,11 +91,11 @@ class InvArraySpec:
     Attributes
     ----------
     size : int
-        Rows of the square matrix one array inverts; larger blocks are inverted by parts.
+        Rows of the square matrix that one array inverts; larger blocks are inverted in parts.
     arrays_per_bank : int
         Arrays in a bank; 0: the chip cannot invert.
     dac_bits, adc_bits : int
-        Converters of the array; a DAC per row.
+        Bits of the array's converters; every row has a DAC.
     adcs_per_array : int
         Converters that share the amplifiers' outputs.
     """
@@ -121,9 +121,9 @@ class ChipSpec:
     name : str
         Name of the preset.
     source : str
-        Where the counts come from.
+        Where the numbers come from.
     tiles, banks_per_tile : int
-        The hierarchy above the arrays.
+        Tiles of the chip, and banks of a tile.
     vmm : VmmArraySpec
         Multiplying arrays.
     inv : InvArraySpec

@@ -1,4 +1,4 @@
-"""Topologies: how the chips of one dimension of the network are connected."""
+"""Describes how the chips along one dimension of the network are connected."""
 
 import abc
 from typing import Annotated
@@ -16,7 +16,7 @@ class Topology(abc.ABC):
     """One dimension of the network between chips.
 
     A topology of your own derives from this class, has a field ``topology: Literal["my_name"] =
-    "my_name"``, says how many messages follow each other and over how many links, and is
+    "my_name"``, returns how many messages follow each other and how many links carry them, and is
     registered with `TOPOLOGIES`.
 
     Attributes
@@ -26,7 +26,7 @@ class Topology(abc.ABC):
     latency_s : float
         Time of an empty message between neighbours.
     bandwidth_bytes_per_s : float
-        Of one chip into this dimension, each way.
+        Bandwidth of one chip along this dimension, in each direction.
     energy_j_per_bit : float
         Energy to move one bit over one link.
     """
@@ -38,22 +38,24 @@ class Topology(abc.ABC):
 
     @abc.abstractmethod
     def steps(self, chips: int) -> float:
-        """Return the messages in a row of a reduce-scatter or all-gather among P chips."""
+        """Return how many messages follow each other in a reduce-scatter or all-gather among P
+        chips.
+        """
 
     @abc.abstractmethod
     def direct_steps(self, chips: int) -> float:
-        """Return the messages in a row until each of P chips has sent to every other."""
+        """Return how many messages follow each other until P chips have all sent to all others."""
 
     @abc.abstractmethod
     def links(self, chips: int) -> int:
-        """Return the links of one chip into this dimension; they share its bandwidth."""
+        """Return the links that one chip has along this dimension; they share its bandwidth."""
 
     def hops(self, chips: int) -> float:
-        """Return the links a byte of an all-to-all crosses on average; 1 unless overridden."""
+        """Return the links that a byte of an all-to-all crosses on average; 1 unless overridden."""
         return 1.0
 
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:
-        """Return the algorithms ``interconnect.all_reduce=auto`` takes the fastest of."""
+        """Return the algorithms from which ``interconnect.all_reduce=auto`` takes the fastest."""
         return tuple(ALGORITHMS.values())
 
 

@@ -1,4 +1,4 @@
-"""The tree of a chip: how many of each part, their area, their peak power, and who says so."""
+"""Lists the parts of a chip with their number, area, peak power and sources."""
 
 import dataclasses
 
@@ -19,19 +19,19 @@ class TreeRow:
     Attributes
     ----------
     level, component : str
-        Where it sits and what it is.
+        Level of the hierarchy, and name of the component.
     count : float
         Instances on the chip (bytes for the buffer, bits of width for the bus).
     area_m2, power_w : float
-        Of all instances; power when everything works at full rate.
+        Area and power of all instances together, when everything works at full rate.
     area_share, power_share : float
-        Of the chip's.
+        Shares of the chip's area and power.
     energy_j, time_s : float
-        Per action.
+        Energy and time of one action.
     source : str
         Sources of the figures.
     confidence : str
-        The weakest of them.
+        The lowest confidence among the figures.
     """
 
     level: str
@@ -53,9 +53,9 @@ def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> t
     Parameters
     ----------
     chip, components : ChipSpec, ComponentTable
-        The chip and the table of its parts.
+        The chip, and the figures of its parts with their sources.
     costs : UnitCosts
-        The table's figures for this chip.
+        The figures of the table for this chip.
     """
     peak, figures = Peak(chip, costs), costs.parts
     area = {part: figures[part.name].area_m2 * part.instances(chip) for part in PARTS}

@@ -1,4 +1,4 @@
-"""Operations of a training step: what they are, how often things happen, what that costs."""
+"""Declares the operations of a training step, counts what they do and prices the counts."""
 
 from repast_dist.ops.op import OP_NAMES, OPS, Collective, Op, Resource, Segment
 from repast_dist.ops.pricing import Costs, price

@@ -1,8 +1,8 @@
-"""Every operation of a training step, declared once: its phase, its place in a step, what it uses.
+"""Declares every operation of a training step once: its phase, its place in a step, what it uses.
 
 A row of the op table stands for one operation; its ``op`` column is the operation's place in
-`OPS`. Whatever has to know something about operations (the timeline, the average step, the Chakra
-export) asks the operation.
+`OPS`. Code that needs a property of operations (the timeline, the average step, the Chakra export)
+reads it from here.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ from repast_dist.trace.schema import PHASES, Phase
 
 
 class Segment(enum.Enum):
-    """A part of a step, in order; it starts when every chip has finished the part before.
+    """A part of a step, in order; it starts when every chip has finished the previous part.
 
     Attributes
     ----------
     title : str
-        Its name on pages and in records.
+        Name on pages and in records.
     of_blocks : bool
-        Its work is that on SOI blocks, and every chip has blocks of its own.
+        Whether it works on SOI blocks, which differ from chip to chip.
     number : int
-        Its place in the step.
+        Place in the step.
     """
 
     COMPUTE = ("compute",)
@@ -42,7 +42,7 @@ class Segment(enum.Enum):
 
 
 class Resource(enum.IntEnum):
-    """What an operation of the first segment keeps busy while samples flow through the layers."""
+    """What an operation of the first segment keeps busy while samples pass through the layers."""
 
     WEIGHT_ARRAYS = 0
     ACTIVATION_ARRAYS = 1
@@ -51,7 +51,7 @@ class Resource(enum.IntEnum):
 
 
 class Collective(enum.Enum):
-    """What all chips do together in an exchange."""
+    """A collective that all chips take part in."""
 
     REDUCE_SCATTER = "reduce-scatter"
     ALL_TO_ALL = "all-to-all"
@@ -66,19 +66,19 @@ class Op:
     Attributes
     ----------
     name : str
-        Its name in the trace.
+        Name in the trace.
     phase : Phase
-        The phase of training it counts to.
+        Phase of training that it belongs to.
     segment : Segment
-        The part of a step it runs in.
+        Part of a step in which it runs.
     resource : Resource
-        What it keeps busy in the first segment; operations of other segments queue at their bank.
+        What it keeps busy in the first segment; operations of other segments wait for their bank.
     backward : bool
-        It runs in a layer's backward stage, not in its forward stage.
+        Whether it runs in a layer's backward stage instead of its forward stage.
     collective : Collective or None
-        What the chips do together; None: it is the work of one chip.
+        Collective that all chips take part in; None: each chip works alone.
     renewal : bool
-        It renews a SOI block; ``soi.stale`` hides that behind the steps.
+        Whether it renews a SOI block, which ``soi.stale`` does while later steps run.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Op:
 
     @cached_property
     def number(self) -> int:
-        """Place in `OPS`, the operation's code in tables and traces."""
+        """Place in `OPS`, which is the operation's code in tables and traces."""
         return OPS.index(self)
 
     @cached_property
     def phase_number(self) -> int:
-        """Place of its phase in `trace.schema.PHASES`."""
+        """Place of the operation's phase in `trace.schema.PHASES`."""
         return PHASES.index(self.phase)
 
 
@@ -174,4 +174,4 @@ OPS = tuple(item for item in list(globals().values()) if isinstance(item, Op))
 """All operations declared above; a row's ``op`` is an index into them."""
 
 OP_NAMES = tuple(item.name for item in OPS)
-"""Their names, as traces hold them."""
+"""Names of all operations, as traces hold them."""

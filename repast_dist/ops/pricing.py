@@ -1,4 +1,4 @@
-"""From counts to seconds and joules, a whole table at a time."""
+"""Turns counts into seconds and joules, a whole table at a time."""
 
 import dataclasses
 
@@ -18,8 +18,8 @@ class Costs:
     duration_s : ndarray
         (n,) float64, time from a row's start to its end.
     energy_j : ndarray
-        (n,) float64, energy of what the row does; the chip's static power comes on top when the
-        rows are placed in time.
+        (n,) float64, energy of the row's work, without the chip's static power, which is added when
+        the rows are placed in time.
     """
 
     duration_s: np.ndarray
@@ -27,18 +27,18 @@ class Costs:
 
 
 def price(table: OpTable, costs: UnitCosts) -> Costs:
-    """Price an op table.
+    """Return the duration and energy of every row of an op table.
 
     ``duration = max(passes t_pass + settlings t_inv + rows t_write + operations t_clock,
-    words t_bus) + t_link``: arrays and digital units of one row work one after the other, the
-    buffer feeds them meanwhile. ``energy`` is the sum of counts times the energy of each.
+    words t_bus) + t_link``: arrays and digital units of a row work one after the other, while its
+    buffer moves the data. ``energy`` is the sum of all counts, each times the energy of one.
 
     Parameters
     ----------
     table : OpTable
         n rows.
     costs : UnitCosts
-        What one count costs.
+        Time and energy of one count.
     """
     energy = _weighted(table, energy_per_count(costs))
     duration = _weighted(table, time_per_count(costs))
@@ -51,7 +51,7 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
 
 
 def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
-    """Return count -> component -> energy of one count, in joules."""
+    """Return column -> component -> energy of one count, in joules."""
     return {
         count: {
             part.name: part.times(costs) * costs.parts[part.name].energy_j
@@ -69,7 +69,7 @@ def energy_per_count(costs: UnitCosts) -> dict[str, float]:
 
 
 def time_per_count(costs: UnitCosts) -> dict[str, float]:
-    """Return the time of one count of each serial column but the buffer's, in seconds."""
+    """Return the time of one count of each serial column except the buffer's, in seconds."""
     return {
         "serial_passes": costs.pass_s,
         "serial_residual_passes": costs.residual_pass_s,

@@ -1,4 +1,4 @@
-"""The op table: what happened, in counts, before anybody says what a count costs.
+"""Holds the op table: what chips did, in counts that are not priced yet.
 
 One row stands for one operation of one chip, for example the forward product of one layer over one
 micro-batch. Numeric runs and cost-only runs build the same table from the same plan.
@@ -14,7 +14,7 @@ from repast_dist.ops.op import Op
 from repast_dist.trace.schema import COUNTS, NONE
 
 IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch")
-"""Columns that say which operation a row is, int32."""
+"""Columns that identify the operation of a row, int32."""
 
 SERIAL = (
     "serial_passes",
@@ -24,11 +24,12 @@ SERIAL = (
     "serial_digital_ops",
     "serial_buffer_words",
 )
-"""Columns that decide a row's duration, int64: what happens one after the other on the busiest
-array or unit. ``serial_buffer_words`` counts bus transfers of a tile."""
+"""Columns that decide the duration of a row, int64: the steps that follow each other on the busiest
+array or unit. ``serial_buffer_words`` counts bus transfers of a tile.
+"""
 
 LINK = ("link_s", "link_j")
-"""Time and energy of the interconnect, float64, from the collective's formula."""
+"""Time and energy on the interconnect, float64, from the formula of the collective."""
 
 _DTYPES = (
     {name: np.int32 for name in IDENTITY}
@@ -39,7 +40,7 @@ _DTYPES = (
 
 @dataclasses.dataclass(frozen=True)
 class OpTable:
-    """Rows of operations as columns.
+    """Operations as a table: one row each, stored as columns.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class OpTable:
         return self.where(self["op"] == op.number)
 
     def where(self, mask: np.ndarray) -> "OpTable":
-        """Return the rows of a boolean mask or an index array."""
+        """Return the rows that a boolean mask or an index array selects."""
         return OpTable({name: column[mask] for name, column in self.columns.items()})
 
 
@@ -87,7 +88,7 @@ def op_rows(op: Op, **columns: Any) -> OpTable:
 
 
 def concatenate(tables: Iterable[OpTable]) -> OpTable:
-    """Put tables one after the other."""
+    """Return one table with the rows of several, in order."""
     parts = [table for table in tables if len(table)]
     if not parts:
         return OpTable({name: np.zeros(0, _DTYPES[name]) for name in IDENTITY})

@@ -1,4 +1,4 @@
-"""The cost trace: what every chip did, as Arrow record batches and Parquet files."""
+"""Stores and reads the cost trace: what every chip did, as Arrow batches and Parquet files."""
 
 from repast_dist.trace.perfetto import export_perfetto
 from repast_dist.trace.query import (

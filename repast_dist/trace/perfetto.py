@@ -1,8 +1,8 @@
 """Exports a trace in the Chrome trace format, which Perfetto opens.
 
-Chips are processes, banks are threads, times are simulated microseconds. A viewer nests the
-slices of a thread, so work that overlaps on one bank gets further threads of that bank. Process
-and thread numbers start at 1: viewers take 0 for the idle process.
+Chips are processes, banks are threads, times are simulated microseconds. A viewer nests the slices
+of a thread, so operations that overlap on one bank are put on several threads of that bank. Process
+and thread numbers start at 1, since viewers take 0 for the idle process.
 """
 
 import gzip
@@ -29,7 +29,7 @@ def export_perfetto(table: pa.Table, path: Path, *, max_events: int = MAX_EVENTS
     path : Path
         Output file, usually ``trace.json.gz``.
     max_events : int
-        Rows written at most: the first ones by time; the rest is left out.
+        Most rows to write; only the earliest ones are written.
 
     Returns
     -------

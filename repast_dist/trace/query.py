@@ -1,10 +1,10 @@
-"""Sums over the trace: time and energy per phase, per chip and per step.
+"""Sums time and energy of a trace per phase, per chip and per step.
 
-How time is counted. Rows of one chip may overlap (banks work at the same time), and chips work
-at the same time. The *busy time* of a chip in a step is the length of the union of its rows'
-intervals; a phase's busy time is that of its rows alone. The *time of a phase* in a step is the
-busy time of the chip that spends longest in it; the *time of a step* runs from the first start
-to the last end over all chips. Energies simply add up.
+Rows of one chip may overlap, since its banks work at the same time; chips work at the same time,
+too. The *busy time* of a chip in a step is the length of the union of its rows' intervals; a
+phase's busy time is that of its rows alone. The *time of a phase* in a step is the busy time of the
+chip that spends longest in it; the *time of a step* runs from the first start to the last end over
+all chips. Energies are added up.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from repast_dist.trace.schema import COUNTS, PHASES, Phase
 
 @dataclasses.dataclass(frozen=True)
 class PhaseTotal:
-    """One phase, summed over the run.
+    """Sums over the run for one phase.
 
     Attributes
     ----------
@@ -43,18 +43,18 @@ class PhaseTotal:
 
 @dataclasses.dataclass(frozen=True)
 class ChipUse:
-    """One chip, summed over the run.
+    """Sums over the run for one chip.
 
     Attributes
     ----------
     compute_s : float
-        Busy time in all phases but communicate.
+        Busy time in all phases except ``communicate``.
     communicate_s : float
-        Busy time in the phase communicate that no computing overlaps.
+        Busy time in the phase ``communicate`` while the chip does not compute.
     energy_j : float
         Sum over the chip's rows.
     utilisation : float
-        `compute_s` over the run's time.
+        `compute_s` divided by the run's time.
     """
 
     compute_s: float
@@ -65,16 +65,16 @@ class ChipUse:
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """The whole run.
+    """Sums over the whole run.
 
     Attributes
     ----------
     time_s : float
-        Sum over steps of the step's time, in simulated seconds.
+        Sum of the times of all steps, in simulated seconds.
     energy_j : float
         Sum over all rows.
     phases : dict
-        Phase name -> `PhaseTotal`, phases that occur, in the order of `PHASES`.
+        Phase name -> `PhaseTotal`, for phases that occur, in the order of `PHASES`.
     chips : dict
         Chip number -> `ChipUse`.
     counts : dict
@@ -108,7 +108,7 @@ def totals(table: pa.Table) -> Totals:
     Returns
     -------
     Totals
-        All zero when there are no rows.
+        All sums are zero if there are no rows.
     """
     steps = step_times(table)
     time_s = float(np.sum(steps["time_s"].to_numpy()))
@@ -127,7 +127,7 @@ def totals(table: pa.Table) -> Totals:
 
 
 def step_times(table: pa.Table) -> pa.Table:
-    """Return step, start_s, time_s (first start to last end over chips) and energy_j, by step."""
+    """Return step, start_s, time_s (from first start to last end) and energy_j, a row per step."""
     ends = pc.add(table["start_s"], table["duration_s"])
     grouped = (
         table.select(["step", "start_s", "energy_j"])
@@ -250,7 +250,7 @@ def _busy_per_chip(table: pa.Table) -> dict[int, float]:
 
 
 def _running_max(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the running maximum, which starts anew where `first` is True; exact, by ranks."""
+    """Return the running maximum, which starts again where `first` is True, exactly (by ranks)."""
     order = np.argsort(values, kind="stable")
     ranks = np.empty(values.size, np.int64)
     ranks[order] = np.arange(values.size)

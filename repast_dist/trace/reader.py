@@ -1,4 +1,4 @@
-"""Reads the trace and the solve reports of a run, whether it finished, still runs or crashed."""
+"""Reads the trace and the solve reports of a run that has finished, crashed or is still running."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from repast_dist.trace.writer import open_path, part_paths, part_steps, stream_b
 def read_trace(
     folder: Path, columns: Sequence[str] | None = None, where: pc.Expression | None = None
 ) -> pa.Table:
-    """Read the cost trace: the Parquet parts, and whole steps not yet in a part.
+    """Read the cost trace: the Parquet parts, and the whole steps that are not in a part yet.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def read_solves(
     Returns
     -------
     pyarrow.Table
-        Columns as in `SOLVE_SCHEMA`; no rows when nothing was solved (first-order training).
+        Columns as in `SOLVE_SCHEMA`; no rows if nothing was solved (first-order training).
     """
     return _read(run_dir / SOLVES, SOLVE_SCHEMA, columns, where)
 

@@ -1,4 +1,4 @@
-"""Columns of the cost trace and of the solve reports, with units in the field metadata."""
+"""Declares the columns of the cost trace and of the solve reports, with units in their metadata."""
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Phase(enum.StrEnum):
 
 
 PHASES = tuple(phase.value for phase in Phase)
-"""Names of the phases in that order."""
+"""Names of the phases, in the order of `Phase`."""
 
 FACTORS = ("A", "G")
 SCHEMA_VERSION = "1"
@@ -69,8 +69,8 @@ SCHEMA = pa.schema(
 """Schema of the cost trace: one row per operation of one chip in one step."""
 
 COUNTS = SCHEMA.names[SCHEMA.names.index("crossbar_reads") :]
-"""Columns that decide a row's energy: totals over all arrays and units at work. Conversions of
-inverting arrays are counted apart, since their converters differ.
+"""Columns that decide the energy of a row: totals over all arrays and units that work. Conversions
+of inverting arrays have columns of their own, since their converters differ.
 """
 
 SOLVE_SCHEMA = pa.schema(
@@ -99,8 +99,8 @@ def trace_batch(columns: Mapping[str, Any], ops: Sequence[str]) -> pa.RecordBatc
     ----------
     columns : mapping
         Column name -> array of n values in the column's type. ``phase`` holds indices into
-        `PHASES` and ``op`` indices into `ops`. Absent integer identities (layer, block,
-        micro_batch) are -1, absent counts 0.
+        `PHASES` and ``op`` indices into `ops`. Where they are absent, layer, block and micro_batch
+        are -1 and counts are 0.
     ops : sequence of str
         Names of the operations, at most 127.
 

@@ -18,12 +18,12 @@ _IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_bat
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a trace.
+    """One fault of a trace.
 
     Attributes
     ----------
     kind : {"missing", "duplicate", "damaged", "unlisted", "open"}
-        What kind of fault.
+        Kind of the fault.
     where : str
         File, or chip and step.
     message : str
@@ -43,12 +43,12 @@ def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
     folder : Path
         The trace folder.
     steps : int or None
-        Number of steps the run did; None takes the last step of the manifest.
+        Number of steps that the run did; None: up to the last step of the manifest.
 
     Returns
     -------
     list of Finding
-        Empty when every chip has its rows of every step exactly once.
+        Empty if every chip has its rows of every step exactly once.
 
     Raises
     ------

@@ -6,8 +6,9 @@ A store is a folder of Parquet parts named by their steps, and two files beside 
     trace-open.arrows                       IPC stream of the steps since the last part
     trace-manifest.json                     rows per part, step and chip
 
-A message of the stream holds whole steps, so whatever can be read of it is whole. A part is
-written under another name, synced and renamed; then the manifest; then the stream is deleted.
+Each message of the stream holds whole steps, so everything that can be read from it is whole. A
+part is written under another name, synced and renamed; then the manifest is written the same way;
+then the stream is deleted.
 The folder holds Parquet files only, so DuckDB, Polars and ``pyarrow.dataset`` open it as it is.
 """
 
@@ -46,8 +47,8 @@ class TraceWriter:
     settings_sha256 : str
         Hash of the run's settings, stored in every part.
     resume_step : int or None
-        None starts a new trace. A number continues an old one at that step: rows of this and
-        later steps are dropped.
+        None starts a new trace. A number continues an existing one at that step: its rows of this
+        and later steps are dropped.
 
     Raises
     ------
@@ -76,13 +77,13 @@ class TraceWriter:
         batches: Iterable[pa.RecordBatch],
         solves: pa.RecordBatch | None = None,
     ) -> None:
-        """Add all rows of some steps: any number of batches, for example one per chip, and the
+        """Add all rows of some steps, in any number of batches (for example one per chip), and the
         solves.
 
         Raises
         ------
         RunDirectoryError
-            A step was written before or has no rows, a row belongs to another step, the schema
+            A step was already written or has no rows, a row belongs to another step, the schema
             differs, or the disk is full.
         """
         self._trace.append(steps, batches)
@@ -90,7 +91,7 @@ class TraceWriter:
             self._solves.append(steps, [solves], every_step=False)
 
     def sync(self) -> None:
-        """Make the steps so far durable on disk; the coordinator calls it at each checkpoint."""
+        """Sync all steps so far to the disk; the coordinator calls this at each checkpoint."""
         self._solves.sync()
         self._trace.sync()
 
@@ -121,7 +122,7 @@ class TraceWriter:
 
 
 class PartStore:
-    """Stores one table of a run as Parquet parts, an open stream and a manifest."""
+    """A table of a run, stored as Parquet parts, an open stream and a manifest."""
 
     def __init__(
         self, folder: Path, schema: pa.Schema, n_chips: int, resume_step: int | None
@@ -299,17 +300,17 @@ class PartStore:
 
 
 def manifest_path(folder: Path) -> Path:
-    """Return where the manifest of a store lies."""
+    """Return the path of the manifest of a store."""
     return folder.parent / f"{folder.name}-manifest.json"
 
 
 def open_path(folder: Path) -> Path:
-    """Return where the stream of the steps since the last part lies."""
+    """Return the path of the stream that holds the steps since the last part."""
     return folder.parent / f"{folder.name}-open.arrows"
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """Return the Parquet parts of a store, by step."""
+    """Return the Parquet parts of a store, in the order of their steps."""
     return sorted(path for path in folder.glob("*.parquet") if _PART.fullmatch(path.name))
 
 
@@ -327,7 +328,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        It is missing or damaged.
+        The manifest is missing or damaged.
     """
     path = manifest_path(folder)
     try:
@@ -339,7 +340,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a stream; one that a crash cut off ends it."""
+    """Yield the record batches of a stream, up to one that a crash has cut off."""
     if not path.exists() or path.stat().st_size == 0:
         return
     with pa.OSFile(str(path), "rb") as file:

@@ -1,1 +1,1 @@
-"""The topologies of the project, one file each."""
+"""Holds the topologies of the package, one file each."""

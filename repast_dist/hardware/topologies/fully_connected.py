@@ -15,7 +15,7 @@ class FullyConnected(Topology):
     topology: Literal["fully_connected"] = "fully_connected"
 
     def steps(self, chips: int) -> float:
-        """Return 1: everybody sends to everybody at once."""
+        """Return 1: every chip sends to all others at once."""
         return 1
 
     def direct_steps(self, chips: int) -> float:

@@ -15,11 +15,11 @@ class Ring(Topology):
     topology: Literal["ring"] = "ring"
 
     def steps(self, chips: int) -> float:
-        """Return P - 1: pieces go once round."""
+        """Return P - 1: every piece goes round the ring once."""
         return chips - 1
 
     def direct_steps(self, chips: int) -> float:
-        """Return P // 2: the farthest chip is half way round."""
+        """Return P // 2: the farthest chip is half way round the ring."""
         return chips // 2
 
     def links(self, chips: int) -> int:
@@ -27,9 +27,11 @@ class Ring(Topology):
         return 2
 
     def hops(self, chips: int) -> float:
-        """Return P / 4: in both directions a byte goes a quarter of the way round on average."""
+        """Return P / 4: the average way of a byte, which takes the shorter direction round the
+        ring.
+        """
         return max(1.0, chips / 4.0)
 
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:
-        """Return the ring algorithm; the others would cross many links with every message."""
+        """Return the ring algorithm: messages of the others would cross many links."""
         return (ring_all_reduce_s,)
