@@ -1,4 +1,4 @@
-"""Where the work goes: blocks, owners, arrays, exchanges, and when each happens."""
+"""Plans a training step: which chip holds, computes and exchanges what, and when."""
 
 from repast_dist.mapping.blocks import SoiBlock, soi_blocks
 from repast_dist.mapping.ops import step_ops

@@ -20,12 +20,14 @@ _TURNS_SHARE = 0.25
 """Share of the weights' arrays in which layers take turns when not all fit."""
 
 _COPIES_ROOM = 2
-"""A layer keeps its own arrays only if twice as many are free, so early layers can be copied."""
+"""A layer stays in its arrays only if this many times its arrays are free: early layers need room
+for copies.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayBudget:
-    """Multiplying arrays of one chip, by what they are kept for.
+    """Multiplying arrays of one chip by purpose.
 
     Attributes
     ----------
@@ -43,7 +45,9 @@ class ArrayBudget:
 
     @classmethod
     def of(cls, chip: ChipSpec, partition: PartitionSpec, *, second_order: bool) -> "ArrayBudget":
-        """Divide the arrays of a chip; only second-order methods keep arrays for solvers."""
+        """Divide the arrays of a chip by purpose; only second-order methods keep arrays for
+        solvers.
+        """
         solvers = chip.residual_arrays if second_order else 0
         activations = max(1, int(chip.vmm_arrays * partition.activation_share))
         weights = max(1, chip.vmm_arrays - solvers - activations)
@@ -51,7 +55,7 @@ class ArrayBudget:
 
     @property
     def turns(self) -> int:
-        """The part of the weights' arrays in which layers take turns when not all fit."""
+        """Those of the weights' arrays in which layers take turns if not all of them fit."""
         return max(1, int(self.weights * _TURNS_SHARE))
 
 
@@ -75,7 +79,7 @@ class LayerArrays:
     activations : int
         Arrays that the inputs of one micro-batch take.
     pool : int
-        Arrays that the layer has for them; they are filled as often as needed.
+        Arrays that the layer has for these inputs; they are filled as often as needed.
     first_bank : int
         Bank at which the weights begin.
     weight_banks, pool_banks : int
@@ -114,7 +118,7 @@ class Allocation:
     layers : tuple of LayerArrays
         One record per layer.
     budget : ArrayBudget
-        Arrays of a chip, by what they are kept for.
+        Multiplying arrays of each chip by purpose.
     """
 
     stages: int
@@ -166,8 +170,8 @@ def allocate(
 
 @dataclasses.dataclass(frozen=True)
 class _Need:
-    """What a layer needs: arrays for one copy of its weights and for its inputs; and its work,
-    which is its input vectors per sample and its outputs.
+    """The arrays that a layer needs for one copy of its weights and for its inputs, and what makes
+    its products long: its input vectors per sample and its output columns.
     """
 
     name: str
@@ -191,14 +195,14 @@ def _layer_needs(layers: LayerTable, hardware: Hardware, work: StepWork) -> list
 # Stages ---------------------------------------------------------------------------------------
 
 _Range = tuple[int, int]
-"""First layer of a stage, and the first behind it."""
+"""First layer of a stage, and first layer after it."""
 
 
 def _stage_ranges(
     needs: Sequence[_Need], budget: ArrayBudget, partition: PartitionSpec, chips: int
 ) -> tuple[int, list[_Range]]:
-    """Return the chips that the layers are spread over and the layers of each: chips at the end
-    may have none.
+    """Return the number of chips that the layers are spread over, and the layers of each; the last
+    chips may have none.
     """
     weights = [need.weights for need in needs]
     if partition.layers == "replicate":
@@ -214,7 +218,9 @@ def _stage_ranges(
 
 
 def _spread(weights: Sequence[int], stages: int) -> list[_Range]:
-    """Cut the layers into consecutive stages whose largest needs the fewest arrays."""
+    """Cut the layers into consecutive stages so that the largest stage needs as few arrays as
+    possible.
+    """
     if stages == 1:
         return [(0, len(weights))]
     largest = max(weights, default=1)
@@ -243,7 +249,7 @@ def _place_stage(
     partition: PartitionSpec,
     chip: ChipSpec,
 ) -> list[LayerArrays]:
-    """Give the layers of one chip their arrays, one layer behind the other."""
+    """Give the layers of one chip their arrays, one layer after the other."""
     stays = _stays(needs, budget, partition, chip)
     copies = _copies(needs, stays, budget, partition)
     pools = _pools(needs, budget.activations)
@@ -275,15 +281,15 @@ def _banks(arrays: int, chip: ChipSpec) -> int:
 def _stays(
     needs: Sequence[_Need], budget: ArrayBudget, partition: PartitionSpec, chip: ChipSpec
 ) -> list[bool]:
-    """Choose the layers whose weights stay in their arrays: all if they fit.
+    """Choose the layers whose weights stay in their arrays: all of them if they fit.
 
-    Otherwise layers of many vectors per sample come first, since copies of them shorten the
-    pipeline; writing costs the same per array whichever layer takes turns.
+    Otherwise layers with many vectors per sample are preferred, since copies of them shorten the
+    pipeline, and writing an array costs the same for all layers.
 
     Raises
     ------
     CapacityError
-        They do not fit and the settings do not allow taking turns.
+        The layers do not fit, and the settings do not allow that they take turns.
     """
     if sum(need.weights for need in needs) <= budget.weights:
         return [True] * len(needs)
@@ -311,8 +317,8 @@ def _too_large(needs: Sequence[_Need], budget: ArrayBudget, chip: ChipSpec) -> s
 def _copies(
     needs: Sequence[_Need], stays: Sequence[bool], budget: ArrayBudget, partition: PartitionSpec
 ) -> list[int]:
-    """Choose the copies of the layers that stay, so that the busiest layer has the fewest vectors
-    per copy that fit; other layers are not copied.
+    """Choose the copies of the layers that stay so that the busiest copy has as few vectors as the
+    arrays allow; other layers are not copied.
     """
     kept = [need for need, resident in zip(needs, stays, strict=True) if resident]
     copies = np.ones(len(needs), np.int64)
@@ -329,8 +335,8 @@ def _copies(
 
 
 def _pools(needs: Sequence[_Need], arrays: int) -> list[int]:
-    """Share arrays among the layers' inputs so that the longest gradient product is as short as
-    it can be.
+    """Divide arrays among the inputs of layers so that the longest gradient product is as short as
+    possible.
 
     The errors of a layer drive its arrays once per output and filling: ``columns * needed / pool``
     vectors. Each layer gets at least one array if it needs any, and at most what it needs.

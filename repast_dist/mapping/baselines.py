@@ -1,4 +1,4 @@
-"""Models the same training step on a GPU, by its roofline, and on PipeLayer, by its peaks."""
+"""Models the same training step on a GPU, from its roofline, and on PipeLayer, from its peaks."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -17,11 +17,13 @@ from repast_dist.trace.schema import Phase
 
 _VALUE_BYTES = 4
 _PASSES = {"forward": (2, 3), "backward": (3, 5)}
-"""Times an output is read or written, for the activation behind a product and for a layer of its
-own: forward reads (a normalisation twice, for its statistics) and writes once; backward reads
-values and gradients (a normalisation twice) and writes once."""
+"""How often an output is read or written: by an activation that follows a product, and by a layer
+that is not part of a product. The forward pass reads it once (a normalisation twice, for its
+statistics) and writes it once; the backward pass reads values and gradients once (a normalisation
+twice) and writes once.
+"""
 _UPDATE_PASSES = 5
-"""Weights and momentum are read and written, gradients read."""
+"""Weights and momentum are read and written, gradients are read."""
 
 
 @spec
@@ -31,7 +33,7 @@ class EfficiencyTable:
     Attributes
     ----------
     points : tuple of (size, share)
-        Sizes ascending; in between the share is interpolated over the logarithm of the size.
+        Ascending sizes; between them the share is interpolated over the logarithm of the size.
     source, confidence
         As of `Quantity`.
     """
@@ -48,7 +50,7 @@ class EfficiencyTable:
             raise ValueError("points: shares must lie in (0, 1]")
 
     def at(self, size: np.ndarray) -> np.ndarray:
-        """Return the share at sizes."""
+        """Return the share that operations of these sizes reach."""
         sizes, shares = np.array(self.points).T
         wanted = np.log(np.maximum(size, sizes[0]))
         found: np.ndarray = np.interp(wanted, np.log(sizes), shares)
@@ -57,27 +59,27 @@ class EfficiencyTable:
 
 @spec
 class GpuSpec:
-    """A GPU.
+    """The figures of a GPU.
 
     Attributes
     ----------
     name : str
         Name of the preset.
     product_flops, inverse_flops : Quantity
-        Peak rate of matrix products in the arithmetic training uses, and of inversion, which is
-        done in 32-bit floating point.
+        Peak rates of matrix products, in the arithmetic that training uses, and of inversion, which
+        is done in 32-bit floating point.
     memory_bytes_per_s : Quantity
         Peak memory bandwidth.
     memory_efficiency : Quantity
-        Share of it that element-wise work reaches.
+        Share of the peak bandwidth that element-wise operations reach.
     board_w : Quantity
         Power of the board under load.
     launch_s : Quantity
         Time of an empty kernel.
     product_efficiency : EfficiencyTable
-        Of products, by their smallest dimension.
+        Efficiency of products, by their smallest dimension.
     inverse_efficiency : EfficiencyTable
-        Of Cholesky factorisation and inversion, by width.
+        Efficiency of Cholesky factorisation and inversion, by width.
     """
 
     kind: Literal["gpu"] = "gpu"
@@ -94,7 +96,7 @@ class GpuSpec:
 
 @spec
 class PipeLayerSpec:
-    """PipeLayer by its published peaks; first order only.
+    """The published peak figures of PipeLayer, which trains with first-order methods only.
 
     Attributes
     ----------
@@ -103,9 +105,9 @@ class PipeLayerSpec:
     operations_per_s_per_m2, operations_per_joule : Quantity
         Published peaks; a multiply-accumulate is two operations.
     area_m2 : Quantity
-        Of its chip.
+        Area of the chip.
     utilisation : Quantity
-        Share of the peak it keeps.
+        Share of the peak rate that it reaches.
     """
 
     kind: Literal["pipelayer"] = "pipelayer"
@@ -128,7 +130,7 @@ class EpochsSpec:
     first_order, second_order : float
         Epochs.
     source : str
-        Where they come from.
+        Where the numbers come from.
     confidence : {"A", "B", "C"}
         As of `Quantity`.
     """
@@ -177,8 +179,8 @@ def gpu_step(
 ) -> BaselineStep:
     """Return an average training step on a GPU.
 
-    Every product takes the longer of its arithmetic and its memory traffic; element-wise layers
-    are bound by memory; each kernel costs a launch.
+    Every product takes as long as its arithmetic or its memory traffic, whichever is longer;
+    element-wise layers are bound by memory; each kernel takes one launch.
 
     Parameters
     ----------
@@ -218,8 +220,8 @@ def gpu_step(
 
 
 def pipelayer_step(machine: PipeLayerSpec, workload: Workload, samples: int) -> BaselineStep:
-    """Return a first-order training step on PipeLayer: forward, errors and gradients each take
-    the forward pass's operations, at its published rate and energy per operation.
+    """Return a first-order training step on PipeLayer. Its forward pass, errors and gradients take
+    equally many operations, at the published rate and energy per operation.
     """
     operations = 2.0 * workload.macs_per_sample * samples
     rate = _value(machine.operations_per_s_per_m2) * _value(machine.area_m2)
@@ -243,7 +245,7 @@ class _Machine:
     def products(
         self, left: np.ndarray, inner: np.ndarray, right: np.ndarray, groups: np.ndarray | int = 1
     ) -> np.ndarray:
-        """Return the time of (left, inner) times (inner, right), `groups` at once."""
+        """Return the time of `groups` products (left, inner) x (inner, right) in one kernel."""
         flops = 2.0 * left * inner * right * groups
         smallest = np.minimum(np.minimum(left, inner), right)
         rate = _value(self._gpu.product_flops) * self._gpu.product_efficiency.at(smallest)
@@ -251,12 +253,12 @@ class _Machine:
         return np.maximum(flops / rate, moved / self._bandwidth) + self._launch_s
 
     def inverses(self, widths: np.ndarray) -> np.ndarray:
-        """Return the time to factorise and invert: n^3 operations."""
+        """Return the time to factorise and invert matrices, with n^3 operations each."""
         rate = _value(self._gpu.inverse_flops) * self._gpu.inverse_efficiency.at(widths)
         return np.asarray(widths.astype(float) ** 3 / rate + self._launch_s)
 
     def moved(self, values: float) -> float:
-        """Return the time to read or write values."""
+        """Return the time to read or write so many values."""
         return _VALUE_BYTES * values / self._bandwidth + self._launch_s
 
     def elementwise(

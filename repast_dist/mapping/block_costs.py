@@ -1,4 +1,4 @@
-"""Counts and times of SOI blocks on one copy: averaging, programming and solving."""
+"""Counts and times what chips do with SOI blocks: averaging, programming and solving."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ _AVERAGE_OPS = 3
 
 
 def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
-    """Return the modelled time per step of every block on one copy: its solve, and its share of
-    programming.
+    """Return the modelled time per step of every block on one copy: solving, and programming
+    divided by the steps between inversions.
     """
     soi = policy.soi
     solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
@@ -103,7 +103,7 @@ def average_ops(size: np.ndarray) -> np.ndarray:
 
 
 def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
-    """Return the banks one copy of each block is spread over."""
+    """Return the banks over which one copy of each block is spread."""
     per_bank = max(chip.inv.arrays_per_bank, 1)
     wanted = np.maximum(
         ceil_div(shapes.inv_arrays, per_bank),
@@ -113,6 +113,6 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
 
 
 def _lanes(shapes: BlockShapes, copies: np.ndarray, chip: ChipSpec) -> np.ndarray:
-    """Return the digital lanes of the tiles that the copies of each block lie in."""
+    """Return the digital lanes of the tiles that hold the copies of each block."""
     tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
     return np.maximum(1, chip.digital_lanes * tiles)

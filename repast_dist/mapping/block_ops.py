@@ -72,7 +72,7 @@ def _identity(plan: Plan) -> Counts:
 
 
 def _first_bank(plan: Plan) -> np.ndarray:
-    """Return the first bank of every holding: a chip's blocks lie one behind the other."""
+    """Return the first bank of every holding; the blocks of a chip lie one after the other."""
     wide = plan.block_copies * block_banks(plan.held_shapes, plan.hardware.chip)
     chip = plan.holdings.chip
     order = np.argsort(chip, kind="stable")
@@ -91,7 +91,7 @@ def _averaging(plan: Plan) -> Counts:
 def _solve_columns(
     plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
 ) -> Counts:
-    """Return `SolveCounts` as columns, one entry per holding: those measured, or the modelled."""
+    """Return measured or else modelled `SolveCounts` as columns, with one entry per holding."""
     if solves is not None:
         columns = counted(dict(solves), len(plan.blocks))
         return {name: values[plan.holdings.block] for name, values in columns.items()}

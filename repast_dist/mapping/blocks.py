@@ -1,4 +1,4 @@
-"""SOI blocks: the diagonal pieces of Kronecker factors that are inverted on their own."""
+"""Cuts Kronecker factors into SOI blocks, diagonal blocks that are inverted independently."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from repast_dist.network.shapes import Workload
 
 @dataclasses.dataclass(frozen=True)
 class SoiBlock:
-    """Rows and columns ``start:stop`` of a layer's factor.
+    """A diagonal block of a layer's factor: its rows and columns ``start:stop``.
 
     Attributes
     ----------
@@ -20,9 +20,10 @@ class SoiBlock:
     layer : int
         Number of the layer in the workload.
     layer_name : str
-        Its name.
+        Name of the layer.
     factor : {"A", "G"}
-        A: layer inputs (with the bias as last coordinate); G: gradients of the outputs.
+        A: of the layer's inputs, with the bias as last coordinate; G: of the gradients of its
+        outputs.
     start, stop : int
         Range of rows of the factor.
     """
@@ -41,17 +42,19 @@ class SoiBlock:
 
     @property
     def transposed(self) -> bool:
-        """Whether it solves columns of the transposed gradient: G stands right of the gradient,
-        A left of it.
+        """Whether its right-hand sides are columns of the transposed gradient: G multiplies the
+        gradient from the right, A from the left.
         """
         return self.factor == "G"
 
     def right_sides(self, rows: int, columns: int) -> int:
-        """Return how many right-hand sides a gradient (rows, columns) is to the block."""
+        """Return how many right-hand sides a gradient (rows, columns) has for the block."""
         return rows if self.transposed else columns
 
     def area(self, first: int, last: int) -> tuple[str, int, int, int, int]:
-        """Return where right-hand sides ``first:last`` lie: layer, rows and columns of it."""
+        """Return which part of the gradient is right-hand sides ``first:last``: layer, rows and
+        columns.
+        """
         if self.transposed:
             return self.layer_name, first, last, self.start, self.stop
         return self.layer_name, self.start, self.stop, first, last
@@ -69,12 +72,12 @@ def soi_blocks(
     block_size : int
         Widest block, at least 1.
     sides : collection of str
-        The sides of a gradient that the optimizer solves with.
+        The factors, "A" and "G", that the optimizer solves with.
 
     Returns
     -------
     tuple of SoiBlock
-        In layer order, A before G; sizes within a factor differ by at most one.
+        Blocks in layer order, A before G; sizes within a factor differ by at most one.
     """
     blocks: list[SoiBlock] = []
     for number, layer in enumerate(workload.layers):

@@ -1,8 +1,8 @@
-"""Chakra execution traces of a plan, one per chip, so that ASTRA-sim can replay its network part.
+"""Writes a plan as Chakra traces, one per chip, so that ASTRA-sim can replay its communication.
 
 The format (MLCommons Chakra, ``et_def.proto``) is a file of length-delimited protobuf messages: a
-`GlobalMetadata`, then `Node`s. Only the few fields a replay reads are written, by hand, so that
-no protobuf runtime or generated code is needed.
+`GlobalMetadata`, then `Node`s. Only the few fields that a replay reads are written, and they are
+encoded here, so no protobuf runtime or generated code is needed.
 """
 
 import dataclasses
@@ -39,19 +39,19 @@ class ChakraNode:
     Attributes
     ----------
     number : int
-        Its id.
+        Identifier of the node.
     name : str
-        What it is.
+        Text that describes it.
     kind : int
         `COMPUTE_NODE` or `COLLECTIVE_NODE`.
     after : int or None
-        The node it waits for; a chip does one thing after the other.
+        The node before it, for which it waits; None: it is the first of its chip.
     seconds : float
-        How long it takes by our model.
+        Duration in this package's model.
     collective : int
-        CollectiveCommType; collectives only.
+        ``CollectiveCommType`` of a collective.
     size_bytes : int
-        Bytes a chip contributes; collectives only.
+        Bytes that each chip contributes to a collective.
     """
 
     number: int
@@ -71,12 +71,12 @@ def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 
     plan : Plan
         The plan.
     folder : Path
-        Where the files go; made if missing.
+        Folder for the files; it is made if it does not exist.
     steps : int
-        Steps in a row.
+        Number of steps to write.
     ticks_per_s : float
-        Units of the whole-number durations; ASTRA-sim takes them as microseconds (1e6). The exact
-        time is in the attribute ``seconds`` in any case.
+        Unit of the durations, which are whole numbers; ASTRA-sim reads them as microseconds (1e6).
+        The attribute ``seconds`` always has the exact time.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 
 
 
 def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
-    """Return the nodes of every chip: what it computes between exchanges, and the exchanges."""
+    """Return the nodes of every chip: its computation between exchanges, and the exchanges."""
     found: list[list[ChakraNode]] = [[] for _ in range(plan.work.chips)]
     for step in range(steps):
         due = plan.work.second_order and plan.policy.soi.factors_due(step)

@@ -1,9 +1,10 @@
-"""Collectives between chips: textbook alpha-beta times, bytes per link and energy.
+"""Prices collectives between chips: textbook alpha-beta times, bytes per link and energy.
 
-P chips along a dimension, n bytes, latency a, seconds per byte b, local addition c per byte
-(Thakur et al., 2005; Chan et al., 2007). Along several dimensions a collective goes inwards
-dimension by dimension, each reducing what the next one carries (hierarchical reduce-scatter,
-then all-gather outwards), so that an all-reduce on a 2-D torus is two ring phases.
+Along one dimension there are P chips with n bytes each; a message takes a latency of a seconds and
+b seconds per byte, and adding takes c seconds per byte (Thakur et al., 2005; Chan et al., 2007). An
+all-reduce over several dimensions is hierarchical: reduce-scatters along one dimension after the
+other leave less and less to the next, an all-reduce along the last one follows, and all-gathers go
+back. On a 2-D torus these are two ring phases.
 """
 
 import dataclasses
@@ -18,16 +19,16 @@ from repast_dist.hardware.topology import Topology
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One dimension with its size settled.
+    """A dimension of the network, with the number of chips that are along it.
 
     Attributes
     ----------
     topology : Topology
-        How they are connected, and the figures of the links.
+        How its chips are connected, and the figures of the links.
     chips : int
-        Chips along it.
+        Chips along the dimension.
     number : int
-        Its place in the settings, 0 the innermost.
+        Place in the settings; 0 is the innermost.
     """
 
     topology: Topology
@@ -37,18 +38,18 @@ class Dimension:
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """What a collective costs.
+    """The cost of a collective.
 
     Attributes
     ----------
     time_s : float
-        From the moment all chips are ready until all have the result.
+        Time from when all chips are ready until all have the result.
     sent_bytes : float
-        Bytes the busiest chip sends, over all its links.
+        Bytes that the busiest chip sends over all its links.
     link_bytes : dict
         Number of a dimension -> bytes over its busiest link.
     energy_j : float
-        Energy on all links, of all chips together.
+        Energy of all links of all chips.
     """
 
     time_s: float = 0.0
@@ -69,12 +70,12 @@ class Exchange:
 
 
 def dimensions_for(spec: InterconnectSpec, chips: int) -> tuple[Dimension, ...]:
-    """Return the dimensions that `chips` chips fill, innermost first; dimensions of 1 are left out.
+    """Return the dimensions that `chips` chips fill, innermost first, without those of one chip.
 
     Raises
     ------
     SettingsError
-        The network has fewer places than there are chips, or a dimension would be part full.
+        The network has fewer places than there are chips, or a dimension would not be full.
     """
     found, left = [], chips
     for number, dimension in enumerate(spec.dimensions):
@@ -96,7 +97,7 @@ def dimensions_for(spec: InterconnectSpec, chips: int) -> tuple[Dimension, ...]:
 
 
 def all_reduce(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
-    """Return the cost of giving every chip the sum of everybody's `payload_bytes`."""
+    """Return the cost of adding up `payload_bytes` of every chip and giving all chips the sum."""
     dimensions = dimensions_for(spec, chips)
     inward, share = Exchange(), payload_bytes
     for dimension in dimensions[:-1]:
@@ -113,18 +114,18 @@ def all_reduce(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exch
 def reduce_to_owners(
     spec: InterconnectSpec, chips: int, total_bytes: float, largest_bytes: float
 ) -> Exchange:
-    """Return the cost of summing pieces at their owners: a reduce-scatter with uneven pieces.
+    """Return the cost of a reduce-scatter with uneven pieces, each added up at its owner.
 
     Parameters
     ----------
     spec : InterconnectSpec
         The network.
     chips : int
-        Chips that contribute and own.
+        Chips, which all contribute and own pieces.
     total_bytes : float
-        All pieces together.
+        Bytes of all pieces together.
     largest_bytes : float
-        What the chip with the most receives for the pieces it owns; at least the mean.
+        Bytes of the pieces that one chip owns, for the chip with the most; at least the mean.
     """
     dimensions = dimensions_for(spec, chips)
     cost, total, largest = Exchange(), total_bytes, largest_bytes
@@ -138,7 +139,7 @@ def reduce_to_owners(
 def gather_from_owners(
     spec: InterconnectSpec, chips: int, total_bytes: float, largest_bytes: float
 ) -> Exchange:
-    """Return the cost of giving every chip all pieces: an all-gather with uneven pieces."""
+    """Return the cost of an all-gather with uneven pieces: every chip gets all of them."""
     dimensions = dimensions_for(spec, chips)
     cost, total, largest = Exchange(), total_bytes, largest_bytes
     for dimension in dimensions:
@@ -149,7 +150,7 @@ def gather_from_owners(
 
 
 def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exchange:
-    """Return the cost of every chip sending an equal share of its data to every other.
+    """Return the cost of an all-to-all: every chip sends an equal share of its data to every other.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exch
     chips : int
         P.
     largest_bytes : float
-        Data of the chip with the most, (P - 1) / P of which leaves it.
+        Bytes of the chip with the most data, of which (P - 1) / P leave it.
     """
     dimensions = dimensions_for(spec, chips)
     cost = Exchange()
@@ -213,24 +214,26 @@ def _all_gather(dimension: Dimension, total: float, largest: float) -> Exchange:
 
 
 def _moved(chips: int, total: float, largest: float) -> float:
-    """Return the bytes that bound uneven pieces: an even share, or the largest piece."""
+    """Return the bytes that limit a collective with uneven pieces: an even share or the largest
+    piece.
+    """
     return max(total * (chips - 1) / chips, largest if chips > 1 else 0.0)
 
 
 def _exchange(
     dimension: Dimension, time: float, moved: float, mean_moved: float | None = None
 ) -> Exchange:
-    """Make the cost of one dimension; energy is that of one chip, until `_over_all`."""
+    """Return the cost along one dimension, with the energy of one chip only (see `_over_all`)."""
     sent = moved if mean_moved is None else mean_moved
     energy = sent * BITS_PER_BYTE * dimension.topology.energy_j_per_bit
     return Exchange(time, moved, {dimension.number: moved / links_of(dimension)}, energy)
 
 
 def links_of(dimension: Dimension) -> int:
-    """Return the links of one chip into a dimension, which share its bandwidth."""
+    """Return the links that one chip has along a dimension; they share its bandwidth."""
     return dimension.topology.links(dimension.chips)
 
 
 def _over_all(cost: Exchange, dimensions: tuple[Dimension, ...], chips: int) -> Exchange:
-    """Turn the energy of one chip into that of all."""
+    """Return the exchange with the energy of all chips instead of one."""
     return dataclasses.replace(cost, energy_j=cost.energy_j * chips) if dimensions else Exchange()

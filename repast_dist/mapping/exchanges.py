@@ -33,7 +33,7 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
 
 def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
     """Price a collective among the chips that hold the same layers; the stages of a pipeline run
-    theirs side by side.
+    theirs at the same time.
     """
     network, stages = plan.hardware.interconnect, plan.allocation.stages
     largest = _largest_share(plan)
@@ -46,8 +46,8 @@ def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
 
 
 def _solved_exchange(plan: Plan) -> Exchange:
-    """Bring the columns that G blocks solved to the owners of the A blocks: either every chip sends
-    to every other, or all chips gather everything, whichever is faster on this network.
+    """Price bringing the columns that G blocks have solved to the owners of the A blocks: either
+    every chip sends to every other, or all chips gather everything, whichever is faster.
     """
     network, chips, largest = plan.hardware.interconnect, plan.work.chips, _largest_share(plan)
     direct = all_to_all(network, chips, largest)
@@ -56,9 +56,9 @@ def _solved_exchange(plan: Plan) -> Exchange:
 
 
 def _factor_reduction(plan: Plan) -> Exchange:
-    """Reduce every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused block
-    is not summed: its owner gathers the rows it is the product of. Chips that hold a block beside
-    its owner get it from there: an all-gather among as many chips as hold one on average.
+    """Price reducing every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused
+    block is not summed; its owner gathers the rows that it is the product of. Other chips that hold
+    the block get it from its owner: an all-gather among as many chips as hold one on average.
     """
     network, chips, n = plan.hardware.interconnect, plan.work.chips, plan.shapes.size
     numbers = np.where(plan.shapes.fused, n * plan.shapes.held, n * (n + 1) // 2)
@@ -79,8 +79,8 @@ def _gradient_bytes(plan: Plan) -> float:
 
 
 def _largest_share(plan: Plan) -> float:
-    """Return the bytes of the gradient that the chip with most of them solves with its G blocks;
-    what no block solves is shared evenly.
+    """Return the most bytes of the gradient that one chip solves with its G blocks; what no block
+    solves is divided evenly.
     """
     pieces, chips = _piece_bytes(plan), plan.work.chips
     rest = max(0.0, _gradient_bytes(plan) - float(pieces.sum())) / chips
@@ -90,7 +90,7 @@ def _largest_share(plan: Plan) -> float:
 
 
 def _piece_bytes(plan: Plan) -> np.ndarray:
-    """Return the bytes of the gradient piece that every holding of a G block solves; 0 for A."""
+    """Return the bytes of the gradient that each holding of a G block solves; 0 for A blocks."""
     shapes = plan.held_shapes
     size = shapes.size * shapes.right_sides * plan.hardware.interconnect.element_bytes
     pieces: np.ndarray = np.where(plan.holds_g, size, 0)

@@ -14,15 +14,15 @@ from repast_dist.ops.pricing import time_per_count
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fusion:
-    """What each block would take per step, fused and not, and what was chosen.
+    """Modelled time of each block per step with and without fusion, and what was chosen.
 
     Attributes
     ----------
     apart_s, fused_s : ndarray
-        Modelled time per block and step on one copy, with the product formed and without;
-        `fused_s` is infinite where the activations do not fit an inverting array.
+        Modelled time per block and step on one copy, without and with fusion; `fused_s` is infinite
+        if the activations do not fit an inverting array.
     chosen : ndarray of bool
-        The block is fused.
+        Whether the block is fused.
     """
 
     apart_s: np.ndarray
@@ -31,7 +31,7 @@ class Fusion:
 
 
 def choose_fusion(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Fusion:
-    """Choose the blocks to fuse, as ``soi.fusion`` says: none, those that fit, or the faster way.
+    """Choose the blocks to fuse by ``soi.fusion``: none, all that fit, or those that get faster.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def choose_fusion(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Fu
 
 
 def _apart_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
-    """Return the time per step of blocks whose product is formed: factor product of a chip's
-    micro-batch, running average, programming and solving.
+    """Return the time per step of blocks that are not fused: the factor product of a micro-batch,
+    the running average, programming and solving.
     """
     weights = time_per_count(hardware.costs)
     passes = shapes.size * hardware.geometry.passes

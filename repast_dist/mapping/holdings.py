@@ -1,9 +1,9 @@
-"""Chips that hold a SOI block's solver and share its right-hand sides.
+"""Chooses the chips that hold the solver of each SOI block and divide its right-hand sides.
 
 KAISA (Pauloski et al., SC 2021) lets a fraction of the workers hold the inverse of a layer and
 repeat its preconditioning, which saves the exchange of the result. Here the weights are gathered
-from all chips anyway, so chips that hold a block share the work instead of repeating it: solves
-get shorter; arrays, programming and the exchange of factors grow.
+from all chips anyway, so chips that hold a block divide the work instead of repeating it: solves
+get shorter, but arrays, programming and the exchange of factors grow.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Holdings:
-    """One entry per block and chip that holds it; the owner's come first, in block order.
+    """One entry per block and chip that holds it; those of the owners come first, in block order.
 
     Attributes
     ----------
     block, chip : ndarray
-        (holdings,) int64.
+        (holdings,) int64, number of the block and of the chip.
     right_sides : ndarray
-        (holdings,) right-hand sides the chip solves for, per step.
+        (holdings,) right-hand sides that the chip solves for per step.
     ranges : tuple
-        Per holding, the (start, stop) of right-hand sides that are solved together.
+        Per holding, (start, stop) of the right-hand sides that are solved together.
     """
 
     block: np.ndarray
@@ -44,7 +44,7 @@ class Holdings:
 def solve_ranges(right_sides: int, at_once: int) -> Ranges:
     """Return the right-hand sides of a block that are solved together.
 
-    They depend on the block alone, so an answer does not depend on who solves what.
+    They depend on the block alone, so the result does not depend on which chip solves what.
     """
     return tuple(even_ranges(right_sides, max(1, ceil_div(right_sides, at_once))))
 
@@ -57,7 +57,7 @@ def make_holdings(
     policy: Policy,
     work: StepWork,
 ) -> Holdings:
-    """Choose the chips that hold each block beside its owner: those with the least work.
+    """Choose the chips with the least work to hold each block besides its owner.
 
     Parameters
     ----------
@@ -96,7 +96,9 @@ def _add_holders(
     costs_s: np.ndarray,
     speeds: Sequence[float],
 ) -> None:
-    """Add to the owners; G blocks are solved before A blocks, so each kind is spread on its own."""
+    """Add holders to the owners; since G blocks are solved before A blocks, each kind is spread
+    alone.
+    """
     speed = np.asarray(speeds, np.float64)
     for factor in ("G", "A"):
         mine = [block.index for block in blocks if block.factor == factor]

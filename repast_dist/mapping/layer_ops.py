@@ -1,4 +1,4 @@
-"""Lists what layers do with one micro-batch, and counts what that takes, one entry per layer."""
+"""Lists the operations of layers on one micro-batch, with their counts for every layer."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ class LayerOp:
 
 @once_per_plan
 def layer_ops(plan: Plan, factors_due: bool) -> list[LayerOp]:
-    """Return the operations of one micro-batch in their order; all steps have them alike."""
+    """Return the operations on one micro-batch in their order, which are the same in all steps."""
     ops = [*_training_ops(plan)]
     if factors_due:
         ops += [*_fisher_ops(plan), *_factor_ops(plan)]
@@ -74,7 +74,7 @@ def _training_ops(plan: Plan) -> list[LayerOp]:
 
 
 def _fisher_ops(plan: Plan) -> list[LayerOp]:
-    """Return the extra backward passes: gradients by the weights alone are not formed again."""
+    """Return the extra backward passes, which form no gradients of weights."""
     passes = plan.work.fisher_passes
     if not passes:
         return []
@@ -88,7 +88,7 @@ def _fisher_ops(plan: Plan) -> list[LayerOp]:
 
 
 def _factor_ops(plan: Plan) -> list[LayerOp]:
-    """Return the factor products, and the writes of what they are made of."""
+    """Return the factor products, and the writes of the rows that they are made of."""
     layers = plan.layers
     from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
     from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
@@ -101,7 +101,7 @@ def _factor_ops(plan: Plan) -> list[LayerOp]:
 
 
 def _combines(layers: LayerTable) -> np.ndarray:
-    """Return the layers whose vectors are combined before they make factors."""
+    """Return a mask of the layers whose vectors are combined before factors are formed."""
     return layers.factor_vectors < layers.vectors
 
 
@@ -126,7 +126,9 @@ def _weight_products(plan: Plan, rows: np.ndarray, columns: np.ndarray) -> Count
 
 
 def _gradient(plan: Plan) -> Counts:
-    """Errors of one output after the other drive the arrays that hold the inputs."""
+    """Return the counts of gradients: the errors of each output in turn drive the arrays that hold
+    the inputs.
+    """
     layers, g = plan.layers, plan.hardware.geometry
     held = plan.work.micro_batch_size * layers.vectors
     width = layers.rows + layers.bias
@@ -134,7 +136,7 @@ def _gradient(plan: Plan) -> Counts:
 
 
 def _factor(plan: Plan, sizes: tuple[np.ndarray, ...]) -> Counts:
-    """Return the counts of block-diagonal factor products; a layer's blocks work side by side."""
+    """Return the counts of block-diagonal factor products; blocks of a layer run in parallel."""
     held = plan.work.micro_batch_size * plan.layers.factor_vectors
     layer = np.repeat(np.arange(len(sizes)), [widths.size for widths in sizes])
     widths = np.concatenate(sizes)
@@ -148,7 +150,9 @@ def _factor(plan: Plan, sizes: tuple[np.ndarray, ...]) -> Counts:
 
 
 def _of_pool(plan: Plan, counts: Counts) -> Counts:
-    """Return the counts of products with a layer's inputs, whose pool is filled several times."""
+    """Return the counts of products with the inputs of layers, which may fill their arrays several
+    times.
+    """
     arrays = plan.allocation
     fillings = ceil_div(arrays.activations, np.maximum(arrays.pool, 1))
     serial = {"serial_passes": counts["serial_passes"] * fillings}
@@ -159,7 +163,9 @@ def _of_pool(plan: Plan, counts: Counts) -> Counts:
 
 
 def _operand_writes(plan: Plan) -> Counts:
-    """Attention operands are written for every sample, and transposed for the backward pass."""
+    """Return the counts of writing attention operands, for every sample and once more transposed
+    for the backward pass.
+    """
     layers, g = plan.layers, plan.hardware.geometry
     at_once = _written_at_once(plan, plan.allocation.weight_banks)
     groups = layers.groups * plan.work.micro_batch_size
@@ -175,7 +181,7 @@ def _activation_writes(plan: Plan) -> Counts:
 
 
 def _mean_writes(plan: Plan) -> Counts:
-    """Inputs averaged over the vectors of a sample, one row per sample, beside the inputs."""
+    """Return the counts of writing inputs that are averaged over the vectors of a sample."""
     layers, samples = plan.layers, plan.work.micro_batch_size
     width = layers.rows + layers.bias
     averaged = samples * layers.vectors * width * layers.groups
@@ -183,7 +189,9 @@ def _mean_writes(plan: Plan) -> Counts:
 
 
 def _error_writes(plan: Plan) -> Counts:
-    """Errors of every Fisher pass, summed over the vectors of a sample where they are combined."""
+    """Return the counts of writing the errors of every Fisher pass, which are summed over the
+    vectors of a sample where those are combined.
+    """
     layers, samples = plan.layers, plan.work.micro_batch_size
     summed = samples * layers.vectors * layers.columns * layers.groups
     digital = {"digital_ops": np.where(_combines(layers), summed, 0)}
@@ -199,7 +207,7 @@ def _factor_rows(plan: Plan, width: np.ndarray) -> Counts:
 
 
 def _written_at_once(plan: Plan, banks: np.ndarray) -> np.ndarray:
-    """Return the arrays of so many banks that are written at the same time."""
+    """Return how many arrays of these banks are written at the same time."""
     return banks * plan.hardware.chip.written_arrays_per_bank
 
 

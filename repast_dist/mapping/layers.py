@@ -1,4 +1,4 @@
-"""Stores a workload as columns of integers, so that plans need no loop over layers."""
+"""Stores a workload as columns of integers, so that planning needs no loop over layers."""
 
 import dataclasses
 
@@ -10,33 +10,35 @@ from repast_dist.network.shapes import Workload
 
 @dataclasses.dataclass(frozen=True)
 class LayerTable:
-    """Layers of a workload, one entry each, int64 unless noted.
+    """The layers of a workload as columns, with one entry per layer, int64 unless noted.
 
     Attributes
     ----------
     names : tuple of str
-        Names, for messages.
+        Names of the layers, for messages.
     rows, columns, groups : ndarray
-        K without bias, M, and how many such matrices; 0 where a layer has no product.
+        K without bias, M, and the number of such matrices; 0 if a layer has no product.
     vectors : ndarray
         Input vectors S per sample.
     factor_vectors : ndarray
-        Rows per sample that the SOI factors are made of; fewer than S where vectors are combined
+        Rows per sample that the SOI factors are made of; fewer than S if vectors are combined
         first.
     bias : ndarray
-        1 where there is a bias.
+        1 if there is a bias, else 0.
     weighted, written : ndarray of bool
-        Weights lie in arrays; operands are written for every sample (attention products).
+        Whether weights are stored in arrays, and whether an operand is written for every sample
+        (attention products).
     errors_pass : ndarray of bool
-        The backward pass multiplies by the transpose: all products but the first.
+        Whether the backward pass multiplies by the transpose, as it does for all products except
+        the first.
     elementwise : ndarray
-        Digital operations per sample besides the bias.
+        Digital operations per sample, without adding the bias.
     outputs : ndarray
         Output elements per sample.
     parameters : ndarray
-        Trainable numbers.
+        Number of trainable parameters.
     a_sizes, g_sizes : tuple of ndarray
-        Widths of the SOI blocks of each layer's factors; empty where not preconditioned.
+        Widths of the SOI blocks of each layer's factors; empty if it is not preconditioned.
     """
 
     names: tuple[str, ...]
@@ -65,7 +67,7 @@ class LayerTable:
 
 
 def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
-    """Return the columns of a workload."""
+    """Return the layers of a workload as columns, with the widths of their SOI blocks."""
     layers = workload.layers
     product = np.array([layer.on_crossbars for layer in layers])
     errors_pass = product.copy()

@@ -1,4 +1,4 @@
-"""A machine to plan for: hardware, and the policy of its use."""
+"""Puts hardware and the policy of its use together into a machine to plan for."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from repast_dist.network.shapes import Workload
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """All that decides what a step of a network costs.
+    """Hardware and policy, which together decide what a training step of a network costs.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Machine:
     policy: Policy
 
     def changed(self, **parts: Any) -> "Machine":
-        """Return a machine with other parts, named as the fields of `Hardware` and `Policy`."""
+        """Return a machine in which some fields of `Hardware` and `Policy` are replaced."""
         names = {field.name for field in dataclasses.fields(Hardware)}
         hardware = {name: part for name, part in parts.items() if name in names}
         policy = {name: part for name, part in parts.items() if name not in names}

@@ -35,18 +35,18 @@ def step_ops(
     Parameters
     ----------
     plan : Plan
-        Who does what.
+        The plan of the step.
     chips : int, sequence of int or None
         The chips; None: all.
     step : int
-        Number of the step, for the rows' identity.
+        Number of the step, which all rows get.
     factors_due, inverses_due : bool
-        The step updates the running averages; programs the blocks.
+        Whether the step updates the running averages, and whether it programs the blocks.
     solves : mapping, optional
-        Block -> what the chip's arrays for it really did in this step (programming and solving
-        together); None takes the modelled counts.
+        Block -> measured counts of this step, programming and solving together; None: the modelled
+        counts are taken.
     every_block : bool
-        Include the SOI blocks of chips that were not asked for, too.
+        Whether the SOI blocks of all other chips are included, too.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def step_ops(
 
 
 def outer_rows(plan: Plan, chips: Chips, factors_due: bool) -> tuple[OpTable, OpTable]:
-    """Return the rows before and after those of the SOI blocks: all steps have them alike.
+    """Return the rows before and after those of the SOI blocks, which are the same in all steps.
 
     Parameters are those of `step_ops`; the step is 0.
     """
@@ -104,7 +104,7 @@ def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 def _sends(
     plan: Plan, wanted: np.ndarray, what: Op, senders: np.ndarray, made_by: np.ndarray
 ) -> list[OpTable]:
-    """Return the messages that layers send, as large as the outputs of the layers `made_by`."""
+    """Return the messages that layers send; each is as large as the output of a layer `made_by`."""
     chip, micro_batch, place = _places(plan, wanted, senders)
     if not len(place):
         return []
@@ -127,7 +127,7 @@ def _sends(
 def _places(
     plan: Plan, wanted: np.ndarray, layers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return chip, micro-batch and place in `layers` of all that the wanted chips run of them."""
+    """Return chip, micro-batch and place in `layers` of everything that the wanted chips run."""
     chip = np.add.outer(np.asarray(plan.micro_batch_owner), plan.allocation.stage[layers])
     micro_batch, place = np.nonzero(wanted[chip])
     return chip[micro_batch, place], micro_batch, place
@@ -137,7 +137,7 @@ def _places(
 
 
 def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
-    """Make a row per collective and chip; all take part for the collective's whole time."""
+    """Make a row per collective and chip; every chip takes part for its whole duration."""
     return [
         op_rows(
             what,
@@ -151,7 +151,7 @@ def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[Op
 
 
 def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
-    """Clip, update, and write the weights of resident layers; every chip updates what it holds."""
+    """Return the rows that clip, update and write weights; every chip updates what it holds."""
     layers, arrays = plan.layers, plan.allocation
     chips = np.flatnonzero(wanted)
     per_stage = np.bincount(arrays.stage, layers.parameters, arrays.stages).astype(np.int64)
@@ -176,7 +176,7 @@ def _digital_row(plan: Plan, what: Op, chips: np.ndarray, operations: np.ndarray
 
 
 def _weight_rows(plan: Plan, chips: np.ndarray) -> OpTable:
-    """Write the weights, and all their copies, of the resident layers of each chip."""
+    """Return the rows that write the weights, with all copies, of each chip's resident layers."""
     arrays = plan.allocation
     kept = np.flatnonzero(plan.layers.weighted & arrays.resident)
     which, place = np.nonzero(np.equal.outer(chips % arrays.stages, arrays.stage[kept]))

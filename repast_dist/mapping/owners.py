@@ -14,16 +14,16 @@ BlockStrategy = Literal["lpt", "capacity", "round_robin", "layer", "owner"]
 
 @dataclasses.dataclass
 class Room:
-    """Arrays that jobs need and chips have.
+    """The arrays that jobs need and that chips have.
 
     Attributes
     ----------
     needed : ndarray
         (jobs, kinds) arrays of each kind.
     capacity : ndarray
-        (kinds,) of one chip.
+        (kinds,) arrays of each kind that one chip has.
     chips : int
-        Chips.
+        Number of chips.
     """
 
     needed: np.ndarray
@@ -34,11 +34,11 @@ class Room:
         self._left = np.tile(self.capacity, (self.chips, 1))
 
     def holds(self, chip: int, job: int) -> bool:
-        """Whether the chip has the arrays left."""
+        """Whether the chip still has the arrays that the job needs."""
         return bool((self.needed[job] <= self._left[chip]).all())
 
     def take(self, chip: int, job: int) -> None:
-        """Give the chip's arrays to the job."""
+        """Give arrays of the chip to the job."""
         self._left[chip] -= self.needed[job]
 
 
@@ -55,10 +55,10 @@ def micro_batch_owners(
     micro_batches, owners : int
         How many there are.
     strategy : str
-        In turn, or neighbours together.
+        ``round_robin``: to the owners in turn; ``contiguous``: consecutive ones to the same owner.
     speeds : sequence of float
-        Relative speed of every owner; where they differ, each micro-batch goes to the owner that
-        would have it done first, and `strategy` plays no part.
+        Relative speed of every owner; if they differ, each micro-batch goes to the owner that would
+        finish it first, and `strategy` is not used.
     """
     if len(set(speeds)) > 1:
         return _earliest_done(micro_batches, speeds)
@@ -104,8 +104,7 @@ def block_owners(
         ``layer``: the same with whole factors and cost n^3, as K-FAC libraries do.
         ``round_robin``: in turn. ``owner``: all on chip 0.
     speeds : sequence of float
-        Relative speed of every chip; empty: all the same. ``round_robin`` and ``owner`` do not
-        heed it.
+        Relative speed of every chip; empty: all the same. ``round_robin`` and ``owner`` ignore it.
     room : Room, optional
         Arrays that blocks need and chips have, for ``capacity``.
     """
@@ -148,10 +147,10 @@ def longest_first(
 ) -> np.ndarray:
     """Return the chip of every job: the longest first, each to the least loaded chip.
 
-    Load is work over relative speed (empty `speeds`: all the same). Ties go to the chip with less
-    work `before`, then to the lower chip number, so the answer does not depend on anything else.
-    With `room`, jobs that need many arrays come early, too, and only chips that still hold a job
-    are asked; where none does, it goes to the least loaded.
+    Load is work divided by relative speed (empty `speeds`: all the same). Ties go to the chip with
+    less work `before`, then to the lower chip number, so the result depends on nothing else. With
+    `room`, jobs that need many arrays also come early, and a job goes to a chip that has arrays
+    left for it; if there is none, to the least loaded one.
     """
     speed = speeds or (1.0,) * chips
     earlier = np.zeros(chips) if before is None else before
@@ -180,9 +179,10 @@ def longest_first(
 def balance(
     costs: np.ndarray, owner: Sequence[int], chips: int, kinds: Sequence[str] = ()
 ) -> float:
-    """Return the efficiency of an assignment: mean work over the busiest chip's; 1 is perfect.
+    """Return the efficiency of an assignment: mean work divided by the most of any chip; 1 is best.
 
-    `kinds` of jobs that wait for each other, such as G and A blocks, each have a busiest chip.
+    If jobs are of `kinds` that wait for each other, such as G and A blocks, each kind has its own
+    busiest chip.
     """
     costs, places = np.asarray(costs, np.float64), np.asarray(owner, np.int64)
     labels = np.asarray(kinds or ("",) * len(costs))

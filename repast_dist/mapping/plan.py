@@ -1,4 +1,4 @@
-"""The plan of a training step: which chip stores, computes, reduces and inverts what."""
+"""Plans a training step: which chip stores, computes, reduces and inverts what."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ type Chips = int | Sequence[int] | None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Says which chip does what in every step. Plans are compared by identity.
+    """Which chip does what in every step. Plans are compared by identity.
 
     Attributes
     ----------
@@ -47,11 +47,11 @@ class Plan:
     block_owner : tuple of int
         Chip of every block.
     holdings : Holdings
-        Chips that hold each block's solver, the owner among them, and what they solve for.
+        Chips that hold the solver of each block, its owner included, and their right-hand sides.
     micro_batch_owner : tuple of int
-        Chip of every micro-batch; the first chip of its pipeline if layers are spread over chips.
+        Chip of every micro-batch; if layers are spread over chips, the first chip of its pipeline.
     block_cost_s : ndarray
-        Modelled work per block and step, on one copy; what ``lpt`` balances.
+        Modelled time per block and step on one copy, which ``lpt`` balances.
     layers : LayerTable
         The workload as columns.
     allocation : Allocation
@@ -59,7 +59,7 @@ class Plan:
     shapes : BlockShapes
         The blocks as columns.
     fusion : Fusion
-        What each block would take fused and not, and what was chosen.
+        Modelled time of each block with and without fusion, and what was chosen.
     """
 
     workload: Workload
@@ -101,7 +101,7 @@ class Plan:
 
     @functools.cached_property
     def held_cost_s(self) -> np.ndarray:
-        """Modelled work per holding and step, on one copy."""
+        """Modelled time per holding and step, on one copy."""
         block = self.holdings.block
         share = self.holdings.right_sides / np.maximum(self.shapes.right_sides[block], 1)
         cost: np.ndarray = self.block_cost_s[block] * share
@@ -109,12 +109,14 @@ class Plan:
 
     @functools.cached_property
     def block_copies(self) -> np.ndarray:
-        """Copies of a block on its chip, per holding; right-hand sides are shared among them."""
+        """Copies of each holding's block on its chip; they divide its right-hand sides."""
         return _balanced_block_copies(self)
 
     @functools.cached_property
     def crowded(self) -> np.ndarray:
-        """Holdings whose chip cannot hold all its blocks at once: programmed every step."""
+        """Holdings whose chip cannot hold all its blocks at once, so they are programmed every
+        step.
+        """
         once = np.ones(len(self.holdings), np.int64)
         crowded: np.ndarray = ~_fits(self, once)[self.holdings.chip]
         return crowded
@@ -123,7 +125,7 @@ class Plan:
 def once_per_plan[**P, T](
     function: Callable[Concatenate[Plan, P], T],
 ) -> Callable[Concatenate[Plan, P], T]:
-    """Let a plan remember what a function of it returns: for what is the same in every step."""
+    """Make a function of a plan compute its result, which is the same in every step, only once."""
 
     @functools.wraps(function)
     def remembered(plan: Plan, *others: P.args, **named: P.kwargs) -> T:
@@ -148,13 +150,13 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     policy : Policy
         How second-order information is kept, spread and solved with.
     work : StepWork
-        Chips at work, and what a step is made of.
+        Chips that work, and the micro-batches of a step.
 
     Raises
     ------
     SettingsError
-        The chip cannot invert and the method is of second order; the network between chips does
-        not hold them.
+        The method is of second order and the chip cannot invert, or the network between chips has
+        no place for all of them.
     CapacityError
         The network does not fit and ``partition.overflow`` is ``error``.
     """
@@ -240,9 +242,9 @@ def _micro_batch_owner(stages: int, partition: PartitionSpec, work: StepWork) ->
 
 
 def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Return, per block, what fusion would take and save per step, and what was chosen.
+    """Return, per block, the time with and without fusion, what it saves, and what was chosen.
 
-    A block that does not fit has no time fused: None.
+    The time with fusion is None for a block whose activations do not fit.
     """
     fusion = plan.fusion
     columns = (plan.shapes.held, fusion.apart_s, fusion.fused_s, fusion.chosen)
@@ -276,7 +278,9 @@ def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
 
 
 def _balanced_block_copies(plan: Plan) -> np.ndarray:
-    """Copy the blocks of each chip until the longest solve is as short as its arrays allow."""
+    """Choose the copies of blocks so that each chip's longest solve is as short as its arrays
+    allow.
+    """
     if not plan.blocks:
         return np.zeros(0, np.int64)
     chip, cost = plan.holdings.chip, plan.held_cost_s

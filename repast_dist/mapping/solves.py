@@ -1,4 +1,4 @@
-"""Counts by formula what preparing and solving a SOI block takes, without running it."""
+"""Counts by formula what preparing a SOI block and solving with it take."""
 
 import dataclasses
 
@@ -16,25 +16,25 @@ from repast_dist.mapping.blocks import SoiBlock
 
 @dataclasses.dataclass(frozen=True)
 class BlockShapes:
-    """SOI blocks as columns, one entry each.
+    """The shapes of SOI blocks as columns, with one entry per block.
 
     Attributes
     ----------
     size : ndarray
-        n.
+        Width n.
     right_sides : ndarray
-        Right-hand sides per step: the other dimension of the layer's gradient.
+        Right-hand sides per step, which are the other dimension of the layer's gradient.
     depth : ndarray
-        Halvings until a piece fits an inverting array.
+        How often the block is halved until a piece fits an inverting array.
     piece : ndarray
         Width of a piece.
     inv_arrays, product_arrays : ndarray
-        Inverting arrays, and multiplying arrays of the residual product.
+        Inverting arrays, and multiplying arrays for the residual product.
     held : ndarray
         Rows N of the activations or errors of a batch that the block is the product of.
     fused : ndarray of bool
-        The arrays hold those rows and their transpose instead of the product: a solve goes
-        through both, and so does a residual product.
+        Whether the arrays hold those rows and their transpose instead of the product; solves and
+        residual products then use both.
     product_bits : int
         Fixed-point bits of residual products.
     """
@@ -53,7 +53,7 @@ class BlockShapes:
         return len(self.size)
 
     def shared(self, block: np.ndarray, right_sides: np.ndarray) -> "BlockShapes":
-        """Return the columns of blocks, each with so many of its right-hand sides."""
+        """Return the columns of some blocks with other numbers of right-hand sides."""
         taken = {
             field.name: getattr(self, field.name)[block]
             for field in dataclasses.fields(self)
@@ -63,7 +63,7 @@ class BlockShapes:
 
     @property
     def factors(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """(rows, columns) of the two matrices of a residual product; the second is empty where a
+        """Rows and columns of the two matrices of a residual product; the second is empty if a
         block is not fused.
         """
         inner = np.where(self.fused, self.held, self.size)
@@ -72,7 +72,9 @@ class BlockShapes:
 
     @property
     def inverting_cells(self) -> np.ndarray:
-        """Cells of the inverting arrays, both of every pair; of a fused block with its damping."""
+        """Cells of the inverting arrays, both of every pair, and of the damping if a block is
+        fused.
+        """
         of_fused = 2 * self.size * self.held + self.size
         values = np.where(self.fused, of_fused, piece_values(self.size, self.depth))
         per_piece = self.inv_arrays // (np.where(self.fused, 2, 1) * 2**self.depth)
@@ -81,7 +83,7 @@ class BlockShapes:
 
     @property
     def product_values(self) -> np.ndarray:
-        """Values of the residual product's matrices."""
+        """Values of the matrices of the residual product."""
         values: np.ndarray = np.where(self.fused, 2 * self.size * self.held, self.size**2)
         return values
 
@@ -95,7 +97,7 @@ def block_shapes(
 ) -> BlockShapes:
     """Return the columns of blocks, none of them fused.
 
-    Blocks of a scheme without products need none on a single array.
+    With a scheme without residual products, blocks that fit one array need no multiplying arrays.
     """
     size = np.array([block.size for block in blocks], np.int64)
     depth = np.array([depth_of(int(n), hardware.chip.inv.size) for n in size], np.int64)
@@ -117,13 +119,15 @@ def block_shapes(
 
 
 def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
-    """Return the blocks whose activations fit an inverting array beside their transpose."""
+    """Return a mask of the blocks whose activations and their transpose fit inverting arrays."""
     fits: np.ndarray = (shapes.depth == 0) & (shapes.held <= chip.inv.size)
     return fits
 
 
 def fuse(shapes: BlockShapes, fused: np.ndarray, hardware: Hardware) -> BlockShapes:
-    """Return the columns with some blocks fused: twice the inverting arrays, two products."""
+    """Return the columns with some blocks fused, which take twice the inverting arrays and two
+    products.
+    """
     g = hardware.product_geometry(shapes.product_bits)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
     both = np.where(shapes.product_arrays > 0, both, 0)
@@ -138,7 +142,7 @@ def fuse(shapes: BlockShapes, fused: np.ndarray, hardware: Hardware) -> BlockSha
 def modelled_solves(
     shapes: BlockShapes, scheme: Scheme, hardware: Hardware, iterations: int
 ) -> Counts:
-    """Return the counts of solving where every right-hand side takes so many rounds."""
+    """Return the counts of solving if every right-hand side takes so many rounds."""
     rounds = np.full(len(shapes), scheme.rounds(iterations), np.int64)
     return scheme.solve_counts(shapes, rounds, hardware.inv_spec)
 
@@ -146,15 +150,15 @@ def modelled_solves(
 def modelled_preparations(
     shapes: BlockShapes, scheme: Scheme, hardware: Hardware, iterations: int
 ) -> Counts:
-    """Return the counts of preparing blocks: scaling, deflation, trials of so many rounds per
-    right-hand side, and the cells written.
+    """Return the counts of preparing blocks: scaling, deflation, trials with so many rounds per
+    right-hand side, and written cells.
     """
     cell, inv = hardware.device.cell, hardware.inv_spec
     return scheme.program_counts(shapes, cell, inv, trials=scheme.expected_trials(iterations, inv))
 
 
 def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:
-    """Return measured counts as columns; blocks that did nothing are zero."""
+    """Return measured counts as columns, with zeros for blocks that did nothing."""
     names = [field.name for field in dataclasses.fields(SolveCounts)]
     columns = {name: np.zeros(blocks, np.int64) for name in names}
     for number, item in counts.items():

@@ -1,4 +1,4 @@
-"""Settings of the mapping: SOI blocks, who does what, and the two together with the inversion."""
+"""Holds the settings of a plan: SOI blocks, the division of work among chips, and the step."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 @spec
 class SoiSpec:
-    """How second-order information is blocked and how often it is renewed.
+    """How Kronecker factors are cut into SOI blocks, and how often those are renewed.
 
     Attributes
     ----------
@@ -25,17 +25,18 @@ class SoiSpec:
     factor_interval : int
         Steps between updates of the running averages.
     fusion : {"off", "auto", "on"}
-        Whether a block's activations sit in the inverting loop instead of its product; ``auto``
-        decides per block by cost. Fused blocks keep no running average.
+        Whether the inverting arrays of a block hold its activations instead of their product (the
+        factor); ``auto`` chooses the faster way for every block. Fused blocks have no running
+        average.
     stale : bool
-        New inverses are prepared while the next steps run with the old ones.
+        Whether new inverses are prepared while the next steps still use the old ones.
     right_sides_at_once : int
-        Right-hand sides of a block that are solved together; more are solved one lot after the
-        other, or on several chips (``partition.grad_worker_fraction``).
+        Most right-hand sides of a block that are solved together; further ones are solved after
+        them, or on other chips (``partition.grad_worker_fraction``).
     assumed_iterations : int
-        Rounds of the inversion scheme a cost-only run counts per right-hand side. The default is
-        what ``fcg`` takes with 1 % programming noise in 8-bit cells: 7 to 8 on 256-wide blocks of
-        a trained network at any damping (``study=precision``, docs/inversion.md).
+        Rounds of the inversion scheme that a cost-only run counts per right-hand side. The default
+        is what ``fcg`` needs with 1 % programming noise in 8-bit cells: 7 to 8 for 256-wide blocks
+        of a trained network at any damping (``study=precision``, docs/inversion.md).
     """
 
     block_size: PositiveInt = 256
@@ -64,42 +65,46 @@ class SoiSpec:
         return 2 if self.stale else 1
 
     def inverses_due(self, step: int) -> bool:
-        """Whether a step programs the blocks anew."""
+        """Whether a step programs the blocks again."""
         return step % self.interval == 0
 
 
 @spec
 class PartitionSpec:
-    """Who does what.
+    """How the work and the arrays are divided among chips.
 
     Attributes
     ----------
     blocks : {"lpt", "capacity", "round_robin", "layer", "owner"}
-        Owners of SOI blocks: longest processing time first by modelled cost; the most demanding
-        first to chips whose arrays still hold the block; in turn; all blocks of a factor on one
-        chip (as K-FAC libraries place whole layers, by cost n^3); or every block on chip 0.
+        How SOI blocks get their owners. ``lpt``: longest processing time first, by modelled cost.
+        ``capacity``: the most demanding block first, each to a chip whose arrays still hold it.
+        ``round_robin``: to the chips in turn. ``layer``: all blocks of a factor to one chip, by
+        cost n^3, as K-FAC libraries place whole layers. ``owner``: all blocks to chip 0.
     grad_worker_fraction : float
-        Share of the chips that hold a block's solver and share its right-hand sides; 0: its owner
-        alone, 1: all chips. More chips solve faster, and program, store and exchange more.
+        Fraction of the chips that hold the solver of a block and divide its right-hand sides among
+        them; 0: only its owner, 1: all chips. With more chips, solves are faster, but more is
+        programmed, stored and exchanged.
     micro_batches : {"contiguous", "round_robin"}
-        Owners of micro-batches.
+        How micro-batches get their owners: consecutive ones to the same chip, or to the chips in
+        turn.
     layers : {"replicate", "pipeline", "auto"}
-        Every chip holds all layers, or layers are spread over chips; ``auto`` spreads them over
-        as few chips as hold the network.
+        ``replicate``: every chip holds all layers. ``pipeline``: layers are spread over chips.
+        ``auto``: they are spread over as few chips as can hold the network.
     overflow : {"reload", "error"}
-        What happens when a chip cannot hold its layers: the rest is written anew for every
-        micro-batch, or the plan is refused.
+        What happens if a chip cannot hold its layers: those that do not fit are written again for
+        every micro-batch, or the plan is refused.
     replicate_layers : bool
-        Copy layers of many vectors per sample into arrays that would be idle.
+        Whether layers with many vectors per sample are copied into arrays that would be idle.
     activation_share : float
         Share of the multiplying arrays kept for activations (gradients and factors). Weights get
         what this and ``chip.residual.arrays_per_bank`` leave; a first-order plan keeps no arrays
         for residual products.
     pipelining : bool
-        Samples flow through the layers one behind the other; otherwise one layer works at a time.
+        Whether samples follow each other through the layers; otherwise one layer works at a time.
     overlap_exchange : bool
-        Exchange gradients while the backward pass drains: what it hides adds no time to a step;
-        the first layer's gradient comes last and is always waited for.
+        Whether gradients are exchanged as soon as the backward pass has finished a layer. The part
+        of the exchange that overlaps adds no time to a step; that of the first layer, whose
+        gradient comes last, never overlaps.
     """
 
     blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"
@@ -124,7 +129,7 @@ class Policy:
     partition : PartitionSpec
         Who does what.
     inversion : Scheme
-        How blocks are solved with.
+        Inversion scheme that solves with the blocks.
     """
 
     soi: SoiSpec
@@ -139,11 +144,11 @@ class StepWork:
     Attributes
     ----------
     chips : int
-        Chips at work.
+        Chips that work.
     micro_batches, micro_batch_size : int
-        Per step, and samples in each.
+        Micro-batches per step, and samples in each.
     sides : tuple of str
-        Sides of a gradient, "A" and "G", that SOI blocks are kept of; empty: first order.
+        Kronecker factors, "A" and "G", that have SOI blocks; empty: a first-order method.
     fisher_passes : int
         Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
         Fisher, the number of classes for the exact one.

@@ -1,7 +1,7 @@
 """Computes the average cost of a training step without a trace: time, energy, and their parts.
 
-Chips that do the same work are priced once. The replicas of a network come in at most two kinds
-(with and without one more micro-batch), so a summary of thousands of chips prices the rows of two
+Chips that do the same work are priced once. There are at most two kinds of replicas of a network,
+with and without one more micro-batch, so a summary of thousands of chips prices the rows of two
 replicas and the SOI rows of all chips. The steps of an interval differ only in whether factors and
 inverses are due, so three kinds of steps and their frequencies stand for a run of any length.
 """
@@ -31,23 +31,23 @@ class StepSummary:
     Attributes
     ----------
     step_s, energy_j : float
-        Time and energy of a step, all chips together.
+        Time of a step, and energy of all chips together.
     samples : int
         Samples per step.
     segment_s : dict
         Title of a segment -> time it adds to a step.
     phase_energy_j : dict
-        Phase -> energy; static energy is shared in proportion to what the phases do.
+        Phase -> energy; static energy is divided in proportion to the dynamic energy of the phases.
     phase_busy_s : dict
-        Phase -> time rows of it run, summed over chips; they overlap.
+        Phase -> time of its rows, summed over chips; rows may overlap.
     static_energy_j : float
-        Part of `energy_j` that flows whatever the chips do.
+        Part of `energy_j` that does not depend on what the chips do.
     chip_busy_s : ndarray
-        (chips,) time per step a chip works or exchanges, not waiting for others.
+        (chips,) time per step that a chip works or exchanges, without waiting for others.
     soi_work_s : ndarray
-        (chips,) modelled work on SOI blocks per chip.
+        (chips,) modelled time of the work on SOI blocks per step.
     link_bytes : float
-        Bytes the busiest chip sends per step.
+        Bytes that the busiest chip sends per step.
     cell_writes : float
         Cells written per step, all chips together.
     cell_writes_per_cell : float
@@ -55,9 +55,9 @@ class StepSummary:
     lifetime_s : float
         Time until those cells reach their endurance.
     peak_power_w : float
-        Of all chips.
+        Peak power of all chips.
     rows : int
-        Op rows that were priced.
+        Rows of op tables that were priced.
     """
 
     step_s: float
@@ -78,7 +78,7 @@ class StepSummary:
 
     @property
     def samples_per_s(self) -> float:
-        """Throughput."""
+        """Samples per second."""
         return self.samples / self.step_s
 
     @property
@@ -98,12 +98,12 @@ class StepSummary:
 
 
 def summarise(plan: Plan) -> StepSummary:
-    """Cost a plan's average step.
+    """Return the cost of the average step of a plan.
 
     Parameters
     ----------
     plan : Plan
-        Who does what.
+        The plan.
     """
     kinds = _step_kinds(plan)
     shares = np.array([share for *_, share in kinds])
@@ -167,7 +167,7 @@ def _step_kinds(plan: Plan) -> list[tuple[bool, bool, float]]:
 
 
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return chips that represent all others except in SOI work, and how many each represents."""
+    """Return chips that represent all others, except in SOI work, and how many each represents."""
     samples = samples_of_replicas(plan)
     _, first, count = np.unique(samples, return_index=True, return_counts=True)
     stages = plan.allocation.stages
@@ -200,14 +200,16 @@ def _cost_kind(
 
 
 def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return how many chips each row stands for: 1 for SOI blocks, which are all there."""
+    """Return how many chips each row stands for; 1 for SOI blocks, whose rows are all there."""
     stands_for = np.zeros(plan.work.chips)
     stands_for[chips] = weights
     return np.where(table["block"] >= 0, 1.0, stands_for[table["chip"]])
 
 
 def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
-    """Return the busy time per chip: representatives lend theirs to the chips they stand for."""
+    """Return the busy time per chip; every chip has that of its representative, except for SOI
+    blocks.
+    """
     samples = np.repeat(samples_of_replicas(plan), plan.allocation.stages)
     stage = np.arange(plan.work.chips) % plan.allocation.stages
     lender = {(int(samples[chip]), int(stage[chip])): int(chip) for chip in chips}
@@ -231,7 +233,9 @@ def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> floa
 
 
 def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.ndarray:
-    """Hide the renewal of blocks behind other work; what does not fit costs time."""
+    """Return the time per segment if blocks are renewed during other work; what does not fit adds
+    time.
+    """
     hidden = segments.copy()
     hidden[_REDUCE_FACTORS] = 0.0
     hidden[_RENEW] = max(0.0, segments[_RENEW] - renewal_s)
@@ -241,10 +245,10 @@ def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.nd
 
 
 def _writes_per_cell(plan: Plan) -> float:
-    """Return writes per step of the most written kind of cell.
+    """Return the writes per step and cell of the kind of cells that is written most.
 
-    Weights: once per step, or once per micro-batch where they take turns. Activations: as often
-    as the busiest chip's pool is filled. Blocks: once per renewal.
+    Weights are written once per step, or once per micro-batch where they take turns; activations,
+    as often as the arrays of the busiest chip are filled; blocks, once per renewal.
     """
     a = plan.allocation
     busiest = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size

@@ -1,11 +1,11 @@
-"""Places the rows of a step in time, by their dependences.
+"""Places the rows of a step in time by their dependences.
 
-A step is a sequence of segments; a segment starts when every chip has finished the one before.
-Only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``.
-Inside the first segment samples flow through the layers: with equal samples, sample i leaves
-stage s of a pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical
-jobs, unlimited buffers), so a formula gives the schedule. Inside the other segments the rows of a
-bank run one after the other, and banks run side by side.
+A step is a sequence of segments. A segment starts when every chip has finished the previous one;
+only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``. In the first
+segment samples pass through the layers. Since all samples are equal, sample i leaves stage s of a
+pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical jobs with
+unlimited buffers), so a formula gives the schedule. In the other segments the rows of a bank run
+one after the other, and banks run at the same time.
 """
 
 import dataclasses
@@ -24,18 +24,19 @@ _IS_BACKWARD = np.array([op.backward for op in OPS])
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Rows placed inside their segments.
+    """Start of each row in its segment, and the time that chips need.
 
     Attributes
     ----------
     segment : ndarray
         (rows,) number of each row's `Segment`.
     start_s : ndarray
-        (rows,) start, relative to the segment's.
+        (rows,) start after the start of the segment.
     chip_seconds : ndarray
-        (chips, segments) what each of the plan's chips needs for each segment.
+        (chips, segments) time that each of the plan's chips needs for each segment.
     hidden_s : ndarray
-        (chips,) how long before it has computed a chip can begin to exchange gradients.
+        (chips,) time by which a chip can begin to exchange gradients before it has finished
+        computing.
     """
 
     segment: np.ndarray
@@ -45,12 +46,12 @@ class Placement:
 
     @cached_property
     def clock(self) -> "Clock":
-        """What the chips agree on."""
+        """When the segments begin, for all chips."""
         return agree(self.chip_seconds, self.hidden_s)
 
     @property
     def segment_seconds(self) -> np.ndarray:
-        """What each segment adds to the step."""
+        """Time that each segment adds to the step."""
         return self.clock.added_s
 
     @property
@@ -60,58 +61,58 @@ class Placement:
 
     @property
     def overlap_s(self) -> np.ndarray:
-        """Return how long each chip computes and exchanges gradients at the same time, (chips,)."""
+        """Time that each chip computes and exchanges gradients at once, (chips,)."""
         computed = self.chip_seconds[:, Segment.COMPUTE.number]
         exchanged_from = self.clock.begins(0.0)[Segment.REDUCE_GRADIENTS.number]
         overlap: np.ndarray = np.maximum(computed - exchanged_from, 0.0)
         return overlap
 
     def absolute_start_s(self) -> np.ndarray:
-        """Return starts relative to the step's."""
+        """Return the start of every row after the start of the step."""
         starts: np.ndarray = self.clock.begins(0.0)[self.segment] + self.start_s
         return starts
 
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What chips agree on about a step, or about each of several steps.
+    """When the segments of a step begin, or those of each of several steps.
 
     Attributes
     ----------
     added_s : ndarray
-        (..., segments) what each segment adds to the step.
+        (..., segments) time that each segment adds to the step.
     early_s : ndarray
-        (...) how long before the first segment ends the exchange of gradients begins.
+        (...) time by which the exchange of gradients begins before the first segment ends.
     """
 
     added_s: np.ndarray
     early_s: np.ndarray
 
     def begins(self, step_s: float) -> np.ndarray:
-        """Return when each segment of a step begins that itself begins at `step_s`, and when the
-        last ends: (segments + 1,).
+        """Return the start of each segment and the end of the last, (segments + 1,), for a step
+        that starts at `step_s`.
         """
         begins = step_s + np.concatenate([[0.0], np.cumsum(self.added_s)])
         begins[Segment.REDUCE_GRADIENTS.number] -= self.early_s
         return begins
 
     def step(self, number: int) -> "Clock":
-        """Return what was agreed on about one of several steps."""
+        """Return the clock of one of several steps."""
         return Clock(self.added_s[number], self.early_s[number])
 
 
 def agree(chip_seconds: np.ndarray, hidden_s: np.ndarray) -> Clock:
-    """Return what chips agree on: a segment ends when the slowest chip is done with it.
+    """Return the clock of a step: a segment ends when the slowest chip has finished it.
 
     The exchange of gradients may begin before the first segment ends, as soon as every chip has
-    gradients to give and can go on without waiting for later ones.
+    gradients to send and does not have to wait for later ones.
 
     Parameters
     ----------
     chip_seconds : ndarray
-        (..., chips, segments) what each chip needs for each segment.
+        (..., chips, segments) time that each chip needs for each segment.
     hidden_s : ndarray
-        (..., chips) how long before it has computed a chip can begin to exchange.
+        (..., chips) time by which a chip can begin to exchange before it has finished computing.
     """
     added: np.ndarray = chip_seconds.max(axis=-2)
     computed = chip_seconds[..., Segment.COMPUTE.number]
@@ -126,11 +127,11 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
     Parameters
     ----------
     plan : Plan
-        What made the rows.
+        The plan that the rows belong to.
     table : OpTable
         Rows of any of the plan's chips, as `step_ops` orders them.
     duration_s : ndarray
-        (rows,) how long each takes.
+        (rows,) duration of each row.
     """
     segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
@@ -150,7 +151,7 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
 
 
 def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.ndarray:
-    """Return the time of one sample in every stage of every replica's pipeline.
+    """Return the time that one sample takes in every pipeline stage of every replica.
 
     Returns
     -------
@@ -176,12 +177,12 @@ def samples_of_replicas(plan: Plan) -> np.ndarray:
 def _flow(
     plan: Plan, table: OpTable, duration_s: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, per row, its start, the time its chip's replica needs for the segment, and how long
-    before that the replica has the first gradient of a layer.
+    """Return, per row: its start, the time that its chip's replica needs for the segment, and how
+    long before the end the replica has the first gradient of a layer.
 
-    A layer's gradient is there when the last sample has left its backward stage: gradients come
-    while the pipeline drains (during nearly the whole backward pass of a micro-batch without
-    pipelining).
+    A layer's gradient is complete when the last sample has left its backward stage, so gradients
+    get complete while the pipeline drains (without pipelining, during nearly the whole backward
+    pass of a micro-batch).
     """
     times = sample_seconds(plan, table, duration_s)
     stage, replica = _stage(plan, table), _replica(plan, table)
@@ -203,8 +204,9 @@ def _flow(
 
 
 def _hidden(plan: Plan, drain_s: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return how long before it has computed each chip can begin to exchange gradients: while the
-    backward pass drains. The share of the first layer comes last and is never hidden.
+    """Return the time by which each chip can begin to exchange gradients before it has finished
+    computing, which is while the backward pass drains. The share of the first layer comes last and
+    never overlaps.
     """
     parameters = plan.layers.parameters
     trained = np.flatnonzero(parameters)
@@ -228,7 +230,7 @@ def _replica(plan: Plan, table: OpTable) -> np.ndarray:
 
 
 def _place_in_turn(owner: np.ndarray) -> np.ndarray:
-    """Return, for every micro-batch, how many its owner runs before it."""
+    """Return, for every micro-batch, how many others its owner runs before it."""
     order = np.argsort(owner, kind="stable")
     first = np.searchsorted(owner[order], owner[order])
     place = np.zeros(len(owner), np.int64)
@@ -239,7 +241,9 @@ def _place_in_turn(owner: np.ndarray) -> np.ndarray:
 def _queue(
     table: OpTable, segment: np.ndarray, duration_s: np.ndarray, seconds: np.ndarray
 ) -> np.ndarray:
-    """Let the rows of a bank follow each other; fill in the chips' seconds per segment."""
+    """Return starts so that the rows of a bank follow each other; fill in chips' seconds per
+    segment.
+    """
     bank = np.where(table["bank"] < 0, 0, table["bank"]).astype(np.int64)
     chip = table["chip"].astype(np.int64)
     key = (chip * len(Segment) + segment) * (int(bank.max()) + 1) + bank
