@@ -220,10 +220,10 @@ def beside(settings: RunSettings) -> Any:
 
 def to_target(settings: RunSettings) -> Any:
     """Time to target of the headline's machines."""
-    from repast_dist.studies.headline import _Machine
+    from repast_dist.studies.headline.machines import MachineStep
 
     return [
-        _Machine("m", "f", 1, second, 8, 1.0, 1.0, {}, {}).record("vgg13", settings.epochs)
+        MachineStep("m", "f", 1, second, 8, 1.0, 1.0, {}, {}).record("vgg13", settings.epochs)
         for second in (True, False)
     ]
 

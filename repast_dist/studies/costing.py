@@ -14,16 +14,6 @@ from repast_dist.network.workload import MODEL, build_workload
 from repast_dist.report.page import Note
 from repast_dist.studies.settings import RunSettings
 
-PAPER = {
-    "speedup over GPU": 115.8,
-    "speedup over PipeLayer": 11.4,
-    "energy saving over GPU": 41.9,
-    "energy saving over PipeLayer": 12.8,
-}
-"""RePAST's averages over large networks (Zhao et al., 2022, abstract)."""
-
-PAPER_SOURCE = "RePAST (Zhao et al., 2022, arXiv 2210.15255), abstract"
-
 
 def planned_step(
     settings: RunSettings, machine: Machine | None = None, workload: Workload | None = None

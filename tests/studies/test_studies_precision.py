@@ -10,7 +10,8 @@ from rich.console import Console
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.factors import capture_factors
-from repast_dist.studies.precision import divergence_rows, few_bit_rows, frontier_rows
+from repast_dist.studies.precision.points import few_bit_rows
+from repast_dist.studies.precision.tables import divergence_rows, frontier_rows
 from repast_dist.training.sampling import micro_batch_samples
 
 TINY = [

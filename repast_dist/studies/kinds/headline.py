@@ -11,6 +11,7 @@ from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.mapping.baselines import PipeLayerSpec
 from repast_dist.network.workload import NetworkName
+from repast_dist.studies.published import PublishedRatios
 from repast_dist.studies.study import HARDWARE, STUDIES, Study
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class HeadlineStudy(Study):
         The first-order accelerator by its published peaks.
     pipelayer_chip : ChipSpec
         A chip of its kind, to be costed from the same parts as RePAST's.
+    paper : PublishedRatios
+        What is published for the chip.
     """
 
     reads: ClassVar[tuple[str, ...]] = (*HARDWARE, "baseline", "epochs")
@@ -46,10 +49,11 @@ class HeadlineStudy(Study):
     sensitive: Annotated[tuple[NetworkName, ...], MinLen(1)]
     pipelayer: PipeLayerSpec
     pipelayer_chip: ChipSpec
+    paper: PublishedRatios
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Compare the chip of the settings with a GPU and PipeLayer."""
-        from repast_dist.studies.headline import run
+        from repast_dist.studies.headline.answer import run
 
         return run(self, settings, run_dir, console)
 

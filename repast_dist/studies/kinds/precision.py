@@ -97,7 +97,7 @@ class PrecisionStudy(Study):
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Train for the factors, solve every point, and write the page."""
-        from repast_dist.studies.precision import run
+        from repast_dist.studies.precision.answer import run
 
         return run(self, settings, run_dir, console)
 

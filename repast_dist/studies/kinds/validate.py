@@ -7,7 +7,9 @@ from annotated_types import Ge, MinLen
 
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.baselines import GpuSpec, PipeLayerSpec
+from repast_dist.mapping.baselines import GpuSpec
+from repast_dist.studies.kinds.headline import HeadlineStudy
+from repast_dist.studies.published import PublishedFigure
 from repast_dist.studies.study import HARDWARE, STUDIES, Study
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @spec
-class Anchor:
-    """A published figure.
+class Anchor(PublishedFigure):
+    """A published figure, and how far ours may be from it.
 
     Attributes
     ----------
@@ -26,25 +28,18 @@ class Anchor:
         What it is of; decides how ours is calculated.
     subject : str
         The network, machine or ratio.
-    published : float
-        The figure.
-    unit : str
-        Its unit.
+    value, unit, source : float, str, str
+        The figure, its unit, and where it was published.
     tolerance : float or None
         Largest relative difference that counts as agreement; None: shown, not judged.
-    source : str
-        Where it was published.
     """
 
     kind: Literal[
         "parameters", "macs", "chip power", "chip area", "GPU throughput", "placement",
-        "PipeLayer over GTX 1080", "paper", "collective",
+        "PipeLayer over GTX 1080", "collective",
     ]  # fmt: skip
     subject: str
-    published: float
-    unit: str = "1"
     tolerance: Annotated[float, Ge(0)] | None = None
-    source: str
 
 
 @STUDIES.register
@@ -60,10 +55,8 @@ class ValidateStudy(Study):
         The published chip.
     v100, a100, gtx1080 : GpuSpec
         GPUs with published throughputs.
-    pipelayer : PipeLayerSpec
-        The first-order accelerator by its published peaks.
-    pipelayer_chip : ChipSpec
-        A chip of its kind, to be costed from the same parts as RePAST's.
+    headline : HeadlineStudy
+        The comparison whose means of one chip are put beside the paper's.
     """
 
     reads: ClassVar[tuple[str, ...]] = (*HARDWARE, "epochs")
@@ -73,8 +66,7 @@ class ValidateStudy(Study):
     v100: GpuSpec
     a100: GpuSpec
     gtx1080: GpuSpec
-    pipelayer: PipeLayerSpec
-    pipelayer_chip: ChipSpec
+    headline: HeadlineStudy
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Check every published figure."""

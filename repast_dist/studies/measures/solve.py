@@ -40,7 +40,7 @@ class SolveMeasure(Measure):
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Take the block from the middle of the factor, damp it, program it and solve."""
         from repast_dist.studies.factors import second_order_of
-        from repast_dist.studies.precision import PrecisionPoint, precision_point
+        from repast_dist.studies.precision.points import PrecisionPoint, precision_point
 
         optimizer = second_order_of(settings.optimizer)
         parts = (settings.model, settings.dataset, settings.optimizer, settings.train)

@@ -1,0 +1,198 @@
+"""The machines of ``study=headline`` and their steps on a network."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from repast_dist.mapping.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
+from repast_dist.mapping.summary import StepSummary, summarise
+from repast_dist.network.shapes import Workload
+from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.studies.headline.inputs import HeadlineInputs
+
+_MOST_CHIPS = 4096
+_REFINEMENTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineStep:
+    """A machine's step on one network.
+
+    Attributes
+    ----------
+    kind : str
+        ``repast``, ``gpu``, ``pipelayer`` or ``pipelayer rebuilt``.
+    footing : str
+        What decides how many chips there are.
+    chips : int
+        That number.
+    second_order : bool
+        Whether the step inverts.
+    samples : int
+        Samples per step.
+    step_s, energy_j : float
+        Time and energy of a step.
+    phase_s, phase_j : dict
+        Their parts: segment or phase -> seconds, phase -> joules.
+    """
+
+    kind: str
+    footing: str
+    chips: int
+    second_order: bool
+    samples: int
+    step_s: float
+    energy_j: float
+    phase_s: dict[str, float]
+    phase_j: dict[str, float]
+
+    def record(self, network: str, epochs: EpochsSpec) -> dict[str, Any]:
+        """Return the row of the table of machines."""
+        per_sample = self.step_s / self.samples
+        count = epochs.second_order if self.second_order else epochs.first_order
+        seen = build_workload(WorkloadSpec(name=network)).samples_per_epoch
+        total = float("nan") if seen is None else count * seen
+        return {
+            "network": network,
+            "machine": self.kind,
+            "footing": self.footing,
+            "chips": self.chips,
+            "order": "second" if self.second_order else "first",
+            "samples_per_step": self.samples,
+            "step_s": self.step_s,
+            "time_per_sample_s": per_sample,
+            "energy_per_sample_j": self.energy_j / self.samples,
+            "power_w": self.energy_j / self.step_s,
+            "epochs_to_target": count,
+            "time_to_target_s": per_sample * total,
+            "energy_to_target_j": self.energy_j / self.samples * total,
+        }
+
+    def phase_rows(self, network: str) -> Iterator[dict[str, Any]]:
+        """Yield a row per segment of the step and phase: seconds, joules and their shares."""
+        time, energy = sum(self.phase_s.values()), sum(self.phase_j.values())
+        # Time is known by segments of a step, energy by phases; some share a name.
+        for phase in dict.fromkeys([*self.phase_s, *self.phase_j]):
+            seconds, joules = self.phase_s.get(phase, 0.0), self.phase_j.get(phase, 0.0)
+            yield {
+                "network": network,
+                "machine": self.kind,
+                "footing": self.footing,
+                "phase": phase,
+                "time_s": seconds,
+                "time_share": seconds / time,
+                "energy_j": joules,
+                "energy_share": joules / energy,
+            }
+
+
+def machines_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
+    """Return the steps of all machines on a network, RePAST with every number of chips."""
+    workload = build_workload(WorkloadSpec(name=name))
+    others = _others(inputs, workload)
+    gpu = others[0]
+    cost = coster(inputs, name)
+    fed = _chips_fed(cost, gpu.energy_j / gpu.step_s)
+    published = inputs.study.paper.speedup_over_gpu.value
+    reached = _chips_to_reach(cost, gpu.samples / gpu.step_s * published)
+    machines = [
+        _repast("one chip", 1, cost(1)),
+        _repast("chips on the GPU's power", fed, cost(fed)),
+    ]
+    if reached is not None:
+        machines.append(_repast("chips for the paper's speedup", reached, cost(reached)))
+    return [*machines, *others]
+
+
+def one_chip_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
+    """Return the steps of one chip and of the other machines on a network."""
+    workload = build_workload(WorkloadSpec(name=name))
+    return [_repast("one chip", 1, coster(inputs, name)(1)), *_others(inputs, workload)]
+
+
+def _others(inputs: HeadlineInputs, workload: Workload) -> list[MachineStep]:
+    """Return the GPU with second and with first order, and PipeLayer as published and rebuilt."""
+    study, soi = inputs.study, inputs.machine.policy.soi
+    return [
+        _other("gpu", True, gpu_step(inputs.gpu, workload, study.batch_size, soi)),
+        _other("gpu", False, gpu_step(inputs.gpu, workload, study.batch_size, None)),
+        _other("pipelayer", False, pipelayer_step(study.pipelayer, workload, study.batch_size)),
+        _rebuilt(inputs, workload),
+    ]
+
+
+def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> MachineStep:
+    """Return the cost of a first-order step on PipeLayer's chip with our parts and mapping."""
+    machine = inputs.machine.changed(chip=inputs.study.pipelayer_chip)
+    plan = machine.plan(
+        workload, 1, inputs.study.batch_size, inputs.study.micro_batch_size, sides=()
+    )
+    costed = _repast("one machine", 1, summarise(plan))
+    return dataclasses.replace(costed, kind="pipelayer rebuilt", second_order=False)
+
+
+def coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
+    """Return a function from chips to the cost of their step; every count is costed once."""
+    workload = build_workload(WorkloadSpec(name=name))
+    found: dict[int, StepSummary] = {}
+
+    def cost(chips: int) -> StepSummary:
+        if chips not in found:
+            batch = inputs.study.batch_size * chips
+            found[chips] = summarise(
+                inputs.machine.plan(workload, chips, batch, inputs.study.micro_batch_size)
+            )
+        return found[chips]
+
+    return cost
+
+
+def _chips_fed(cost: Callable[[int], StepSummary], power_w: float) -> int:
+    """Return how many chips a power feeds at what they draw in an average step; their draw
+    depends a little on how many share the SOI blocks, so the answer is refined a few times.
+    """
+    chips = 1
+    for _ in range(_REFINEMENTS):
+        step = cost(chips)
+        each = step.energy_j / step.step_s / chips
+        chips = min(_MOST_CHIPS, max(1, int(power_w / each)))
+    return chips
+
+
+def _chips_to_reach(cost: Callable[[int], StepSummary], wanted: float) -> int | None:
+    """Return the smallest power of two of chips with that throughput; None: not up to 4,096."""
+    chips = 1
+    while chips <= _MOST_CHIPS:
+        if cost(chips).samples_per_s >= wanted:
+            return chips
+        chips *= 2
+    return None
+
+
+def _repast(footing: str, chips: int, step: StepSummary) -> MachineStep:
+    return MachineStep(
+        "repast",
+        footing,
+        chips,
+        True,
+        step.samples,
+        step.step_s,
+        step.energy_j,
+        step.segment_s,
+        step.phase_energy_j,
+    )
+
+
+def _other(kind: str, second_order: bool, step: BaselineStep) -> MachineStep:
+    energy = {phase: step.energy_j * s / step.step_s for phase, s in step.phase_s.items()}
+    return MachineStep(
+        kind,
+        "one machine",
+        1,
+        second_order,
+        step.samples,
+        step.step_s,
+        step.energy_j,
+        step.phase_s,
+        energy,
+    )

@@ -1,0 +1,208 @@
+"""Writes the page of ``study=headline``: ratios, machines, where it goes, and assumptions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.report.page import KeyFigure, Note
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.studies.costing import table, workload_notes
+from repast_dist.studies.headline.inputs import HeadlineInputs
+from repast_dist.studies.headline.machines import machines_on
+from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
+from repast_dist.studies.headline.sensitivity import sensitivity_rows
+
+_UNITS = {
+    "time_per_sample_s": "s",
+    "energy_per_sample_j": "J",
+    "step_s": "s",
+    "time_to_target_s": "s",
+    "energy_to_target_j": "J",
+    "power_w": "W",
+    "time_s": "s",
+    "energy_j": "J",
+    "time_share": "fraction",
+    "energy_share": "fraction",
+}
+
+Row = dict[str, Any]
+Rows = list[Row]
+
+
+def headline_page(inputs: HeadlineInputs) -> StudyPage:
+    """Return the comparison: tables per machine, ratios, means, phases and sensitivity."""
+    study, epochs = inputs.study, inputs.epochs
+    machines, ratios, phases = [], [], []
+    for name in study.networks:
+        found = machines_on(inputs, name)
+        machines += [machine.record(name, epochs) for machine in found]
+        phases += [row for machine in found for row in machine.phase_rows(name)]
+        ratios += list(ratio_rows(name, found, epochs))
+    means = mean_rows(ratios, study.paper)
+    one = {row["ratio"]: row for row in means if row["footing"] == "one chip"}
+    fed = {row["ratio"]: row for row in means if row["footing"] == "chips on the GPU's power"}
+    sensitivity = sensitivity_rows(inputs)
+    return StudyPage(
+        study="headline",
+        title="RePAST beside a GPU and PipeLayer",
+        answer=_answer(inputs, one, fed),
+        tables={
+            "machines": table(machines, _UNITS),
+            "ratios": table(ratios, {}),
+            "means": table(means, {}),
+            "phases": table(phases, _UNITS),
+            "sensitivity": table(sensitivity, {}),
+        },
+        sections=[
+            _ratio_section(inputs),
+            StudySection("Time and energy per machine", tables=["machines"]),
+            _phase_section(),
+            _sensitivity_section(inputs, sensitivity[0] if sensitivity else {}),
+        ],
+        key_figures=[
+            KeyFigure(
+                name,
+                f"{one[name]['geometric mean']:.3g} x",
+                f"paper: {published.value} x",
+                number=one[name]["geometric mean"],
+            )
+            for name, published in study.paper.by_name.items()
+        ],
+        notes=[
+            *(Note(text) for text in _notes(inputs, machines, phases, one)),
+            *workload_notes(build_workload(WorkloadSpec(name=name)) for name in study.networks),
+        ],
+        captions={
+            "ratios": "Per epoch: the same samples, second order on both RePAST and GPU, first "
+            "order on PipeLayer. To target: RePAST with second-order epochs against first-order "
+            "epochs on the other machine.",
+            "machines": "Power is the board's for the GPU, and that of the average step else.",
+        },
+        sources=_sources(inputs),
+    )
+
+
+def _answer(inputs: HeadlineInputs, one: Mapping[str, Row], fed: Mapping[str, Row]) -> str:
+    speedup, saving = "speedup over GPU", "energy saving over GPU"
+    paper = inputs.study.paper
+    return (
+        f"On {len(inputs.study.networks)} networks one {inputs.machine.hardware.chip.name} chip is "
+        f"{one[speedup]['geometric mean']:.3g} times as fast as {inputs.gpu.name} per epoch and "
+        f"takes {one[saving]['geometric mean']:.3g} times less energy; as many chips as the GPU's "
+        f"power feeds ({fed[speedup]['mean chips']:.0f}) are "
+        f"{fed[speedup]['geometric mean']:.3g} times as fast and take "
+        f"{fed[saving]['geometric mean']:.3g} times less (geometric means; the paper: "
+        f"{published_ratio(paper, speedup)} and {published_ratio(paper, saving)})."
+    )
+
+
+def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
+    published = dict.fromkeys(figure.source for figure in inputs.study.paper.by_name.values())
+    return [
+        *(("paper", source) for source in published),
+        ("epochs to target", inputs.epochs.source),
+        ("GPU efficiency", inputs.gpu.product_efficiency.source),
+        ("GPU inversion", inputs.gpu.inverse_efficiency.source),
+        ("PipeLayer", inputs.study.pipelayer.operations_per_s_per_m2.source),
+    ]
+
+
+def _ratio_section(inputs: HeadlineInputs) -> StudySection:
+    charts = [
+        Chart(
+            "bars", "ratios", name.capitalize(), x="network", y="per epoch", series="footing",
+            where={"ratio": name}, log_y=True, caption="Per epoch.",
+            references={"paper's average": published_ratio(inputs.study.paper, name)},
+        )
+        for name, *_ in RATIOS
+    ]  # fmt: skip
+    return StudySection(
+        "Ratios",
+        charts=charts,
+        tables=["means", "ratios"],
+        intro="Means over all networks, with the paper's four numbers beside.",
+    )
+
+
+def _phase_section() -> StudySection:
+    charts = [
+        Chart(
+            "bars", "phases", f"{title} of one chip", x="network", y=column, series="phase",
+            where={"machine": "repast", "footing": "one chip"}, stacked=True, wide=True,
+        )
+        for title, column in (("Time", "time_share"), ("Energy", "energy_share"))
+    ]  # fmt: skip
+    return StudySection(
+        "Where it goes",
+        charts=charts,
+        tables=["phases"],
+        intro="Time is given by segments of a step, energy by phases.",
+    )
+
+
+def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
+    networks = ", ".join(inputs.study.sensitive)
+    charts = [
+        Chart(
+            "tornado", "sensitivity", f"{title} of one chip over the GPU", x="constant",
+            band=(f"{column}, halved", f"{column}, doubled"), base=base.get(column, 1.0),
+            axis=f"{title.lower()}, geometric mean of {networks}",
+        )
+        for title, column in (("Speedup", "speedup"), ("Energy saving", "saving"))
+    ]  # fmt: skip
+    return StudySection(
+        "What the assumptions decide",
+        charts=charts,
+        tables=["sensitivity"],
+        intro="Every constant marked as an assumption, halved and doubled.",
+    )
+
+
+def _notes(
+    inputs: HeadlineInputs, machines: Sequence[Row], phases: Sequence[Row], one: Mapping[str, Row]
+) -> list[str]:
+    """Say what differs from the paper, from the breakdown."""
+    hardware = inputs.machine.hardware
+    rebuilt = one["speedup over PipeLayer, rebuilt"]["geometric mean"]
+    fed = [r["chips"] for r in machines if r["footing"] == "chips on the GPU's power"]
+    return [
+        "No constant is tuned to reach the paper's figures. The chip's counts are our assumption, "
+        "since the paper's are not openly available.",
+        f"Where one chip's time goes, on average: {_largest_shares(phases)}. A product takes "
+        f"{hardware.chip.input_bits - 1} passes at one bit each, and a solve repeats one inversion "
+        "and one 32-bit product per round.",
+        *_reached(inputs, machines),
+        "PipeLayer is taken at its published peak, which favours it most. Beside a first-order "
+        "chip of its kind, built from the same parts and mapped the same way, one RePAST chip "
+        f"runs an epoch at {rebuilt:.2g} times the speed, since second order does more work.",
+        f"The GPU's power feeds {min(fed)} to {max(fed)} chips at what they draw in an average "
+        f"step; a supply for the peak of {hardware.peak_power_w:.0f} W per chip would feed fewer.",
+        f"GPU: {inputs.gpu.product_efficiency.source}. Inversion: "
+        f"{inputs.gpu.inverse_efficiency.source}.",
+    ]
+
+
+def _largest_shares(phases: Sequence[Row]) -> str:
+    """Name the three segments that take most of one chip's time, with their mean shares."""
+    mine = [r for r in phases if (r["machine"], r["footing"]) == ("repast", "one chip")]
+    shares = {
+        name: float(np.mean([row["time_share"] for row in mine if row["phase"] == name]))
+        for name in dict.fromkeys(row["phase"] for row in mine)
+    }
+    largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {share:.0%}" for name, share in largest)
+
+
+def _reached(inputs: HeadlineInputs, machines: Sequence[Row]) -> list[str]:
+    """Say with how many chips the paper's speedup is reached, if it is."""
+    chips = [r["chips"] for r in machines if r["footing"] == "chips for the paper's speedup"]
+    if not chips:
+        return []
+    area_mm2 = inputs.machine.hardware.area_m2 * 1e6
+    return [
+        f"The paper's speedup over the GPU is reached with {min(chips)} to {max(chips)} chips "
+        f"({min(chips) * area_mm2:,.0f} to {max(chips) * area_mm2:,.0f} mm2 of silicon), on "
+        f"{len(chips)} of {len(inputs.study.networks)} networks."
+    ]

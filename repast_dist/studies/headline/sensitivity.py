@@ -1,0 +1,120 @@
+"""What the constants that are marked as assumptions decide: each of them halved and doubled."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from repast_dist.hardware import PARTS, Component, Quantity
+from repast_dist.mapping.baselines import gpu_step
+from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.studies.headline.inputs import HeadlineInputs
+from repast_dist.studies.headline.machines import coster
+from repast_dist.studies.headline.ratios import geometric_mean
+
+
+def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
+    """Halve and double every assumed constant; return the geometric mean speedup and saving of
+    one chip over the GPU.
+    """
+    names = list(inputs.study.sensitive)
+
+    def outcome(changed: HeadlineInputs) -> tuple[float, float]:
+        speed, saving = [], []
+        for name in names:
+            step = coster(changed, name)(1)
+            gpu = gpu_step(
+                changed.gpu,
+                build_workload(WorkloadSpec(name=name)),
+                changed.study.batch_size,
+                changed.machine.policy.soi,
+            )
+            speed.append(step.samples_per_s / gpu.samples_per_s)
+            saving.append(gpu.energy_j / gpu.samples / step.energy_per_sample_j)
+        return geometric_mean(speed), geometric_mean(saving)
+
+    base = outcome(inputs)
+    rows = []
+    for name, change in _assumed(inputs):
+        half, double = outcome(change(0.5)), outcome(change(2.0))
+        rows.append(
+            {
+                "constant": name,
+                "speedup": base[0],
+                "speedup, halved": half[0],
+                "speedup, doubled": double[0],
+                "saving": base[1],
+                "saving, halved": half[1],
+                "saving, doubled": double[1],
+                "swing": max(abs(math.log(v[0] / base[0])) for v in (half, double)),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["swing"])
+
+
+def _assumed(
+    inputs: HeadlineInputs,
+) -> Iterator[tuple[str, Callable[[float], HeadlineInputs]]]:
+    """Return every constant marked as an assumption, and how to scale it."""
+    for component in (part.name for part in PARTS):
+        part: Component = getattr(inputs.machine.hardware.components, component)
+        for field in dataclasses.fields(Component):
+            quantity: Quantity | None = getattr(part, field.name)
+            if quantity and quantity.confidence == "C" and field.name != "area_m2":
+                yield f"{component}.{field.name}", _scale_part(inputs, component, field.name)
+    for name in ("memory_efficiency", "launch_s"):
+        yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
+    yield f"{inputs.gpu.name}.inverse_efficiency", _scale_inverse(inputs)
+    yield "soi.assumed_iterations", _scale_iterations(inputs)
+
+
+def _scale_part(
+    inputs: HeadlineInputs, component: str, field: str
+) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        components = inputs.machine.hardware.components
+        part = getattr(components, component)
+        quantity: Quantity = getattr(part, field)
+        if quantity.value is None:
+            changed = dataclasses.replace(quantity, per=quantity.per / factor)
+        else:
+            changed = dataclasses.replace(quantity, value=quantity.value * factor)
+        new = dataclasses.replace(
+            components, **{component: dataclasses.replace(part, **{field: changed})}
+        )
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(components=new))
+
+    return scaled
+
+
+def _scale_gpu(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        quantity: Quantity = getattr(inputs.gpu, field)
+        value = (quantity.value or 0.0) * factor
+        if quantity.unit == "1":
+            value = min(1.0, value)
+        changed: dict[str, Any] = {field: dataclasses.replace(quantity, value=value)}
+        gpu = dataclasses.replace(inputs.gpu, **changed)
+        return dataclasses.replace(inputs, gpu=gpu)
+
+    return scaled
+
+
+def _scale_inverse(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        old = inputs.gpu.inverse_efficiency
+        points = tuple((size, min(1.0, share * factor)) for size, share in old.points)
+        changed = dataclasses.replace(old, points=points)
+        gpu = dataclasses.replace(inputs.gpu, inverse_efficiency=changed)
+        return dataclasses.replace(inputs, gpu=gpu)
+
+    return scaled
+
+
+def _scale_iterations(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        rounds = max(1, round(inputs.machine.policy.soi.assumed_iterations * factor))
+        soi = dataclasses.replace(inputs.machine.policy.soi, assumed_iterations=rounds)
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(soi=soi))
+
+    return scaled

@@ -1,0 +1,1 @@
+"""``study=precision``: points and their solves, tables, and the page."""
