@@ -183,7 +183,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
                 seen[role, address[2], matrix.shape] += 1
             return super().load(role, matrix, address)
 
-    watched = Watched(engine.spec, None, None, None, 0)
+    watched = Watched(engine.spec, None, None, None, None, 0)
     model = network(
         [{"kind": "patches", "size": 2}, {"kind": "attention", "name": "a", "heads": 2},
          {"kind": "global_pool"}, {"kind": "dense", "outputs": 3}],
