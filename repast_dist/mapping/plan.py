@@ -167,9 +167,9 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
         )
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
-    apart = _shapes_apart(workload, blocks, hardware, policy, work)
-    fusion = choose_fusion(apart, hardware, policy)
-    shapes = fuse(apart, fusion.chosen, hardware)
+    unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
+    fusion = choose_fusion(unfused, hardware, policy)
+    shapes = fuse(unfused, fusion.chosen, hardware)
     layers = layer_table(workload, _formed(blocks, fusion))
     allocation = allocate(layers, hardware, partition, work)
     cost_s = block_seconds(shapes, hardware, policy)
@@ -192,7 +192,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     )
 
 
-def _shapes_apart(
+def _unfused_shapes(
     workload: Workload,
     blocks: tuple[SoiBlock, ...],
     hardware: Hardware,

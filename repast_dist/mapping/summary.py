@@ -106,9 +106,9 @@ def summarise(plan: Plan) -> StepSummary:
         The plan.
     """
     kinds = _step_kinds(plan)
-    shares = np.array([share for *_, share in kinds])
+    shares = np.array([kind.share for kind in kinds])
     chips, weights = _representatives(plan)
-    costed = [_cost_kind(plan, chips, weights, due, renewed) for due, renewed, _ in kinds]
+    costed = [_cost(plan, chips, weights, kind) for kind in kinds]
     segments = shares @ np.array([item.segment_s for item in costed])
     if plan.policy.soi.stale and plan.work.second_order:
         renewal_s = float(shares @ [item.renewal_s for item in costed])
@@ -142,28 +142,25 @@ def summarise(plan: Plan) -> StepSummary:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kind:
-    segment_s: np.ndarray
-    renewal_s: float
-    phase_energy_j: np.ndarray
-    phase_busy_s: np.ndarray
-    chip_busy_s: np.ndarray
-    link_bytes: float
-    cell_writes: float
-    rows: int
+class _StepKind:
+    """Steps in which the same things are due, and their share of all steps."""
+
+    factors_due: bool
+    inverses_due: bool
+    share: float
 
 
-def _step_kinds(plan: Plan) -> list[tuple[bool, bool, float]]:
-    """Return (factors due, inverses due, share of steps) of every kind of step."""
+def _step_kinds(plan: Plan) -> list[_StepKind]:
+    """Return the kinds of steps that occur."""
     if not plan.work.second_order:
-        return [(False, False, 1.0)]
+        return [_StepKind(False, False, 1.0)]
     every, factors = plan.policy.soi.interval, plan.policy.soi.factor_interval
     kinds = [
-        (True, True, 1 / every),
-        (True, False, 1 / factors - 1 / every),
-        (False, False, 1 - 1 / factors),
+        _StepKind(True, True, 1 / every),
+        _StepKind(True, False, 1 / factors - 1 / every),
+        _StepKind(False, False, 1 - 1 / factors),
     ]
-    return [kind for kind in kinds if kind[2] > 0]
+    return [kind for kind in kinds if kind.share > 0]
 
 
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -175,17 +172,35 @@ def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return chips, np.repeat(count, stages)
 
 
-def _cost_kind(
-    plan: Plan, chips: np.ndarray, weights: np.ndarray, due: bool, renewed: bool
-) -> _Kind:
+@dataclasses.dataclass(frozen=True)
+class _StepCost:
+    """The cost of one step of a kind. Energies, times of phases and writes are of all chips."""
+
+    segment_s: np.ndarray
+    renewal_s: float
+    phase_energy_j: np.ndarray
+    phase_busy_s: np.ndarray
+    chip_busy_s: np.ndarray
+    link_bytes: float
+    cell_writes: float
+    rows: int
+
+
+def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -> _StepCost:
+    """Return the cost of a step, from the rows of chips that each stand for so many others."""
     table = step_ops(
-        plan, chips.tolist(), 0, factors_due=due, inverses_due=renewed, every_block=True
+        plan,
+        chips.tolist(),
+        0,
+        factors_due=kind.factors_due,
+        inverses_due=kind.inverses_due,
+        every_block=True,
     )
     costs = price(table, plan.hardware.costs)
     placed = place(plan, table, costs.duration_s)
     counted = _row_weights(plan, table, chips, weights)
     phase = table["phase"]
-    return _Kind(
+    return _StepCost(
         segment_s=placed.segment_seconds,
         renewal_s=_renewal_seconds(plan, table, costs.duration_s),
         phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
