@@ -14,11 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.tables import network_table
 from repast_dist.ops import op, op_rows, price
 from repast_dist.ops.table import COUNTS, SERIAL
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 
 ROWS = 1_000_000

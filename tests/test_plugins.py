@@ -84,7 +84,7 @@ def test_a_study_of_ones_own_answers(tmp_path):
 
 
 def test_a_line_of_chips_exchanges_slower_than_a_ring(tmp_path):
-    from repast_dist.mapping.collectives import all_to_all
+    from repast_dist.planning.collectives import all_to_all
     from repast_dist.settings import load_settings
 
     line = load_settings([named("my_topology"), "interconnect.dimensions.0.topology=line"])

@@ -32,9 +32,9 @@ from repast_dist.ground.errors import RepastError
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.components import Quantity
-from repast_dist.mapping.baselines import GpuSpec, gpu_step
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.layer import LAYERS
+from repast_dist.planning.baselines import GpuSpec, gpu_step
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import compose_plain, conf_dir, load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.convergence.training import convergence_point

@@ -10,14 +10,14 @@ from repast_dist.api.loading import HARDWARE, Override, as_overrides, checked_se
 from repast_dist.api.notebook import facts_html, table_html
 from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.ops import step_ops
-from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.summary import StepSummary, summarise
-from repast_dist.mapping.timeline import place
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import ONNX
 from repast_dist.ops import OP_NAMES, price, trace_columns
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.ops import step_ops
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.summary import StepSummary, summarise
+from repast_dist.planning.timeline import place
 from repast_dist.settings import setting_groups
 from repast_dist.studies.costing import planned_step
 from repast_dist.studies.figures import STEP_UNITS, step_figures

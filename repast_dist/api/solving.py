@@ -15,9 +15,9 @@ from repast_dist.api.costs import Cost, priced
 from repast_dist.api.loading import load_settings
 from repast_dist.ground.errors import CapacityError, DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.mapping.block_costs import program_counts, solve_counts
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.solves import BlockShapes, block_shapes, counted
+from repast_dist.planning.block_costs import program_counts, solve_counts
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.solves import BlockShapes, block_shapes, counted
 from repast_dist.training.kfac import damped_block, damping_split
 
 

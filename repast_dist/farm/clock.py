@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.farm.records import ChipCost
-from repast_dist.mapping.timeline import agree
+from repast_dist.planning.timeline import agree
 
 
 def align(

@@ -13,10 +13,10 @@ from repast_dist.analog import SolveCounts
 from repast_dist.farm.records import ChipCost
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import chip_speed
-from repast_dist.mapping.block_ops import block_rows
-from repast_dist.mapping.ops import outer_rows
-from repast_dist.mapping.timeline import place
 from repast_dist.ops import OP_NAMES, OpTable, price, trace_columns
+from repast_dist.planning.block_ops import block_rows
+from repast_dist.planning.ops import outer_rows
+from repast_dist.planning.timeline import place
 from repast_dist.trace import trace_batch
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.holdings import Holdings
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.holdings import Holdings
 from repast_dist.training.step import FactorKey
 
 Area = tuple[str, int, int, int, int]

@@ -9,10 +9,10 @@ from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.plan import Plan, make_plan
-from repast_dist.mapping.specs import StepWork
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.plan import Plan, make_plan
+from repast_dist.planning.specs import StepWork
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers import Optimizer

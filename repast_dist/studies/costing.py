@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from repast_dist.farm.specs import chip_speed
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.plan import Plan
 from repast_dist.network.model import build_model
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import MODEL, build_workload
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.plan import Plan
 from repast_dist.report.page import Note
 from repast_dist.studies.settings import RunSettings
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from repast_dist.ground.files import write_json
 from repast_dist.ground.plugins import checksums
-from repast_dist.mapping.chakra import write_chakra
-from repast_dist.mapping.plan import fusion_rows
+from repast_dist.planning.chakra import write_chakra
+from repast_dist.planning.plan import fusion_rows
 from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.kinds.export_chakra import ExportChakraStudy
 from repast_dist.studies.output import begin, write_answer

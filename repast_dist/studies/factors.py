@@ -7,9 +7,9 @@ import numpy as np
 
 from repast_dist.analog import SCHEMES
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.blocks import soi_blocks
-from repast_dist.mapping.specs import SoiSpec
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
+from repast_dist.planning.blocks import soi_blocks
+from repast_dist.planning.specs import SoiSpec
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine

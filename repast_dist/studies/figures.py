@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repast_dist.mapping.plan import Plan
-    from repast_dist.mapping.summary import StepSummary
+    from repast_dist.planning.plan import Plan
+    from repast_dist.planning.summary import StepSummary
 
 STEP_UNITS: Mapping[str, str] = {
     "step_s": "s",

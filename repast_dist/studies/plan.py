@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.plan import Plan, fusion_rows
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.plan import Plan, fusion_rows
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection

@@ -13,15 +13,15 @@ import numpy as np
 from rich.console import Console
 
 from repast_dist.hardware.topology import TOPOLOGIES
-from repast_dist.mapping.blocks import soi_blocks
-from repast_dist.mapping.collectives import dimensions_for, links_of
-from repast_dist.mapping.exchanges import exchanges
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.owners import balance, block_owners
-from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.planning.blocks import soi_blocks
+from repast_dist.planning.collectives import dimensions_for, links_of
+from repast_dist.planning.exchanges import exchanges
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.owners import balance, block_owners
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.summary import summarise
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection

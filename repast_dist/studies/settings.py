@@ -19,11 +19,11 @@ from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.baselines import BaselineSpec, EpochsSpec
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
+from repast_dist.planning.baselines import BaselineSpec, EpochsSpec
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.datasets import DATASETS, DataSource
 from repast_dist.training.optimizers import OPTIMIZERS, Optimizer

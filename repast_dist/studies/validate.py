@@ -11,12 +11,12 @@ from rich.console import Console
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.topologies.ring import Ring
 from repast_dist.hardware.topologies.switch import Switch
-from repast_dist.mapping.baselines import EpochsSpec, gpu_step, pipelayer_step
-from repast_dist.mapping.blocks import soi_blocks
-from repast_dist.mapping.collectives import all_reduce
-from repast_dist.mapping.machine import Machine
-from repast_dist.mapping.owners import balance, block_owners
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.planning.baselines import EpochsSpec, gpu_step, pipelayer_step
+from repast_dist.planning.blocks import soi_blocks
+from repast_dist.planning.collectives import all_reduce
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.owners import balance, block_owners
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection

@@ -15,7 +15,7 @@ from repast_dist.training.solve_report import SolveReport
 
 
 class FactorBlock(Protocol):
-    """A diagonal block of a factor: its rows and columns ``start:stop``; `mapping` cuts them."""
+    """A diagonal block of a factor: its rows and columns ``start:stop``; `planning` cuts them."""
 
     @property
     def index(self) -> int:

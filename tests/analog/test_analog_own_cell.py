@@ -12,8 +12,8 @@ from repast_dist.analog.schemes.base import added, as_counts
 from repast_dist.cli import main
 from repast_dist.farm.checkpoint import latest_checkpoint
 from repast_dist.ground.plugins import activate, read_plugins
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.solves import block_shapes
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.solves import block_shapes
 from repast_dist.settings import load_settings
 
 PLUGINS = Path(__file__).parents[1] / "plugins"

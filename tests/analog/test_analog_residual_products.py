@@ -18,9 +18,9 @@ from repast_dist.analog import (
 from repast_dist.analog.product import Product
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.mapping.block_costs import solve_counts
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.solves import block_shapes
+from repast_dist.planning.block_costs import solve_counts
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.solves import block_shapes
 
 
 def _covariance(n: int, seed: int = 0) -> np.ndarray:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from repast_dist.analog import SCHEMES
 from repast_dist.farm.exchange import Bucket, TreeSum, solve_tasks, within
-from repast_dist.mapping.blocks import SoiBlock, even_ranges
-from repast_dist.mapping.holdings import make_holdings
-from repast_dist.mapping.owners import block_owners
-from repast_dist.mapping.specs import PartitionSpec, Policy, SoiSpec, StepWork
+from repast_dist.planning.blocks import SoiBlock, even_ranges
+from repast_dist.planning.holdings import make_holdings
+from repast_dist.planning.owners import block_owners
+from repast_dist.planning.specs import PartitionSpec, Policy, SoiSpec, StepWork
 from repast_dist.training.second_order import block_traces
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from repast_dist.farm.setup import make_setup
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace, verify
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.summary import summarise
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import planned_step

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.mapping.baselines import GpuSpec
+from repast_dist.planning.baselines import GpuSpec
 from repast_dist.report.console import data_table
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from repast_dist.mapping.baselines import EpochsSpec, GpuSpec
-from repast_dist.mapping.machine import Machine
+from repast_dist.planning.baselines import EpochsSpec, GpuSpec
+from repast_dist.planning.machine import Machine
 from repast_dist.studies.kinds.headline import HeadlineStudy
 
 

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from repast_dist.mapping.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
-from repast_dist.mapping.summary import StepSummary, summarise
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.planning.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
+from repast_dist.planning.summary import StepSummary, summarise
 from repast_dist.studies.headline.inputs import HeadlineInputs
 
 _MOST_CHIPS = 4096

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.mapping.baselines import EpochsSpec
+from repast_dist.planning.baselines import EpochsSpec
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import MachineStep, one_chip_on
 from repast_dist.studies.published import PublishedRatios

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from repast_dist.hardware import PARTS, Component, Quantity
-from repast_dist.mapping.baselines import gpu_step
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.planning.baselines import gpu_step
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import coster
 from repast_dist.studies.headline.ratios import geometric_mean

@@ -9,8 +9,8 @@ from annotated_types import MinLen
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.baselines import PipeLayerSpec
 from repast_dist.network.workload import NetworkName
+from repast_dist.planning.baselines import PipeLayerSpec
 from repast_dist.studies.published import PublishedRatios
 from repast_dist.studies.study import HARDWARE, STUDIES, Study
 

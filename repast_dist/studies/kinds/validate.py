@@ -7,7 +7,7 @@ from annotated_types import Ge, MinLen
 
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.baselines import GpuSpec
+from repast_dist.planning.baselines import GpuSpec
 from repast_dist.studies.kinds.headline import HeadlineStudy
 from repast_dist.studies.published import PublishedFigure
 from repast_dist.studies.study import HARDWARE, STUDIES, Study

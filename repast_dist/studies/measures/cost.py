@@ -26,7 +26,7 @@ class CostMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Return what a step of the settings costs."""
-        from repast_dist.mapping.summary import summarise
+        from repast_dist.planning.summary import summarise
         from repast_dist.studies.costing import planned_step
 
         plan = planned_step(settings)

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from repast_dist.mapping import place, step_ops
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.tables import network_table
 from repast_dist.ops import price
+from repast_dist.planning import place, step_ops
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 
 

@@ -11,16 +11,16 @@ import numpy as np
 from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.allocation import Allocation, allocate
-from repast_dist.mapping.block_costs import block_seconds
-from repast_dist.mapping.blocks import SoiBlock, soi_blocks
-from repast_dist.mapping.fusion import Fusion, choose_fusion
-from repast_dist.mapping.holdings import Holdings, make_holdings
-from repast_dist.mapping.layers import LayerTable, layer_table
-from repast_dist.mapping.owners import Room, block_owners, micro_batch_owners
-from repast_dist.mapping.solves import BlockShapes, block_shapes, fuse
-from repast_dist.mapping.specs import PartitionSpec, Policy, StepWork
 from repast_dist.network.shapes import Workload
+from repast_dist.planning.allocation import Allocation, allocate
+from repast_dist.planning.block_costs import block_seconds
+from repast_dist.planning.blocks import SoiBlock, soi_blocks
+from repast_dist.planning.fusion import Fusion, choose_fusion
+from repast_dist.planning.holdings import Holdings, make_holdings
+from repast_dist.planning.layers import LayerTable, layer_table
+from repast_dist.planning.owners import Room, block_owners, micro_batch_owners
+from repast_dist.planning.solves import BlockShapes, block_shapes, fuse
+from repast_dist.planning.specs import PartitionSpec, Policy, StepWork
 
 _BISECTIONS = 24
 

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.mapping.plan import Plan
 from repast_dist.ops.op import OPS, Resource, Segment
 from repast_dist.ops.table import OpTable
+from repast_dist.planning.plan import Plan
 
 _SEGMENT = np.array([op.segment.number for op in OPS])
 _RESOURCE = np.array([int(op.resource) for op in OPS])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from repast_dist.ground.spec import load
-from repast_dist.mapping import StepWork, make_plan, place, step_ops
 from repast_dist.network import Workload
 from repast_dist.network.model import ModelSpec, build_model
 from repast_dist.network.shapes import digital_shape
@@ -19,6 +18,7 @@ from repast_dist.network.tables.rows import dense, transformer_block
 from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.ops import OPS, price
 from repast_dist.ops.table import IDENTITY, LINK, SERIAL
+from repast_dist.planning import StepWork, make_plan, place, step_ops
 from repast_dist.settings import load_settings
 from repast_dist.trace.schema import COUNTS
 

@@ -3,9 +3,9 @@
 from repast_dist.analog import SCHEMES, DeviceSpec
 from repast_dist.ground.spec import load
 from repast_dist.hardware import ChipSpec, ComponentTable, Hardware, InterconnectSpec
-from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.ops import OPS, OpTable
+from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.settings import compose_plain
 
 CODES = {op.name: op.number for op in OPS}

@@ -9,10 +9,10 @@ from pydantic import Discriminator
 
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.components import Quantity
-from repast_dist.mapping.blocks import SoiBlock, soi_blocks
-from repast_dist.mapping.layers import LayerTable, layer_table
-from repast_dist.mapping.specs import SoiSpec
 from repast_dist.network.shapes import Workload
+from repast_dist.planning.blocks import SoiBlock, soi_blocks
+from repast_dist.planning.layers import LayerTable, layer_table
+from repast_dist.planning.specs import SoiSpec
 from repast_dist.trace.schema import Phase
 
 _VALUE_BYTES = 4

@@ -6,9 +6,9 @@ from typing import Any
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.mapping.plan import Plan, make_plan
-from repast_dist.mapping.specs import Policy, StepWork
 from repast_dist.network.shapes import Workload
+from repast_dist.planning.plan import Plan, make_plan
+from repast_dist.planning.specs import Policy, StepWork
 
 
 @dataclasses.dataclass(frozen=True)

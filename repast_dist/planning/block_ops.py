@@ -7,17 +7,17 @@ import numpy as np
 from repast_dist.analog.schemes.base import added
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.hardware.geometry import Counts
-from repast_dist.mapping.block_costs import (
+from repast_dist.ops import op
+from repast_dist.ops.op import Op
+from repast_dist.ops.table import OpTable, concatenate, op_rows
+from repast_dist.planning.block_costs import (
     average_counts,
     block_banks,
     program_counts,
     solve_counts,
 )
-from repast_dist.mapping.plan import Chips, Plan, once_per_plan
-from repast_dist.mapping.solves import counted, modelled_preparations, modelled_solves
-from repast_dist.ops import op
-from repast_dist.ops.op import Op
-from repast_dist.ops.table import OpTable, concatenate, op_rows
+from repast_dist.planning.plan import Chips, Plan, once_per_plan
+from repast_dist.planning.solves import counted, modelled_preparations, modelled_solves
 
 
 def block_rows(
@@ -30,7 +30,7 @@ def block_rows(
 ) -> OpTable:
     """Return the rows of the SOI blocks: averaging, programming and solving.
 
-    Parameters are those of `repast_dist.mapping.ops.step_ops`; the step is 0.
+    Parameters are those of `repast_dist.planning.ops.step_ops`; the step is 0.
     """
     mine = plan.chip_mask(chips)[plan.holdings.chip]
     if not mine.any():

@@ -7,8 +7,8 @@ pytest.importorskip("google.protobuf")
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal.decoder import _DecodeVarint
 
-from repast_dist.mapping.chakra import chakra_nodes, write_chakra
 from repast_dist.network.tables import network_table
+from repast_dist.planning.chakra import chakra_nodes, write_chakra
 from repast_dist.settings import load_settings
 
 FIELD = descriptor_pb2.FieldDescriptorProto

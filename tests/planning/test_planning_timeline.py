@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from repast_dist.mapping.timeline import agree
 from repast_dist.ops import Segment
+from repast_dist.planning.timeline import agree
 
 
 def seconds(computed, exchanged):

@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware import TOPOLOGIES, InterconnectSpec
 from repast_dist.hardware.all_reduce import halving_doubling_all_reduce_s
-from repast_dist.mapping import soi_blocks
-from repast_dist.mapping.collectives import (
+from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.planning import soi_blocks
+from repast_dist.planning.collectives import (
     all_reduce,
     all_to_all,
     gather_from_owners,
     reduce_to_owners,
 )
-from repast_dist.mapping.owners import (
+from repast_dist.planning.owners import (
     Room,
     balance,
     block_owners,
     longest_first,
     micro_batch_owners,
 )
-from repast_dist.network import LayerShape, Workload, kinds
 
 A, BANDWIDTH = 1e-6, 1e9
 

@@ -6,9 +6,9 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.solves import BlockShapes, modelled_preparations, modelled_solves
-from repast_dist.mapping.specs import Policy
 from repast_dist.ops.pricing import time_per_count
+from repast_dist.planning.solves import BlockShapes, modelled_preparations, modelled_solves
+from repast_dist.planning.specs import Policy
 
 _AVERAGE_OPS = 3
 """Digital operations per number of a running average: decay, add, damp."""

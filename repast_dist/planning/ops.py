@@ -6,14 +6,14 @@ import numpy as np
 
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.mapping.block_ops import block_rows
-from repast_dist.mapping.collectives import send
-from repast_dist.mapping.exchanges import exchanges
-from repast_dist.mapping.layer_ops import LayerOp, layer_ops, weight_writes
-from repast_dist.mapping.plan import Chips, Plan
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
 from repast_dist.ops.table import OpTable, concatenate, op_rows
+from repast_dist.planning.block_ops import block_rows
+from repast_dist.planning.collectives import send
+from repast_dist.planning.exchanges import exchanges
+from repast_dist.planning.layer_ops import LayerOp, layer_ops, weight_writes
+from repast_dist.planning.plan import Chips, Plan
 
 _CLIP_OPS, _UPDATE_OPS = 3, 4
 """Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,

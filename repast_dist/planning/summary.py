@@ -10,12 +10,12 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.mapping.ops import step_ops
-from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.timeline import Placement, place, samples_of_replicas
 from repast_dist.ops.op import OPS, Segment
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable
+from repast_dist.planning.ops import step_ops
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.timeline import Placement, place, samples_of_replicas
 from repast_dist.trace.schema import PHASES
 
 _TITLES = [segment.title for segment in Segment]

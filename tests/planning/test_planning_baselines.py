@@ -5,16 +5,16 @@ import pytest
 
 from repast_dist.ground.spec import load
 from repast_dist.hardware import Quantity
-from repast_dist.mapping import SoiSpec
-from repast_dist.mapping.baselines import (
+from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.network.tables import network_table
+from repast_dist.planning import SoiSpec
+from repast_dist.planning.baselines import (
     EfficiencyTable,
     GpuSpec,
     PipeLayerSpec,
     gpu_step,
     pipelayer_step,
 )
-from repast_dist.network import LayerShape, Workload, kinds
-from repast_dist.network.tables import network_table
 from repast_dist.settings import compose_plain
 
 DENSE = Workload(

@@ -8,8 +8,8 @@ import pytest
 from repast_dist.analog import LOSSLESS, SCHEMES, DeviceSpec, InvSpec, Rows, prepare
 from repast_dist.analog.schemes.base import added, as_counts
 from repast_dist.analog.solution import SolveCounts
-from repast_dist.mapping.blocks import SoiBlock
-from repast_dist.mapping.solves import block_shapes, fuse, modelled_preparations, modelled_solves
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.solves import block_shapes, fuse, modelled_preparations, modelled_solves
 from repast_dist.settings import load_settings
 
 ARRAY = 32

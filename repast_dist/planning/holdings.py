@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.mapping.blocks import SoiBlock, even_ranges
-from repast_dist.mapping.specs import Policy, StepWork
+from repast_dist.planning.blocks import SoiBlock, even_ranges
+from repast_dist.planning.specs import Policy, StepWork
 
 Ranges = tuple[tuple[int, int], ...]
 

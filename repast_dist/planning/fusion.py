@@ -6,10 +6,10 @@ import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.mapping.block_costs import average_ops, block_seconds
-from repast_dist.mapping.solves import BlockShapes, can_fuse, fuse
-from repast_dist.mapping.specs import Policy
 from repast_dist.ops.pricing import time_per_count
+from repast_dist.planning.block_costs import average_ops, block_seconds
+from repast_dist.planning.solves import BlockShapes, can_fuse, fuse
+from repast_dist.planning.specs import Policy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from repast_dist.mapping.collectives import (
+from repast_dist.ops import op
+from repast_dist.ops.op import Op
+from repast_dist.planning.collectives import (
     Exchange,
     all_reduce,
     all_to_all,
     gather_from_owners,
     reduce_to_owners,
 )
-from repast_dist.mapping.plan import Plan
-from repast_dist.ops import op
-from repast_dist.ops.op import Op
+from repast_dist.planning.plan import Plan
 
 
 def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.planning.blocks import SoiBlock
 
 BlockStrategy = Literal["lpt", "capacity", "round_robin", "layer", "owner"]
 

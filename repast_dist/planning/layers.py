@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.mapping.blocks import SoiBlock
 from repast_dist.network.shapes import Workload
+from repast_dist.planning.blocks import SoiBlock
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts, product_counts, with_buffers, write_counts
-from repast_dist.mapping.layers import LayerTable
-from repast_dist.mapping.plan import Plan, once_per_plan
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
+from repast_dist.planning.layers import LayerTable
+from repast_dist.planning.plan import Plan, once_per_plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

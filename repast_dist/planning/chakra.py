@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.mapping.ops import step_ops
-from repast_dist.mapping.plan import Plan
-from repast_dist.mapping.timeline import place
 from repast_dist.ops.op import OPS, Collective, Op, Segment
 from repast_dist.ops.pricing import price
+from repast_dist.planning.ops import step_ops
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.timeline import place
 
 SCHEMA_VERSION = "0.0.4"
 

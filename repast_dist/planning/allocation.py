@@ -13,8 +13,8 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.layers import LayerTable
-from repast_dist.mapping.specs import PartitionSpec, StepWork
+from repast_dist.planning.layers import LayerTable
+from repast_dist.planning.specs import PartitionSpec, StepWork
 
 _TURNS_SHARE = 0.25
 """Share of the weights' arrays in which layers take turns when not all fit."""

@@ -15,12 +15,20 @@ from repast_dist.hardware import (
     InterconnectSpec,
     unit_costs,
 )
-from repast_dist.mapping import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, place, step_ops
-from repast_dist.mapping.machine import Machine
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OPS, price
 from repast_dist.ops.table import SERIAL
+from repast_dist.planning import (
+    PartitionSpec,
+    Policy,
+    SoiSpec,
+    StepWork,
+    make_plan,
+    place,
+    step_ops,
+)
+from repast_dist.planning.machine import Machine
 from repast_dist.settings import compose_plain
 from repast_dist.trace.schema import COUNTS
 
@@ -260,7 +268,7 @@ def test_without_pipelining_layers_take_turns():
     turns = place(plan, table, duration)
     assert turns.segment_seconds[0] > together.segment_seconds[0]
     # 48 samples through all stages: the sum of what one sample takes, 48 times.
-    from repast_dist.mapping.timeline import sample_seconds
+    from repast_dist.planning.timeline import sample_seconds
 
     compute = table.where(turns.segment == 0)
     once = sample_seconds(plan, compute, duration[turns.segment == 0]).sum()
@@ -391,7 +399,7 @@ def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
     # 16 rows fit beside their transpose and save 65 products; 256 rows do not fit an array of 128.
     assert few.shapes.fused[0]
     assert not many.shapes.fused.any()
-    from repast_dist.mapping.plan import fusion_rows
+    from repast_dist.planning.plan import fusion_rows
 
     saved = [row["saved_s"] for row in fusion_rows(few) if row["fused"]]
     assert all(value > 0 for value in saved)

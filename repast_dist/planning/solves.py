@@ -11,7 +11,7 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.mapping.blocks import SoiBlock
+from repast_dist.planning.blocks import SoiBlock
 
 
 @dataclasses.dataclass(frozen=True)

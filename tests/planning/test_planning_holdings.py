@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from repast_dist.mapping.ops import step_ops
-from repast_dist.mapping.summary import summarise
 from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.ops import OPS, price
+from repast_dist.planning.ops import step_ops
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 
 CHIPS = 8
