@@ -6,6 +6,7 @@ workers get its text, not its path, so they need no copy of the file.
 
 import builtins
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -98,6 +99,17 @@ def activate(sources: Sequence[PluginSource]) -> None:
             _ACTIVE[source.module] = source
 
 
+def entry_points(group: str) -> importlib.metadata.EntryPoints:
+    """Return what installed packages offer in a group."""
+    return _all_entry_points().select(group=group)
+
+
+@functools.cache
+def _all_entry_points() -> importlib.metadata.EntryPoints:
+    """Look through all installed packages, once per process."""
+    return importlib.metadata.entry_points()
+
+
 def use_entry_point(point: importlib.metadata.EntryPoint) -> None:
     """Import what an installed package offers; from then on it is one of the plug-ins at work.
 
@@ -145,7 +157,7 @@ def _read(name: str) -> PluginSource:
             raise SettingsError(f"plugins: {name} cannot be read ({error})") from None
         stem = "".join(letter if letter.isalnum() else "_" for letter in path.stem)
         return PluginSource(name, text, _MODULE + stem, _sha256(text.encode()))
-    offered = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    offered = entry_points(ENTRY_POINTS)
     if name not in offered.names:
         valid = ", ".join(sorted(offered.names)) or "none is installed"
         raise SettingsError(

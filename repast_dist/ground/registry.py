@@ -8,7 +8,6 @@ setting names it.
 
 import dataclasses
 import importlib
-import importlib.metadata
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, PlainValidator
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.ground.plugins import use_entry_point
+from repast_dist.ground.plugins import entry_points, use_entry_point
 from repast_dist.ground.spec import Problems, build
 
 
@@ -84,8 +83,7 @@ class Registry[T]:
     def names(self) -> list[str]:
         """Return the valid names; entry points are listed without being imported."""
         self._find_own()
-        offered = importlib.metadata.entry_points(group=self.entry_points)
-        return sorted({*self._members, *(point.name for point in offered)})
+        return sorted({*self._members, *entry_points(self.entry_points).names})
 
     def get(self, name: str) -> type[T]:
         """Return the class of a name.
@@ -97,7 +95,7 @@ class Registry[T]:
         """
         self._find_own()
         if name not in self._members:
-            for point in importlib.metadata.entry_points(group=self.entry_points, name=name):
+            for point in entry_points(self.entry_points).select(name=name):
                 use_entry_point(point)
         if name not in self._members:
             raise SettingsError(f"no {self.kind} '{name}'; valid: {', '.join(self.names())}")

@@ -1,5 +1,6 @@
 """The versions of what a result depends on, written beside every result."""
 
+import functools
 import importlib.metadata
 import platform
 
@@ -13,5 +14,9 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the version of Python and of each package that can change a number, plug-ins too."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found, **packages()}
+    return {"python": platform.python_version(), **_installed(), **packages()}
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
