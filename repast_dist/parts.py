@@ -22,7 +22,7 @@ from repast_dist.hardware.topology import TOPOLOGIES, Topology
 from repast_dist.network.layer import LAYERS, Layer
 from repast_dist.network.tables import NETWORKS, NetworkTable
 from repast_dist.studies.measure import MEASURES, Measure
-from repast_dist.studies.study import STUDIES, Study
+from repast_dist.studies.study import STUDIES, PointStudy, Study
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.optimizers import (
     OPTIMIZERS,
@@ -52,6 +52,7 @@ __all__ = [
     "Measure",
     "NetworkTable",
     "Optimizer",
+    "PointStudy",
     "Registry",
     "Scheme",
     "SecondOrder",

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.report.study_page import StudyPage, write_study
 from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.settings import RunSettings
 
 Figures = dict[str, tuple[float, str]]
 """Name -> value and unit."""
@@ -53,7 +53,7 @@ def read_figures(folder: Path) -> Figures:
     return {item["name"]: (item["value"], item["unit"]) for item in stored}
 
 
-def begin(settings: Any, run_dir: Path | None = None) -> Path:
+def begin(settings: RunSettings, run_dir: Path | None = None) -> Path:
     """Return the run directory of a study that works through points: a new one, or to go on with.
 
     Its settings are written first, so that ``resume=RUN_DIR`` can read them.
@@ -65,7 +65,9 @@ def begin(settings: Any, run_dir: Path | None = None) -> Path:
     return folder
 
 
-def finish(page: StudyPage, settings: Any, console: Console, run_dir: Path | None = None) -> Path:
+def finish(
+    page: StudyPage, settings: RunSettings, console: Console, run_dir: Path | None = None
+) -> Path:
     """Write a study's page and tables with the settings that made them, and say where.
 
     Parameters

@@ -5,11 +5,12 @@ decides it. A study that was stopped goes on from there, and a later one can tak
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -20,66 +21,86 @@ from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.report.console import PointProgress
+from repast_dist.studies.output import begin
 from repast_dist.studies.run_directory import locked
+from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.study import PointStudy
 
 PointFunction = Callable[[Any, Any], dict[str, Any]]
 
 
-def run_points(
-    function: PointFunction,
-    points: Sequence[Any],
-    *,
-    run_dir: Path,
-    farm: FarmSpec,
-    console: Console,
-    title: str,
-    shared: Any = None,
-    reuse: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Return the record of every point, in the order of the points.
+@dataclasses.dataclass(frozen=True)
+class PointRunner:
+    """Computes the points of a study and keeps their records in its run directory.
 
-    Parameters
+    Attributes
     ----------
-    function : callable
-        A function of a module, ``function(shared, point)``, that returns a record JSON can hold.
-    points : sequence
-        Frozen dataclasses; all that decides a record must be in its point.
     run_dir : Path
         Where finished records are kept, in ``points/``.
     farm : FarmSpec
         Where points are computed.
-    console, title : Console, str
-        Where progress is shown, and what of.
-    shared : object
-        Moved to every worker once.
-    reuse : sequence of str
+    console : Console
+        Where progress is shown.
+    reuse : tuple of str
         Run directories whose finished points are taken over.
-
-    Raises
-    ------
-    RepastError
-        What a point raised; the finished ones are kept.
     """
-    folder = run_dir / POINTS
-    folder.mkdir(exist_ok=True)
-    files = [folder / f"{_digest(function, point)}.json" for point in points]
-    with locked(run_dir):
-        _take_over(files, reuse)
-        # Points that are the same are computed once.
-        todo = {file: point for file, point in zip(files, points, strict=True) if not file.exists()}
-        total = len(set(files))
-        progress = PointProgress(title, total, done=total - len(todo), console=console)
-        names = list(todo)
-        work = map_unordered(function, shared, list(todo.values()), farm)
-        with progress, contextlib.closing(work) as results:
-            try:
-                for number, record in results:
-                    write_json(names[number], record)
-                    progress.advance()
-            except KeyboardInterrupt:
-                progress.message(f"Interrupted. Go on with: repast-dist resume={run_dir}")
-                raise
-    return [read_json(file) for file in files]
+
+    run_dir: Path
+    farm: FarmSpec
+    console: Console
+    reuse: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, study: PointStudy, settings: RunSettings, run_dir: Path | None, console: Console
+    ) -> Self:
+        """Return the runner of a study in a new run directory, or in the one to go on with."""
+        return cls(begin(settings, run_dir), settings.farm, console, study.reuse)
+
+    def records(
+        self, title: str, function: PointFunction, points: Sequence[Any], shared: Any = None
+    ) -> list[dict[str, Any]]:
+        """Return the record of every point, in the order of the points.
+
+        Parameters
+        ----------
+        title : str
+            What the progress is of.
+        function : callable
+            A function of a module, ``function(shared, point)``, that returns a record JSON can
+            hold.
+        points : sequence
+            Frozen dataclasses; all that decides a record must be in its point.
+        shared : object
+            Moved to every worker once.
+
+        Raises
+        ------
+        RepastError
+            What a point raised; the finished ones are kept.
+        """
+        folder = self.run_dir / POINTS
+        folder.mkdir(exist_ok=True)
+        files = [folder / f"{_digest(function, point)}.json" for point in points]
+        with locked(self.run_dir):
+            _take_over(files, self.reuse)
+            # Points that are the same are computed once.
+            todo = {
+                file: point for file, point in zip(files, points, strict=True) if not file.exists()
+            }
+            total = len(set(files))
+            progress = PointProgress(title, total, done=total - len(todo), console=self.console)
+            names = list(todo)
+            work = map_unordered(function, shared, list(todo.values()), self.farm)
+            with progress, contextlib.closing(work) as results:
+                try:
+                    for number, record in results:
+                        write_json(names[number], record)
+                        progress.advance()
+                except KeyboardInterrupt:
+                    progress.message(f"Interrupted. Go on with: repast-dist resume={self.run_dir}")
+                    raise
+        return [read_json(file) for file in files]
 
 
 def _digest(function: PointFunction, point: Any) -> str:

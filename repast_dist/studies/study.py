@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from repast_dist.ground.files import POINTS
 from repast_dist.ground.registry import Registry
+from repast_dist.ground.spec import spec
 from repast_dist.network.workload import MODEL
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class Study(abc.ABC):
     study's settings, decorated by ``@STUDIES.register`` and ``@spec``, with a field
     ``name: Literal["my_study"] = "my_study"``. It is asked for by ``study.name=my_study`` or by a
     preset ``study/my_study.yaml`` in a folder of your own (``--config-dir``). The classes of all
-    studies are loaded at every start: what is slow to import is imported inside `answer`.
+    studies are loaded at every start: what is slow to import is imported inside `answer`. A study
+    of many points that do not depend on each other derives from `PointStudy`.
 
     Attributes
     ----------
@@ -88,6 +91,24 @@ class Study(abc.ABC):
     def can_resume(self, run_dir: Path) -> bool:
         """Return whether a stopped run left something to go on with."""
         return False
+
+
+@spec
+class PointStudy(Study):
+    """A study of points that do not depend on each other: `repast_dist.studies.points`.
+
+    Attributes
+    ----------
+    reuse : tuple of str
+        Run directories whose finished points are taken over where all that decides a point is the
+        same.
+    """
+
+    reuse: tuple[str, ...] = ()
+
+    def can_resume(self, run_dir: Path) -> bool:
+        """Return whether a stopped run left something to go on with."""
+        return (run_dir / POINTS).is_dir()
 
 
 def refuse_unknown(kind: str, names: Iterable[str], valid: Iterable[str]) -> None:

@@ -15,8 +15,8 @@ from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
 from repast_dist.studies.costing import table
 from repast_dist.studies.kinds.sweep import SweepChart, SweepStudy
-from repast_dist.studies.output import begin, finish
-from repast_dist.studies.points import run_points
+from repast_dist.studies.output import finish
+from repast_dist.studies.points import PointRunner
 from repast_dist.studies.settings import RunSettings, in_one_process
 from repast_dist.studies.variants import varied
 
@@ -107,16 +107,8 @@ def sweep_page(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> StudyPage:
 def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Measure all points, write the table and draw it."""
     points = sweep_points(study, settings)
-    folder = begin(settings, run_dir)
-    records = run_points(
-        measured,
-        points,
-        run_dir=folder,
-        farm=settings.farm,
-        console=console,
-        title="measuring",
-        reuse=study.reuse,
-    )
+    runner = PointRunner.of(study, settings, run_dir, console)
+    records = runner.records("measuring", measured, points)
     measured_columns = list(dict.fromkeys(name for record in records for name in record))
     unknown = [name for name in study.columns if name not in measured_columns]
     if unknown:
@@ -130,7 +122,7 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
     ]
     page = sweep_page(study, rows)
     console.print(data_table(study.question, page.tables["points"]))
-    return finish(page, settings, console, folder)
+    return finish(page, settings, console, runner.run_dir)
 
 
 def _best(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.page import write_page
 from repast_dist.report.run_data import load_run
 from repast_dist.report.run_report import run_page
+from repast_dist.studies.kinds.train import TrainStudy
 from repast_dist.studies.output import Figures, write_answer
 from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
@@ -40,8 +41,8 @@ from repast_dist.trace import read_trace, totals
 from repast_dist.training.sampling import total_steps
 
 
-def run(settings: RunSettings, console: Console) -> Path:
-    """Train with these settings into a new run directory.
+def run(study: TrainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
+    """Train with these settings into a new run directory, or go on from the newest checkpoint.
 
     Returns
     -------
@@ -54,7 +55,13 @@ def run(settings: RunSettings, console: Console) -> Path:
     RepastError
         Settings do not fit the data, a solve diverged under ``on_divergence=raise``, the farm
         was lost; the directory says so too.
+    RunDirectoryError
+        The run to go on with is finished already, in use, or without a usable checkpoint.
     """
+    return _begin(settings, console) if run_dir is None else _resume(run_dir, settings, console)
+
+
+def _begin(settings: RunSettings, console: Console) -> Path:
     setup = _setup(settings)
     run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
     write_json(run_dir / SETTINGS, to_dict(settings))
@@ -62,21 +69,7 @@ def run(settings: RunSettings, console: Console) -> Path:
     return run_dir
 
 
-def resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
-    """Go on with a run from its newest good checkpoint.
-
-    Parameters
-    ----------
-    run_dir : Path
-        The run directory.
-    settings : RunSettings
-        Its settings; only those of ``farm`` may have changed.
-
-    Raises
-    ------
-    RunDirectoryError
-        Finished already, in use, or without a usable checkpoint.
-    """
+def _resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
     checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS)
     for reason in refused:
         console.print(f"refused {reason}", markup=False, soft_wrap=True)

@@ -13,7 +13,8 @@ from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.explain import explain
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
-from repast_dist.studies.scaling import scaling, scaling_point, scaling_points
+from repast_dist.studies.scaling.page import scaling_page
+from repast_dist.studies.scaling.points import scaling_point, scaling_points
 from repast_dist.studies.validate import validate
 
 
@@ -103,7 +104,7 @@ def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
         ("weak", 1): 64,
         ("weak", 4): 256,
     }
-    table = scaling(setup, costed, [network]).tables["points"]
+    table = scaling_page(setup, costed, [network]).tables["points"]
     rows = [row for row in table.to_pylist() if row["chips"] == 1]
     assert [row["efficiency"] for row in rows] == [1.0, 1.0]
     assert table.schema.field("step_s").metadata[b"unit"] == b"s"

@@ -10,8 +10,8 @@ from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import DataError, RunDirectoryError
 from repast_dist.settings import load_settings
 from repast_dist.studies.costing import chosen_workload
-from repast_dist.studies.points import run_points
-from repast_dist.studies.scaling import scaling_point, scaling_points
+from repast_dist.studies.points import PointRunner
+from repast_dist.studies.scaling.points import scaling_point, scaling_points
 
 FARM = FarmSpec(backend="inprocess")
 
@@ -29,16 +29,8 @@ def five_points():
 def points_in(folder, *, points, function=scaling_point, farm=FARM, **options):
     folder.mkdir(exist_ok=True)
     text = io.StringIO()
-    records = run_points(
-        function,
-        points,
-        shared=machine(),
-        run_dir=folder,
-        farm=farm,
-        console=Console(file=text, width=200),
-        title="costing",
-        **options,
-    )
+    runner = PointRunner(folder, farm, Console(file=text, width=200), **options)
+    records = runner.records("costing", function, points, shared=machine())
     return records, text.getvalue()
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.factors import capture_factors
@@ -104,3 +105,12 @@ def test_three_bit_cells_reach_24_bits_in_about_as_many_rounds_as_hp_inv():
     assert ours["converged"] == "10 of 10"
     assert ours["rounds"] < 1.2 * rows["HP-INV, published"]["rounds"]
     assert rows["fcg, 2 slices"]["rounds"] < 0.7 * rows["HP-INV, published"]["rounds"]
+
+
+def test_a_wrong_variant_is_refused_by_its_name_before_anything_is_trained(tmp_path):
+    settings = load_settings(
+        ["study=precision", "study.variants.fcg={inversion.slices: 2}", f"run_root={tmp_path}"]
+    )
+    with pytest.raises(SettingsError, match=r"^study\.variants\.fcg: inversion\.slices: "):
+        run_study(settings, Console(file=io.StringIO()))
+    assert not list(tmp_path.iterdir())

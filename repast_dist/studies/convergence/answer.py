@@ -21,8 +21,8 @@ from repast_dist.studies.convergence.page import convergence_page
 from repast_dist.studies.convergence.tables import Part, Run, best_settings
 from repast_dist.studies.convergence.training import convergence_point
 from repast_dist.studies.kinds.convergence import ConvergenceStudy
-from repast_dist.studies.output import begin, finish
-from repast_dist.studies.points import run_points
+from repast_dist.studies.output import finish
+from repast_dist.studies.points import PointRunner
 from repast_dist.studies.settings import RunSettings
 
 
@@ -38,20 +38,11 @@ def run(
     """
     cases = Cases(study, settings)
     over_damping = cases.damping()
-    folder = begin(settings, run_dir)
+    runner = PointRunner.of(study, settings, run_dir, console)
     data = settings.dataset.load()
 
     def train(title: str, cases: Sequence[Case]) -> list[Run]:
-        records = run_points(
-            convergence_point,
-            [case.job for case in cases],
-            shared=data,
-            run_dir=folder,
-            farm=settings.farm,
-            console=console,
-            title=title,
-            reuse=study.reuse,
-        )
+        records = runner.records(title, convergence_point, [case.job for case in cases], data)
         return [Run(case.labels, record) for case, record in zip(cases, records, strict=True)]
 
     searched = train("searching settings", cases.search())
@@ -67,4 +58,4 @@ def run(
     axes = train("training over noise and blocks", cases.axes(reference["damping"]))
     page = convergence_page([*searched, *compared, *damped, *axes], study, settings)
     console.print(data_table("Claims", page.tables["claims"]))
-    return finish(page, settings, console, folder)
+    return finish(page, settings, console, runner.run_dir)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
-from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.studies.study import (
@@ -16,7 +15,7 @@ from repast_dist.studies.study import (
     TRAINING,
     WORKERS,
     Changes,
-    Study,
+    PointStudy,
     Variants,
     refuse_unknown,
 )
@@ -56,7 +55,7 @@ class SearchedOptimizer:
 
 @STUDIES.register
 @spec
-class ConvergenceStudy(Study):
+class ConvergenceStudy(PointStudy):
     """Train with every optimizer and every way to invert; convergence and cost to a target.
 
     Variants, tasks and optimizers are sets of settings: dotted path -> value, as on the command
@@ -99,9 +98,6 @@ class ConvergenceStudy(Study):
         Reported seeds, from the settings' ``seed`` on.
     one_seed : tuple of str
         Variants that are tried with the first of them only, since they take long.
-    reuse : tuple of str
-        Run directories whose finished points are taken over where all that decides a point is the
-        same.
     """
 
     reads: ClassVar[tuple[str, ...]] = (*WORKERS, *TRAINING, "farm.chips", "farm.chip_overrides")
@@ -123,7 +119,6 @@ class ConvergenceStudy(Study):
     chip_noise: NonNegativeFloat = 0.01
     seeds: PositiveInt = 3
     one_seed: tuple[str, ...] = ()
-    reuse: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for kind in (
@@ -150,7 +145,3 @@ class ConvergenceStudy(Study):
         missed = "answers that miss their target are used; valid: study=train"
         of_misses = ("on_divergence", "damp_factor", "damp_tries")
         return {f"inversion.{name}": missed for name in of_misses}
-
-    def can_resume(self, run_dir: Path) -> bool:
-        """Return whether a stopped run left something to go on with."""
-        return (run_dir / POINTS).is_dir()

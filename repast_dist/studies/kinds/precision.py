@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, WORKERS, Study, Variants
+from repast_dist.studies.study import STUDIES, WORKERS, PointStudy, Variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +42,7 @@ class PublishedRounds:
 
 @STUDIES.register
 @spec
-class PrecisionStudy(Study):
+class PrecisionStudy(PointStudy):
     """Invert blocks of real K-FAC factors with every method, on better and worse arrays.
 
     Attributes
@@ -67,9 +66,6 @@ class PrecisionStudy(Study):
         Right-hand sides: columns of the last gradient that are not zero, at most.
     max_iterations : int
         Rounds after which a method is given up.
-    reuse : tuple of str
-        Run directories whose finished points are taken over where all that decides a point is the
-        same.
     """
 
     reads: ClassVar[tuple[str, ...]] = (
@@ -93,14 +89,9 @@ class PrecisionStudy(Study):
     steps: PositiveInt = 40
     columns: PositiveInt = 16
     max_iterations: PositiveInt = 200
-    reuse: tuple[str, ...] = ()
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Train for the factors, solve every point, and write the page."""
         from repast_dist.studies.precision.answer import run
 
         return run(self, settings, run_dir, console)
-
-    def can_resume(self, run_dir: Path) -> bool:
-        """Return whether a stopped run left something to go on with."""
-        return (run_dir / POINTS).is_dir()

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
-from repast_dist.ground.files import POINTS
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.network.workload import NetworkName
-from repast_dist.studies.study import HARDWARE, STUDIES, WORKERS, Study, model_of_a_plan
+from repast_dist.studies.study import HARDWARE, STUDIES, WORKERS, PointStudy, model_of_a_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @STUDIES.register
 @spec
-class ScalingStudy(Study):
+class ScalingStudy(PointStudy):
     """Cost a step on growing numbers of chips, without training.
 
     Attributes
@@ -33,9 +32,6 @@ class ScalingStudy(Study):
         Networks; empty: the one of the settings' ``workload``.
     batch_size, micro_batch_size : int
         Samples per step of all chips (strong) or of one (weak), and per micro-batch.
-    reuse : tuple of str
-        Run directories whose finished points are taken over where all that decides a point is the
-        same.
     """
 
     reads: ClassVar[tuple[str, ...]] = (*HARDWARE, *WORKERS, "workload", "model")
@@ -45,11 +41,10 @@ class ScalingStudy(Study):
     networks: tuple[NetworkName, ...] = ()
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
-    reuse: tuple[str, ...] = ()
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Cost all points."""
-        from repast_dist.studies.scaling import run
+        from repast_dist.studies.scaling.answer import run
 
         return run(self, settings, run_dir, console)
 
@@ -60,7 +55,3 @@ class ScalingStudy(Study):
             own = "the study has networks of its own; valid: study.networks=[]"
             return chips | {"workload": own, "model": own}
         return {**chips, **model_of_a_plan(settings)}
-
-    def can_resume(self, run_dir: Path) -> bool:
-        """Return whether a stopped run left something to go on with."""
-        return (run_dir / POINTS).is_dir()

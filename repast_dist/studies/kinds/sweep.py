@@ -1,15 +1,15 @@
 """Ask a question of your own: what changes, what is measured, what is shown."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import MinLen
 
-from repast_dist.ground.files import POINTS
 from repast_dist.ground.spec import spec
 from repast_dist.studies.measure import MEASURES, Measure
-from repast_dist.studies.study import STUDIES, TRAINING, WORKERS, Study, Variants
+from repast_dist.studies.study import STUDIES, TRAINING, WORKERS, PointStudy, Variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ class SweepChart:
 
 @STUDIES.register
 @spec
-class SweepStudy(Study):
+class SweepStudy(PointStudy):
     """Measure every variant at every point of the axes; the question is the YAML file.
 
     Attributes
@@ -70,9 +70,6 @@ class SweepStudy(Study):
         Which values of it are good.
     charts : tuple of SweepChart
         What is drawn.
-    reuse : tuple of str
-        Run directories whose finished points are taken over where all that decides a point is the
-        same.
     """
 
     name: Literal["sweep"] = "sweep"
@@ -87,7 +84,6 @@ class SweepStudy(Study):
     best: str | None = None
     goal: Literal["lowest", "highest"] = "lowest"
     charts: tuple[SweepChart, ...] = ()
-    reuse: tuple[str, ...] = ()
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Measure all points, write the table and draw it."""
@@ -95,7 +91,7 @@ class SweepStudy(Study):
 
         return run(self, settings, run_dir, console)
 
-    def ignores(self, settings: "RunSettings") -> dict[str, str]:
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return what the measure does not read."""
         reads = self.measure.reads
         unread = [
@@ -106,7 +102,3 @@ class SweepStudy(Study):
         return dict.fromkeys(
             unread, f"study.measure.kind={self.measure.kind} needs none of it; valid: another kind"
         )
-
-    def can_resume(self, run_dir: Path) -> bool:
-        """Return whether a stopped run left something to go on with."""
-        return (run_dir / POINTS).is_dir()

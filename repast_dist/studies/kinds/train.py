@@ -23,11 +23,9 @@ class TrainStudy(Study):
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Train into a new run directory, or go on from the newest good checkpoint."""
-        from repast_dist.studies import train
+        from repast_dist.studies.train import run
 
-        if run_dir is None:
-            return train.run(settings, console)
-        return train.resume(run_dir, settings, console)
+        return run(self, settings, run_dir, console)
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that do nothing beside the others, with the reason."""

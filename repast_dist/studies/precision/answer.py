@@ -14,10 +14,15 @@ from repast_dist.ground.errors import DataError
 from repast_dist.report.console import data_table
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.kinds.precision import PrecisionStudy
-from repast_dist.studies.output import begin, finish
-from repast_dist.studies.points import run_points
+from repast_dist.studies.output import finish
+from repast_dist.studies.points import PointRunner
 from repast_dist.studies.precision.page import precision_page
-from repast_dist.studies.precision.points import few_bit_rows, precision_point, precision_points
+from repast_dist.studies.precision.points import (
+    few_bit_rows,
+    inversions_of,
+    precision_point,
+    precision_points,
+)
 from repast_dist.studies.settings import RunSettings
 
 
@@ -28,10 +33,14 @@ def run(
 
     Raises
     ------
+    SettingsError
+        A variant is wrong.
     DataError
         The network has no factors, or a block's gradient is zero.
     """
-    folder = begin(settings, run_dir)
+    # A wrong variant is refused before anything is trained.
+    inversions_of(study, settings, study.variants, "study.variants")
+    runner = PointRunner.of(study, settings, run_dir, console)
     console.print(f"Training {study.steps} steps in float64 for the factors")
     factors = capture_factors(
         settings.model,
@@ -43,17 +52,9 @@ def run(
     )
     if not factors:
         raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
-    records = run_points(
-        precision_point,
-        precision_points(study, settings, factors),
-        shared=factors,
-        run_dir=folder,
-        farm=settings.farm,
-        console=console,
-        title="inverting",
-        reuse=study.reuse,
-    )
+    points = precision_points(study, settings, factors)
+    records = runner.records("inverting", precision_point, points, factors)
     rows = [row for record in records for row in record["rows"]]
     page = precision_page(study, rows, few_bit_rows(study, settings))
     console.print(data_table("Methods", page.tables["methods"]))
-    return finish(page, settings, console, folder)
+    return finish(page, settings, console, runner.run_dir)

@@ -138,10 +138,25 @@ def _shown_residual(solution: Solution) -> float:
     return float(min(solution.residual.max(), _WORST_RESIDUAL))
 
 
-def _inversions(
+def inversions_of(
     study: PrecisionStudy, settings: RunSettings, variants: Variants, where: str
 ) -> dict[str, Scheme]:
-    """Return the schemes of variants; those that work in rounds get the study's limit of them."""
+    """Return the schemes of variants; those that work in rounds get the study's limit of them.
+
+    Parameters
+    ----------
+    study, settings : PrecisionStudy, RunSettings
+        What was asked, and what the variants start from.
+    variants : dict
+        Name -> settings that differ.
+    where : str
+        Their place in the settings, for messages.
+
+    Raises
+    ------
+    SettingsError
+        A variant names no setting, a value that is not valid, or one that the study does not read.
+    """
     found = {}
     for name, changes in variants.items():
         scheme: Any = varied(settings, changes, f"{where}.{name}").inversion
@@ -155,7 +170,7 @@ def precision_points(
     study: PrecisionStudy, settings: RunSettings, factors: Sequence[Factor]
 ) -> list[PrecisionPoint]:
     """Return every damped block on every kind of cell, the largest blocks first."""
-    inversions = _inversions(study, settings, study.variants, "study.variants")
+    inversions = inversions_of(study, settings, study.variants, "study.variants")
     widest = max(factors, key=lambda factor: len(factor.matrix))
     optimizer, digest = second_order_of(settings.optimizer), _digest(study, settings)
     points = []
@@ -218,7 +233,7 @@ def few_bit_rows(study: PrecisionStudy, settings: RunSettings) -> list[dict[str,
     cell = dataclasses.replace(ideal.device.inv_cell, bits=published.cell_bits)
     inv = dataclasses.replace(ideal, device=dataclasses.replace(ideal.device, inv_cell=cell))
     where = "study.published.variants"
-    for name, inversion in _inversions(study, settings, published.variants, where).items():
+    for name, inversion in inversions_of(study, settings, published.variants, where).items():
         solutions = [
             _covariance(published.size, inv, inversion, settings.seed, number)
             for number in range(10)

@@ -1,0 +1,1 @@
+"""``study=scaling``: points and their cost, placements, and the page."""

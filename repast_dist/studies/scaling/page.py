@@ -1,0 +1,198 @@
+"""Writes the page of ``study=scaling``: throughput, what limits it, placement and links."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from repast_dist.network.shapes import Workload
+from repast_dist.planning.machine import Machine
+from repast_dist.report.page import KeyFigure, Note
+from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.report.units import si
+from repast_dist.studies.costing import table, workload_notes
+from repast_dist.studies.scaling.placement import placement_rows
+
+_UNITS = {
+    "step_s": "s",
+    "samples_per_s": "1/s",
+    "efficiency": "fraction",
+    "energy_per_sample_j": "J",
+    "utilisation": "fraction",
+    "link_bytes": "B",
+    "link_busy_s": "s",
+    "lifetime_s": "s",
+    "time_s": "s",
+    "share": "fraction",
+    "peak_power_w": "W",
+}
+
+Row = dict[str, Any]
+Rows = list[Row]
+
+_KEPT = {
+    "strong": "The batch stays the same; chips without a micro-batch only help with inversion.",
+    "weak": "The batch per chip stays the same.",
+}
+
+
+def scaling_page(
+    machine: Machine, points: Sequence[Row], workloads: Sequence[Workload]
+) -> StudyPage:
+    """Make the study's page of costed points.
+
+    Parameters
+    ----------
+    machine : Machine
+        What was costed.
+    points : sequence of dict
+        Records of `scaling_point`.
+    workloads : sequence of Workload
+        The networks in them.
+    """
+    records = [_with_efficiency(point, points) for point in points]
+    carried = _exchange_rows(points)
+    chips = sorted({point["chips"] for point in points})
+    first = workloads[0].name
+    modes = list(dict.fromkeys(point["mode"] for point in points))
+    largest = max(records, key=lambda record: (record["chips"], record["efficiency"]))
+    return StudyPage(
+        study="scaling",
+        title="Chips and what limits them",
+        key_figures=_key_figures(largest),
+        answer=f"{largest['network']} on {largest['chips']:,} chips ({largest['mode']} scaling) "
+        f"processes {largest['samples_per_s']:,.0f} samples/s at {largest['efficiency']:.0%} "
+        f"efficiency; the step is limited by '{largest['limited_by']}'.",
+        tables={
+            "points": table(records, _UNITS),
+            "segments": table(_segment_rows(points), _UNITS),
+            **({"exchanges": table(carried, _UNITS)} if carried else {}),
+            "placement": table(
+                placement_rows(workloads, machine, chips), {"efficiency": "fraction"}
+            ),
+        },
+        sections=[
+            *(_mode_section(mode, first) for mode in modes),
+            _placement_section(first),
+            *_link_sections(bool(carried), first, modes),
+            StudySection("All points", tables=["points", "segments"]),
+        ],
+        sources=[("interconnect", machine.hardware.interconnect.source)],
+        notes=[*_notes(records), *workload_notes(workloads)],
+    )
+
+
+def _segment_rows(points: Sequence[Row]) -> Rows:
+    return [
+        {
+            "network": point["network"],
+            "mode": point["mode"],
+            "chips": str(point["chips"]),
+            "segment": name,
+            "time_s": seconds,
+            "share": seconds / point["step_s"],
+        }
+        for point in points
+        for name, seconds in point["segments"].items()
+    ]
+
+
+def _exchange_rows(points: Sequence[Row]) -> Rows:
+    return [
+        {name: point[name] for name in ("network", "mode", "chips")} | item
+        for point in points
+        for item in point["exchanges"]
+    ]
+
+
+def _mode_section(mode: str, network: str) -> StudySection:
+    curves = [
+        Chart(
+            "line", "points", title, x="chips", y=column, series="network", where={"mode": mode},
+            log_x=True, log_y=log,
+        )
+        for title, column, log in (
+            ("Throughput", "samples_per_s", True),
+            ("Efficiency", "efficiency", False),
+            ("Energy per sample", "energy_per_sample_j", True),
+        )
+    ]  # fmt: skip
+    shares = Chart(
+        "bars", "segments", f"Where the time goes: {network}", x="chips", y="share",
+        series="segment", where={"mode": mode, "network": network}, stacked=True,
+    )  # fmt: skip
+    return StudySection(f"{mode.capitalize()} scaling", charts=[*curves, shares], intro=_KEPT[mode])
+
+
+def _placement_section(network: str) -> StudySection:
+    chart = Chart(
+        "line", "placement", f"Balance of inversion work: {network}", x="chips", y="efficiency",
+        series="placement", where={"network": network}, log_x=True,
+    )  # fmt: skip
+    return StudySection(
+        "Placement of SOI work",
+        charts=[chart],
+        tables=["placement"],
+        intro="Mean work over the busiest chip's. Whole layers by cost n^3, as K-FAC libraries "
+        "place them, against blocks by modelled cost.",
+    )
+
+
+def _link_sections(there: bool, network: str, modes: Sequence[str]) -> list[StudySection]:
+    """Show what links carry; one chip has none."""
+    if not there:
+        return []
+    return [
+        StudySection(
+            "Between chips",
+            charts=[
+                Chart(
+                    "bars",
+                    "exchanges",
+                    f"Collectives of {network}, {mode} scaling",
+                    x="chips",
+                    y="share",
+                    series="collective",
+                    where={"mode": mode, "network": network, "dimension": 0},
+                    stacked=True,
+                )
+                for mode in modes
+            ],
+            tables=["exchanges"],
+            intro="Each collective takes its time once per step (shares of the step); its bytes "
+            "go over the busiest link of every dimension of the network, which is busy for "
+            "link_busy of that time.",
+        )
+    ]
+
+
+def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
+    """Say what a reader would stumble over."""
+    notes = []
+    if any(record["efficiency"] > 1.005 for record in records):
+        notes.append(
+            Note(
+                "Efficiency above 100 %: with few chips the SOI blocks or the weights do not fit "
+                "their arrays and are written again and again (columns blocks_fit, weights_fit)."
+            )
+        )
+    return notes
+
+
+def _key_figures(largest: dict[str, Any]) -> list[KeyFigure]:
+    where = f"{largest['network']}, {largest['chips']:,} chips, {largest['mode']}"
+    return [
+        KeyFigure(label, shown(largest[name]), where, number=largest[name], unit=unit)
+        for label, name, unit, shown in (
+            ("samples/s", "samples_per_s", "1/s", "{:,.0f}".format),
+            ("efficiency", "efficiency", "fraction", "{:.0%}".format),
+            ("energy per sample", "energy_per_sample_j", "J", lambda value: si(value, "J")),
+        )
+    ]
+
+
+def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add throughput per chip relative to the smallest count of chips."""
+    alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
+    first = min(alike, key=lambda p: p["chips"])
+    per_chip = point["samples_per_s"] / point["chips"]
+    record = {name: value for name, value in point.items() if name not in ("segments", "exchanges")}
+    return record | {"efficiency": per_chip / (first["samples_per_s"] / first["chips"])}

@@ -1,0 +1,125 @@
+"""Points of ``study=scaling``: a network on a number of chips, and what its average step costs."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from repast_dist.hardware.topology import TOPOLOGIES
+from repast_dist.network.shapes import Workload
+from repast_dist.planning.collectives import dimensions_for, links_of
+from repast_dist.planning.exchanges import exchanges
+from repast_dist.planning.machine import Machine
+from repast_dist.planning.owners import balance
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.summary import summarise
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingPoint:
+    """One point of the study.
+
+    Attributes
+    ----------
+    workload : Workload
+        The network.
+    mode : {"strong", "weak"}
+        What stays: the batch, or the batch per chip.
+    chips : int
+        Chips.
+    batch, micro_batch : int
+        Samples per step of one chip (weak) or of all (strong), and per micro-batch.
+    """
+
+    workload: Workload
+    mode: Literal["strong", "weak"]
+    chips: int
+    batch: int
+    micro_batch: int
+
+
+def scaling_points(
+    workloads: Iterable[Workload],
+    modes: Iterable[Literal["strong", "weak"]],
+    chips: Sequence[int],
+    batch: int,
+    micro_batch: int,
+) -> list[ScalingPoint]:
+    """Return all points, the largest last within a network."""
+    return [
+        ScalingPoint(workload, mode, count, batch, micro_batch)
+        for workload in workloads
+        for mode in modes
+        for count in sorted(set(chips))
+    ]
+
+
+def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
+    """Cost one point; independent of all others, so points can be spread over workers.
+
+    Returns
+    -------
+    dict
+        A plain record; ``segments`` holds the seconds per segment.
+    """
+    batch = point.batch * (point.chips if point.mode == "weak" else 1)
+    plan = machine.plan(point.workload, point.chips, batch, point.micro_batch)
+    step = summarise(plan)
+    return {
+        "network": point.workload.name,
+        "mode": point.mode,
+        "chips": point.chips,
+        "samples_per_step": step.samples,
+        "step_s": step.step_s,
+        "samples_per_s": step.samples_per_s,
+        "energy_per_sample_j": step.energy_per_sample_j,
+        "utilisation": step.utilisation,
+        "limited_by": step.limiting_segment,
+        "link_bytes": step.link_bytes,
+        "soi_balance": balance(
+            plan.held_cost_s,
+            plan.holdings.chip.tolist(),
+            point.chips,
+            [plan.blocks[number].factor for number in plan.holdings.block],
+        ),
+        "pipeline_stages": plan.allocation.stages,
+        "weights_fit": bool(plan.allocation.resident.all()),
+        "blocks_fit": not plan.crowded.any(),
+        "lifetime_s": step.lifetime_s,
+        "peak_power_w": step.peak_power_w,
+        "rows": step.rows,
+        "segments": step.segment_s,
+        "exchanges": _exchange_records(plan, step.step_s),
+    }
+
+
+def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
+    """Return collective by dimension: its time, and what its busiest link carries."""
+    dimensions = {d.number: d for d in dimensions_for(plan.hardware.interconnect, plan.work.chips)}
+    return [
+        {
+            "collective": op.name,
+            "dimension": number,
+            "topology": TOPOLOGIES.name_of(dimensions[number].topology),
+            "time_s": cost.time_s,
+            "link_bytes": carried,
+            "link_busy_s": carried
+            * links_of(dimensions[number])
+            / dimensions[number].topology.bandwidth_bytes_per_s,
+            "share": cost.time_s / step_s,
+        }
+        for op, cost in exchanges(plan, factors_due=True).items()
+        for number, carried in cost.link_bytes.items()
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingJob:
+    """A point and the hardware it is costed on: all that decides its record."""
+
+    machine: Machine
+    point: ScalingPoint
+
+
+def cost_job(shared: None, job: ScalingJob) -> dict[str, Any]:
+    """Cost one point, here or on a worker."""
+    return scaling_point(job.machine, job.point)
