@@ -67,12 +67,8 @@ class Hardware:
         SettingsError
             Arrays without differential pairs cannot be simulated.
         """
+        self._refuse_offset_columns()
         chip = self.chip
-        if not chip.vmm.differential:
-            raise SettingsError(
-                f"chip.vmm.differential=false: chip '{chip.name}' handles signs by an offset, and "
-                "arrays compute with differential pairs; valid: true, or a study that only costs"
-            )
         return VmmSpec(
             device=self.device,
             dac=chip.dac,
@@ -85,14 +81,16 @@ class Hardware:
 
     @cached_property
     def residual_spec(self) -> VmmSpec:
-        """What the numeric simulation needs of the arrays of residual products, which are driven
-        ``rows`` at a time.
+        """Settings of the arrays of residual products for the numeric simulation; so many ``rows``
+        of them are driven at a time.
 
         Raises
         ------
         SettingsError
-            An ADC is asked to lose nothing, and has too few bits for the rows that are driven.
+            The ADC shall lose nothing and has too few bits for the rows that are driven, or the
+            arrays have no differential pairs.
         """
+        self._refuse_offset_columns()
         residual, cell = self.chip.residual, self.device.cell
         levels = residual.rows * (cell.levels - 1) * (2**residual.dac_bits - 1)
         needed = levels.bit_length() + 1
@@ -119,6 +117,14 @@ class Hardware:
             rows=residual.rows,
             columns=2 * self.chip.vmm.weight_columns,
         )
+
+    def _refuse_offset_columns(self) -> None:
+        if not self.chip.vmm.differential:
+            raise SettingsError(
+                f"chip.vmm.differential=false: chip '{self.chip.name}' handles signs by an offset, "
+                "and arrays compute with differential pairs; valid: true, or a study that only "
+                "costs"
+            )
 
     @cached_property
     def inv_spec(self) -> InvSpec:
