@@ -1,6 +1,8 @@
 """The convergence study: equal budgets, honest verdicts, one K-FAC, points that are reused."""
 
 import io
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -165,6 +167,21 @@ def test_a_wrong_setting_of_a_variant_is_refused_as_on_the_command_line(override
     settings = load_settings(["study=convergence", override])
     with pytest.raises(SettingsError, match=said):
         Cases(settings.study, settings)
+
+
+def test_the_example_of_the_documentation_adds_a_way_to_invert(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "convergence.md"
+    text = page.read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "slices.yaml").write_text(textwrap.dedent(text))
+    settings = load_settings(["study=slices"], tmp_path)
+    found = {
+        case.labels["method"]: case.settings.inversion.array_slices
+        for case in Cases(settings.study, settings).damping()
+    }
+    assert found["fcg2"] == 2
+    assert found["fcg"] == 1
+    assert set(settings.study.methods) == {"float64", "fcg", "fcg2"} <= set(found)
 
 
 def test_a_study_of_inversions_needs_an_optimizer_that_inverts():

@@ -13,6 +13,7 @@ from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import planned_step
+from repast_dist.studies.settings import changed
 
 QUIET = Console(file=io.StringIO())
 
@@ -98,9 +99,32 @@ def test_a_training_is_measured_to_its_last_epoch(tmp_path):
         ({"farm.chps": [1]}, "did you mean 'chips'"),
         ({"nothing.at.all": [1]}, "no group of settings"),
         ({"farm.chips": [0]}, "greater than or equal to 1"),
+        ({"seed": [1, 2]}, r"not read by study=sweep: study\.measure\.kind=cost needs none of it"),
+        ({"baseline.name": ["mine"]}, r"not read by study=sweep; valid: .*study=headline"),
     ],
 )
 def test_an_axis_that_is_no_setting_is_refused_by_name(tmp_path, axes, said):
     with pytest.raises(SettingsError, match=said) as caught:
         sweep(tmp_path, axes=axes)
     assert next(iter(axes)) in str(caught.value)
+
+
+def test_the_name_of_a_wrong_variant_is_in_the_message(tmp_path):
+    with pytest.raises(SettingsError, match=r"^study\.variants\.two: inversion\.slices: "):
+        sweep(tmp_path, variants={"one": {}, "two": {"inversion.slices": 2}})
+
+
+def test_the_order_of_changes_does_not_matter():
+    settings = load_settings(["inversion=single"])
+    changes = {
+        "inversion.max_iterations": 7,
+        "inversion.method": "fcg",
+        "inversion.product_bits": 12,
+    }
+    for order in (list(changes), list(changes)[::-1]):
+        found = changed(settings, {path: changes[path] for path in order})
+        assert (found.inversion.max_iterations, found.inversion.product_bits) == (7, 12)
+    group = {"method": "fcg", "max_iterations": 9}
+    for order in ({"inversion.max_iterations": 7, "inversion": group},
+                  {"inversion": group, "inversion.max_iterations": 7}):  # fmt: skip
+        assert changed(settings, order).inversion.max_iterations == 7
