@@ -190,6 +190,15 @@ def test_a_study_of_inversions_needs_an_optimizer_that_inverts():
         Cases(settings.study, settings)
 
 
+def test_noise_is_given_to_cells_of_any_model_that_can_have_it():
+    ideal = ["study=convergence", "device=ideal", "study.chip_noise=0.0"]
+    without = load_settings([*ideal, "study.noise=[0.0]"])
+    assert Cases(without.study, without).damping()
+    noisy = load_settings([*ideal, "study.noise=[0.01]"])
+    with pytest.raises(SettingsError, match="'ideal' has no programming error"):
+        Cases(noisy.study, noisy).damping()
+
+
 COMMON = ["study=convergence", "farm.chips=2"]
 SHIPPED = {
     "float64": ["engine.inverse=float64"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from repast_dist.farm.setup import TrainingJob
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import to_dict
 from repast_dist.studies.convergence.tables import DIGITAL, FIRST, Part
 from repast_dist.studies.kinds.convergence import ConvergenceStudy
 from repast_dist.studies.settings import RunSettings, changed, in_one_process, training_job
@@ -17,7 +18,6 @@ AXES = {
     "damping": "optimizer.damping",
     "form": "optimizer.damping_form",
     "rate": "optimizer.learning_rate",
-    "noise": "device.inv_cell.programming_sigma",
     "block_size": "soi.block_size",
     "seed": "seed",
 }
@@ -150,7 +150,7 @@ class Cases:
                 continue
             for method in (study.reference, *study.chip_methods):
                 inverting = self._variant(settings, method)
-                noise = {AXES["noise"]: study.chip_noise} if _on_arrays(inverting) else {}
+                noise = _noise(inverting, study.chip_noise) if _on_arrays(inverting) else {}
                 shown = {"optimizer": f"{name}, {method}", "order": "second"}
                 shown["arithmetic"] = _arithmetic(inverting)
                 cases += self._seeds(inverting, point | noise, labels | shown)
@@ -182,16 +182,12 @@ class Cases:
             settings = self._methods[method]
             levels = noise if _on_arrays(settings) else (None,)
             for level, values in itertools.product(levels, _product(axes)):
-                point: dict[str, Any] = values | {"form": form}
                 labels: dict[str, Any] = {"part": part, "method": method}
-                labels |= {
-                    "arithmetic": _arithmetic(settings),
-                    "noise": 0.0 if level is None else level,
-                    **values,
-                }
+                labels |= {"arithmetic": _arithmetic(settings), "noise": level or 0.0, **values}
+                changes = {AXES[column]: value for column, value in values.items()}
+                changes[AXES["form"]] = form
                 if level is not None:
-                    point["noise"] = level
-                changes = {AXES[column]: value for column, value in point.items()}
+                    changes |= _noise(settings, level)
                 one = method in self._study.one_seed
                 yield from self._seeds(settings, changes, labels, count=1 if one else None)
 
@@ -223,6 +219,12 @@ def _product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 def _on_arrays(settings: RunSettings) -> bool:
     """Return whether arrays invert, so that programming noise is felt."""
     return settings.engine.inverse == "analog"
+
+
+def _noise(settings: RunSettings, level: float) -> dict[str, Any]:
+    """Return the change that gives inverting cells, of any model, a programming error."""
+    cell = settings.device.inv_cell.with_programming_sigma(level)
+    return {"device.inv_cell": to_dict(cell)}
 
 
 def _arithmetic(settings: RunSettings) -> str:
