@@ -1,10 +1,13 @@
 """``digits``: the 1,797 handwritten digits that ship with scikit-learn."""
 
+import importlib.util
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
+from repast_dist.ground.errors import DataError
 from repast_dist.ground.spec import spec
 from repast_dist.training.datasets.base import DATASETS, DataSource
 from repast_dist.training.datasets.split import Samples, stratified_split
@@ -38,11 +41,24 @@ class Digits(DataSource):
 
     def read(self) -> tuple[Samples, Samples]:
         """Return the digits, (N, 1, 8, 8)."""
-        # Chips import this module too and never load the data: scikit-learn takes a second.
-        from sklearn.datasets import load_digits
-
-        raw = load_digits()
-        inputs = (raw.images / _LEVELS)[:, None]
-        labels = raw.target.astype(np.int64)
+        table = np.loadtxt(_file(), delimiter=",")
+        inputs = (table[:, :-1] / _LEVELS).reshape(-1, 1, 8, 8)
+        labels = table[:, -1].astype(np.int64)
         train, test = stratified_split(labels, self.test_fraction, self.split_seed)
         return (inputs[train], labels[train]), (inputs[test], labels[test])
+
+
+def _file() -> Path:
+    """Return the file with the digits; scikit-learn is not imported, which takes seconds.
+
+    Raises
+    ------
+    DataError
+        It is not there.
+    """
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return path
+    raise DataError("dataset digits: datasets/data/digits.csv.gz of scikit-learn is not installed")
