@@ -235,52 +235,69 @@ def test_a_stranger_that_says_little_or_nothing_holds_nobody_up_for_long(says, m
             murmured.result()
 
 
+class Between:
+    """A place on the way from worker 1 to worker 0; it keeps, and may change, what passes."""
+
+    def __init__(self, endpoint):
+        self.heard = bytearray()
+        self.changes = threading.Event()
+        self._endpoint = endpoint
+        self._listener = socket.create_server((HERE, 0))
+        self.endpoint = self._listener.getsockname()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        inner, outer = self._listener.accept()[0], socket.create_connection(self._endpoint)
+        for ends in ((inner, outer), (outer, inner)):
+            threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source, sink):
+        with contextlib.suppress(OSError):
+            while some := bytearray(source.recv(65536)):
+                self.heard.extend(some)
+                if self.changes.is_set():
+                    some[len(some) // 2] ^= 1
+                sink.sendall(some)
+            sink.shutdown(socket.SHUT_WR)
+
+
 @contextlib.contextmanager
-def eavesdropper(endpoint):
-    """A place that passes everything on to another one; yields it and what has passed so far."""
-    heard = bytearray()
-    with socket.create_server((HERE, 0)) as listener:
-
-        def pass_on(source, sink):
-            with contextlib.suppress(OSError):
-                while some := source.recv(65536):
-                    heard.extend(some)
-                    sink.sendall(some)
-                sink.shutdown(socket.SHUT_WR)
-
-        def listen():
-            inner, outer = listener.accept()[0], socket.create_connection(endpoint)
-            with inner, outer, concurrent.futures.ThreadPoolExecutor(2) as pool:
-                pool.submit(pass_on, inner, outer)
-                pool.submit(pass_on, outer, inner)
-
-        thread = threading.Thread(target=listen)
-        thread.start()
-        yield listener.getsockname(), heard
-        thread.join()
+def two_with_somebody_between():
+    """Workers 0 and 1, connected through a place that belongs to somebody else."""
+    certificate = RunCertificate.make()
+    first, second = SocketPeers(HERE, 5.0), SocketPeers(HERE, 5.0)
+    between = Between(first.endpoint)
+    endpoints = {0: between.endpoint, 1: second.endpoint}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            joined = pool.submit(first.connect, 0, endpoints, certificate, 10.0)
+            second.connect(1, endpoints, certificate, 10.0)
+            joined.result()
+            yield first, second, between
+        finally:
+            first.close(), second.close()
 
 
 def test_who_records_the_connection_sees_neither_numbers_nor_names():
     values = np.arange(3000.0) + 0.125
-    certificate = RunCertificate.make()
-    first, second = SocketPeers(HERE, 5.0), SocketPeers(HERE, 5.0)
-    with (
-        eavesdropper(first.endpoint) as (between, heard),
-        concurrent.futures.ThreadPoolExecutor(1) as pool,
-    ):
-        endpoints = {0: between, 1: second.endpoint}
-        joined = pool.submit(first.connect, 0, endpoints, certificate, 10.0)
-        second.connect(1, endpoints, certificate, 10.0)
-        joined.result()
+    with two_with_somebody_between() as (first, second, between):
         for own, other in ((first, 1), (second, 0)):
             own.send(0, "sums", {other: {("weights",): values}})
         for own, other in ((first, 1), (second, 0)):
             np.testing.assert_array_equal(own.receive(0, "sums")[other]["weights",], values)
-        first.close(), second.close()
-    assert len(heard) > 2 * values.nbytes
+    assert len(between.heard) > 2 * values.nbytes
     assert b"weights" in b"".join(encode(0, "sums", {("weights",): values}))
-    for plain in (b"weights", b"sums", b"repast_dist", *(value.tobytes() for value in values)):
-        assert plain not in heard
+    for plain in (b"weights", *(value.tobytes() for value in values)):
+        assert plain not in between.heard
+
+
+def test_a_number_that_is_changed_on_its_way_is_never_taken():
+    with two_with_somebody_between() as (first, second, between):
+        between.changes.set()
+        second.send(0, "sums", {0: {("x",): np.ones(1000)}})
+        first.send(0, "sums", {1: {}})
+        with pytest.raises(PeersLost, match="worker 1: "):
+            first.receive(0, "sums")
 
 
 def test_messages_that_have_come_together_are_taken_one_by_one():
