@@ -11,6 +11,7 @@ from rich.console import Console
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.topologies.ring import Ring
 from repast_dist.hardware.topologies.switch import Switch
+from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.planning.baselines import EpochsSpec, gpu_step, pipelayer_step
 from repast_dist.planning.blocks import soi_blocks
@@ -22,17 +23,13 @@ from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.ratios import one_chip_means
+from repast_dist.studies.headline.ratios import geometric_mean, one_chip_means
 from repast_dist.studies.kinds.validate import Anchor, ValidateStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.published import PublishedFigure
 from repast_dist.studies.settings import RunSettings
 
 _PIPELAYER_NETWORKS = ("vgg13", "vgg16", "vgg19")
-_BATCH = 256
-_CALIBRATION_BATCH = {"v100": 128, "a100": 256}
-"""Batch sizes of NVIDIA's single-GPU runs."""
-_FINE_TUNING_BATCH = 7
 
 
 def validate(study: ValidateStudy, machine: Machine, epochs: EpochsSpec) -> StudyPage:
@@ -47,7 +44,7 @@ def validate(study: ValidateStudy, machine: Machine, epochs: EpochsSpec) -> Stud
     epochs : EpochsSpec
         Epochs to target.
     """
-    calculator = _Calculator(study, machine, epochs)
+    calculator = _Calculator(study, machine)
     rows = [
         _row(anchor.kind, anchor.subject, anchor, calculator(anchor), anchor.tolerance)
         for anchor in study.anchors
@@ -73,48 +70,42 @@ def validate(study: ValidateStudy, machine: Machine, epochs: EpochsSpec) -> Stud
 class _Calculator:
     """Our figure for an anchor."""
 
-    def __init__(
-        self,
-        study: ValidateStudy,
-        machine: Machine,
-        epochs: EpochsSpec,
-    ) -> None:
-        self._study, self._machine, self._epochs = study, machine, epochs
+    def __init__(self, study: ValidateStudy, machine: Machine) -> None:
+        self._study = study
         self._isaac = machine.changed(chip=study.isaac).hardware
 
     def __call__(self, anchor: Anchor) -> float:
-        by_kind: dict[str, Callable[[str], float]] = {
-            "parameters": lambda name: float(_network(name).parameter_count),
-            "macs": lambda name: float(_network(name).macs_per_sample),
+        by_kind: dict[str, Callable[[Anchor], float]] = {
+            "parameters": lambda of: float(_network(of.subject).parameter_count),
+            "macs": lambda of: float(_network(of.subject).macs_per_sample),
             "chip power": lambda _: self._isaac.peak_power_w,
             "chip area": lambda _: self._isaac.area_m2,
             "GPU throughput": self._throughput,
-            "placement": _whole_layer_balance,
-            "collective": _collective,
+            "placement": lambda of: _whole_layer_balance(of.subject),
+            "collective": lambda of: _collective(of.subject),
             "PipeLayer over GTX 1080": self._pipelayer,
         }
-        return by_kind[anchor.kind](anchor.subject)
+        return by_kind[anchor.kind](anchor)
 
-    def _throughput(self, subject: str) -> float:
-        name, network, *tokens = subject.split()
+    def _throughput(self, anchor: Anchor) -> float:
+        name, network, *tokens = anchor.subject.split()
         gpu = {"v100": self._study.v100, "a100": self._study.a100}[name]
-        sequence = int(tokens[0]) if tokens else None
-        batch = _FINE_TUNING_BATCH if tokens else _CALIBRATION_BATCH[name]
-        return gpu_step(gpu, _network(network, sequence), batch, None).samples_per_s
+        workload = _network(network, int(tokens[0]) if tokens else None)
+        return gpu_step(gpu, workload, anchor.batch, None).samples_per_s
 
-    def _pipelayer(self, subject: str) -> float:
+    def _pipelayer(self, anchor: Anchor) -> float:
         ratios = []
         for name in _PIPELAYER_NETWORKS:
-            gpu = gpu_step(self._study.gtx1080, _network(name), _BATCH, None)
-            ours = pipelayer_step(self._study.headline.pipelayer, _network(name), _BATCH)
-            if subject == "speedup":
+            gpu = gpu_step(self._study.gtx1080, _network(name), anchor.batch, None)
+            ours = pipelayer_step(self._study.headline.pipelayer, _network(name), anchor.batch)
+            if anchor.subject == "speedup":
                 ratios.append(gpu.step_s / ours.step_s)
             else:
                 ratios.append(gpu.energy_j / ours.energy_j)
-        return float(np.exp(np.log(ratios).mean()))
+        return geometric_mean(ratios)
 
 
-def _network(name: str, sequence: int | None = None) -> Any:
+def _network(name: str, sequence: int | None = None) -> Workload:
     return build_workload(WorkloadSpec(name=name, sequence=sequence))
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 
+from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.planning.baselines import GpuSpec
@@ -28,6 +29,8 @@ class Anchor(PublishedFigure):
         What it is of; decides how ours is calculated.
     subject : str
         The network, machine or ratio.
+    batch : int
+        Samples per step, where the figure depends on it.
     value, unit, source : float, str, str
         The figure, its unit, and where it was published.
     tolerance : float or None
@@ -39,6 +42,7 @@ class Anchor(PublishedFigure):
         "PipeLayer over GTX 1080", "collective",
     ]  # fmt: skip
     subject: str
+    batch: PositiveInt = 1
     tolerance: Annotated[float, Ge(0)] | None = None
 
 
