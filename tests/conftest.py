@@ -1,11 +1,15 @@
 """One Ray cluster for the whole test session, and runs made the way the command makes them."""
 
+import copy
 import io
+import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
@@ -20,6 +24,24 @@ from repast_dist.studies import run_study
 def one_blas_thread():
     """Tests share the cores with workers."""
     with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_parsed_once():
+    """Hydra parses all YAML files for all settings anew, which takes longer than many a test."""
+    parse, parsed = OmegaConf.load, {}
+
+    def load(file):
+        if not hasattr(file, "fileno"):
+            return parse(file)
+        state = os.fstat(file.fileno())
+        key = state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+        if key not in parsed:
+            parsed[key] = parse(file)
+        return copy.deepcopy(parsed[key])
+
+    with mock.patch.object(OmegaConf, "load", load):
         yield
 
 

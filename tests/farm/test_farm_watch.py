@@ -1,5 +1,6 @@
 """A run can be watched: Ray metrics, and a log with one line per event."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -22,12 +23,12 @@ with cluster(settings.farm):
     run_dir = run_study(settings, Console(file=io.StringIO()))
     port = ray.nodes()[0]["MetricsExportPort"]
     wanted = ["steps", "loss", "inversion_residual", "simulated_seconds_per_second", "restarts"]
-    for _ in range(60):
+    for _ in range(240):
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
         missing = [name for name in wanted if f"ray_repast_{name}" not in text]
         if not missing:
             break
-        time.sleep(1)
+        time.sleep(0.25)
     assert not missing, missing
     log = (run_dir / "run.log").read_text().splitlines()
     assert sum(" INFO step " in line for line in log) == 3
@@ -39,5 +40,9 @@ with cluster(settings.farm):
 @pytest.mark.slow
 def test_metrics_of_a_run_appear_at_the_nodes_metrics_port(tmp_path):
     code = textwrap.dedent(SCENARIO % tmp_path)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    # Ray reports every second instead of every ten.
+    environment = os.environ | {"RAY_metrics_report_interval_ms": "1000"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
