@@ -26,26 +26,22 @@ from repast_dist.studies import run_study
 from repast_dist.studies.recorder import RunRecorder
 
 
-def slow_down(nodes_changed: threading.Event) -> None:
+def slow_down() -> None:
     """Let steps take as long as it takes to change nodes."""
     record = RunRecorder.steps
 
     def record_and_wait(self, *arguments):
         record(self, *arguments)
-        nodes_changed.wait(0.7)
+        time.sleep(0.7)
 
     RunRecorder.steps = record_and_wait
 
 
 def main() -> None:
-    nodes_changed = threading.Event()
-    slow_down(nodes_changed)
+    slow_down()
     root, *settings = sys.argv[1:]
     small = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    # A node is found dead in some seconds, not in twenty.
-    impatient = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-    head = {**small, "include_dashboard": False, "_system_config": impatient}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args=small)
     first = cluster.add_node(resources={"chip_host": 2}, **small)
     cluster.add_node(resources={"chip_host": 3}, **small)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -69,7 +65,6 @@ def main() -> None:
         # The other node takes one of its chips; for a while there is no room for the second.
         time.sleep(3.0)
         cluster.add_node(resources={"chip_host": 1}, **small)
-        nodes_changed.set()
         study.join()
         if failures:
             raise failures[0]
