@@ -20,12 +20,15 @@ class SolveCounts:
         Scalar operations of the digital unit; a multiplication with its addition is one.
     program_cells : int
         Cells written.
+    settling_s : float
+        Time of all settlings, one after the other, in seconds.
     """
 
     inv_ops: int = 0
     vmm_ops: int = 0
     digital_ops: int = 0
     program_cells: int = 0
+    settling_s: float = 0.0
 
     def __add__(self, other: "SolveCounts") -> "SolveCounts":
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
@@ -54,6 +57,8 @@ class Solution:
         Whether the scheme takes the answer for good, all right-hand sides together.
     refreshes : int
         Residual products that only the numbers asked for, beside those of every round.
+    stable : bool
+        Whether the circuits come to rest; nothing is solved with those that do not.
     """
 
     x: np.ndarray
@@ -64,3 +69,4 @@ class Solution:
     method: str
     usable: bool = True
     refreshes: int = 0
+    stable: bool = True

@@ -115,8 +115,21 @@ class BlockSolver:
         if not np.isfinite(right).all():
             raise DataError("right-hand sides must be finite, got NaN or infinity")
         run = Run(self, right)
-        self.scheme.solve(run)
+        if self.stable:
+            self.scheme.solve(run)
         return run.solution()
+
+    @property
+    def stable(self) -> bool:
+        """Whether the circuits come to rest; others are found out when they are programmed."""
+        return self.array is None or self.array.stable
+
+    @property
+    def settling_s(self) -> float:
+        """Time of the settlings that one application of the inverse takes, in seconds."""
+        if self.array is None or not self.stable:
+            return 0.0
+        return self.inv.device.opamp.seconds(self.array.settling_cycles)
 
 
 class Run:
@@ -152,13 +165,14 @@ class Run:
         self.norm = np.linalg.norm(self.right, axis=0)
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
-        self.inv_ops = self.vmm_ops = self.digital_ops = self.refreshes = 0
+        self.applied = self.inv_ops = self.vmm_ops = self.digital_ops = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
         """Apply what approximates the inverse: the array, and deflation around it."""
         solver, array = self.solver, self.solver.array
         if array is None:
             return vectors
+        self.applied += vectors.shape[1]
         self.inv_ops += vectors.shape[1] * array.inv_ops
         self.vmm_ops += vectors.shape[1] * array.vmm_ops
         deflation = solver.deflation
@@ -204,7 +218,12 @@ class Run:
         usable = np.isfinite(residual) & np.isfinite(x).all(axis=0)
         usable &= ~kept | (np.max(np.abs(x), axis=0, initial=0.0) > np.finfo(float).tiny)
         residual = np.where(usable, residual, np.inf)
-        counts = SolveCounts(self.inv_ops, self.vmm_ops, self.digital_ops + 2 * x.size)
+        counts = SolveCounts(
+            self.inv_ops,
+            self.vmm_ops,
+            self.digital_ops + 2 * x.size,
+            settling_s=self.applied * self.solver.settling_s,
+        )
         scheme = self.solver.scheme
         solution = Solution(
             x=x,
@@ -214,6 +233,7 @@ class Run:
             counts=counts,
             method=scheme.name,
             refreshes=self.refreshes,
+            stable=self.solver.stable,
         )
         return dataclasses.replace(solution, usable=scheme.usable(solution))
 

@@ -36,7 +36,7 @@ class WireSpec:
 
 @spec
 class OpAmpSpec:
-    """The amplifiers of an INV array.
+    """The amplifiers of an INV array, and the inverters in front of its negative cells.
 
     Attributes
     ----------
@@ -46,11 +46,31 @@ class OpAmpSpec:
         Standard deviation of the input offset voltage, relative to the full-scale output.
     input_siemens : float
         Conductance of an amplifier's input.
+    gbw_hz : float or None
+        Gain-bandwidth product; None: amplifiers are at rest at once.
+    compensation : float
+        How many times slower the outer amplifiers of fused circuits are made. Those between the
+        two arrays have poles of their own, with which the loop would oscillate.
+    settled_cycles : float
+        Multiples of 1 / gain-bandwidth product that settling is taken to last where nothing is
+        solved.
     """
 
     gain: Annotated[float, Gt(1)] | None = None
     offset_v: NonNegative = 0.0
     input_siemens: NonNegative = 0.0
+    gbw_hz: Positive | None = None
+    compensation: Annotated[float, Ge(1)] = 100.0
+    settled_cycles: Positive = 200.0
+
+    @property
+    def droop(self) -> float:
+        """What an output has at the input: 1 / gain."""
+        return 1.0 / self.gain if self.gain is not None else 0.0
+
+    def seconds(self, cycles: float) -> float:
+        """Return a time of so many multiples of 1 / gain-bandwidth in seconds."""
+        return cycles / self.gbw_hz if self.gbw_hz is not None else 0.0
 
 
 @spec
@@ -180,6 +200,9 @@ class InvSpec:
         Rows and columns.
     slices, copies : int
         Arrays on the same amplifiers; see `repast_dist.analog.arrays.inv`.
+    read_cycles : float or None
+        When outputs are read, in multiples of the amplifiers' 1 / gain-bandwidth; None: when they
+        have settled to half a step of the ADC.
     """
 
     device: DeviceSpec = DeviceSpec()
@@ -188,3 +211,4 @@ class InvSpec:
     size: Annotated[int, Ge(1)] = 256
     slices: Annotated[int, Ge(1), Le(4)] = 1
     copies: Annotated[int, Ge(1), Le(16)] = 1
+    read_cycles: Positive | None = None

@@ -1,8 +1,9 @@
 """Circuits of programmed arrays for ngspice, with the values we calculate beside.
 
-A netlist holds every cell as a resistor, every wire segment, and amplifiers as voltage-controlled
-sources of finite gain; sources hold the inputs. ``ngspice -b FILE.cir`` prints the operating
-point. What converters round is no circuit of resistors and left out.
+A netlist holds every cell as a resistor, every wire segment, and amplifiers, the inverters among
+them, as voltage-controlled sources of finite gain; sources hold the inputs. ``ngspice -b FILE.cir``
+prints the operating point, or, of a transient, the outputs at the time when they are read: there
+amplifiers have one pole, and inputs step up from zero. What converters round is left out.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from repast_dist.analog.arrays.fused import program_fused
-from repast_dist.analog.arrays.inv import program_inv
+from repast_dist.analog.arrays.fused import FusedInv, program_fused
+from repast_dist.analog.arrays.inv import Inverse, program_inv
 from repast_dist.analog.arrays.programming import (
     offset_voltages,
     pair_conductances,
@@ -30,6 +31,9 @@ from repast_dist.ground.errors import DataError
 
 _LONGEST_RUN_S = 600.0
 _FINE_BITS = 24
+_TIME_STEPS = 2000
+_STEP_SHARE = 1e-6
+"""Of the time until reading, in which inputs step up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +121,7 @@ def inv_circuit(
     full_scale_v: float,
     seed: int = 0,
     *address: int | str,
+    transient: bool = False,
 ) -> Circuit:
     """Return the array `program_inv` programs with these arguments, solving for one vector.
 
@@ -132,6 +137,8 @@ def inv_circuit(
         Volts of the largest output, as calculated without offsets.
     seed, *address
         Address of the programming errors.
+    transient : bool
+        Outputs at the time when they are read, not at rest.
 
     Raises
     ------
@@ -145,25 +152,23 @@ def inv_circuit(
             f"{n} in {spec.slices} and {spec.copies}"
         )
     device, cell = spec.device, spec.device.inv_cell
-    volt, solved = _fine_solution(
-        lambda fine: program_inv(matrix, fine, seed, *address).solve(right[:, None]),
-        spec,
-        full_scale_v,
+    name = "inv_transient" if transient else "inv"
+    solution = _Fine.of(
+        lambda fine: program_inv(matrix, fine, seed, *address), right, spec, full_scale_v, transient
     )
     positive, negative = _pair_siemens(matrix, spec, seed, *address)
-    span = cell.span_siemens
-    siemens = span / (np.max(np.abs(matrix), initial=0.0) or 1.0)
-    text = inv_netlist(
-        positive,
-        negative,
-        right * siemens * volt,
-        device.opamp,
-        device.wire,
-        full_scale_v * offset_voltages(n, device.opamp, seed, *address),
-        "inv",
-    )
+    siemens = cell.span_siemens / (np.max(np.abs(matrix), initial=0.0) or 1.0)
+    amplifiers = _Amplifiers(device.opamp, cell.span_siemens, solution.read_s)
+    inputs = [f"in{k}" for k in range(n)]
+    outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
+    cards = _sources(inputs, right * siemens * solution.volt, solution.read_s)
+    cards += amplifiers.cards("", *_offsets(n, full_scale_v, spec, seed, *address))
+    ohms = (device.wire.column_ohm, device.wire.row_ohm)
+    cards += _array("p", positive.T, outputs, inputs, *ohms)
+    cards += _array("n", negative.T, inverted, inputs, *ohms)
+    text = _netlist(name, cards, [f"v(out{k})" for k in range(n)], solution.read_s)
     labels = tuple(f"output {k}" for k in range(n))
-    return Circuit("inv", text, "V", labels, solved[:, 0] * volt)
+    return Circuit(name, text, "V", labels, solution.outputs)
 
 
 def fused_circuit(
@@ -174,6 +179,7 @@ def fused_circuit(
     full_scale_v: float,
     seed: int = 0,
     *address: int | str,
+    transient: bool = False,
 ) -> Circuit:
     """Return the arrays `program_fused` programs with these arguments, solving for one vector.
 
@@ -189,15 +195,19 @@ def fused_circuit(
         Volts of the largest output, as calculated without offsets.
     seed, *address
         Address of the programming errors.
+    transient : bool
+        Outputs at the time when they are read, not at rest.
     """
     device, cell = spec.device, spec.device.inv_cell
     if spec.slices * spec.copies > 1 or not device.wire.ideal:
         raise DataError("a fused circuit has one slice and copy and no resistive wires")
-    right = right[:, None]
-    volt, solved = _fine_solution(
-        lambda fine: program_fused(rows, diagonal, fine, seed, *address).solve(right),
+    name = "fused_transient" if transient else "fused"
+    solution = _Fine.of(
+        lambda fine: program_fused(rows, diagonal, fine, seed, *address),
+        right,
         spec,
         full_scale_v,
+        transient,
     )
     # Siemens per unit of `rows`: a whole cell, also the feedback's, holds the largest entry.
     span = cell.span_siemens
@@ -208,46 +218,100 @@ def fused_circuit(
     # The damping cells are as large as the product of both arrays asks for.
     larger = float(np.max(np.abs(diagonal))) / unit**2
     n, held = rows.shape
-    opamp = device.opamp
-    outer = full_scale_v * offset_voltages(n, opamp, seed, *address)
-    middle = full_scale_v * offset_voltages(held, opamp, seed, *address, "between")
     outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
     inputs, means = [f"in{k}" for k in range(n)], [f"min{j}" for j in range(held)]
-    cards = [f"i{k} in{k} 0 {right[k, 0] * volt * span / unit**2:.17g}" for k in range(n)]
-    cards += _amplifiers("", opamp, outer)
-    cards += _amplifiers("m", opamp, middle)
+    amplifiers = _Amplifiers(device.opamp, span, solution.read_s)
+    cards = _sources(inputs, right * solution.volt * span / unit**2, solution.read_s)
+    offsets = _offsets(n, full_scale_v, spec, seed, *address)
+    cards += amplifiers.cards("", *offsets, slower=device.opamp.compensation)
+    middle = _offsets(held, full_scale_v, spec, seed, *address, "between")
+    cards += amplifiers.cards("m", *middle)
     cards += [f"rfeedback{j} mout{j} min{j} {1.0 / span:.17g}" for j in range(held)]
     # The middle outputs are -y, so the positive array is driven through their inverters.
     drivers = ([f"minv{j}" for j in range(held)], [f"mout{j}" for j in range(held)])
-    for sign, name in enumerate("pn"):
-        cards += _array(f"b{name}", back[sign].T, (outputs, inverted)[sign], means, 0.0, 0.0)
-        cards += _array(f"f{name}", forth[sign].T, drivers[sign], inputs, 0.0, 0.0)
+    for sign, part in enumerate("pn"):
+        cards += _array(f"b{part}", back[sign].T, (outputs, inverted)[sign], means, 0.0, 0.0)
+        cards += _array(f"f{part}", forth[sign].T, drivers[sign], inputs, 0.0, 0.0)
         for k in range(n):
             ohm = 1.0 / (larger * damping[sign][k, 0])
-            cards.append(f"rd{name}{k} {(outputs, inverted)[sign][k]} in{k} {ohm:.17g}")
-    text = _netlist("fused", cards, [f"v(out{k})" for k in range(n)])
+            cards.append(f"rd{part}{k} {(outputs, inverted)[sign][k]} in{k} {ohm:.17g}")
+    text = _netlist(name, cards, [f"v(out{k})" for k in range(n)], solution.read_s)
     labels = tuple(f"output {k}" for k in range(n))
-    return Circuit("fused", text, "V", labels, solved[:, 0] * volt)
+    return Circuit(name, text, "V", labels, solution.outputs)
 
 
-def _fine_solution(
-    solve: Callable[[InvSpec], np.ndarray], spec: InvSpec, full_scale_v: float
-) -> tuple[float, np.ndarray]:
-    """Return volts per unit of the solution, and the solution, with converters at their finest.
+@dataclasses.dataclass(frozen=True)
+class _Fine:
+    """What we calculate of a circuit with converters at their finest.
 
-    Full scale is the largest output without offsets.
+    Attributes
+    ----------
+    volt : float
+        Volts per unit of the solution; full scale is the largest output without offsets.
+    outputs : ndarray
+        (n,) volts.
+    read_s : float or None
+        When they are read; None: at rest.
     """
-    device = spec.device
-    fine = dataclasses.replace(spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS)
-    still = dataclasses.replace(device, opamp=dataclasses.replace(device.opamp, offset_v=0.0))
-    largest = np.max(np.abs(solve(dataclasses.replace(fine, device=still))), initial=0.0)
-    return float(full_scale_v / (largest or 1.0)), solve(fine)
+
+    volt: float
+    outputs: np.ndarray
+    read_s: float | None
+
+    @classmethod
+    def of(
+        cls,
+        programmed: Callable[[InvSpec], Inverse],
+        right: np.ndarray,
+        spec: InvSpec,
+        full_scale_v: float,
+        transient: bool,
+    ) -> "_Fine":
+        opamp, columns = spec.device.opamp, right[:, None]
+        if not programmed(spec).stable:
+            raise DataError(
+                "this circuit is unstable: its amplifiers run into their rails; valid: a matrix of "
+                "a smaller condition number, or cells with smaller errors"
+            )
+        cycles = _read_cycles(programmed(spec), spec) if transient else None
+        fine = dataclasses.replace(
+            spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS, read_cycles=cycles
+        )
+        still = dataclasses.replace(spec.device, opamp=dataclasses.replace(opamp, offset_v=0.0))
+        without = programmed(dataclasses.replace(fine, device=still)).solve(columns)
+        volt = float(full_scale_v / (np.max(np.abs(without), initial=0.0) or 1.0))
+        array = programmed(fine)
+        read_s = None if cycles is None else opamp.seconds(array.settling_cycles)
+        return cls(volt, array.solve(columns)[:, 0] * volt, read_s)
+
+
+def _read_cycles(array: Inverse, spec: InvSpec) -> float:
+    if spec.device.opamp.gbw_hz is None:
+        raise DataError(
+            "device.opamp.gbw_hz=null: amplifiers that are at rest at once have no transient; "
+            "valid: a gain-bandwidth product in hertz"
+        )
+    if spec.read_cycles is not None:
+        return spec.read_cycles
+    slower = spec.device.opamp.compensation if isinstance(array, FusedInv) else 1.0
+    return array.settling_cycles / slower
+
+
+def _offsets(
+    n: int, full_scale_v: float, spec: InvSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets of amplifiers and of the inverters behind them, in volts."""
+    opamp = spec.device.opamp
+    return (
+        full_scale_v * offset_voltages(n, opamp, seed, *address),
+        full_scale_v * offset_voltages(n, opamp, seed, *address, "inverters"),
+    )
 
 
 def _pair_siemens(
     matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `held_matrix` programs: sign by the pair, magnitudes over all levels."""
+    """Return what `hold` programs: sign by the pair, magnitudes over all levels."""
     cell = spec.device.inv_cell
     digits, _ = quantize_symmetric(matrix, cell.bits + 1)
     positive, negative = pair_conductances(digits.astype(np.int64), cell, seed, "inv", *address)
@@ -275,47 +339,6 @@ def vmm_netlist(siemens: np.ndarray, volts: np.ndarray, wire: WireSpec, title: s
     cards += [f"vout{m} out{m} 0 0" for m in range(columns)]
     cards += _array("", siemens, driven, read, wire.row_ohm, wire.column_ohm)
     return _netlist(title, cards, [f"i(vout{m})" for m in range(columns)])
-
-
-def inv_netlist(
-    positive: np.ndarray,
-    negative: np.ndarray,
-    amperes: np.ndarray,
-    opamp: OpAmpSpec,
-    wire: WireSpec,
-    offset_v: np.ndarray,
-    title: str,
-) -> str:
-    """Return a pair of arrays in the feedback of amplifiers (Sun et al., PNAS 2019).
-
-    Row k ends in the inverting input of amplifier k, whose output drives column k of the positive
-    array and, through an ideal inverter, that of the negative one. Drawing the currents i from
-    the inputs, the outputs settle at ``(G+ - G-)^-1 i`` for large gain.
-
-    Parameters
-    ----------
-    positive, negative : ndarray
-        (n, n) siemens.
-    amperes : ndarray
-        (n,) drawn from the inputs.
-    opamp : OpAmpSpec
-        Gain (none: 1e10) and input conductance.
-    wire : WireSpec
-        Ohm per segment of both arrays.
-    offset_v : ndarray
-        (n,) volts.
-    title : str
-        First line.
-    """
-    n = len(positive)
-    inputs = [f"in{k}" for k in range(n)]
-    outputs, inverted = [f"out{k}" for k in range(n)], [f"inv{k}" for k in range(n)]
-    cards = [f"i{k} in{k} 0 {amperes[k]:.17g}" for k in range(n)]
-    cards += _amplifiers("", opamp, offset_v)
-    ohms = (wire.column_ohm, wire.row_ohm)
-    cards += _array("p", positive.T, outputs, inputs, *ohms)
-    cards += _array("n", negative.T, inverted, inputs, *ohms)
-    return _netlist(title, cards, [f"v(out{k})" for k in range(n)])
 
 
 def ngspice_installed() -> bool:
@@ -347,7 +370,7 @@ def run_ngspice(text: str) -> np.ndarray:
             )
         except subprocess.TimeoutExpired:
             raise DataError(f"ngspice was given up after {_LONGEST_RUN_S:.0f} s") from None
-    printed = re.findall(r"^[iv]\(\w+\) = (\S+)$", done.stdout, re.MULTILINE)
+    printed = re.findall(r"^[iv]\(\w+\)(?:\[last\])? = (\S+)$", done.stdout, re.MULTILINE)
     expected = len(re.findall(r"^print ", text, re.MULTILINE))
     if len(printed) != expected:
         last = (done.stderr or done.stdout).strip()[-500:]
@@ -355,16 +378,66 @@ def run_ngspice(text: str) -> np.ndarray:
     return np.array([float(value) for value in printed])
 
 
-def _amplifiers(name: str, opamp: OpAmpSpec, offset_v: np.ndarray) -> Iterator[str]:
-    """Yield amplifiers with offset, input conductance, and an ideal inverter behind each."""
-    # Ideal amplifiers have a gain that no digit of the result shows.
-    gain = opamp.gain if opamp.gain is not None else 1e10
-    for k, offset in enumerate(offset_v):
-        yield f"v{name}off{k} {name}off{k} 0 {offset:.17g}"
-        yield f"e{name}amp{k} {name}out{k} 0 {name}off{k} {name}in{k} {gain:.17g}"
-        yield f"e{name}inv{k} {name}inv{k} 0 0 {name}out{k} 1"
-        if opamp.input_siemens:
-            yield f"r{name}in{k} {name}in{k} 0 {1.0 / opamp.input_siemens:.17g}"
+@dataclasses.dataclass(frozen=True)
+class _Amplifiers:
+    """Amplifiers of one kind.
+
+    Attributes
+    ----------
+    opamp : OpAmpSpec
+        Gain (none: 1e10), input conductance, and pole.
+    siemens : float
+        Of either conductance of an inverter.
+    read_s : float or None
+        None: at rest, where a pole plays no part.
+    """
+
+    opamp: OpAmpSpec
+    siemens: float
+    read_s: float | None
+
+    def cards(
+        self, name: str, offset_v: np.ndarray, inverter_v: np.ndarray, slower: float = 1.0
+    ) -> list[str]:
+        """Return amplifiers ``in -> out``, perhaps slowed down, and inverters ``out -> inv``."""
+        cards: list[str] = []
+        for k in range(len(offset_v)):
+            cards += self._amplifier(f"{name}in{k}", f"{name}out{k}", offset_v[k], slower)
+            node = f"{name}ninv{k}"
+            cards.append(f"ra{name}{k} {name}out{k} {node} {1.0 / self.siemens:.17g}")
+            cards.append(f"rb{name}{k} {name}inv{k} {node} {1.0 / self.siemens:.17g}")
+            cards += self._amplifier(node, f"{name}inv{k}", inverter_v[k])
+        return cards
+
+    def _amplifier(
+        self, at_input: str, output: str, offset_v: float, slower: float = 1.0
+    ) -> Iterator[str]:
+        # Ideal amplifiers have a gain that no digit of the result shows.
+        gain = self.opamp.gain if self.opamp.gain is not None else 1e10
+        yield f"voff{output} off{output} 0 {offset_v:.17g}"
+        if self.opamp.input_siemens:
+            yield f"rin{output} {at_input} 0 {1.0 / self.opamp.input_siemens:.17g}"
+        if self.read_s is None:
+            yield f"eamp{output} {output} 0 off{output} {at_input} {gain:.17g}"
+            return
+        # A volt at the input drives an ampere into the pole's capacitor.
+        assert self.opamp.gbw_hz is not None
+        yield f"gamp{output} 0 pole{output} off{output} {at_input} 1"
+        yield f"rpole{output} pole{output} 0 {gain:.17g}"
+        farad = slower / (2.0 * np.pi * self.opamp.gbw_hz)
+        yield f"cpole{output} pole{output} 0 {farad:.17g}"
+        yield f"ebuf{output} {output} 0 pole{output} 0 1"
+
+
+def _sources(inputs: Sequence[str], amperes: np.ndarray, read_s: float | None) -> list[str]:
+    """Return currents drawn from inputs; in a transient they step up at once."""
+    cards = []
+    for name, current in zip(inputs, amperes, strict=True):
+        drawn = f"{current:.17g}"
+        if read_s is not None:
+            drawn = f"pwl(0 0 {read_s * _STEP_SHARE:.17g} {current:.17g})"
+        cards.append(f"i{name} {name} 0 {drawn}")
+    return cards
 
 
 def _array(
@@ -395,6 +468,18 @@ def _array(
                 yield f"r{name}c{k}_{m} {left} {below} {1.0 / siemens[k, m]:.17g}"
 
 
-def _netlist(title: str, cards: Sequence[str], outputs: Sequence[str]) -> str:
-    control = [".control", "set numdgt=15", "op", *(f"print {name}" for name in outputs)]
+def _netlist(
+    title: str, cards: Sequence[str], outputs: Sequence[str], read_s: float | None = None
+) -> str:
+    """Return a netlist that prints its outputs at rest, or at the time when they are read."""
+    analysis, at = ["op"], ""
+    if read_s is not None:
+        step = read_s / _TIME_STEPS
+        analysis = [
+            "option reltol=1e-6",
+            f"tran {step:.17g} {read_s:.17g} 0 {step:.17g}",
+            "let last=length(time)-1",
+        ]
+        at = "[last]"
+    control = [".control", "set numdgt=15", *analysis, *(f"print {o}{at}" for o in outputs)]
     return "\n".join([f"* {title}", *cards, *control, "quit", ".endc", ".end", ""])

@@ -8,7 +8,8 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog.arrays.fused import fused_error, program_fused
-from repast_dist.analog.arrays.inv import Inverse, depth_of, error_norm, program_inv
+from repast_dist.analog.arrays.held import regularising_shift
+from repast_dist.analog.arrays.inv import Inverse, depth_of, program_inv
 from repast_dist.analog.deflation import Deflation, find_deflation
 from repast_dist.analog.fixed_point import exponent_of
 from repast_dist.analog.product import Product
@@ -196,7 +197,7 @@ def _program_array(
     """Return the regularisation and the programmed array."""
     amount = scheme.regularisation
     if block.diagonal is None:
-        shift = amount * error_norm(held, inv, seed, *address)
+        shift = regularising_shift(held, amount, inv, seed, *address)
         loaded = held + shift * np.eye(block.size)
         return shift, program_inv(loaded, inv, seed, *address, product=block.product)
     shift = amount * fused_error(held, inv)

@@ -22,14 +22,15 @@ class Cost:
     static_j : float
         Joules that the whole chip takes meanwhile, whatever it does; not part of `energy_j`.
     counts : dict
-        Count of the op table, such as ``adc_conversions``, -> how often. Names that begin with
-        ``serial_`` count what happens one after the other and decide the time.
+        Count of the op table, such as ``adc_conversions``, -> how often, or seconds where the name
+        ends in ``_s``. Names that begin with ``serial_`` count what happens one after the other
+        and decide the time.
     """
 
     time_s: float
     energy_j: float
     static_j: float
-    counts: dict[str, int]
+    counts: dict[str, float]
 
     def __add__(self, other: "Cost") -> "Cost":
         names = dict.fromkeys([*self.counts, *other.counts])
@@ -51,12 +52,12 @@ def priced(counts: Counts, hardware: Hardware) -> Cost:
     hardware : Hardware
         Where it happens.
     """
-    columns = {name: np.reshape(np.asarray(value, np.int64), 1) for name, value in counts.items()}
+    columns = {name: np.reshape(np.asarray(value), 1) for name, value in counts.items()}
     costs = price(OpTable({"op": np.zeros(1, np.int32), **columns}), hardware.costs)
     time_s = float(costs.duration_s[0])
     return Cost(
         time_s=time_s,
         energy_j=float(costs.energy_j[0]),
         static_j=hardware.costs.static_w * time_s,
-        counts={name: int(value[0]) for name, value in columns.items()},
+        counts={name: value[0].item() for name, value in columns.items()},
     )

@@ -114,7 +114,7 @@ class ComponentTable:
     cell_write : Component
         Writing: energy per cell and time per row.
     amplifier : Component
-        An amplifier of an inverting array: energy and time of one settling.
+        An amplifier of an inverting array, or an inverter; energy per second that it is on.
     inv_dac, inv_adc : Component
         Converters of the inverting arrays; one action is one conversion.
     digital : Component
@@ -187,7 +187,7 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
         parts=parts,
         pass_s=max(parts["cell"].time_s, converted),
         residual_pass_s=max(parts["cell"].time_s, residual),
-        inv_s=parts["amplifier"].time_s + inv_converted,
+        inv_convert_s=inv_converted,
         static_w=sum(parts[part.name].power_w * part.instances(chip) for part in PARTS),
         endurance=quantity_value(components.cell_endurance, chip, "cell_endurance"),
         router_crossings=quantity_value(components.router_crossings, chip, "router_crossings"),

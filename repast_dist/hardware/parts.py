@@ -35,8 +35,8 @@ class UnitCosts:
         sample-and-hold lets them overlap.
     residual_pass_s : float
         The same with the converters of residual products.
-    inv_s : float
-        Time of one settling of an inverting array and its conversions.
+    inv_convert_s : float
+        The conversions of one solve of an inverting array.
     static_w : float
         Power of the whole chip that does not depend on its work.
     endurance : float
@@ -48,7 +48,7 @@ class UnitCosts:
     parts: dict[str, PartCosts]
     pass_s: float
     residual_pass_s: float
-    inv_s: float
+    inv_convert_s: float
     static_w: float
     endurance: float
     router_crossings: float
@@ -100,8 +100,8 @@ class Peak:
 
     @property
     def settlings(self) -> float:
-        """Settlings of all inverting arrays per second."""
-        return self.chip.inv_arrays / self.costs.inv_s
+        """Settlings of all inverting arrays per second, as many as can be converted."""
+        return self.chip.inv_arrays / self.costs.inv_convert_s
 
     @property
     def buffered(self) -> float:
@@ -196,9 +196,10 @@ PARTS = (
     Part(
         "amplifier",
         "inverting array",
-        instances=lambda chip: chip.inv_arrays * chip.inv.size,
-        rate=lambda peak: peak.settlings * peak.chip.inv.size,
-        serves=("amplifier_ops",),
+        # An inverter behind every amplifier; the action is to be on for a second.
+        instances=lambda chip: 2 * chip.inv_arrays * chip.inv.size,
+        rate=lambda peak: 2 * peak.chip.inv_arrays * peak.chip.inv.size,
+        serves=("amplifier_s",),
     ),
     Part(
         "inv_dac",

@@ -29,9 +29,10 @@ class Costs:
 def price(table: OpTable, costs: UnitCosts) -> Costs:
     """Return the duration and energy of every row of an op table.
 
-    ``duration = max(passes t_pass + settlings t_inv + rows t_write + operations t_clock,
-    words t_bus) + t_link``: arrays and digital units of a row work one after the other, while its
-    buffer moves the data. ``energy`` is the sum of all counts, each times the energy of one.
+    ``duration = max(passes t_pass + settlings and their conversions + rows t_write + operations
+    t_clock, words t_bus) + t_link``: arrays and digital units of one row work one after the
+    other, the buffer feeds them meanwhile. ``energy`` is the sum of counts times the energy of
+    each.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def time_per_count(costs: UnitCosts) -> dict[str, float]:
     return {
         "serial_passes": costs.pass_s,
         "serial_residual_passes": costs.residual_pass_s,
-        "serial_inv_ops": costs.inv_s,
+        "serial_inv_ops": costs.inv_convert_s,
+        "serial_settling_s": 1.0,
         "serial_row_writes": costs.row_write_s,
         "serial_digital_ops": costs.clock_s,
     }

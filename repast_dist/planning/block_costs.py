@@ -57,13 +57,17 @@ def solve_counts(
         "dac_conversions": driven * dac,
         "residual_adc_conversions": driven * adc,
         "inv_ops": inv_ops,
-        "amplifier_ops": inv_ops * shapes.piece * (1 + shapes.fused),
+        # Every amplifier has an inverter behind it.
+        "amplifier_s": counts["settling_s"]
+        * 2
+        * np.where(shapes.fused, shapes.size + shapes.held, shapes.piece),
         "inv_dac_conversions": inv_ops * shapes.piece,
         "inv_adc_conversions": inv_ops * shapes.piece,
         "digital_ops": counts["digital_ops"],
         "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
         "serial_residual_passes": ceil_div(vmm_ops, copies) * g.passes * in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
+        "serial_settling_s": counts["settling_s"] / copies,
         "serial_digital_ops": ceil_div(counts["digital_ops"], _lanes(shapes, copies, chip)),
     }
 

@@ -158,10 +158,12 @@ def modelled_preparations(
 
 
 def counted(counts: dict[int, SolveCounts], blocks: int) -> dict[str, np.ndarray]:
-    """Return measured counts as columns, with zeros for blocks that did nothing."""
-    names = [field.name for field in dataclasses.fields(SolveCounts)]
-    columns = {name: np.zeros(blocks, np.int64) for name in names}
+    """Return measured counts as columns; blocks that did nothing are zero."""
+    columns = {
+        field.name: np.zeros(blocks, np.float64 if field.type is float else np.int64)
+        for field in dataclasses.fields(SolveCounts)
+    }
     for number, item in counts.items():
-        for name in names:
+        for name in columns:
             columns[name][number] = getattr(item, name)
     return columns

@@ -87,7 +87,12 @@ def explain(hardware: Hardware) -> StudyPage:
             KeyFigure("area", f"{area * 1e6:.1f} mm2", number=area, unit="m2"),
             KeyFigure("peak power", si(power, "W"), number=power, unit="W"),
             KeyFigure("pass of an array", si(costs.pass_s, "s"), number=costs.pass_s, unit="s"),
-            KeyFigure("inversion step", si(costs.inv_s, "s"), number=costs.inv_s, unit="s"),
+            KeyFigure(
+                "inversion's conversions",
+                si(costs.inv_convert_s, "s"),
+                number=costs.inv_convert_s,
+                unit="s",
+            ),
         ],
         sources=[("chip", chip.source), *((row.component, row.source) for row in rows)],
     )

@@ -122,15 +122,19 @@ def _circuits(study: ExportSpiceStudy, settings: RunSettings, matrix: np.ndarray
     if "vmm" in study.circuits:
         spec = settings.hardware.vmm_spec
         circuits += vmm_circuits(matrix, vector, spec, study.full_scale_v, seed, "spice")
-    if "inv" in study.circuits:
-        inverting = settings.hardware.inv_spec
-        circuits.append(inv_circuit(matrix, vector, inverting, study.full_scale_v, seed, "spice"))
-    if "fused" in study.circuits:
-        rows, diagonal = _as_rows(matrix)
-        inverting = settings.hardware.inv_spec
-        circuits.append(
-            fused_circuit(rows, diagonal, vector, inverting, study.full_scale_v, seed, "spice")
-        )
+    inverting, volts = settings.hardware.inv_spec, study.full_scale_v
+    for transient in (False, True) if study.transient else (False,):
+        if "inv" in study.circuits:
+            circuits.append(
+                inv_circuit(matrix, vector, inverting, volts, seed, "spice", transient=transient)
+            )
+        if "fused" in study.circuits:
+            rows, diagonal = _as_rows(matrix)
+            circuits.append(
+                fused_circuit(
+                    rows, diagonal, vector, inverting, volts, seed, "spice", transient=transient
+                )
+            )
     return circuits
 
 
@@ -221,7 +225,10 @@ def _page(
         ],
         captions={
             "circuits": "Largest output in its unit; largest difference relative to it.",
-            "outputs": "Column currents, or voltages of amplifiers, at the operating point.",
+            "outputs": (
+                "Column currents, or voltages of amplifiers, at the operating point; of a "
+                "transient at the time when they are read."
+            ),
         },
         sources=[("INV circuit", "Sun et al., PNAS 2019")],
     )

@@ -57,7 +57,7 @@ SCHEMA = pa.schema(
         _field("residual_adc_conversions", pa.int64(), "1", "analog to digital, residual products"),
         _field("cell_writes", pa.int64(), "1", "memory cells programmed"),
         _field("inv_ops", pa.int64(), "1", "analog inversions: settlings of inverting arrays"),
-        _field("amplifier_ops", pa.int64(), "1", "settlings times the amplifiers of each array"),
+        _field("amplifier_s", pa.float64(), "s", "time of settlings, summed over amplifiers"),
         _field("inv_dac_conversions", pa.int64(), "1", "digital to analog, inverting arrays"),
         _field("inv_adc_conversions", pa.int64(), "1", "analog to digital, inverting arrays"),
         _field("digital_ops", pa.int64(), "1", "digital arithmetic operations"),
@@ -84,6 +84,7 @@ SOLVE_SCHEMA = pa.schema(
         _field("mean_iterations", pa.float64(), "1", "iterations, mean over right-hand sides"),
         _field("residual", pa.float64(), "1", "largest relative residual |b - A x| / |b|"),
         _field("converged", pa.bool_(), "", "every right-hand side reached the target"),
+        _field("stable", pa.bool_(), "", "the amplifiers of its arrays come to rest"),
         _field("action", _NAME, "", "what the divergence policy did: none, use, damp, fallback"),
         _field("chip", pa.int32(), "1", "chip that solved the block"),
     ],
@@ -143,7 +144,7 @@ def solve_batch(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
 def _default(field: pa.Field) -> int:
     if field.name in ("layer", "block", "micro_batch"):
         return NONE
-    if field.type == pa.int64() or field.name == "static_j":
+    if field.type == pa.int64() or field.name in ("static_j", "amplifier_s"):
         return 0
     raise ValueError(f"trace rows need the column '{field.name}'")
 

@@ -217,8 +217,9 @@ class BlockState:
     ) -> tuple[np.ndarray, SolveReport]:
         policy = self._inversion.on_divergence
         if policy == "raise":
+            why = "did not converge" if solution.stable else "has an unstable array"
             raise InversionError(
-                f"{self._where()}, step {step}: {solution.method} did not converge, residual "
+                f"{self._where()}, step {step}: {solution.method} {why}, residual "
                 f"{solution.residual.max():.2e} after {solution.iterations.max()} iterations "
                 f"(target {self._inversion.tolerance:.2e}); valid: another inversion.method, more "
                 "optimizer.damping, or inversion.on_divergence=damp|fallback|use"
@@ -273,6 +274,7 @@ class BlockState:
             mean_iterations=float(solution.iterations.mean()) if solution.iterations.size else 0.0,
             residual=float(shown.residual.max(initial=0.0)),
             converged=bool(shown.converged.all()),
+            stable=shown.stable,
             action=action,
             chip=self._chip,
             right_sides=len(solution.iterations),

@@ -18,6 +18,7 @@ class SolveReport:
     mean_iterations: float
     residual: float
     converged: bool
+    stable: bool
     action: str
     chip: int
     right_sides: int
@@ -42,6 +43,7 @@ def _worst(reports: Sequence[SolveReport]) -> SolveReport:
         mean_iterations=rounds / right_sides if right_sides else 0.0,
         residual=max(report.residual for report in reports),
         converged=all(report.converged for report in reports),
+        stable=all(report.stable for report in reports),
         right_sides=right_sides,
     )
 

@@ -20,7 +20,7 @@ from repast_dist.ground.errors import DataError
 
 def _inv(sigma=0.0, bits=8, size=256, gain=None, converters=8):
     cell = Reram(bits=bits, programming_sigma=sigma, g_off_siemens=0.0)
-    device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=gain))
+    device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=gain, compensation=400.0))
     return InvSpec(device=device, size=size, dac_bits=converters, adc_bits=converters)
 
 
@@ -91,23 +91,27 @@ def test_one_settling_is_as_good_as_cells_and_converters():
 
 
 def test_finite_gain_loads_both_stages_of_the_loop():
-    """Nodes x and y of the circuit, in units of a whole cell u, which is the feedback of y:
-    ``(1 + (1 + sum|a'|) / g) y = a' x`` and ``a y + (d + load / g) x = b``.
+    """Nodes of the circuit in units of a whole cell u, which is the feedback of the middle
+    amplifiers m and of the inverters w behind them, that drive the positive cells of a:
+    ``(1 + (1 + sum|a'|) / g) m = -a' x``, ``m + (1 + 2 / g) w = 0``,
+    ``a w + (d + load / g) x = b``.
     """
     rows, diagonal, gain = _rows(6, 4), np.full(6, 0.5), 50.0
     array = program_fused(rows, diagonal, _inv(gain=gain, converters=24))
     unit = np.abs(rows).max()
     held = np.rint(rows / unit * 255) / 255 * unit
     n, m = held.shape
-    circuit = np.zeros((n + m, n + m))
-    # First the rows of x, then those of y.
+    circuit = np.zeros((n + 2 * m, n + 2 * m))
+    x, middle, inverted = slice(0, n), slice(n, n + m), slice(n + m, n + 2 * m)
     load = np.abs(held).sum(axis=1) * unit + diagonal
-    circuit[:n, :n] = np.diag(diagonal + load / gain)
-    circuit[:n, n:] = held
-    circuit[n:, :n] = -held.T
-    circuit[n:, n:] = np.diag(1 + (1 + np.abs(held).sum(axis=0) / unit) / gain)
+    circuit[x, x] = np.diag(diagonal + load / gain)
+    circuit[x, inverted] = held
+    circuit[middle, x] = held.T
+    circuit[middle, middle] = np.diag(1 + (1 + np.abs(held).sum(axis=0) / unit) / gain)
+    circuit[inverted, middle] = np.eye(m)
+    circuit[inverted, inverted] = np.eye(m) * (1 + 2 / gain)
     right = np.random.default_rng(5).normal(size=(n, 2))
-    expected = np.linalg.solve(circuit, np.vstack([right, np.zeros((m, 2))]))[:n]
+    expected = np.linalg.solve(circuit, np.vstack([right, np.zeros((2 * m, 2))]))[:n]
     np.testing.assert_allclose(array.solve(right), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -42,14 +42,18 @@ def _rounds(method, most):
 
 
 def test_a_finite_gain_loads_the_diagonal_with_the_row_sums():
-    """Steady state of the circuit: (G + diag(row sums of |G|) / a0) v = i."""
+    """Steady state of the circuit: (P - k N + diag(row sums of |G|) / a0) v = i, where inverters
+    drive the negative cells with k = 1 / (1 + 2 / a0) of the outputs.
+    """
     matrix = _spd(12, 5.0)
     cell = Reram(bits=8, g_off_siemens=0.0)
     device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=50.0))
     spec = InvSpec(device=device, dac_bits=24, adc_bits=24)
     array = program_inv(matrix, spec)
     right = np.random.default_rng(1).normal(size=(12, 3))
-    loaded = array.held + np.diag(np.abs(array.held).sum(axis=1)) / 50.0
+    positive, negative = np.maximum(array.held, 0), np.maximum(-array.held, 0)
+    loaded = positive - negative / (1 + 2 / 50.0)
+    loaded += np.diag(np.abs(array.held).sum(axis=1)) / 50.0
     np.testing.assert_allclose(array.solve(right), scipy.linalg.solve(loaded, right), rtol=1e-4)
 
 

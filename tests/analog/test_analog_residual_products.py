@@ -88,6 +88,7 @@ def test_priced_conversions_are_those_that_the_arrays_make(n, rows):
     block = SoiBlock(0, 0, "matrix", "A", 0, n)
     shapes = block_shapes((block,), np.array([3]), np.array([0]), hardware, scheme)
     ops = {"inv_ops": np.array([0]), "vmm_ops": np.array([3]), "digital_ops": np.array([0])}
+    ops["settling_s"] = np.zeros(1)
     counts = solve_counts(shapes, ops, np.ones(1, np.int64), hardware)
     wide = dataclasses.replace(hardware.residual_spec, weight_bits=16, input_bits=16)
     array = program_vmm(_covariance(n), wide)

@@ -129,9 +129,12 @@ def test_the_price_of_a_solve_by_hand() -> None:
     unit = {name: part.energy_j for name, part in HARDWARE.costs.parts.items()}
     assert solved.counts.inv_ops == sides
     assert solved.counts.vmm_ops == 0
+    assert sides * 50e-9 < solved.counts.settling_s < sides * 1e-6
     values = sides * n
     by_hand = (
-        values * (unit["amplifier"] + unit["inv_dac"] + unit["inv_adc"] + unit["sample_hold"])
+        values * (unit["inv_dac"] + unit["inv_adc"] + unit["sample_hold"])
+        # n amplifiers, and an inverter behind each.
+        + 2 * n * solved.counts.settling_s * unit["amplifier"]
         + sides * 2 * n * n * unit["cell"]
         + solved.counts.digital_ops * unit["digital"]
         + sides * 2 * n * HARDWARE.product_geometry(32).value_bytes

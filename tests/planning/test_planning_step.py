@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.analog import SCHEMES, DeviceSpec, SolveCounts
+from repast_dist.analog import SCHEMES, DeviceSpec, OpAmpSpec, SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.hardware import (
@@ -39,6 +39,8 @@ COMPONENTS = load(ComponentTable, CONF["components"])
 BOARD = load(InterconnectSpec, CONF["interconnect"])
 COSTS = unit_costs(SMALL, COMPONENTS)
 PARTS = ("device", "components", "interconnect", "soi", "partition", "inversion")
+# Outputs are read after 12 cycles of 100 MHz: 120 ns.
+DEVICE = DeviceSpec(opamp=OpAmpSpec(gbw_hz=1e8))
 DENSE = Workload(
     name="dense", layers=(LayerShape(name="fc", kind=kinds.DENSE, in_features=64, out_features=10),)
 )
@@ -54,7 +56,7 @@ TWO = Workload(
 def plan_of(workload=DENSE, chips=1, micro_batches=1, size=16, chip=SMALL, **changes):
     parts = {name: changes.pop(name) for name in PARTS if name in changes}
     machine = Machine(
-        Hardware(chip=chip, device=DeviceSpec(), components=COMPONENTS, interconnect=BOARD),
+        Hardware(chip=chip, device=DEVICE, components=COMPONENTS, interconnect=BOARD),
         Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=SCHEMES.load({})),
     ).changed(**parts)
     work = StepWork(chips=chips, micro_batches=micro_batches, micro_batch_size=size, **changes)
@@ -393,8 +395,9 @@ def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
 
 def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
     single = SCHEMES.load({"method": "single"})
+    auto, at_once = SoiSpec(fusion="auto"), DeviceSpec()
     few, many = (
-        plan_of(size=size, soi=SoiSpec(fusion="auto"), inversion=single) for size in (16, 256)
+        plan_of(size=size, soi=auto, inversion=single, device=at_once) for size in (16, 256)
     )
     # 16 rows fit beside their transpose and save 65 products; 256 rows do not fit an array of 128.
     assert few.shapes.fused[0]
@@ -405,4 +408,6 @@ def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
     assert all(value > 0 for value in saved)
     # With residual products the way through both matrices is taken every round: not worth it.
     long = SoiSpec(fusion="auto", assumed_iterations=100)
-    assert not plan_of(size=16, soi=long).shapes.fused[0]
+    assert not plan_of(size=16, soi=long, device=at_once).shapes.fused[0]
+    # The outer amplifiers of a fused circuit are a hundred times slower.
+    assert not plan_of(size=16, soi=auto, inversion=single).shapes.fused[0]

@@ -132,7 +132,8 @@ def _solves(
         rows.append(
             {"step": step, "block": block["index"], "layer": block["layer"],
              "factor": block["factor"], "method": "fcg", "iterations": iterations,
-             "mean_iterations": iterations * 0.9, "converged": not fails, "chip": block["chip"],
+             "mean_iterations": iterations * 0.9, "converged": not fails, "stable": True,
+             "chip": block["chip"],
              "residual": 0.3 if fails else 10 ** (-5 - random.random()),
              "action": "damp" if fails else "none"}
         )  # fmt: skip

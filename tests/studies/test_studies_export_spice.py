@@ -49,6 +49,33 @@ def test_a_fused_circuit_solves_with_the_matrix_it_never_holds(tmp_path):
     np.testing.assert_allclose(solved["fused"], solved["inv"], atol=0.02 * 0.2)
 
 
+@pytest.mark.skipif(not ngspice_installed(), reason="ngspice is not installed")
+def test_transients_end_where_we_read_them(tmp_path):
+    words = ["study.size=8", "study.condition=4", "study.circuits=[inv,fused]"]
+    folder = _run(tmp_path, *words, "study.transient=true")
+    for name in ("inv_transient", "fused_transient"):
+        rows = _outputs(folder / "spice" / f"{name}.csv")
+        calculated, found = (
+            np.array([float(row[column]) for row in rows]) for column in ("calculated", "ngspice")
+        )
+        at_rest = _outputs(folder / "spice" / f"{name.removesuffix('_transient')}.csv")
+        np.testing.assert_allclose(calculated, found, atol=1e-6)
+        # Within half a step of 8 bits of where they come to rest, and not there yet.
+        left = np.abs(found - [float(row["ngspice"]) for row in at_rest]).max()
+        assert 1e-5 < left < 0.2 / 254
+
+
+def test_amplifiers_that_rest_at_once_have_no_transient(tmp_path):
+    with pytest.raises(DataError, match="gbw_hz"):
+        _run(tmp_path, "study.transient=true", "device.opamp.gbw_hz=null")
+
+
+def test_an_unstable_circuit_is_refused(tmp_path):
+    words = ["study.condition=1e4", "device.inv_cell.programming_sigma=0.05"]
+    with pytest.raises(DataError, match="unstable"):
+        _run(tmp_path, *words, "study.circuits=[inv]")
+
+
 def test_a_matrix_that_is_no_product_of_rows_has_no_fused_circuit(tmp_path):
     path = tmp_path / "m.npy"
     np.save(path, np.array([[1.0, 2.0], [2.0, 1.0]]))

@@ -58,6 +58,7 @@ def append_steps(writer: TraceWriter, steps: range) -> None:
                 "mean_iterations": 6.5,
                 "residual": 1e-5,
                 "converged": True,
+                "stable": True,
                 "chip": 0,
             }
         ]

@@ -10,6 +10,7 @@ from training_networks import CONF, float_engine, network, samples, shipped_mode
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.network.model import ModelSpec, init_weights
+from repast_dist.settings import load_settings
 from repast_dist.training.optimizers import OPTIMIZERS
 from repast_dist.training.specs import EngineSpec
 from repast_dist.training.step import load_weights, run_micro_batch
@@ -51,9 +52,8 @@ def test_every_shipped_setting_is_valid(group: str, cls: type) -> None:
 
 
 def test_every_shipped_optimizer_is_valid() -> None:
-    names = set()
-    for path in (CONF / "optimizer").glob("*.yaml"):
-        names.add(OPTIMIZERS.load(yaml.safe_load(path.read_text())).method)
+    presets = [path.stem for path in (CONF / "optimizer").glob("*.yaml")]
+    names = {load_settings([f"optimizer={preset}"]).optimizer.method for preset in presets}
     assert names == set(OPTIMIZERS.names())
 
 

@@ -3,22 +3,18 @@
 Two arrays in the loop hold a (n, N) and its transpose. The outputs x drive the transpose, whose
 currents N amplifiers with unit feedback turn into ``y = a' x``; these drive a, and its currents
 and those of n damping cells balance the input: ``a y + lambda x = b``. Both arrays are programmed
-on their own, so the circuit's matrix is not exactly symmetric. Finite gain a0 divides y by
-``1 + (1 + row sums of |a'|) / a0`` and adds ``row sums of |a| / a0`` to the diagonal.
+on their own, so the circuit's matrix is not exactly symmetric. The amplifiers between them have
+poles of their own; the outer ones are slowed down, lest the loop oscillates.
 """
 
 import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.inv import (
-    CellNoise,
-    Circuit,
-    OneLoop,
-    cell_error,
-    held_matrix,
-    input_load,
-)
+from repast_dist.analog.arrays.circuit import CellNoise, Circuit
+from repast_dist.analog.arrays.dynamics import Loop
+from repast_dist.analog.arrays.held import cell_error, hold, input_load, whole_cell
+from repast_dist.analog.arrays.inv import OneLoop
 from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
@@ -70,28 +66,58 @@ def program_fused(
             f"fused inversion of {n} x {held} needs arrays of {max(n, held)}, they have "
             f"{spec.size}; valid: a smaller soi.block_size or batch, or no fusion"
         )
-    forth, forth_load = held_matrix(rows, spec, seed, *address, "fused", "a")
-    back, back_load = held_matrix(rows.T, spec, seed, *address, "fused", "transpose")
-    damping, damping_load = held_matrix(diagonal[:, None], spec, seed, *address, "fused", "damping")
-    # The feedback conductance is that of a whole cell, which holds the largest entry.
-    unit = float(np.max(np.abs(rows), initial=0.0)) or 1.0
-    middle_load = 1.0 + (back_load + input_load(rows, spec)) / unit
-    load = (forth_load + input_load(rows, spec)) * unit + damping_load
-    between, loaded = np.ones(held), damping[:, 0]
-    if spec.device.opamp.gain is not None:
-        between += middle_load / spec.device.opamp.gain
-        loaded = loaded + load / spec.device.opamp.gain
-    matrix = forth @ (back / between[:, None]) + np.diag(loaded)
-    opamp = spec.device.opamp
-    currents = load * offset_voltages(n, opamp, seed, *address)
-    shift = middle_load / between * offset_voltages(held, opamp, seed, *address, "between")
-    currents += unit * (forth @ shift)
+    forth = hold(rows, spec, seed, *address, "fused", "a")
+    back = hold(rows.T, spec, seed, *address, "fused", "transpose")
+    damping = hold(diagonal[:, None], spec, seed, *address, "fused", "damping")
+    droop, unit = spec.device.opamp.droop, whole_cell(rows)
+    at_input = input_load(rows, spec)
+    # A whole cell is the feedback of the middle amplifiers and of the inverters. Conductances of
+    # the outer loop are in units of both arrays multiplied, the others in whole cells.
+    load = (forth.load + at_input) * unit + damping.load
+    middle_load = 1.0 + (back.load + at_input) / unit
+    inverter_load = 2.0 + at_input / unit
+    outer, middle, none = np.eye(n), np.eye(held), np.zeros((held, n))
+    over, between = load[:, None], unit * middle_load[:, None]
+    # The middle outputs are -y: they drive the negative cells, their inverters the positive ones.
+    loop = np.block(
+        [
+            [
+                np.diag(damping.positive[:, 0]) / over + droop * outer,
+                unit * forth.negative / over,
+                np.diag(damping.negative[:, 0]) / over,
+                unit * forth.positive / over,
+            ],
+            [
+                back.positive / between,
+                np.diag(1.0 / middle_load) + droop * middle,
+                back.negative / between,
+                0.0 * middle,
+            ],
+            [outer / inverter_load, none.T, (1.0 / inverter_load + droop) * outer, none.T],
+            [none, middle / inverter_load, none, (1.0 / inverter_load + droop) * middle],
+        ]
+    )
+    offsets = [
+        offset_voltages(size, spec.device.opamp, seed, *address, *what)
+        for size, what in zip((n, held, n, held), _ROWS, strict=True)
+    ]
     noise = None
     first = CellNoise.of(rows, spec, seed, *address, "fused", "a")
     second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")
     if first is not None and second is not None:
-        noise = _FusedNoise(forth, back, first, second)
-    return FusedInv(spec, Circuit.of(matrix, currents, spec, noise), (n, held))
+        noise = _FusedNoise(forth.matrix, back.matrix, first, second)
+    # All that moves the outer amplifiers moves them more slowly.
+    slower = spec.device.opamp.compensation
+    loop[:n] /= slower
+    offsets[0] /= slower
+    after = None if spec.read_cycles is None else slower * spec.read_cycles
+    read = dataclasses.replace(spec, read_cycles=after)
+    circuit = Circuit.of(Loop(loop, slower * load), np.concatenate(offsets), read, noise)
+    return FusedInv(spec, circuit, (n, held))
+
+
+_ROWS: tuple[tuple[str, ...], ...] = ((), ("between",), ("inverters",), ("between", "inverters"))
+"""Addresses of the offsets of outer and middle amplifiers, and of the inverters behind them."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,14 @@ class _Tried:
         scheme: Any = solver.scheme
         rank = 0 if solver.deflation is None else solver.deflation.rank
         self._trials.append(
-            Trial(scheme, programmed is not None, solution.iterations, solution.refreshes, rank)
+            Trial(
+                scheme,
+                programmed is not None,
+                solution.iterations,
+                solution.refreshes,
+                rank,
+                solver.settling_s,
+            )
         )
         return solution
 
@@ -134,7 +141,9 @@ def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Cou
     none = np.zeros_like(blocks.size)
     rank = scheme.assumed_rank(blocks) if trial.rank is None else none + trial.rank
     parts = [
-        scheme.solve_counts(one, np.full(len(blocks.size), rounds), inv, rank)
+        scheme.solve_counts(
+            one, np.full(len(blocks.size), rounds), inv, rank, settling_s=trial.settling_s
+        )
         for rounds in trial.rounds.tolist()
     ]
     refreshed = {

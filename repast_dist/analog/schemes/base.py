@@ -67,6 +67,8 @@ class Trial:
         See `Scheme.solve_counts`.
     rank : int or None
         Directions that were taken out of the array; None: as many as may be.
+    settling_s : float or None
+        Time of the settlings of one application of the inverse; None: as the scheme expects.
     """
 
     scheme: "Scheme"
@@ -74,6 +76,7 @@ class Trial:
     rounds: np.ndarray
     refreshes: int = 0
     rank: int | None = None
+    settling_s: float | None = None
 
 
 @spec
@@ -144,6 +147,15 @@ class Scheme(abc.ABC):
     def arrays(self, inv: InvSpec) -> InvSpec:
         """Return the inverting arrays with what the scheme puts on their amplifiers."""
         return inv
+
+    def settling_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
+        """Return the time that the settlings of one application of the inverse are expected to
+        take, (blocks,) in seconds. An inverse that is halved d times costs 3^d of them.
+        """
+        opamp, cycles = inv.device.opamp, self.arrays(inv).read_cycles
+        one = opamp.seconds(opamp.settled_cycles if cycles is None else cycles)
+        seconds: np.ndarray = 3**blocks.depth * np.where(blocks.fused, opamp.compensation, 1.0)
+        return seconds * one
 
     @abc.abstractmethod
     def solve(self, run: Run) -> None:
@@ -248,6 +260,7 @@ class Scheme(abc.ABC):
         inv: InvSpec,
         rank: np.ndarray | None = None,
         refreshes: np.ndarray | int = 0,
+        settling_s: np.ndarray | float | None = None,
     ) -> Counts:
         """Return `SolveCounts` of solves in which every right-hand side takes the same rounds.
 
@@ -263,13 +276,17 @@ class Scheme(abc.ABC):
             (blocks,) directions that were taken out; None: as many as may be.
         refreshes : ndarray or int
             Residual products, over all right-hand sides, that only the numbers ask for.
+        settling_s : ndarray or float, optional
+            Time of the settlings of one application of the inverse; None: as expected.
 
         Returns
         -------
         dict
-            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: (blocks,) int64.
+            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: (blocks,) int64, and
+            ``settling_s``: (blocks,) float64.
         """
         applied, products, digital = self.per_column(rounds, inv)
+        seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
         # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products.
         settlings = 3**blocks.depth
         rank = self.assumed_rank(blocks) if rank is None else rank
@@ -281,6 +298,7 @@ class Scheme(abc.ABC):
             "vmm_ops": sides * (applied * (settlings - 1) + products) + refreshes,
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
             "program_cells": np.zeros(len(blocks.size), np.int64),
+            "settling_s": sides * applied * seconds,
         }
 
     def program_counts(
@@ -317,6 +335,7 @@ class Scheme(abc.ABC):
             "vmm_ops": vmm_ops,
             "digital_ops": digital_ops + 2 * n * np.where(blocks.fused, blocks.held, n),
             "program_cells": blocks.inverting_cells * self.uses_array + np.where(held, cells, 0),
+            "settling_s": np.zeros(len(n)),
         }
 
     def assumed_rank(self, blocks: Blocks) -> np.ndarray:
@@ -334,19 +353,26 @@ class ArrayScheme(Scheme):
     ----------
     array_regularisation : float or None
         Times the norm of what the array is expected to be off by, about ``2 sqrt(n)`` times the
-        RMS error of a cell, is added to the diagonal of the programmed array only. None: 1.15 for
-        schemes that make up for it, 0 for ``single`` and ``taylor``.
+        RMS error of a cell, is added to the diagonal of the programmed array only, which keeps its
+        circuit stable. None: 0.5 for schemes that make up for it, 0 for ``single`` and ``taylor``.
     array_slices, array_copies : int
         Arrays on the same amplifiers that hold what the ones before them left out, and that
         average their errors; each takes as many cells as the first.
+    array_read_after : float, "settled" or None
+        When outputs are read, in multiples of the amplifiers' 1 / gain-bandwidth product, or when
+        they have settled to half a step of the ADC. None: after 12 by conjugate gradients, whose
+        next rounds make up for what an early answer lacks, and settled by all others.
     """
 
     array_regularisation: Annotated[float, Ge(0)] | None = None
     array_slices: Annotated[int, Ge(1), Le(4)] = 1
     array_copies: Annotated[int, Ge(1), Le(16)] = 1
+    array_read_after: Annotated[float, Gt(0)] | Literal["settled"] | None = None
 
     own_regularisation: ClassVar[float] = 0.0
     """Regularisation where none is set."""
+    own_read_after: ClassVar[float | Literal["settled"]] = "settled"
+    """Time of reading where none is set."""
 
     @property
     def regularisation(self) -> float:
@@ -360,8 +386,14 @@ class ArrayScheme(Scheme):
         return self.array_slices * self.array_copies
 
     def arrays(self, inv: InvSpec) -> InvSpec:
-        """Return the inverting arrays with the scheme's slices and copies."""
-        return dataclasses.replace(inv, slices=self.array_slices, copies=self.array_copies)
+        """Return the inverting arrays with the scheme's slices, copies and time of reading."""
+        after = self.array_read_after or self.own_read_after
+        return dataclasses.replace(
+            inv,
+            slices=self.array_slices,
+            copies=self.array_copies,
+            read_cycles=None if after == "settled" else after,
+        )
 
 
 @spec
@@ -388,7 +420,7 @@ def added(*counts: Counts) -> Counts:
 
 def as_counts(counts: Counts) -> SolveCounts:
     """Return counts as columns, summed over their blocks."""
-    return SolveCounts(**{name: int(values.sum()) for name, values in counts.items()})
+    return SolveCounts(**{name: values.sum().item() for name, values in counts.items()})
 
 
 SCHEMES: Registry[Scheme] = Registry(

@@ -38,6 +38,10 @@ class ExportSpiceStudy(Study):
         Steps of training, in float64, behind a factor.
     full_scale_v : float
         Largest voltage on rows, and of amplifiers.
+    transient : bool
+        Beside the circuits that invert, write how they settle: inputs that step up, and the outputs
+        once they have settled to half a step of ``chip.inv.adc_bits``. Amplifiers need a
+        ``device.opamp.gbw_hz``.
     simulate : bool
         Run ngspice where it is installed and show what it found.
     """
@@ -61,6 +65,7 @@ class ExportSpiceStudy(Study):
     factor: Literal["A", "G"] = "A"
     steps: PositiveInt = 10
     full_scale_v: Annotated[float, Gt(0)] = 0.2
+    transient: bool = False
     simulate: bool = True
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Write `ngspice.json`: operating points of VMM, INV and fused circuits, by ngspice.
+"""Write `ngspice.json`: operating points and transients of circuits, by ngspice.
 
     python tests/oracles/analog/store_ngspice.py
 
@@ -49,7 +49,18 @@ FUSED = {
         "opamp": {"gain": 500.0, "offset_v": 0.002, "input_siemens": 1e-5},
     },
 }
-KINDS = {"vmm": VMM, "inv": INV, "fused": FUSED}
+TRANSIENT = {
+    "settling": ({"gain": 1e4, "offset_v": 0.001, "gbw_hz": 1e8}, None),
+    "settling, small gain": ({"gain": 100.0, "input_siemens": 1e-5, "gbw_hz": 1e9}, None),
+    "read early": ({"gbw_hz": 1e8}, 3.0),
+}
+KINDS = {
+    "vmm": VMM,
+    "inv": INV,
+    "fused": FUSED,
+    "inv transient": TRANSIENT,
+    "fused transient": TRANSIENT,
+}
 SEED = 11
 
 
@@ -61,15 +72,21 @@ def circuits(kind: str, case: str) -> list[Circuit]:
         spec = VmmSpec(device=device, rows=10, columns=12, weight_bits=6)
         weights, vector = random.normal(size=(14, 4)), random.uniform(-1, 1, size=14)
         return vmm_circuits(weights, vector, spec, 0.2, SEED, "spice")
-    if kind == "fused":
-        spec = InvSpec(device=_device(FUSED[case]))
+    transient = kind.endswith("transient")
+    if transient:
+        opamp, read_cycles = TRANSIENT[case]
+        cell = {"bits": 8, "programming_sigma": 0.01}
+        spec = InvSpec(device=_device({"inv_cell": cell, "opamp": opamp}), read_cycles=read_cycles)
+    else:
+        spec = InvSpec(device=_device({"inv": INV, "fused": FUSED}[kind][case]))
+    if kind.startswith("fused"):
         rows, diagonal = random.normal(size=(9, 5)), random.uniform(0.5, 2.0, size=9)
         right = random.normal(size=9)
-        return [fused_circuit(rows, diagonal, right, spec, 0.2, SEED, "spice")]
+        return [fused_circuit(rows, diagonal, right, spec, 0.2, SEED, "spice", transient=transient)]
     root = random.normal(size=(12, 30))
     matrix = root @ root.T / 30 + 0.1 * np.eye(12)
-    spec = InvSpec(device=_device(INV[case]))
-    return [inv_circuit(matrix, random.normal(size=12), spec, 0.2, SEED, "spice")]
+    right = random.normal(size=12)
+    return [inv_circuit(matrix, right, spec, 0.2, SEED, "spice", transient=transient)]
 
 
 def _device(parts: Mapping[str, Any]) -> DeviceSpec:

@@ -1,0 +1,180 @@
+"""The circuit of an inverting array: what it settles to, when, and what is read from it."""
+
+import dataclasses
+import hashlib
+import warnings
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import LinAlgWarning, lu_factor
+from scipy.linalg.lapack import dgetrs, sgetrs
+
+from repast_dist.analog.arrays.dynamics import Loop
+from repast_dist.analog.arrays.noise import fill_rows
+from repast_dist.analog.fixed_point import codes_of_columns
+from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.rng import generator
+
+_FEW_BITS = 12
+"""Of converters, up to which single precision is plenty for what is between them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Circuit:
+    """What amplifiers and conductances settle to, and what is read from them.
+
+    Attributes
+    ----------
+    factors : tuple
+        LU factors of the circuit's matrix over `scale`.
+    scale : float
+        Its largest entry.
+    offset : ndarray
+        (n,) what constant currents add to full-scale outputs.
+    loop : Loop
+        The amplifiers.
+    read_cycles : float
+        When outputs are read, in multiples of the time 1 / gain-bandwidth; infinite where the
+        loop is unstable and never rests.
+    missing : ndarray or None
+        (n, n) what settled outputs are multiplied with to get what they lack when they are read;
+        None: they have settled.
+    read_noise : ReadNoise or None
+        Of its cells.
+    """
+
+    factors: tuple[np.ndarray, np.ndarray]
+    scale: float
+    offset: np.ndarray
+    loop: Loop
+    read_cycles: float
+    missing: np.ndarray | None = None
+    read_noise: "ReadNoise | None" = None
+
+    @classmethod
+    def of(
+        cls,
+        loop: Loop,
+        offset_v: np.ndarray,
+        spec: InvSpec,
+        read_noise: "ReadNoise | None" = None,
+    ) -> "Circuit":
+        """Work out what a programmed circuit does.
+
+        Parameters
+        ----------
+        loop : Loop
+            The amplifiers.
+        offset_v : ndarray
+            (m,) their offsets, relative to full-scale outputs.
+        spec : InvSpec
+            Converters, amplifiers and the time of reading.
+        read_noise : ReadNoise, optional
+            Of the cells.
+        """
+        matrix = loop.at_rest
+        largest = float(np.max(np.abs(matrix), initial=0.0))
+        scale = largest if largest > 0 else 1.0
+        few = max(spec.dac_bits, spec.adc_bits) <= _FEW_BITS
+        precision = np.float32 if few else np.float64
+        unit = (matrix / scale).astype(precision)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LinAlgWarning)
+            factors = lu_factor(unit, overwrite_a=True, check_finite=False)
+        offset = np.zeros(len(matrix))
+        if offset_v.any():
+            offset = _settled(factors, loop.currents(offset_v) / scale)
+        loop = Loop(loop.matrix.astype(precision), loop.load.astype(precision))
+        cycles, missing = spec.read_cycles, None
+        if cycles is None or not loop.rate > 0:
+            cycles = loop.settling_cycles(spec.adc_bits)
+        elif spec.device.opamp.gbw_hz is not None:
+            missing = loop.missing(cycles)
+        return cls(factors, scale, offset, loop, cycles, missing, read_noise)
+
+    def solve(self, right: np.ndarray, spec: InvSpec) -> np.ndarray:
+        """Drive, wait and read for every right-hand side, (n, r).
+
+        An unstable circuit runs into its rails, which say nothing of the answer: zeros are
+        returned for it.
+        """
+        if not self.loop.rate > 0:
+            return np.zeros_like(right)
+        codes, step = codes_of_columns(right, spec.dac_bits)
+        settled = _settled(self.factors, codes)
+        if self.read_noise is not None:
+            drawn = self.read_noise.currents(settled, codes) / self.scale
+            settled += _settled(self.factors, drawn)
+        if self.missing is not None:
+            settled -= self.missing @ settled
+        if self.offset.any():
+            settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
+        read, level = codes_of_columns(settled, spec.adc_bits)
+        return np.asarray(read * (level * (step / self.scale)))
+
+
+class ReadNoise(Protocol):
+    """What fluctuating cells add to the currents."""
+
+    def currents(self, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return currents (n, r), in units of matrix times outputs.
+
+        Parameters
+        ----------
+        outputs : ndarray
+            (n, r) that drive the cells.
+        codes : ndarray
+            (n, r) inputs as converted; they address the draws, so that these depend neither on
+            the order of the solves nor on which are done together. The same input draws the same.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class CellNoise:
+    """Read noise of one array, to first order: independent in every cell and settling.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation of an entry of the matrix.
+    key : uint64
+        Of the draws.
+    """
+
+    sigma: float
+    key: np.uint64
+
+    @classmethod
+    def of(
+        cls, matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
+    ) -> "CellNoise | None":
+        """Return the noise of the cells a matrix is programmed on, if they have any."""
+        cell = spec.device.inv_cell
+        if not cell.read_spread:
+            return None
+        # Both cells of a pair fluctuate, whatever they hold; copies average it.
+        largest = float(np.max(np.abs(matrix), initial=0.0))
+        sigma = cell.read_spread * largest * float(np.sqrt(2.0 / spec.copies))
+        key = generator(seed, "read", "inv", *address).bit_generator.random_raw()
+        return cls(sigma, np.uint64(key))
+
+    def currents(self, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return what the cells add to the currents of their rows, (n, r)."""
+        return self.drawn(len(outputs), outputs, codes)
+
+    def drawn(self, rows: int, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return the same for an array of any number of rows, (rows, r)."""
+        digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
+        draws = np.empty((outputs.shape[1], rows), np.float32)
+        fill_rows(self.key, np.frombuffer(b"".join(digests), np.int64), draws)
+        return draws.T * (self.sigma * np.linalg.norm(outputs, axis=0))
+
+
+def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:
+    # A singular circuit saturates; the residual of the answer will tell.
+    with np.errstate(all="ignore"):
+        driven = currents.astype(factors[0].dtype)
+        # What lu_solve calls in the end; settlings are many and small.
+        solve = sgetrs if driven.dtype == np.float32 else dgetrs
+        settled = solve(*factors, driven)[0].astype(np.float64)
+        return settled if np.isfinite(settled).all() else np.nan_to_num(settled)

@@ -1,0 +1,226 @@
+"""Inverting circuits in time: when they settle, whether they do, and what an early reading is."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.integrate
+
+from repast_dist.analog import (
+    LOSSLESS,
+    SCHEMES,
+    DeviceSpec,
+    InvSpec,
+    OpAmpSpec,
+    Reram,
+    prepare,
+    program_inv,
+)
+from repast_dist.analog.arrays.fused import program_fused
+from repast_dist.analog.arrays.held import hold, regularising_shift
+from repast_dist.analog.deflation import find_deflation
+from repast_dist.analog.product import Product
+
+FACTORS = Path(__file__).parents[1] / "oracles" / "analog" / "factors.npz"
+
+
+def _inv(sigma=0.01, bits=8, gain=1e4, gbw_hz=1e8, **more):
+    cell = Reram(bits=bits, programming_sigma=sigma, g_on_siemens=35e-6, g_off_siemens=0.5e-6)
+    device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=gain, gbw_hz=gbw_hz))
+    return InvSpec(device=device, size=1024, **more)
+
+
+def _spd(n, condition, seed=0):
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
+    return (q * np.geomspace(1.0, 1.0 / condition, n)) @ q.T
+
+
+def _factor(condition):
+    """Return the A factor of a layer of rectified activations, 256 wide, with damping."""
+    stored = np.load(FACTORS)["fashion_cnn/dense1/A/256"]
+    matrix = np.zeros((256, 256))
+    matrix[np.triu_indices(256)] = stored
+    matrix += np.triu(matrix, 1).T
+    return matrix + np.linalg.eigvalsh(matrix)[-1] / condition * np.eye(256)
+
+
+@pytest.mark.parametrize("n", [3, 12, 40, 100])
+@pytest.mark.parametrize("condition", [3.0, 100.0, 1e5])
+def test_the_rate_of_a_loop_is_that_of_its_slowest_eigenvalue(n, condition):
+    loop = program_inv(_spd(n, condition), _inv(), 2, "x").circuit.loop
+    slowest = np.linalg.eigvals(loop.matrix.astype(np.float64)).real.min()
+    assert loop.rate == pytest.approx(slowest, rel=0.02, abs=2e-5)
+
+
+@pytest.mark.parametrize("read_cycles", [2.0, 10.0])
+def test_outputs_are_those_of_the_differential_equations_when_they_are_read(read_cycles):
+    """Every amplifier and inverter integrates the voltage at its input, by SciPy."""
+    n, gain = 9, 200.0
+    matrix, right = _spd(n, 10.0), np.random.default_rng(1).normal(size=n)
+    spec = _inv(gain=gain, dac_bits=24, adc_bits=24, read_cycles=read_cycles)
+    cells = hold(matrix, spec, 3, "x")
+
+    def slope(_, state):
+        outputs, inverted = state[:n], state[n:]
+        change = np.empty(2 * n)
+        for k in range(n):
+            current = cells.positive[k] @ outputs + cells.negative[k] @ inverted - right[k]
+            at_input = current / (cells.positive[k].sum() + cells.negative[k].sum())
+            change[k] = -2 * np.pi * (at_input + outputs[k] / gain)
+            at_inverter = (outputs[k] + inverted[k]) / 2
+            change[n + k] = -2 * np.pi * (at_inverter + inverted[k] / gain)
+        return change
+
+    end = scipy.integrate.solve_ivp(
+        slope, (0, read_cycles), np.zeros(2 * n), rtol=1e-10, atol=1e-12
+    ).y[:n, -1]
+    read = program_inv(matrix, spec, 3, "x").solve(right[:, None])[:, 0]
+    np.testing.assert_allclose(read, end, rtol=0, atol=1e-6 * np.abs(end).max())
+
+
+@pytest.mark.parametrize("condition", [3.0, 30.0])
+def test_settled_outputs_are_within_half_a_step_of_the_converter(condition):
+    settled = program_inv(_spd(24, condition), _inv(), 4, "x")
+    cycles = settled.settling_cycles
+    lacking = settled.circuit.loop.missing(cycles)
+    answers = np.linalg.solve(
+        settled.circuit.loop.at_rest, np.random.default_rng(5).normal(size=(24, 200))
+    )
+    left = np.abs(lacking @ answers).max(axis=0) / np.abs(answers).max(axis=0)
+    # The bound is on every mode; modes that are not orthogonal may add up to a little more.
+    assert left.max() < 2.0 / 254
+    earlier = settled.circuit.loop.missing(cycles / 4)
+    assert (np.abs(earlier @ answers).max(axis=0) / np.abs(answers).max(axis=0)).max() > 1.0 / 254
+
+
+def _blocks(count, seed):
+    """Yield random blocks with arrays that are more or less off, and how to solve them."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        n = int(random.integers(4, 20))
+        rows = random.normal(size=(n, int(random.integers(n // 4 + 1, 2 * n))))
+        if number % 2:
+            rows = np.maximum(rows, 0.0)
+        matrix = rows @ rows.T / rows.shape[1] + 10 ** random.uniform(-5, -2) * np.eye(n)
+        inv = _inv(float(random.choice([0.0, 0.01, 0.05])), int(random.integers(3, 9)))
+        method = str(random.choice(["single", "refine", "fcg", "taylor"]))
+        settings = {"method": method, "target_bits": 10}
+        if number % 3:
+            settings["array_regularisation"] = float(random.choice([0.0, 0.3]))
+        yield number, matrix, inv, SCHEMES.load(settings), random.normal(size=(n, 2))
+
+
+def _solve_all(count, seed):
+    """Check that nothing is solved on unstable arrays, and return how many there were."""
+    unstable = 0
+    for number, matrix, inv, scheme, right in _blocks(count, seed):
+        solver = prepare(matrix, LOSSLESS, inv, scheme, number, "block")
+        if number % 10 == 0:
+            loop = solver.array.circuit.loop
+            slowest = np.linalg.eigvals(loop.matrix.astype(np.float64)).real.min()
+            assert abs(slowest) < 1e-5 or solver.stable == (slowest > 0)
+        solution = solver.solve(right)
+        assert solution.stable == solver.stable
+        if not solver.stable:
+            unstable += 1
+            assert not solution.converged.any()
+            assert not solution.usable
+            assert not solution.x.any()
+            assert solution.counts.inv_ops == 0
+            assert solution.counts.settling_s == 0
+    return unstable
+
+
+def test_nothing_is_solved_on_an_unstable_array():
+    assert 20 < _solve_all(300, 1) < 250
+
+
+@pytest.mark.slow
+def test_of_ten_thousand_blocks_none_is_solved_on_an_unstable_array():
+    assert _solve_all(10_000, 2) > 500
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("sigma", [0.0, 0.01])
+def test_arrays_of_default_settings_are_stable_and_settle_soon(sigma, slices):
+    for seed in range(3):
+        solver = prepare(
+            _factor(1e3),
+            LOSSLESS,
+            _inv(sigma),
+            SCHEMES.load({"array_slices": slices, "array_read_after": "settled"}),
+            seed,
+            "x",
+        )
+        assert solver.stable
+        assert solver.array.settling_cycles < 120
+
+
+def test_what_takes_the_place_of_dominant_directions_makes_their_modes_fast():
+    matrix = _factor(100.0)
+    scaling = 1 / np.sqrt(np.diag(matrix))
+    matrix = scaling[:, None] * matrix * scaling
+    deflation, _ = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "x")
+    spec = _inv(0.01, slices=2)
+    bare = matrix - deflation.image @ deflation.core @ deflation.image.T
+    with_it, without = (
+        program_inv(
+            left + 0.02 * np.trace(left) / 256 * np.eye(256), spec, 1, "x"
+        ).circuit.loop.rate
+        for left in (deflation.remainder(matrix), (bare + bare.T) / 2)
+    )
+    assert with_it > 4 * without > 0
+
+
+@pytest.mark.parametrize(("sigma", "bits"), [(0.01, 8), (0.0, 8), (0.03, 6)])
+@pytest.mark.parametrize("rectified", [True, False])
+def test_the_regularisation_is_the_norm_of_the_error_beside_dominant_directions(
+    sigma, bits, rectified
+):
+    matrix = _factor(1e3) if rectified else _spd(256, 10.0)
+    spec = _inv(sigma, bits)
+    shift = regularising_shift(matrix, 1.0, spec, 7, "x")
+    shifted = matrix + shift * np.eye(256)
+    error = hold(shifted, spec, 7, "x").matrix - shifted
+    # Where cells cannot leave their range, errors have a mean along the dominant directions.
+    others = np.linalg.eigh(matrix)[1][:, :-4]
+    norm = np.linalg.norm(others.T @ (error + error.T) @ others / 2, 2)
+    assert 0.6 * shift < norm < 1.3 * shift
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_conjugate_gradients_make_up_for_an_early_reading(slices):
+    matrix, right = _factor(300.0), np.random.default_rng(6).normal(size=(256, 4))
+
+    def rounds(after):
+        scheme = SCHEMES.load({"array_read_after": after, "array_slices": slices})
+        solution = prepare(matrix, LOSSLESS, _inv(), scheme, 2, "x").solve(right)
+        assert solution.converged.all()
+        return solution.iterations.mean()
+
+    assert rounds(12.0) <= rounds("settled") + 3
+    assert rounds(1.0) > rounds("settled")
+
+
+def test_settlings_take_the_time_that_is_read_after():
+    matrix, right = _spd(30, 10.0), np.random.default_rng(7).normal(size=(30, 5))
+    solution = prepare(matrix, LOSSLESS, _inv(), SCHEMES.load({}), 2, "x").solve(right)
+    assert solution.counts.settling_s == pytest.approx(solution.counts.inv_ops * 12 / 1e8)
+    single = SCHEMES.load({"method": "single"})
+    solver = prepare(matrix, LOSSLESS, _inv(), single, 2, "x")
+    each = np.log(254) / (2 * np.pi * 1e8 * solver.array.circuit.loop.rate)
+    assert solver.solve(right).counts.settling_s == pytest.approx(5 * each)
+    at_once = prepare(matrix, LOSSLESS, _inv(gbw_hz=None), single, 2, "x").solve(right)
+    assert at_once.counts.settling_s == 0
+
+
+def test_a_fused_loop_oscillates_without_slower_outer_amplifiers():
+    rows = np.maximum(np.random.default_rng(8).normal(size=(64, 64)), 0) / 8
+    device = _inv().device
+    rates = []
+    for compensation in (1.0, 100.0):
+        opamp = dataclasses.replace(device.opamp, compensation=compensation)
+        spec = dataclasses.replace(_inv(), device=dataclasses.replace(device, opamp=opamp))
+        rates.append(program_fused(rows, np.full(64, 0.1), spec, 1, "x").circuit.loop.rate)
+    assert rates[0] < 0 < rates[1] < 0.01
