@@ -209,7 +209,7 @@ def test_settlings_take_the_time_that_is_read_after():
     assert solution.counts.settling_s == pytest.approx(solution.counts.inv_ops * 12 / 1e8)
     single = SCHEMES.load({"method": "single"})
     solver = prepare(matrix, LOSSLESS, _inv(), single, 2, "x")
-    each = np.log(254) / (2 * np.pi * 1e8 * solver.array.circuit.loop.rate)
+    each = np.log(254) / (2 * np.pi * 1e8 * solver.array.circuit.rate)
     assert solver.solve(right).counts.settling_s == pytest.approx(5 * each)
     at_once = prepare(matrix, LOSSLESS, _inv(gbw_hz=None), single, 2, "x").solve(right)
     assert at_once.counts.settling_s == 0

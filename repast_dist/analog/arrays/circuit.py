@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor
 from scipy.linalg.lapack import dgetrs, sgetrs
 
-from repast_dist.analog.arrays.dynamics import Loop
+from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
 from repast_dist.analog.arrays.noise import fill_rows
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.specs import InvSpec
@@ -33,6 +33,8 @@ class Circuit:
         (n,) what constant currents add to full-scale outputs.
     loop : Loop
         The amplifiers.
+    rate : float
+        The loop's; not positive: unstable.
     read_cycles : float
         When outputs are read, in multiples of the time 1 / gain-bandwidth; infinite where the
         loop is unstable and never rests.
@@ -47,6 +49,7 @@ class Circuit:
     scale: float
     offset: np.ndarray
     loop: Loop
+    rate: float
     read_cycles: float
     missing: np.ndarray | None = None
     read_noise: "ReadNoise | None" = None
@@ -85,12 +88,14 @@ class Circuit:
         if offset_v.any():
             offset = _settled(factors, loop.currents(offset_v) / scale)
         loop = Loop(loop.matrix.astype(precision), loop.load.astype(precision))
+        probe = loop.left_of_all(PROBE_CYCLES)
+        rate = loop.rate_after(probe)
         cycles, missing = spec.read_cycles, None
-        if cycles is None or not loop.rate > 0:
-            cycles = loop.settling_cycles(spec.adc_bits)
+        if cycles is None or not rate > 0:
+            cycles = settling_cycles(rate, spec.adc_bits)
         elif spec.device.opamp.gbw_hz is not None:
-            missing = loop.missing(cycles)
-        return cls(factors, scale, offset, loop, cycles, missing, read_noise)
+            missing = loop.missing(cycles, probe)
+        return cls(factors, scale, offset, loop, rate, cycles, missing, read_noise)
 
     def solve(self, right: np.ndarray, spec: InvSpec) -> np.ndarray:
         """Drive, wait and read for every right-hand side, (n, r).
@@ -98,7 +103,7 @@ class Circuit:
         An unstable circuit runs into its rails, which say nothing of the answer: zeros are
         returned for it.
         """
-        if not self.loop.rate > 0:
+        if not self.rate > 0:
             return np.zeros_like(right)
         codes, step = codes_of_columns(right, spec.dac_bits)
         settled = _settled(self.factors, codes)

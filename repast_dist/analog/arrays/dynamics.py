@@ -20,11 +20,12 @@ from scipy.sparse.linalg import ArpackError, eigs
 _DENSE = 40
 """Amplifiers up to which all eigenvalues are found."""
 
-_PROBE_CYCLES = 4.0
+PROBE_CYCLES = 4.0
 """After which modes differ by what they have left, and the fastest still have some."""
 
 _TOLERANCE = 1e-5
 _KRYLOV = 24
+_TAYLOR_NORM = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,48 +62,78 @@ class Loop:
         driven: np.ndarray = self.load * (offset_v[:n] - self.matrix[:n, n:] @ behind)
         return driven
 
-    @cached_property
+    @property
     def rate(self) -> float:
-        """Smallest real part of an eigenvalue of K; not positive: the loop is unstable.
+        """Smallest real part of an eigenvalue of K; not positive: the loop is unstable."""
+        return self.rate_after(self.left_of_all(PROBE_CYCLES))
 
-        The slowest modes outlive all others, so that the largest eigenvalue of what is left after
-        some cycles tells the smallest of K.
+    def rate_after(self, left: np.ndarray) -> float:
+        """Return `rate` from what is left of all amplifiers after `PROBE_CYCLES`: the slowest modes
+        outlive all others, so that its largest eigenvalue tells the smallest of K.
         """
-        if not np.isfinite(self.matrix).all():
+        if not (np.isfinite(self.matrix).all() and np.isfinite(left).all()):
             return -np.inf
-        if len(self.matrix) <= _DENSE:
+        if len(left) <= _DENSE:
             return float(np.linalg.eigvals(self.matrix).real.min())
-        with np.errstate(all="ignore"):
-            left = self.left_of_all(_PROBE_CYCLES)
-        if not np.isfinite(left).all():
-            return -np.inf
         start = np.linspace(1.0, 2.0, len(left), dtype=left.dtype)
         try:
             found = eigs(left, 1, ncv=_KRYLOV, v0=start, tol=_TOLERANCE, return_eigenvectors=False)
         except ArpackError:
             return float(np.linalg.eigvals(self.matrix).real.min())
         largest = float(np.abs(found[0]))
-        return float(-np.log(largest) / (2.0 * np.pi * _PROBE_CYCLES)) if largest > 0 else np.inf
-
-    def settling_cycles(self, bits: int) -> float:
-        """Return the cycles after which outputs are within half a step of so many bits, sign
-        included, of the largest; infinite for a loop that is unstable.
-        """
-        return (
-            float(np.log(2.0**bits - 2.0) / (2.0 * np.pi * self.rate)) if self.rate > 0 else np.inf
-        )
+        return float(-np.log(largest) / (2.0 * np.pi * PROBE_CYCLES)) if largest > 0 else np.inf
 
     def left_of_all(self, cycles: float) -> np.ndarray:
         """Return ``exp(-2 pi cycles K)``, (m, m): what is left of a deviation of all amplifiers."""
-        left: np.ndarray = expm(self.matrix * (-2.0 * np.pi * cycles))
-        return left
+        with np.errstate(all="ignore"):
+            return _exponential(self.matrix * (-2.0 * np.pi * cycles))
 
-    def missing(self, cycles: float) -> np.ndarray:
+    def missing(self, cycles: float, probe: np.ndarray | None = None) -> np.ndarray:
         """Return (n, n): what settled outputs are to be multiplied with to get what they lack when
         they are read so early.
+
+        Parameters
+        ----------
+        cycles : float
+            When they are read.
+        probe : ndarray, optional
+            (m, m) what is left of all amplifiers after `PROBE_CYCLES`, where that is known.
         """
-        lacking: np.ndarray = self.left_of_all(cycles)[: len(self.load)] @ self.steady
+        times = cycles / PROBE_CYCLES
+        if probe is not None and times == round(times):
+            left = np.linalg.matrix_power(probe, round(times))
+        else:
+            left = self.left_of_all(cycles)
+        lacking: np.ndarray = left[: len(self.load)] @ self.steady
         return lacking
+
+
+def settling_cycles(rate: float, bits: int) -> float:
+    """Return the cycles after which outputs are within half a step of so many bits, sign included,
+    of the largest; infinite for a loop that is unstable.
+    """
+    return float(np.log(2.0**bits - 2.0) / (2.0 * np.pi * rate)) if rate > 0 else np.inf
+
+
+def _exponential(matrix: np.ndarray) -> np.ndarray:
+    """Return the exponential of a matrix.
+
+    In single precision by squaring a Taylor polynomial, whose error is that of fast modes alone,
+    of which nothing is left in the end.
+    """
+    if matrix.dtype != np.float32:
+        return np.asarray(expm(matrix))
+    norm = float(np.abs(matrix).sum(axis=0).max(initial=0.0))
+    if not np.isfinite(norm):
+        return np.full_like(matrix, np.nan)
+    squarings = max(0, int(np.ceil(np.log2(max(norm, _TAYLOR_NORM) / _TAYLOR_NORM))))
+    small = matrix / np.float32(2.0**squarings)
+    one = np.eye(len(matrix), dtype=np.float32)
+    square = small @ small
+    result = one + small + square @ (one / 2 + small / 6 + square / 24)
+    for _ in range(squarings):
+        result = result @ result
+    return np.asarray(result)
 
 
 def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:

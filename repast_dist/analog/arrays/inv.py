@@ -102,7 +102,7 @@ class OneLoop(abc.ABC):
     @property
     def stable(self) -> bool:
         """Whether the amplifiers come to rest."""
-        return self.circuit.loop.rate > 0
+        return self.circuit.rate > 0
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve for many right-hand sides, each scaled to the converters' range on its own.
