@@ -115,6 +115,18 @@ def warnings(run: RunData) -> list[Note]:
                 "warning",
             )
         )
+    unstable = run.solves.filter(pc.invert(run.solves["stable"]))
+    if unstable.num_rows:
+        blocks = sorted(set(unstable["block"].to_pylist()))
+        notes.append(
+            Note(
+                f"{number(unstable.num_rows)} of them had an unstable inverting circuit, whose "
+                f"amplifiers run into their rails, and were not solved in analog (block "
+                f"{', '.join(map(str, blocks[:8]))}{', ...' if len(blocks) > 8 else ''}); more "
+                "optimizer.damping or inversion.array_regularisation makes it stable.",
+                "warning",
+            )
+        )
     return notes
 
 
