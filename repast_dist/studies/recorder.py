@@ -19,6 +19,7 @@ from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
+from repast_dist.hardware.effects import ideal_effects
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
 from repast_dist.studies.settings import RunSettings
@@ -76,6 +77,9 @@ class RunRecorder:
                 "seed": settings.seed,
                 "versions": versions(),
                 "plugins": checksums(settings.plugins),
+                "ideal_effects": (
+                    list(ideal_effects(settings.hardware)) if settings.engine.uses_analog() else []
+                ),
                 "command": " ".join(sys.argv),
                 "started": _now(),
                 "wall_s": 0.0,

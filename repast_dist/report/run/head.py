@@ -130,6 +130,19 @@ def warnings(run: RunData) -> list[Note]:
     return notes
 
 
+def ideal_effects(run: RunData) -> list[Note]:
+    """Return a line that names the effects of devices and circuits that are off in the run."""
+    off = run.result.get("ideal_effects", [])
+    if not off:
+        return []
+    return [
+        Note(
+            f"Off in this run: {', '.join(off)}. Settings of `device` and `chip.residual` switch "
+            "them on; docs/limits.md lists what is never modelled."
+        )
+    ]
+
+
 def _named(run: RunData, group: str) -> str:
     node = setting(run.result, group, group)
     if isinstance(node, Mapping):

@@ -1,0 +1,44 @@
+"""Which effects of devices and circuits a piece of hardware leaves out, for reports to name."""
+
+from collections.abc import Iterator
+
+from repast_dist.analog.cells.base import Cell
+from repast_dist.hardware.hardware import Hardware
+
+
+def ideal_effects(hardware: Hardware) -> tuple[str, ...]:
+    """Return the modelled effects that are off, in words; those never modelled are not among them.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        Whose device and chip settings are looked through.
+    """
+    return tuple(_off(hardware))
+
+
+def _off(hardware: Hardware) -> Iterator[str]:
+    device, opamp = hardware.device, hardware.device.opamp
+    products, inverses = set(_of_cell(device.cell)), set(_of_cell(device.inv_cell))
+    yield from (name for name in _CELL if name in products & inverses)
+    yield from (f"{name} of multiplying cells" for name in _CELL if name in products - inverses)
+    yield from (f"{name} of inverting cells" for name in _CELL if name in inverses - products)
+    if hardware.chip.residual.verified:
+        yield "cell errors in residual products"
+    if device.wire.ideal:
+        yield "wire resistance"
+    off = {
+        "finite gain": opamp.gain is None,
+        "offset": not opamp.offset_v,
+        "input conductance": not opamp.input_siemens,
+        "bandwidth": opamp.gbw_hz is None,
+    }
+    yield from (f"{name} of amplifiers" for name, is_off in off.items() if is_off)
+
+
+_CELL = ("programming error", "read noise", "stuck cells", "drift")
+
+
+def _of_cell(cell: Cell) -> Iterator[str]:
+    off = (not cell.programming_spread, not cell.read_spread, not cell.may_fail, not cell.ages)
+    yield from (name for name, is_off in zip(_CELL, off, strict=True) if is_off)

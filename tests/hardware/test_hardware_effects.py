@@ -1,0 +1,53 @@
+"""Effects that are off are named: each of them, and only then."""
+
+import pytest
+
+import repast_dist as rd
+from repast_dist.hardware.effects import ideal_effects
+
+ON = {
+    "device.cell.programming_sigma": 0.01,
+    "device.inv_cell.programming_sigma": 0.01,
+    "device.cell.read_sigma": 0.01,
+    "device.inv_cell.read_sigma": 0.01,
+    "device.cell.stuck_on_rate": 1e-4,
+    "device.inv_cell.stuck_off_rate": 1e-4,
+    "device.cell.drift_exponent": 0.01,
+    "device.cell.drift_time_s": 10.0,
+    "device.inv_cell.drift_exponent": 0.01,
+    "device.inv_cell.drift_time_s": 10.0,
+    "device.wire.row_ohm": 1.0,
+    "device.opamp.gain": 1e4,
+    "device.opamp.offset_v": 1e-3,
+    "device.opamp.input_siemens": 1e-6,
+    "device.opamp.gbw_hz": 1e8,
+    "chip.residual.verified": False,
+}
+
+
+def _off(changes):
+    return ideal_effects(rd.load_hardware(chip="small", device="reram", **changes))
+
+
+def test_nothing_is_named_where_everything_is_on():
+    assert _off(ON) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"device.cell.programming_sigma": 0.0}, "programming error of multiplying cells"),
+        ({"device.inv_cell.read_sigma": 0.0}, "read noise of inverting cells"),
+        ({"device.cell.stuck_on_rate": 0.0}, "stuck cells of multiplying cells"),
+        ({"device.inv_cell.drift_exponent": 0.0}, "drift of inverting cells"),
+        ({"device.cell.read_sigma": 0.0, "device.inv_cell.read_sigma": 0.0}, "read noise"),
+        ({"device.wire.row_ohm": 0.0}, "wire resistance"),
+        ({"device.opamp.gain": None}, "finite gain of amplifiers"),
+        ({"device.opamp.offset_v": 0.0}, "offset of amplifiers"),
+        ({"device.opamp.input_siemens": 0.0}, "input conductance of amplifiers"),
+        ({"device.opamp.gbw_hz": None}, "bandwidth of amplifiers"),
+        ({"chip.residual.verified": True}, "cell errors in residual products"),
+    ],
+)
+def test_an_effect_that_is_off_is_named(change, name):
+    assert _off(ON | change) == (name,)
