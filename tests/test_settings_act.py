@@ -73,6 +73,9 @@ BASES: dict[str, tuple[str, ...]] = {
     "isaac": ("chip=isaac", "optimizer=sgd"),
     "calibrated inputs": ("chip.dac.range=calibrated", "chip.dac.percentile=90"),
     "calibrated outputs": ("chip.adc.percentile=90",),
+    "two bits a pass": ("chip.dac.bits=2",),
+    "coarse residual products": ("chip.residual.adc.range=calibrated",
+                                 "chip.residual.adc.percentile=90", "inversion.target_bits=4"),
     "repast": ("chip=repast",),
     "one bank": ("chip.tiles=1", "chip.banks_per_tile=1", "chip.inv.arrays_per_bank=1"),
     "large network": ("workload=vgg13", "chip=repast"),
@@ -86,7 +89,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "hierarchy": ("interconnect=hierarchical", "farm.chips=8"),
     "gpu beside": ("baseline=gpu_a100",),
     "pipelayer beside": ("baseline=pipelayer",),
-    "fused": ("soi.fusion=auto", "inversion=single"),
+    "fused": ("soi.fusion='on'", "inversion=single"),
+    "fused slowly": ("device.opamp.compensation=50.0", "soi.fusion='on'", "inversion=single"),
     "mnist": ("dataset=mnist",),
     "fashion_mnist": ("dataset=fashion_mnist",),
     "fashion_small": ("dataset=fashion_small",),
@@ -146,6 +150,8 @@ ELSEWHERE = {
     "run_root": "tests/farm/test_farm_settings_act.py",
     "plugins": "tests/test_plugins.py",
     "workload.path": "tests/network/test_workload_onnx.py",
+    # Of a chip that inverts nothing, without converters of their own.
+    "chip.residual.adc": "tests/analog/test_analog_residual_products.py",
 }  # fmt: skip
 """Settings that change no result and no cost, and the tests that watch them act."""
 
@@ -157,6 +163,7 @@ VALUES: dict[str, list[Any]] = {
     "dataset.train_samples": [48],
     "farm.chip_overrides": [{"0": {"speed": 0.5}}],
     "inversion.array_regularisation": [0.5],
+    "inversion.array_read_after": [3.0, "settled"],
     "inversion.target_bits": [4, 24],
     "device.cell.programming_profile": [(1.0, 3.0)],
     "device.inv_cell.programming_profile": [(1.0, 3.0)],
@@ -164,6 +171,7 @@ VALUES: dict[str, list[Any]] = {
     "inversion.deflation": [0, 1],
     "chip.adc.percentile": [60.0],
     "chip.dac.percentile": [60.0],
+    "chip.residual.adc.percentile": [60.0],
 }
 """Changed values where doubling, halving and the other choices do not do."""
 
@@ -599,7 +607,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     },
     ("study=export-spice", "study.size=4", "study.simulate=false"): {
         "circuits": ["vmm"], "matrix": "factor", "size": 5, "condition": 10.0,
-        "full_scale_v": 0.1,
+        "full_scale_v": 0.1, "transient": True,
     },
     SMALL_FACTOR: {"layer": "dense2", "factor": "G", "steps": 2},
     ("study=export-spice", "study.simulate=false", "study.matrix=file", f"study.path={_MATRIX}"): {

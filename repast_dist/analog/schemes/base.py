@@ -354,7 +354,7 @@ class ArrayScheme(Scheme):
     array_regularisation : float or None
         Times the norm of what the array is expected to be off by, about ``2 sqrt(n)`` times the
         RMS error of a cell, is added to the diagonal of the programmed array only, which keeps its
-        circuit stable. None: 0.5 for schemes that make up for it, 0 for ``single`` and ``taylor``.
+        circuit stable. None: 1 for schemes that make up for it, 0 for ``single`` and ``taylor``.
     array_slices, array_copies : int
         Arrays on the same amplifiers that hold what the ones before them left out, and that
         average their errors; each takes as many cells as the first.

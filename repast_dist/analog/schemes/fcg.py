@@ -30,7 +30,7 @@ class GradientScheme(ArrayScheme, IterativeScheme):
     deflation: Annotated[int, Ge(0)] = 8
     conjugate: Annotated[int, Ge(1)] = 4
 
-    own_regularisation: ClassVar[float] = 0.5
+    own_regularisation: ClassVar[float] = 1.0
     own_read_after: ClassVar[float | Literal["settled"]] = 12.0
 
     @property

@@ -27,7 +27,7 @@ class Refine(ArrayScheme, IterativeScheme):
 
     method: Literal["refine"] = "refine"
 
-    own_regularisation: ClassVar[float] = 0.5
+    own_regularisation: ClassVar[float] = 1.0
 
     def solve(self, run: Run) -> None:
         """Add what the array makes of the residual, round by round."""
