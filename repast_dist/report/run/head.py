@@ -137,7 +137,7 @@ def ideal_effects(run: RunData) -> list[Note]:
         return []
     return [
         Note(
-            f"Off in this run: {', '.join(off)}. Settings of `device` and `chip.residual` switch "
+            f"Off in this run: {', '.join(off)}. Settings of device and chip.residual switch "
             "them on; docs/limits.md lists what is never modelled."
         )
     ]
