@@ -48,9 +48,9 @@ def _factor(condition):
 @pytest.mark.parametrize("n", [3, 12, 40, 100])
 @pytest.mark.parametrize("condition", [3.0, 100.0, 1e5])
 def test_the_rate_of_a_loop_is_that_of_its_slowest_eigenvalue(n, condition):
-    loop = program_inv(_spd(n, condition), _inv(), 2, "x").circuit.loop
-    slowest = np.linalg.eigvals(loop.matrix.astype(np.float64)).real.min()
-    assert loop.rate == pytest.approx(slowest, rel=0.02, abs=2e-5)
+    circuit = program_inv(_spd(n, condition), _inv(), 2, "x").circuit
+    slowest = np.linalg.eigvals(circuit.loop.matrix.astype(np.float64)).real.min()
+    assert circuit.rate == pytest.approx(slowest, rel=0.02, abs=2e-5)
 
 
 @pytest.mark.parametrize("read_cycles", [2.0, 10.0])
@@ -165,9 +165,7 @@ def test_what_takes_the_place_of_dominant_directions_makes_their_modes_fast():
     spec = _inv(0.01, slices=2)
     bare = matrix - deflation.image @ deflation.core @ deflation.image.T
     with_it, without = (
-        program_inv(
-            left + 0.02 * np.trace(left) / 256 * np.eye(256), spec, 1, "x"
-        ).circuit.loop.rate
+        program_inv(left + 0.02 * np.trace(left) / 256 * np.eye(256), spec, 1, "x").circuit.rate
         for left in (deflation.remainder(matrix), (bare + bare.T) / 2)
     )
     assert with_it > 4 * without > 0
@@ -222,5 +220,5 @@ def test_a_fused_loop_oscillates_without_slower_outer_amplifiers():
     for compensation in (1.0, 100.0):
         opamp = dataclasses.replace(device.opamp, compensation=compensation)
         spec = dataclasses.replace(_inv(), device=dataclasses.replace(device, opamp=opamp))
-        rates.append(program_fused(rows, np.full(64, 0.1), spec, 1, "x").circuit.loop.rate)
+        rates.append(program_fused(rows, np.full(64, 0.1), spec, 1, "x").circuit.rate)
     assert rates[0] < 0 < rates[1] < 0.01

@@ -89,7 +89,7 @@ class Circuit:
             offset = _settled(factors, loop.currents(offset_v) / scale)
         loop = Loop(loop.matrix.astype(precision), loop.load.astype(precision))
         probe = loop.left_of_all(PROBE_CYCLES)
-        rate = loop.rate_after(probe)
+        rate = loop.rate_of(probe)
         cycles, missing = spec.read_cycles, None
         if cycles is None or not rate > 0:
             cycles = settling_cycles(rate, spec.adc_bits)

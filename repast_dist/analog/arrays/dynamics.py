@@ -62,14 +62,14 @@ class Loop:
         driven: np.ndarray = self.load * (offset_v[:n] - self.matrix[:n, n:] @ behind)
         return driven
 
-    @property
-    def rate(self) -> float:
-        """Smallest real part of an eigenvalue of K; not positive: the loop is unstable."""
-        return self.rate_after(self.left_of_all(PROBE_CYCLES))
+    def rate_of(self, left: np.ndarray) -> float:
+        """Return the smallest real part of an eigenvalue of K; not positive: the loop is unstable.
 
-    def rate_after(self, left: np.ndarray) -> float:
-        """Return `rate` from what is left of all amplifiers after `PROBE_CYCLES`: the slowest modes
-        outlive all others, so that its largest eigenvalue tells the smallest of K.
+        Parameters
+        ----------
+        left : ndarray
+            (m, m) what is left of all amplifiers after `PROBE_CYCLES`. The slowest modes outlive
+            all others, so that its largest eigenvalue tells the smallest of K.
         """
         if not (np.isfinite(self.matrix).all() and np.isfinite(left).all()):
             return -np.inf
