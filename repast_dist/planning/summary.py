@@ -16,6 +16,7 @@ from repast_dist.ops.table import OpTable
 from repast_dist.planning.ops import step_ops
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.timeline import Placement, place, samples_of_replicas
+from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
 
 _TITLES = [segment.title for segment in Segment]
@@ -50,10 +51,8 @@ class StepSummary:
         Bytes that the busiest chip sends per step.
     cell_writes : float
         Cells written per step, all chips together.
-    cell_writes_per_cell : float
-        Writes per step of the most written kind of cell.
-    lifetime_s : float
-        Time until those cells reach their endurance.
+    wear : Wear
+        Writes per cell and step, and what they leave of the cells' life.
     peak_power_w : float
         Peak power of all chips.
     rows : int
@@ -71,8 +70,7 @@ class StepSummary:
     soi_work_s: np.ndarray
     link_bytes: float
     cell_writes: float
-    cell_writes_per_cell: float
-    lifetime_s: float
+    wear: Wear
     peak_power_w: float
     rows: int
 
@@ -117,7 +115,6 @@ def summarise(plan: Plan) -> StepSummary:
     dynamic = shares @ np.array([item.phase_energy_j for item in costed])
     static = plan.hardware.costs.static_w * plan.work.chips * step_s
     phase_energy = dynamic * (1.0 + static / max(float(dynamic.sum()), 1e-300))
-    writes = _writes_per_cell(plan)
     return StepSummary(
         step_s=step_s,
         energy_j=float(dynamic.sum()) + static,
@@ -134,8 +131,7 @@ def summarise(plan: Plan) -> StepSummary:
         else np.zeros(plan.work.chips),
         link_bytes=float(shares @ [item.link_bytes for item in costed]),
         cell_writes=float(shares @ [item.cell_writes for item in costed]),
-        cell_writes_per_cell=writes,
-        lifetime_s=plan.hardware.costs.endurance / writes * step_s if writes else float("inf"),
+        wear=Wear(cell_writes(plan), plan.hardware.costs.endurance, step_s),
         peak_power_w=plan.work.chips * plan.hardware.peak_power_w,
         rows=sum(item.rows for item in costed),
     )
@@ -257,16 +253,3 @@ def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.nd
     behind = float(segments[_REDUCE_FACTORS]) + renewal_s
     hidden[_RENEW] += max(0.0, behind - float(hidden.sum()))
     return hidden
-
-
-def _writes_per_cell(plan: Plan) -> float:
-    """Return the writes per step and cell of the kind of cells that is written most.
-
-    Weights are written once per step, or once per micro-batch where they take turns; activations,
-    as often as the arrays of the busiest chip are filled; blocks, once per renewal.
-    """
-    a = plan.allocation
-    busiest = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
-    fills = a.activations / np.maximum(a.pool, 1) * busiest
-    reloads = 1.0 if a.resident.all() else float(busiest * a.rounds.max())
-    return max(1.0, float(fills.max(initial=0.0)), reloads)

@@ -34,6 +34,6 @@ def step_figures(plan: "Plan", step: "StepSummary") -> dict[str, Any]:
         "utilisation": step.utilisation,
         "area_m2": plan.work.chips * plan.hardware.area_m2,
         "peak_power_w": step.peak_power_w,
-        "lifetime_s": step.lifetime_s,
+        "lifetime_s": step.wear.lifetime_s,
         "limited_by": step.limiting_segment,
     }

@@ -65,13 +65,6 @@ def test_overlapped_exchange_is_never_slower_and_never_free():
     assert 0 < overlapped < apart
 
 
-def test_lifetime_is_endurance_over_writes_per_second():
-    plan = machine().plan(network_table("lenet5"), 1, 64, 8)
-    summary = summarise(plan)
-    per_second = summary.cell_writes_per_cell / summary.step_s
-    assert summary.lifetime_s == pytest.approx(1e9 / per_second)
-
-
 def test_doubling_the_bandwidth_halves_what_the_bandwidth_takes():
     slow = machine("chip=repast")
     faster = tuple(

@@ -84,7 +84,7 @@ def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
         "pipeline_stages": plan.allocation.stages,
         "weights_fit": bool(plan.allocation.resident.all()),
         "blocks_fit": not plan.crowded.any(),
-        "lifetime_s": step.lifetime_s,
+        "lifetime_s": step.wear.lifetime_s,
         "peak_power_w": step.peak_power_w,
         "rows": step.rows,
         "segments": step.segment_s,

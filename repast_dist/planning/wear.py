@@ -1,0 +1,160 @@
+"""Counts how often a step writes a cell, by what the cell holds, and how long cells last.
+
+Assumptions: the arrays of one purpose are written in turn, so all cells of them wear alike; arrays
+of different purposes, and those of different layers where layers have arrays of their own, do not
+change places. What counts is the chip, and the layer, whose cells are written most.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from repast_dist.hardware.geometry import array_count
+from repast_dist.planning.plan import Plan, once_per_plan
+from repast_dist.planning.timeline import samples_of_replicas
+
+
+@dataclasses.dataclass(frozen=True)
+class CellWrites:
+    """Writes per step of one cell, averaged over steps, by what the cell holds; 0 where no cell
+    holds that.
+
+    Attributes
+    ----------
+    weights : float
+        A cell of the weights' arrays: one write per step, or as many as micro-batches ask for where
+        layers take turns in arrays or attention operands are loaded.
+    activations : float
+        A cell of the arrays that hold the inputs of layers and the rows of factors: every
+        micro-batch fills them, several times if they are too few.
+    inverses : float
+        A cell of the inverting arrays: one write per renewal of its SOI block, or more where blocks
+        take turns.
+    products : float
+        A multiplying cell that holds an SOI block for residual products: as `inverses`.
+    """
+
+    weights: float
+    activations: float
+    inverses: float
+    products: float
+
+    @property
+    def most(self) -> float:
+        """Writes of the cells that are written most."""
+        return max(dataclasses.astuple(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Wear:
+    """What a schedule of training steps does to the cells.
+
+    Attributes
+    ----------
+    writes : CellWrites
+        Writes per cell and step.
+    endurance : float
+        Writes that a cell survives.
+    step_s : float
+        Time of the average step.
+    """
+
+    writes: CellWrites
+    endurance: float
+    step_s: float
+
+    @property
+    def lifetime_steps(self) -> dict[str, float]:
+        """Steps until cells reach their endurance, by what they hold; infinite if never written."""
+        return {
+            name: self.endurance / writes if writes else float("inf")
+            for name, writes in dataclasses.asdict(self.writes).items()
+        }
+
+    @property
+    def first(self) -> str:
+        """What the cells hold that wear out first."""
+        steps = self.lifetime_steps
+        return min(steps, key=lambda name: steps[name])
+
+    @property
+    def lifetime_s(self) -> float:
+        """Time until the first cells reach their endurance."""
+        return self.lifetime_steps[self.first] * self.step_s
+
+
+@once_per_plan
+def cell_writes(plan: Plan) -> CellWrites:
+    """Return the writes per cell and step of a plan."""
+    a = plan.allocation
+    micro_batches = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
+    inverses, products = _of_blocks(plan)
+    return CellWrites(
+        weights=max(
+            1.0 if (plan.layers.weighted & a.resident).any() else 0.0,
+            micro_batches * _weight_fills(plan),
+        ),
+        activations=micro_batches * _activation_fills(plan),
+        inverses=inverses,
+        products=products,
+    )
+
+
+def _weight_fills(plan: Plan) -> float:
+    """Return how often a micro-batch writes the weights' arrays: with operands, twice per sample as
+    they are needed transposed too, and with layers that take turns.
+    """
+    a, layers, g = plan.allocation, plan.layers, plan.hardware.geometry
+    operands = array_count(
+        g, layers.rows, layers.columns, layers.groups * plan.work.micro_batch_size
+    )
+    written = np.where(layers.written, 2 * operands, 0)
+    staying = np.where(a.resident, written / np.maximum(a.weights * a.copies, 1), 0.0)
+    moving = np.where(a.resident, 0, np.where(layers.weighted, a.weights, written))
+    in_turn = np.bincount(a.stage, moving, a.stages) / a.budget.turns
+    return float(max(staying.max(initial=0.0), in_turn.max(initial=0.0)))
+
+
+def _activation_fills(plan: Plan) -> float:
+    """Return how often a micro-batch fills the arrays of a layer's inputs. Products that have none
+    of their own use those of all layers of the chip alike.
+    """
+    a, layers, g = plan.allocation, plan.layers, plan.hardware.geometry
+    size = plan.work.micro_batch_size
+    width = layers.rows + layers.bias
+    inputs = array_count(g, size * layers.vectors, width, layers.groups)
+    filled = np.where(layers.products, inputs, 0) + _factor_fills(plan)
+    own = np.where(a.pool > 0, filled / np.maximum(a.pool, 1), 0.0)
+    shared = np.bincount(a.stage, np.where(a.pool > 0, 0, filled), a.stages)
+    pools = np.maximum(np.bincount(a.stage, a.pool, a.stages), 1)
+    return float((own + (shared / pools)[a.stage]).max(initial=0.0))
+
+
+def _factor_fills(plan: Plan) -> np.ndarray:
+    """Return the arrays that a micro-batch fills with rows of factors, averaged over steps."""
+    layers, g, work = plan.layers, plan.hardware.geometry, plan.work
+    held = work.micro_batch_size * layers.factor_vectors
+    has_a = np.array([sizes.size > 0 for sizes in layers.a_sizes])
+    has_g = np.array([sizes.size > 0 for sizes in layers.g_sizes])
+    combined = has_a & (layers.factor_vectors < layers.vectors)
+    means = array_count(g, held, layers.rows + layers.bias, layers.groups)
+    errors = array_count(g, held, layers.columns, layers.groups) * max(work.fisher_passes, 1)
+    arrays = np.where(combined, means, 0) + np.where(has_g, errors, 0)
+    return arrays / plan.policy.soi.factor_interval
+
+
+def _of_blocks(plan: Plan) -> tuple[float, float]:
+    """Return the writes per step of inverting cells, and of those of residual products."""
+    if not plan.blocks:
+        return 0.0, 0.0
+    scheme, shapes, soi = plan.policy.inversion, plan.held_shapes, plan.policy.soi
+    inverting = shapes.inv_arrays * scheme.uses_array
+    rooms = (plan.hardware.chip.inv_arrays, plan.allocation.budget.solvers)
+    both = []
+    for arrays, room in zip((inverting, shapes.product_arrays), rooms, strict=True):
+        needed = np.bincount(plan.holdings.chip, np.where(plan.crowded, arrays, 0), plan.work.chips)
+        in_turn = np.where(needed > 0, np.maximum(needed / max(room, 1), 1.0), 0.0)
+        # Where new inverses are prepared beside the old ones, two sets are written in turn.
+        renewed = 1.0 / (soi.interval * soi.array_sets) if (arrays[~plan.crowded] > 0).any() else 0
+        both.append(float(max(in_turn.max(), renewed)))
+    return both[0], both[1]
