@@ -5,14 +5,17 @@ import dataclasses
 import pytest
 from rich.console import Console
 
+from repast_dist.analog import SCHEMES
 from repast_dist.ground.errors import SettingsError
 from repast_dist.network.tables import network_table
+from repast_dist.planning.machine import Machine
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.explain import explain
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
+from repast_dist.studies.headline.sensitivity import sensitivity_rows
 from repast_dist.studies.scaling.page import scaling_page
 from repast_dist.studies.scaling.points import scaling_point, scaling_points
 from repast_dist.studies.validate import validate
@@ -81,6 +84,25 @@ def test_every_assumed_constant_is_in_the_tornado(page, settings):
     names = {row["constant"] for row in page.tables["sensitivity"].to_pylist()}
     assert {"cell_write.energy_j", "amplifier.energy_j", "digital.time_s"} <= names
     assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
+
+
+def test_the_assumed_settling_decides_where_answers_are_read_once_they_have_settled(settings):
+    """Conjugate gradients read after a time of their own, a single step waits."""
+
+    def rows(method):
+        policy = dataclasses.replace(settings.machine.policy, inversion=SCHEMES.load(method))
+        machine = Machine(settings.machine.hardware, policy)
+        study = dataclasses.replace(settings.study, sensitive=("lenet5",), batch_size=64)
+        inputs = HeadlineInputs(study, machine, settings.baseline, settings.epochs)
+        return {row["constant"]: row for row in sensitivity_rows(inputs)}
+
+    gradients, single = rows({"method": "fcg"}), rows({"method": "single"})
+    assert gradients["device.opamp.settled_cycles"]["swing"] == 0
+    assert gradients["device.opamp.gbw_hz"]["speedup, doubled"] > (
+        gradients["device.opamp.gbw_hz"]["speedup"]
+    )
+    settled = single["device.opamp.settled_cycles"]
+    assert settled["speedup, halved"] > settled["speedup"] > settled["speedup, doubled"]
 
 
 def test_shares_of_phases_sum_to_one(page):

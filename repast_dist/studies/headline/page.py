@@ -156,7 +156,10 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
         "What the assumptions decide",
         charts=charts,
         tables=["sensitivity"],
-        intro="Every constant marked as an assumption, halved and doubled.",
+        intro="Every constant marked as an assumption, halved and doubled. How long an inverting "
+        "circuit is taken to settle (device.opamp.settled_cycles) decides where answers are read "
+        "once they have settled: by single, taylor and refine. Conjugate gradients read after a "
+        "time of their own (inversion.array_read_after), which the amplifiers' bandwidth scales.",
     )
 
 

@@ -66,6 +66,8 @@ def _assumed(
         yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
     yield f"{inputs.gpu.name}.inverse_efficiency", _scale_inverse(inputs)
     yield "soi.assumed_iterations", _scale_iterations(inputs)
+    for name in ("settled_cycles", "gbw_hz"):
+        yield f"device.opamp.{name}", _scale_amplifiers(inputs, name)
 
 
 def _scale_part(
@@ -116,5 +118,16 @@ def _scale_iterations(inputs: HeadlineInputs) -> Callable[[float], HeadlineInput
         rounds = max(1, round(inputs.machine.policy.soi.assumed_iterations * factor))
         soi = dataclasses.replace(inputs.machine.policy.soi, assumed_iterations=rounds)
         return dataclasses.replace(inputs, machine=inputs.machine.changed(soi=soi))
+
+    return scaled
+
+
+def _scale_amplifiers(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        device = inputs.machine.hardware.device
+        changed: dict[str, Any] = {field: getattr(device.opamp, field) * factor}
+        opamp = dataclasses.replace(device.opamp, **changed)
+        device = dataclasses.replace(device, opamp=opamp)
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(device=device))
 
     return scaled
