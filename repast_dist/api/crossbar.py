@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
-from repast_dist.api.costs import Cost, priced
 from repast_dist.ground.errors import CapacityError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import (
@@ -18,6 +17,7 @@ from repast_dist.hardware.geometry import (
     write_counts,
 )
 from repast_dist.hardware.hardware import Hardware
+from repast_dist.planning.costs import Cost, priced
 
 
 @dataclasses.dataclass(frozen=True)

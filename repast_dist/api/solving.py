@@ -11,13 +11,11 @@ from numpy.typing import ArrayLike
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.system import prepare
-from repast_dist.api.costs import Cost, priced
 from repast_dist.api.loading import load_settings
-from repast_dist.ground.errors import CapacityError, DataError, SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.planning.block_costs import program_counts, solve_counts
-from repast_dist.planning.blocks import SoiBlock
-from repast_dist.planning.solves import BlockShapes, block_shapes, counted
+from repast_dist.planning.costs import Cost
+from repast_dist.planning.solve_costs import one_block, preparation_cost, solving_cost
 from repast_dist.training.kfac import damped_block, damping_split
 
 
@@ -203,7 +201,7 @@ def _solved(
         )
     damped = _damped(matrix, damping)
     columns = right[:, None] if right.ndim == 1 else right
-    shapes = _shapes(len(matrix), columns.shape[1], hardware, scheme)
+    shapes = one_block(len(matrix), columns.shape[1], hardware, scheme)
     solver = prepare(damped, hardware.residual_spec, hardware.inv_spec, scheme, seed, name)
     _check_definite(damped, name)
     solution = solver.solve(columns)
@@ -214,36 +212,9 @@ def _solved(
         rounds=solution.iterations,
         method=solution.method,
         counts=solution.counts,
-        program_cost=_cost(shapes, solver.program_counts, hardware, programmed=True),
-        solve_cost=_cost(shapes, solution.counts, hardware, programmed=False),
+        program_cost=preparation_cost(shapes, solver.program_counts, hardware),
+        solve_cost=solving_cost(shapes, solution.counts, hardware),
     )
-
-
-def _shapes(size: int, columns: int, hardware: Hardware, scheme: Scheme) -> BlockShapes:
-    chip = hardware.chip
-    block = SoiBlock(0, 0, "matrix", "A", 0, size)
-    sides, held = np.array([columns]), np.array([0])
-    shapes = block_shapes((block,), sides, held, hardware, scheme)
-    needed = int(shapes.inv_arrays[0])
-    if needed and not chip.inv_arrays:
-        raise SettingsError(
-            f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
-            "least 1, or inversion.method=cg"
-        )
-    if needed > chip.inv_arrays:
-        raise CapacityError(
-            f"a matrix of {size} rows takes {needed:,} inverting arrays and chip '{chip.name}' has "
-            f"{chip.inv_arrays:,}"
-        )
-    return shapes
-
-
-def _cost(shapes: BlockShapes, counts: SolveCounts, hardware: Hardware, programmed: bool) -> Cost:
-    columns, one = counted({0: counts}, 1), np.ones(1, np.int64)
-    cost = priced(solve_counts(shapes, columns, one, hardware), hardware)
-    if programmed:
-        cost += priced(program_counts(shapes, columns, one, hardware), hardware)
-    return cost
 
 
 def _scheme(inversion: str | Mapping[str, Any] | Scheme) -> Scheme:

@@ -68,7 +68,7 @@ def solve_counts(
         "serial_residual_passes": ceil_div(vmm_ops, copies) * g.passes * in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_settling_s": counts["settling_s"] / copies,
-        "serial_digital_ops": ceil_div(counts["digital_ops"], _lanes(shapes, copies, chip)),
+        "serial_digital_ops": ceil_div(counts["digital_ops"], digital_lanes(shapes, copies, chip)),
     }
 
 
@@ -96,7 +96,7 @@ def average_counts(shapes: BlockShapes, hardware: Hardware) -> Counts:
     return {
         "digital_ops": operations,
         "buffer_bytes": 2 * shapes.size**2 * hardware.geometry.value_bytes,
-        "serial_digital_ops": ceil_div(operations, _lanes(shapes, one, hardware.chip)),
+        "serial_digital_ops": ceil_div(operations, digital_lanes(shapes, one, hardware.chip)),
     }
 
 
@@ -116,7 +116,7 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
     return np.clip(wanted, 1, chip.banks)
 
 
-def _lanes(shapes: BlockShapes, copies: np.ndarray, chip: ChipSpec) -> np.ndarray:
+def digital_lanes(shapes: BlockShapes, copies: np.ndarray, chip: ChipSpec) -> np.ndarray:
     """Return the digital lanes of the tiles that hold the copies of each block."""
     tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
     return np.maximum(1, chip.digital_lanes * tiles)

@@ -98,8 +98,9 @@ def test_the_assumed_settling_decides_where_answers_are_read_once_they_have_sett
 
     gradients, single = rows({"method": "fcg"}), rows({"method": "single"})
     assert gradients["device.opamp.settled_cycles"]["swing"] == 0
-    assert gradients["device.opamp.gbw_hz"]["speedup, doubled"] > (
-        gradients["device.opamp.gbw_hz"]["speedup"]
+    assert (
+        gradients["device.opamp.gbw_hz"]["speedup, doubled"]
+        > (gradients["device.opamp.gbw_hz"]["speedup"])
     )
     settled = single["device.opamp.settled_cycles"]
     assert settled["speedup, halved"] > settled["speedup"] > settled["speedup, doubled"]

@@ -1,0 +1,83 @@
+"""What preparing one block and solving with it cost, from what was counted; and digitally."""
+
+import numpy as np
+
+from repast_dist.analog.schemes.base import Scheme
+from repast_dist.analog.solution import SolveCounts
+from repast_dist.ground.errors import CapacityError, SettingsError
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.planning.block_costs import digital_lanes, program_counts, solve_counts
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.costs import Cost, priced
+from repast_dist.planning.solves import BlockShapes, block_shapes, counted
+
+_ONE = np.ones(1, np.int64)
+
+
+def one_block(size: int, right_sides: int, hardware: Hardware, scheme: Scheme) -> BlockShapes:
+    """Return the shapes of a single formed block, of which there is one copy.
+
+    Parameters
+    ----------
+    size : int
+        Rows n.
+    right_sides : int
+        Right-hand sides of a solve.
+    hardware : Hardware
+        The chip.
+    scheme : Scheme
+        How it is solved.
+
+    Raises
+    ------
+    SettingsError
+        The chip has no inverting arrays, and the scheme needs some.
+    CapacityError
+        It has too few for the block.
+    """
+    chip = hardware.chip
+    block = SoiBlock(0, 0, "matrix", "A", 0, size)
+    sides, held = np.array([right_sides]), np.array([0])
+    shapes = block_shapes((block,), sides, held, hardware, scheme)
+    needed = int(shapes.inv_arrays[0])
+    if needed and not chip.inv_arrays:
+        raise SettingsError(
+            f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
+            "least 1, or inversion.method=cg"
+        )
+    if needed > chip.inv_arrays:
+        raise CapacityError(
+            f"a matrix of {size} rows takes {needed:,} inverting arrays and chip '{chip.name}' has "
+            f"{chip.inv_arrays:,}"
+        )
+    return shapes
+
+
+def solving_cost(shapes: BlockShapes, counts: SolveCounts, hardware: Hardware) -> Cost:
+    """Return what solving with a block costs, of which the counts were taken."""
+    return priced(solve_counts(shapes, counted({0: counts}, 1), _ONE, hardware), hardware)
+
+
+def preparation_cost(shapes: BlockShapes, counts: SolveCounts, hardware: Hardware) -> Cost:
+    """Return what preparing a block costs: its trials, and writing its cells."""
+    written = program_counts(shapes, counted({0: counts}, 1), _ONE, hardware)
+    return solving_cost(shapes, counts, hardware) + priced(written, hardware)
+
+
+def cholesky_costs(shapes: BlockShapes, hardware: Hardware) -> tuple[Cost, Cost]:
+    """Return what a Cholesky factorisation of a block costs in the chip's digital units, and what
+    solving with the factors costs.
+
+    The factorisation takes n^3 / 6 multiplications with their additions, both triangular solves
+    together n^2 per right-hand side; the digital lanes of the tiles that would hold the block share
+    them without loss. What operands cost to fetch is left out.
+    """
+    n = shapes.size
+    lanes = digital_lanes(shapes, _ONE, hardware.chip)
+
+    def cost(operations: np.ndarray) -> Cost:
+        in_turn = ceil_div(operations, lanes)
+        return priced({"digital_ops": operations, "serial_digital_ops": in_turn}, hardware)
+
+    return cost(ceil_div(n**3, 6)), cost(n**2 * shapes.right_sides)
