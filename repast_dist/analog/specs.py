@@ -48,6 +48,8 @@ class OpAmpSpec:
         Conductance of an amplifier's input.
     gbw_hz : float or None
         Gain-bandwidth product; None: amplifiers are at rest at once.
+    second_pole_hz : float or None
+        The pole behind the dominant one, which closed loops of amplifiers ring with; None: none.
     compensation : float
         How many times slower the outer amplifiers of fused circuits are made. Those between the
         two arrays have poles of their own, with which the loop would oscillate.
@@ -60,13 +62,28 @@ class OpAmpSpec:
     offset_v: NonNegative = 0.0
     input_siemens: NonNegative = 0.0
     gbw_hz: Positive | None = None
+    second_pole_hz: Positive | None = None
     compensation: Annotated[float, Ge(1)] = 100.0
     settled_cycles: Positive = 200.0
+
+    def __post_init__(self) -> None:
+        if self.second_pole_hz is not None and self.gbw_hz is None:
+            raise ValueError(
+                "second_pole_hz needs gbw_hz: amplifiers that are at rest at once have no poles; "
+                "valid: a gain-bandwidth product in hertz, or second_pole_hz=null"
+            )
 
     @property
     def droop(self) -> float:
         """What an output has at the input: 1 / gain."""
         return 1.0 / self.gain if self.gain is not None else 0.0
+
+    @property
+    def second_pole(self) -> float | None:
+        """The second pole in multiples of the gain-bandwidth product."""
+        if self.second_pole_hz is None or self.gbw_hz is None:
+            return None
+        return self.second_pole_hz / self.gbw_hz
 
     def seconds(self, cycles: float) -> float:
         """Return a time of so many multiples of 1 / gain-bandwidth in seconds."""

@@ -3,7 +3,7 @@
 A netlist holds every cell as a resistor, every wire segment, and amplifiers, the inverters among
 them, as voltage-controlled sources of finite gain; sources hold the inputs. ``ngspice -b FILE.cir``
 prints the operating point, or, of a transient, the outputs at the time when they are read: there
-amplifiers have one pole, and inputs step up from zero. What converters round is left out.
+amplifiers have one pole or two, and inputs step up from zero. What converters round is left out.
 """
 
 import dataclasses
@@ -385,7 +385,7 @@ class _Amplifiers:
     Attributes
     ----------
     opamp : OpAmpSpec
-        Gain (none: 1e10), input conductance, and pole.
+        Gain (none: 1e10), input conductance, and poles.
     siemens : float
         Of either conductance of an inverter.
     read_s : float or None
@@ -426,7 +426,14 @@ class _Amplifiers:
         yield f"rpole{output} pole{output} 0 {gain:.17g}"
         farad = slower / (2.0 * np.pi * self.opamp.gbw_hz)
         yield f"cpole{output} pole{output} 0 {farad:.17g}"
-        yield f"ebuf{output} {output} 0 pole{output} 0 1"
+        if self.opamp.second_pole_hz is None:
+            yield f"ebuf{output} {output} 0 pole{output} 0 1"
+            return
+        yield f"ebuf{output} first{output} 0 pole{output} 0 1"
+        yield f"rsecond{output} first{output} second{output} 1"
+        farad = 1.0 / (2.0 * np.pi * self.opamp.second_pole_hz)
+        yield f"csecond{output} second{output} 0 {farad:.17g}"
+        yield f"eout{output} {output} 0 second{output} 0 1"
 
 
 def _sources(inputs: Sequence[str], amperes: np.ndarray, read_s: float | None) -> list[str]:

@@ -32,6 +32,7 @@ def _off(hardware: Hardware) -> Iterator[str]:
         "offset": not opamp.offset_v,
         "input conductance": not opamp.input_siemens,
         "bandwidth": opamp.gbw_hz is None,
+        "second pole": opamp.gbw_hz is not None and opamp.second_pole_hz is None,
     }
     yield from (f"{name} of amplifiers" for name, is_off in off.items() if is_off)
 

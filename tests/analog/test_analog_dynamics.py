@@ -25,9 +25,10 @@ from repast_dist.analog.product import Product
 FACTORS = Path(__file__).parents[1] / "oracles" / "analog" / "factors.npz"
 
 
-def _inv(sigma=0.01, bits=8, gain=1e4, gbw_hz=1e8, **more):
+def _inv(sigma=0.01, bits=8, gain=1e4, gbw_hz=1e8, second_pole_hz=None, **more):
     cell = Reram(bits=bits, programming_sigma=sigma, g_on_siemens=35e-6, g_off_siemens=0.5e-6)
-    device = DeviceSpec(inv_cell=cell, opamp=OpAmpSpec(gain=gain, gbw_hz=gbw_hz))
+    opamp = OpAmpSpec(gain=gain, gbw_hz=gbw_hz, second_pole_hz=second_pole_hz)
+    device = DeviceSpec(inv_cell=cell, opamp=opamp)
     return InvSpec(device=device, size=1024, **more)
 
 
@@ -47,34 +48,82 @@ def _factor(condition):
 
 @pytest.mark.parametrize("n", [3, 12, 40, 100])
 @pytest.mark.parametrize("condition", [3.0, 100.0, 1e5])
-def test_the_rate_of_a_loop_is_that_of_its_slowest_eigenvalue(n, condition):
-    circuit = program_inv(_spd(n, condition), _inv(), 2, "x").circuit
-    slowest = np.linalg.eigvals(circuit.loop.matrix.astype(np.float64)).real.min()
+@pytest.mark.parametrize("second_pole_hz", [None, 3e8, 3e7])
+def test_the_rate_of_a_loop_is_that_of_its_slowest_eigenvalue(n, condition, second_pole_hz):
+    spec = _inv(second_pole_hz=second_pole_hz)
+    circuit = program_inv(_spd(n, condition), spec, 2, "x").circuit
+    slowest = np.linalg.eigvals(circuit.loop.states.astype(np.float64)).real.min()
     assert circuit.rate == pytest.approx(slowest, rel=0.02, abs=2e-5)
 
 
+def test_an_amplifier_with_a_far_second_pole_settles_as_one_without():
+    rates = [
+        program_inv(_spd(12, 10.0), _inv(second_pole_hz=hertz), 2, "x").circuit.rate
+        for hertz in (None, 1e12)
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-3)
+
+
+def test_a_loop_with_a_second_pole_solves_the_quadratic_of_every_mode_of_one_without():
+    """``s (1 + s / p) + d s / p + k = 0`` for all k of the loop with one pole, d = 1 / a0."""
+    gain, pole = 100.0, 0.5
+    bare, whole = (
+        program_inv(_spd(12, 30.0), _inv(gain=gain, second_pole_hz=hertz), 2, "x").circuit.loop
+        for hertz in (None, pole * 1e8)
+    )
+    modes = np.linalg.eigvals(bare.matrix.astype(np.float64))
+    roots = [np.roots([1 / pole, 1 + 1 / (gain * pole), mode]) for mode in modes]
+    slowest = -np.concatenate(roots).real.max()
+    assert np.linalg.eigvals(whole.states.astype(np.float64)).real.min() == pytest.approx(
+        slowest, rel=1e-5
+    )
+
+
+def test_a_slow_second_pole_makes_a_loop_oscillate_that_is_stable_without():
+    stable = [
+        program_inv(_spd(64, 3.0), _inv(second_pole_hz=hertz), 2, "x").stable
+        for hertz in (None, 1e9, 1e6)
+    ]
+    assert stable == [True, True, False]
+
+
+def test_a_second_pole_without_a_first_one_is_refused():
+    with pytest.raises(ValueError, match="gbw_hz"):
+        OpAmpSpec(second_pole_hz=1e8)
+
+
+@pytest.mark.parametrize("second_pole_hz", [None, 1.5e8, 5e7])
 @pytest.mark.parametrize("read_cycles", [2.0, 10.0])
-def test_outputs_are_those_of_the_differential_equations_when_they_are_read(read_cycles):
+def test_outputs_are_those_of_the_differential_equations_when_they_are_read(
+    read_cycles, second_pole_hz
+):
     """Every amplifier and inverter integrates the voltage at its input, by SciPy."""
     n, gain = 9, 200.0
     matrix, right = _spd(n, 10.0), np.random.default_rng(1).normal(size=n)
-    spec = _inv(gain=gain, dac_bits=24, adc_bits=24, read_cycles=read_cycles)
+    fine = {"dac_bits": 24, "adc_bits": 24, "read_cycles": read_cycles}
+    spec = _inv(gain=gain, second_pole_hz=second_pole_hz, **fine)
     cells = hold(matrix, spec, 3, "x")
 
     def slope(_, state):
-        outputs, inverted = state[:n], state[n:]
+        """Of outputs and inverters, and of the stages that their second poles make them follow."""
+        first = state if second_pole_hz is None else state[2 * n :]
+        outputs, inverted = state[:n], state[n : 2 * n]
         change = np.empty(2 * n)
         for k in range(n):
             current = cells.positive[k] @ outputs + cells.negative[k] @ inverted - right[k]
             at_input = current / (cells.positive[k].sum() + cells.negative[k].sum())
-            change[k] = -2 * np.pi * (at_input + outputs[k] / gain)
+            change[k] = -2 * np.pi * (at_input + first[k] / gain)
             at_inverter = (outputs[k] + inverted[k]) / 2
-            change[n + k] = -2 * np.pi * (at_inverter + inverted[k] / gain)
-        return change
+            change[n + k] = -2 * np.pi * (at_inverter + first[n + k] / gain)
+        if second_pole_hz is None:
+            return change
+        follows = 2 * np.pi * second_pole_hz / 1e8 * (first - state[: 2 * n])
+        return np.concatenate([follows, change])
 
-    end = scipy.integrate.solve_ivp(
-        slope, (0, read_cycles), np.zeros(2 * n), rtol=1e-10, atol=1e-12
-    ).y[:n, -1]
+    start = np.zeros(2 * n if second_pole_hz is None else 4 * n)
+    end = scipy.integrate.solve_ivp(slope, (0, read_cycles), start, rtol=1e-10, atol=1e-12).y[
+        :n, -1
+    ]
     read = program_inv(matrix, spec, 3, "x").solve(right[:, None])[:, 0]
     np.testing.assert_allclose(read, end, rtol=0, atol=1e-6 * np.abs(end).max())
 

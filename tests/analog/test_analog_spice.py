@@ -32,8 +32,11 @@ def _tolerance(name):
     """Relative to the largest output.
 
     We read circuits with 24-bit converters. Behind resistive wires, amplifiers of finite gain
-    draw current from each other's inputs too, which we leave out.
+    draw current from each other's inputs too, which we leave out. In its transients inputs step
+    up within a millionth of the time, which outputs that still move fast are late by.
     """
+    if name.endswith("second pole, read early"):
+        return 1e-6
     return 3e-4 if name == "inv: all errors" else 2.5e-7
 
 

@@ -21,6 +21,7 @@ ON = {
     "device.opamp.offset_v": 1e-3,
     "device.opamp.input_siemens": 1e-6,
     "device.opamp.gbw_hz": 1e8,
+    "device.opamp.second_pole_hz": 3e8,
     "chip.residual.verified": False,
 }
 
@@ -45,7 +46,11 @@ def test_nothing_is_named_where_everything_is_on():
         ({"device.opamp.gain": None}, "finite gain of amplifiers"),
         ({"device.opamp.offset_v": 0.0}, "offset of amplifiers"),
         ({"device.opamp.input_siemens": 0.0}, "input conductance of amplifiers"),
-        ({"device.opamp.gbw_hz": None}, "bandwidth of amplifiers"),
+        (
+            {"device.opamp.gbw_hz": None, "device.opamp.second_pole_hz": None},
+            "bandwidth of amplifiers",
+        ),
+        ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
         ({"chip.residual.verified": True}, "cell errors in residual products"),
     ],
 )

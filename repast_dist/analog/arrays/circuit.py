@@ -87,7 +87,7 @@ class Circuit:
         offset = np.zeros(len(matrix))
         if offset_v.any():
             offset = _settled(factors, loop.currents(offset_v) / scale)
-        loop = Loop(loop.matrix.astype(precision), loop.load.astype(precision))
+        loop = loop.astype(precision)
         probe = loop.left_of_all(PROBE_CYCLES)
         rate = loop.rate_of(probe)
         cycles, missing = spec.read_cycles, None

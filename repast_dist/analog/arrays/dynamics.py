@@ -7,7 +7,10 @@ arrays among them, that is ``dz/dt = -2 pi f (K z - drive)``. The loop is stable
 eigenvalue of K has a positive real part, and within half a step of b bits after at most
 ``ln(2^b - 2) / (2 pi f min Re eig K)`` (Sun et al., IEEE TED 2020). Read earlier,
 outputs lack a known, linear part of what they settle to.
-Times are in *cycles*, multiples of 1 / f.
+
+A second pole at p times f, behind the first, makes the output v follow the stage u before it,
+``dv/dt = 2 pi f p (u - v)``, and u what v was before: twice as many states, which settle to the
+same outputs. Times are in *cycles*, multiples of 1 / f.
 """
 
 import dataclasses
@@ -18,7 +21,7 @@ from scipy.linalg import expm
 from scipy.sparse.linalg import ArpackError, eigs
 
 _DENSE = 40
-"""Amplifiers up to which all eigenvalues are found."""
+"""States up to which all eigenvalues are found."""
 
 PROBE_CYCLES = 4.0
 """After which modes differ by what they have left, and the fastest still have some."""
@@ -38,10 +41,30 @@ class Loop:
         (m, m) K; the n amplifiers whose outputs are read come first.
     load : ndarray
         (n,) conductance at the inputs of these: currents over it are what drives them.
+    droop : ndarray
+        (m,) the part of K that an amplifier's own stage with the first pole has, ``1 / a0``.
+    second_pole : float or None
+        In multiples of the gain-bandwidth product; None: amplifiers have one pole.
     """
 
     matrix: np.ndarray
     load: np.ndarray
+    droop: np.ndarray
+    second_pole: float | None = None
+
+    def astype(self, precision: type[np.floating]) -> "Loop":
+        """Return the loop in another precision."""
+        parts = (part.astype(precision) for part in (self.matrix, self.load, self.droop))
+        return Loop(*parts, self.second_pole)
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """K of all states, (s, s): the m amplifiers' outputs, then the stages before them."""
+        if self.second_pole is None:
+            return self.matrix
+        follows = self.second_pole * np.eye(len(self.matrix), dtype=self.matrix.dtype)
+        own = np.diag(self.droop)
+        return np.block([[follows, -follows], [self.matrix - own, own]])
 
     @cached_property
     def steady(self) -> np.ndarray:
@@ -63,30 +86,31 @@ class Loop:
         return driven
 
     def rate_of(self, left: np.ndarray) -> float:
-        """Return the smallest real part of an eigenvalue of K; not positive: the loop is unstable.
+        """Return the smallest real part of an eigenvalue of all states' K; not positive: the loop
+        is unstable.
 
         Parameters
         ----------
         left : ndarray
-            (m, m) what is left of all amplifiers after `PROBE_CYCLES`. The slowest modes outlive
-            all others, so that its largest eigenvalue tells the smallest of K.
+            (s, s) what is left of all states after `PROBE_CYCLES`. The slowest modes outlive all
+            others, so that its largest eigenvalue tells the smallest of K.
         """
         if not (np.isfinite(self.matrix).all() and np.isfinite(left).all()):
             return -np.inf
         if len(left) <= _DENSE:
-            return float(np.linalg.eigvals(self.matrix).real.min())
+            return float(np.linalg.eigvals(self.states).real.min())
         start = np.linspace(1.0, 2.0, len(left), dtype=left.dtype)
         try:
             found = eigs(left, 1, ncv=_KRYLOV, v0=start, tol=_TOLERANCE, return_eigenvectors=False)
         except ArpackError:
-            return float(np.linalg.eigvals(self.matrix).real.min())
+            return float(np.linalg.eigvals(self.states).real.min())
         largest = float(np.abs(found[0]))
         return float(-np.log(largest) / (2.0 * np.pi * PROBE_CYCLES)) if largest > 0 else np.inf
 
     def left_of_all(self, cycles: float) -> np.ndarray:
-        """Return ``exp(-2 pi cycles K)``, (m, m): what is left of a deviation of all amplifiers."""
+        """Return ``exp(-2 pi cycles K)``, (s, s): what is left of a deviation of all states."""
         with np.errstate(all="ignore"):
-            return _exponential(self.matrix * (-2.0 * np.pi * cycles))
+            return _exponential(self.states * (-2.0 * np.pi * cycles))
 
     def missing(self, cycles: float, probe: np.ndarray | None = None) -> np.ndarray:
         """Return (n, n): what settled outputs are to be multiplied with to get what they lack when
@@ -97,14 +121,17 @@ class Loop:
         cycles : float
             When they are read.
         probe : ndarray, optional
-            (m, m) what is left of all amplifiers after `PROBE_CYCLES`, where that is known.
+            (s, s) what is left of all states after `PROBE_CYCLES`, where that is known.
         """
         times = cycles / PROBE_CYCLES
         if probe is not None and times == round(times):
             left = np.linalg.matrix_power(probe, round(times))
         else:
             left = self.left_of_all(cycles)
-        lacking: np.ndarray = left[: len(self.load)] @ self.steady
+        n, m = len(self.load), len(self.matrix)
+        # At rest the stages before the second pole are where the outputs are.
+        of_amplifiers = sum(left[:n, k : k + m] for k in range(0, len(left), m))
+        lacking: np.ndarray = of_amplifiers @ self.steady
         return lacking
 
 

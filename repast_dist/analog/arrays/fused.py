@@ -106,13 +106,15 @@ def program_fused(
     second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")
     if first is not None and second is not None:
         noise = _FusedNoise(forth.matrix, back.matrix, first, second)
-    # All that moves the outer amplifiers moves them more slowly.
+    # All that moves the outer amplifiers moves them more slowly; their second poles stay.
     slower = spec.device.opamp.compensation
-    loop[:n] /= slower
-    offsets[0] /= slower
+    own = np.full(len(loop), droop)
+    for moved in (loop[:n], offsets[0], own[:n]):
+        moved /= slower
     after = None if spec.read_cycles is None else slower * spec.read_cycles
     read = dataclasses.replace(spec, read_cycles=after)
-    circuit = Circuit.of(Loop(loop, slower * load), np.concatenate(offsets), read, noise)
+    whole = Loop(loop, slower * load, own, spec.device.opamp.second_pole)
+    circuit = Circuit.of(whole, np.concatenate(offsets), read, noise)
     return FusedInv(spec, circuit, (n, held))
 
 

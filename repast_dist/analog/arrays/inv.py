@@ -291,7 +291,12 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
     inverters = [one / inverter_load, one / inverter_load + droop * one]
     offsets = [offset_voltages(n, spec.device.opamp, seed, *address, *what) for what in _ROWS]
     circuit = Circuit.of(
-        Loop(np.block([amplifiers, inverters]), load),
+        Loop(
+            np.block([amplifiers, inverters]),
+            load,
+            np.full(2 * n, droop),
+            spec.device.opamp.second_pole,
+        ),
         np.concatenate(offsets),
         spec,
         CellNoise.of(matrix, spec, seed, *address),
