@@ -50,8 +50,10 @@ def test_a_fused_circuit_solves_with_the_matrix_it_never_holds(tmp_path):
 
 
 @pytest.mark.skipif(not ngspice_installed(), reason="ngspice is not installed")
-def test_transients_end_where_we_read_them(tmp_path):
+@pytest.mark.parametrize("pole", ["null", "200000000.0"])
+def test_transients_end_where_we_read_them(tmp_path, pole):
     words = ["study.size=8", "study.condition=4", "study.circuits=[inv,fused]"]
+    words.append(f"device.opamp.second_pole_hz={pole}")
     folder = _run(tmp_path, *words, "study.transient=true")
     for name in ("inv_transient", "fused_transient"):
         rows = _outputs(folder / "spice" / f"{name}.csv")

@@ -54,8 +54,10 @@ class Loop:
 
     def astype(self, precision: type[np.floating]) -> "Loop":
         """Return the loop in another precision."""
-        parts = (part.astype(precision) for part in (self.matrix, self.load, self.droop))
-        return Loop(*parts, self.second_pole)
+        matrix, load, droop = (
+            part.astype(precision) for part in (self.matrix, self.load, self.droop)
+        )
+        return Loop(matrix, load, droop, self.second_pole)
 
     @cached_property
     def states(self) -> np.ndarray:
