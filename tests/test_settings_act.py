@@ -69,7 +69,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "few right-hand sides": ("soi.right_sides_at_once=4",),
     "rare inverses": ("soi.interval=4", "soi.factor_interval=1"),
     "drift": ("device.cell.drift_exponent=0.1", "device.inv_cell.drift_exponent=0.1",
-              "device.cell.drift_time_s=100.0", "device.inv_cell.drift_time_s=100.0"),
+              "device.age_s=100.0"),
     "isaac": ("chip=isaac", "optimizer=sgd"),
     "calibrated inputs": ("chip.dac.range=calibrated", "chip.dac.percentile=90"),
     "calibrated outputs": ("chip.adc.percentile=90",),

@@ -89,6 +89,10 @@ class Product:
         address = (*self.address, *name)
         return dataclasses.replace(self, factors=factors, diagonal=None, address=address)
 
+    def aged(self, seconds: float) -> "Product":
+        """Return the product as its cells hold it so many seconds later."""
+        return dataclasses.replace(self, vmm=self.vmm.older(seconds))
+
     def multiply(self, vectors: np.ndarray) -> np.ndarray:
         """Multiply (n, r) vectors, each rounded to the fixed point of its largest entry."""
         result = vectors

@@ -5,6 +5,7 @@ the hardware's own idea of it.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +70,8 @@ class BlockSolver:
         What the preparation took.
     trials : tuple of Trial
         What was tried to choose the scheme.
+    after : callable or None
+        Returns what products and array have become after some seconds; None: cells do not age.
     """
 
     matrix: tuple[np.ndarray, ...]
@@ -84,6 +87,16 @@ class BlockSolver:
     scheme: Algorithm
     program_counts: SolveCounts
     trials: tuple[Any, ...] = ()
+    after: Callable[[float], tuple[Product, Inverse | None]] | None = dataclasses.field(
+        default=None, compare=False
+    )
+
+    def aged(self, seconds: float) -> "BlockSolver":
+        """Return the block as its cells hold it so many seconds after they were written."""
+        if self.after is None or not seconds:
+            return self
+        product, array = self.after(seconds)
+        return dataclasses.replace(self, product=product, array=array)
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le
 
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
+from repast_dist.analog.cells.use import NEW, CellUse
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.spec import spec
 
@@ -104,6 +105,8 @@ class DeviceSpec:
         Wires of both.
     opamp : OpAmpSpec
         Amplifiers of the INV arrays.
+    age_s : float
+        Time from writing cells to their use, beside what passes in a training run.
     source : str
         Where the figures come from.
     """
@@ -112,7 +115,12 @@ class DeviceSpec:
     inv_cell: Annotated[Cell, CELLS.choice()] = Reram(bits=8)
     wire: WireSpec = WireSpec()
     opamp: OpAmpSpec = OpAmpSpec()
+    age_s: NonNegative = 0.0
     source: str = ""
+
+    def used(self, use: CellUse) -> CellUse:
+        """Return what cells have been through, the device's own settings included."""
+        return use.older(self.age_s) if self.age_s else use
 
     def with_programming_sigma(self, sigma: float) -> "DeviceSpec":
         """Return the device with another programming error of all its cells."""
@@ -176,6 +184,8 @@ class VmmSpec:
         slices of a weight side by side.
     weight_bits, input_bits : int
         Fixed-point bits, sign included.
+    use : CellUse
+        What the cells have been through in a run.
     """
 
     device: DeviceSpec = DeviceSpec()
@@ -185,6 +195,16 @@ class VmmSpec:
     columns: Annotated[int, Ge(2)] = 256
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
     input_bits: Annotated[int, Ge(2), Le(32)] = 8
+    use: CellUse = NEW
+
+    @property
+    def cell_use(self) -> CellUse:
+        """What the cells have been through when they are used."""
+        return self.device.used(self.use)
+
+    def older(self, seconds: float) -> "VmmSpec":
+        """Return the same arrays so much longer after writing."""
+        return dataclasses.replace(self, use=self.use.older(seconds))
 
     @property
     def exact(self) -> bool:
@@ -220,6 +240,8 @@ class InvSpec:
     read_cycles : float or None
         When outputs are read, in multiples of the amplifiers' 1 / gain-bandwidth; None: when they
         have settled to half a step of the ADC.
+    use : CellUse
+        What the cells have been through in a run.
     """
 
     device: DeviceSpec = DeviceSpec()
@@ -229,3 +251,13 @@ class InvSpec:
     slices: Annotated[int, Ge(1), Le(4)] = 1
     copies: Annotated[int, Ge(1), Le(16)] = 1
     read_cycles: Positive | None = None
+    use: CellUse = NEW
+
+    @property
+    def cell_use(self) -> CellUse:
+        """What the cells have been through when they are used."""
+        return self.device.used(self.use)
+
+    def older(self, seconds: float) -> "InvSpec":
+        """Return the same arrays so much longer after writing."""
+        return dataclasses.replace(self, use=self.use.older(seconds))

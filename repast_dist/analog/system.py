@@ -168,6 +168,14 @@ def _program(
     if scheme.uses_products or split:
         cells = product_cells(block.product.values, scheme.product_bits, vmm.device.cell)
         counts += SolveCounts(program_cells=cells)
+
+    def after(seconds: float) -> tuple[Product, Inverse | None]:
+        later = dataclasses.replace(block, product=block.product.aged(seconds))
+        if not scheme.uses_array:
+            return later.product, None
+        old = inv.older(seconds)
+        return later.product, _program_array(later, held, old, scheme, seed, *address)[1]
+
     return BlockSolver(
         matrix=block.matrix,
         damping=block.damping,
@@ -181,6 +189,7 @@ def _program(
         inv=inv,
         scheme=scheme,
         program_counts=counts,
+        after=after if inv.device.inv_cell.ages or vmm.device.cell.ages else None,
     )
 
 

@@ -13,6 +13,7 @@ from repast_dist.network.model import Model, ModelSpec, build_model, init_weight
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.specs import StepWork
+from repast_dist.planning.summary import summarise
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers import Optimizer
@@ -58,6 +59,8 @@ class FarmSetup:
         The network that is trained.
     data : Dataset
         Training and test set.
+    step_s : float
+        Planned time of a step of the whole farm, by which cells age; 0 where none does.
     """
 
     job: TrainingJob
@@ -69,6 +72,7 @@ class FarmSetup:
     routes: dict[int, int]
     workers: tuple[int, ...]
     data: Dataset
+    step_s: float = 0.0
 
     @functools.cached_property
     def preconditioned(self) -> frozenset[str]:
@@ -147,17 +151,7 @@ def make_setup(
             "valid: null, or a model with the loss cross_entropy"
         )
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
-    second = job.optimizer.second_order
-    work = StepWork(
-        chips=len(chips),
-        micro_batches=job.train.micro_batches,
-        micro_batch_size=job.train.micro_batch_size,
-        sides=second.sides if second else (),
-        fisher_passes=fisher_passes(model, second.output_gradients) if second else 0,
-        speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
-    )
-    machine = job.machine
-    plan = make_plan(model.workload, machine.hardware, machine.policy, work)
+    plan = _plan(job, model, chips)
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(
@@ -170,7 +164,32 @@ def make_setup(
         routes={chip: worker for worker, group in groups.items() for chip in group},
         workers=tuple(sorted(groups)),
         data=data,
+        step_s=_step_s(job, model),
     )
+
+
+def _plan(job: TrainingJob, model: Model, chips: Sequence[int]) -> Plan:
+    """Return who does what on some chips."""
+    second = job.optimizer.second_order
+    work = StepWork(
+        chips=len(chips),
+        micro_batches=job.train.micro_batches,
+        micro_batch_size=job.train.micro_batch_size,
+        sides=second.sides if second else (),
+        fisher_passes=fisher_passes(model, second.output_gradients) if second else 0,
+        speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
+    )
+    return make_plan(model.workload, job.machine.hardware, job.machine.policy, work)
+
+
+def _step_s(job: TrainingJob, model: Model) -> float:
+    """Return the planned time of a step where cells age. It is that of all chips of the farm, so
+    that a worker that is lost does not change it.
+    """
+    device = job.machine.hardware.device
+    if not (job.engine.uses_analog() and (device.cell.ages or device.inv_cell.ages)):
+        return 0.0
+    return summarise(_plan(job, model, range(job.farm.chips))).step_s
 
 
 def beginning(setup: FarmSetup) -> Checkpoint:
@@ -183,8 +202,17 @@ def beginning(setup: FarmSetup) -> Checkpoint:
     return Checkpoint(0, arrays, {"clock_s": 0.0, "epochs": [], "steps": []})
 
 
-def chip_engine(job: TrainingJob, chip: int) -> Engine:
+def chip_engine(job: TrainingJob, chip: int, step_s: float = 0.0) -> Engine:
     """Return the arithmetic of one chip, which is its own if its settings differ.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        The settings.
+    chip : int
+        The chip's number.
+    step_s : float
+        Planned time of a step, by which cells age.
 
     Raises
     ------
@@ -206,6 +234,7 @@ def chip_engine(job: TrainingJob, chip: int) -> Engine:
         hardware.inv_spec,
         hardware.residual_spec,
         inversion,
+        step_s,
     )
 
 

@@ -111,7 +111,7 @@ class Hardware:
                 g_off_siemens=cell.g_off_siemens,
             )
         return VmmSpec(
-            device=DeviceSpec(cell=cell, inv_cell=self.device.inv_cell),
+            device=DeviceSpec(cell=cell, inv_cell=self.device.inv_cell, age_s=self.device.age_s),
             dac=DacSpec(bits=residual.dac_bits),
             adc=adc,
             rows=residual.rows,

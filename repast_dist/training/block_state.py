@@ -122,6 +122,7 @@ class BlockState:
         self._damping = 0.0
         self._prepared_at = -1
         self._solver: Solver | None = None
+        self._aged: tuple[int, Solver] | None = None
         self._pending = SolveCounts()
 
     @property
@@ -167,11 +168,19 @@ class BlockState:
             )
         if not np.isfinite(right).all():
             raise DataError(f"{self._where()}: the gradient at step {step} is not finite")
-        solution = self._solver.solve(right)
+        solution = self._as_held(step, self._solver).solve(right)
         self._pending += solution.counts
         if solution.usable:
             return solution.x, self._report(step, solution, "none")
         return self._diverged(step, right, solution)
+
+    def _as_held(self, step: int, solver: Solver) -> Solver:
+        """Return the block as its arrays hold it some steps after they were written."""
+        if not self._engine.step_s or step == self._prepared_at:
+            return solver
+        if self._aged is None or self._aged[0] != step:
+            self._aged = step, solver.aged((step - self._prepared_at) * self._engine.step_s)
+        return self._aged[1]
 
     def take_counts(self) -> SolveCounts:
         """Return the operations that the block's arrays did since the last call."""
@@ -203,6 +212,7 @@ class BlockState:
 
     def _program(self) -> None:
         assert self._damped is not None
+        self._aged = None
         address = ("soi", self._prepared_at, self.block.index)
         try:
             self._solver = self._engine.block_solver(self._damped, address)

@@ -37,6 +37,9 @@ class Solver(Protocol):
     def solve(self, right: np.ndarray) -> Solution:
         """Solve for the right-hand sides (n, r)."""
 
+    def aged(self, seconds: float) -> "Solver":
+        """Return the block as it is held so many seconds after it was written."""
+
 
 class ClipCount(NamedTuple):
     """The number of ADC conversions, and how many of them exceeded the calibrated range.
@@ -100,6 +103,8 @@ class Engine:
         The scheme by which analog solves reach their precision.
     seed : int
         The run's seed.
+    step_s : float
+        Planned time of a step, by which what is held ages; 0 where nothing does.
     meter : ConversionMeter
         Counts the conversions of its products.
     """
@@ -110,6 +115,7 @@ class Engine:
     residual: VmmSpec | None
     inversion: Scheme | None
     seed: int
+    step_s: float = 0.0
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
 
     def arithmetic(self, role: Role) -> Arithmetic:
@@ -118,7 +124,7 @@ class Engine:
         return arithmetic
 
     def load(self, role: Role, matrix: np.ndarray, address: Address) -> Product:
-        """Load a matrix for products.
+        """Load a matrix for products; it is used half a step later, on average.
 
         Parameters
         ----------
@@ -141,7 +147,8 @@ class Engine:
         if kind == "analog":
             assert self.vmm is not None
             what = " ".join((role, *map(str, address[2:3])))
-            array = program_vmm(matrix, self.vmm, self.seed, *address)
+            vmm = self.vmm.older(self.step_s / 2) if self.step_s else self.vmm
+            array = program_vmm(matrix, vmm, self.seed, *address)
             return _Analog(array, what, self.meter)
         if kind == "fixed":
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
@@ -183,8 +190,9 @@ def make_engine(
     inv: InvSpec | None = None,
     residual: VmmSpec | None = None,
     inversion: Scheme | None = None,
+    step_s: float = 0.0,
 ) -> Engine:
-    """Return the engine of a run.
+    """Return the engine of a run; the parameters are the attributes of `Engine`.
 
     Raises
     ------
@@ -193,7 +201,7 @@ def make_engine(
     """
     if spec.uses_analog() and None in (vmm, inv, residual, inversion):
         raise ValueError("an engine with analog operations needs vmm, inv, residual and inversion")
-    return Engine(spec, vmm, inv, residual, inversion, seed)
+    return Engine(spec, vmm, inv, residual, inversion, seed, step_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +269,9 @@ class _FloatSolver:
                 f"a SOI block of {len(damped)} is not positive definite; more damping is needed"
             ) from None
 
+    def aged(self, seconds: float) -> "_FloatSolver":
+        return self
+
     def solve(self, right: np.ndarray) -> Solution:
         return _digital_solution(
             self.matrix, right, scipy.linalg.cho_solve((self.cholesky, True), right), "cholesky"
@@ -287,6 +298,9 @@ class _FixedSolver:
             ) from None
         integers, scale = _to_integers(inverse, bits)
         return cls(damped, integers * scale, SolveCounts())
+
+    def aged(self, seconds: float) -> "_FixedSolver":
+        return self
 
     def solve(self, right: np.ndarray) -> Solution:
         return _digital_solution(self.matrix, right, self.inverse @ right, "fixed")

@@ -106,11 +106,11 @@ def test_stuck_cells_appear_at_their_rates():
 def test_drift_shrinks_products_by_its_power_law():
     random = np.random.default_rng(4)
     x, w = random.normal(size=(8, 64)), random.normal(size=(64, 8))
-    cell = {"drift_exponent": 0.05, "drift_time_s": 1e4, "drift_start_s": 1.0}
+    cell = {"drift_exponent": 0.05, "drift_start_s": 1.0}
     fresh = program_vmm(w, _spec("lossless")).multiply(x).values
     spec = VmmSpec(
         adc=AdcSpec(bits=16, range="calibrated", percentile=100.0),
-        device=DeviceSpec(cell=Reram(**cell)),
+        device=DeviceSpec(cell=Reram(**cell), age_s=1e4),
     )
     drifted = program_vmm(w, spec, 1).multiply(x).values
     np.testing.assert_allclose(drifted, fresh * 1e4**-0.05, atol=2e-3 * np.abs(fresh).max())

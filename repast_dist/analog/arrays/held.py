@@ -10,6 +10,7 @@ from repast_dist.analog.arrays.programming import (
     to_siemens,
 )
 from repast_dist.analog.arrays.wires import transfer_matrix
+from repast_dist.analog.cells.use import NEW, CellUse
 from repast_dist.analog.specs import InvSpec, WireSpec
 from repast_dist.ground.rng import generator
 
@@ -71,7 +72,7 @@ def hold(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> H
                 left = _within_range(left)
             digits, scale = quantize_symmetric(left, bits)
             place = (*address, copy, number) if copy or number else address
-            levels = _held_levels(digits.astype(np.int64), spec, seed, *place)
+            levels = _held_levels(digits.astype(np.int64), spec, seed, *place, use=spec.cell_use)
             positive += levels.positive * (scale / spec.copies)
             negative += levels.negative * (scale / spec.copies)
             if number + 1 < spec.slices:
@@ -80,7 +81,7 @@ def hold(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> H
 
 
 def _held_levels(
-    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str, aged: bool = True
+    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str, use: CellUse
 ) -> Held:
     """Return the conductances that currents see, in levels.
 
@@ -88,7 +89,7 @@ def _held_levels(
     rows end in their inputs, at virtual ground.
     """
     cell, wire = spec.device.inv_cell, spec.device.wire
-    pair = pair_conductances(digits, cell, seed, "inv", *address, aged=aged)
+    pair = pair_conductances(digits, cell, seed, "inv", *address, use=use)
     top = cell.levels - 1
     if wire.ideal:
         off = cell.g_off_siemens / cell.span_siemens
@@ -108,7 +109,7 @@ def _read_back(
     """Return what cells hold when the next slice is programmed: before they drift."""
     if not spec.device.inv_cell.ages:
         return levels.matrix
-    return _held_levels(digits.astype(np.int64), spec, seed, *address, aged=False).matrix
+    return _held_levels(digits.astype(np.int64), spec, seed, *address, use=NEW).matrix
 
 
 def _within_range(errors: np.ndarray) -> np.ndarray:

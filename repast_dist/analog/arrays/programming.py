@@ -3,12 +3,13 @@
 import numpy as np
 
 from repast_dist.analog.cells.base import Cell
+from repast_dist.analog.cells.use import NEW, CellUse
 from repast_dist.analog.specs import OpAmpSpec
 from repast_dist.ground.rng import generator
 
 
 def differential_levels(
-    digits: np.ndarray, cell: Cell, seed: int, *address: int | str
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse = NEW
 ) -> np.ndarray:
     """Program signed digits on differential pairs and return them as the arrays hold them.
 
@@ -21,6 +22,8 @@ def differential_levels(
         Programming error, clipping, stuck cells and drift.
     seed, *address
         Address of the random draws.
+    use : CellUse
+        What the cells have been through since.
 
     Returns
     -------
@@ -30,25 +33,24 @@ def differential_levels(
     """
     if cell.ideal:
         return digits.astype(np.float64)
-    positive, negative = pair_conductances(digits, cell, seed, *address)
+    positive, negative = pair_conductances(digits, cell, seed, *address, use=use)
     positive -= negative
     positive *= cell.levels - 1
     return positive
 
 
 def pair_conductances(
-    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, aged: bool = True
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse = NEW
 ) -> tuple[np.ndarray, np.ndarray]:
     """Program signed digits; return both cells' conductances relative to the range, 0 at g_off.
 
-    Parameters are those of `differential_levels`; `aged` says whether cells are used later than
-    programmed. Float64 arrays of the shape of `digits`.
+    Parameters are those of `differential_levels`. Float64 arrays of the shape of `digits`.
     """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
     positive = cell.program(np.maximum(digits, 0) / top, random)
     negative = cell.program(np.maximum(-digits, 0) / top, random)
-    return (cell.aged(positive), cell.aged(negative)) if aged else (positive, negative)
+    return cell.used(positive, use), cell.used(negative, use)
 
 
 def to_siemens(relative: np.ndarray, cell: Cell) -> np.ndarray:

@@ -359,9 +359,11 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     if not spec.exact:
         digits = _digits(integers, spec)
         if spec.device.wire.ideal:
-            held = differential_levels(digits, spec.device.cell, seed, "vmm", *address)
+            held = differential_levels(
+                digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
+            )
         else:
-            pairs = pair_conductances(digits, spec.device.cell, seed, "vmm", *address)
+            pairs = _pairs(digits, spec, seed, *address)
             held = _through_wires(*pairs, spec)
         planes = held.astype(np.float32)
     return VmmArray(spec, weights.shape, scale, integers, planes, address=address, seed=seed)
@@ -373,8 +375,14 @@ def physical_arrays(
     """Return the crossbars that `program_vmm` programs with the same arguments."""
     _check(weights)
     integers, _ = quantize_symmetric(weights, spec.weight_bits)
-    pairs = pair_conductances(_digits(integers, spec), spec.device.cell, seed, "vmm", *address)
+    pairs = _pairs(_digits(integers, spec), spec, seed, *address)
     return list(_cut(_physical_columns(*pairs, spec), spec))
+
+
+def _pairs(
+    digits: np.ndarray, spec: VmmSpec, seed: int, *address: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    return pair_conductances(digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use)
 
 
 def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:

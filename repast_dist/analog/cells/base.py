@@ -6,6 +6,7 @@ from typing import Annotated, Self
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from repast_dist.analog.cells.use import CellUse
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
@@ -116,8 +117,16 @@ class Cell(abc.ABC):
             float64, same shape; a new array.
         """
 
-    def aged(self, held: np.ndarray) -> np.ndarray:
-        """Return what cells hold when they are used, from what they held when programmed."""
+    def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:
+        """Return what cells hold when they are used, from what they held when programmed.
+
+        Parameters
+        ----------
+        held : ndarray
+            Relative conductances, any shape; not changed.
+        use : CellUse
+            What they have been through since.
+        """
         return held
 
     @abc.abstractmethod

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le
 
 from repast_dist.analog.cells.base import CELLS
 from repast_dist.analog.cells.gaussian import GaussianCell
+from repast_dist.analog.cells.use import CellUse
 from repast_dist.ground.spec import spec
 
 Rate = Annotated[float, Ge(0), Le(1)]
@@ -29,8 +30,10 @@ class Reram(GaussianCell):
         A programmed conductance cannot leave the range from g_off to g_on.
     stuck_on_rate, stuck_off_rate : float
         Share of cells that stay at g_on or g_off whatever is programmed.
-    drift_exponent, drift_time_s, drift_start_s : float
-        Power-law drift: conductance times ``(drift_time / drift_start) ** -drift_exponent``.
+    drift_exponent, drift_start_s : float
+        Power-law drift: conductance times ``(age / drift_start) ** -drift_exponent`` once that much
+        time has passed since writing. A run counts it from the planned time of its steps;
+        `device.age_s` adds to it.
     """
 
     model: Literal["reram"] = "reram"
@@ -39,7 +42,6 @@ class Reram(GaussianCell):
     stuck_on_rate: Rate = 0.0
     stuck_off_rate: Rate = 0.0
     drift_exponent: Annotated[float, Ge(0)] = 0.0
-    drift_time_s: Annotated[float, Gt(0)] = 1.0
     drift_start_s: Annotated[float, Gt(0)] = 1.0
 
     def __post_init__(self) -> None:
@@ -48,8 +50,6 @@ class Reram(GaussianCell):
             raise ValueError("programming_profile must be positive from 0 to 1")
         if self.stuck_on_rate + self.stuck_off_rate > 1:
             raise ValueError("stuck_on_rate + stuck_off_rate must not exceed 1")
-        if self.drift_time_s < self.drift_start_s:
-            raise ValueError("drift_time_s must not lie before drift_start_s")
 
     @property
     def clipped(self) -> bool:
@@ -64,7 +64,7 @@ class Reram(GaussianCell):
     @property
     def ages(self) -> bool:
         """Whether conductances drift."""
-        return bool(self.drift_exponent) and self.drift_time_s > self.drift_start_s
+        return bool(self.drift_exponent)
 
     @property
     def may_fail(self) -> bool:
@@ -88,12 +88,12 @@ class Reram(GaussianCell):
             held = np.where(lot >= 1.0 - self.stuck_off_rate, 0.0, held)
         return held
 
-    def aged(self, held: np.ndarray) -> np.ndarray:
+    def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:
         """Return what is left after drift, which acts on the whole conductance, g_off included."""
-        if not self.ages:
+        if not self.ages or use.age_s <= self.drift_start_s:
             return held
         offset = self.g_off_siemens / self.span_siemens
-        factor = (self.drift_time_s / self.drift_start_s) ** -self.drift_exponent
+        factor = (use.age_s / self.drift_start_s) ** -self.drift_exponent
         left: np.ndarray = (held + offset) * factor - offset
         return left
 

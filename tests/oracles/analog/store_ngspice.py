@@ -40,8 +40,8 @@ VMM = {
             "stuck_on_rate": 0.05,
             "stuck_off_rate": 0.05,
             "drift_exponent": 0.02,
-            "drift_time_s": 1e4,
         },
+        "age_s": 1e4,
         "wire": {"row_ohm": 1.0, "column_ohm": 1.0},
     },
 }
@@ -163,7 +163,8 @@ def settled_after(times: np.ndarray, outputs: np.ndarray, share: float) -> float
 
 def _device(parts: Mapping[str, Any]) -> DeviceSpec:
     kinds = {"cell": Reram, "inv_cell": Reram, "wire": WireSpec, "opamp": OpAmpSpec}
-    return DeviceSpec(**{name: kinds[name](**values) for name, values in parts.items()})
+    made = {name: kinds[name](**values) for name, values in parts.items() if name in kinds}
+    return DeviceSpec(**{**parts, **made})
 
 
 def main() -> None:
