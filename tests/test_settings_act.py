@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import json
+import tempfile
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 from annotated_types import Gt
 from omegaconf import OmegaConf
+from PIL import Image
 from rich.console import Console
 
 from repast_dist.analog.schemes.single import Single
@@ -41,6 +43,7 @@ from repast_dist.studies.costing import chosen_workload, planned_step
 from repast_dist.studies.explain import explain
 from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job
 from repast_dist.studies.study import STUDIES
+from repast_dist.training.datasets.image_folder import ImageFolder
 
 TINY = (
     "farm=inprocess", "farm.chips=2", "model=digits_mlp", "dataset.train_samples=96",
@@ -95,6 +98,9 @@ BASES: dict[str, tuple[str, ...]] = {
     "fashion_mnist": ("dataset=fashion_mnist",),
     "fashion_small": ("dataset=fashion_small",),
     "cifar10": ("dataset=cifar10",),
+    "idx": ("dataset=idx",),
+    "npz": ("dataset=npz",),
+    "image_folder": ("dataset=image_folder",),
     "autoencoder": ("model=digits_autoencoder", "engine=float64"),
     "convolutions": ("model=digits_cnn", "engine=float64"),
     "attention": ("model=digits_transformer", "engine=float64"),
@@ -161,6 +167,7 @@ VALUES: dict[str, list[Any]] = {
     "train.target_accuracy": [0.01],
     "train.max_steps": [1],
     "dataset.train_samples": [48],
+    "dataset.test_samples": [12],
     "farm.chip_overrides": [{"0": {"speed": 0.5}}],
     "inversion.array_regularisation": [0.5],
     "inversion.array_read_after": [3.0, "settled"],
@@ -199,16 +206,29 @@ def samples(settings: RunSettings) -> Any:
     source, random = settings.dataset, np.random.default_rng(0)
     some = random.random((64, 1, 8, 8)), np.arange(64) % 10
     with contextlib.ExitStack() as stack:
-        if hasattr(source, "folder"):
+        if isinstance(source, ImageFolder):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            _save_pictures(Path(folder))
+            source = dataclasses.replace(source, folder=folder)
+        elif hasattr(source, "folder") or hasattr(source, "path"):
             stack.enter_context(mock.patch.object(type(source), "read", return_value=(some, some)))
         data = source.load()
     arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
     return [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
 
 
+def _save_pictures(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(90):
+        (folder / str(number % 3)).mkdir(exist_ok=True)
+        pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / str(number % 3) / f"{number}.png")
+
+
 def files(settings: RunSettings) -> Any:
     """Where the samples are looked for: nothing is there, and the message says where."""
-    return settings.dataset.load() if hasattr(settings.dataset, "folder") else None
+    source = settings.dataset
+    return source.load() if hasattr(source, "folder") or hasattr(source, "path") else None
 
 
 def network(settings: RunSettings) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
@@ -56,12 +56,13 @@ class DataSource(abc.ABC):
     ----------
     scaling : {"unit", "standard"}
         Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set.
-    train_samples : int or None
-        Number of training samples that are used, the first ones; None: all.
+    train_samples, test_samples : int or None
+        Number of samples that are used, the first ones; None: all.
     """
 
     scaling: Literal["unit", "standard"] = "unit"
     train_samples: PositiveInt | None = None
+    test_samples: PositiveInt | None = None
 
     source: ClassVar[str] = ""
     """Where the data come from and their licence, for reports."""
@@ -76,8 +77,8 @@ class DataSource(abc.ABC):
     def read(self) -> tuple[Samples, Samples]:
         """Return the training and the test set, each (inputs, labels).
 
-        Inputs are (N, C, H, W) floats in 0..1, labels (N,) int64 counted from 0. The order is the
-        same in every call: `train_samples` takes the first ones.
+        Inputs are (N, C, H, W) floats, in 0..1 for the scaling ``unit``, labels (N,) int64 counted
+        from 0. The order is the same in every call: `train_samples` takes the first ones.
 
         Raises
         ------
@@ -91,19 +92,43 @@ class DataSource(abc.ABC):
         Raises
         ------
         DataError
-            As `read`.
+            As `read`; or both sets do not fit each other, or inputs are beyond 0..1.
         SettingsError
-            More training samples are asked for than there are.
+            More samples are asked for than there are.
         """
-        (inputs, labels), (test_inputs, test_labels) = self.read()
-        wanted = len(inputs) if self.train_samples is None else self.train_samples
-        if wanted > len(inputs):
+        train, test = self.read()
+        classes = self._classes(train, test)
+        (inputs, labels), (test_inputs, test_labels) = (
+            self._first(train, "train_samples"),
+            self._first(test, "test_samples"),
+        )
+        if self.scaling == "unit":
+            _require_unit(inputs, test_inputs)
+        inputs, test_inputs = _scaled(self.scaling, inputs, test_inputs)
+        return Dataset(self.name, inputs, labels, test_inputs, test_labels, classes, self.source)
+
+    def _first(self, samples: Samples, setting: str) -> Samples:
+        inputs, labels = samples
+        wanted = getattr(self, setting)
+        if wanted is not None and wanted > len(inputs):
             raise SettingsError(
-                f"dataset.train_samples: {wanted} asked for, {self.name} has {len(inputs)}"
+                f"dataset.{setting}: {wanted} asked for, {self.name} has {len(inputs)}"
             )
-        train, test = _scaled(self.scaling, inputs[:wanted], test_inputs)
-        classes = int(labels.max()) + 1
-        return Dataset(self.name, train, labels[:wanted], test, test_labels, classes, self.source)
+        return inputs[:wanted], labels[:wanted]
+
+    def _classes(self, train: Samples, test: Samples) -> int:
+        if train[0].shape[1:] != test[0].shape[1:]:
+            raise DataError(
+                f"dataset {self.name}: training samples are {train[0].shape[1:]}, test samples "
+                f"{test[0].shape[1:]}; valid: the same shape"
+            )
+        classes = int(train[1].max()) + 1
+        if int(test[1].max()) >= classes:
+            raise DataError(
+                f"dataset {self.name}: the test set has class {test[1].max()}; the training set "
+                f"has {classes} classes"
+            )
+        return classes
 
 
 DATASETS: Registry[DataSource] = Registry(
@@ -113,6 +138,15 @@ DATASETS: Registry[DataSource] = Registry(
     home="repast_dist.training.datasets",
     default="digits",
 )
+
+
+def _require_unit(*parts: np.ndarray) -> None:
+    low, high = min(part.min() for part in parts), max(part.max() for part in parts)
+    if low < 0 or high > 1:
+        raise DataError(
+            f"dataset: inputs from {low:.4g} to {high:.4g}, but dataset.scaling=unit takes 0..1; "
+            "valid for others: dataset.scaling=standard"
+        )
 
 
 def _scaled(scaling: str, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from repast_dist.ground.spec import spec
 from repast_dist.training.datasets.base import DATASETS, DataSource
-from repast_dist.training.datasets.idx import as_samples
+from repast_dist.training.datasets.checks import as_samples
 from repast_dist.training.datasets.split import Samples
 
 FILE = "fashion_small.npz"
@@ -35,6 +35,6 @@ class FashionSmall(DataSource):
         place = files("repast_dist.training.datasets") / "files" / FILE
         with as_file(place) as path, np.load(path, allow_pickle=False) as arrays:
             return (
-                as_samples(arrays["train_images"], arrays["train_labels"]),
-                as_samples(arrays["test_images"], arrays["test_labels"]),
+                as_samples(arrays["train_images"], arrays["train_labels"], f"{FILE}, train"),
+                as_samples(arrays["test_images"], arrays["test_labels"], f"{FILE}, test"),
             )

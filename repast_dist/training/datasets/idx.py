@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import logging
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -12,15 +13,17 @@ import numpy as np
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.spec import spec
 from repast_dist.training.datasets.base import DataSource
+from repast_dist.training.datasets.checks import as_samples
 from repast_dist.training.datasets.split import Samples
 
 _UNSIGNED_BYTE = 0x08
-_LEVELS = 255.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class IdxFile:
-    """The name, shape and checksum that a file must have.
+    """The name, shape and checksum that a file of a known data set has.
 
     Attributes
     ----------
@@ -56,45 +59,55 @@ class IdxSource(DataSource):
         """Return the images, (N, 1, H, W)."""
         folder = Path(self.folder)
         images, labels, test_images, test_labels = (load_idx(folder, item) for item in self.files)
-        return as_samples(images, labels), as_samples(test_images, test_labels)
-
-
-def as_samples(images: np.ndarray, labels: np.ndarray) -> Samples:
-    """Return uint8 images (N, H, W) as inputs (N, 1, H, W) in 0..1, with their labels."""
-    inputs = (images.astype(np.float32) / np.float32(_LEVELS))[:, None]
-    return inputs, labels.astype(np.int64)
+        return (
+            as_samples(images, labels, f"{folder}, train"),
+            as_samples(test_images, test_labels, f"{folder}, test"),
+        )
 
 
 def load_idx(folder: Path, wanted: IdxFile) -> np.ndarray:
-    """Read and check one file of a known data set.
+    """Read and check one file of a known data set. Another content of the right format is taken,
+    with a warning that says how it differs.
 
     Returns
     -------
     ndarray
-        uint8, of the wanted shape.
+        uint8, of as many dimensions as the known file.
 
     Raises
     ------
     DataError
-        The file is missing, unreadable, of another format or size, or has another checksum.
+        The file is missing, unreadable or of another format.
     """
-    path = next((p for p in _candidates(folder, wanted.name) if p.is_file()), None)
-    if path is None:
-        raise DataError(
-            f"dataset.folder: neither {wanted.name} nor {wanted.name}.gz is in {folder}; "
-            "put the data set's files there"
-        )
-    content = _content(path)
+    path, content = _found(folder, wanted.name)
     array = parse_idx(content, path)
-    if array.shape != wanted.shape:
-        raise DataError(f"{path}: holds an array of {array.shape}, expected {wanted.shape}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != wanted.sha256:
+    if array.ndim != len(wanted.shape):
         raise DataError(
-            f"{path}: SHA-256 of the unzipped content is {found}, expected {wanted.sha256}; "
-            "the file is damaged or another data set"
+            f"{path}: holds an array of {array.ndim} dimensions, {array.shape}; expected "
+            f"{len(wanted.shape)}, as in {wanted.shape}"
+        )
+    if array.shape != wanted.shape:
+        log.warning("%s: holds %s, the published file %s", path, array.shape, wanted.shape)
+    elif (found := hashlib.sha256(content).hexdigest()) != wanted.sha256:
+        log.warning(
+            "%s: not the published file (SHA-256 of the unzipped content %s..., not %s...)",
+            path,
+            found[:12],
+            wanted.sha256[:12],
         )
     return array
+
+
+def read_idx(folder: Path, name: str) -> np.ndarray:
+    """Read an IDX file of unsigned bytes, gzipped or not.
+
+    Raises
+    ------
+    DataError
+        The file is missing, unreadable or of another format.
+    """
+    path, content = _found(folder, name)
+    return parse_idx(content, path)
 
 
 def parse_idx(content: bytes, path: Path) -> np.ndarray:
@@ -119,8 +132,20 @@ def parse_idx(content: bytes, path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _candidates(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / name, folder / f"{name}.gz"
+def idx_path(folder: Path, name: str) -> Path | None:
+    """Return the file of that name, gzipped or not; None: there is none."""
+    both = (folder / name, folder / f"{name}.gz")
+    return next((path for path in both if path.is_file()), None)
+
+
+def _found(folder: Path, name: str) -> tuple[Path, bytes]:
+    path = idx_path(folder, name)
+    if path is None:
+        raise DataError(
+            f"dataset.folder: neither {name} nor {name}.gz is in {folder}; put the data set's "
+            "files there"
+        )
+    return path, _content(path)
 
 
 def _content(path: Path) -> bytes:

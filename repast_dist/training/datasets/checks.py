@@ -1,0 +1,64 @@
+"""What a data set checks of the arrays that come from files of one's own."""
+
+import numpy as np
+
+from repast_dist.ground.errors import DataError
+from repast_dist.training.datasets.split import Samples
+
+_LEVELS = 255.0
+
+
+def as_samples(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
+    """Return arrays of any layout as samples that a network takes.
+
+    Parameters
+    ----------
+    inputs : ndarray
+        (N, D) features, (N, H, W) grey pictures or (N, C, H, W). Unsigned bytes are divided by
+        255; floats are taken as they are.
+    labels : ndarray
+        (N,) or (N, 1) whole numbers, counted from 0.
+    where : str
+        What they are of, for messages.
+
+    Raises
+    ------
+    DataError
+        A shape or a value is not valid.
+    """
+    if inputs.ndim not in (2, 3, 4) or not inputs.size:
+        raise DataError(
+            f"{where}: inputs of shape {inputs.shape}; valid: (N, D), (N, H, W) or (N, C, H, W)"
+        )
+    if len(labels) != len(inputs) or labels.size != len(labels):
+        raise DataError(
+            f"{where}: labels of shape {labels.shape} for {len(inputs)} inputs; valid: "
+            f"({len(inputs)},)"
+        )
+    return _scaled(_with_channels(inputs), where), _classes(labels.reshape(-1), where)
+
+
+def _with_channels(inputs: np.ndarray) -> np.ndarray:
+    if inputs.ndim == 2:
+        return inputs[:, None, None, :]
+    return inputs[:, None] if inputs.ndim == 3 else inputs
+
+
+def _scaled(inputs: np.ndarray, where: str) -> np.ndarray:
+    if inputs.dtype == np.uint8:
+        return np.asarray(inputs.astype(np.float32) / np.float32(_LEVELS))
+    if inputs.dtype.kind not in "fiu":
+        raise DataError(f"{where}: inputs of type {inputs.dtype}; valid: real numbers")
+    values = inputs.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{where}: inputs have NaN or infinity; valid: finite numbers")
+    return values
+
+
+def _classes(labels: np.ndarray, where: str) -> np.ndarray:
+    whole = labels.astype(np.int64) if labels.dtype.kind in "iuf" else None
+    if whole is None or not (whole == labels).all():
+        raise DataError(f"{where}: labels of type {labels.dtype}; valid: whole numbers from 0")
+    if whole.min() < 0:
+        raise DataError(f"{where}: a label of {whole.min()}; valid: whole numbers from 0")
+    return whole
