@@ -13,7 +13,6 @@ The folder holds Parquet files only, so DuckDB, Polars and ``pyarrow.dataset`` o
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +26,8 @@ import pyarrow.parquet as pq
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SOLVES, replaced
-from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA
+from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA, solve_batch
+from repast_dist.trace.stream import Message, OpenStream, stream_messages
 
 ROWS_PER_GROUP = 1 << 17
 ROWS_PER_PART = 1 << 22
@@ -87,8 +87,8 @@ class TraceWriter:
             differs, or the disk is full.
         """
         self._trace.append(steps, batches)
-        if solves is not None and solves.num_rows:
-            self._solves.append(steps, [solves], every_step=False)
+        reports = solve_batch([]) if solves is None else solves
+        self._solves.append(steps, [reports], every_step=False)
 
     def sync(self) -> None:
         """Sync all steps so far to the disk; the coordinator calls this at each checkpoint."""
@@ -128,8 +128,7 @@ class PartStore:
         self, folder: Path, schema: pa.Schema, n_chips: int, resume_step: int | None
     ) -> None:
         self._folder, self._schema, self._n_chips = folder, schema, n_chips
-        self._stream: pa.RecordBatchStreamWriter | None = None
-        self._file: pa.NativeFile | None = None
+        self._stream = OpenStream(open_path(folder), schema)
         self._open_rows: dict[int, list[int]] = {}
         self._parts: list[dict[str, Any]] = []
         existing = manifest_path(folder).exists()
@@ -152,69 +151,60 @@ class PartStore:
                 f"{self._folder}: step {steps.start} was written before "
                 f"(last: {self._last_step()}); drop it first"
             )
-        batch = self._merge(steps, batches, every_step)
-        try:
-            self._append_open(batch)
-        except OSError as error:
-            raise RunDirectoryError(f"{open_path(self._folder)}: cannot write, {error}") from error
+        message = Message(tuple(steps), self._merge(steps, batches, every_step))
+        self._stream.append(message)
+        self._open_rows |= self._counts(message)
         if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_PART:
             self.cut()
 
     def sync(self) -> None:
         if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_GROUP:
             self.cut()
-        elif self._stream is not None:
-            try:
-                _sync(open_path(self._folder))
-            except OSError as error:
-                raise RunDirectoryError(
-                    f"{open_path(self._folder)}: cannot write, {error}"
-                ) from error
+        else:
+            self._stream.sync()
 
     def cut(self) -> None:
         if not self._open_rows:
             return
-        self._close_stream()
+        self._stream.close()
         try:
             self._write_part(self._open_rows, stream_batches(open_path(self._folder)))
             self._write_manifest()
         except OSError as error:
             raise RunDirectoryError(f"{self._folder}: cannot write a part, {error}") from error
-        open_path(self._folder).unlink()
+        self._stream.remove()
         self._open_rows = {}
 
     def drop_from(self, step: int) -> None:
-        self._close_stream()
-        after, before = self._last_part_step(), step
-        kept_open = [
-            batch.filter(pc.and_(pc.greater(batch["step"], after), pc.less(batch["step"], before)))
-            for batch in stream_batches(open_path(self._folder))
+        self._stream.close()
+        after = self._last_part_step()
+        kept = [
+            _of_steps(message, range(after + 1, step))
+            for message in stream_messages(open_path(self._folder))
         ]
+        kept = [message for message in kept if message.steps]
+        # Whatever moment a crash comes at, no row is only in memory.
+        self._stream.rewrite(kept)
+        self._open_rows = {s: c for message in kept for s, c in self._counts(message).items()}
         straddling = [p for p in self._parts if p["first_step"] < step <= p["last_step"]]
         self._parts = [p for p in self._parts if p["last_step"] < step]
         for part in straddling:
             old = pq.read_table(self._folder / part["file"], schema=self._schema)
-            kept = old.filter(pc.less(old["step"], step))
             counts = dict(zip(part["steps"], part["rows_per_chip"], strict=True))
-            self._write_part({s: c for s, c in counts.items() if s < step}, kept.to_batches())
-        self._open_rows = {}
+            self._write_part(
+                {s: c for s, c in counts.items() if s < step},
+                old.filter(pc.less(old["step"], step)).to_batches(),
+            )
         self._write_manifest()
         self._delete_unlisted()
-        open_path(self._folder).unlink(missing_ok=True)
-        for batch in kept_open:
-            if batch.num_rows:
-                self._append_open(batch)
 
-    def _append_open(self, batch: pa.RecordBatch) -> None:
-        if self._stream is None:
-            options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._file = pa.OSFile(str(open_path(self._folder)), "wb")
-            self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
-        self._stream.write_batch(batch)
-        steps, chips = batch["step"].to_numpy(), batch["chip"].to_numpy()
-        for step in np.unique(steps).tolist():
-            counts = np.bincount(chips[steps == step], minlength=self._n_chips)
-            self._open_rows[step] = counts.tolist()
+    def _counts(self, message: Message) -> dict[int, list[int]]:
+        """Return the number of rows per step and chip."""
+        steps, chips = message.batch["step"].to_numpy(), message.batch["chip"].to_numpy()
+        return {
+            step: np.bincount(chips[steps == step], minlength=self._n_chips).tolist()
+            for step in message.steps
+        }
 
     def _merge(
         self, steps: range, batches: Iterable[pa.RecordBatch], every_step: bool
@@ -238,7 +228,7 @@ class PartStore:
             )
         if every_step and found != set(steps):
             raise RunDirectoryError(f"{self._folder}: step {min(set(steps) - found)} has no rows")
-        chips = pc.min_max(table["chip"]).as_py()
+        chips = pc.min_max(table["chip"]).as_py() if len(table) else {"min": 0, "max": 0}
         if not 0 <= chips["min"] <= chips["max"] < self._n_chips:
             raise RunDirectoryError(
                 f"{self._folder}: chip {chips['max']} in {_named(steps)}; "
@@ -285,12 +275,6 @@ class PartStore:
         for path in part_paths(self._folder):
             if path.name not in listed:
                 path.unlink()
-
-    def _close_stream(self) -> None:
-        if self._stream is not None and self._file is not None:
-            self._stream.close()
-            self._file.close()
-        self._stream = self._file = None
 
     def _last_part_step(self) -> int:
         return max((int(part["last_step"]) for part in self._parts), default=-1)
@@ -340,16 +324,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a stream, up to one that a crash has cut off."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with pa.OSFile(str(path), "rb") as file:
-        try:
-            reader = pa.ipc.open_stream(file)
-            yield from reader
-        except (OSError, pa.ArrowInvalid):
-            # A torn last message: the step it belongs to was not finished.
-            return
+    """Yield the rows of a stream, up to a message that is not whole."""
+    return (message.batch for message in stream_messages(path) if message.batch.num_rows)
+
+
+def _of_steps(message: Message, steps: range) -> Message:
+    """Return the part of a message that belongs to some steps."""
+    of_row = message.batch["step"]
+    inside = pc.and_(pc.greater_equal(of_row, steps.start), pc.less(of_row, steps.stop))
+    return Message(tuple(s for s in message.steps if s in steps), message.batch.filter(inside))
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -372,8 +355,3 @@ def _named(steps: range) -> str:
 def _with_metadata(schema: pa.Schema, extra: dict[str, str]) -> pa.Schema:
     known = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     return schema.with_metadata({**known, **extra})
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
