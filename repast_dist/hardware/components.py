@@ -112,7 +112,8 @@ class ComponentTable:
         A memory cell: energy per cell and pass, and the time of one pass of an array before
         conversion.
     cell_write : Component
-        Writing: energy per cell and time per row.
+        A programming pulse: energy per cell and time per row. A cell's settings say how many
+        pulses a write takes (``device.cell.write_pulses``).
     amplifier : Component
         An amplifier of an inverting array, or an inverter; energy per second that it is on.
     inv_dac, inv_adc : Component
@@ -134,7 +135,7 @@ class ComponentTable:
     link : Component
         Off-chip link: energy per byte, area per link and time per byte.
     cell_endurance : Quantity
-        Writes that a cell survives.
+        SET and RESET cycles that a cell survives; writing it is one, however many pulses it takes.
     router_crossings : Quantity
         Times that each byte written to or read from a buffer crosses the router.
     """

@@ -34,6 +34,10 @@ class Geometry:
         Rows of an array that are driven at a time.
     value_bytes : int
         Bytes of one input or result in a buffer.
+    pulses : float
+        Programming pulses per written cell.
+    verified : bool
+        Whether a read follows every pulse.
     """
 
     rows: int
@@ -43,6 +47,8 @@ class Geometry:
     passes: int
     driven_rows: int
     value_bytes: int
+    pulses: float
+    verified: bool
 
     @classmethod
     def of(
@@ -57,6 +63,8 @@ class Geometry:
             passes=ceil_div(input_bits - 1, chip.dac.bits),
             driven_rows=chip.vmm.rows,
             value_bytes=ceil_div(input_bits, BITS_PER_BYTE),
+            pulses=device.cell.write_pulses,
+            verified=device.cell.write_verify,
         )
 
 
@@ -109,6 +117,10 @@ def write_counts(
 ) -> Counts:
     """Return the counts of writing matrices into arrays.
 
+    All cells of a row get their pulses at the same time; a row takes the mean number of a cell.
+    After each pulse the row is read, one cell of every pair at a time, with the converters of
+    products.
+
     Parameters
     ----------
     g : Geometry
@@ -121,12 +133,31 @@ def write_counts(
         Arrays that are written at the same time, each row by row.
     """
     arrays = array_count(g, rows, columns, groups) * copies
-    values = rows * columns * groups * copies
-    return {
-        "cell_writes": values * g.slices * g.columns_per_weight,
+    cells = rows * columns * groups * copies * g.slices * g.columns_per_weight
+    row_pulses = ceil_div(arrays, arrays_at_once) * np.minimum(rows, g.rows) * g.pulses
+    counts = {
+        "cell_writes": cells,
+        "write_pulses": whole(cells * g.pulses),
         "buffer_bytes": rows * columns * groups * g.value_bytes,
-        "serial_row_writes": ceil_div(arrays, arrays_at_once) * np.minimum(rows, g.rows),
+        "serial_row_pulses": row_pulses,
     }
+    if not g.verified:
+        return counts
+    # Whatever is written, a row spans the arrays side by side that hold its columns.
+    driven = rows * ceil_div(columns * g.slices, g.weight_columns) * groups * copies
+    reads = whole(driven * g.columns_per_weight * g.pulses)
+    return counts | {
+        "crossbar_reads": reads,
+        "cells_read": counts["write_pulses"],
+        "dac_conversions": reads,
+        "adc_conversions": counts["write_pulses"],
+        "serial_passes": whole(row_pulses * g.columns_per_weight),
+    }
+
+
+def whole(counts: Any) -> Any:
+    """Return mean counts as the nearest integers."""
+    return np.rint(counts).astype(np.int64)
 
 
 def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:

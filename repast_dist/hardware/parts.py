@@ -40,7 +40,7 @@ class UnitCosts:
     static_w : float
         Power of the whole chip that does not depend on its work.
     endurance : float
-        Writes that a cell survives.
+        SET and RESET cycles that a cell survives; writing it is one, however many pulses it takes.
     router_crossings : float
         Times that each byte written to or read from a buffer crosses the router.
     """
@@ -54,8 +54,8 @@ class UnitCosts:
     router_crossings: float
 
     @property
-    def row_write_s(self) -> float:
-        """Time to write one row of an array."""
+    def row_pulse_s(self) -> float:
+        """Time of one programming pulse to a row of an array."""
         return self.parts["cell_write"].time_s
 
     @property
@@ -192,7 +192,7 @@ PARTS = (
         serves=("cells_read",),
     ),
     # The cells that are written are the cells themselves.
-    Part("cell_write", "array", instances=lambda _: 0, serves=("cell_writes",)),
+    Part("cell_write", "array", instances=lambda _: 0, serves=("write_pulses",)),
     Part(
         "amplifier",
         "inverting array",

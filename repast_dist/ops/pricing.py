@@ -29,8 +29,8 @@ class Costs:
 def price(table: OpTable, costs: UnitCosts) -> Costs:
     """Return the duration and energy of every row of an op table.
 
-    ``duration = max(passes t_pass + settlings and their conversions + rows t_write + operations
-    t_clock, words t_bus) + t_link``: arrays and digital units of one row work one after the
+    ``duration = max(passes t_pass + settlings and their conversions + row pulses t_pulse +
+    operations t_clock, words t_bus) + t_link``: arrays and digital units of one row work one after the
     other, the buffer feeds them meanwhile. ``energy`` is the sum of counts times the energy of
     each.
 
@@ -76,7 +76,7 @@ def time_per_count(costs: UnitCosts) -> dict[str, float]:
         "serial_residual_passes": costs.residual_pass_s,
         "serial_inv_ops": costs.inv_convert_s,
         "serial_settling_s": 1.0,
-        "serial_row_writes": costs.row_write_s,
+        "serial_row_pulses": costs.row_pulse_s,
         "serial_digital_ops": costs.clock_s,
     }
 

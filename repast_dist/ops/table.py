@@ -21,12 +21,13 @@ SERIAL = (
     "serial_residual_passes",
     "serial_inv_ops",
     "serial_settling_s",
-    "serial_row_writes",
+    "serial_row_pulses",
     "serial_digital_ops",
     "serial_buffer_words",
 )
 """Columns that decide a row's duration: what happens one after the other on the busiest array or
-unit, int64, and seconds of settlings. ``serial_buffer_words`` counts bus transfers of a tile."""
+unit, int64; mean pulses to rows and seconds of settlings are float64. ``serial_buffer_words``
+counts bus transfers of a tile."""
 
 LINK = ("link_s", "link_j")
 """Time and energy on the interconnect, float64, from the formula of the collective."""
@@ -34,7 +35,7 @@ LINK = ("link_s", "link_j")
 _DTYPES = (
     {name: np.int32 for name in IDENTITY}
     | {name: np.int64 for name in (*COUNTS, *SERIAL)}
-    | {name: np.float64 for name in ("amplifier_s", "serial_settling_s")}
+    | {name: np.float64 for name in ("amplifier_s", "serial_settling_s", "serial_row_pulses")}
     | {name: np.float64 for name in LINK}
 )
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.hardware.geometry import Counts
+from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.ops.pricing import time_per_count
@@ -75,17 +75,63 @@ def solve_counts(
 def program_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
 ) -> Counts:
-    """Return op-table counts of programming blocks; copies are written at the same time."""
+    """Return op-table counts of programming blocks; copies are written at the same time.
+
+    Inverting and multiplying arrays of a block are written together, and where their cells need
+    different numbers of pulses, the larger one decides the time. Rows are read between pulses as in
+    `repast_dist.hardware.geometry.write_counts`, inverting arrays with converters of their own.
+    """
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
+    multiplying = _product_cells(shapes, counts, g) * copies
+    inverting = counts["program_cells"] * copies - multiplying
+    inv_cell = hardware.device.inv_cell
+    pulses = np.maximum(
+        np.where(multiplying > 0, g.pulses, 0.0),
+        np.where(inverting > 0, inv_cell.write_pulses, 0.0),
+    )
     arrays = shapes.inv_arrays + shapes.product_arrays
     at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
+    row_pulses = ceil_div(arrays, at_once) * rows * pulses
     return {
-        "cell_writes": counts["program_cells"] * copies,
+        "cell_writes": multiplying + inverting,
+        "write_pulses": whole(multiplying * g.pulses) + whole(inverting * inv_cell.write_pulses),
         "buffer_bytes": shapes.product_values * g.value_bytes,
-        "serial_row_writes": np.where(
-            counts["program_cells"] > 0, ceil_div(arrays, at_once) * rows, 0
-        ),
+        "serial_row_pulses": row_pulses,
+    } | _verify_counts(shapes, multiplying, inverting, row_pulses, hardware)
+
+
+def _product_cells(shapes: BlockShapes, counts: Counts, g: Geometry) -> np.ndarray:
+    """Return those of the programmed cells of one copy that are in multiplying arrays."""
+    held = np.where(shapes.product_arrays > 0, shapes.product_values, 0)
+    cells: np.ndarray = np.minimum(held * g.slices * g.columns_per_weight, counts["program_cells"])
+    return cells
+
+
+def _verify_counts(
+    shapes: BlockShapes,
+    multiplying: np.ndarray,
+    inverting: np.ndarray,
+    row_pulses: np.ndarray,
+    hardware: Hardware,
+) -> Counts:
+    """Return the counts of the reads that follow pulses; every one takes a pass."""
+    device, g = hardware.device, hardware.product_geometry(shapes.product_bits)
+    read = whole(multiplying * g.pulses) * g.verified
+    inv_read = whole(inverting * device.inv_cell.write_pulses) * device.inv_cell.write_verify
+    if not (read.any() or inv_read.any()):
+        return {}
+    drives = ceil_div(read, np.minimum(shapes.size * g.slices, g.weight_columns))
+    inv_drives = ceil_div(inv_read, shapes.piece)
+    passes = whole(row_pulses * g.columns_per_weight)
+    return {
+        "crossbar_reads": drives + inv_drives,
+        "cells_read": read + inv_read,
+        "dac_conversions": drives,
+        "residual_adc_conversions": read,
+        "inv_dac_conversions": inv_drives,
+        "inv_adc_conversions": inv_read,
+        "serial_residual_passes": np.where(read + inv_read > 0, passes, 0),
     }
 
 

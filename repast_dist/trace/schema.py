@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
         _field("adc_conversions", pa.int64(), "1", "analog to digital, multiplying arrays"),
         _field("residual_adc_conversions", pa.int64(), "1", "analog to digital, residual products"),
         _field("cell_writes", pa.int64(), "1", "memory cells programmed"),
+        _field("write_pulses", pa.int64(), "1", "programming pulses, summed over cells"),
         _field("inv_ops", pa.int64(), "1", "analog inversions: settlings of inverting arrays"),
         _field("amplifier_s", pa.float64(), "s", "time of settlings, summed over amplifiers"),
         _field("inv_dac_conversions", pa.int64(), "1", "digital to analog, inverting arrays"),

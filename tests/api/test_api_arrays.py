@@ -89,7 +89,7 @@ def test_the_price_of_a_product_by_hand() -> None:
     assert writing.counts["cell_writes"] == 300 * 40 * 4 * 2
     # Four arrays of one bank, written row by row.
     rounds = -(-4 // HARDWARE.chip.written_arrays_per_bank)
-    assert writing.time_s == pytest.approx(rounds * 256 * HARDWARE.costs.row_write_s)
+    assert writing.time_s == pytest.approx(rounds * 256 * HARDWARE.costs.row_pulse_s)
 
 
 def test_costs_add_up() -> None:

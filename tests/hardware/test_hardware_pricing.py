@@ -121,7 +121,7 @@ def test_a_product_row_costs_what_the_component_table_says(costs):
 
 
 def test_rows_written_one_after_the_other_take_50_88_ns_each(costs):
-    row = op_rows(op.WRITE_WEIGHTS, chip=0, cell_writes=1000, serial_row_writes=64)
+    row = op_rows(op.WRITE_WEIGHTS, chip=0, write_pulses=1000, serial_row_pulses=64)
     priced = price(row, costs)
     assert priced.duration_s[0] == pytest.approx(64 * 50.88e-9)
     assert priced.energy_j[0] == pytest.approx(1000 * 3.91e-9 / 128, rel=1e-6)

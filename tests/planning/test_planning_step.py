@@ -210,7 +210,7 @@ def test_a_first_order_step_has_no_soi_rows():
 def test_work_does_not_depend_on_the_number_of_chips():
     alone, four = (ops_of(plan_of(TWO, chips=n, micro_batches=8)) for n in (1, 4))
     for name in COUNTS:
-        if name in ("cell_writes", "link_bytes", "buffer_bytes", "digital_ops"):
+        if name in ("cell_writes", "write_pulses", "link_bytes", "buffer_bytes", "digital_ops"):
             continue
         assert alone[name].sum() == four[name].sum(), name
     # Every chip updates and writes its own copy of the weights.
@@ -376,7 +376,7 @@ def test_a_fused_block_holds_activations_instead_of_their_product():
         2 * (2 * 10 * 16 + 10) * copies[1],
     ]
     # Two arrays in one bank, written one after the other, 65 (and 16) rows each.
-    assert written["serial_row_writes"][0] == 2 * 65
+    assert written["serial_row_pulses"][0] == 2 * 65
     for op in ("factor_a", "factor_g", "average_factor", "write_errors"):
         assert not len(row_of(table, op)), op
 
@@ -389,7 +389,7 @@ def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
         2 * 65 * 65 * apart.block_copies[0],
         2 * 10 * 10 * apart.block_copies[1],
     ]
-    assert written["serial_row_writes"][0] == 65
+    assert written["serial_row_pulses"][0] == 65
     assert len(row_of(table, "factor_a")) == 1
 
 

@@ -25,11 +25,17 @@ class Cell(abc.ABC):
         Levels per cell are ``2 ** bits``, evenly spaced in conductance.
     g_on_siemens, g_off_siemens : float
         Conductance of the highest and the lowest level.
+    write_pulses : float
+        Pulses that writing a cell takes, on average.
+    write_verify : bool
+        Whether every pulse is followed by a read of the cell.
     """
 
     bits: Annotated[int, Ge(1), Le(8)] = 4
     g_on_siemens: Annotated[float, Gt(0)] = 100e-6
     g_off_siemens: Annotated[float, Ge(0)] = 1e-6
+    write_pulses: Annotated[float, Ge(1)] = 1.0
+    write_verify: bool = False
 
     def __post_init__(self) -> None:
         if self.g_off_siemens >= self.g_on_siemens:

@@ -39,6 +39,11 @@ class Wan2022(GaussianCell):
         RMS of the fit over the range, relative to it; another value scales the fit.
     read_sigma : float
         Standard deviation of a cell's conductance from read to read, relative to the range.
+    write_pulses : float
+        Mean number of SET and RESET pulses until a cell lies within 1 uS of its target, in one
+        round of write-verify (Methods of the paper; it gives no mean for further rounds).
+    write_verify : bool
+        Whether every pulse is followed by a read of the cell, as it is there.
     """
 
     model: Literal["wan2022"] = "wan2022"
@@ -47,6 +52,8 @@ class Wan2022(GaussianCell):
     g_off_siemens: Annotated[float, Ge(0)] = _RANGE_SIEMENS[0]
     programming_sigma: Annotated[float, Ge(0)] = 0.0534
     read_sigma: Annotated[float, Ge(0)] = 0.01
+    write_pulses: Annotated[float, Ge(1)] = 8.52
+    write_verify: bool = True
 
     def __post_init__(self) -> None:
         if (self.g_off_siemens, self.g_on_siemens) != _RANGE_SIEMENS:
