@@ -30,9 +30,9 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
     """Return the duration and energy of every row of an op table.
 
     ``duration = max(passes t_pass + settlings and their conversions + row pulses t_pulse +
-    operations t_clock, words t_bus) + t_link``: arrays and digital units of one row work one after the
-    other, the buffer feeds them meanwhile. ``energy`` is the sum of counts times the energy of
-    each.
+    operations t_clock, words t_bus) + t_link``: arrays and digital units of one row work one
+    after the other, the buffer feeds them meanwhile. ``energy`` is the sum of counts times the
+    energy of each.
 
     Parameters
     ----------
