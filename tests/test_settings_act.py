@@ -585,8 +585,9 @@ SMALL_FACTOR = (
 _METHOD = {"inversion.method": "single"}
 SMALL_PRECISION = (
     "study=precision", "model=digits_mlp", "dataset=digits", "dataset.train_samples=96",
-    "train.batch_size=32", "study.variants={one: {inversion.method: fcg}}", "study.cell_bits=[4]",
-    "study.programming_sigma=[0.01]", "study.damping=[0.1]", "study.block_sizes=[8]",
+    "train.batch_size=32", "study.variants={one: {inversion.method: fcg}}", "study.solve=[targets]",
+    "study.grids={reading: {methods: []}, amplifiers: {methods: []}}", "soi.block_size=8",
+    "study.grids.targets.axes={inversion.target_bits: [8], inversion.product_bits: [32]}",
     "study.steps=1", "study.columns=2", "study.max_iterations=3", "study.published.size=4",
     "study.published.variants={one: {inversion.method: fcg}}",
 )  # fmt: skip
@@ -647,8 +648,11 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         }.items()},
     },
     SMALL_PRECISION: {
-        "variants": {"other": _METHOD}, "cell_bits": [4, 5], "programming_sigma": [0.02],
-        "damping": [0.2], "block_sizes": [16], "steps": 2, "columns": 1, "max_iterations": 1,
+        "variants": {"other": _METHOD}, "solve": ["reading"], "prices": [],
+        "grids.targets.axes": {"inversion.target_bits": [4]}, "steps": 2, "columns": 1,
+        "grids.targets.settings": {"device.inv_cell.bits": 3}, "max_iterations": 1,
+        "grids.targets.methods": ["fcg"], "gpu.name": "Another GPU",
+        "gpu.source": "another paper", "gpu.times_s": {"LU inverse": [[250, 1.0]]},
         "reuse": ["nowhere"], "published.name": "Another", "published.source": "another paper",
         "published.size": 5, "published.cell_bits": 2, "published.target_bits": 20,
         "published.rounds": 11, "published.variants": {"other": _METHOD},

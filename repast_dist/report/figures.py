@@ -33,6 +33,8 @@ class Curve:
         Lower and upper edge around the curve, at its x values.
     faint : sequence of float, optional
         Values at the same x that are drawn thin behind the curve, such as unsmoothed ones.
+    joined : bool
+        Whether a line joins the points; otherwise each is marked.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Curve:
     y: Sequence[float]
     band: tuple[Sequence[float], Sequence[float]] | None = None
     faint: Sequence[float] | None = None
+    joined: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,7 +366,7 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         thin = {"line": {"color": colour, "width": 1.2}, "opacity": 0.35}
         traces.append(go.Scatter(behind | thin, x=curve.x, y=curve.faint))
     own = go.Scatter(
-        mode="lines+markers" if few else "lines",
+        mode="lines+markers" if few and curve.joined else "lines" if curve.joined else "markers",
         name=curve.name,
         x=curve.x,
         y=curve.y,
@@ -374,7 +377,7 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         },
         showlegend=bool(curve.name),
     )
-    if few:
+    if few or not curve.joined:
         symbol = palette.MARKERS[index % len(palette.MARKERS)]
         own.marker = {"symbol": symbol, "size": 7, "color": colour}
     return [*traces, own]

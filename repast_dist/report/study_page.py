@@ -68,6 +68,8 @@ class Chart:
         Column -> value that rows must have, for example ``{"method": "fcg"}``.
     log_x, log_y, log_value : bool
         Logarithmic axes or colours.
+    joined : bool
+        Whether lines join the points of a line plot; otherwise each is marked.
     stacked, horizontal : bool
         For bars.
     references : mapping
@@ -93,6 +95,7 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
     log_value: bool = False
+    joined: bool = True
     stacked: bool = False
     horizontal: bool = False
     references: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -236,6 +239,7 @@ def _line(chart: Chart, table: pa.Table) -> Figure:
                 name or axis_title(table, chart.y),
                 columns[chart.x],
                 columns[chart.y],
+                joined=chart.joined,
                 band=(columns[chart.band[0]], columns[chart.band[1]]) if all(chart.band) else None,
             )
         )

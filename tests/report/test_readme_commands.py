@@ -21,8 +21,10 @@ LESS = {
     "study=scaling": ["study.chips=[1,4]", *QUICK],
     "study=scaling_all": ["study.chips=[1,2]", "study.networks=[lenet5,vgg16]", *QUICK],
     "study=precision": [
-        "model=digits_cnn", "dataset=digits", "study.steps=2", "study.block_sizes=[16]",
-        "study.cell_bits=[8]", "study.programming_sigma=[0.0,0.01]", "study.damping=[0.1,0.00001]",
+        "model=digits_cnn", "dataset=digits", "study.steps=2", "soi.block_size=16",
+        "study.solve=[cells,reading]", "study.prices=[reading]",
+        "study.grids.cells.axes={soi.block_size: [16], device.inv_cell.bits: [8],"
+        " device.inv_cell.programming_sigma: [0.0,0.01], optimizer.damping: [0.1,0.00001]}",
         "study.columns=4", *QUICK,
     ],
     "study=convergence_quick": [

@@ -7,11 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from repast_dist.analog import SCHEMES
+from repast_dist.api.solving import solve
 from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.precision.points import few_bit_rows
+from repast_dist.studies.precision.prices import front_rows, level_rows
 from repast_dist.studies.precision.tables import divergence_rows, frontier_rows
 from repast_dist.training.sampling import micro_batch_samples
 
@@ -21,10 +24,12 @@ TINY = [
     "dataset=digits",
     "farm.backend=inprocess",
     "study.steps=3",
-    "study.block_sizes=[16,200]",
-    "study.cell_bits=[8]",
-    "study.programming_sigma=[0.0,0.01]",
-    "study.damping=[0.1,0.00001]",
+    "study.solve=[cells,targets]",
+    "study.prices=[targets]",
+    "study.grids.cells.axes={soi.block_size: [16,200], device.inv_cell.bits: [8],"
+    " device.inv_cell.programming_sigma: [0.0,0.01], optimizer.damping: [0.1,0.00001]}",
+    "study.grids.targets.axes={inversion.target_bits: [8,16], inversion.product_bits: [32]}",
+    "soi.block_size=48",
     "study.columns=4",
 ]
 
@@ -41,14 +46,15 @@ def points(folder):
 
 def test_every_method_is_tried_on_every_damped_block_and_cell(folder):
     rows = points(folder)
-    assert len(rows) == 2 * 2 * 2 * 7
+    assert len(rows) == 2 * 2 * 2 * 7 + 2 * 7
+    rows = [row for row in rows if row["grid"] == "cells"]
     # The widest factor is 73; a larger block is the whole of it.
     assert {row["block_size"] for row in rows} == {16, 73}
     assert (folder / "report.html").stat().st_size > 100_000
 
 
 def test_what_converged_has_reached_the_target_and_conjugate_gradients_always_do(folder):
-    rows = points(folder)
+    rows = [row for row in points(folder) if row["grid"] == "cells"]
     assert all(row["residual"] <= 2.0**-16 for row in rows if row["converged"])
     assert all(row["converged"] for row in rows if row["method"] in ("fcg", "fcg, 2 slices"))
     assert all(row["inv_ops"] == 0 for row in rows if row["method"] == "cg")
@@ -105,6 +111,73 @@ def test_three_bit_cells_reach_24_bits_in_about_as_many_rounds_as_hp_inv():
     assert ours["converged"] == "10 of 10"
     assert ours["rounds"] < 1.2 * rows["HP-INV, published"]["rounds"]
     assert rows["fcg, 2 slices"]["rounds"] < 0.7 * rows["HP-INV, published"]["rounds"]
+
+
+def test_a_point_costs_what_a_solve_of_the_same_block_costs(folder):
+    """Beside `repast_dist.solve`, which has a way of its own to the same block."""
+    settings = load_settings(TINY)
+    factors = capture_factors(
+        settings.model, settings.dataset, settings.optimizer, settings.train, 3, settings.seed
+    )
+    widest = max(factors, key=lambda factor: len(factor.matrix))
+    start = (len(widest.matrix) - 48) // 2
+    inside = slice(start, start + 48)
+    right = widest.gradient[inside]
+    right = right[:, right.any(axis=0)][:, :4]
+    added = widest.damping(settings.optimizer)
+    scheme = SCHEMES.load({"method": "cg", "max_iterations": 200})
+    solved = solve(widest.matrix[inside, inside], right, settings.hardware, scheme, damping=added)
+    row = next(
+        row
+        for row in points(folder)
+        if (row["grid"], row["method"], row["inversion.target_bits"]) == ("targets", "cg", 16)
+    )
+    assert row["bits"] == pytest.approx(solved.bits.min())
+    assert row["program_j"] == pytest.approx(solved.program_cost.energy_j)
+    assert row["solve_s"] == pytest.approx(solved.solve_cost.time_s)
+    assert row["energy_j"] == pytest.approx(solved.energy_j)
+
+
+def priced(folder, method):
+    rows = pq.read_table(folder / "tables" / "prices_of_points.parquet").to_pylist()
+    return next(row for row in rows if row["method"] == method)
+
+
+def test_cholesky_is_priced_by_its_multiplications_on_the_lanes_of_a_tile(folder):
+    costs = load_settings(TINY).hardware.costs
+    row = priced(folder, "Cholesky, digital units")
+    operations = 48**3 / 6 + 48**2 * 4
+    assert row["energy_j"] == pytest.approx(operations * costs.parts["digital"].energy_j)
+    assert row["time_s"] == pytest.approx(operations / 16 * costs.clock_s)
+    # A mantissa of 24 bits; the block's condition takes a few.
+    assert 16 < row["bits"] < 25
+
+
+def test_the_gpu_takes_its_published_time_at_the_power_of_its_board(folder):
+    row = priced(folder, "GV100, Cholesky inverse")
+    assert row["time_s"] == pytest.approx(0.632e-3)
+    assert row["energy_j"] == pytest.approx(300 * 0.632e-3)
+    times = load_settings(TINY).study.gpu
+    assert times.seconds("LU inverse", 1000) == pytest.approx(7.645e-3)
+    assert 3.112e-3 < times.seconds("LU inverse", 700) < 7.645e-3
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    rows = [
+        {"method": name, "bits": bits, "energy_j": energy, "time_s": 1.0}
+        for name, bits, energy in (("a", 8, 1.0), ("b", 7, 2.0), ("c", 16, 2.0), ("d", 16, 3.0))
+    ]
+    assert [row["method"] for row in front_rows(rows, "energy_j")] == ["a", "c"]
+    levels = {row["method"]: row for row in level_rows(rows, "energy_j", "time_s")}
+    assert (levels["c"]["energy, 12 bits"], levels["a"]["energy, 12 bits"]) == (2.0, None)
+
+
+def test_a_grid_that_would_change_the_factors_is_refused(tmp_path):
+    settings = load_settings(
+        [*TINY, "study.grids.targets.axes={train.batch_size: [16]}", f"run_root={tmp_path}"]
+    )
+    with pytest.raises(SettingsError, match=r"train\.batch_size decides the factors"):
+        run_study(settings, Console(file=io.StringIO()))
 
 
 def test_a_wrong_variant_is_refused_by_its_name_before_anything_is_trained(tmp_path):

@@ -19,7 +19,7 @@ from repast_dist.training.optimizers import Optimizer
 @MEASURES.register
 @spec
 class SolveMeasure(Measure):
-    """Bits, rounds and operations of ``inversion`` on a block of the network's widest factor.
+    """Bits, rounds and price of ``inversion`` on a block of the network's widest factor.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class SolveMeasure(Measure):
 
     kind: Literal["solve"] = "solve"
     reads: ClassVar[tuple[str, ...]] = (
-        "seed", "model", "dataset", "optimizer", "train", "chip", "device", "inversion",
-        "soi.block_size",
+        "seed", "model", "dataset", "optimizer", "train", "chip", "device", "components",
+        "inversion", "soi.block_size",
     )  # fmt: skip
     steps: PositiveInt = 10
     columns: PositiveInt = 16
@@ -41,6 +41,7 @@ class SolveMeasure(Measure):
         """Take the block from the middle of the factor, damp it, program it and solve."""
         from repast_dist.studies.factors import second_order_of
         from repast_dist.studies.precision.points import PrecisionPoint, precision_point
+        from repast_dist.studies.precision.prices import priced_row
 
         optimizer = second_order_of(settings.optimizer)
         parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
@@ -63,8 +64,10 @@ class SolveMeasure(Measure):
             inv=settings.hardware.inv_spec,
             seed=settings.seed,
         )
-        (row,) = precision_point(factors, point)["rows"]
-        return {name: value for name, value in row.items() if name != "method"}
+        record = precision_point(factors, point)
+        (row,) = record["rows"]
+        priced = priced_row(row, settings.hardware, settings.inversion, record["columns"])
+        return {name: value for name, value in priced.items() if name != "method"}
 
 
 @functools.lru_cache(maxsize=4)

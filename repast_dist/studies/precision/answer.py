@@ -1,9 +1,9 @@
 """``study=precision``: how many bits which inversion reaches, on which arrays, at which damping.
 
 A short exact run leaves real K-FAC factors and gradients. Blocks of them are damped, programmed
-into arrays of every kind of cell asked for, and solved by every method; each damped block on one
-kind of cell is a point of its own. Nothing is trained with the answers: the residuals are the
-result.
+into arrays of every kind asked for, and solved by every method; each damped block on one kind of
+arrays is a point of its own, and is priced by what the arrays did. Nothing is trained with the
+answers: the residuals are the result.
 """
 
 from pathlib import Path
@@ -18,11 +18,13 @@ from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
 from repast_dist.studies.precision.page import precision_page
 from repast_dist.studies.precision.points import (
+    factors_digest,
     few_bit_rows,
     inversions_of,
+    precision_cases,
     precision_point,
-    precision_points,
 )
+from repast_dist.studies.precision.prices import digital_rows, solved_rows
 from repast_dist.studies.settings import RunSettings
 
 
@@ -34,12 +36,13 @@ def run(
     Raises
     ------
     SettingsError
-        A variant is wrong.
+        A variant or a grid is wrong.
     DataError
         The network has no factors, or a block's gradient is zero.
     """
-    # A wrong variant is refused before anything is trained.
+    # A wrong variant or grid is refused before anything is trained.
     inversions_of(study, settings, study.variants, "study.variants")
+    cases = precision_cases(study, settings)
     runner = PointRunner.of(study, settings, run_dir, console)
     console.print(f"Training {study.steps} steps in float64 for the factors")
     factors = capture_factors(
@@ -52,9 +55,22 @@ def run(
     )
     if not factors:
         raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
-    points = precision_points(study, settings, factors)
-    records = runner.records("inverting", precision_point, points, factors)
-    rows = [row for record in records for row in record["rows"]]
-    page = precision_page(study, rows, few_bit_rows(study, settings))
-    console.print(data_table("Methods", page.tables["methods"]))
+    digest = factors_digest(study, settings)
+    points = [case.point(study, factors, digest) for case in cases]
+    # Large blocks take longest, so they come first.
+    order = sorted(range(len(points)), key=lambda i: points[i].start - points[i].stop)
+    records = dict(
+        zip(
+            order,
+            runner.records("inverting", precision_point, [points[i] for i in order], factors),
+            strict=True,
+        )
+    )
+    solved = [records[i] for i in range(len(points))]
+    rows = solved_rows(cases, solved)
+    digital = digital_rows(study, settings, cases, solved)
+    page = precision_page(study, rows, digital, few_bit_rows(study, settings))
+    for name, title in (("methods", "Methods"), ("prices", "What bits cost")):
+        if name in page.tables:
+            console.print(data_table(title, page.tables[name]))
     return finish(page, settings, console, runner.run_dir)

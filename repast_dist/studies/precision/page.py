@@ -1,6 +1,5 @@
-"""Writes the page of ``study=precision``: maps of bits and rounds, and where methods diverge."""
+"""Writes the page of ``study=precision``: what bits cost, maps of bits and rounds, grids."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,81 +7,41 @@ from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import table
 from repast_dist.studies.kinds.precision import PrecisionStudy
-from repast_dist.studies.precision.tables import divergence_rows, frontier_rows, method_rows
-
-_MOST_BITS = 20.0
-"""The last colour of the maps."""
+from repast_dist.studies.precision.chapter import Chapter
+from repast_dist.studies.precision.maps import mapped_grid, maps_chapter
+from repast_dist.studies.precision.price_page import price_chapter
+from repast_dist.studies.precision.prices import COLUMNS, UNITS, differs
+from repast_dist.studies.precision.tables import method_rows
 
 Rows = list[dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """The point of the axes that maps and the answer show, and all rows.
-
-    Attributes
-    ----------
-    rows : list of dict
-        Rows of all points.
-    size, bits, noise : int, int, float
-        Width of the block, bits per cell and programming error nearest to those that are usual.
-    """
-
-    rows: Rows
-    size: int
-    bits: int
-    noise: float
-
-    @property
-    def at(self) -> dict[str, Any]:
-        """The block and the cells of the maps over damping and noise."""
-        return {"block_size": self.size, "cell_bits": self.bits}
-
-
-def precision_page(study: PrecisionStudy, rows: Rows, few_bits: Rows) -> StudyPage:
+def precision_page(study: PrecisionStudy, rows: Rows, digital: Rows, few_bits: Rows) -> StudyPage:
     """Make the study's page of solved points.
 
     Parameters
     ----------
     study : PrecisionStudy
         What was asked.
-    rows : list of dict
-        Rows of all records of `precision_point`.
-    few_bits : list of dict
-        Of `few_bit_rows`.
+    rows, digital, few_bits : list of dict
+        Of `solved_rows`, `digital_rows` and `few_bit_rows`.
     """
-    shown = _Shown(
-        rows,
-        size=_nearest(rows, "block_size", 256),
-        bits=max(row["cell_bits"] for row in rows),
-        noise=_nearest(rows, "noise", 0.01),
-    )
-    frontier = frontier_rows(rows)
+    chapters = _chapters(study, rows, digital)
     return StudyPage(
         study="precision",
-        title="How many bits which inversion reaches",
-        answer=_answer(frontier, shown),
-        tables={
-            "points": table(rows, {}),
-            "methods": table(
-                method_rows(rows), {"converged": "fraction", "eight_bits": "fraction"}
-            ),
-            "divergence": table(
-                divergence_rows([r for r in rows if shown.at.items() <= r.items()]), {}
-            ),
-            "all_divergence": table(divergence_rows(rows), {}),
-            "frontier": table(frontier, {}),
-            "three_bit_cells": table(few_bits, {}),
+        title="How many bits which inversion reaches, and what they cost",
+        answer=" ".join(chapter.answer for chapter in chapters if chapter.answer)
+        or f"{len(rows)} solves; the tables say how many bits each reached at what price.",
+        tables={name: values for chapter in chapters for name, values in chapter.tables.items()}
+        | {"points": table(rows, UNITS), "three_bit_cells": table(few_bits, {})},
+        captions={name: text for chapter in chapters for name, text in chapter.captions.items()}
+        | {
+            "three_bit_cells": f"Relative residual 2^-{study.published.target_bits} of "
+            f"{study.published.size} x {study.published.size} systems, cells without noise."
         },
-        captions=_captions(study, shown),
         key_figures=_key_figures(rows),
         sections=[
-            *_map_sections(shown),
-            _block_section(shown),
-            StudySection(
-                "Where methods diverge",
-                tables=["methods", "divergence", "frontier", "all_divergence"],
-            ),
+            *(section for chapter in chapters for section in chapter.sections),
             _published_section(study),
             StudySection("All points", tables=["points"]),
         ],
@@ -93,6 +52,7 @@ def precision_page(study: PrecisionStudy, rows: Rows, few_bits: Rows) -> StudyPa
                 "HP-INV, Nature Electronics 2025",
             ),
             ("two slices", "Song et al., Science 383 (2024), 903"),
+            (f"inversion on {study.gpu.name}", study.gpu.source),
         ],
         notes=[
             Note(
@@ -103,63 +63,56 @@ def precision_page(study: PrecisionStudy, rows: Rows, few_bits: Rows) -> StudyPa
     )
 
 
-def _captions(study: PrecisionStudy, shown: _Shown) -> dict[str, str]:
-    published = study.published
-    return {
-        "methods": "Over all points: share that reaches the target, and eight bits; medians "
-        "over the points that reach the target, per right-hand side.",
-        "divergence": f"Blocks of {shown.size}, {shown.bits}-bit cells: 'bits in rounds' of the "
-        "worst right-hand side; bits in brackets where the target is missed, 'no' where the answer "
-        "is worse than none.",
-        "all_divergence": "The same for all blocks and cells.",
-        "frontier": "The smallest damping down to which a method reaches the target at every "
-        "damping that is no smaller, and the rounds it takes there.",
-        "three_bit_cells": f"Relative residual 2^-{published.target_bits} of {published.size} x "
-        f"{published.size} systems, cells without noise.",
-    }
+def _chapters(study: PrecisionStudy, rows: Rows, digital: Rows) -> list[Chapter]:
+    chapters = []
+    if digital:
+        first = digital[0]
+        same = [
+            row
+            for row in rows
+            if row["grid"] in study.prices
+            and (row["block_size"], row["damping"]) == (first["block_size"], first["damping"])
+        ]
+        others = [row for row in digital if row["condition"] == first["condition"]]
+        chapters.append(price_chapter(same, others, study.columns))
+    mapped = mapped_grid(study)
+    for name in study.solve or study.grids:
+        mine = [row for row in rows if row["grid"] == name]
+        chapters.append(
+            maps_chapter(mine) if name == mapped else Chapter([_grid_section(study, name, mine)])
+        )
+    return chapters
 
 
-def _map_sections(shown: _Shown) -> list[StudySection]:
-    rows, size, bits, noise = shown.rows, shown.size, shown.bits, shown.noise
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    most = max(row["rounds"] for row in rows)
-    beside_cells = {"block_size": size, "noise": noise}
-    return [
-        StudySection(
-            f"Bits: blocks of {size}, {bits}-bit cells",
-            charts=[_bits_map(method, shown.at, "noise") for method in methods],
-            intro="Bits of the worst right-hand side, -log2 of its relative residual, over "
-            "damping and programming noise. Brighter is better; all maps share their colours.",
-        ),
-        StudySection(
-            f"Rounds: blocks of {size}, {bits}-bit cells",
-            charts=[_rounds_map(method, shown.at, most) for method in _where(rows, "rounds", 1.0)],
-            intro="Mean rounds until the target is reached or the method is given up.",
-        ),
-        StudySection(
-            f"Cells: blocks of {size}, {noise:.1%} programming noise",
-            charts=[
-                _bits_map(method, beside_cells, "cell_bits")
-                for method in _where(rows, "inv_ops", 0.0)
-            ],
-            intro="Bits of the worst right-hand side, over damping and bits per cell.",
-        ),
-    ]
-
-
-def _block_section(shown: _Shown) -> StudySection:
+def _grid_section(study: PrecisionStudy, name: str, rows: Rows) -> StudySection:
+    """Return bits, energy and time over the first axis, at every value of the others."""
+    first, *others = (COLUMNS.get(path, path) for path in study.grids[name].axes)
+    log = all(isinstance(row[first], int | float) and row[first] > 0 for row in rows)
     charts = [
         Chart(
-            "line", "points", f"{title}, blocks of {size}", x="damping", y=column, series="method",
-            where={"cell_bits": shown.bits, "noise": shown.noise, "block_size": size},
-            log_x=True, log_y=True,
+            "line", "points", f"{title}{_at(where)}", x=first, y=column, series="method",
+            where={"grid": name} | where, log_x=log, log_y=column != "bits",
         )
-        for size in sorted({row["block_size"] for row in shown.rows})
-        for title, column in (("Residual", "residual"), ("Rounds", "rounds"))
+        for where in _values(rows, others)
+        for title, column in (("Bits", "bits"), ("Energy", "energy_j"), ("Time", "time_s"))
     ]  # fmt: skip
     return StudySection(
-        f"Block size: {shown.bits}-bit cells, {shown.noise:.1%} programming noise", charts=charts
-    )
+        name.replace("_", " ").capitalize(), charts=charts,
+        intro="Bits of the worst right-hand side; energy and time with programming.",
+    )  # fmt: skip
+
+
+def _values(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        values = {name: row[name] for name in columns}
+        if values not in found:
+            found.append(values)
+    return found
+
+
+def _at(where: dict[str, Any]) -> str:
+    return "".join(f", {differs(*item)}" for item in where.items())
 
 
 def _published_section(study: PrecisionStudy) -> StudySection:
@@ -169,53 +122,6 @@ def _published_section(study: PrecisionStudy) -> StudySection:
         tables=["three_bit_cells"],
         intro=f"Beside the published figure: {published.source}. Its matrices are not published, "
         "ours are sample covariances.",
-    )
-
-
-def _bits_map(method: str, where: dict[str, Any], y: str) -> Chart:
-    return Chart(
-        "heat_map", "points", method, x="damping", y=y, value="bits",
-        where=where | {"method": method}, limits=(0.0, _MOST_BITS), height_px=260,
-    )  # fmt: skip
-
-
-def _rounds_map(method: str, where: dict[str, Any], most: float) -> Chart:
-    return Chart(
-        "heat_map", "points", method, x="damping", y="noise", value="rounds",
-        where=where | {"method": method}, log_value=True, limits=(1.0, most), height_px=260,
-    )  # fmt: skip
-
-
-def _where(rows: Sequence[dict[str, Any]], name: str, limit: float) -> list[str]:
-    """Return the methods that somewhere take more of an operation than a limit."""
-    return list(dict.fromkeys(row["method"] for row in rows if row[name] > limit))
-
-
-def _nearest(rows: Sequence[dict[str, Any]], name: str, wanted: float) -> Any:
-    return min({row[name] for row in rows}, key=lambda value: abs(value - wanted))
-
-
-def _answer(frontier: Rows, shown: _Shown) -> str:
-    size, bits, noise = shown.size, shown.bits, shown.noise
-    here = [
-        row
-        for row in frontier
-        if (row["block_size"], row["cell_bits"], row["noise"]) == (size, bits, noise)
-    ]
-    reached: dict[float, list[str]] = {}
-    for row in sorted(here, key=lambda row: row["rounds"] or 0.0):
-        if row["smallest_damping"] is not None:
-            text = f"{row['method']} ({row['rounds']:.0f} rounds)"
-            reached.setdefault(row["smallest_damping"], []).append(text)
-    parts = [
-        f"down to {damping:g} by {' and '.join(reached[damping])}" for damping in sorted(reached)
-    ]
-    failed = [row["method"] for row in here if row["smallest_damping"] is None]
-    if failed:
-        parts.append(f"at no damping tried by {' and '.join(failed)}")
-    return (
-        f"Blocks of {size} in {bits}-bit cells with {noise:.1%} programming noise are solved to "
-        f"the target: damping {'; '.join(parts)}."
     )
 
 

@@ -2,25 +2,34 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from repast_dist.analog import LOSSLESS, BlockSolver, InvSpec, Scheme, Solution, VmmSpec, prepare
-from repast_dist.ground.errors import DataError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
 from repast_dist.studies.factors import Factor, second_order_of
-from repast_dist.studies.kinds.precision import PrecisionStudy
+from repast_dist.studies.kinds.precision import PrecisionGrid, PrecisionStudy
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.study import Variants
 from repast_dist.studies.variants import varied
 from repast_dist.training.kfac import damped_block
 
-_WORST_RESIDUAL = 10.0
+WORST_RESIDUAL = 10.0
 """Shown for an answer that is worse than none at all."""
+
+_AFTER_TRAINING = ("chip", "device", "components", "inversion")
+_OF_DAMPING = ("soi.block_size", "optimizer.damping", "optimizer.damping_form")
+"""Settings that a grid may vary, since they decide what is done with the factors."""
+
+CHOLESKY = "Cholesky"
+"""The digital algorithm that is priced on the chip's own units."""
 
 
 @spec
@@ -69,7 +78,8 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
     Returns
     -------
     dict
-        ``rows``: one record per method.
+        ``rows``: one record per method; ``columns``: right-hand sides; ``digital_residual``:
+        algorithm -> relative residual of the worst right-hand side in 32-bit floating point.
     """
     found = next(f for f in factors if (f.layer, f.kind) == (point.layer, point.factor))
     block = damped_block(found.matrix, point.start, point.stop, point.added)
@@ -100,7 +110,27 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
         "rows": [
             common | {"method": name} | tried(inversion)
             for name, inversion in point.inversions.items()
-        ]
+        ],
+        "columns": right.shape[1],
+        "digital_residual": _single_precision(block, right),
+    }
+
+
+def _single_precision(block: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    """Return the residual of the worst right-hand side, by algorithms of 32-bit floating point."""
+    a, b = block.astype(np.float32), right.astype(np.float32)
+    try:
+        factor = scipy.linalg.cho_factor(a, lower=True)
+        inverse = scipy.linalg.cho_solve(factor, np.eye(len(a), dtype=np.float32))
+        found = {CHOLESKY: scipy.linalg.cho_solve(factor, b), "Cholesky inverse": inverse @ b}
+        found["LU inverse"] = scipy.linalg.inv(a) @ b
+    except np.linalg.LinAlgError:
+        # To single precision the block is not positive definite.
+        return dict.fromkeys((CHOLESKY, "Cholesky inverse", "LU inverse"), WORST_RESIDUAL)
+    norm = np.linalg.norm(right, axis=0)
+    return {
+        name: float(np.max(np.linalg.norm(right - block @ x.astype(np.float64), axis=0) / norm))
+        for name, x in found.items()
     }
 
 
@@ -118,24 +148,33 @@ def outcome(solver: BlockSolver, right: np.ndarray) -> dict[str, Any]:
     -------
     dict
         ``residual`` (relative, of the worst right-hand side) and its ``bits``; mean ``rounds``;
-        ``converged``; operations per right-hand side; cells programmed.
+        ``converged``; operations per right-hand side; cells programmed; and the counts of both,
+        as of `SolveCounts`, over all right-hand sides.
     """
     solution = solver.solve(right)
     columns = right.shape[1]
     return {
         "residual": _shown_residual(solution),
-        "bits": float(max(0.0, -np.log2(max(_shown_residual(solution), 2.0**-48)))),
+        "bits": true_bits(_shown_residual(solution)),
         "rounds": float(solution.iterations.mean()),
         "converged": bool(solution.converged.all()),
         "inv_ops": solution.counts.inv_ops / columns,
         "vmm_ops": solution.counts.vmm_ops / columns,
         "digital_ops": solution.counts.digital_ops / columns,
         "program_cells": solver.program_counts.program_cells,
+        "settling_s": solution.counts.settling_s / columns,
+        "solve_counts": dataclasses.asdict(solution.counts),
+        "program_counts": dataclasses.asdict(solver.program_counts),
     }
 
 
+def true_bits(residual: float) -> float:
+    """Return ``-log2`` of a relative residual, from 0 to 48."""
+    return float(max(0.0, -np.log2(max(residual, 2.0**-48))))
+
+
 def _shown_residual(solution: Solution) -> float:
-    return float(min(solution.residual.max(), _WORST_RESIDUAL))
+    return float(min(solution.residual.max(), WORST_RESIDUAL))
 
 
 def inversions_of(
@@ -166,49 +205,98 @@ def inversions_of(
     return found
 
 
-def precision_points(
-    study: PrecisionStudy, settings: RunSettings, factors: Sequence[Factor]
-) -> list[PrecisionPoint]:
-    """Return every damped block on every kind of cell, the largest blocks first."""
-    inversions = inversions_of(study, settings, study.variants, "study.variants")
-    widest = max(factors, key=lambda factor: len(factor.matrix))
-    optimizer, digest = second_order_of(settings.optimizer), _digest(study, settings)
-    points = []
-    for start, stop in _blocks(len(widest.matrix), study.block_sizes):
-        for bits in study.cell_bits:
-            for sigma in study.programming_sigma:
-                cell = dataclasses.replace(settings.device.inv_cell, bits=bits)
-                cell = cell.with_programming_sigma(sigma)
-                device = dataclasses.replace(settings.device, inv_cell=cell)
-                hardware = dataclasses.replace(settings.hardware, device=device)
-                for damping in study.damping:
-                    points.append(
-                        PrecisionPoint(
-                            factors=digest,
-                            layer=widest.layer,
-                            factor=widest.kind,
-                            start=start,
-                            stop=stop,
-                            damping=damping,
-                            added=widest.damping(dataclasses.replace(optimizer, damping=damping)),
-                            columns=study.columns,
-                            inversions=inversions,
-                            vmm=hardware.residual_spec,
-                            inv=hardware.inv_spec,
-                            seed=settings.seed,
-                        )
-                    )
-    return points
+@dataclasses.dataclass(frozen=True)
+class PrecisionCase:
+    """A combination of a grid's values: what of it decides the numbers, and what the price.
 
+    Attributes
+    ----------
+    grid : str
+        The grid.
+    values : dict
+        Dotted path -> value.
+    settings : RunSettings
+        The settings with these values.
+    inversions : dict
+        Name -> settings of each way to invert that is tried.
+    """
 
-def _blocks(width: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of the blocks in the middle of a factor, the largest first."""
-    for size in sorted({min(size, width) for size in sizes}, reverse=True):
+    grid: str
+    values: dict[str, Any]
+    settings: RunSettings
+    inversions: dict[str, Scheme]
+
+    def point(
+        self, study: PrecisionStudy, factors: Sequence[Factor], digest: str
+    ) -> PrecisionPoint:
+        """Return the damped block in the middle of the widest factor, and its arrays."""
+        settings = self.settings
+        widest = max(factors, key=lambda factor: len(factor.matrix))
+        optimizer = second_order_of(settings.optimizer)
+        width = len(widest.matrix)
+        size = min(settings.soi.block_size, width)
         start = (width - size) // 2
-        yield start, start + size
+        return PrecisionPoint(
+            factors=digest,
+            layer=widest.layer,
+            factor=widest.kind,
+            start=start,
+            stop=start + size,
+            damping=optimizer.damping,
+            added=widest.damping(optimizer),
+            columns=study.columns,
+            inversions=self.inversions,
+            vmm=settings.hardware.residual_spec,
+            inv=settings.hardware.inv_spec,
+            seed=settings.seed,
+        )
 
 
-def _digest(study: PrecisionStudy, settings: RunSettings) -> str:
+def precision_cases(study: PrecisionStudy, settings: RunSettings) -> list[PrecisionCase]:
+    """Return every combination of values of every grid that is to be solved.
+
+    Raises
+    ------
+    SettingsError
+        A grid or a variant names no setting, a value that is not valid, or one that the study does
+        not read.
+    """
+    return [
+        case
+        for name in study.solve or study.grids
+        for case in _of_grid(study, settings, name, study.grids[name])
+    ]
+
+
+def _of_grid(
+    study: PrecisionStudy, settings: RunSettings, name: str, grid: PrecisionGrid
+) -> Iterator[PrecisionCase]:
+    _check_factors_stay(f"study.grids.{name}.settings", grid.settings)
+    _check_factors_stay(f"study.grids.{name}.axes", grid.axes)
+    start = varied(settings, grid.settings, f"study.grids.{name}.settings")
+    variants = {
+        variant: changes
+        for variant, changes in study.variants.items()
+        if variant in grid.methods or not grid.methods
+    }
+    for chosen in itertools.product(*grid.axes.values()):
+        values = dict(zip(grid.axes, chosen, strict=True))
+        changed = varied(start, values, f"study.grids.{name}.axes")
+        inversions = inversions_of(study, changed, variants, "study.variants")
+        yield PrecisionCase(name, values, changed, inversions)
+
+
+def _check_factors_stay(where: str, paths: Iterable[str]) -> None:
+    for path in paths:
+        if path.partition(".")[0] not in _AFTER_TRAINING and path not in _OF_DAMPING:
+            raise SettingsError(
+                f"{where}: {path} decides the factors, which are the same on all grids; valid: "
+                f"{', '.join((*_OF_DAMPING, *(f'{group}.*' for group in _AFTER_TRAINING)))}"
+            )
+
+
+def factors_digest(study: PrecisionStudy, settings: RunSettings) -> str:
+    """Return a digest of all that decides the factors."""
     parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
     decisive = [to_dict(part) for part in parts] + [study.steps, settings.seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
