@@ -6,6 +6,7 @@ change places. What counts is the chip, and the layer, whose cells are written m
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,30 @@ class Wear:
     def lifetime_s(self) -> float:
         """Time until the first cells reach their endurance."""
         return self.lifetime_steps[self.first] * self.step_s
+
+    def record(self, steps: int, steps_per_epoch: int) -> dict[str, Any]:
+        """Return what result.json says of a run of so many steps: ``first``, ``lifetime_s`` and
+        ``lifetime_epochs`` of the cells that wear out first (None: no cell is written),
+        ``endurance``, and per kind of cell ``writes_per_step``, ``writes``, ``worn`` (the share of
+        its endurance that the run takes) and ``lifetime_epochs``.
+        """
+        cells = {
+            name: {
+                "writes_per_step": writes,
+                "writes": writes * steps,
+                "worn": writes * steps / self.endurance,
+                "lifetime_epochs": self.endurance / writes / steps_per_epoch,
+            }
+            for name, writes in dataclasses.asdict(self.writes).items()
+            if writes
+        }
+        return {
+            "first": self.first if cells else None,
+            "lifetime_s": self.lifetime_s if cells else None,
+            "lifetime_epochs": cells[self.first]["lifetime_epochs"] if cells else None,
+            "endurance": self.endurance,
+            "cells": cells,
+        }
 
 
 @once_per_plan

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from repast_dist.report.page import arrow_table
+from repast_dist.report.run.wear import wear_line
 from repast_dist.report.run_data import without_meaningless
 from repast_dist.report.units import duration, number, percent, si
 from repast_dist.trace.schema import PHASES
@@ -163,7 +164,7 @@ class PointProgress(_Progress):
 
 
 def print_summary(result: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the tables of a finished run: time and energy per phase, then accuracy.
+    """Print time and energy per phase of a finished run, accuracy, and the life of the cells.
 
     Parameters
     ----------
@@ -172,9 +173,14 @@ def print_summary(result: Mapping[str, Any], console: Console | None = None) -> 
     """
     console = console or Console()
     console.print(phase_table(result["totals"]))
-    line = outcome(result)
-    if line:
-        console.print(line, markup=False, highlight=False)
+    for line in (outcome(result), _wear_line(result)):
+        if line:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wear_line(result: Mapping[str, Any]) -> str:
+    record = result.get("wear")
+    return wear_line(record) if record and record["first"] else ""
 
 
 def phase_table(totals: Mapping[str, Any]) -> Table:

@@ -75,6 +75,22 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def large(value: float) -> str:
+    """Format a number that may be large: ``"318"``, ``"22.7 million"``, ``"1.25 billion"``."""
+    for name, size in (("billion", 1e9), ("million", 1e6)):
+        if value >= size:
+            return f"{_significant(value / size, 3)} {name}"
+    return number(value)
+
+
+def lifetime(seconds: float) -> str:
+    """Format how long hardware lasts: ``"5.2 h"``, ``"6.75 days"``, ``"1.9 years"``."""
+    for name, size in (("years", 365.25 * 86400.0), ("days", 86400.0), ("h", 3600.0)):
+        if seconds >= size:
+            return f"{_significant(seconds / size, 3)} {name}"
+    return duration(seconds)
+
+
 def _significant(value: float, digits: int) -> str:
     if value == 0:
         return "0"

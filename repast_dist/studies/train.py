@@ -28,6 +28,7 @@ from repast_dist.ground.files import (
 from repast_dist.ground.spec import to_dict
 from repast_dist.network.model import preconditioning_table
 from repast_dist.ops.pricing import component_energy
+from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.report.page import write_page
 from repast_dist.report.run_data import load_run
@@ -38,7 +39,7 @@ from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals
-from repast_dist.training.sampling import total_steps
+from repast_dist.training.sampling import steps_per_epoch, total_steps
 
 
 def run(study: TrainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
@@ -105,7 +106,9 @@ def _train(
         try:
             done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
             recorder.seal()
-            recorder.finish("finished" if done else "interrupted", totals=_totals(run_dir))
+            run_totals = _totals(run_dir)
+            wear = _wear(setup, run_totals)
+            recorder.finish("finished" if done else "interrupted", totals=run_totals, wear=wear)
             page = run_page(load_run(run_dir))
             write_page(page, run_dir / REPORT)
             figures = _figures(recorder.result)
@@ -168,6 +171,14 @@ def _totals(run_dir: Path) -> dict[str, Any]:
     return totals(read_trace(run_dir / TRACE)).to_dict()
 
 
+def _wear(setup: FarmSetup, run_totals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the run did to the cells, at the speed it had."""
+    steps = run_totals["steps"]
+    each_s = run_totals["time_s"] / max(steps, 1)
+    wear = Wear(cell_writes(setup.plan), setup.plan.hardware.costs.endurance, each_s)
+    return wear.record(steps, steps_per_epoch(len(setup.data.train_inputs), setup.job.train))
+
+
 def _figures(result: Mapping[str, Any]) -> Figures:
     """Return the key figures: those of the last epoch, and what the chips took for all of it."""
     last = result["epochs"][-1] if result["epochs"] else {}
@@ -178,6 +189,7 @@ def _figures(result: Mapping[str, Any]) -> Figures:
         "train loss": (last.get("train_loss"), "1"),
         "simulated time": (totals.get("time_s"), "s"),
         "energy": (totals.get("energy_j"), "J"),
+        "lifetime": (result["wear"]["lifetime_s"], "s"),
     }
     return {name: (value, unit) for name, (value, unit) in figures.items() if value is not None}
 

@@ -102,6 +102,12 @@ def test_the_trace_adds_up_to_the_totals_of_the_result(train):
     )
     assert result["totals"]["time_s"] == pytest.approx(ends, rel=1e-9)
     assert totals(trace).to_dict() == result["totals"]
+    # Weights are written once per step, whatever else wears faster.
+    assert result["wear"]["cells"]["weights"]["writes"] == len(result["steps"])
+    first = result["wear"]["cells"][result["wear"]["first"]]["writes_per_step"]
+    each_s = result["totals"]["time_s"] / len(result["steps"])
+    expected = result["wear"]["endurance"] / first * each_s
+    assert result["wear"]["lifetime_s"] == pytest.approx(expected, rel=1e-12)
     assert verify(run_dir / "trace", steps=7) == []
 
 

@@ -69,6 +69,16 @@ def test_the_first_cells_to_wear_out_decide_the_lifetime():
     assert wear.lifetime_s == pytest.approx(1e9 / 8 * 0.02)
 
 
+def test_a_run_uses_up_the_share_of_the_endurance_that_its_writes_are():
+    wear = Wear(CellWrites(weights=1.0, activations=8.0, inverses=0.1, products=0.0), 1e9, 0.02)
+    record = wear.record(steps=1000, steps_per_epoch=50)
+    assert set(record["cells"]) == {"weights", "activations", "inverses"}
+    assert record["cells"]["activations"]["worn"] == pytest.approx(8e-6)
+    assert record["cells"]["inverses"]["writes"] == pytest.approx(100)
+    assert record["lifetime_epochs"] == pytest.approx(1e9 / 8 / 50)
+    assert record["lifetime_s"] == wear.lifetime_s
+
+
 def test_a_summary_carries_the_wear_of_its_plan():
     plan = plan_of(chips=2)
     summary = summarise(plan)

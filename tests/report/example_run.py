@@ -190,6 +190,15 @@ def _result(
             for name, inputs, outputs in LAYERS
         ],
         "blocks": listed,
+        "wear": {
+            "first": "activations", "lifetime_s": 583_200.0, "lifetime_epochs": 22.7e6,
+            "endurance": 1e9,
+            "cells": {
+                name: {"writes_per_step": writes, "writes": writes * steps,
+                       "worn": writes * steps / 1e9, "lifetime_epochs": 90.8e6 / writes}
+                for name, writes in (("weights", 1.0), ("activations", 4.0), ("inverses", 0.2))
+            },
+        },
         "totals": totals(read_trace(run_dir / "trace")).to_dict(),
         "events": [{"step": 3, "kind": "diverged", "message": "block 4: residual 0.3, damped"}]
         if diverging

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from repast_dist.ground.files import RESULT, read_json
 from repast_dist.report.console import RunProgress, data_table, findings_table, print_summary
-from repast_dist.report.units import duration, number, percent, si
+from repast_dist.report.units import duration, large, lifetime, number, percent, si
 from repast_dist.trace import Finding
 
 
@@ -48,6 +48,21 @@ def test_the_summary_names_every_phase_with_its_total(tmp_path) -> None:  # type
         assert si(phase["time_s"], "s") in row
         assert si(phase["energy_j"], "J") in row
     assert si(result["totals"]["energy_j"], "J") in text.getvalue()
+
+
+def test_the_summary_says_which_cells_wear_out_first_and_when(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    result = read_json(write_example_run(tmp_path / "run", steps=10) / RESULT)
+    text = io.StringIO()
+    print_summary(result, Console(file=text, width=100))
+    last = text.getvalue().splitlines()[-1]
+    assert "cells of activations and errors first" in last
+    assert "22.7 million epochs, 6.75 days" in last
+
+
+def test_lives_of_cells_read_in_hours_days_and_years() -> None:
+    assert [lifetime(s) for s in (48.2, 7200.0, 583_200.0, 6.0e7)] == [
+        "48 s", "2.00 h", "6.75 days", "1.90 years"]  # fmt: skip
+    assert [large(v) for v in (318.0, 22.7e6, 1.25e9)] == ["318", "22.7 million", "1.25 billion"]
 
 
 def test_progress_prints_plain_lines_when_output_is_not_a_terminal() -> None:

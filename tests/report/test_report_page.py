@@ -90,6 +90,16 @@ def test_solves_that_missed_their_target_are_announced_at_the_top(run_dir: Path)
     assert f"{failed} were solved again with more damping" in note.text
 
 
+def test_the_page_says_how_long_the_cells_last(run_dir: Path) -> None:
+    page = run_page(load_run(run_dir))
+    tile = next(item for item in page.key_figures if item.label == "Life of the cells")
+    assert tile.value == "6.75 days"
+    tables = [part for section in page.sections for part in section.parts]
+    worn = next(part for part in tables if getattr(part, "title", "") == "Wear of the cells")
+    assert [row[1] for row in worn.rows] == [1.0, 4.0, 0.2]
+    assert "cells of activations and errors first: after 22.7 million epochs" in worn.caption
+
+
 def test_a_chip_that_computes_half_of_a_step_is_half_busy(run_dir: Path) -> None:
     run = load_run(run_dir)
     busy = activity(run.trace)

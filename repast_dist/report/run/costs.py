@@ -6,6 +6,7 @@ from repast_dist.ground.files import TRACE
 from repast_dist.report import figures
 from repast_dist.report.axes import Axis
 from repast_dist.report.page import Column, Figure, Frame, Part, Table
+from repast_dist.report.run.wear import wear
 from repast_dist.report.run_data import RunData, energy_by_component
 from repast_dist.report.units import percent, si
 from repast_dist.trace import read_trace
@@ -20,7 +21,7 @@ def costs(run: RunData, total: Totals) -> list[Part]:
     if not total.phases:
         return []
     trees = [_operation_tree(run), *_component_tree(run)]
-    return [_phase_shares(total), _phase_table(total), *trees, *_step_costs(run)]
+    return [_phase_shares(total), _phase_table(total), *trees, *wear(run), *_step_costs(run)]
 
 
 def _phase_shares(total: Totals) -> Figure:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.run_data import RunData, setting
-from repast_dist.report.units import duration, number, percent, si
+from repast_dist.report.units import duration, large, lifetime, number, percent, si
 from repast_dist.trace.query import Totals
 from repast_dist.trace.schema import Phase
 
@@ -90,6 +90,10 @@ def key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
                 "Solves converged", percent(converged), f"{number(run.solves.num_rows)} solves"
             )
         )
+    wear = run.result.get("wear")
+    if wear and wear["first"]:
+        epochs_left = f"{large(wear['lifetime_epochs'])} epochs, until the first wear out"
+        tiles.append(KeyFigure("Life of the cells", lifetime(wear["lifetime_s"]), epochs_left))
     if "wall_s" in run.result:
         tiles.append(KeyFigure("Wall time", duration(run.result["wall_s"]), "to simulate it"))
     return tiles
