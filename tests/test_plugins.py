@@ -89,7 +89,7 @@ def test_a_line_of_chips_exchanges_slower_than_a_ring(tmp_path):
 
     line = load_settings([named("my_topology"), "interconnect.dimensions.0.topology=line"])
     ring = load_settings([])
-    times = [all_to_all(item.interconnect, 8, 1e6).time_s for item in (line, ring)]
+    times = [all_to_all(item.interconnect, 8, 8e6, 1e6).time_s for item in (line, ring)]
     assert times[0] > times[1]
 
 

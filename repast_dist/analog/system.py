@@ -9,7 +9,13 @@ import numpy as np
 
 from repast_dist.analog.arrays.fused import fused_error, program_fused
 from repast_dist.analog.arrays.held import regularising_shift
-from repast_dist.analog.arrays.inv import Inverse, depth_of, program_inv
+from repast_dist.analog.arrays.inv import (
+    Inverse,
+    coupling_values,
+    depth_of,
+    forming_ops,
+    program_inv,
+)
 from repast_dist.analog.deflation import Deflation, find_deflation
 from repast_dist.analog.fixed_point import exponent_of
 from repast_dist.analog.product import Product
@@ -164,10 +170,13 @@ def _program(
     if scheme.uses_array:
         shift, array = _program_array(block, held, inv, scheme, seed, *address)
         counts += SolveCounts(program_cells=array.cells)
-    split = block.diagonal is None and depth_of(block.size, inv.size) > 0
-    if scheme.uses_products or split:
-        cells = product_cells(block.product.values, scheme.product_bits, vmm.device.cell)
-        counts += SolveCounts(program_cells=cells)
+    depth = 0 if block.diagonal is not None else depth_of(block.size, inv.size)
+    values = block.product.values if scheme.uses_products or depth else 0
+    if array is not None and depth:
+        counts += SolveCounts(digital_ops=forming_ops(block.size, depth))
+        values += coupling_values(block.size, depth)
+    cells = product_cells(values, scheme.product_bits, vmm.device.cell)
+    counts += SolveCounts(program_cells=cells)
 
     def after(seconds: float) -> tuple[Product, Inverse | None]:
         later = dataclasses.replace(block, product=block.product.aged(seconds))

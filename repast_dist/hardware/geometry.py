@@ -74,11 +74,16 @@ def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:
     Small matrices of several groups lie along the diagonal of one array.
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
-    together = np.minimum(
-        g.rows // np.maximum(rows, 1), g.weight_columns // np.maximum(columns * g.slices, 1)
-    )
+    together = _together(g, rows, columns)
     packed = ceil_div(groups, np.maximum(together, 1))
     return np.where(together >= 1, packed, groups * row_tiles * column_tiles)
+
+
+def _together(g: Geometry, rows: Any, columns: Any) -> Any:
+    """Return how many matrices fit along the diagonal of one array; 0: one takes several arrays."""
+    return np.minimum(
+        g.rows // np.maximum(rows, 1), g.weight_columns // np.maximum(columns * g.slices, 1)
+    )
 
 
 def product_counts(
@@ -134,7 +139,9 @@ def write_counts(
     """
     arrays = array_count(g, rows, columns, groups) * copies
     cells = rows * columns * groups * copies * g.slices * g.columns_per_weight
-    row_pulses = ceil_div(arrays, arrays_at_once) * np.minimum(rows, g.rows) * g.pulses
+    # Matrices along the diagonal of an array lie in rows of their own.
+    stacked = rows * np.clip(_together(g, rows, columns), 1, groups)
+    row_pulses = ceil_div(arrays, arrays_at_once) * np.minimum(stacked, g.rows) * g.pulses
     counts = {
         "cell_writes": cells,
         "write_pulses": whole(cells * g.pulses),

@@ -47,6 +47,7 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
         np.maximum(duration, table["serial_buffer_words"] * costs.buffer_word_s, out=duration)
     if "link_s" in table.columns:
         duration += table["link_s"]
+    if "link_j" in table.columns:
         energy += table["link_j"]
     return Costs(duration, energy)
 

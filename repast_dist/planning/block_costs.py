@@ -1,5 +1,7 @@
 """Counts and times what chips do with SOI blocks: averaging, programming and solving."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
@@ -38,24 +40,24 @@ def solve_counts(
     """Return op-table counts of solving, from `SolveCounts` as columns."""
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
-    driven = vmm_ops * g.passes
     reads = cells = dac = adc = in_turn = np.zeros(len(shapes), np.int64)
-    for rows, columns in shapes.factors:
+    for products, rows, columns in _products(shapes, inv_ops, vmm_ops):
+        driven = products * g.passes
         column_tiles = ceil_div(columns * g.slices, g.weight_columns)
         groups = ceil_div(rows, g.driven_rows)
-        reads = reads + groups * column_tiles
-        cells = cells + rows * columns * g.slices * g.columns_per_weight
-        dac = dac + rows * column_tiles
-        adc = adc + groups * columns * g.slices
+        reads = reads + driven * groups * column_tiles
+        cells = cells + driven * rows * columns * g.slices * g.columns_per_weight
+        dac = dac + driven * rows * column_tiles
+        adc = adc + driven * groups * columns * g.slices
         # Arrays work side by side, the groups of rows of an array one after the other.
-        in_turn = in_turn + ceil_div(np.minimum(rows, g.rows), g.driven_rows)
+        one = g.passes * ceil_div(np.minimum(rows, g.rows), g.driven_rows)
+        in_turn = in_turn + ceil_div(products, copies) * one
     return {
-        "crossbar_reads": driven * reads,
-        "cells_read": driven * cells
+        "crossbar_reads": reads,
         # One settling reads one piece, with all its slices and copies.
-        + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
-        "dac_conversions": driven * dac,
-        "residual_adc_conversions": driven * adc,
+        "cells_read": cells + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
+        "dac_conversions": dac,
+        "residual_adc_conversions": adc,
         "inv_ops": inv_ops,
         # Every amplifier has an inverter behind it.
         "amplifier_s": counts["settling_s"]
@@ -65,11 +67,26 @@ def solve_counts(
         "inv_adc_conversions": inv_ops * shapes.piece,
         "digital_ops": counts["digital_ops"],
         "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
-        "serial_residual_passes": ceil_div(vmm_ops, copies) * g.passes * in_turn,
+        "serial_residual_passes": in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_settling_s": counts["settling_s"] / copies,
         "serial_digital_ops": ceil_div(counts["digital_ops"], digital_lanes(shapes, copies, chip)),
     }
+
+
+def _products(
+    shapes: BlockShapes, inv_ops: np.ndarray, vmm_ops: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield products with their number, rows and columns: with whole blocks, and with the couplings
+    of halves, two of them for every time that a matrix is inverted by halves.
+    """
+    applied = inv_ops // 3**shapes.depth
+    whole = vmm_ops - applied * (3**shapes.depth - 1)
+    for rows, columns in shapes.factors:
+        yield whole, rows, columns
+    for level in range(int(shapes.depth.max(initial=0))):
+        half = ceil_div(shapes.size, 2 ** (level + 1))
+        yield np.where(level < shapes.depth, 2 * 3**level * applied, 0), half, half
 
 
 def program_counts(

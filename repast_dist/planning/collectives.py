@@ -149,7 +149,9 @@ def gather_from_owners(
     return _over_all(cost, dimensions, chips)
 
 
-def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exchange:
+def all_to_all(
+    spec: InterconnectSpec, chips: int, total_bytes: float, largest_bytes: float
+) -> Exchange:
     """Return the cost of an all-to-all: every chip sends an equal share of its data to every other.
 
     Parameters
@@ -158,6 +160,8 @@ def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exch
         The network.
     chips : int
         P.
+    total_bytes : float
+        Bytes of all chips together.
     largest_bytes : float
         Bytes of the chip with the most data, of which (P - 1) / P leave it.
     """
@@ -165,9 +169,10 @@ def all_to_all(spec: InterconnectSpec, chips: int, largest_bytes: float) -> Exch
     cost = Exchange()
     for dimension in dimensions:
         size, beta = dimension.chips, 1.0 / dimension.topology.bandwidth_bytes_per_s
-        moved = largest_bytes * (size - 1) / size * dimension.topology.hops(size)
+        leaves = (size - 1) / size * dimension.topology.hops(size)
+        moved = largest_bytes * leaves
         time = dimension.topology.direct_steps(size) * dimension.topology.latency_s + moved * beta
-        cost += _exchange(dimension, time, moved)
+        cost += _exchange(dimension, time, moved, total_bytes / chips * leaves)
     return _over_all(cost, dimensions, chips)
 
 

@@ -50,8 +50,9 @@ def _solved_exchange(plan: Plan) -> Exchange:
     every chip sends to every other, or all chips gather everything, whichever is faster.
     """
     network, chips, largest = plan.hardware.interconnect, plan.work.chips, _largest_share(plan)
-    direct = all_to_all(network, chips, largest)
-    gathered = gather_from_owners(network, chips, _gradient_bytes(plan), largest)
+    total = _gradient_bytes(plan)
+    direct = all_to_all(network, chips, total, largest)
+    gathered = gather_from_owners(network, chips, total, largest)
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 

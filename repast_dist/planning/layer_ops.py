@@ -169,7 +169,9 @@ def _operand_writes(plan: Plan) -> Counts:
     layers, g = plan.layers, plan.hardware.geometry
     at_once = _written_at_once(plan, plan.allocation.weight_banks)
     groups = layers.groups * plan.work.micro_batch_size
-    return _times(2, write_counts(g, layers.rows, layers.columns, groups, at_once))
+    forward = write_counts(g, layers.rows, layers.columns, groups, at_once)
+    backward = write_counts(g, layers.columns, layers.rows, groups, at_once)
+    return {name: values + backward[name] for name, values in forward.items()}
 
 
 def _activation_writes(plan: Plan) -> Counts:

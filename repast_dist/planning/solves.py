@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.inv import depth_of, piece_values
+from repast_dist.analog.arrays.inv import couplings, depth_of, piece_values
 from repast_dist.analog.schemes.base import Counts, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.hardware.geometry import array_count
+from repast_dist.hardware.geometry import Geometry, array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.planning.blocks import SoiBlock
@@ -99,6 +99,7 @@ def block_shapes(
 
     With a scheme without residual products, blocks that fit one array need no multiplying arrays.
     """
+    g = hardware.product_geometry(scheme.product_bits)
     size = np.array([block.size for block in blocks], np.int64)
     depth = np.array([depth_of(int(n), hardware.chip.inv.size) for n in size], np.int64)
     return BlockShapes(
@@ -109,13 +110,23 @@ def block_shapes(
         inv_arrays=2**depth * scheme.arrays_per_piece,
         product_arrays=np.where(
             scheme.uses_products | (depth > 0),
-            array_count(hardware.product_geometry(scheme.product_bits), size, size),
+            array_count(g, size, size),
             0,
-        ),
+        )
+        + _coupling_arrays(g, size, depth) * scheme.uses_array,
         held=held,
         fused=np.zeros(len(size), bool),
         product_bits=scheme.product_bits,
     )
+
+
+def _coupling_arrays(g: Geometry, size: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return the multiplying arrays of couplings that are no part of a block."""
+    arrays = np.zeros(len(size), np.int64)
+    for place in np.flatnonzero(depth > 1):
+        shapes = couplings(int(size[place]), int(depth[place]))
+        arrays[place] = sum(int(array_count(g, rows, columns)) for rows, columns in shapes)
+    return arrays
 
 
 def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:

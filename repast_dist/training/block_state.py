@@ -262,11 +262,11 @@ class BlockState:
     def _fall_back(
         self, step: int, right: np.ndarray, failed: Solution
     ) -> tuple[np.ndarray, SolveReport]:
-        """Solve the block in the digital unit, n^3 / 3 + 2 n^2 r operations (Cholesky)."""
+        """Solve the block in the digital unit by Cholesky: n^3 / 6 + n^2 r operations."""
         assert self._damped is not None
         x = np.linalg.solve(self._damped, right)
         n, columns = right.shape
-        self._pending += SolveCounts(digital_ops=n**3 // 3 + 2 * n * n * columns)
+        self._pending += SolveCounts(digital_ops=n**3 // 6 + n * n * columns)
         return x, self._report(step, failed, "fallback")
 
     def _report(

@@ -319,6 +319,6 @@ def _digital_solution(
         iterations=np.zeros(count, np.int64),
         residual=residual,
         converged=np.ones(count, bool),
-        counts=SolveCounts(digital_ops=2 * matrix.size * count),
+        counts=SolveCounts(digital_ops=matrix.size * count),
         method=method,
     )

@@ -16,6 +16,7 @@ how long that takes, the loop says (`repast_dist.analog.arrays.dynamics`).
 
 import abc
 import dataclasses
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -170,7 +171,7 @@ class BlockInv:
 
     @property
     def cells(self) -> int:
-        """Cells programmed for inversion; the couplings are part of the residual's matrix."""
+        """Cells programmed for inversion, without those of the couplings."""
         return self.first.cells + self.second.cells
 
     @property
@@ -266,6 +267,41 @@ def depth_of(n: int, size: int) -> int:
     while size << depth < n:
         depth += 1
     return depth
+
+
+@functools.cache
+def forming_ops(n: int, depth: int) -> int:
+    """Return the digital operations of forming the Schur complements of a matrix of n rows that is
+    halved `depth` times.
+
+    Of halves of m and k rows, a Cholesky factor takes m^3 / 6 multiplications with their additions,
+    a triangular solve for the coupling m^2 k / 2, and the symmetric product of the result with
+    itself m k (k + 1) / 2 (Golub and Van Loan, Matrix Computations, sections 3.1 and 4.2).
+    """
+    if not depth:
+        return 0
+    m = ceil_div(n, 2)
+    k = n - m
+    here = m**3 // 6 + m * m * k // 2 + m * k * (k + 1) // 2
+    return here + forming_ops(m, depth - 1) + forming_ops(k, depth - 1)
+
+
+@functools.cache
+def couplings(n: int, depth: int, *, part_of_block: bool = True) -> tuple[tuple[int, int], ...]:
+    """Return rows and columns of the couplings that multipliers hold besides a block that is halved
+    `depth` times: those of Schur complements, which are no part of the block, both ways.
+    """
+    if not depth:
+        return ()
+    m = ceil_div(n, 2)
+    first = couplings(m, depth - 1, part_of_block=part_of_block)
+    second = couplings(n - m, depth - 1, part_of_block=False)
+    return (*(() if part_of_block else ((m, n - m), (n - m, m))), *first, *second)
+
+
+def coupling_values(n: int, depth: int) -> int:
+    """Return the values of `couplings`."""
+    return sum(rows * columns for rows, columns in couplings(n, depth))
 
 
 def piece_values(n: np.ndarray, depth: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from repast_dist.analog.arrays.inv import coupling_values, forming_ops
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.solution import Solution, SolveCounts
@@ -328,13 +329,19 @@ class Scheme(abc.ABC):
         n = blocks.size
         most = np.where(blocks.fused, 0, self.most_directions)
         vmm_ops, digital_ops = search_counts(n, most, rank)
-        cells = product_cells(blocks.product_values, self.product_bits, cell)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
+        values = np.where(held, blocks.product_values, 0)
+        forming = np.zeros(len(n), np.int64)
+        if self.uses_array:
+            split = list(zip(n.tolist(), blocks.depth.tolist(), strict=True))
+            values = values + np.array([coupling_values(*one) for one in split], np.int64)
+            forming += np.array([forming_ops(*one) for one in split], np.int64)
         return {
             "inv_ops": np.zeros(len(n), np.int64),
             "vmm_ops": vmm_ops,
-            "digital_ops": digital_ops + 2 * n * np.where(blocks.fused, blocks.held, n),
-            "program_cells": blocks.inverting_cells * self.uses_array + np.where(held, cells, 0),
+            "digital_ops": digital_ops + forming + 2 * n * np.where(blocks.fused, blocks.held, n),
+            "program_cells": blocks.inverting_cells * self.uses_array
+            + product_cells(values, self.product_bits, cell),
             "settling_s": np.zeros(len(n)),
         }
 

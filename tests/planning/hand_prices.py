@@ -1,0 +1,407 @@
+"""Prices worked out by hand from published figures, for tests to compare the op table with.
+
+Nothing here calls the code whose prices it checks: figures are written down from their sources, and
+formulas from what `docs/limits.md` and the publications say that the hardware does. Only decisions
+are taken from a plan: how many copies there are, and which arrays and chips do something.
+"""
+
+import dataclasses
+import itertools
+import math
+
+# Figures of one action, from the sources that conf/components/reram_32nm.yaml names.
+ISAAC_ADC_J = 16e-3 / 8 / 1.2e9
+"""Eight 8-bit ADCs of a bank take 16 mW at 1.2 GS/s; a bit more doubles it."""
+ISAAC_DAC_J = 0.41667e-12
+"""4 mW for 1,024 DACs of a bit, each used 9.375 million times a second."""
+SAMPLE_HOLD_J = 1.041667e-15
+SHIFT_ADD_J = 0.021e-12
+CELL_PASS_J = 1.953125e-15
+CELL_WRITE_J = 3.91e-9 / 128
+AMPLIFIER_W = 100e-6
+BRAHMS_DAC_J = 2.2079757511968567e-13
+MAC_J, MAC_LEAK_W = 9.780346196882295e-12, 6.252137522289382e-05
+"""A 32-bit multiplier and adder of Aladdin, brought from 40 to 32 nm by hwcomponents."""
+BYTE_J = {
+    "buffer": 20.45e-12 / 32,
+    "bus": 8 * 0.054e-12,
+    "register": 1.088889e-12,
+    # A byte is written and read and crosses the router once, so half a crossing each.
+    "router": 0.5 * 20.74e-12 / 32,
+}
+TILE_LOGIC_W, CONTROL_W = 2.65e-3, 1e-3
+SAMPLE_S = 1 / 1.2e9
+CYCLE_S = 100e-9
+ROW_WRITE_S = 50.88e-9
+SETTLING_S = 12 / 100e6
+"""Conjugate gradients read after 12 cycles of amplifiers of 100 MHz."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A chip's figures as conf/chip/ has them; 4-bit cells hold slices, DACs apply a bit a pass.
+
+    Attributes
+    ----------
+    name : str
+        Name in conf/chip/.
+    tiles, banks_per_tile : int
+        The hierarchy.
+    rows : int
+        Rows and physical columns of a multiplying array; 8 arrays a bank, an ADC each.
+    bits : int
+        Bits of weights and inputs.
+    inv_size, inv_per_bank : int
+        Rows of an inverting array, and arrays of a bank; 8 ADCs each.
+    """
+
+    name: str
+    tiles: int
+    banks_per_tile: int
+    rows: int
+    bits: int
+    inv_size: int
+    inv_per_bank: int
+
+    @property
+    def banks(self):
+        return self.tiles * self.banks_per_tile
+
+    @property
+    def pairs(self):
+        """Pairs of columns, each of which an ADC converts at once."""
+        return self.rows // 2
+
+    @property
+    def slices(self):
+        return up(self.bits - 1, 4)
+
+    @property
+    def passes(self):
+        return self.bits - 1
+
+    @property
+    def value_bytes(self):
+        return up(self.bits, 8)
+
+    @property
+    def pass_s(self):
+        return max(CYCLE_S, self.pairs * SAMPLE_S)
+
+    @property
+    def convert_s(self):
+        return self.inv_size / 8 * SAMPLE_S
+
+    @property
+    def static_w(self):
+        return self.tiles * (16 * MAC_LEAK_W + TILE_LOGIC_W + CONTROL_W)
+
+
+SMALL = Chip("small", tiles=4, banks_per_tile=4, rows=128, bits=8, inv_size=128, inv_per_bank=2)
+REPAST = Chip(
+    "repast", tiles=168, banks_per_tile=12, rows=256, bits=16, inv_size=256, inv_per_bank=1
+)
+CHIPS = {chip.name: chip for chip in (SMALL, REPAST)}
+
+
+def up(number, divisor):
+    """Divide and round up."""
+    return -(-int(number) // int(divisor))
+
+
+# Energy of one count of each column of the op table, and seconds of one serial count --------------
+
+COUNT_J = {
+    # A pass of an array is paid by its cells and converters.
+    "crossbar_reads": 0.0,
+    "cells_read": CELL_PASS_J,
+    "dac_conversions": ISAAC_DAC_J,
+    "adc_conversions": ISAAC_ADC_J + SAMPLE_HOLD_J + SHIFT_ADD_J,
+    # Ten bits: two more than ISAAC's.
+    "residual_adc_conversions": 4 * ISAAC_ADC_J + SAMPLE_HOLD_J + SHIFT_ADD_J,
+    "cell_writes": CELL_WRITE_J,
+    # A settling is paid by its amplifiers, cells and converters.
+    "inv_ops": 0.0,
+    "amplifier_s": AMPLIFIER_W,
+    "inv_dac_conversions": BRAHMS_DAC_J,
+    "inv_adc_conversions": ISAAC_ADC_J + SAMPLE_HOLD_J,
+    "digital_ops": MAC_J,
+    "buffer_bytes": sum(BYTE_J.values()),
+    # Links are paid by `link_j`.
+    "link_bytes": 0.0,
+    "link_j": 1.0,
+}
+
+
+def serial_s(chip):
+    """Return the seconds of one serial count, without those of the buffer's words."""
+    return {
+        "serial_passes": chip.pass_s,
+        "serial_residual_passes": chip.pass_s,
+        "serial_inv_ops": chip.convert_s,
+        "serial_settling_s": 1.0,
+        "serial_row_writes": ROW_WRITE_S,
+        "serial_digital_ops": SAMPLE_S,
+        "link_s": 1.0,
+    }
+
+
+def joules(row):
+    """Return the energy of a row of counts."""
+    return sum(value * COUNT_J[name] for name, value in row.items() if name in COUNT_J)
+
+
+def seconds(chip, row):
+    """Return the duration of a row: the bus feeds arrays and units while they work."""
+    each = serial_s(chip)
+    worked = sum(row.get(name, 0) * one for name, one in each.items() if name != "link_s")
+    return max(worked, row.get("serial_buffer_words", 0) * SAMPLE_S) + row.get("link_s", 0.0)
+
+
+# Matrices on arrays -------------------------------------------------------------------------------
+
+
+def arrays_of(chip, rows, columns, groups=1):
+    """Return the arrays of matrices; small ones of several groups lie along a diagonal."""
+    wide = columns * chip.slices
+    if rows <= chip.rows and wide <= chip.pairs:
+        return up(groups, min(chip.rows // rows, chip.pairs // wide))
+    return groups * up(rows, chip.rows) * up(wide, chip.pairs)
+
+
+def multiply(chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repeats=1):
+    """Return the row of multiplying vectors by matrices of weights or activations.
+
+    Every vector drives each row once per bit, on all arrays side by side; each array converts its
+    pairs of columns, and the sums of arrays one above the other are added up digitally. Copies
+    share the vectors; `repeats` times the arrays are filled one after the other.
+    """
+    above, beside = up(rows, chip.rows), up(columns * chip.slices, chip.pairs)
+    driven = vectors * groups * chip.passes
+    tiles = up(banks, chip.banks_per_tile)
+    moved = vectors * groups * (rows + columns) * chip.value_bytes
+    sums = vectors * groups * columns * (above - 1)
+    return {
+        "crossbar_reads": vectors * chip.passes * arrays_of(chip, rows, columns, groups),
+        "cells_read": driven * rows * 2 * columns * chip.slices,
+        "dac_conversions": driven * rows * beside,
+        "adc_conversions": driven * above * columns * chip.slices,
+        "digital_ops": sums,
+        "buffer_bytes": moved,
+        "serial_passes": up(vectors, copies) * chip.passes * repeats,
+        # A bus of 256 bits and 16 lanes in every tile.
+        "serial_buffer_words": up(moved, 32 * tiles),
+        "serial_digital_ops": up(sums, 16 * tiles),
+    }
+
+
+def write(chip, rows, columns, *, groups=1, copies=1, at_once=1):
+    """Return the row of writing matrices: arrays of a bank one after the other, row by row."""
+    together = max(1, min(chip.rows // rows, chip.pairs // (columns * chip.slices)))
+    written = min(rows * min(together, groups), chip.rows)
+    return {
+        "cell_writes": rows * columns * groups * copies * 2 * chip.slices,
+        "buffer_bytes": rows * columns * groups * chip.value_bytes,
+        "serial_row_writes": up(arrays_of(chip, rows, columns, groups) * copies, at_once) * written,
+    }
+
+
+def both(one, other):
+    """Return the sum of two rows."""
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
+
+
+def times(count, row):
+    """Return a row so many times."""
+    return {name: count * value for name, value in row.items()}
+
+
+def digital(operations, moved, lanes):
+    """Return the row of digital work."""
+    return {
+        "digital_ops": operations,
+        "buffer_bytes": moved,
+        "serial_digital_ops": up(operations, lanes),
+    }
+
+
+# SOI blocks ---------------------------------------------------------------------------------------
+
+_PASSES, _SLICES, _DRIVEN, _WORD = 31, 8, 32, 4
+"""Residual products of 32 bits: passes, 4-bit slices, rows driven at a time, bytes of a value."""
+
+
+def residual(chip, vectors, rows, columns, copies):
+    """Return the row of residual products with one matrix, without buffers."""
+    beside, groups = up(columns * _SLICES, chip.pairs), up(rows, _DRIVEN)
+    driven = vectors * _PASSES
+    return {
+        "crossbar_reads": driven * groups * beside,
+        "cells_read": driven * rows * 2 * columns * _SLICES,
+        "dac_conversions": driven * rows * beside,
+        "residual_adc_conversions": driven * groups * columns * _SLICES,
+        "serial_residual_passes": up(vectors, copies) * _PASSES * up(min(rows, chip.rows), _DRIVEN),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A SOI block of n rows and what holds it.
+
+    Attributes
+    ----------
+    n, held : int
+        Rows, and rows of activations whose product it is.
+    fused : bool
+        Whether the arrays hold those activations.
+    inv_arrays, product_arrays : int
+        Arrays of one copy.
+    """
+
+    n: int
+    held: int
+    fused: bool
+    inv_arrays: int
+    product_arrays: int
+
+    def depth(self, chip):
+        """Return how often it is halved until a piece fits an inverting array."""
+        return max(0, math.ceil(math.log2(self.n / chip.inv_size)))
+
+    def piece(self, chip):
+        return up(self.n, 2 ** self.depth(chip))
+
+    def banks(self, chip):
+        """Return the banks that one copy lies in; its arrays are spread over them."""
+        inverting = up(self.inv_arrays, chip.inv_per_bank)
+        return min(max(inverting, up(self.product_arrays, 8), 1), chip.banks)
+
+    def lanes(self, chip, copies):
+        return 16 * up(self.banks(chip) * copies, chip.banks_per_tile)
+
+
+def solve(chip, block, counts, copies):
+    """Return the row of solving from what the scheme counted.
+
+    An inverse that is halved d times costs 3^d settlings, and the products with two couplings at
+    every halving, each as large as one half by the other.
+    """
+    depth, n = block.depth(chip), block.n
+    applied = counts.inv_ops // 3**depth
+    parts = [(2 * 3**level * applied, up(n, 2 ** (level + 1))) for level in range(depth)]
+    whole = counts.vmm_ops - sum(count for count, _ in parts)
+    shapes = [(block.n, block.held), (block.held, block.n)] if block.fused else [(n, n)]
+    row = {}
+    for count, rows, columns in [
+        *((whole, *shape) for shape in shapes),
+        *((count, half, half) for count, half in parts),
+    ]:
+        row = both(row, residual(chip, count, rows, columns, copies))
+    # Pairs of one piece, or of both activations and of the damping.
+    pairs = 2 * n * block.held + n if block.fused else piece_values(n, depth)
+    settled = {
+        "cells_read": counts.inv_ops * (2 * pairs // 2**depth),
+        "inv_ops": counts.inv_ops,
+        "inv_dac_conversions": counts.inv_ops * block.piece(chip),
+        "inv_adc_conversions": counts.inv_ops * block.piece(chip),
+        # As many inverters as amplifiers.
+        "amplifier_s": counts.settling_s
+        * 2
+        * (n + block.held if block.fused else block.piece(chip)),
+        "serial_inv_ops": up(counts.inv_ops, copies),
+        "serial_settling_s": counts.settling_s / copies,
+    }
+    moved = (counts.vmm_ops + counts.inv_ops) * 2 * n * _WORD
+    work = digital(counts.digital_ops, moved, block.lanes(chip, copies))
+    return both(both(row, settled), work)
+
+
+def piece_values(n, depth):
+    """Return the entries of n x n blocks along the diagonal, 2^depth of nearly equal width."""
+    edges = [n * part // 2**depth for part in range(2**depth + 1)]
+    return sum((stop - start) ** 2 for start, stop in itertools.pairwise(edges))
+
+
+def program(chip, block, cells, copies):
+    """Return the row of writing a block's cells; all copies at the same time."""
+    rows = max(block.piece(chip), min(block.n, chip.rows))
+    values = 2 * block.n * block.held if block.fused else block.n**2
+    arrays = block.inv_arrays + block.product_arrays
+    return {
+        "cell_writes": cells * copies,
+        "buffer_bytes": values * _WORD,
+        "serial_row_writes": up(arrays, block.banks(chip)) * rows,
+    }
+
+
+def average(chip, n, banks):
+    """Return the row of decaying, adding to and damping a symmetric running average."""
+    return digital(
+        3 * n * (n + 1) // 2, 2 * n * n * chip.value_bytes, 16 * up(banks, chip.banks_per_tile)
+    )
+
+
+# Exchanges ----------------------------------------------------------------------------------------
+
+LINK_J_PER_BYTE = 8 * 50.78e-12
+"""HyperTransport: 10.4 W for 4 links of 6.4 GB/s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """One dimension of a network: P chips, a ring or a switch, bytes per second of a chip."""
+
+    chips: int
+    ring: bool
+    rate: float
+
+    @property
+    def steps(self):
+        """Messages one after the other of a reduce-scatter or all-gather, a microsecond each."""
+        return self.chips - 1 if self.ring else math.ceil(math.log2(self.chips))
+
+
+NETWORKS = {
+    "board": lambda chips: [Dimension(chips, True, 12.8e9)],
+    "switch": lambda chips: [Dimension(chips, False, 25.6e9)],
+    "torus": lambda chips: [Dimension(16, True, 6.4e9), Dimension(chips // 16, True, 6.4e9)],
+}
+
+
+def scatter(dimensions, total, largest):
+    """Return seconds of a reduce-scatter or all-gather of uneven pieces, and bytes that all chips
+    send together.
+    """
+    chips, time, sent = math.prod(d.chips for d in dimensions), 0.0, 0.0
+    for d in dimensions:
+        share = total * (d.chips - 1) / d.chips
+        time += d.steps * 1e-6 + max(share, largest) / d.rate
+        sent += share * chips
+        total /= d.chips
+        largest = min(largest, total)
+    return time, sent
+
+
+def personal(dimensions, total, largest):
+    """Return seconds of an all-to-all, and bytes times links that they cross."""
+    time = crossed = 0.0
+    for d in dimensions:
+        far = d.chips // 2 if d.ring else math.ceil(math.log2(d.chips))
+        hops = max(1.0, d.chips / 4) if d.ring else 1.0
+        leaves = (d.chips - 1) / d.chips * hops
+        time += far * 1e-6 + largest * leaves / d.rate
+        crossed += total * leaves
+    return time, crossed
+
+
+def all_reduce(dimensions, size):
+    """Return seconds of a hierarchical all-reduce, and bytes that all chips send together."""
+    chips, time, sent = math.prod(d.chips for d in dimensions), 0.0, 0.0
+    for d in dimensions[:-1]:
+        there = scatter([d], size, size / d.chips)
+        time, sent = time + 2 * there[0], sent + 2 * there[1] * chips / d.chips
+        size /= d.chips
+    last = dimensions[-1]
+    share = size * (last.chips - 1) / last.chips
+    rounds = 2 * last.steps
+    return time + rounds * 1e-6 + 2 * share / last.rate, sent + 2 * share * chips

@@ -1,0 +1,594 @@
+"""Every counted column, every part and every operation, against prices worked out by hand."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hand_prices import (
+    AMPLIFIER_W,
+    BRAHMS_DAC_J,
+    BYTE_J,
+    CELL_PASS_J,
+    CELL_WRITE_J,
+    CHIPS,
+    CONTROL_W,
+    COUNT_J,
+    ISAAC_ADC_J,
+    ISAAC_DAC_J,
+    LINK_J_PER_BYTE,
+    MAC_J,
+    MAC_LEAK_W,
+    NETWORKS,
+    SAMPLE_HOLD_J,
+    SAMPLE_S,
+    SHIFT_ADD_J,
+    SMALL,
+    TILE_LOGIC_W,
+    Block,
+    all_reduce,
+    average,
+    both,
+    digital,
+    joules,
+    multiply,
+    personal,
+    piece_values,
+    program,
+    scatter,
+    seconds,
+    serial_s,
+    solve,
+    times,
+    up,
+    write,
+)
+
+from repast_dist.analog import SCHEMES, Rows, prepare
+from repast_dist.farm.setup import make_setup
+from repast_dist.hardware import PARTS
+from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.network.shapes import attention_shapes
+from repast_dist.ops import OP_NAMES, op, op_rows, price
+from repast_dist.ops.table import LINK, SERIAL
+from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
+from repast_dist.planning.summary import summarise
+from repast_dist.settings import load_settings
+from repast_dist.trace import read_trace
+from repast_dist.trace.schema import COUNTS
+
+HARDWARE = {
+    (chip, network): load_settings([f"chip={chip}", f"interconnect={network}"]).hardware
+    for chip, network in [*((c, "board") for c in CHIPS), ("small", "switch"), ("small", "torus")]
+}
+NEAR = 1e-5
+
+chips = pytest.mark.parametrize("chip", CHIPS.values(), ids=list(CHIPS))
+
+
+# Columns and parts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", [*COUNTS, *SERIAL, *LINK])
+@chips
+def test_one_of_each_column_costs_what_is_published(chip, column):
+    row = {column: 1_000_000}
+    serial = {**serial_s(chip), "serial_buffer_words": SAMPLE_S}
+    priced = price(op_rows(op.UPDATE, chip=0, **row), HARDWARE[chip.name, "board"].costs)
+    # A column without a price by hand has none in these tables.
+    in_energy, in_time = column in COUNT_J, column in serial
+    assert in_energy != in_time, f"work out by hand what {column} costs"
+    assert priced.energy_j[0] == pytest.approx(1e6 * COUNT_J.get(column, 0.0), rel=NEAR)
+    assert priced.duration_s[0] == pytest.approx(1e6 * serial.get(column, 0.0), rel=NEAR)
+
+
+def _parts(chip):
+    """Return name -> (number, joules per action, actions per second at the peak, watts always)."""
+    banks, tiles, arrays = chip.banks, chip.tiles, 8 * chip.banks
+    inverting = chip.inv_per_bank * banks
+    passes, settlings = arrays / chip.pass_s, inverting / chip.convert_s
+    # ISAAC: a bit per row in, and one 16-bit result per 16 passes and 8 slices out.
+    moved = passes * chip.rows / 8 * (1 + 1 / 8)
+    cells = arrays * chip.rows**2 + inverting * 2 * chip.inv_size**2
+    per_second = passes * chip.rows**2 + settlings * 2 * chip.inv_size**2
+    return {
+        "adc": (arrays, ISAAC_ADC_J, passes * chip.pairs, 0),
+        "residual_adc": (2 * banks, 4 * ISAAC_ADC_J, 0, 0),
+        "dac": (arrays * chip.rows, ISAAC_DAC_J, passes * chip.rows, 0),
+        "sample_hold": (arrays * chip.rows, SAMPLE_HOLD_J, passes * chip.rows, 0),
+        "shift_add": (4 * banks, SHIFT_ADD_J, passes * chip.pairs, 0),
+        "cell": (cells, CELL_PASS_J, per_second, 0),
+        "cell_write": (0, CELL_WRITE_J, 0, 0),
+        "amplifier": (2 * inverting * chip.inv_size, AMPLIFIER_W, 2 * inverting * chip.inv_size, 0),
+        "inv_dac": (inverting * chip.inv_size, BRAHMS_DAC_J, settlings * chip.inv_size, 0),
+        "inv_adc": (8 * inverting, ISAAC_ADC_J, settlings * chip.inv_size, 0),
+        "digital": (16 * tiles, MAC_J, 16 * tiles / SAMPLE_S, MAC_LEAK_W),
+        # A byte is written and read.
+        "buffer": (65536 * tiles, BYTE_J["buffer"], 2 * moved, 0),
+        "bus": (256 * banks, BYTE_J["bus"], moved, 0),
+        "register": (banks, BYTE_J["register"], moved, 0),
+        "router": (tiles, 2 * BYTE_J["router"], moved, 0),
+        "tile_logic": (tiles, 0, 0, TILE_LOGIC_W),
+        "control": (tiles, 0, 0, CONTROL_W),
+        "link": (4, 10.4 / 4 / 6.4e9, 4 * 6.4e9, 0),
+    }
+
+
+AREAS_UM2 = {
+    "adc": 9600 / 8,
+    "residual_adc": 4 * 9600 / 8,
+    "dac": 170 / 1024,
+    "sample_hold": 40 / 1024,
+    "shift_add": 240 / 4,
+    "cell": 200 / 8 / 128**2,
+    "cell_write": 0,
+    "amplifier": 100,
+    "inv_dac": 438 * 292.44923076923076 / 438,
+    "inv_adc": 9600 / 8,
+    "digital": 4425.4646153846155,
+    "buffer": 83_000 / 65536,
+    "bus": 90_000 / 256 / 12,
+    "register": 2100 + 770,
+    "router": 151_000 / 4,
+    "tile_logic": 600 + 60 + 240 + 3200,
+    "control": 1000,
+    "link": 22.88e6 / 4,
+}
+
+
+@pytest.mark.parametrize("part", [part.name for part in PARTS])
+@chips
+def test_each_part_of_a_chip_has_the_number_power_and_area_of_its_source(chip, part):
+    (row,) = (r for r in HARDWARE[chip.name, "board"].tree if r.component == part)
+    number, joule, rate, watt = _parts(chip)[part]
+    assert row.count == number
+    assert row.energy_j == pytest.approx(joule, rel=NEAR)
+    assert row.power_w == pytest.approx(joule * rate + watt * number, rel=NEAR)
+    # Table 1 of ISAAC has areas of two or three figures.
+    assert row.area_m2 == pytest.approx(AREAS_UM2[part] * 1e-12 * number, rel=8e-3)
+
+
+@chips
+def test_a_chip_draws_its_static_power_as_long_as_a_step_lasts(chip):
+    plan = plan_of(chip.name, (FC,))
+    summary = summarise(plan)
+    assert summary.static_energy_j == pytest.approx(chip.static_w * summary.step_s, rel=NEAR)
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+FC = LayerShape(name="fc", kind=kinds.DENSE, in_features=300, out_features=50, elementwise_ops=50)
+CONVS = (
+    LayerShape(
+        name="conv1", kind=kinds.CONV, in_features=27, out_features=16, vectors_per_sample=64
+    ),
+    LayerShape(
+        name="conv2",
+        kind=kinds.CONV,
+        in_features=144,
+        out_features=24,
+        vectors_per_sample=16,
+        elementwise_ops=384,
+        factor_vectors_per_sample=1,
+    ),
+    LayerShape(name="fc", kind=kinds.DENSE, in_features=96, out_features=10),
+)
+ATTENTION = (
+    LayerShape(name="fc", kind=kinds.DENSE, in_features=64, out_features=40),
+    *attention_shapes("a", 20, 4, 6),
+    LayerShape(
+        name="depthwise",
+        kind=kinds.DEPTHWISE_CONV,
+        in_features=9,
+        out_features=1,
+        groups=40,
+        vectors_per_sample=6,
+        preconditioned=False,
+    ),
+)
+WIDE = tuple(
+    LayerShape(name=f"fc{n}", kind=kinds.DENSE, in_features=1024, out_features=1024)
+    for n in range(3)
+)
+SAMPLES, BATCHES = 4, 3
+"""Samples of a micro-batch, and micro-batches of a step."""
+
+
+SOI = SoiSpec()
+
+
+def plan_of(chip, net, count=1, network="board", scheme=None, soi=SOI, **partition):
+    policy = Policy(
+        soi=soi, partition=PartitionSpec(**partition), inversion=SCHEMES.load(scheme or {})
+    )
+    work = StepWork(chips=count, micro_batches=BATCHES, micro_batch_size=SAMPLES, fisher_passes=2)
+    return make_plan(Workload(name="net", layers=net), HARDWARE[chip, network], policy, work)
+
+
+def table_of(plan, solves=None):
+    return step_ops(plan, None, 0, factors_due=True, inverses_due=True, solves=solves)
+
+
+class LayerByHand:
+    """What one layer makes a chip do with a micro-batch."""
+
+    def __init__(self, chip, plan, number):
+        self.chip, self.layer, self.first = chip, plan.workload.layers[number], number == 0
+        self.has_factors = self.layer.preconditioned
+        self.arrays = plan.allocation.layers[number]
+        self.vectors = SAMPLES * self.layer.vectors_per_sample
+        self.width = self.layer.in_features + self.layer.bias
+        shape = plan.workload.layers[number]
+        self.k, self.m, self.groups = shape.in_features, shape.out_features, shape.groups
+        self.blocks = [b for b in plan.blocks if b.layer == number]
+
+    def rows(self):
+        """Return op -> row of all that it does."""
+        weighted, written = self.layer.has_weights, self.layer.operand_written
+        found = {
+            "vmm_forward": self.weights(self.k, self.m),
+            "write_activations": self.held(self.vectors, pool=True),
+            "vmm_gradient": self.gradient(),
+        }
+        if not self.first:
+            found["vmm_backward"] = self.weights(self.m, self.k)
+            found["vmm_fisher"] = times(2, found["vmm_backward"])
+        if written:
+            found["write_operand"] = self.operand()
+            found["operand_fisher"] = times(2, found["vmm_gradient"])
+        if weighted and not self.arrays.resident:
+            found["reload_weights"] = self.written(1)
+        if self.elementwise()["digital_ops"]:
+            found["elementwise_forward"] = found["elementwise_backward"] = self.elementwise()
+            found["elementwise_fisher"] = times(2, self.elementwise())
+        return found | (self.factors() if self.has_factors else {})
+
+    def weights(self, rows, columns):
+        a = self.arrays
+        return multiply(
+            self.chip, self.vectors, rows, columns,
+            groups=self.groups, copies=a.copies, banks=a.weight_banks, repeats=a.rounds,
+        )  # fmt: skip
+
+    def pooled(self, vectors, rows, columns, groups=1):
+        """Return the row of products with activations, which may fill their arrays in turn."""
+        a = self.arrays
+        return multiply(
+            self.chip, vectors, rows, columns,
+            groups=groups, banks=a.pool_banks, repeats=up(a.activations, max(a.pool, 1)),
+        )  # fmt: skip
+
+    def gradient(self):
+        """The errors of every output drive the arrays that hold the inputs."""
+        return self.pooled(self.m, self.vectors, self.width, self.groups)
+
+    def held(self, vectors, width=None, pool=False):
+        at_once = self.arrays.pool_banks
+        at_once = min(max(self.arrays.pool, 1), at_once) if pool else at_once
+        wide = self.width if width is None else width
+        return write(self.chip, vectors, wide, groups=self.groups, at_once=at_once)
+
+    def written(self, copies):
+        """Weights, and their transposes where errors pass."""
+        at_once = self.arrays.weight_banks
+        made = {"groups": self.groups, "copies": copies, "at_once": at_once}
+        row = write(self.chip, self.k, self.m, **made)
+        return row if self.first else both(row, write(self.chip, self.m, self.k, **made))
+
+    def operand(self):
+        """The operand of every sample, and its transpose for the backward pass."""
+        made = {"groups": self.groups * SAMPLES, "at_once": self.arrays.weight_banks}
+        return both(
+            write(self.chip, self.k, self.m, **made), write(self.chip, self.m, self.k, **made)
+        )
+
+    def elementwise(self):
+        outputs = self.groups * self.m * self.layer.vectors_per_sample
+        operations = SAMPLES * (self.layer.elementwise_ops + self.layer.bias * outputs)
+        lanes = 16 * up(self.arrays.weight_banks, self.chip.banks_per_tile)
+        return digital(operations, 2 * outputs * SAMPLES * self.chip.value_bytes, lanes)
+
+    def factors(self):
+        """A and G are products of the vectors held, or of their means, block by block."""
+        vectors = SAMPLES * self.layer.factor_vectors
+        combined = self.layer.factor_vectors < self.layer.vectors_per_sample
+        found = {"write_errors": times(2, self.held(vectors, self.m))}
+        if combined:
+            found["write_means"] = self.held(vectors) | {"digital_ops": self.vectors * self.width}
+            found["write_errors"]["digital_ops"] = 2 * self.vectors * self.m
+        for factor in ("A", "G"):
+            parts = [
+                self.pooled(b.stop - b.start, vectors, b.stop - b.start)
+                for b in self.blocks
+                if b.factor == factor
+            ]
+            # Blocks work side by side.
+            found[f"factor_{factor.lower()}"] = {
+                name: (max if name.startswith("serial") else sum)(part[name] for part in parts)
+                for name in parts[0]
+            }
+            a = self.arrays
+            total = found[f"factor_{factor.lower()}"]
+            tiles = up(a.pool_banks, self.chip.banks_per_tile)
+            total["serial_buffer_words"] = up(total["buffer_bytes"], 32 * tiles)
+            total["serial_digital_ops"] = up(total["digital_ops"], 16 * tiles)
+        return found
+
+
+def check(plan, chip, table, where, row):
+    """Compare one row of a table with one worked out by hand: counts, seconds and joules."""
+    found = table.where(np.flatnonzero(where))
+    assert len(found), "the operation is missing"
+    for name in (*COUNTS, *SERIAL, *LINK):
+        expected = pytest.approx(row.get(name, 0), rel=NEAR, abs=1e-30)
+        assert found[name].tolist() == [expected] * len(found), name
+    priced = price(found, plan.hardware.costs)
+    assert priced.duration_s.tolist() == pytest.approx([seconds(chip, row)] * len(found), rel=NEAR)
+    assert priced.energy_j.tolist() == pytest.approx([joules(row)] * len(found), rel=NEAR)
+
+
+LAYER_OPS = {
+    "reload_weights", "write_operand", "vmm_forward", "elementwise_forward", "write_activations",
+    "vmm_backward", "elementwise_backward", "vmm_gradient", "vmm_fisher", "elementwise_fisher",
+    "operand_fisher", "write_means", "factor_a", "write_errors", "factor_g",
+}  # fmt: skip
+NETS = {
+    "dense": (FC, dataclasses.replace(FC, name="again", in_features=50)),
+    "convolution": CONVS,
+    "attention": ATTENTION,
+    "reloaded": WIDE,
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+@chips
+def test_each_operation_of_a_layer_costs_what_a_hand_calculation_says(chip, net):
+    layers = NETS[net]
+    plan = plan_of(chip.name, layers)
+    table = table_of(plan)
+    for number in range(len(layers)):
+        here = table["layer"] == number
+        by_hand = LayerByHand(chip, plan, number).rows()
+        done = {OP_NAMES[code] for code in table["op"][here]} & LAYER_OPS
+        assert done == set(by_hand)
+        for name, row in by_hand.items():
+            check(plan, chip, table, here & (table["op"] == OP_NAMES.index(name)), row)
+        kept = here & (table["op"] == op.WRITE_WEIGHTS.number)
+        assert kept.any() == bool(layers[number].has_weights and plan.allocation.resident[number])
+        if kept.any():
+            row = LayerByHand(chip, plan, number).written(plan.allocation.layers[number].copies)
+            check(plan, chip, table, kept, row)
+
+
+# SOI blocks ---------------------------------------------------------------------------------------
+
+SIDES = 6
+
+
+def block_of(chip, plan):
+    """Return the figures of the plan's first block, an A block, as it lies on arrays."""
+    n, held = int(plan.shapes.size[0]), int(plan.shapes.held[0])
+    fused, scheme = bool(plan.shapes.fused[0]), plan.policy.inversion
+    block = Block(n, held, fused, 0, 0)
+    depth = block.depth(chip)
+    inverting = 0 if scheme.name == "cg" else 2**depth * (2 if fused else 1)
+    products = [(n, held), (held, n)] if fused else [(n, n)]
+    if scheme.name == "single" and not depth:
+        products = []
+    if inverting:
+        products += schur_couplings(n, depth)
+    return Block(n, held, fused, inverting, sum(_wide(chip, *shape) for shape in products))
+
+
+def _wide(chip, rows, columns):
+    """Return the arrays of a matrix of 32-bit products, in 8 slices."""
+    return up(rows, chip.rows) * up(8 * columns, chip.pairs)
+
+
+def schur_couplings(n, depth):
+    """Return the couplings of Schur complements of complements' halves, by hand up to quarters."""
+    if depth < 2:
+        return []
+    assert depth == 2
+    second = n // 2
+    return [(up(second, 2), second // 2), (second // 2, up(second, 2))]
+
+
+def solved(plan, chip, n, held, fused):
+    """Solve with a block like the plan's first, and return all that its scheme counted."""
+    random = np.random.default_rng(3)
+    rows = np.maximum(random.normal(size=(n, held)), 0)
+    hardware, scheme = plan.hardware, plan.policy.inversion
+    matrix = Rows(rows, 0.1) if fused else rows @ rows.T / held + 0.1 * np.eye(n)
+    solver = prepare(matrix, hardware.residual_spec, hardware.inv_spec, scheme, 3, "test")
+    solution = solver.solve(random.normal(size=(n, SIDES)))
+    return solver.program_counts, solution.counts
+
+
+@pytest.mark.parametrize("method", ["fcg", "refine", "single", "taylor", "cg"])
+@pytest.mark.parametrize("n", [100, 300])
+@chips
+def test_programming_and_solving_a_block_cost_what_its_scheme_counted(chip, n, method):
+    """300 rows are halved once on arrays of 256, twice on arrays of 128."""
+    check_block(chip, n, {"method": method, "target_bits": 12}, fusion="off")
+
+
+@pytest.mark.parametrize("method", ["fcg", "refine", "single", "cg"])
+@chips
+def test_a_fused_block_costs_what_its_scheme_counted(chip, method):
+    check_block(chip, 60, {"method": method, "target_bits": 10}, fusion="on")
+
+
+def check_block(chip, n, scheme, fusion):
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=n - 1, out_features=SIDES)
+    soi = SoiSpec(block_size=512, fusion=fusion)
+    plan = plan_of(chip.name, (layer,), scheme=scheme, soi=soi)
+    block = block_of(chip, plan)
+    assert block.fused == (fusion == "on")
+    programmed, solving = solved(plan, chip, n, block.held, block.fused)
+    counts, copies = programmed + solving, int(plan.block_copies[0])
+    table = table_of(plan, {0: counts})
+    mine = table["block"] == 0
+    row = program(chip, block, programmed.program_cells, copies)
+    check(plan, chip, table, mine & (table["op"] == op.PROGRAM_BLOCK.number), row)
+    row = solve(chip, block, counts, copies)
+    check(plan, chip, table, mine & (table["op"] == op.SOLVE_A.number), row)
+    if not block.fused:
+        row = average(chip, n, block.banks(chip))
+        check(plan, chip, table, mine & (table["op"] == op.AVERAGE_FACTOR.number), row)
+    assert programmed.program_cells == cells_of(chip, block, plan.policy.inversion.name)
+
+
+def cells_of(chip, block, method):
+    """Return the cells of one copy: pairs of 8-bit inverting cells, of 4-bit multiplying ones."""
+    n, depth = block.n, block.depth(chip)
+    values = 2 * n * block.held if block.fused else n * n
+    if method == "single" and not depth:
+        values = 0
+    if method != "cg":
+        values += sum(rows * columns for rows, columns in schur_couplings(n, depth))
+    inverting = 2 * n * block.held + n if block.fused else piece_values(n, depth)
+    return 2 * 8 * values + (0 if method == "cg" else 2 * inverting)
+
+
+def test_forming_the_schur_complement_of_a_halved_block_is_paid_by_the_digital_unit():
+    """300 rows on arrays of 256: halves of 150. Scaling takes 2 x 300^2 operations, the Cholesky
+    factor of a half 150^3 / 6, the triangular solve 150^3 / 2, the symmetric product as much and a
+    half of 150^2. On arrays of 512 no complement is formed.
+    """
+    plan = plan_of("repast", (FC,), scheme={"method": "single"})
+    counts, _ = solved(plan, CHIPS["repast"], 300, 48, fused=False)
+    formed = 150**3 // 6 + 150**3 // 2 + 150 * 150 * 151 // 2
+    assert counts.digital_ops == 2 * 300**2 + formed
+
+
+# Exchanges and updates ----------------------------------------------------------------------------
+
+MLP = (
+    LayerShape(name="fc1", kind=kinds.DENSE, in_features=64, out_features=40),
+    LayerShape(name="fc2", kind=kinds.DENSE, in_features=40, out_features=10),
+)
+
+
+def exchanged(plan, dimensions, numbers):
+    """Return op -> seconds and bytes of a step's exchanges.
+
+    Every number has 4 bytes. A factor of n rows is sent as n (n + 1) / 2 numbers to its owner, and
+    the owner of a G block solves n right-hand sides of A's height.
+    """
+    owned, solves = np.zeros(plan.work.chips), np.zeros(plan.work.chips)
+    for block, owner in zip(plan.blocks, plan.block_owner, strict=True):
+        layer = plan.workload.layers[block.layer]
+        owned[owner] += 4 * block.size * (block.size + 1) / 2
+        solves[owner] += 4 * block.size * (layer.in_features + 1) if block.factor == "G" else 0
+    assert solves.sum() == 4 * numbers
+    total, largest = 4.0 * numbers, solves.max()
+    gradients = scatter(dimensions, total, largest)
+    return {
+        "reduce_gradients": gradients,
+        "reduce_factors": scatter(dimensions, owned.sum(), owned.max()),
+        "exchange_gradients": min(personal(dimensions, total, largest), gradients),
+        "reduce_scalar": all_reduce(dimensions, 4.0),
+        "gather_updates": gradients,
+    }
+
+
+@pytest.mark.parametrize(("network", "count"), [("board", 4), ("switch", 4), ("torus", 32)])
+def test_exchanges_and_updates_cost_what_a_hand_calculation_says(network, count):
+    """Weights are 65 x 40 + 41 x 10 = 3,010 numbers of 4 bytes."""
+    plan = plan_of("small", MLP, count=count, network=network)
+    table = table_of(plan)
+    for name, (time, sent) in exchanged(plan, NETWORKS[network](count), 3010).items():
+        rows = table.where(np.flatnonzero(table["op"] == OP_NAMES.index(name)))
+        priced = price(rows, plan.hardware.costs)
+        assert priced.duration_s.tolist() == pytest.approx([time] * count, rel=NEAR), name
+        joule = sent * LINK_J_PER_BYTE / count
+        assert priced.energy_j.tolist() == pytest.approx([joule] * count, rel=NEAR), name
+    # 3 operations a number to clip what a chip has solved, 4 to update all that it holds.
+    lanes = SMALL.tiles * 16
+    clip, update = up(3010, count) * 3, 3010 * 4
+    check(plan, SMALL, table, table["op"] == op.CLIP.number, digital(clip, 4 * clip, lanes))
+    check(plan, SMALL, table, table["op"] == op.UPDATE.number, digital(update, 4 * update, lanes))
+
+
+def test_messages_between_the_chips_of_a_pipeline_cost_what_a_hand_calculation_says():
+    """fc1 sends 4 samples of 40 numbers of a byte to the next chip, which sends as many back."""
+    plan = plan_of("small", MLP, count=2, layers="pipeline")
+    table = table_of(plan)
+    for name, layer in (("send_activations", 0), ("send_errors", 1)):
+        where = table["op"] == OP_NAMES.index(name)
+        assert table["layer"][where].tolist() == [layer] * BATCHES
+        time, joule = 1e-6 + 160 / 12.8e9, 160 * LINK_J_PER_BYTE
+        check(plan, SMALL, table, where, {"link_bytes": 160, "link_s": time, "link_j": joule})
+
+
+BLOCK_OPS = {"average_factor", "program_block", "solve_g", "solve_a"}
+EXCHANGES = {
+    "reduce_gradients", "reduce_factors", "exchange_gradients", "reduce_scalar", "gather_updates",
+}  # fmt: skip
+OTHERS = {"send_activations", "send_errors", "clip", "update", "write_weights"}
+
+
+def test_every_operation_of_a_step_has_a_price_by_hand():
+    assert set(OP_NAMES) == LAYER_OPS | BLOCK_OPS | EXCHANGES | OTHERS
+
+
+# Steps and runs -----------------------------------------------------------------------------------
+
+RUN = (
+    "model=digits_mlp", "train.epochs=1", "train.max_steps=3", "soi.interval=2", "farm.chips=2",
+    "farm.backend=inprocess",
+)  # fmt: skip
+
+
+def test_a_run_costs_the_sum_of_its_counts_its_messages_and_its_static_power(train):
+    """digits_mlp has 64 x 64, 64 x 32 and 32 x 10 weights with biases: 6,570 numbers."""
+    run_dir = train(*RUN)
+    result = json.loads((run_dir / "result.json").read_text())
+    totals, rows = result["totals"], read_trace(run_dir / "trace")
+    counts = {name: rows[name].to_numpy().sum() for name in COUNTS}
+    assert totals["counts"] == pytest.approx(counts, rel=NEAR)
+    assert totals["energy_j"] == pytest.approx(rows["energy_j"].to_numpy().sum(), rel=NEAR)
+    ended = rows["start_s"].to_numpy() + rows["duration_s"].to_numpy()
+    assert totals["time_s"] == pytest.approx(ended.max(), rel=NEAR)
+    assert totals["time_s"] == pytest.approx(sum(s["time_s"] for s in result["steps"]), rel=NEAR)
+    static = 2 * SMALL.static_w * totals["time_s"]
+    assert rows["static_j"].to_numpy().sum() == pytest.approx(static, rel=NEAR)
+    sent = sum(size for _, size in exchanged(plan_of_run(), NETWORKS["board"](2), 6570).values())
+    by_hand = joules(counts) + 3 * sent * LINK_J_PER_BYTE + static
+    assert totals["energy_j"] == pytest.approx(by_hand, rel=NEAR)
+    for chip in ("0", "1"):
+        mine = rows["energy_j"].to_numpy()[rows["chip"].to_numpy() == int(chip)]
+        assert totals["chips"][chip]["energy_j"] == pytest.approx(mine.sum(), rel=NEAR)
+
+
+def plan_of_run():
+    from repast_dist.studies.settings import training_job
+
+    settings = load_settings(list(RUN))
+    return make_setup(training_job(settings), settings.dataset.load()).plan
+
+
+def test_the_steps_of_a_run_cost_what_a_hand_calculation_makes_of_their_rows(train):
+    """Without counts, a row is links alone; every chip draws static power to the end of a step."""
+    run_dir = train(*RUN)
+    rows = read_trace(run_dir / "trace").to_pylist()
+    result = json.loads((run_dir / "result.json").read_text())
+    for number, step in enumerate(result["steps"]):
+        mine = [row for row in rows if row["step"] == number]
+        worked = sum(joules({name: row[name] for name in COUNTS}) for row in mine)
+        links = exchanged(plan_of_run(), NETWORKS["board"](2), 6570)
+        spent = worked + sum(size for _, size in links.values()) * LINK_J_PER_BYTE
+        spent += 2 * SMALL.static_w * step["time_s"]
+        assert sum(row["energy_j"] for row in mine) == pytest.approx(spent, rel=NEAR)
+
+
+def test_a_planned_step_costs_the_sum_of_its_rows_and_its_static_power():
+    plan = plan_of("small", MLP, count=4)
+    table, summary = table_of(plan), summarise(plan)
+    counts = {name: table[name].sum() for name in COUNTS}
+    sent = sum(size for _, size in exchanged(plan, NETWORKS["board"](4), 3010).values())
+    by_hand = joules(counts) + sent * LINK_J_PER_BYTE + 4 * SMALL.static_w * summary.step_s
+    assert summary.energy_j == pytest.approx(by_hand, rel=NEAR)
+    assert sum(summary.phase_energy_j.values()) == pytest.approx(by_hand, rel=NEAR)
+    assert sum(summary.segment_s.values()) == pytest.approx(summary.step_s, rel=NEAR)
