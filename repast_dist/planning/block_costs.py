@@ -120,7 +120,8 @@ def program_counts(
 
 def _product_cells(shapes: BlockShapes, counts: Counts, g: Geometry) -> np.ndarray:
     """Return those of the programmed cells of one copy that are in multiplying arrays."""
-    held = np.where(shapes.product_arrays > 0, shapes.product_values, 0)
+    values = shapes.product_values + shapes.coupling_values
+    held = np.where(shapes.product_arrays > 0, values, 0)
     cells: np.ndarray = np.minimum(held * g.slices * g.columns_per_weight, counts["program_cells"])
     return cells
 

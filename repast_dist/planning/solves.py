@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.inv import couplings, depth_of, piece_values
+from repast_dist.analog.arrays.inv import coupling_values, couplings, depth_of, piece_values
 from repast_dist.analog.schemes.base import Counts, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
@@ -80,6 +80,13 @@ class BlockShapes:
         per_piece = self.inv_arrays // (np.where(self.fused, 2, 1) * 2**self.depth)
         cells: np.ndarray = 2 * per_piece * values
         return cells
+
+    @property
+    def coupling_values(self) -> np.ndarray:
+        """Values that multiply the halves of Schur complements, which are no part of a block."""
+        depth = np.where(self.inv_arrays > 0, self.depth, 0)
+        shapes = zip(self.size.tolist(), depth.tolist(), strict=True)
+        return np.array([coupling_values(*shape) for shape in shapes], np.int64)
 
     @property
     def product_values(self) -> np.ndarray:

@@ -17,7 +17,7 @@ ISAAC_DAC_J = 0.41667e-12
 SAMPLE_HOLD_J = 1.041667e-15
 SHIFT_ADD_J = 0.021e-12
 CELL_PASS_J = 1.953125e-15
-CELL_WRITE_J = 3.91e-9 / 128
+PULSE_J = 3.91e-9 / 128
 AMPLIFIER_W = 100e-6
 BRAHMS_DAC_J = 2.2079757511968567e-13
 MAC_J, MAC_LEAK_W = 9.780346196882295e-12, 6.252137522289382e-05
@@ -32,14 +32,14 @@ BYTE_J = {
 TILE_LOGIC_W, CONTROL_W = 2.65e-3, 1e-3
 SAMPLE_S = 1 / 1.2e9
 CYCLE_S = 100e-9
-ROW_WRITE_S = 50.88e-9
+ROW_PULSE_S = 50.88e-9
 SETTLING_S = 12 / 100e6
 """Conjugate gradients read after 12 cycles of amplifiers of 100 MHz."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip's figures as conf/chip/ has them; 4-bit cells hold slices, DACs apply a bit a pass.
+    """A chip's figures as conf/chip/ has them; cells hold slices, DACs apply a bit a pass.
 
     Attributes
     ----------
@@ -53,6 +53,10 @@ class Chip:
         Bits of weights and inputs.
     inv_size, inv_per_bank : int
         Rows of an inverting array, and arrays of a bank; 8 ADCs each.
+    cell_bits : int
+        Bits of a multiplying cell.
+    pulses : float
+        Programming pulses of a cell, each followed by a read where `verified`.
     """
 
     name: str
@@ -62,6 +66,9 @@ class Chip:
     bits: int
     inv_size: int
     inv_per_bank: int
+    cell_bits: int = 4
+    pulses: float = 1.0
+    verified: bool = False
 
     @property
     def banks(self):
@@ -74,7 +81,12 @@ class Chip:
 
     @property
     def slices(self):
-        return up(self.bits - 1, 4)
+        return up(self.bits - 1, self.cell_bits)
+
+    @property
+    def product_slices(self):
+        """Slices of the 32-bit values of residual products."""
+        return up(31, self.cell_bits)
 
     @property
     def passes(self):
@@ -101,7 +113,9 @@ SMALL = Chip("small", tiles=4, banks_per_tile=4, rows=128, bits=8, inv_size=128,
 REPAST = Chip(
     "repast", tiles=168, banks_per_tile=12, rows=256, bits=16, inv_size=256, inv_per_bank=1
 )
-CHIPS = {chip.name: chip for chip in (SMALL, REPAST)}
+TAOX = dataclasses.replace(SMALL, name="taox", cell_bits=3, pulses=8.52, verified=True)
+"""chip=small with device=hp_inv_taox: 3 bits a cell, 8.52 pulses with a read each."""
+CHIPS = {chip.name: chip for chip in (SMALL, REPAST, TAOX)}
 
 
 def up(number, divisor):
@@ -119,7 +133,9 @@ COUNT_J = {
     "adc_conversions": ISAAC_ADC_J + SAMPLE_HOLD_J + SHIFT_ADD_J,
     # Ten bits: two more than ISAAC's.
     "residual_adc_conversions": 4 * ISAAC_ADC_J + SAMPLE_HOLD_J + SHIFT_ADD_J,
-    "cell_writes": CELL_WRITE_J,
+    # A write is paid by its pulses.
+    "cell_writes": 0.0,
+    "write_pulses": PULSE_J,
     # A settling is paid by its amplifiers, cells and converters.
     "inv_ops": 0.0,
     "amplifier_s": AMPLIFIER_W,
@@ -140,7 +156,7 @@ def serial_s(chip):
         "serial_residual_passes": chip.pass_s,
         "serial_inv_ops": chip.convert_s,
         "serial_settling_s": 1.0,
-        "serial_row_writes": ROW_WRITE_S,
+        "serial_row_pulses": ROW_PULSE_S,
         "serial_digital_ops": SAMPLE_S,
         "link_s": 1.0,
     }
@@ -199,10 +215,25 @@ def write(chip, rows, columns, *, groups=1, copies=1, at_once=1):
     """Return the row of writing matrices: arrays of a bank one after the other, row by row."""
     together = max(1, min(chip.rows // rows, chip.pairs // (columns * chip.slices)))
     written = min(rows * min(together, groups), chip.rows)
-    return {
-        "cell_writes": rows * columns * groups * copies * 2 * chip.slices,
+    cells = rows * columns * groups * copies * 2 * chip.slices
+    turns = up(arrays_of(chip, rows, columns, groups) * copies, at_once)
+    row = {
+        "cell_writes": cells,
+        "write_pulses": round(cells * chip.pulses),
         "buffer_bytes": rows * columns * groups * chip.value_bytes,
-        "serial_row_writes": up(arrays_of(chip, rows, columns, groups) * copies, at_once) * written,
+        "serial_row_pulses": turns * written * chip.pulses,
+    }
+    if not chip.verified:
+        return row
+    # After a pulse a row is driven for the first cells of all pairs, and again for the second.
+    beside = up(columns * chip.slices, chip.pairs)
+    driven = round(rows * beside * groups * copies * 2 * chip.pulses)
+    return row | {
+        "crossbar_reads": driven,
+        "dac_conversions": driven,
+        "cells_read": row["write_pulses"],
+        "adc_conversions": row["write_pulses"],
+        "serial_passes": round(turns * written * chip.pulses * 2),
     }
 
 
@@ -227,19 +258,19 @@ def digital(operations, moved, lanes):
 
 # SOI blocks ---------------------------------------------------------------------------------------
 
-_PASSES, _SLICES, _DRIVEN, _WORD = 31, 8, 32, 4
-"""Residual products of 32 bits: passes, 4-bit slices, rows driven at a time, bytes of a value."""
+_PASSES, _DRIVEN, _WORD = 31, 32, 4
+"""Residual products of 32 bits: passes, rows driven at a time, and bytes of a value."""
 
 
 def residual(chip, vectors, rows, columns, copies):
     """Return the row of residual products with one matrix, without buffers."""
-    beside, groups = up(columns * _SLICES, chip.pairs), up(rows, _DRIVEN)
+    beside, groups = up(columns * chip.product_slices, chip.pairs), up(rows, _DRIVEN)
     driven = vectors * _PASSES
     return {
         "crossbar_reads": driven * groups * beside,
-        "cells_read": driven * rows * 2 * columns * _SLICES,
+        "cells_read": driven * rows * 2 * columns * chip.product_slices,
         "dac_conversions": driven * rows * beside,
-        "residual_adc_conversions": driven * groups * columns * _SLICES,
+        "residual_adc_conversions": driven * groups * columns * chip.product_slices,
         "serial_residual_passes": up(vectors, copies) * _PASSES * up(min(rows, chip.rows), _DRIVEN),
     }
 
@@ -322,15 +353,33 @@ def piece_values(n, depth):
     return sum((stop - start) ** 2 for start, stop in itertools.pairwise(edges))
 
 
-def program(chip, block, cells, copies):
-    """Return the row of writing a block's cells; all copies at the same time."""
+def program(chip, block, multiplying, inverting, copies):
+    """Return the row of writing a block's multiplying and inverting cells; all copies at the same
+    time, and read after every pulse with the converters of each.
+    """
     rows = max(block.piece(chip), min(block.n, chip.rows))
     values = 2 * block.n * block.held if block.fused else block.n**2
     arrays = block.inv_arrays + block.product_arrays
-    return {
-        "cell_writes": cells * copies,
+    row_pulses = up(arrays, block.banks(chip)) * rows * chip.pulses
+    pulses, inv_pulses = (round(cells * copies * chip.pulses) for cells in (multiplying, inverting))
+    row = {
+        "cell_writes": (multiplying + inverting) * copies,
+        "write_pulses": pulses + inv_pulses,
         "buffer_bytes": values * _WORD,
-        "serial_row_writes": up(arrays, block.banks(chip)) * rows,
+        "serial_row_pulses": row_pulses,
+    }
+    if not chip.verified:
+        return row
+    drives = up(pulses, min(block.n * chip.product_slices, chip.pairs))
+    inv_drives = up(inv_pulses, block.piece(chip))
+    return row | {
+        "crossbar_reads": drives + inv_drives,
+        "cells_read": pulses + inv_pulses,
+        "dac_conversions": drives,
+        "residual_adc_conversions": pulses,
+        "inv_dac_conversions": inv_drives,
+        "inv_adc_conversions": inv_pulses,
+        "serial_residual_passes": round(row_pulses * 2),
     }
 
 

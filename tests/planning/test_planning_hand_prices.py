@@ -1,6 +1,7 @@
 """Every counted column, every part and every operation, against prices worked out by hand."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -10,7 +11,6 @@ from hand_prices import (
     BRAHMS_DAC_J,
     BYTE_J,
     CELL_PASS_J,
-    CELL_WRITE_J,
     CHIPS,
     CONTROL_W,
     COUNT_J,
@@ -20,6 +20,7 @@ from hand_prices import (
     MAC_J,
     MAC_LEAK_W,
     NETWORKS,
+    PULSE_J,
     SAMPLE_HOLD_J,
     SAMPLE_S,
     SHIFT_ADD_J,
@@ -59,8 +60,9 @@ from repast_dist.trace.schema import COUNTS
 
 HARDWARE = {
     (chip, network): load_settings([f"chip={chip}", f"interconnect={network}"]).hardware
-    for chip, network in [*((c, "board") for c in CHIPS), ("small", "switch"), ("small", "torus")]
+    for chip, network in itertools.product(("small", "repast"), ("board", "switch", "torus"))
 }
+HARDWARE["taox", "board"] = load_settings(["chip=small", "device=hp_inv_taox"]).hardware
 NEAR = 1e-5
 
 chips = pytest.mark.parametrize("chip", CHIPS.values(), ids=list(CHIPS))
@@ -98,7 +100,7 @@ def _parts(chip):
         "sample_hold": (arrays * chip.rows, SAMPLE_HOLD_J, passes * chip.rows, 0),
         "shift_add": (4 * banks, SHIFT_ADD_J, passes * chip.pairs, 0),
         "cell": (cells, CELL_PASS_J, per_second, 0),
-        "cell_write": (0, CELL_WRITE_J, 0, 0),
+        "cell_write": (0, PULSE_J, 0, 0),
         "amplifier": (2 * inverting * chip.inv_size, AMPLIFIER_W, 2 * inverting * chip.inv_size, 0),
         "inv_dac": (inverting * chip.inv_size, BRAHMS_DAC_J, settlings * chip.inv_size, 0),
         "inv_adc": (8 * inverting, ISAAC_ADC_J, settlings * chip.inv_size, 0),
@@ -381,8 +383,8 @@ def block_of(chip, plan):
 
 
 def _wide(chip, rows, columns):
-    """Return the arrays of a matrix of 32-bit products, in 8 slices."""
-    return up(rows, chip.rows) * up(8 * columns, chip.pairs)
+    """Return the arrays of a matrix of 32-bit products."""
+    return up(rows, chip.rows) * up(chip.product_slices * columns, chip.pairs)
 
 
 def schur_couplings(n, depth):
@@ -429,18 +431,19 @@ def check_block(chip, n, scheme, fusion):
     counts, copies = programmed + solving, int(plan.block_copies[0])
     table = table_of(plan, {0: counts})
     mine = table["block"] == 0
-    row = program(chip, block, programmed.program_cells, copies)
+    cells = cells_of(chip, block, plan.policy.inversion.name)
+    assert programmed.program_cells == sum(cells)
+    row = program(chip, block, *cells, copies)
     check(plan, chip, table, mine & (table["op"] == op.PROGRAM_BLOCK.number), row)
     row = solve(chip, block, counts, copies)
     check(plan, chip, table, mine & (table["op"] == op.SOLVE_A.number), row)
     if not block.fused:
         row = average(chip, n, block.banks(chip))
         check(plan, chip, table, mine & (table["op"] == op.AVERAGE_FACTOR.number), row)
-    assert programmed.program_cells == cells_of(chip, block, plan.policy.inversion.name)
 
 
 def cells_of(chip, block, method):
-    """Return the cells of one copy: pairs of 8-bit inverting cells, of 4-bit multiplying ones."""
+    """Return the multiplying and the inverting cells of one copy, both of all pairs."""
     n, depth = block.n, block.depth(chip)
     values = 2 * n * block.held if block.fused else n * n
     if method == "single" and not depth:
@@ -448,7 +451,7 @@ def cells_of(chip, block, method):
     if method != "cg":
         values += sum(rows * columns for rows, columns in schur_couplings(n, depth))
     inverting = 2 * n * block.held + n if block.fused else piece_values(n, depth)
-    return 2 * 8 * values + (0 if method == "cg" else 2 * inverting)
+    return 2 * chip.product_slices * values, 0 if method == "cg" else 2 * inverting
 
 
 def test_forming_the_schur_complement_of_a_halved_block_is_paid_by_the_digital_unit():
