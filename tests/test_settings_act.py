@@ -687,6 +687,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     },
     ("study=compare",): {"runs": ["nowhere"]},
     ("study=verify",): {"run": "nowhere"},
+    ("study=report",): {"run": "nowhere"},
     ("study=export-perfetto",): {"run": "nowhere"},
 }  # fmt: skip
 """Small studies, and a changed value of every setting that they have."""

@@ -6,10 +6,10 @@ with the final name is whole unless somebody changed it later, which the checksu
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import replaced
+from repast_dist.ground.files import replaced, sha256
 
 ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
 
@@ -44,7 +44,9 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write a checkpoint and delete all but the newest `keep`.
+    """Write a checkpoint, and delete those of later steps and all but the newest `keep`.
+
+    A run that goes on from an earlier step has refused those of later ones.
 
     Returns
     -------
@@ -63,9 +65,11 @@ def save_checkpoint(
         _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
         text = json.dumps({"step": step, **state})
         _write_synced(aside / STATE, lambda file: file.write(text.encode()))
-        sums = json.dumps({name: _sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
+        sums = json.dumps({name: sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
         _write_synced(aside / CHECKSUMS, lambda file: file.write(sums.encode()))
-    for old in list_checkpoints(folder)[:-keep]:
+    others = list_checkpoints(folder)
+    place = others.index(final)
+    for old in others[place + 1 :] + others[: place + 1][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -86,20 +90,40 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         sums = json.loads((path / CHECKSUMS).read_text())
         for name in (ARRAYS, STATE):
-            if _sha256(path / name) != sums[name]:
+            if sha256(path / name) != sums[name]:
                 raise RunDirectoryError(f"{path / name}: checksum differs, the file is damaged")
         state = json.loads((path / STATE).read_text())
         with np.load(path / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return Checkpoint(step=int(state.pop("step")), arrays=arrays, state=state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+        zipfile.BadZipFile, EOFError, NotImplementedError,
+    ) as error:  # fmt: skip
         raise RunDirectoryError(f"{path}: not a readable checkpoint ({error})") from error
 
 
-def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest good checkpoint and, for each newer one refused, why."""
+def latest_checkpoint(
+    folder: Path, whole_steps: int | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest good checkpoint and, for each newer one refused, why.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the checkpoints.
+    whole_steps : int, optional
+        Number of steps that the trace holds; a checkpoint after more steps is refused.
+    """
     refused: list[str] = []
     for path in reversed(list_checkpoints(folder)):
+        step = int(path.name.removeprefix("step-"))
+        if whole_steps is not None and step > whole_steps:
+            refused.append(
+                f"{path}: step {whole_steps} of the trace or of the solve reports is missing "
+                "or damaged"
+            )
+            continue
         try:
             return load_checkpoint(path), refused
         except RunDirectoryError as error:
@@ -112,8 +136,3 @@ def _write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

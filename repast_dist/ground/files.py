@@ -1,6 +1,7 @@
 """Files that a reader never sees half written, and the names inside a run directory."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 from repast_dist.ground.errors import RunDirectoryError
 
-RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT, SWEEP = (
+RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT, SWEEP, SUMS = (
     "result.json",
     "answer.json",
     "settings.json",
@@ -22,6 +23,7 @@ RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT,
     "run.log",
     "report.html",
     "sweep.json",
+    "checksums.json",
 )
 """Names inside a run directory."""
 
@@ -82,11 +84,86 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path}: not readable ({error})") from error
     if not isinstance(data, dict):
         raise RunDirectoryError(f"{path}: holds {type(data).__name__}; valid: a JSON object")
     return data
+
+
+def checked_entries(path: Path, data: Any, entries: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Check that the data of a file has some entries.
+
+    Raises
+    ------
+    RunDirectoryError
+        An entry is missing or of another type; the message names file and entry.
+    """
+    if not isinstance(data, dict):
+        raise RunDirectoryError(f"{path}: holds {type(data).__name__}; valid: a JSON object")
+    for name, kind in entries.items():
+        if not isinstance(data.get(name), kind):
+            found = f"is {type(data[name]).__name__}" if name in data else "is missing"
+            raise RunDirectoryError(f"{path}: damaged, '{name}' {found}")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all files of a run directory; nothing is to be changed after.
+
+    Checkpoints have checksums of their own.
+    """
+    (folder / SUMS).unlink(missing_ok=True)
+    files = {str(path.relative_to(folder)): sha256(path) for path in _sealed(folder)}
+    write_json(folder / SUMS, {"files": files})
+
+
+def unseal(folder: Path) -> None:
+    """Allow changes: remove the checksums, and what writers that were killed have left."""
+    (folder / SUMS).unlink(missing_ok=True)
+    for path in sorted(folder.rglob(".*.tmp")):
+        _remove(path)
+
+
+def changed_since_sealed(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a run directory, one line each.
+
+    Raises
+    ------
+    RunDirectoryError
+        There are no readable checksums.
+    """
+    stored = read_json(folder / SUMS)
+    checked_entries(folder / SUMS, stored, {"files": dict})
+    problems = []
+    for name, expected in stored["files"].items():
+        try:
+            same = sha256(folder / name) == expected
+        except (OSError, ValueError) as error:
+            problems.append(f"missing: {name}: cannot be read ({error})")
+            continue
+        if not same:
+            problems.append(f"damaged: {name}: its SHA-256 is not that in {SUMS}")
+    return problems
+
+
+def _sealed(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK)
+    )
 
 
 def _entry(value: Any) -> str:

@@ -1,7 +1,6 @@
 """Puts what happens in a training run where it belongs: trace, result.json, log and terminal."""
 
 import datetime
-import hashlib
 import json
 import logging
 import sys
@@ -15,13 +14,14 @@ import pyarrow as pa
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.records import EpochRecord, Event, StepRecord
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import LOG, RESULT, TRACE, read_json, write_json
+from repast_dist.ground.files import LOG, RESULT, TRACE, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.hardware.effects import ideal_effects
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
+from repast_dist.studies.run_result import read_result, settings_digest
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch
 from repast_dist.training.solve_report import SolveReport
@@ -61,7 +61,8 @@ class RunRecorder:
         self._log = _open_log(run_dir / LOG)
         self._started = time.monotonic()
         plain = to_dict(settings)
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        stored = read_result(run_dir) if resumed else {}
+        digest = stored["settings_sha256"] if resumed else settings_digest(plain)
         self._trace = TraceWriter(
             run_dir / TRACE,
             n_chips=settings.farm.chips,
@@ -91,10 +92,14 @@ class RunRecorder:
             # The checkpoint knows more than a result that was saved before it, and less than one
             # saved after it.
             records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
-            self.result = {**read_json(self._path), **records}
+            self.result = {**stored, **records}
             _check_plugins(self.result["plugins"], checksums(settings.plugins), run_dir)
             self._forget(resumed.step)
-            self.event(Event(resumed.step, "resume", f"resumed at step {resumed.step}"))
+            told = [f"resumed at step {resumed.step}", *_changed_farm(stored["settings"], plain)]
+            self.event(Event(resumed.step, "resume", ", ".join(told)))
+            other = _other_versions(self.result["versions"], versions())
+            if other:
+                self.event(Event(resumed.step, "versions", f"resumed with {', '.join(other)}"))
         self.result |= {**facts, "status": "running"}
         self._earlier_s = float(self.result["wall_s"])
         self._save()
@@ -187,6 +192,23 @@ class RunRecorder:
         write_json(self._path, self.result)
         self._saved_at = time.monotonic()
         self._save_cost_s = self._saved_at - started
+
+
+def _changed_farm(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the settings of the farm that the run goes on with and did not begin with."""
+    before = stored.get("farm", {})
+    return [
+        f"farm.{name}={value}" for name, value in now["farm"].items() if before.get(name) != value
+    ]
+
+
+def _other_versions(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Name what is not of the version that the run began with."""
+    return [
+        f"{name} {now.get(name, 'missing')} (the run began with {stored.get(name, 'none')})"
+        for name in sorted({*stored, *now})
+        if stored.get(name) != now.get(name)
+    ]
 
 
 def _check_plugins(stored: Mapping[str, str], now: Mapping[str, str], run_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,11 +51,18 @@ def locked(run_dir: Path) -> Iterator[None]:
     RunDirectoryError
         Another process is using it.
     """
-    with (run_dir / LOCK).open("w") as file:
+    path = run_dir / LOCK
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before may have deleted the file between opening and locking.
+            is_the_lock = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
         except OSError:
-            raise RunDirectoryError(f"{run_dir}: another process is using this run") from None
-        yield
-    with contextlib.suppress(OSError):
-        (run_dir / LOCK).unlink()
+            is_the_lock = False
+        if not is_the_lock:
+            raise RunDirectoryError(f"{run_dir}: another process is using this run")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint
+from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.setup import FarmSetup, beginning, make_setup
@@ -21,8 +21,10 @@ from repast_dist.ground.files import (
     REPORT,
     RESULT,
     SETTINGS,
+    SUMS,
     TRACE,
-    read_json,
+    seal,
+    unseal,
     write_json,
 )
 from repast_dist.ground.spec import to_dict
@@ -30,15 +32,15 @@ from repast_dist.network.model import preconditioning_table
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
-from repast_dist.report.page import write_page
-from repast_dist.report.run_data import load_run
-from repast_dist.report.run_report import run_page
 from repast_dist.studies.kinds.train import TrainStudy
-from repast_dist.studies.output import Figures, write_answer
 from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_directory import locked, new_run_directory
+from repast_dist.studies.run_page import write_run_page
+from repast_dist.studies.run_result import read_result, refuse_other_settings
 from repast_dist.studies.settings import RunSettings, training_job
-from repast_dist.trace import read_trace, totals
+from repast_dist.trace import read_trace, totals, whole_steps
+from repast_dist.trace.stream import stream_messages
+from repast_dist.trace.writer import forget_trace, open_path, part_paths
 from repast_dist.training.sampling import steps_per_epoch, total_steps
 
 
@@ -66,24 +68,50 @@ def _begin(settings: RunSettings, console: Console) -> Path:
     setup = _setup(settings)
     run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
     write_json(run_dir / SETTINGS, to_dict(settings))
-    _train(settings, setup, run_dir, None, console)
+    with locked(run_dir):
+        _train(settings, setup, run_dir, None, console)
     return run_dir
 
 
 def _resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
-    checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS)
-    for reason in refused:
-        console.print(f"refused {reason}", markup=False, soft_wrap=True)
-    if checkpoint is None:
-        raise RunDirectoryError(f"{run_dir / CHECKPOINTS}: no usable checkpoint")
     setup = _setup(settings)
-    steps = total_steps(len(setup.data.train_inputs), settings.train)
-    # A run may have failed after its last step, for want of room for its report.
-    if checkpoint.step >= steps and read_json(run_dir / RESULT)["status"] == "finished":
-        raise RunDirectoryError(f"{run_dir}: the run is finished, there is nothing to resume")
-    console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False, soft_wrap=True)
-    _train(settings, setup, run_dir, checkpoint, console)
+    # Another process may be at the end of this run: all that is read is read under the lock.
+    with locked(run_dir):
+        if _stopped_before_first_checkpoint(run_dir):
+            console.print(f"Beginning {run_dir} anew", markup=False, soft_wrap=True)
+            unseal(run_dir)
+            forget_trace(run_dir / TRACE)
+            (run_dir / RESULT).unlink(missing_ok=True)
+            _train(settings, setup, run_dir, None, console)
+            return run_dir
+        result = read_result(run_dir)
+        refuse_other_settings(run_dir, result)
+        if result["status"] == "finished":
+            if (run_dir / SUMS).is_file():
+                raise RunDirectoryError(
+                    f"{run_dir}: the run is finished, there is nothing to resume"
+                )
+            # It stopped after its last step, for want of room for its page.
+            _report(run_dir)
+            return run_dir
+        checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS, whole_steps(run_dir / TRACE))
+        for reason in refused:
+            console.print(f"refused {reason}", markup=False, soft_wrap=True)
+        if checkpoint is None:
+            raise RunDirectoryError(
+                "\n".join([f"{run_dir / CHECKPOINTS}: no usable checkpoint", *refused])
+            )
+        console.print(f"Resuming {run_dir} at step {checkpoint.step}", markup=False, soft_wrap=True)
+        unseal(run_dir)
+        _train(settings, setup, run_dir, checkpoint, console)
     return run_dir
+
+
+def _stopped_before_first_checkpoint(run_dir: Path) -> bool:
+    """Return whether a run was killed while it started: nothing was computed yet."""
+    if list_checkpoints(run_dir / CHECKPOINTS) or part_paths(run_dir / TRACE):
+        return False
+    return not next(stream_messages(open_path(run_dir / TRACE)), None)
 
 
 def _setup(settings: RunSettings) -> FarmSetup:
@@ -101,27 +129,22 @@ def _train(
     first_step = checkpoint.step if checkpoint else 0
     _announce(settings, setup, run_dir, steps, console)
     progress = RunProgress(steps, settings.farm.chips, first_step=first_step, console=console)
-    with locked(run_dir):
-        recorder = RunRecorder(run_dir, settings, _facts(setup), progress, checkpoint)
-        try:
-            done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
-            recorder.seal()
-            run_totals = _totals(run_dir)
-            wear = _wear(setup, run_totals)
-            recorder.finish("finished" if done else "interrupted", totals=run_totals, wear=wear)
-            page = run_page(load_run(run_dir))
-            write_page(page, run_dir / REPORT)
-            figures = _figures(recorder.result)
-            write_answer(
-                run_dir, settings.study.name, page.answer, figures, recorder.result["plugins"]
-            )
-        except BaseException as error:
-            # On a full disk not even this can be written; what is there stays readable.
-            with contextlib.suppress(OSError, RunDirectoryError):
-                recorder.finish("failed", error=str(error) or type(error).__name__)
-            if isinstance(error, OSError):
-                raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
-            raise
+    recorder = RunRecorder(run_dir, settings, _facts(setup), progress, checkpoint)
+    try:
+        done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)
+        recorder.seal()
+        run_totals = _totals(run_dir)
+        wear = _wear(setup, run_totals)
+        recorder.finish("finished" if done else "interrupted", totals=run_totals, wear=wear)
+    except BaseException as error:
+        # On a full disk not even this can be written; what is there stays readable.
+        with contextlib.suppress(OSError, RunDirectoryError):
+            recorder.finish("failed", error=str(error) or type(error).__name__)
+            seal(run_dir)
+        if isinstance(error, OSError):
+            raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
+        raise
+    _report(run_dir)
     if not done:
         console.print(
             f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False, soft_wrap=True
@@ -179,19 +202,11 @@ def _wear(setup: FarmSetup, run_totals: Mapping[str, Any]) -> dict[str, Any]:
     return wear.record(steps, steps_per_epoch(len(setup.data.train_inputs), setup.job.train))
 
 
-def _figures(result: Mapping[str, Any]) -> Figures:
-    """Return the key figures: those of the last epoch, and what the chips took for all of it."""
-    last = result["epochs"][-1] if result["epochs"] else {}
-    totals = result["totals"]
-    figures = {
-        "test accuracy": (last.get("test_accuracy"), "fraction"),
-        "test loss": (last.get("test_loss"), "1"),
-        "train loss": (last.get("train_loss"), "1"),
-        "simulated time": (totals.get("time_s"), "s"),
-        "energy": (totals.get("energy_j"), "J"),
-        "lifetime": (result["wear"]["lifetime_s"], "s"),
-    }
-    return {name: (value, unit) for name, (value, unit) in figures.items() if value is not None}
+def _report(run_dir: Path) -> None:
+    try:
+        write_run_page(run_dir)
+    except OSError as error:
+        raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
 
 
 def _announce(

@@ -17,7 +17,7 @@ from repast_dist.trace.schema import (
     solve_batch,
     trace_batch,
 )
-from repast_dist.trace.verify import Finding, verify
+from repast_dist.trace.verify import Finding, verify, whole_steps
 from repast_dist.trace.writer import TraceWriter
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "trace_batch",
     "trace_files",
     "verify",
+    "whole_steps",
 ]

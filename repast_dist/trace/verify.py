@@ -1,16 +1,17 @@
-"""Checks that a trace has no missing and no duplicate rows."""
+"""Checks that a trace has no missing, duplicate or changed rows."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from repast_dist.ground.files import SOLVES, sha256
 from repast_dist.trace.reader import read_trace
-from repast_dist.trace.schema import SCHEMA
+from repast_dist.trace.stream import stream_messages
 from repast_dist.trace.writer import open_path, part_paths, read_manifest
 
 _IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch", "start_s")
@@ -56,15 +57,17 @@ def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
         There is no readable manifest.
     """
     manifest = read_manifest(folder)
-    findings = list(_check_files(folder, manifest))
-    if open_path(folder).exists():
-        findings.append(
-            Finding(
-                "open",
-                open_path(folder).name,
-                "the writer was not closed: the run goes on or crashed",
+    findings: list[Finding] = []
+    for store in (folder, folder.parent / SOLVES):
+        findings.extend(_check_files(store, read_manifest(store)))
+        if open_path(store).exists():
+            findings.append(
+                Finding(
+                    "open",
+                    open_path(store).name,
+                    "the writer was not closed: the run goes on or crashed",
+                )
             )
-        )
     if any(finding.kind == "damaged" for finding in findings):
         return findings
     table = read_trace(folder, columns=_IDENTITY)
@@ -75,22 +78,45 @@ def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
     return findings
 
 
+def whole_steps(folder: Path) -> int:
+    """Return how many steps, from the first, the trace and the solve reports both hold whole.
+
+    Raises
+    ------
+    RunDirectoryError
+        A manifest is missing or damaged.
+    """
+    return min(_whole_steps(folder), _whole_steps(folder.parent / SOLVES))
+
+
+def _whole_steps(folder: Path) -> int:
+    found: set[int] = set()
+    for part in read_manifest(folder)["parts"]:
+        if _damage(folder, part) is None:
+            found.update(part["steps"])
+    for message in stream_messages(open_path(folder)):
+        found.update(message.steps)
+    return next(step for step in itertools.count() if step not in found)
+
+
 def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
-    listed = {part["file"]: part for part in manifest["parts"]}
-    for name, part in listed.items():
-        try:
-            rows = pq.read_metadata(folder / name).num_rows
-            names = pq.read_schema(folder / name).names
-        except (OSError, pa.ArrowInvalid) as error:
-            yield Finding("damaged", name, f"cannot be read ({error})")
-            continue
-        if names != SCHEMA.names:
-            yield Finding("damaged", name, f"columns differ from the schema: {names}")
-        elif rows != part["rows"]:
-            yield Finding("damaged", name, f"{rows} rows, the manifest lists {part['rows']}")
+    for part in manifest["parts"]:
+        damage = _damage(folder, part)
+        if damage is not None:
+            yield Finding("damaged", part["file"], damage)
+    listed = {part["file"] for part in manifest["parts"]}
     for path in part_paths(folder):
         if path.name not in listed:
             yield Finding("unlisted", path.name, "not in the manifest")
+
+
+def _damage(folder: Path, part: dict[str, Any]) -> str | None:
+    """Return what is wrong with the file of a part; every byte of it is read."""
+    try:
+        found = sha256(folder / part["file"])
+    except OSError as error:
+        return f"cannot be read ({error})"
+    return None if found == part["sha256"] else "its SHA-256 is not that in the manifest"
 
 
 def _rows_per_chip(table: pa.Table, n_chips: int) -> dict[int, np.ndarray]:

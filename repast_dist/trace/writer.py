@@ -12,8 +12,10 @@ then the stream is deleted.
 The folder holds Parquet files only, so DuckDB, Polars and ``pyarrow.dataset`` open it as it is.
 """
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import SOLVES, replaced
+from repast_dist.ground.files import SOLVES, replaced, sha256
 from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA, solve_batch
 from repast_dist.trace.stream import Message, OpenStream, stream_messages
 
@@ -247,8 +249,17 @@ class PartStore:
             replaced(self._folder / name, within=self._folder.parent) as aside,
             pq.ParquetWriter(aside, self._schema, compression="zstd") as writer,
         ):
+            written = 0
             for group in _row_groups(batches):
                 writer.write_table(group)
+                written += len(group)
+            if written != sum(sum(rows[step]) for step in steps):
+                raise RunDirectoryError(
+                    f"{self._folder}: {written} rows of steps {steps[0]} to {steps[-1]} are left; "
+                    "the disk lost or changed some"
+                )
+            writer.close()
+            digest = sha256(aside)
         self._parts.append(
             {
                 "file": name,
@@ -257,6 +268,7 @@ class PartStore:
                 "rows": sum(sum(rows[step]) for step in steps),
                 "steps": steps,
                 "rows_per_chip": [rows[step] for step in steps],
+                "sha256": digest,
             }
         )
 
@@ -268,7 +280,7 @@ class PartStore:
             "parts": self._parts,
         }
         with replaced(manifest_path(self._folder)) as aside:
-            aside.write_text(json.dumps(manifest))
+            aside.write_text(json.dumps({**manifest, "sha256": _digest(manifest)}))
 
     def _delete_unlisted(self) -> None:
         listed = {part["file"] for part in self._parts}
@@ -291,6 +303,14 @@ def manifest_path(folder: Path) -> Path:
 def open_path(folder: Path) -> Path:
     """Return the path of the stream that holds the steps since the last part."""
     return folder.parent / f"{folder.name}-open.arrows"
+
+
+def forget_trace(folder: Path) -> None:
+    """Remove a trace and its solve reports, so that a run can begin anew."""
+    for store in (folder, folder.parent / SOLVES):
+        shutil.rmtree(store, ignore_errors=True)
+        manifest_path(store).unlink(missing_ok=True)
+        open_path(store).unlink(missing_ok=True)
 
 
 def part_paths(folder: Path) -> list[Path]:
@@ -317,10 +337,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = manifest_path(folder)
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        manifest["chips"], manifest["parts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path}: not a readable manifest ({error})") from error
+        stored = manifest.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: not a readable manifest ({error!r})") from error
+    if stored != _digest(manifest):
+        raise RunDirectoryError(f"{path}: damaged, its content is not that of its checksum")
     return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:

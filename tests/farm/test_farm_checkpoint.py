@@ -82,3 +82,13 @@ def test_a_failed_write_leaves_the_older_checkpoint_and_nothing_half_done(tmp_pa
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path, 2, _arrays(2), {}, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_newer_damaged_checkpoint_never_displaces_a_good_one(tmp_path):
+    for step in (20, 40):
+        save_checkpoint(tmp_path, step, _arrays(step), {}, keep=2)
+    _cut(tmp_path / "step-00000040" / "arrays.npz")
+    save_checkpoint(tmp_path, 25, _arrays(25), {}, keep=1)
+    checkpoint, refused = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.step, refused) == (25, [])

@@ -229,14 +229,13 @@ def test_a_disk_that_is_full_when_the_report_is_due_costs_no_step(train, tmp_pat
     from rich.console import Console
 
     from repast_dist.ground.errors import RunDirectoryError
-    from repast_dist.studies import resume_study
-    from repast_dist.studies import train as study
+    from repast_dist.studies import resume_study, run_page
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(study, "write_page", full)
+        patched.setattr(run_page, "write_page", full)
         with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
             train(*SMALL, "farm.backend=inprocess")
     (run_dir,) = tmp_path.glob("train/*")

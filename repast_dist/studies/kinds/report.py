@@ -1,0 +1,34 @@
+"""Write the page of a run anew."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from repast_dist.ground.spec import spec
+from repast_dist.studies.study import STUDIES, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repast_dist.studies.settings import RunSettings
+
+
+@STUDIES.register
+@spec
+class ReportStudy(Study):
+    """Write the report of a training run anew, for example after a disk was full.
+
+    Attributes
+    ----------
+    run : str or None
+        The run directory.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    name: Literal["report"] = "report"
+    run: str | None = None
+
+    def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
+        """Write report.html and answer.json into the run directory."""
+        from repast_dist.studies.run_page import run
+
+        return run(self, settings, run_dir, console)

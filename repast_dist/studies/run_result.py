@@ -1,0 +1,67 @@
+"""Reads ``result.json`` of a training run, and tells whether its settings are still the same."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import RESULT, SETTINGS, checked_entries, read_json
+
+_ENTRIES: dict[str, type | tuple[type, ...]] = {
+    "study": str,
+    "settings": dict,
+    "settings_sha256": str,
+    "versions": dict,
+    "plugins": dict,
+    "wall_s": (int, float),
+    "epochs": list,
+    "steps": list,
+    "events": list,
+    "status": str,
+}
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    """Read ``result.json`` of a training run.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is missing or damaged; the message names the entry.
+    """
+    path = run_dir / RESULT
+    result = read_json(path)
+    checked_entries(path, result, _ENTRIES)
+    for name in ("epochs", "steps", "events"):
+        for item in result[name]:
+            checked_entries(path, item, {"step": int})
+    for item in result["events"]:
+        checked_entries(path, item, {"kind": str, "message": str})
+    return result
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 that identifies settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_other_settings(run_dir: Path, result: Mapping[str, Any]) -> None:
+    """Refuse settings that are not those the run began with: its numbers would change.
+
+    Raises
+    ------
+    RunDirectoryError
+        ``settings.json`` or the copy in ``result.json`` was changed.
+    """
+    for name, settings in (
+        (SETTINGS, read_json(run_dir / SETTINGS)),
+        (RESULT, result["settings"]),
+    ):
+        found = settings_digest(settings)
+        if found != result["settings_sha256"]:
+            raise RunDirectoryError(
+                f"{run_dir / name}: the settings have changed since the run began; valid: those "
+                f"with SHA-256 {result['settings_sha256']}, found {found}"
+            )

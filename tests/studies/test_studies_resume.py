@@ -1,0 +1,224 @@
+"""What a run directory is after kills, damage and changed settings: found, mended or refused."""
+
+import io
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import final_arrays
+from rich.console import Console
+
+from repast_dist.farm.checkpoint import list_checkpoints
+from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import replaced, write_json
+from repast_dist.settings import load_settings
+from repast_dist.studies import recorder, resume_study, run_study
+from repast_dist.studies import train as train_study
+from repast_dist.studies.verify import findings
+from repast_dist.trace import read_solves, read_trace, verify
+
+STEPS = 8
+SETTINGS = (
+    "model=digits_mlp", "train.batch_size=32", f"train.max_steps={STEPS}", "train.epochs=1",
+    "farm.checkpoint_every=3", "farm.chips=2", "farm.backend=inprocess",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """Ends a run like a kill: nothing is written any more."""
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def kill_after(step: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leave the directory of a run that was killed when it had recorded some steps."""
+    whole = recorder.RunRecorder.steps
+
+    def steps(self, records, rows, solves):
+        whole(self, records, rows, solves)
+        if records[-1].step >= step:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder.RunRecorder, "steps", steps)
+        patched.setattr(recorder.RunRecorder, "finish", lambda *_, **__: None)
+        patched.setattr(train_study, "seal", lambda *_: None)
+        with pytest.raises(Killed):
+            run_study(load_settings([f"run_root={root}", *SETTINGS]), quiet())
+    (run_dir,) = root.glob("train/*")
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return kill_after(6, tmp_path_factory.mktemp("killed"), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    return run_study(load_settings([f"run_root={root}", *SETTINGS]), quiet())
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path) -> Path:
+    return shutil.copytree(killed_once, tmp_path / "run")
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path) -> Path:
+    return shutil.copytree(finished_once, tmp_path / "run")
+
+
+def check(run_dir: Path) -> str:
+    """Return what study=verify prints; raises where it finds something."""
+    console = quiet()
+    run_study(load_settings(["study=verify", f"study.run={run_dir}"]), console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("stream", ["trace-open.arrows", "solves-open.arrows"])
+@pytest.mark.parametrize("damage", ["torn", "changed"])
+def test_a_damaged_stream_leads_back_to_an_older_checkpoint_and_to_the_same_end(
+    killed, finished_once, stream, damage
+):
+    path = killed / stream
+    content = bytearray(path.read_bytes())
+    if damage == "torn":
+        del content[len(content) * 3 // 4 :]
+    else:
+        content[len(content) * 3 // 4] ^= 1
+    path.write_bytes(content)
+    console = quiet()
+    resume_study(killed, {}, console)
+    printed = console.file.getvalue()
+    assert "of the trace or of the solve reports is missing or damaged" in printed
+    assert final_arrays(killed) == final_arrays(finished_once)
+    assert read_trace(killed / "trace").equals(read_trace(finished_once / "trace"))
+    assert read_solves(killed).equals(read_solves(finished_once))
+    assert "complete" in check(killed)
+
+
+def test_a_stream_without_the_steps_of_any_checkpoint_is_an_error(killed):
+    (killed / "trace-open.arrows").write_bytes(b"")
+    with pytest.raises(RunDirectoryError, match="no usable checkpoint") as error:
+        resume_study(killed, {}, quiet())
+    assert "step 0 of the trace" in str(error.value)
+
+
+def test_changed_settings_are_refused_with_both_checksums(killed):
+    path = killed / "settings.json"
+    settings = json.loads(path.read_text())
+    for changed in ({**settings, "seed": 5}, {k: v for k, v in settings.items() if k != "seed"}):
+        write_json(path, changed)
+        with pytest.raises(RunDirectoryError, match=r"settings.json: the settings have changed"):
+            resume_study(killed, {}, quiet())
+
+
+def test_other_versions_and_other_workers_are_recorded_on_resume(killed, monkeypatch):
+    now = recorder.versions()
+    monkeypatch.setattr(recorder, "versions", lambda: {**now, "numpy": "0.1"})
+    resume_study(killed, {"checkpoint_every": 2}, quiet())
+    events = json.loads((killed / "result.json").read_text())["events"]
+    told = {item["kind"]: item["message"] for item in events}
+    assert told["resume"] == "resumed at step 6, farm.checkpoint_every=2"
+    assert told["versions"] == f"resumed with numpy 0.1 (the run began with {now['numpy']})"
+
+
+def test_every_changed_bit_of_a_finished_run_is_found(finished):
+    assert "complete" in check(finished)
+    files = sorted(path for path in finished.rglob("*") if path.is_file())
+    draw = random.Random(7)
+    sizes = [path.stat().st_size for path in files]
+    missed = []
+    # Half of them anywhere in a file, so that small files have their share, half by size.
+    chosen = [*draw.choices(files, k=200), *draw.choices(files, weights=sizes, k=200)]
+    for path in chosen:
+        content = path.read_bytes()
+        place, bit = draw.randrange(len(content)), 1 << draw.randrange(8)
+        changed = bytearray(content)
+        changed[place] ^= bit
+        path.write_bytes(changed)
+        if next(findings(finished), None) is None:
+            missed.append((path, content, bytes(changed)))
+        path.write_bytes(content)
+    for path, before, after in missed:
+        # Only the space between the entries of a list of checksums may change.
+        assert path.name == "checksums.json"
+        assert json.loads(before) == json.loads(after)
+
+
+def test_a_run_without_room_for_its_page_gets_it_later(tmp_path, monkeypatch):
+    from repast_dist.studies import run_page
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_page, "write_page", full)
+        with pytest.raises(RunDirectoryError, match=r"No space left on device; resume=.*train"):
+            run_study(load_settings([f"run_root={tmp_path}", *SETTINGS]), quiet())
+    (run_dir,) = tmp_path.glob("train/*")
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "finished"
+    (run_dir / ".report.html.tmp").write_text("half a pa")
+    run_study(load_settings(["study=report", f"study.run={run_dir}"]), quiet())
+    assert (run_dir / "report.html").stat().st_size > 100_000
+    assert not list(run_dir.rglob(".*.tmp"))
+    assert "complete" in check(run_dir)
+
+
+def test_a_run_that_ends_while_its_resume_begins_is_not_resumed(killed, monkeypatch):
+    """The status is read when the lock is held, not before."""
+    whole = train_study._setup
+
+    def ends_meanwhile(settings):
+        write_json(
+            killed / "result.json",
+            {**json.loads((killed / "result.json").read_text()), "status": "finished"},
+        )
+        write_json(killed / "checksums.json", {"files": {}})
+        return whole(settings)
+
+    monkeypatch.setattr(train_study, "_setup", ends_meanwhile)
+    with pytest.raises(RunDirectoryError, match="nothing to resume"):
+        resume_study(killed, {}, quiet())
+
+
+def test_a_lock_that_was_deleted_between_opening_and_locking_is_no_lock(tmp_path, monkeypatch):
+    import fcntl
+
+    from repast_dist.studies import run_directory
+
+    def flock(file, _how):
+        (tmp_path / ".lock").unlink()
+        with replaced(tmp_path / ".lock") as aside:
+            aside.touch()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(RunDirectoryError, match="another process"),
+        run_directory.locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(killed, finished_once):
+    shutil.rmtree(killed / "checkpoints")
+    for name in ("trace-open.arrows", "solves-open.arrows"):
+        (killed / name).unlink()
+    resume_study(killed, {}, quiet())
+    assert final_arrays(killed) == final_arrays(finished_once)
+    assert "complete" in check(killed)
+
+
+def test_pruning_keeps_the_checkpoint_a_resume_began_from_not_damaged_ones(killed):
+    newest = list_checkpoints(killed / "checkpoints")[-1]
+    (newest / "arrays.npz").write_bytes(b"torn")
+    resume_study(killed, {"checkpoint_keep": 1, "checkpoint_every": 1}, quiet())
+    assert final_arrays(killed)
+    assert verify(killed / "trace", steps=STEPS) == []
