@@ -107,6 +107,8 @@ class DeviceSpec:
         Amplifiers of the INV arrays.
     age_s : float
         Time from writing cells to their use, beside what passes in a training run.
+    previous_writes : float
+        How often cells have been written before, beside what a training run does.
     source : str
         Where the figures come from.
     """
@@ -116,11 +118,14 @@ class DeviceSpec:
     wire: WireSpec = WireSpec()
     opamp: OpAmpSpec = OpAmpSpec()
     age_s: NonNegative = 0.0
+    previous_writes: NonNegative = 0.0
     source: str = ""
 
     def used(self, use: CellUse) -> CellUse:
         """Return what cells have been through, the device's own settings included."""
-        return use.older(self.age_s) if self.age_s else use
+        if not (self.age_s or self.previous_writes):
+            return use
+        return use.older(self.age_s).written(self.previous_writes)
 
     def with_programming_sigma(self, sigma: float) -> "DeviceSpec":
         """Return the device with another programming error of all its cells."""
@@ -206,6 +211,10 @@ class VmmSpec:
         """Return the same arrays so much longer after writing."""
         return dataclasses.replace(self, use=self.use.older(seconds))
 
+    def written(self, times: float) -> "VmmSpec":
+        """Return the same arrays after more writes."""
+        return dataclasses.replace(self, use=self.use.written(times))
+
     @property
     def exact(self) -> bool:
         """Whether products equal those of the integers."""
@@ -261,3 +270,7 @@ class InvSpec:
     def older(self, seconds: float) -> "InvSpec":
         """Return the same arrays so much longer after writing."""
         return dataclasses.replace(self, use=self.use.older(seconds))
+
+    def written(self, times: float) -> "InvSpec":
+        """Return the same arrays after more writes."""
+        return dataclasses.replace(self, use=self.use.written(times))

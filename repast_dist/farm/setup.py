@@ -14,8 +14,9 @@ from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.specs import StepWork
 from repast_dist.planning.summary import summarise
+from repast_dist.planning.wear import cell_writes
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
-from repast_dist.training.engines import Engine, make_engine
+from repast_dist.training.engines import AS_WRITTEN, Engine, Schedule, make_engine
 from repast_dist.training.optimizers import Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
@@ -59,8 +60,8 @@ class FarmSetup:
         The network that is trained.
     data : Dataset
         Training and test set.
-    step_s : float
-        Planned time of a step of the whole farm, by which cells age; 0 where none does.
+    schedule : Schedule
+        What is planned of a step of the whole farm, by which cells age and wear.
     """
 
     job: TrainingJob
@@ -72,7 +73,7 @@ class FarmSetup:
     routes: dict[int, int]
     workers: tuple[int, ...]
     data: Dataset
-    step_s: float = 0.0
+    schedule: Schedule = AS_WRITTEN
 
     @functools.cached_property
     def preconditioned(self) -> frozenset[str]:
@@ -164,7 +165,7 @@ def make_setup(
         routes={chip: worker for worker, group in groups.items() for chip in group},
         workers=tuple(sorted(groups)),
         data=data,
-        step_s=_step_s(job, model),
+        schedule=_schedule(job, model),
     )
 
 
@@ -182,14 +183,18 @@ def _plan(job: TrainingJob, model: Model, chips: Sequence[int]) -> Plan:
     return make_plan(model.workload, job.machine.hardware, job.machine.policy, work)
 
 
-def _step_s(job: TrainingJob, model: Model) -> float:
-    """Return the planned time of a step where cells age. It is that of all chips of the farm, so
-    that a worker that is lost does not change it.
+def _schedule(job: TrainingJob, model: Model) -> Schedule:
+    """Return how cells age and wear, if they do. It is planned for all chips of the farm, so that a
+    worker that is lost does not change it.
     """
     device = job.machine.hardware.device
-    if not (job.engine.uses_analog() and (device.cell.ages or device.inv_cell.ages)):
-        return 0.0
-    return summarise(_plan(job, model, range(job.farm.chips))).step_s
+    cells = (device.cell, device.inv_cell)
+    if not job.engine.uses_analog() or not any(cell.ages or cell.wears for cell in cells):
+        return AS_WRITTEN
+    plan = _plan(job, model, range(job.farm.chips))
+    writes = dataclasses.asdict(cell_writes(plan))
+    ages = any(cell.ages for cell in cells)
+    return Schedule(step_s=summarise(plan).step_s if ages else 0.0, **writes)
 
 
 def beginning(setup: FarmSetup) -> Checkpoint:
@@ -202,7 +207,7 @@ def beginning(setup: FarmSetup) -> Checkpoint:
     return Checkpoint(0, arrays, {"clock_s": 0.0, "epochs": [], "steps": []})
 
 
-def chip_engine(job: TrainingJob, chip: int, step_s: float = 0.0) -> Engine:
+def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) -> Engine:
     """Return the arithmetic of one chip, which is its own if its settings differ.
 
     Parameters
@@ -211,8 +216,8 @@ def chip_engine(job: TrainingJob, chip: int, step_s: float = 0.0) -> Engine:
         The settings.
     chip : int
         The chip's number.
-    step_s : float
-        Planned time of a step, by which cells age.
+    schedule : Schedule
+        How cells age and wear.
 
     Raises
     ------
@@ -234,7 +239,7 @@ def chip_engine(job: TrainingJob, chip: int, step_s: float = 0.0) -> Engine:
         hardware.inv_spec,
         hardware.residual_spec,
         inversion,
-        step_s,
+        schedule,
     )
 
 

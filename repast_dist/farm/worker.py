@@ -58,7 +58,7 @@ class ChipWorker:
         job = setup.job
         self._setup, self._job = setup, job
         self._model = setup.model
-        self._engines = {chip: chip_engine(job, chip, setup.step_s) for chip in self._chips}
+        self._engines = {chip: chip_engine(job, chip, setup.schedule) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
         self._me = setup.routes[self._chips[0]]
         self._others = [worker for worker in setup.workers if worker != self._me]

@@ -13,6 +13,18 @@ import numpy as np
 Address = tuple[int | str, ...]
 
 
+class When(int):
+    """A number in an address that says when, such as a step, and not where.
+
+    It draws what the same plain number does; `place` leaves it out.
+    """
+
+
+def place(address: Address) -> Address:
+    """Return an address without the times in it: what stays the same thing from step to step."""
+    return tuple(part for part in address if not isinstance(part, When))
+
+
 def generator(seed: int, *address: int | str) -> np.random.Generator:
     """Return the generator of one address.
 

@@ -37,14 +37,22 @@ def _off(hardware: Hardware) -> Iterator[str]:
     yield from (f"{name} of amplifiers" for name, is_off in off.items() if is_off)
 
 
-_CELL = ("programming error", "read noise", "stuck cells", "drift", "write-verify pulses")
+_CELL = (
+    "programming error",
+    "read noise",
+    "stuck cells",
+    "wear",
+    "drift",
+    "write-verify pulses",
+)
 
 
 def _of_cell(cell: Cell) -> Iterator[str]:
     off = (
         not cell.programming_spread,
         not cell.read_spread,
-        not cell.may_fail,
+        not cell.stuck_share,
+        not cell.wears,
         not cell.ages,
         not cell.write_verify,
     )

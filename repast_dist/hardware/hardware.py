@@ -5,7 +5,8 @@ import html
 from functools import cached_property
 
 from repast_dist.analog.cells.ideal import Ideal
-from repast_dist.analog.specs import DacSpec, DeviceSpec, InvSpec, VmmSpec
+from repast_dist.analog.cells.use import NEW, CellUse
+from repast_dist.analog.specs import DacSpec, DeviceSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.components import ComponentTable, unit_costs
@@ -77,6 +78,7 @@ class Hardware:
             columns=2 * chip.vmm.weight_columns,
             weight_bits=chip.weight_bits,
             input_bits=chip.input_bits,
+            use=self._new_cells,
         )
 
     @cached_property
@@ -111,12 +113,22 @@ class Hardware:
                 g_off_siemens=cell.g_off_siemens,
             )
         return VmmSpec(
-            device=DeviceSpec(cell=cell, inv_cell=self.device.inv_cell, age_s=self.device.age_s),
+            device=dataclasses.replace(
+                self.device, cell=cell, wire=WireSpec(), opamp=OpAmpSpec(), source=""
+            ),
             dac=DacSpec(bits=residual.dac_bits),
             adc=adc,
             rows=residual.rows,
             columns=2 * self.chip.vmm.weight_columns,
+            use=self._new_cells,
         )
+
+    @property
+    def _new_cells(self) -> CellUse:
+        """Cells that were never written and will last as long as their components say."""
+        device = self.device
+        wears = device.cell.wears or device.inv_cell.wears
+        return CellUse(endurance=self.costs.endurance) if wears else NEW
 
     def _refuse_offset_columns(self) -> None:
         if not self.chip.vmm.differential:
@@ -131,7 +143,11 @@ class Hardware:
         """Settings of the inverting arrays for the numeric simulation."""
         inv = self.chip.inv
         return InvSpec(
-            device=self.device, dac_bits=inv.dac_bits, adc_bits=inv.adc_bits, size=inv.size
+            device=self.device,
+            dac_bits=inv.dac_bits,
+            adc_bits=inv.adc_bits,
+            size=inv.size,
+            use=self._new_cells,
         )
 
     @cached_property

@@ -9,6 +9,7 @@ import numpy as np
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.ground.rng import When
 from repast_dist.training.engines import Engine, Solver
 from repast_dist.training.optimizers import SecondOrder, Side
 from repast_dist.training.solve_report import SolveReport
@@ -176,10 +177,11 @@ class BlockState:
 
     def _as_held(self, step: int, solver: Solver) -> Solver:
         """Return the block as its arrays hold it some steps after they were written."""
-        if not self._engine.step_s or step == self._prepared_at:
+        step_s = self._engine.schedule.step_s
+        if not step_s or step == self._prepared_at:
             return solver
         if self._aged is None or self._aged[0] != step:
-            self._aged = step, solver.aged((step - self._prepared_at) * self._engine.step_s)
+            self._aged = step, solver.aged((step - self._prepared_at) * step_s)
         return self._aged[1]
 
     def take_counts(self) -> SolveCounts:
@@ -213,7 +215,7 @@ class BlockState:
     def _program(self) -> None:
         assert self._damped is not None
         self._aged = None
-        address = ("soi", self._prepared_at, self.block.index)
+        address = ("soi", When(self._prepared_at), self.block.index)
         try:
             self._solver = self._engine.block_solver(self._damped, address)
         except (DataError, np.linalg.LinAlgError) as error:
@@ -253,7 +255,7 @@ class BlockState:
     def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
         assert self._damped is not None
         matrix = self._damped + (damping - self._damping) * np.eye(self.block.size)
-        address = ("soi", step, self.block.index, "damp", attempt)
+        address = ("soi", When(step), self.block.index, "damp", attempt)
         solver = self._engine.block_solver(matrix, address)
         solution: Solution = solver.solve(right)
         self._pending += solver.program_counts + solution.counts

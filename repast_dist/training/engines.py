@@ -6,6 +6,7 @@ digital and analog hardware, and every operation can be lowered in precision on 
 """
 
 import dataclasses
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +26,9 @@ from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.node import Address, Product, Role
 from repast_dist.training.specs import Arithmetic, EngineSpec
+
+_ROUNDING = 1e-6
+"""Of a number of writes: rates are those of intervals, such as 1 / 10."""
 
 
 class Solver(Protocol):
@@ -86,6 +90,30 @@ class ConversionMeter:
 
 
 @dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a step takes and how often it writes cells, as planned: by this, cells age and wear.
+
+    Attributes
+    ----------
+    step_s : float
+        Time of a step; 0 where no cell ages.
+    weights, activations, inverses, products : float
+        Writes per step of a cell that holds weights, that holds activations or errors, of an
+        inverting cell, and of one that holds an SOI block for residual products.
+    """
+
+    step_s: float = 0.0
+    weights: float = 1.0
+    activations: float = 1.0
+    inverses: float = 1.0
+    products: float = 1.0
+
+
+AS_WRITTEN = Schedule()
+"""Cells that do not age and are written once per step."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Engine:
     """The arithmetic of a run, or of one chip of it.
 
@@ -103,8 +131,8 @@ class Engine:
         The scheme by which analog solves reach their precision.
     seed : int
         The run's seed.
-    step_s : float
-        Planned time of a step, by which what is held ages; 0 where nothing does.
+    schedule : Schedule
+        How long a step takes, and how often it writes cells.
     meter : ConversionMeter
         Counts the conversions of its products.
     """
@@ -115,7 +143,7 @@ class Engine:
     residual: VmmSpec | None
     inversion: Scheme | None
     seed: int
-    step_s: float = 0.0
+    schedule: Schedule = AS_WRITTEN
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
 
     def arithmetic(self, role: Role) -> Arithmetic:
@@ -133,8 +161,9 @@ class Engine:
         matrix : ndarray
             (K, M), any float dtype.
         address : tuple
-            Address of programming errors, what, step and layer first: ``("weights", 3, "conv1")``;
-            never names a chip. Equal addresses hold equal errors: it is one programmed array.
+            Address of programming errors, what, step and layer first:
+            ``("weights", When(3), "conv1")``; never names a chip. Equal addresses hold equal
+            errors: it is one programmed array, which is written once a step.
 
         Raises
         ------
@@ -147,7 +176,13 @@ class Engine:
         if kind == "analog":
             assert self.vmm is not None
             what = " ".join((role, *map(str, address[2:3])))
-            vmm = self.vmm.older(self.step_s / 2) if self.step_s else self.vmm
+            vmm, plan = self.vmm, self.schedule
+            if vmm.device.cell.ages:
+                vmm = vmm.older(plan.step_s / 2)
+            if vmm.device.cell.wears:
+                of_weights = role in ("forward", "backward")
+                rate = plan.weights if of_weights else plan.activations
+                vmm = vmm.written(_writes(rate, int(address[1])))
             array = program_vmm(matrix, vmm, self.seed, *address)
             return _Analog(array, what, self.meter)
         if kind == "fixed":
@@ -162,7 +197,7 @@ class Engine:
         damped : ndarray
             (n, n) float64, symmetric positive definite, damping included.
         address : tuple
-            Address of programming errors, for example ``("soi", step, block)``.
+            Address of programming errors, what and step first: ``("soi", When(step), block)``.
 
         Raises
         ------
@@ -175,7 +210,12 @@ class Engine:
             assert self.residual is not None
             assert self.inv is not None
             assert self.inversion is not None
-            return prepare(damped, self.residual, self.inv, self.inversion, self.seed, *address)
+            residual, inv = self.residual, self.inv
+            if residual.device.cell.wears or inv.device.inv_cell.wears:
+                step = int(address[1])
+                residual = residual.written(_writes(self.schedule.products, step))
+                inv = inv.written(_writes(self.schedule.inverses, step))
+            return prepare(damped, residual, inv, self.inversion, self.seed, *address)
         if not np.isfinite(damped).all():
             raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
         if self.spec.inverse == "fixed":
@@ -190,7 +230,7 @@ def make_engine(
     inv: InvSpec | None = None,
     residual: VmmSpec | None = None,
     inversion: Scheme | None = None,
-    step_s: float = 0.0,
+    schedule: Schedule = AS_WRITTEN,
 ) -> Engine:
     """Return the engine of a run; the parameters are the attributes of `Engine`.
 
@@ -201,7 +241,12 @@ def make_engine(
     """
     if spec.uses_analog() and None in (vmm, inv, residual, inversion):
         raise ValueError("an engine with analog operations needs vmm, inv, residual and inversion")
-    return Engine(spec, vmm, inv, residual, inversion, seed, step_s)
+    return Engine(spec, vmm, inv, residual, inversion, seed, schedule)
+
+
+def _writes(per_step: float, step: int) -> int:
+    """Return how often a cell has been written in a step, that step included."""
+    return max(math.ceil(per_step * (step + 1) - _ROUNDING), 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import When
 from repast_dist.network.functional import with_ones
 from repast_dist.network.model import Model
 from repast_dist.network.node import Parameter, Pass, Product, Sink
@@ -129,6 +130,7 @@ def load_weights(
         Load transposes too; not needed for evaluation.
     """
     matrices = {p.name: weights[p.name][: p.inputs] for p in model.products}
+    step = When(step)
     forward = {
         name: engine.load("forward", matrix, ("weights", step, name))
         for name, matrix in matrices.items()

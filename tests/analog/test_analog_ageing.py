@@ -20,7 +20,7 @@ from repast_dist.analog.cells.use import CellUse
 from repast_dist.analog.product import LOSSLESS
 from repast_dist.ground.rng import generator
 from repast_dist.training.block_state import BlockState
-from repast_dist.training.engines import make_engine
+from repast_dist.training.engines import Schedule, make_engine
 from repast_dist.training.optimizers import OPTIMIZERS
 from repast_dist.training.specs import EngineSpec
 
@@ -99,7 +99,7 @@ class _Block:
 def test_a_block_ages_by_a_step_per_step_until_it_is_written_again():
     vmm, inv = VmmSpec(device=DEVICE), InvSpec(device=DEVICE)
     scheme = SCHEMES.load({"method": "single", "on_divergence": "use"})
-    engine = make_engine(EngineSpec(), 7, vmm, inv, LOSSLESS, scheme, step_s=0.5)
+    engine = make_engine(EngineSpec(), 7, vmm, inv, LOSSLESS, scheme, schedule=Schedule(step_s=0.5))
     state = BlockState(_Block(), 0, engine, scheme, OPTIMIZERS.load({}).second_order)
     state.add(_block(16))
     state.prepare(4, 0.1)

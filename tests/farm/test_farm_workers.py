@@ -108,23 +108,26 @@ def test_a_worker_goes_on_from_the_state_of_others(together):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-DRIFT = tuple(
-    f"device.{cell}.{name}"
-    for cell in ("cell", "inv_cell")
-    for name in ("drift_exponent=0.05", "drift_start_s=1e-6")
+AGEING = (
+    "device.previous_writes=3e8",
+    *(
+        f"device.{cell}.{name}"
+        for cell in ("cell", "inv_cell")
+        for name in ("drift_exponent=0.05", "drift_start_s=1e-6", "endurance_sigma=0.5")
+    ),
 )
 
 
 def test_chips_whose_cells_age_compute_the_same_in_any_worker(together):
     groups = {0: [0, 1], 1: [2]}
-    whole = ChipWorker((0, 1, 2), setup_of({0: [0, 1, 2]}, *DRIFT), NoPeers())
+    whole = ChipWorker((0, 1, 2), setup_of({0: [0, 1, 2]}, *AGEING), NoPeers())
     whole.restore(0, beginning(setup_of({0: [0]})).arrays)
     whole.advance(0, STEPS)
     wanted = whole.common_state()
     assert any(np.any(value != alone()[name]) for name, value in wanted.items())
     # Step 3 comes in the middle of an interval: blocks go on as old as they were.
-    setup = setup_of(groups, *DRIFT)
-    assert setup.step_s > 0
+    setup = setup_of(groups, *AGEING)
+    assert setup.schedule.step_s > 0
     workers, call = together(setup, groups)
     state = beginning(setup).arrays
     for first, count in ((0, 3), (3, STEPS - 3)):

@@ -12,6 +12,8 @@ ON = {
     "device.inv_cell.read_sigma": 0.01,
     "device.cell.stuck_on_rate": 1e-4,
     "device.inv_cell.stuck_off_rate": 1e-4,
+    "device.cell.endurance_sigma": 0.5,
+    "device.inv_cell.endurance_sigma": 0.5,
     "device.cell.drift_exponent": 0.01,
     "device.inv_cell.drift_exponent": 0.01,
     "device.cell.write_verify": True,
@@ -39,7 +41,7 @@ def test_nothing_is_named_where_everything_is_on():
     [
         ({"device.cell.programming_sigma": 0.0}, "programming error of multiplying cells"),
         ({"device.inv_cell.read_sigma": 0.0}, "read noise of inverting cells"),
-        ({"device.cell.stuck_on_rate": 0.0}, "stuck cells of multiplying cells"),
+        ({"device.cell.endurance_sigma": 0.0}, "wear of multiplying cells"),
         ({"device.inv_cell.drift_exponent": 0.0}, "drift of inverting cells"),
         ({"device.cell.read_sigma": 0.0, "device.inv_cell.read_sigma": 0.0}, "read noise"),
         ({"device.cell.write_verify": False}, "write-verify pulses of multiplying cells"),

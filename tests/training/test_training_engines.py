@@ -9,6 +9,7 @@ from training_networks import float_engine, network, samples
 from repast_dist.analog import LOSSLESS, SCHEMES, AdcSpec, DeviceSpec, InvSpec, Reram, VmmSpec
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.model import init_weights
+from repast_dist.training import engines
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.specs import EngineSpec
@@ -195,3 +196,36 @@ def test_lossless_ideal_arrays_compute_the_fixed_point_result() -> None:
     matrix, rows = random.standard_normal((30, 6)), random.standard_normal((9, 30))
     results = [e.load("forward", matrix, ()).multiply(rows, ()) for e in (lossless, digital)]
     np.testing.assert_allclose(*results, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("role", "per_step", "step", "writes"),
+    [("forward", 1.0, 0, 1), ("forward", 1.0, 9, 10), ("gradient", 8.0, 9, 80)],
+)
+def test_arrays_wear_as_often_as_the_plan_writes_them(monkeypatch, role, per_step, step, writes):
+    seen = []
+    monkeypatch.setattr(
+        engines, "program_vmm", lambda matrix, spec, *address: seen.append(spec.use.writes)
+    )
+    cell = Reram(endurance_sigma=0.5)
+    vmm = VmmSpec(device=DeviceSpec(cell=cell))
+    schedule = engines.Schedule(weights=1.0, activations=8.0)
+    engine = make_engine(EngineSpec(), 1, vmm, InvSpec(), vmm, SCHEMES.load({}), schedule)
+    engine.load(role, np.eye(3), ("w", step, "layer"))
+    assert seen == [writes]
+
+
+@pytest.mark.parametrize(("interval", "step", "writes"), [(1, 4, 5), (10, 0, 1), (10, 30, 4)])
+def test_inverting_arrays_wear_at_every_renewal(monkeypatch, interval, step, writes):
+    seen = []
+    monkeypatch.setattr(
+        engines,
+        "prepare",
+        lambda block, vmm, inv, *rest: seen.append((vmm.use.writes, inv.use.writes)),
+    )
+    device = DeviceSpec(inv_cell=Reram(endurance_sigma=0.5))
+    vmm, inv = VmmSpec(device=device), InvSpec(device=device)
+    schedule = engines.Schedule(inverses=1 / interval, products=1 / interval)
+    engine = make_engine(EngineSpec(), 1, vmm, inv, vmm, SCHEMES.load({}), schedule)
+    engine.block_solver(np.eye(3), ("soi", step, 0))
+    assert seen == [(writes, writes)]

@@ -150,6 +150,6 @@ def fused_error(rows: np.ndarray, spec: InvSpec) -> float:
     length = float(np.sqrt(np.mean(np.sum(rows**2, axis=1))))
     if not largest:
         return 0.0
-    lasting = spec.device.inv_cell.lasting_error(rows) / np.sqrt(spec.copies)
+    lasting = spec.device.inv_cell.lasting_error(rows, spec.cell_use) / np.sqrt(spec.copies)
     error = float(np.hypot(cell_error(spec), lasting))
     return float(np.sqrt(2.0 * len(rows))) * error * largest * length

@@ -161,7 +161,7 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     programming = independent * cell.pair_error
     # Slices after the first make these smaller alike, but not what reading and stuck cells do.
     smaller = cell_error(spec) / cell_error(dataclasses.replace(spec, slices=1))
-    lasting = independent * cell.lasting_error(matrix)
+    lasting = independent * cell.lasting_error(matrix, spec.cell_use)
     return float(np.hypot(np.hypot(rounding, programming) * smaller, lasting))
 
 

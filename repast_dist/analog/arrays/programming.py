@@ -5,7 +5,7 @@ import numpy as np
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.cells.use import NEW, CellUse
 from repast_dist.analog.specs import OpAmpSpec
-from repast_dist.ground.rng import generator
+from repast_dist.ground.rng import generator, place
 
 
 def differential_levels(
@@ -48,9 +48,47 @@ def pair_conductances(
     """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
-    positive = cell.program(np.maximum(digits, 0) / top, random)
-    negative = cell.program(np.maximum(-digits, 0) / top, random)
+    targets = np.maximum(digits, 0) / top, np.maximum(-digits, 0) / top
+    stuck = _failed(digits.shape, cell, seed, *address, use=use) if cell.may_fail else None
+    if stuck is not None and cell.mapped_around:
+        targets = _mapped_around(*targets, *stuck)
+    positive, negative = (cell.program(target, random) for target in targets)
+    if stuck is not None:
+        positive, negative = (
+            np.where(np.isnan(fixed), held, fixed)
+            for held, fixed in zip((positive, negative), stuck, strict=True)
+        )
     return cell.used(positive, use), cell.used(negative, use)
+
+
+def _failed(
+    shape: tuple[int, ...], cell: Cell, seed: int, *address: int | str, use: CellUse
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what failed cells of either side hold, NaN for all others. They are the same ones
+    each time that the arrays are written.
+    """
+    where = place(address)
+    lot, life = generator(seed, "failed", *where), generator(seed, "endurance", *where)
+    positive, negative = (cell.failed(lot.random(shape), life, use) for _ in range(2))
+    return positive, negative
+
+
+def _mapped_around(
+    positive: np.ndarray, negative: np.ndarray, stuck_on: np.ndarray, stuck_against: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets of which either makes up for a stuck cell beside it, within the range.
+
+    Parameters
+    ----------
+    positive, negative : ndarray
+        Targets.
+    stuck_on, stuck_against : ndarray
+        What stuck positive and negative cells hold, NaN where they are not stuck.
+    """
+    wanted = positive - negative
+    against = np.where(np.isnan(stuck_on), negative, np.clip(stuck_on - wanted, 0.0, 1.0))
+    on = np.where(np.isnan(stuck_against), positive, np.clip(stuck_against + wanted, 0.0, 1.0))
+    return on, against
 
 
 def to_siemens(relative: np.ndarray, cell: Cell) -> np.ndarray:

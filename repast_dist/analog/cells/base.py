@@ -72,6 +72,21 @@ class Cell(abc.ABC):
     @property
     def may_fail(self) -> bool:
         """Whether some cells hold something else than what is programmed, such as stuck ones."""
+        return bool(self.stuck_share or self.wears)
+
+    @property
+    def stuck_share(self) -> float:
+        """Share of cells that cannot be programmed from the beginning."""
+        return 0.0
+
+    @property
+    def wears(self) -> bool:
+        """Whether cells fail that are written too often."""
+        return False
+
+    @property
+    def mapped_around(self) -> bool:
+        """Whether the other cell of a pair is programmed to make up for one that fails."""
         return False
 
     @property
@@ -91,13 +106,15 @@ class Cell(abc.ABC):
         and copies make smaller. Preconditioners are regularised by it.
         """
 
-    def lasting_error(self, matrix: np.ndarray) -> float:
+    def lasting_error(self, matrix: np.ndarray, use: CellUse) -> float:
         """Return the RMS of what reading and failed cells add to entries of a matrix.
 
         Parameters
         ----------
         matrix : ndarray
             What the pairs hold.
+        use : CellUse
+            What the cells have been through.
 
         Returns
         -------
@@ -105,6 +122,22 @@ class Cell(abc.ABC):
             Relative to the largest entry.
         """
         return float(np.sqrt(2.0) * self.read_spread)
+
+    def failed(self, lot: np.ndarray, life: np.random.Generator, use: CellUse) -> np.ndarray:
+        """Return what cells that fail hold, and NaN for those that can be programmed.
+
+        Asked only of cells that may fail.
+
+        Parameters
+        ----------
+        lot : ndarray
+            Uniform draws from 0 to 1, any shape: one for each cell, the same as long as it lives.
+        life : Generator
+            Further draws of the same kind.
+        use : CellUse
+            What the cells have been through.
+        """
+        return np.full(lot.shape, np.nan)
 
     @abc.abstractmethod
     def program(self, target: np.ndarray, random: np.random.Generator) -> np.ndarray:

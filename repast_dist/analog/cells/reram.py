@@ -1,9 +1,11 @@
 """``reram``: a resistive cell in general terms."""
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
+from scipy.special import ndtr
 
 from repast_dist.analog.cells.base import CELLS
 from repast_dist.analog.cells.gaussian import GaussianCell
@@ -11,6 +13,9 @@ from repast_dist.analog.cells.use import CellUse
 from repast_dist.ground.spec import spec
 
 Rate = Annotated[float, Ge(0), Le(1)]
+
+_NONE_WORN = 1e-15
+"""Share of worn-out cells that is none of any farm's."""
 
 
 @CELLS.register
@@ -29,7 +34,17 @@ class Reram(GaussianCell):
     clip : bool
         A programmed conductance cannot leave the range from g_off to g_on.
     stuck_on_rate, stuck_off_rate : float
-        Share of cells that stay at g_on or g_off whatever is programmed.
+        Share of cells that stay at g_on or g_off whatever is programmed; the same ones as long as
+        an array lives.
+    endurance_sigma : float
+        Spread of the writes that cells survive: standard deviation of the logarithm of a lognormal
+        distribution, whose median is the components' `cell_endurance`. A cell that is written more
+        often is stuck. 0: cells do not wear out.
+    worn_on_share : float
+        Share of worn-out cells that are stuck at g_on; the others are at g_off.
+    mapped_around : bool
+        The other cell of a pair makes up for a stuck one as far as its range goes. Which cells are
+        stuck is found by the reads of `write_verify`, which it needs.
     drift_exponent, drift_start_s : float
         Power-law drift: conductance times ``(age / drift_start) ** -drift_exponent`` once that much
         time has passed since writing. A run counts it from the planned time of its steps;
@@ -41,6 +56,9 @@ class Reram(GaussianCell):
     clip: bool = True
     stuck_on_rate: Rate = 0.0
     stuck_off_rate: Rate = 0.0
+    endurance_sigma: Annotated[float, Ge(0)] = 0.0
+    worn_on_share: Rate = 0.5
+    mapped_around: bool = False
     drift_exponent: Annotated[float, Ge(0)] = 0.0
     drift_start_s: Annotated[float, Gt(0)] = 1.0
 
@@ -50,6 +68,11 @@ class Reram(GaussianCell):
             raise ValueError("programming_profile must be positive from 0 to 1")
         if self.stuck_on_rate + self.stuck_off_rate > 1:
             raise ValueError("stuck_on_rate + stuck_off_rate must not exceed 1")
+        if self.mapped_around and not self.write_verify:
+            raise ValueError(
+                "mapped_around=true: only cells that are read after they are written are known to "
+                "be stuck; valid: write_verify=true"
+            )
 
     @property
     def clipped(self) -> bool:
@@ -67,25 +90,45 @@ class Reram(GaussianCell):
         return bool(self.drift_exponent)
 
     @property
-    def may_fail(self) -> bool:
-        """Whether some cells are stuck."""
-        return bool(self.stuck_on_rate or self.stuck_off_rate)
+    def stuck_share(self) -> float:
+        """Share of cells that are stuck from the beginning."""
+        return self.stuck_on_rate + self.stuck_off_rate
 
-    def lasting_error(self, matrix: np.ndarray) -> float:
+    @property
+    def wears(self) -> bool:
+        """Whether cells fail that are written too often."""
+        return bool(self.endurance_sigma)
+
+    def lasting_error(self, matrix: np.ndarray, use: CellUse) -> float:
         """Return the RMS of what reading and stuck cells add to entries of a matrix, relative to
         the largest one: either cell of a pair may be stuck on, only one has something to lose.
+        The other cell of the pair leaves what only a full range more could make up for.
         """
         mean_square = float(np.mean((matrix / np.max(np.abs(matrix))) ** 2))
-        stuck = 2.0 * self.stuck_on_rate + self.stuck_off_rate * mean_square
+        worn = self._worn_share(use)
+        on = self.stuck_on_rate + worn * self.worn_on_share
+        off = self.stuck_off_rate + worn * (1.0 - self.worn_on_share)
+        stuck = on * (mean_square if self.mapped_around else 2.0) + off * mean_square
         return float(np.sqrt(2.0 * self.read_sigma**2 + stuck))
 
-    def program(self, target: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return targets with errors; stuck cells hold either end of the range."""
-        held = GaussianCell.program(self, target, random)
-        if self.may_fail:
-            lot = random.random(target.shape)
-            held = np.where(lot < self.stuck_on_rate, 1.0, held)
-            held = np.where(lot >= 1.0 - self.stuck_off_rate, 0.0, held)
+    def _worn_share(self, use: CellUse) -> float:
+        """Return the share of cells that are expected to be worn out."""
+        if not (self.wears and use.writes and use.endurance):
+            return 0.0
+        return float(ndtr(math.log(use.writes / use.endurance) / self.endurance_sigma))
+
+    def failed(self, lot: np.ndarray, life: np.random.Generator, use: CellUse) -> np.ndarray:
+        """Return the end of the range at which cells are stuck, NaN for those that are not."""
+        held = np.full(lot.shape, np.nan)
+        # Most runs end long before the first cell does: then nothing needs to be drawn.
+        if use.endurance and self._worn_share(use) > _NONE_WORN:
+            endurance = use.endurance * np.exp(
+                self.endurance_sigma * life.standard_normal(lot.shape)
+            )
+            at = np.where(life.random(lot.shape) < self.worn_on_share, 1.0, 0.0)
+            held = np.where(use.writes > endurance, at, held)
+        held[lot < self.stuck_on_rate] = 1.0
+        held[lot >= 1.0 - self.stuck_off_rate] = 0.0
         return held
 
     def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:

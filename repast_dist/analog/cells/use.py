@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from repast_dist.ground.spec import spec
 
@@ -16,13 +16,23 @@ class CellUse:
     ----------
     age_s : float
         Time since they were written.
+    writes : float
+        How often they have been written, the last time included.
+    endurance : float or None
+        Writes that half of them survive; None: all that come.
     """
 
     age_s: Annotated[float, Ge(0)] = 0.0
+    writes: Annotated[float, Ge(0)] = 0.0
+    endurance: Annotated[float, Gt(0)] | None = None
 
     def older(self, seconds: float) -> "CellUse":
         """Return the same cells after some more seconds."""
         return dataclasses.replace(self, age_s=self.age_s + seconds)
+
+    def written(self, times: float) -> "CellUse":
+        """Return the same cells after more writes."""
+        return dataclasses.replace(self, writes=self.writes + times)
 
 
 NEW = CellUse()
