@@ -97,6 +97,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "gpu beside": ("baseline=gpu_a100",),
     "pipelayer beside": ("baseline=pipelayer",),
     "fused": ("soi.fusion='on'", "inversion=single"),
+    "swing": ("device.opamp.swing_v=0.5", "device.opamp.slew_v_per_s=1000000.0",
+              "inversion=single"),
     "fused slowly": ("device.opamp.compensation=50.0", "soi.fusion='on'", "inversion=single"),
     "mnist": ("dataset=mnist",),
     "fashion_mnist": ("dataset=fashion_mnist",),

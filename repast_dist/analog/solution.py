@@ -59,6 +59,8 @@ class Solution:
         Residual products that only the numbers asked for, beside those of every round.
     stable : bool
         Whether the circuits come to rest; nothing is solved with those that do not.
+    saturated : bool
+        Whether an output went beyond the amplifiers' swing: then no right-hand side converged.
     """
 
     x: np.ndarray
@@ -70,3 +72,4 @@ class Solution:
     usable: bool = True
     refreshes: int = 0
     stable: bool = True
+    saturated: bool = False

@@ -144,6 +144,11 @@ class BlockSolver:
             return 0.0
         return self.inv.device.opamp.seconds(self.array.settling_cycles)
 
+    @property
+    def test_s(self) -> float:
+        """Time of the settlings that found out how strongly inputs may be driven, in seconds."""
+        return 0.0 if self.array is None else self.inv.device.opamp.seconds(self.array.test_cycles)
+
 
 class Run:
     """One solve in progress, column by column.
@@ -167,6 +172,8 @@ class Run:
         (r,) int64 rounds; a scheme counts them.
     digital_ops, refreshes : int
         Digital operations, and residual products that only the numbers ask for.
+    saturated : bool
+        Whether an output went beyond the amplifiers' swing.
     """
 
     def __init__(self, solver: "BlockSolver", right: np.ndarray) -> None:
@@ -178,6 +185,7 @@ class Run:
         self.norm = np.linalg.norm(self.right, axis=0)
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
+        self.saturated = False
         self.applied = self.inv_ops = self.vmm_ops = self.digital_ops = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
@@ -190,11 +198,16 @@ class Run:
         self.vmm_ops += vectors.shape[1] * array.vmm_ops
         deflation = solver.deflation
         if deflation is None:
-            return array.solve(vectors)
+            return self._read(array, vectors)
         self.digital_ops += (4 * deflation.rank + 2) * vectors.size
         weights, rest = deflation.split(vectors)
         inner = solver.inner_scaling[:, None]
-        return deflation.join(weights, inner * array.solve(inner * rest))
+        return deflation.join(weights, inner * self._read(array, inner * rest))
+
+    def _read(self, array: Inverse, vectors: np.ndarray) -> np.ndarray:
+        reading = array.read(vectors)
+        self.saturated |= bool(reading.saturated.any())
+        return reading.outputs
 
     def product(self, vectors: np.ndarray) -> np.ndarray:
         """Multiply with the scaled matrix on the multipliers."""
@@ -242,13 +255,14 @@ class Run:
             x=x,
             iterations=self.iterations,
             residual=residual,
-            converged=residual <= scheme.tolerance,
+            converged=(residual <= scheme.tolerance) & (not self.saturated),
             counts=counts,
             method=scheme.name,
             refreshes=self.refreshes,
             stable=self.solver.stable,
+            saturated=self.saturated,
         )
-        return dataclasses.replace(solution, usable=scheme.usable(solution))
+        return dataclasses.replace(solution, usable=scheme.usable(solution) and not self.saturated)
 
 
 def product_cells[T: (int, np.ndarray)](values: T, bits: int, cell: Cell) -> T:

@@ -44,13 +44,24 @@ class OpAmpSpec:
     gain : float or None
         Open-loop gain; None is ideal.
     offset_v : float
-        Standard deviation of the input offset voltage, relative to the full-scale output.
+        Standard deviation of the input offset voltage, relative to the full-scale output: the
+        swing where there is one, otherwise the largest output of a solve.
     input_siemens : float
         Conductance of an amplifier's input.
     gbw_hz : float or None
         Gain-bandwidth product; None: amplifiers are at rest at once.
     second_pole_hz : float or None
         The pole behind the dominant one, which closed loops of amplifiers ring with; None: none.
+    swing_v : float or None
+        Largest output in volts, to either side; None: outputs have no limit, and every solve fills
+        the converters' range. See `repast_dist.analog.arrays.drive`.
+    drive_tests : int
+        Settlings by which the controller finds out, once an array is programmed, how strongly its
+        inputs may be driven.
+    slew_v_per_s : float or None
+        How fast an output can move at most, in volts per second; None: without a limit. Settling
+        lasts longer by the time that the whole swing takes; what is read earlier is driven so that
+        nothing slews.
     compensation : float
         How many times slower the outer amplifiers of fused circuits are made. Those between the
         two arrays have poles of their own, with which the loop would oscillate.
@@ -64,6 +75,9 @@ class OpAmpSpec:
     input_siemens: NonNegative = 0.0
     gbw_hz: Positive | None = None
     second_pole_hz: Positive | None = None
+    swing_v: Positive | None = None
+    drive_tests: Annotated[int, Ge(1), Le(64)] = 6
+    slew_v_per_s: Positive | None = None
     compensation: Annotated[float, Ge(1)] = 100.0
     settled_cycles: Positive = 200.0
 
@@ -72,6 +86,11 @@ class OpAmpSpec:
             raise ValueError(
                 "second_pole_hz needs gbw_hz: amplifiers that are at rest at once have no poles; "
                 "valid: a gain-bandwidth product in hertz, or second_pole_hz=null"
+            )
+        if self.slew_v_per_s is not None and None in (self.gbw_hz, self.swing_v):
+            raise ValueError(
+                "slew_v_per_s needs gbw_hz and swing_v: it limits how fast outputs in volts move; "
+                "valid: both of them, or slew_v_per_s=null"
             )
 
     @property
@@ -85,6 +104,13 @@ class OpAmpSpec:
         if self.second_pole_hz is None or self.gbw_hz is None:
             return None
         return self.second_pole_hz / self.gbw_hz
+
+    @property
+    def slew(self) -> float | None:
+        """How fast an output can move at most, in swings per 1 / gain-bandwidth product."""
+        if self.slew_v_per_s is None or self.gbw_hz is None or self.swing_v is None:
+            return None
+        return self.slew_v_per_s / (self.swing_v * self.gbw_hz)
 
     def seconds(self, cycles: float) -> float:
         """Return a time of so many multiples of 1 / gain-bandwidth in seconds."""

@@ -267,7 +267,10 @@ class _Fine:
         full_scale_v: float,
         transient: bool,
     ) -> "_Fine":
-        opamp, columns = spec.device.opamp, right[:, None]
+        # A netlist is linear, and its full scale is ours to choose.
+        opamp = dataclasses.replace(spec.device.opamp, swing_v=None, slew_v_per_s=None)
+        device = dataclasses.replace(spec.device, opamp=opamp)
+        spec, columns = dataclasses.replace(spec, device=device), right[:, None]
         if not programmed(spec).stable:
             raise DataError(
                 "this circuit is unstable: its amplifiers run into their rails; valid: a matrix of "
@@ -278,11 +281,11 @@ class _Fine:
             spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS, read_cycles=cycles
         )
         still = dataclasses.replace(spec.device, opamp=dataclasses.replace(opamp, offset_v=0.0))
-        without = programmed(dataclasses.replace(fine, device=still)).solve(columns)
+        without = programmed(dataclasses.replace(fine, device=still)).read(columns).outputs
         volt = float(full_scale_v / (np.max(np.abs(without), initial=0.0) or 1.0))
         array = programmed(fine)
         read_s = None if cycles is None else opamp.seconds(array.settling_cycles)
-        return cls(volt, array.solve(columns)[:, 0] * volt, read_s)
+        return cls(volt, array.read(columns).outputs[:, 0] * volt, read_s)
 
 
 def _read_cycles(array: Inverse, spec: InvSpec) -> float:

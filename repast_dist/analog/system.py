@@ -169,7 +169,8 @@ def _program(
     shift, array = 0.0, None
     if scheme.uses_array:
         shift, array = _program_array(block, held, inv, scheme, seed, *address)
-        counts += SolveCounts(program_cells=array.cells)
+        tested_s = inv.device.opamp.seconds(array.test_cycles)
+        counts += SolveCounts(program_cells=array.cells, inv_ops=array.tests, settling_s=tested_s)
     depth = 0 if block.diagonal is not None else depth_of(block.size, inv.size)
     values = block.product.values if scheme.uses_products or depth else 0
     if array is not None and depth:
@@ -180,10 +181,11 @@ def _program(
 
     def after(seconds: float) -> tuple[Product, Inverse | None]:
         later = dataclasses.replace(block, product=block.product.aged(seconds))
-        if not scheme.uses_array:
+        if array is None:
             return later.product, None
         old = inv.older(seconds)
-        return later.product, _program_array(later, held, old, scheme, seed, *address)[1]
+        aged: Inverse = _program_array(later, held, old, scheme, seed, *address)[1]
+        return later.product, aged.driven_as(array)
 
     return BlockSolver(
         matrix=block.matrix,

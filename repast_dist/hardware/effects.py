@@ -32,6 +32,8 @@ def _off(hardware: Hardware) -> Iterator[str]:
         "offset": not opamp.offset_v,
         "input conductance": not opamp.input_siemens,
         "bandwidth": opamp.gbw_hz is None,
+        "swing": opamp.swing_v is None,
+        "slew rate": None not in (opamp.gbw_hz, opamp.swing_v) and opamp.slew_v_per_s is None,
         "second pole": opamp.gbw_hz is not None and opamp.second_pole_hz is None,
     }
     yield from (f"{name} of amplifiers" for name, is_off in off.items() if is_off)

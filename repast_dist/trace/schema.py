@@ -86,6 +86,7 @@ SOLVE_SCHEMA = pa.schema(
         _field("residual", pa.float64(), "1", "largest relative residual |b - A x| / |b|"),
         _field("converged", pa.bool_(), "", "every right-hand side reached the target"),
         _field("stable", pa.bool_(), "", "the amplifiers of its arrays come to rest"),
+        _field("saturated", pa.bool_(), "", "an output went beyond the amplifiers' swing"),
         _field("action", _NAME, "", "what the divergence policy did: none, use, damp, fallback"),
         _field("chip", pa.int32(), "1", "chip that solved the block"),
     ],

@@ -229,7 +229,11 @@ class BlockState:
     ) -> tuple[np.ndarray, SolveReport]:
         policy = self._inversion.on_divergence
         if policy == "raise":
-            why = "did not converge" if solution.stable else "has an unstable array"
+            why = "did not converge"
+            if not solution.stable:
+                why = "has an unstable array"
+            elif solution.saturated:
+                why = "drove amplifiers beyond their swing"
             raise InversionError(
                 f"{self._where()}, step {step}: {solution.method} {why}, residual "
                 f"{solution.residual.max():.2e} after {solution.iterations.max()} iterations "
@@ -287,6 +291,7 @@ class BlockState:
             residual=float(shown.residual.max(initial=0.0)),
             converged=bool(shown.converged.all()),
             stable=shown.stable,
+            saturated=shown.saturated,
             action=action,
             chip=self._chip,
             right_sides=len(solution.iterations),

@@ -19,6 +19,7 @@ class SolveReport:
     residual: float
     converged: bool
     stable: bool
+    saturated: bool
     action: str
     chip: int
     right_sides: int
@@ -44,6 +45,7 @@ def _worst(reports: Sequence[SolveReport]) -> SolveReport:
         residual=max(report.residual for report in reports),
         converged=all(report.converged for report in reports),
         stable=all(report.stable for report in reports),
+        saturated=any(report.saturated for report in reports),
         right_sides=right_sides,
     )
 

@@ -24,6 +24,8 @@ ON = {
     "device.opamp.input_siemens": 1e-6,
     "device.opamp.gbw_hz": 1e8,
     "device.opamp.second_pole_hz": 3e8,
+    "device.opamp.swing_v": 0.5,
+    "device.opamp.slew_v_per_s": 1e8,
     "chip.residual.verified": False,
 }
 
@@ -50,9 +52,18 @@ def test_nothing_is_named_where_everything_is_on():
         ({"device.opamp.offset_v": 0.0}, "offset of amplifiers"),
         ({"device.opamp.input_siemens": 0.0}, "input conductance of amplifiers"),
         (
-            {"device.opamp.gbw_hz": None, "device.opamp.second_pole_hz": None},
+            {
+                "device.opamp.gbw_hz": None,
+                "device.opamp.second_pole_hz": None,
+                "device.opamp.slew_v_per_s": None,
+            },
             "bandwidth of amplifiers",
         ),
+        (
+            {"device.opamp.swing_v": None, "device.opamp.slew_v_per_s": None},
+            "swing of amplifiers",
+        ),
+        ({"device.opamp.slew_v_per_s": None}, "slew rate of amplifiers"),
         ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
         ({"chip.residual.verified": True}, "cell errors in residual products"),
     ],

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.analog import LOSSLESS, SCHEMES, DeviceSpec, InvSpec, Rows, prepare
+from repast_dist.analog import LOSSLESS, SCHEMES, DeviceSpec, InvSpec, OpAmpSpec, Rows, prepare
 from repast_dist.analog.schemes.base import added, as_counts
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.planning.blocks import SoiBlock
@@ -45,8 +45,10 @@ def shapes_of(size, sides, held, scheme, fused):
     return fuse(shapes, np.array([True]), HARDWARE) if fused else shapes
 
 
-def check(scheme, size, held=24, *, fused=False, columns=6):
+def check(scheme, size, held=24, *, fused=False, columns=6, opamp=None):
     vmm, inv = HARDWARE.residual_spec, HARDWARE.inv_spec
+    if opamp is not None:
+        inv = dataclasses.replace(inv, device=dataclasses.replace(inv.device, opamp=opamp))
     rows = block_of(size, held)
     formed = rows @ rows.T / held + 0.1 * np.eye(size)
     solver = prepare(Rows(rows, 0.1) if fused else formed, vmm, inv, scheme, 3, "test")
@@ -63,7 +65,8 @@ def check(scheme, size, held=24, *, fused=False, columns=6):
     ]
     refreshed = SolveCounts(0, solution.refreshes, solution.refreshes * size)
     assert_same(solution.counts, as_counts(added(*each)) + refreshed)
-    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials)
+    test_s = solver.test_s if settled else None
+    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials, test_s)
     assert_same(solver.program_counts, as_counts(programmed))
     return solution
 
@@ -84,6 +87,19 @@ def test_what_is_priced_is_what_a_solve_counts(method, size, slices):
         # Right-hand sides did take different rounds.
         assert solution.iterations[1] == 0
         assert solution.iterations.max() >= 1
+
+
+@pytest.mark.parametrize("after", [9.0, "settled"])
+@pytest.mark.parametrize("method", ["single", "fcg", "auto"])
+@pytest.mark.parametrize(("size", "fused"), [(17, False), (101, False), (17, True)])
+def test_settlings_that_find_the_drive_of_an_array_are_counted(method, size, fused, after):
+    opamp = OpAmpSpec(gbw_hz=1e8, swing_v=0.5, slew_v_per_s=1e8, drive_tests=3)
+    data = {"method": method, "target_bits": 8, "array_read_after": after}
+    if fused and method == "auto":
+        data["method"] = "refine"
+    solution = check(SCHEMES.load(data), size, fused=fused, opamp=opamp)
+    assert solution.counts.settling_s > 0
+    assert not solution.saturated
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -133,7 +133,7 @@ def _solves(
             {"step": step, "block": block["index"], "layer": block["layer"],
              "factor": block["factor"], "method": "fcg", "iterations": iterations,
              "mean_iterations": iterations * 0.9, "converged": not fails, "stable": True,
-             "chip": block["chip"],
+             "saturated": False, "chip": block["chip"],
              "residual": 0.3 if fails else 10 ** (-5 - random.random()),
              "action": "damp" if fails else "none"}
         )  # fmt: skip

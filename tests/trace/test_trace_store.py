@@ -59,6 +59,7 @@ def append_steps(writer: TraceWriter, steps: range) -> None:
                 "residual": 1e-5,
                 "converged": True,
                 "stable": True,
+                "saturated": False,
                 "chip": 0,
             }
         ]

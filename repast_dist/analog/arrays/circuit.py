@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor
 from scipy.linalg.lapack import dgetrs, sgetrs
 
+from repast_dist.analog.arrays.drive import found_drive, ranged_columns
 from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
 from repast_dist.analog.arrays.noise import fill_rows
 from repast_dist.analog.fixed_point import codes_of_columns
@@ -17,6 +18,22 @@ from repast_dist.ground.rng import generator
 
 _FEW_BITS = 12
 """Of converters, up to which single precision is plenty for what is between them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a settling gives.
+
+    Attributes
+    ----------
+    outputs : ndarray
+        (n, r) the answers.
+    saturated : ndarray
+        (r,) bool, whether an amplifier's output went beyond its swing.
+    """
+
+    outputs: np.ndarray
+    saturated: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +60,9 @@ class Circuit:
         None: they have settled.
     read_noise : ReadNoise or None
         Of its cells.
+    drive : float or None
+        Swings of an output per unit of the circuit's matrix and code of an input; None: outputs
+        have no limit.
     """
 
     factors: tuple[np.ndarray, np.ndarray]
@@ -53,6 +73,7 @@ class Circuit:
     read_cycles: float
     missing: np.ndarray | None = None
     read_noise: "ReadNoise | None" = None
+    drive: float | None = None
 
     @classmethod
     def of(
@@ -92,30 +113,50 @@ class Circuit:
         rate = loop.rate_of(probe)
         cycles, missing = spec.read_cycles, None
         if cycles is None or not rate > 0:
-            cycles = settling_cycles(rate, spec.adc_bits)
+            slew = spec.device.opamp.slew
+            cycles = settling_cycles(rate, spec.adc_bits) + (1.0 / slew if slew else 0.0)
         elif spec.device.opamp.gbw_hz is not None:
             missing = loop.missing(cycles, probe)
-        return cls(factors, scale, offset, loop, rate, cycles, missing, read_noise)
+        circuit = cls(factors, scale, offset, loop, rate, cycles, missing, read_noise)
+        if spec.device.opamp.swing_v is None or not rate > 0:
+            return circuit
+        slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
+        drive = found_drive(circuit._outputs, loop.steady, offset, slowest, spec)
+        return dataclasses.replace(circuit, drive=drive)
 
-    def solve(self, right: np.ndarray, spec: InvSpec) -> np.ndarray:
+    def read(self, right: np.ndarray, spec: InvSpec) -> Reading:
         """Drive, wait and read for every right-hand side, (n, r).
 
         An unstable circuit runs into its rails, which say nothing of the answer: zeros are
         returned for it.
         """
+        none = np.zeros(right.shape[1], bool)
         if not self.rate > 0:
-            return np.zeros_like(right)
+            return Reading(np.zeros_like(right), none)
         codes, step = codes_of_columns(right, spec.dac_bits)
+        outputs = self._outputs(codes)
+        if self.drive is None:
+            if self.offset.any():
+                outputs += self.offset[:, None] * np.max(np.abs(outputs), axis=0, initial=0.0)
+            read, level = codes_of_columns(outputs, spec.adc_bits)
+            return Reading(read * (level * (step / self.scale)), none)
+        outputs *= self.drive
+        outputs += self.offset[:, None]
+        beyond = ~(np.abs(self.loop.steady @ outputs) <= 1.0).all(axis=0)
+        read, level = ranged_columns(np.clip(outputs, -1.0, 1.0), spec.adc_bits)
+        # What amplifiers give without any input is not taken for an answer.
+        step = np.where(codes.any(axis=0), step, 0.0)
+        return Reading(read * (level * (step / (self.scale * self.drive))), beyond)
+
+    def _outputs(self, codes: np.ndarray) -> np.ndarray:
+        """Return what outputs are at when they are read, (n, r), without offsets."""
         settled = _settled(self.factors, codes)
         if self.read_noise is not None:
             drawn = self.read_noise.currents(settled, codes) / self.scale
             settled += _settled(self.factors, drawn)
         if self.missing is not None:
             settled -= self.missing @ settled
-        if self.offset.any():
-            settled += self.offset[:, None] * np.max(np.abs(settled), axis=0, initial=0.0)
-        read, level = codes_of_columns(settled, spec.adc_bits)
-        return np.asarray(read * (level * (step / self.scale)))
+        return settled
 
 
 class ReadNoise(Protocol):

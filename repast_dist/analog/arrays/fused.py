@@ -16,7 +16,7 @@ from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import cell_error, hold, input_load, whole_cell
 from repast_dist.analog.arrays.inv import OneLoop
 from repast_dist.analog.arrays.programming import offset_voltages
-from repast_dist.analog.specs import InvSpec
+from repast_dist.analog.specs import DeviceSpec, InvSpec
 from repast_dist.ground.errors import DataError
 
 
@@ -112,10 +112,21 @@ def program_fused(
     for moved in (loop[:n], offsets[0], own[:n]):
         moved /= slower
     after = None if spec.read_cycles is None else slower * spec.read_cycles
-    read = dataclasses.replace(spec, read_cycles=after)
+    read = dataclasses.replace(spec, device=_slower(spec.device, slower), read_cycles=after)
     whole = Loop(loop, slower * load, own, spec.device.opamp.second_pole)
     circuit = Circuit.of(whole, np.concatenate(offsets), read, noise)
     return FusedInv(spec, circuit, (n, held))
+
+
+def _slower(device: DeviceSpec, times: float) -> DeviceSpec:
+    """Return the device with amplifiers that slew so much more slowly: by the capacitor that makes
+    them slower.
+    """
+    opamp = device.opamp
+    if opamp.slew_v_per_s is None:
+        return device
+    opamp = dataclasses.replace(opamp, slew_v_per_s=opamp.slew_v_per_s / times)
+    return dataclasses.replace(device, opamp=opamp)
 
 
 _ROWS: tuple[tuple[str, ...], ...] = ((), ("between",), ("inverters",), ("between", "inverters"))

@@ -17,11 +17,11 @@ how long that takes, the loop says (`repast_dist.analog.arrays.dynamics`).
 import abc
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from repast_dist.analog.arrays.circuit import CellNoise, Circuit
+from repast_dist.analog.arrays.circuit import CellNoise, Circuit, Reading
 from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import hold, input_load, whole_cell
 from repast_dist.analog.arrays.programming import offset_voltages
@@ -56,7 +56,18 @@ class Inverse(Protocol):
     def stable(self) -> bool:
         """Whether every loop of amplifiers comes to rest."""
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
+    @property
+    def tests(self) -> int:
+        """Settlings that found out how strongly inputs may be driven."""
+
+    @property
+    def test_cycles(self) -> float:
+        """Time of these, in multiples of 1 / gain-bandwidth."""
+
+    def driven_as(self, other: Any) -> "Inverse":
+        """Return the arrays with the drive of others of the same kind, their younger selves."""
+
+    def read(self, right: np.ndarray) -> Reading:
         """Solve for many right-hand sides, (n, r)."""
 
 
@@ -105,7 +116,24 @@ class OneLoop(abc.ABC):
         """Whether the amplifiers come to rest."""
         return self.circuit.rate > 0
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
+    @property
+    def tests(self) -> int:
+        """Settlings that found out how strongly inputs may be driven."""
+        return 0 if self.circuit.drive is None else self.spec.device.opamp.drive_tests
+
+    @property
+    def test_cycles(self) -> float:
+        """Time of these, in multiples of 1 / gain-bandwidth."""
+        return self.tests * self.circuit.read_cycles if self.tests else 0.0
+
+    def driven_as(self, other: Any) -> Self:
+        """Return the arrays with the drive of others of the same kind, their younger selves."""
+        if other.circuit.drive is None or self.circuit.drive is None:
+            return self
+        circuit = dataclasses.replace(self.circuit, drive=other.circuit.drive)
+        return dataclasses.replace(self, circuit=circuit)
+
+    def read(self, right: np.ndarray) -> Reading:
         """Solve for many right-hand sides, each scaled to the converters' range on its own.
 
         Parameters
@@ -115,10 +143,15 @@ class OneLoop(abc.ABC):
 
         Returns
         -------
-        ndarray
-            (n, r) float64, rounded to the ADC's bits of each column's largest entry.
+        Reading
+            Answers of (n, r) float64, rounded to the ADC's bits of each column's largest entry,
+            or, where outputs have a limit, of the power of two above it.
         """
-        return self.circuit.solve(right, self.spec)
+        return self.circuit.read(right, self.spec)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Return the answers alone, (n, r)."""
+        return self.read(right).outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +217,33 @@ class BlockInv:
         """Whether the amplifiers of all arrays come to rest."""
         return self.first.stable and self.second.stable
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
+    @property
+    def tests(self) -> int:
+        """Settlings that found out how strongly inputs may be driven, of all pieces."""
+        return self.first.tests + self.second.tests
+
+    @property
+    def test_cycles(self) -> float:
+        """Time of these, in multiples of 1 / gain-bandwidth."""
+        return self.first.test_cycles + self.second.test_cycles
+
+    def driven_as(self, other: Any) -> "BlockInv":
+        """Return the arrays with the drive of others of the same kind, their younger selves."""
+        first, second = self.first.driven_as(other.first), self.second.driven_as(other.second)
+        return dataclasses.replace(self, first=first, second=second)
+
+    def read(self, right: np.ndarray) -> Reading:
         """Solve for many right-hand sides, (n, r)."""
         top, bottom = right[: self.split], right[self.split :]
-        partial = self.first.solve(top)
-        lower = self.second.solve(bottom - self.lower.multiply(partial))
-        upper = self.first.solve(top - self.upper.multiply(lower))
-        return np.vstack([upper, lower])
+        partial = self.first.read(top)
+        lower = self.second.read(bottom - self.lower.multiply(partial.outputs))
+        upper = self.first.read(top - self.upper.multiply(lower.outputs))
+        beyond = partial.saturated | lower.saturated | upper.saturated
+        return Reading(np.vstack([upper.outputs, lower.outputs]), beyond)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Return the answers alone, (n, r)."""
+        return self.read(right).outputs
 
 
 def program_inv(

@@ -64,7 +64,7 @@ class Auto(GradientScheme):
         if self._single_may_do(inv):
             solver = programmed(self.as_scheme(Single))
             once = tried.solve(solver, solver.program_counts)
-            if (once.residual <= _MARGIN * self.tolerance).all():
+            if not once.saturated and (once.residual <= _MARGIN * self.tolerance).all():
                 return tried.chosen(solver)
         gradients = programmed(self.as_scheme(Fcg))
         first = tried.solve(gradients, gradients.program_counts)
@@ -88,6 +88,7 @@ class Auto(GradientScheme):
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] = (),
+        test_s: np.ndarray | float | None = None,
     ) -> Counts:
         """Return the counts of all that is programmed and tried."""
         return added(*(_trial_counts(trial, blocks, cell, inv) for trial in trials))
@@ -126,6 +127,7 @@ class _Tried:
                 solution.refreshes,
                 rank,
                 solver.settling_s,
+                solver.test_s,
             )
         )
         return solution
@@ -152,7 +154,7 @@ def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Cou
     }
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:
-        parts.append(scheme.program_counts(blocks, cell, inv, rank))
+        parts.append(scheme.program_counts(blocks, cell, inv, rank, test_s=trial.test_s))
     return added(*parts)
 
 

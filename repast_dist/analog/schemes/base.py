@@ -70,6 +70,8 @@ class Trial:
         Directions that were taken out of the array; None: as many as may be.
     settling_s : float or None
         Time of the settlings of one application of the inverse; None: as the scheme expects.
+    test_s : float or None
+        Time of the settlings that tested the arrays; None: as the scheme expects.
     """
 
     scheme: "Scheme"
@@ -78,6 +80,7 @@ class Trial:
     refreshes: int = 0
     rank: int | None = None
     settling_s: float | None = None
+    test_s: float | None = None
 
 
 @spec
@@ -153,10 +156,28 @@ class Scheme(abc.ABC):
         """Return the time that the settlings of one application of the inverse are expected to
         take, (blocks,) in seconds. An inverse that is halved d times costs 3^d of them.
         """
+        return 3**blocks.depth * self._one_settling_s(blocks, inv)
+
+    def tests(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
+        """Return the settlings that test programmed arrays, (blocks,): see `drive_tests` of the
+        amplifiers.
+        """
+        opamp = inv.device.opamp
+        tested = self.uses_array and opamp.swing_v is not None
+        settlings: np.ndarray = 2**blocks.depth * (opamp.drive_tests if tested else 0)
+        return settlings
+
+    def test_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
+        """Return the time that these are expected to take, (blocks,) in seconds."""
+        seconds: np.ndarray = self.tests(blocks, inv) * self._one_settling_s(blocks, inv)
+        return seconds
+
+    def _one_settling_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
         opamp, cycles = inv.device.opamp, self.arrays(inv).read_cycles
-        one = opamp.seconds(opamp.settled_cycles if cycles is None else cycles)
-        seconds: np.ndarray = 3**blocks.depth * np.where(blocks.fused, opamp.compensation, 1.0)
-        return seconds * one
+        if cycles is None:
+            cycles = opamp.settled_cycles + (1.0 / opamp.slew if opamp.slew else 0.0)
+        one = opamp.seconds(cycles)
+        return one * np.where(blocks.fused, opamp.compensation, 1.0)
 
     @abc.abstractmethod
     def solve(self, run: Run) -> None:
@@ -309,6 +330,7 @@ class Scheme(abc.ABC):
         inv: InvSpec,
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] = (),
+        test_s: np.ndarray | float | None = None,
     ) -> Counts:
         """Return `SolveCounts` of preparing blocks.
 
@@ -324,6 +346,8 @@ class Scheme(abc.ABC):
             (blocks,) directions that were taken out; None: as many as may be.
         trials : tuple of Trial
             What was tried, or is expected to be; see `expected_trials`.
+        test_s : ndarray or float, optional
+            Time of the settlings that tested the arrays; None: as expected.
         """
         rank = self.assumed_rank(blocks) if rank is None else rank
         n = blocks.size
@@ -337,12 +361,13 @@ class Scheme(abc.ABC):
             values = values + np.array([coupling_values(*one) for one in split], np.int64)
             forming += np.array([forming_ops(*one) for one in split], np.int64)
         return {
-            "inv_ops": np.zeros(len(n), np.int64),
+            "inv_ops": self.tests(blocks, inv),
             "vmm_ops": vmm_ops,
             "digital_ops": digital_ops + forming + 2 * n * np.where(blocks.fused, blocks.held, n),
             "program_cells": blocks.inverting_cells * self.uses_array
             + product_cells(values, self.product_bits, cell),
-            "settling_s": np.zeros(len(n)),
+            "settling_s": (self.test_s(blocks, inv) if test_s is None else test_s)
+            + np.zeros(len(n)),
         }
 
     def assumed_rank(self, blocks: Blocks) -> np.ndarray:

@@ -121,17 +121,31 @@ def warnings(run: RunData) -> list[Note]:
         )
     unstable = run.solves.filter(pc.invert(run.solves["stable"]))
     if unstable.num_rows:
-        blocks = sorted(set(unstable["block"].to_pylist()))
         notes.append(
             Note(
                 f"{number(unstable.num_rows)} of them had an unstable inverting circuit, whose "
                 f"amplifiers run into their rails, and were not solved in analog (block "
-                f"{', '.join(map(str, blocks[:8]))}{', ...' if len(blocks) > 8 else ''}); more "
+                f"{_some_blocks(unstable)}); more "
                 "optimizer.damping or inversion.array_regularisation makes it stable.",
                 "warning",
             )
         )
+    saturated = run.solves.filter(run.solves["saturated"])
+    if saturated.num_rows:
+        notes.append(
+            Note(
+                f"In {number(saturated.num_rows)} solves outputs went beyond the amplifiers' swing "
+                f"(block {_some_blocks(saturated)}); their answers do not count as converged. More "
+                "device.opamp.drive_tests finds a drive that keeps outputs within it.",
+                "warning",
+            )
+        )
     return notes
+
+
+def _some_blocks(solves: pa.Table) -> str:
+    blocks = sorted(set(solves["block"].to_pylist()))
+    return f"{', '.join(map(str, blocks[:8]))}{', ...' if len(blocks) > 8 else ''}"
 
 
 def ideal_effects(run: RunData) -> list[Note]:
