@@ -1,5 +1,7 @@
 """Fixed point: numbers as whole multiples of a step that their largest sets."""
 
+import math
+
 import numpy as np
 
 
@@ -13,6 +15,17 @@ def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:
 def exponent_of(values: np.ndarray) -> int:
     """Return the exponent of the power of two just above the largest entry; 0 for zeros."""
     return int(np.frexp(np.max(np.abs(values), initial=0.0))[1])
+
+
+def shared_step(largest: float, bits: int) -> float:
+    """Return what one unit of whole numbers of `bits` bits, sign included, stands for.
+
+    It is the smallest power of two that cuts off nothing up to `largest`, which a digital unit
+    finds from the highest bit of the largest number and applies by shifts. Up to one of the bits
+    stays unused. It is 1 for zeros.
+    """
+    mantissa, exponent = math.frexp(largest / (2.0 ** (bits - 1) - 1))
+    return math.ldexp(1.0, exponent - (mantissa == 0.5)) if largest > 0 else 1.0
 
 
 def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,11 +14,12 @@ from typing import Self
 
 import numpy as np
 
-from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
+from repast_dist.analog.arrays.vmm import COUNTED_VECTORS, VmmArray, program_vmm
 from repast_dist.analog.cells.ideal import Ideal
 from repast_dist.analog.fixed_point import codes_of_columns, rounded, rounded_columns
 from repast_dist.analog.specs import AdcSpec, DeviceSpec, VmmSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import generator
 
 LOSSLESS = VmmSpec(device=DeviceSpec(cell=Ideal(bits=4)), adc=AdcSpec(range="lossless"), rows=8)
 """Arrays that lose nothing of a product."""
@@ -114,9 +115,28 @@ class Product:
 
     @cached_property
     def _arrays(self) -> tuple[VmmArray, ...]:
-        """The arrays that hold the factors, each with its inputs along the rows."""
+        """The arrays that hold the factors, each with its inputs along the rows.
+
+        Calibrated ranges are set once, when the arrays are written, by random vectors: what a solve
+        multiplies is not known before.
+        """
         wide = dataclasses.replace(self.vmm, weight_bits=self.bits, input_bits=self.bits)
-        return tuple(
-            program_vmm(factor.T, wide, self.seed, "product", number, *self.address)
-            for number, factor in enumerate(self.factors)
-        )
+        arrays = []
+        for number, factor in enumerate(self.factors):
+            array = program_vmm(factor.T, wide, self.seed, "product", number, *self.address)
+            if wide.adc.range == "calibrated":
+                array.calibrate(calibration_vectors(array.shape[0], self.seed, *array.address))
+            arrays.append(array)
+        return tuple(arrays)
+
+
+def calibration_vectors(width: int, seed: int, *address: int | str) -> np.ndarray:
+    """Return the random inputs, (N, width), by which ranges of residual products are set.
+
+    Every other vector has entries of one sign: a covariance of activations has its largest answer
+    to such a vector, and a solve meets it.
+    """
+    random = generator(seed, "calibration vectors", *address)
+    vectors = random.standard_normal((COUNTED_VECTORS, width))
+    vectors[::2] = np.abs(vectors[::2])
+    return vectors

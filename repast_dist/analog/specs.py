@@ -171,8 +171,8 @@ class DacSpec:
     bits : int
         Of an input's magnitude that are applied in one pass.
     range : {"full", "calibrated"}
-        What the largest fixed-point input stands for: the largest input of the call, or the given
-        percentile of the inputs met, beyond which inputs are cut off.
+        Inputs of a call share a step, a power of two that a digital unit finds: the smallest that
+        cuts no input off, or that cuts off what is above the given percentile of the inputs.
     percentile : float
         Of the absolute inputs, for ``calibrated``.
     """
@@ -195,11 +195,44 @@ class AdcSpec:
         percentile of the currents met, ``lossless`` converts every level exactly.
     percentile : float
         Of the absolute column currents, for ``calibrated``.
+    calibrated_on : {"previous_step", "first_step", "call"}
+        What training sets calibrated ranges by: the step before, the first step for ever, or, as no
+        hardware can, the call that is converted. A micro-batch is run for the first step's ranges.
+    offset_lsb, gain_error, inl_lsb : float
+        How converters differ from an ideal one: standard deviation of the offset in steps of the
+        code and of the gain relative to 1, root mean square of the nonlinearity in steps.
+    noise_lsb : float
+        Noise of a conversion at the converter's input, standard deviation in steps of the code.
     """
 
     bits: Annotated[int, Ge(2), Le(16)] = 8
     range: Literal["full", "calibrated", "lossless"] = "calibrated"
     percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+    calibrated_on: Literal["previous_step", "first_step", "call"] = "previous_step"
+    offset_lsb: NonNegative = 0.0
+    gain_error: NonNegative = 0.0
+    inl_lsb: NonNegative = 0.0
+    noise_lsb: NonNegative = 0.0
+
+    @property
+    def distorts(self) -> bool:
+        """Whether a converter's answer to an exact code is another one."""
+        return bool(self.offset_lsb or self.gain_error or self.inl_lsb)
+
+    @property
+    def ideal(self) -> bool:
+        """Whether converters do nothing but round and clip."""
+        return not (self.distorts or self.noise_lsb)
+
+    @property
+    def keeps_ranges(self) -> bool:
+        """Whether training converts with ranges of earlier steps."""
+        return self.range == "calibrated" and self.calibrated_on != "call"
+
+    @property
+    def follows(self) -> bool:
+        """Whether every step sets the ranges of the next."""
+        return self.range == "calibrated" and self.calibrated_on == "previous_step"
 
 
 @spec
@@ -213,6 +246,8 @@ class VmmSpec:
     rows, columns : int
         Cells of one array. Columns matter to wires only: an array holds ``columns // 2`` pairs,
         slices of a weight side by side.
+    adcs_per_array : int
+        Converters that share the columns of an array; they matter where converters differ.
     weight_bits, input_bits : int
         Fixed-point bits, sign included.
     use : CellUse
@@ -224,6 +259,7 @@ class VmmSpec:
     adc: AdcSpec = AdcSpec()
     rows: Annotated[int, Ge(1)] = 256
     columns: Annotated[int, Ge(2)] = 256
+    adcs_per_array: Annotated[int, Ge(1)] = 1
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
     input_bits: Annotated[int, Ge(2), Le(32)] = 8
     use: CellUse = NEW
@@ -245,7 +281,7 @@ class VmmSpec:
     def exact(self) -> bool:
         """Whether products equal those of the integers."""
         ideal = self.device.cell.ideal and self.device.wire.ideal
-        return ideal and self.adc.range == "lossless"
+        return ideal and self.adc.range == "lossless" and self.adc.ideal
 
     @property
     def slices(self) -> int:

@@ -16,6 +16,7 @@ from repast_dist.farm.specs import chip_speed
 from repast_dist.ops import OP_NAMES, OpTable, price, trace_columns
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.ops import outer_rows
+from repast_dist.planning.plan import Plan
 from repast_dist.planning.timeline import place
 from repast_dist.trace import trace_batch
 
@@ -57,7 +58,7 @@ class CostRecorder:
         self._chip, self._plan = chip, setup.plan
         self._place = setup.chips.index(chip)
         self._speed = chip_speed(setup.job.farm, chip)
-        self._outer: dict[bool, tuple[_Priced, _Priced]] = {}
+        self._outer: dict[tuple[bool, bool], tuple[_Priced, _Priced]] = {}
         self._steps: list[tuple[int, list[_Priced]]] = []
 
     def price(
@@ -66,17 +67,23 @@ class CostRecorder:
         factors_due: bool,
         inverses_due: bool,
         solves: Mapping[int, SolveCounts],
+        calibrated: bool = False,
     ) -> None:
-        """Price a step from the counts of what the arrays of the chip's blocks really did."""
-        if factors_due not in self._outer:
-            # The same in every step; no segment holds rows of these and of blocks.
-            first, last = outer_rows(self._plan, self._place, factors_due)
-            self._outer[factors_due] = self._priced(first), self._priced(last)
-        before, after = self._outer[factors_due]
+        """Price a step from the counts of what the arrays of the chip's blocks really did.
+
+        A step in which ranges were `calibrated` ran its first micro-batch twice.
+        """
+        kind = factors_due, calibrated
+        if kind not in self._outer:
+            # The same in every such step; no segment holds rows of these and of blocks.
+            plan = self._plan.calibrating if calibrated else self._plan
+            first, last = outer_rows(plan, self._place, factors_due)
+            self._outer[kind] = self._priced(first, plan), self._priced(last, plan)
+        before, after = self._outer[kind]
         blocks = block_rows(
             self._plan, self._place, factors_due, inverses_due=inverses_due, solves=solves
         )
-        self._steps.append((step, [before, self._priced(blocks), after]))
+        self._steps.append((step, [before, self._priced(blocks, self._plan), after]))
 
     def take(self) -> ChipCost:
         """Return the steps added since the last call."""
@@ -102,10 +109,10 @@ class CostRecorder:
         """Forget the steps added since the last `take`."""
         self._steps = []
 
-    def _priced(self, table: OpTable) -> _Priced:
-        costs = price(table, self._plan.hardware.costs)
+    def _priced(self, table: OpTable, plan: Plan) -> _Priced:
+        costs = price(table, plan.hardware.costs)
         duration_s = costs.duration_s / self._speed
-        placed = place(self._plan, table, duration_s)
+        placed = place(plan, table, duration_s)
         columns = trace_columns(
             table,
             {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},

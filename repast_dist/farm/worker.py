@@ -23,8 +23,9 @@ from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.optimizers import SecondOrder
+from repast_dist.training.ranges import Ranges, largest
 from repast_dist.training.sampling import micro_batch_samples, total_steps
-from repast_dist.training.second_order import Preconditioner
+from repast_dist.training.second_order import Preconditioner, under
 from repast_dist.training.solve_report import SolveReport
 from repast_dist.training.step import (
     Evaluation,
@@ -66,6 +67,10 @@ class ChipWorker:
         self._second_order = Preconditioner(
             job.optimizer, setup.plan.blocks, job.machine.policy.soi, self._held_blocks()
         )
+        some = self._engines[self._chips[0]]
+        self._keeps_ranges = some.keeps_ranges
+        self._follows = some.keeps_ranges and some.vmm is not None and some.vmm.adc.follows
+        self._ranges: dict[str, np.ndarray] = {}
         self._costs = {chip: CostRecorder(chip, setup) for chip in self._chips}
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
@@ -126,7 +131,8 @@ class ChipWorker:
 
     def common_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that are the same on all workers, by name."""
-        return self._replica.arrays() | self._second_order.common_state()
+        ranges = {f"ranges/{what}": values for what, values in self._ranges.items()}
+        return self._replica.arrays() | self._second_order.common_state() | ranges
 
     def block_state(self) -> dict[str, np.ndarray]:
         """Return the arrays of the blocks that this worker's chips hold, by name."""
@@ -137,6 +143,8 @@ class ChipWorker:
         self._step = step
         self._replica.restore(arrays)
         self._second_order.restore(arrays)
+        self._ranges = {}
+        self._set_ranges(under("ranges", arrays))
         for cost in self._costs.values():
             cost.clear()
 
@@ -149,6 +157,9 @@ class ChipWorker:
         programs = self._second_order.programs(step)
         self._busy_s, self._reports = {}, []
 
+        calibrates = self._keeps_ranges and not self._ranges
+        if calibrates:
+            self._calibrate(step, statistics)
         with self._timed("train"):
             outcomes, sums = self._train(step, statistics)
             own = sums.pop(self._me)
@@ -164,24 +175,56 @@ class ChipWorker:
             solved = self._solve_columns(step, gradients)
             needed = {a: value for a, value in gradients.items() if a[0] in self._replica.needed}
             columns = {worker: self._parts_for(worker, solved) for worker in self._setup.workers}
-        self._peers.send(step, "columns", {h: _packed(columns[h], needed) for h in self._others})
+        ranges = [self._needed_ranges()]
+        self._peers.send(
+            step, "columns", {h: _packed(columns[h], needed, ranges[0]) for h in self._others}
+        )
         for message in self._peers.receive(step, "columns").values():
             columns[self._me] |= _unpacked("columns", message)
             needed |= _unpacked("gradients", message)
+            ranges.append(_unpacked_ranges(message))
 
         with self._timed("solve_rows"):
             directions = self._solve_rows(step, columns[self._me])
         self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
         with self._timed("cost"):
-            self._price(step, statistics is not None, programs)
+            self._price(step, statistics is not None, programs, calibrates)
         for message in self._peers.receive(step, "directions").values():
             directions |= message
 
         with self._timed("update"):
             self._replica.update(step, needed, directions)
+        if self._follows:
+            self._set_ranges(largest(ranges))
         self._step = step + 1
         clipping = tuple(engine.meter.take() for engine in self._engines.values())
         return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
+
+    def _calibrate(self, step: int, statistics: SecondOrder | None) -> None:
+        """Run the step's first micro-batch for the ranges that it needs; its sums are not used.
+
+        One chip does it, with the ranges of the very calls, and tells the others.
+        """
+        chip = self._setup.micro_batch_owner(0)
+        own: Ranges = {}
+        if chip in self._chips:
+            with self._timed("calibrate"):
+                engine = self._engines[chip]
+                loaded = load_weights(self._model, self._replica.weights, engine, step)
+                self._run(loaded, chip, step, 0, statistics)
+                own = engine.ranges.take()
+        self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
+        received = self._peers.receive(step, "ranges").values()
+        self._set_ranges(largest([own, *map(_unpacked_ranges, received)]))
+
+    def _set_ranges(self, ranges: Ranges) -> None:
+        """Set the converters of all chips; what is not mentioned stays."""
+        self._ranges = self._ranges | dict(ranges)
+        for engine in self._engines.values():
+            engine.ranges.kept = self._ranges
+
+    def _needed_ranges(self) -> dict[str, np.ndarray]:
+        return largest(engine.ranges.take() for engine in self._engines.values())
 
     def _train(
         self, step: int, statistics: SecondOrder | None
@@ -192,6 +235,7 @@ class ChipWorker:
         outcomes = []
         for engine in self._engines.values():
             engine.meter.take()
+            engine.ranges.take()
         for chip in self._chips:
             loaded = None
             for micro_batch in range(count):
@@ -293,12 +337,12 @@ class ChipWorker:
                     parts[area] = np.ascontiguousarray(values[within(area, whole)])
         return parts
 
-    def _price(self, step: int, factors_due: bool, programmed: bool) -> None:
+    def _price(self, step: int, factors_due: bool, programmed: bool, calibrated: bool) -> None:
         counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
         for (chip, number), block in self._second_order.held.items():
             counts[chip][number] = block.take_counts()
         for chip, cost in self._costs.items():
-            cost.price(step, factors_due, programmed, counts[chip])
+            cost.price(step, factors_due, programmed, counts[chip], calibrated)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -309,11 +353,18 @@ class ChipWorker:
             self._busy_s[part] = time.perf_counter() - started
 
 
-def _packed(columns: Mapping[Area, np.ndarray], gradients: Mapping[Area, np.ndarray]) -> Arrays:
-    """Return one message that holds both."""
-    message = {("columns", *area): values for area, values in columns.items()}
-    return message | {("gradients", *area): values for area, values in gradients.items()}
+def _packed(
+    columns: Mapping[Area, np.ndarray], gradients: Mapping[Area, np.ndarray], ranges: Ranges
+) -> Arrays:
+    """Return one message that holds all of them."""
+    message: dict[Any, np.ndarray] = {("columns", *area): v for area, v in columns.items()}
+    message |= {("gradients", *area): values for area, values in gradients.items()}
+    return message | {("ranges", what): values for what, values in ranges.items()}
 
 
 def _unpacked(kind: str, message: Arrays) -> dict[Any, np.ndarray]:
     return {key[1:]: values for key, values in message.items() if key[0] == kind}
+
+
+def _unpacked_ranges(message: Arrays) -> dict[str, np.ndarray]:
+    return {key[0]: values for key, values in _unpacked("ranges", message).items()}

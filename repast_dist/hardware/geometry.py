@@ -11,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from repast_dist.analog.arrays.vmm import COUNTED_VECTORS
 from repast_dist.analog.specs import DeviceSpec
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.specs import ChipSpec
 
 Counts = dict[str, np.ndarray]
+
+STEP_OPS = 2
+"""Digital operations per input value: a comparison that finds the largest input of a call, and a
+shift by the exponent of the step that follows from it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Geometry:
         Programming pulses per written cell.
     verified : bool
         Whether a read follows every pulse.
+    counted_vectors : int
+        Input vectors of a call at most whose codes are counted for the range of later ones.
     """
 
     rows: int
@@ -49,6 +56,7 @@ class Geometry:
     value_bytes: int
     pulses: float
     verified: bool
+    counted_vectors: int
 
     @classmethod
     def of(
@@ -65,6 +73,7 @@ class Geometry:
             value_bytes=ceil_div(input_bits, BITS_PER_BYTE),
             pulses=device.cell.write_pulses,
             verified=device.cell.write_verify,
+            counted_vectors=COUNTED_VECTORS if chip.adc.follows else 0,
         )
 
 
@@ -103,6 +112,12 @@ def product_counts(
         Independent matrices that work at the same time.
     copies : int array
         Copies of each matrix, which share its input vectors and so shorten the serial count.
+
+    Returns
+    -------
+    dict
+        Counts of the op table, and ``counter_ops``: codes that counters at the converters count,
+        at the converters' pace.
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
     driven = vectors * g.passes * groups
@@ -111,7 +126,9 @@ def product_counts(
         "cells_read": driven * rows * columns * g.slices * g.columns_per_weight,
         "dac_conversions": driven * rows * column_tiles,
         "adc_conversions": driven * row_tiles * columns * g.slices,
-        "digital_ops": vectors * groups * columns * (row_tiles - 1),
+        "digital_ops": vectors * groups * (columns * (row_tiles - 1) + STEP_OPS * rows),
+        "counter_ops": np.minimum(vectors, g.counted_vectors)
+        * (g.passes * groups * row_tiles * columns * g.slices),
         "buffer_bytes": vectors * groups * (rows + columns) * g.value_bytes,
         "serial_passes": ceil_div(vectors, copies) * g.passes,
     }
@@ -182,7 +199,10 @@ def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
     """
     tiles = ceil_div(banks, chip.banks_per_tile)
     word_bytes = chip.bus_bits // BITS_PER_BYTE
-    return counts | {
+    kept = {name: values for name, values in counts.items() if name != "counter_ops"}
+    return kept | {
+        # A counter adds 1 for every code and holds up nobody.
+        "digital_ops": counts["digital_ops"] + counts["counter_ops"],
         "serial_buffer_words": ceil_div(counts["buffer_bytes"], word_bytes * tiles),
         "serial_digital_ops": ceil_div(
             counts["digital_ops"], np.maximum(1, chip.digital_lanes * tiles)

@@ -76,6 +76,7 @@ class Hardware:
             adc=chip.adc,
             rows=chip.vmm.rows,
             columns=2 * chip.vmm.weight_columns,
+            adcs_per_array=chip.vmm.adcs_per_array,
             weight_bits=chip.weight_bits,
             input_bits=chip.input_bits,
             use=self._new_cells,
@@ -121,6 +122,7 @@ class Hardware:
             rows=residual.rows,
             columns=2 * self.chip.vmm.weight_columns,
             use=self._new_cells,
+            adcs_per_array=self.chip.vmm.adcs_per_array,
         )
 
     @property

@@ -187,6 +187,12 @@ class ChipSpec:
                 f"residual.dac_bits={self.residual.dac_bits} is more than the DACs have; valid: at "
                 f"most dac.bits={self.dac.bits}"
             )
+        if self.residual.adc is not None and self.residual.adc.calibrated_on != "previous_step":
+            raise ValueError(
+                f"residual.adc.calibrated_on={self.residual.adc.calibrated_on}: ranges of residual "
+                "products are set when their arrays are written; valid: previous_step, which acts "
+                "on adc alone"
+            )
 
     @property
     def banks(self) -> int:

@@ -31,6 +31,9 @@ class Product(Protocol):
     def columns(self, start: int, stop: int) -> "Product":
         """Return the columns ``start:stop`` of the same loaded matrix."""
 
+    def serving(self, role: Role) -> "Product":
+        """Return the same loaded matrix for products of another role."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameter:

@@ -24,11 +24,26 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
     if factors_due:
         found[op.REDUCE_FACTORS] = _factor_reduction(plan)
     if plan.work.second_order:
-        network = plan.hardware.interconnect
         found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
-        found[op.REDUCE_SCALAR] = all_reduce(network, plan.work.chips, network.element_bytes)
+    # The norm that the KL clip needs, and ADC ranges for the next step.
+    scalars = int(plan.work.second_order) + _range_count(plan)
+    if scalars:
+        network = plan.hardware.interconnect
+        size = scalars * network.element_bytes
+        found[op.REDUCE_SCALAR] = all_reduce(network, plan.work.chips, size)
     found[op.GATHER_UPDATES] = _per_replica(plan, gather_from_owners)
     return found
+
+
+def _range_count(plan: Plan) -> int:
+    """Return how many ADC ranges chips agree on, one per slice of every kind of product."""
+    if not plan.hardware.chip.adc.follows:
+        return 0
+    layers = plan.layers
+    # Forward, gradient and backward, and one per factor.
+    kinds = 2 * layers.products.sum() + layers.errors_pass.sum()
+    kinds += sum(sizes.size > 0 for sizes in (*layers.a_sizes, *layers.g_sizes))
+    return int(kinds) * plan.hardware.geometry.slices
 
 
 def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:

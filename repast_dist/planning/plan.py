@@ -82,6 +82,14 @@ class Plan:
         """Copies of the network over the chips."""
         return self.work.chips // self.allocation.stages
 
+    @functools.cached_property
+    def calibrating(self) -> "Plan":
+        """The plan of a step that begins with its first micro-batch once more, by which ADC ranges
+        are set; as a row it comes last.
+        """
+        owner = self.micro_batch_owner
+        return dataclasses.replace(self, micro_batch_owner=(*owner, owner[0]))
+
     def chip_mask(self, chips: Chips) -> np.ndarray:
         """Return a mask of these chips, (chips,) bool."""
         mask = np.zeros(self.work.chips, bool)

@@ -23,8 +23,10 @@ from repast_dist.analog import (
     program_vmm,
 )
 from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
+from repast_dist.analog.fixed_point import shared_step
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.node import Address, Product, Role
+from repast_dist.training.ranges import RangeKeeper
 from repast_dist.training.specs import Arithmetic, EngineSpec
 
 _ROUNDING = 1e-6
@@ -135,6 +137,8 @@ class Engine:
         How long a step takes, and how often it writes cells.
     meter : ConversionMeter
         Counts the conversions of its products.
+    ranges : RangeKeeper
+        ADC ranges of its products.
     """
 
     spec: EngineSpec
@@ -145,11 +149,18 @@ class Engine:
     seed: int
     schedule: Schedule = AS_WRITTEN
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
+    ranges: RangeKeeper = dataclasses.field(default_factory=RangeKeeper, compare=False)
 
     def arithmetic(self, role: Role) -> Arithmetic:
         """Return the arithmetic of a role."""
         arithmetic: Arithmetic = getattr(self.spec, role)
         return arithmetic
+
+    @property
+    def keeps_ranges(self) -> bool:
+        """Whether ADC ranges of its products are set by earlier steps."""
+        roles = (self.spec.forward, self.spec.backward, self.spec.gradient, self.spec.factor)
+        return self.vmm is not None and "analog" in roles and self.vmm.adc.keeps_ranges
 
     def load(self, role: Role, matrix: np.ndarray, address: Address) -> Product:
         """Load a matrix for products; it is used half a step later, on average.
@@ -175,7 +186,6 @@ class Engine:
         kind = self.arithmetic(role)
         if kind == "analog":
             assert self.vmm is not None
-            what = " ".join((role, *map(str, address[2:3])))
             vmm, plan = self.vmm, self.schedule
             if vmm.device.cell.ages:
                 vmm = vmm.older(plan.step_s / 2)
@@ -184,7 +194,9 @@ class Engine:
                 rate = plan.weights if of_weights else plan.activations
                 vmm = vmm.written(_writes(rate, int(address[1])))
             array = program_vmm(matrix, vmm, self.seed, *address)
-            return _Analog(array, what, self.meter)
+            # The same converters, whatever step and micro-batch it is.
+            array.site = (*address[:1], *address[2:3])
+            return _Analog(array, role, self.meter, self.ranges)
         if kind == "fixed":
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
         return _Float(np.asarray(matrix, np.float64))
@@ -259,6 +271,9 @@ class _Float:
     def columns(self, start: int, stop: int) -> "_Float":
         return _Float(self.matrix[:, start:stop])
 
+    def serving(self, role: Role) -> "_Float":
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
@@ -269,26 +284,37 @@ class _Fixed:
     bits: int
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        integers, scale = _to_integers(rows, self.bits)
-        return (integers @ self.integers) * (scale * self.scale)
+        step = shared_step(float(np.max(np.abs(rows), initial=0.0)), self.bits)
+        return (np.rint(rows / step) @ self.integers) * (step * self.scale)
 
     def columns(self, start: int, stop: int) -> "_Fixed":
         return _Fixed(self.integers[:, start:stop], self.scale, self.bits)
+
+    def serving(self, role: Role) -> "_Fixed":
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
 class _Analog:
     array: VmmArray
-    what: str
+    role: Role
     meter: ConversionMeter
+    ranges: RangeKeeper
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        product = self.array.multiply(rows, *call)
-        self.meter.add(self.what, product.clipped, product.conversions)
+        what = " ".join((self.role, *map(str, self.array.site[1:])))
+        one_range = " ".join((what, *map(str, self.array.site[:1])))
+        kept = self.ranges.kept.get(one_range)
+        product = self.array.multiply(rows, *call, ranges=kept)
+        self.ranges.note(one_range, product.needed)
+        self.meter.add(what, product.clipped, product.conversions)
         return product.values
 
     def columns(self, start: int, stop: int) -> "_Analog":
         return dataclasses.replace(self, array=self.array.columns(start, stop))
+
+    def serving(self, role: Role) -> "_Analog":
+        return dataclasses.replace(self, role=role)
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

@@ -284,13 +284,15 @@ class _MicroBatch:
     def load_activations(
         self, role: Literal["gradient", "factor"], parameter: Parameter
     ) -> Product:
-        """Load the inputs, once per arithmetic: gradient and factor share the same arrays."""
+        """Load the inputs, once per arithmetic: gradient and factor share the same arrays, but not
+        the ranges of their converters.
+        """
         engine = self.loaded.engine
         key = (engine.arithmetic(role), parameter.name)
         if key not in self.activations:
             address = self.address("activations", parameter)
             self.activations[key] = engine.load(role, self.inputs(parameter), address)
-        return self.activations[key]
+        return self.activations[key].serving(role)
 
     def inputs(self, parameter: Parameter) -> np.ndarray:
         rows = self.rows[parameter.name]

@@ -46,15 +46,21 @@ def _with_range(spec, range_, **adc):
     return dataclasses.replace(spec, adc=dataclasses.replace(spec.adc, range=range_, **adc))
 
 
-def _whole(values, bits):
+def _step(largest, bits):
+    """Smallest power of two of which `largest` is no more than the largest whole number."""
+    return 2.0 ** next(e for e in range(-60, 60) if largest <= 2.0**e * (2 ** (bits - 1) - 1))
+
+
+def _whole(values, bits, shared_exponent=False):
     """Fixed-point numbers as Python integers, and their unit."""
-    unit = max(abs(float(v)) for v in values.ravel()) / (2 ** (bits - 1) - 1)
+    largest = max(abs(float(v)) for v in values.ravel())
+    unit = _step(largest, bits) if shared_exponent else largest / (2 ** (bits - 1) - 1)
     return [[round(float(v) / unit) for v in row] for row in values], unit
 
 
 def _exact(weights, inputs, spec):
     """The product of the fixed-point numbers in Python integers, and its unit."""
-    rows, row_unit = _whole(inputs, spec.input_bits)
+    rows, row_unit = _whole(inputs, spec.input_bits, shared_exponent=True)
     columns, column_unit = _whole(weights.T, spec.weight_bits)
     values = [
         [sum(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in rows
@@ -125,22 +131,23 @@ def test_nothing_clips_in_the_range_of_all_that_was_met(case):
 
 @settings(max_examples=40, deadline=None)
 @given(products(), st.floats(55.0, 100.0))
-def test_a_calibrated_dac_cuts_inputs_off_at_their_percentile(case, percentile):
+def test_a_calibrated_dac_cuts_off_inputs_above_the_step_that_holds_their_percentile(
+    case, percentile
+):
     weights, inputs, spec = case
     reach = np.percentile(np.abs(inputs), percentile)
     dac = dataclasses.replace(spec.dac, range="calibrated", percentile=percentile)
     spec = dataclasses.replace(_with_range(spec, "lossless"), dac=dac)
     array = program_vmm(weights, spec)
     product = array.multiply(inputs)
-    # The same from inputs cut off beforehand, with one row that reaches the range.
+    # The same from inputs cut off beforehand, at the largest number of the step that holds them.
+    top = _step(reach, spec.input_bits) * (2 ** (spec.input_bits - 1) - 1)
     full = dataclasses.replace(spec, dac=dataclasses.replace(dac, range="full"))
-    cut = np.vstack([np.clip(inputs, -reach, reach), np.full(len(weights), reach)])
+    cut = np.vstack([np.clip(inputs, -top, top), np.full(len(weights), top)])
     expected = program_vmm(weights, full).multiply(cut).values[:-1]
-    np.testing.assert_allclose(
-        product.values, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max()
-    )
-    unit = reach / (2 ** (spec.input_bits - 1) - 1)
-    assert product.clipped_inputs == np.sum(np.abs(inputs) > reach + unit / 2)
+    np.testing.assert_array_equal(product.values, expected)
+    unit = _step(reach, spec.input_bits)
+    assert product.clipped_inputs == np.sum(np.abs(inputs) > top + unit / 2)
 
 
 def test_a_kept_dac_range_does_not_follow_the_inputs():

@@ -1,6 +1,7 @@
 """Residual products: what their arrays compute, what they cost, and the bits they give a solve."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from repast_dist.analog import (
     prepare,
     program_vmm,
 )
-from repast_dist.analog.product import Product
+from repast_dist.analog.product import Product, calibration_vectors
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.block_costs import solve_counts
@@ -67,17 +68,31 @@ def test_the_adc_of_the_default_chip_tells_every_level_apart_so_products_are_exa
         assert got == pytest.approx(expected, rel=1e-13)
 
 
-def test_products_with_few_bits_are_those_of_the_simulated_arrays():
-    spec = _hardware(rows=64, adc=AdcSpec(bits=8, range="calibrated")).residual_spec
+@pytest.mark.filterwarnings("ignore::repast_dist.analog.arrays.vmm.ClippingWarning")
+@pytest.mark.parametrize("range_", ["calibrated", "full"])
+@pytest.mark.parametrize(
+    "errors",
+    [{}, {"offset_lsb": 0.4, "gain_error": 0.01, "inl_lsb": 0.3}, {"noise_lsb": 0.5}],
+    ids=["exact", "static", "noisy"],
+)
+def test_products_with_few_bits_are_those_of_the_simulated_arrays(range_, errors):
+    spec = _hardware(rows=64, adc=AdcSpec(bits=8, range=range_, **errors)).residual_spec
     assert not spec.exact
     matrix, vectors = _covariance(100), np.random.default_rng(2).normal(size=(100, 3))
-    array = program_vmm(
-        matrix.T, dataclasses.replace(spec, weight_bits=24, input_bits=24), 5, "product", 0, "here"
-    )
+    wide = dataclasses.replace(spec, weight_bits=24, input_bits=24)
+    array = program_vmm(matrix.T, wide, 5, "product", 0, "here")
+    if range_ == "calibrated":
+        array.calibrate(calibration_vectors(100, 5, *array.address))
     product = Product.of((matrix,), 24, spec, 5, "here")
     for column in vectors.T:
-        expected = array.multiply(column[None, :]).values[0]
-        np.testing.assert_array_equal(product.multiply(column[:, None])[:, 0], expected)
+        step = np.abs(column).max() / (2**23 - 1)
+        codes = np.rint(column / step)
+        # Noise has the inputs as its address.
+        call = int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest())
+        expected = array.multiply_codes(codes[None, :], call).values[0]
+        np.testing.assert_array_equal(
+            product.multiply(column[:, None])[:, 0], expected * (step * array.weight_scale)
+        )
 
 
 @pytest.mark.parametrize("n", [20, 100, 150])

@@ -43,7 +43,9 @@ def test_exchanging_during_the_backward_pass_saves_what_the_summary_says(
         planned.append(summarise(setup_of(*overrides).plan).step_s)
     assert losses[0] == losses[1]
     assert planned[1] < planned[0]
-    for apart, overlapped in zip(*steps, strict=True):
+    # The first step sets the ADC ranges with one micro-batch more.
+    assert steps[0][0] > planned[0]
+    for apart, overlapped in list(zip(*steps, strict=True))[1:]:
         assert apart == pytest.approx(planned[0])
         assert overlapped == pytest.approx(planned[1])
 

@@ -86,6 +86,15 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     cell, dac, write = 1.953125e-15, 0.41667e-12, 3.91e-9 / 128
     adc = 1.666666667e-12 + 1.041667e-15 + 0.021e-12
     byte = 20.45e-12 / 32 + 8 * 0.054e-12 + 1.088889e-12 + 0.5 * 20.74e-12 / 32
+    digital = COSTS.parts["digital"].energy_j
+
+    def step(inputs, vectors):
+        """Find and apply the step of the inputs: compare and shift, on 16 lanes of one tile."""
+        return -(-2 * inputs * vectors // 16) * clock_s
+
+    def of_step(inputs, vectors, codes):
+        """Energy of the same, and of counting the codes of up to 32 vectors."""
+        return (2 * inputs * vectors + min(vectors, 32) * 7 * codes) * digital
 
     def expect(op, seconds, joules=None):
         assert took[op].tolist() == pytest.approx([seconds], rel=1e-5), op
@@ -94,8 +103,10 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
 
     expect(
         "vmm_forward",
-        16 * 7 * pass_s,
-        16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc) + 16 * 74 * byte,
+        16 * 7 * pass_s + step(64, 16),
+        16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc)
+        + 16 * 74 * byte
+        + of_step(64, 16, 20),
     )
     # Inputs with the bias's ones: 65 columns of 2 slices take 3 arrays of 16 written rows each,
     # in one bank, which writes one array at a time.
@@ -103,20 +114,26 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     # The 10 rows of the transposed errors drive those arrays.
     expect(
         "vmm_gradient",
-        10 * 7 * pass_s,
-        10 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc) + 10 * (16 + 65) * byte,
+        10 * 7 * pass_s + step(16, 10),
+        10 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc)
+        + 10 * (16 + 65) * byte
+        + of_step(16, 10, 130),
     )
     # A: 65 columns of the inputs drive the same arrays.
     expect(
         "factor_a",
-        65 * 7 * pass_s,
-        65 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc) + 65 * 81 * byte,
+        65 * 7 * pass_s + step(16, 65),
+        65 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc)
+        + 65 * 81 * byte
+        + of_step(16, 65, 130),
     )
     expect("write_errors", 16 * row_s, 16 * 10 * 4 * write + 160 * byte)
     expect(
         "factor_g",
-        10 * 7 * pass_s,
-        10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc) + 10 * 26 * byte,
+        10 * 7 * pass_s + step(16, 10),
+        10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc)
+        + 10 * 26 * byte
+        + of_step(16, 10, 20),
     )
     # 32-bit products: 8 slices, 31 passes, 32 rows at a time: 3 groups for A, 1 for G.
     # 10 right-hand sides for A, 65 for G, 8 rounds each,
@@ -148,13 +165,42 @@ def _digital(operations, plan, block):
 
 def test_conversions_equal_those_of_the_analog_core():
     from repast_dist.analog import VmmSpec
-    from repast_dist.hardware.geometry import product_counts
 
     spec = VmmSpec(rows=128, weight_bits=8, input_bits=8)
     counts = product_counts(plan_of().hardware.geometry, 32, 300, 50)
     row_tiles = 3
     assert counts["adc_conversions"] == 32 * spec.passes * spec.slices * row_tiles * 50
     assert counts["crossbar_reads"] == 32 * spec.passes * row_tiles * 2
+
+
+def test_digital_operations_of_a_product_are_those_that_the_numbers_need(monkeypatch):
+    """Every input is compared and shifted once, and the codes of 32 rows of a call are counted."""
+    from repast_dist.analog.arrays import vmm
+
+    chip = load_settings(["chip=small", "chip.vmm.rows=32", "chip.residual.rows=16"]).hardware
+    random = np.random.default_rng(0)
+    array = program_vmm(random.normal(size=(70, 9)), chip.vmm_spec)
+    made = {"steps": 0, "codes": 0}
+    round_to_integers, needed_ranges = vmm.round_to_integers, vmm.needed_ranges
+
+    def rounding(values, *others):
+        made["steps"] += values.size
+        return round_to_integers(values, *others)
+
+    def needing(counts, *others):
+        made["codes"] += int(counts.sum())
+        return needed_ranges(counts, *others)
+
+    monkeypatch.setattr(vmm, "round_to_integers", rounding)
+    monkeypatch.setattr(vmm, "needed_ranges", needing)
+    for vectors in (5, 32, 50):
+        made |= {"steps": 0, "codes": 0}
+        ranges = np.full(chip.vmm_spec.slices, 50.0, np.float32)
+        array.multiply(random.normal(size=(vectors, 70)), ranges=ranges)
+        counts = product_counts(chip.geometry, vectors, 70, 9)
+        partial_sums = vectors * 9 * 2
+        assert counts["digital_ops"] == 2 * made["steps"] + partial_sums
+        assert counts["counter_ops"] == made["codes"]
 
 
 def test_measured_solves_replace_the_modelled_ones():

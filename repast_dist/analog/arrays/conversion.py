@@ -90,8 +90,12 @@ def convert_and_add(
     codes: float,
     slice_weights: np.ndarray,
     spread: np.ndarray,
+    noise_codes: float,
     key: np.uint64,
     first: int,
+    errors: np.ndarray,
+    counted: np.ndarray,
+    counts: np.ndarray,
 ) -> int:
     """Convert the currents of one row tile and add them, weighted, to the result.
 
@@ -115,9 +119,18 @@ def convert_and_add(
     slice_weights : ndarray
         (slices,) float64.
     spread : ndarray
-        (N, passes) float32, standard deviation of a sample's read noise; (0, 0) without.
+        (N, passes) float32, standard deviation of a sample's read noise; (0, 0) without any noise.
+    noise_codes : float
+        Standard deviation of the converters' own noise, in codes.
     key, first : uint64, int
-        Stream of the read noise, and the number of the first input row in it.
+        Stream of the noise, and the number of the first input row in it.
+    errors : ndarray
+        (4, slices, M) float32, the converters' answers to an exact code, as coefficients of a
+        polynomial; (0, 0, 0) where they are exact.
+    counted : ndarray
+        (N,) bool, whether the codes of a row are counted; (0,) counts none.
+    counts : ndarray
+        (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
 
     Returns
     -------
@@ -126,14 +139,19 @@ def convert_and_add(
     """
     samples, planes, slices, columns = currents.shape
     noisy = spread.shape[0] > 0
+    distorted = errors.shape[0] > 0
+    counting = counted.shape[0] > 0
     rows = np.empty((2, columns), np.float32)
     noise = np.empty(columns, np.float32)
+    answer = np.empty(columns, np.float32)
     clipped = np.int64(0)
     for n in range(samples):
         for s in range(slices):
             lossless = np.isinf(ranges[s])
             to_code = np.float32(1.0) if lossless else np.float32(codes / ranges[s])
             limit = np.float32(np.inf) if lossless else np.float32(codes)
+            own = np.float32(noise_codes) / to_code
+            scale = np.float32(1.0) if distorted else to_code
             total[:] = 0.0
             for plane in range(planes):
                 number = plane
@@ -149,10 +167,18 @@ def convert_and_add(
                     if noisy:
                         place = ((first + n) * passes + number + part) * slices + s
                         fill_normal(key, place, noise)
-                        _add_scaled(value, spread[n, number + part], noise)
+                        sigma = spread[n, number + part]
+                        if own > 0.0:
+                            sigma = np.sqrt(sigma * sigma + own * own)
+                        _add_scaled(value, sigma, noise)
                         value = noise
+                    if distorted:
+                        _answer(value, to_code, errors[:, s], answer)
+                        value = answer
                     weight = np.float32(2.0 ** ((number + part) * bits))
-                    clipped += _convert(value, to_code, limit, weight, total)
+                    clipped += _convert(value, scale, limit, weight, total)
+                    if counting and counted[n]:
+                        _count(value, scale, limit, counts[s])
             back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
             for m in range(columns):
                 result[n, m] += back * total[m]
@@ -190,3 +216,24 @@ def _convert(
         beyond += np.int32(abs(code) > limit)
         total[m] += weight * min(max(code, -limit), limit)
     return int(beyond)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _answer(
+    values: np.ndarray, to_code: np.float32, errors: np.ndarray, answer: np.ndarray
+) -> None:
+    """Write what converters with errors see of one row of samples, in codes."""
+    for m in range(values.shape[0]):
+        x = values[m] * to_code
+        answer[m] = errors[0, m] + x * (errors[1, m] + x * (errors[2, m] + x * errors[3, m]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(values: np.ndarray, to_code: np.float32, limit: np.float32, counts: np.ndarray) -> None:
+    """Count the codes of one row of samples in bins of equal width, and those beyond."""
+    bins = counts.shape[0] - 1
+    top = np.int64(limit)
+    for m in range(values.shape[0]):
+        code = np.int64(abs(np.rint(values[m] * to_code)))
+        place = bins if code > top else max((code * bins - 1) // top, 0)
+        counts[place] += 1

@@ -19,6 +19,7 @@ from repast_dist.analog.arrays.conversion import (
     pass_energies,
     round_to_integers,
 )
+from repast_dist.analog.arrays.converters import BINS, converter_errors, needed_ranges
 from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
@@ -26,6 +27,7 @@ from repast_dist.analog.arrays.programming import (
     to_siemens,
 )
 from repast_dist.analog.arrays.wires import transfer_matrix
+from repast_dist.analog.fixed_point import shared_step
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import ceil_div
@@ -34,9 +36,11 @@ from repast_dist.ground.rng import generator
 CLIP_WARNING_RATE = 0.01
 """Share of conversions beyond a calibrated range above which a product warns."""
 
+COUNTED_VECTORS = 32
+"""Input vectors of a call, chosen at random, whose codes set a calibrated range."""
+
 _CHUNK_ELEMENTS = 1_000_000
 _EXACT_FLOAT32 = 2.0**24
-_CALIBRATION_VECTORS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +76,30 @@ class VmmProduct:
         ADC conversions, and how many of them were beyond the range; none of an exact product.
     clipped_inputs : int
         Inputs beyond the DAC's range.
+    needed : ndarray or None
+        (slices,) float32, ADC ranges that this product asks for, where they are calibrated.
     """
 
     values: np.ndarray
     conversions: int = 0
     clipped: int = 0
     clipped_inputs: int = 0
+    needed: np.ndarray | None = None
 
     @property
     def clip_rate(self) -> float:
         """Share of the conversions that were beyond the ADC's range."""
         return self.clipped / max(self.conversions, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """How the currents of one product are converted; see `convert_and_add`."""
+
+    ranges: np.ndarray
+    keys: list[np.uint64]
+    counted: np.ndarray
+    counts: np.ndarray
 
 
 @dataclasses.dataclass
@@ -104,10 +121,14 @@ class VmmArray:
         is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
-    input_range : float or None
-        What inputs are converted up to, once calibrated; None: of every call anew.
+    input_step : float or None
+        What one unit of the integer inputs stands for, once calibrated; None: of every call anew.
     address, seed : tuple of (int or str), int
         Address of the array's random draws, such as read noise, and the run's seed.
+    site : tuple of (int or str)
+        Where its converters are, whose errors are those of whatever is programmed there.
+    first_column : int
+        Column of the programmed weights that is the first of these.
     """
 
     spec: VmmSpec
@@ -116,9 +137,11 @@ class VmmArray:
     integers: np.ndarray
     planes: np.ndarray | None
     ranges: np.ndarray | None = None
-    input_range: float | None = None
+    input_step: float | None = None
     address: tuple[int | str, ...] = ()
     seed: int = 0
+    site: tuple[int | str, ...] = ()
+    first_column: int = 0
 
     @cached_property
     def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
@@ -148,17 +171,31 @@ class VmmArray:
         fits = tops * self.shape[0] < _EXACT_FLOAT32
         return self.integers.astype(np.float32 if fits else np.float64)
 
-    def multiply(self, inputs: np.ndarray, *call: int | str) -> VmmProduct:
+    @cached_property
+    def _errors(self) -> list[np.ndarray]:
+        """What the converters of every row tile make of codes, see `converter_errors`."""
+        tiles = range(len(self._tiles))
+        if not self.spec.adc.distorts:
+            return [np.zeros((0, 0, 0), np.float32) for _ in tiles]
+        columns = (self.first_column, self.first_column + self.shape[1])
+        return [converter_errors(self.spec, columns, tile, self.seed, *self.site) for tile in tiles]
+
+    def multiply(
+        self, inputs: np.ndarray, *call: int | str, ranges: np.ndarray | None = None
+    ) -> VmmProduct:
         """Return ``inputs @ weights`` as the hardware computes it.
 
         Parameters
         ----------
         inputs : ndarray
-            (N, K), any float dtype. They share one digital scale, the DAC's range; beyond that,
-            and an ADC range calibrated on the call, rows do not influence each other.
+            (N, K), any float dtype. They share one step, see `DacSpec`; beyond that, and an ADC
+            range calibrated on the call, rows do not influence each other.
         *call
-            Address of this product's read noise, behind the array's own; noise depends on it and
-            on the row's number in the call, not on how many products were done before.
+            Address of this product's noise, behind the array's own; noise depends on it and on
+            the row's number in the call, not on how many products were done before.
+        ranges : ndarray, optional
+            (slices,) float32 ADC ranges in units of one level; None: those that are kept, and
+            otherwise those of the call.
 
         Returns
         -------
@@ -181,7 +218,7 @@ class VmmArray:
             product = VmmProduct(np.asarray(integers @ self._exact, np.float64))
         else:
             integers, scale, clipped_inputs = self._converted(inputs, np.dtype(np.int32))
-            product = self._multiply_planes(integers, call)
+            product = self._multiply_planes(integers, call, ranges)
         values = product.values
         values *= scale * self.weight_scale
         return dataclasses.replace(product, clipped_inputs=clipped_inputs)
@@ -208,12 +245,13 @@ class VmmArray:
             integers=self.integers[:, start:stop],
             planes=None if self.planes is None else self.planes[:, :, start:stop],
             address=(*self.address, "columns", start),
+            first_column=self.first_column + start,
         )
 
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
         if self.spec.dac.range == "calibrated":
-            self.input_range = _input_range(_checked(inputs, self.shape[0]), self.spec)
+            self.input_step = _input_step(_checked(inputs, self.shape[0]), self.spec)
         if self.planes is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
@@ -223,33 +261,51 @@ class VmmArray:
         cut off.
         """
         values = _checked(inputs, self.shape[0])
-        reach = self.input_range
-        if reach is None:
-            reach = _input_range(values, self.spec)
+        step = self.input_step
+        if step is None:
+            step = _input_step(values, self.spec)
         top = 2.0 ** (self.spec.input_bits - 1) - 1
-        scale = reach / top if reach > 0 else 1.0
         integers = np.empty(values.shape, dtype)
-        clipped = round_to_integers(values, scale, top, integers)
-        return integers, scale, clipped
+        clipped = round_to_integers(values, step, top, integers)
+        return integers, step, clipped
 
-    def _multiply_planes(self, integers: np.ndarray, call: tuple[int | str, ...]) -> VmmProduct:
+    def _multiply_planes(
+        self,
+        integers: np.ndarray,
+        call: tuple[int | str, ...],
+        ranges: np.ndarray | None = None,
+    ) -> VmmProduct:
+        """Convert with the ranges given, and count codes for those needed; else with those kept;
+        else with those of the call.
+        """
         spec, (_, columns) = self.spec, self.shape
-        ranges = self.ranges if self.ranges is not None else self._ranges_for(integers, *call)
+        calibrated = spec.adc.range == "calibrated"
+        counted, needed = np.zeros(0, np.bool_), None
+        counts = np.zeros((spec.slices, BINS + 1), np.int64)
+        if calibrated and ranges is not None:
+            counted = np.zeros(len(integers), np.bool_)
+            counted[self._some_rows(len(integers), *call)] = True
+        elif self.ranges is not None:
+            ranges = self.ranges
+        else:
+            ranges = self._ranges_for(integers, *call)
+            needed = ranges if calibrated else None
         result = np.zeros((len(integers), columns))
         width = spec.passes * (spec.slices * columns + spec.rows)
         at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
         scratch = np.empty(at_once * spec.passes * spec.slices * columns, np.float32)
         keys = [self._noise_key(*call, tile) for tile in range(len(self._tiles))]
+        how = _Call(ranges, keys, counted, counts)
         clipped = 0
         for first in range(0, len(integers), at_once):
             chunk = slice(first, first + at_once)
-            for tile, key in zip(self._tiles, keys, strict=True):
-                clipped += self._multiply_tile(
-                    tile, integers[chunk], ranges, result[chunk], scratch, key, first
-                )
+            for tile in range(len(self._tiles)):
+                clipped += self._multiply_tile(tile, chunk, integers, result, scratch, how)
         conversions = result.size * spec.passes * spec.slices * len(self._tiles)
-        product = VmmProduct(result, conversions, clipped)
-        if self.ranges is not None and product.clip_rate > CLIP_WARNING_RATE:
+        if len(counted):
+            needed = needed_ranges(counts, ranges, spec.adc.percentile)
+        product = VmmProduct(result, conversions, clipped, needed=needed)
+        if ranges is self.ranges and product.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
                 f"{product.clip_rate:.1%} of the ADC conversions of array {self.address} are "
                 "beyond its calibrated range; calibrate it on inputs like these",
@@ -259,56 +315,74 @@ class VmmArray:
         return product
 
     def _noise_key(self, *call: int | str) -> np.uint64:
-        """Return the key of a stream of read noise."""
-        if not self.spec.device.cell.read_spread:
+        """Return the key of a stream of noise."""
+        if not (self.spec.device.cell.read_spread or self.spec.adc.noise_lsb):
             return np.uint64(0)
         stream = generator(self.seed, "read", *self.address, *call).bit_generator
         return np.uint64(stream.random_raw())
 
     def _multiply_tile(
         self,
-        tile: tuple[int, np.ndarray, float],
+        number: int,
+        part: slice,
         integers: np.ndarray,
-        ranges: np.ndarray,
         result: np.ndarray,
         scratch: np.ndarray,
-        key: np.uint64,
-        number: int,
+        call: "_Call",
     ) -> int:
-        """Add the product of some input rows, the first of them row `number` of the call, with one
-        tile into `result`; return how many samples clipped.
+        """Add the product of a part of the input rows with one tile into `result`; return how many
+        samples clipped.
         """
         spec = self.spec
-        first, held, base = tile
-        driven = integers[:, first : first + len(held)]
+        first, held, base = self._tiles[number]
+        driven = integers[part, first : first + len(held)]
         planes = _planes(driven, spec, base)
         count = planes.shape[0] * planes.shape[1]
         currents = scratch[: count * held.shape[1]].reshape(count, held.shape[1])
         np.matmul(planes.reshape(count, len(held)), held, out=currents)
-        spread = np.zeros((0, 0), np.float32)
-        if spec.device.cell.read_spread:
-            spread = np.empty((len(driven), spec.passes), np.float32)
-            pass_energies(driven, spec.dac.bits, spread)
-            # Both cells of a pair fluctuate, whatever they hold.
-            sigma = spec.device.cell.read_spread * (spec.device.cell.levels - 1)
-            spread = np.float32(sigma) * np.sqrt(np.float32(2.0) * spread)
         codes = float(2 ** (spec.adc.bits - 1) - 1)
         fits = spec.adc.range != "lossless"
         fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < _EXACT_FLOAT32
         return convert_and_add(
             currents.reshape(*planes.shape[:2], spec.slices, -1),
-            result,
+            result[part],
             np.empty(self.shape[1], np.float32 if fits else np.float64),
             spec.passes,
             spec.dac.bits,
             base,
-            ranges,
+            call.ranges,
             codes,
             _slice_weights(spec),
-            spread,
-            key,
-            number,
+            self._spread(driven),
+            spec.adc.noise_lsb,
+            call.keys[number],
+            part.start,
+            self._errors[number],
+            call.counted[part],
+            call.counts,
         )
+
+    def _spread(self, driven: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of read noise, (N, passes) float32; (0, 0) where neither
+        cells nor converters are noisy.
+        """
+        spec = self.spec
+        if not spec.device.cell.read_spread:
+            shape = (len(driven), spec.passes) if spec.adc.noise_lsb else (0, 0)
+            return np.zeros(shape, np.float32)
+        energies = np.empty((len(driven), spec.passes), np.float32)
+        pass_energies(driven, spec.dac.bits, energies)
+        # Both cells of a pair fluctuate, whatever they hold.
+        sigma = spec.device.cell.read_spread * (spec.device.cell.levels - 1)
+        return np.asarray(np.float32(sigma) * np.sqrt(np.float32(2.0) * energies))
+
+    def _some_rows(self, count: int, *call: int | str) -> np.ndarray:
+        """Return the numbers of the rows of a call whose codes set a range."""
+        if count <= COUNTED_VECTORS:
+            return np.arange(count)
+        # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
+        random = generator(self.seed, "calibration", *self.address, *call)
+        return np.sort(random.choice(count, COUNTED_VECTORS, replace=False))
 
     def _ranges_for(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
@@ -318,12 +392,7 @@ class VmmArray:
         if spec.adc.range == "full":
             top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
             return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
-        some = integers
-        if len(integers) > _CALIBRATION_VECTORS:
-            # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
-            random = generator(self.seed, "calibration", *self.address, *call)
-            chosen = random.choice(len(integers), _CALIBRATION_VECTORS, replace=False)
-            some = integers[np.sort(chosen)]
+        some = integers[self._some_rows(len(integers), *call)]
         ranges = np.ones(spec.slices, np.float32)
         for first, held, _ in self._tiles:
             planes = _planes(some[:, first : first + len(held)], spec, 0.0)
@@ -366,7 +435,9 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
             pairs = _pairs(digits, spec, seed, *address)
             held = _through_wires(*pairs, spec)
         planes = held.astype(np.float32)
-    return VmmArray(spec, weights.shape, scale, integers, planes, address=address, seed=seed)
+    return VmmArray(
+        spec, weights.shape, scale, integers, planes, address=address, seed=seed, site=address
+    )
 
 
 def physical_arrays(
@@ -463,12 +534,13 @@ def _largest(values: np.ndarray) -> float:
     return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
-def _input_range(values: np.ndarray, spec: VmmSpec) -> float:
-    """Return what the largest fixed-point input stands for."""
-    if spec.dac.range == "full" or not values.size:
-        return _largest(values)
-    # Where most inputs are zero, the percentile may be, too.
-    return _high_percentile(np.abs(values), spec.dac.percentile) or _largest(values)
+def _input_step(values: np.ndarray, spec: VmmSpec) -> float:
+    """Return what one unit of the integer inputs stands for, a power of two; 1 for zeros."""
+    reach = _largest(values)
+    if spec.dac.range == "calibrated" and values.size:
+        # Where most inputs are zero, the percentile may be, too.
+        reach = _high_percentile(np.abs(values), spec.dac.percentile) or reach
+    return shared_step(reach, spec.input_bits)
 
 
 def _high_percentile(values: np.ndarray, percentile: float) -> float:

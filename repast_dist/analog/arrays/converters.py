@@ -1,0 +1,129 @@
+"""The ADCs of multiplying arrays: how far each is from an ideal one, and which range it needs."""
+
+import math
+
+import numpy as np
+
+from repast_dist.analog.specs import AdcSpec, VmmSpec
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.ground.rng import generator
+
+BINS = 32
+"""Bins of equal width that the codes of a range are counted in; one more counts what is beyond."""
+
+_SLOPE_PER_TAIL = 2.0
+_MOST_CHANGE = 2.0
+
+
+def converter_errors(
+    spec: VmmSpec, columns: tuple[int, int], tile: int, seed: int, *site: int | str
+) -> np.ndarray:
+    """Return what the converters of one row tile make of an exact code.
+
+    The converters of an array share its pairs of columns, each an equal run of them. What is read
+    through one converter shares its offset, gain and nonlinearity.
+
+    Parameters
+    ----------
+    spec : VmmSpec
+        The multiplier.
+    columns : tuple of int
+        First and last + 1 of the weights' columns that are converted.
+    tile : int
+        Number of the row tile.
+    seed, *site
+        Where the converters are, for example ``("forward", "conv1")``: whatever is programmed
+        there is read through the same ones.
+
+    Returns
+    -------
+    ndarray
+        (4, slices, columns) float32, coefficients of the polynomial in the code, constant first.
+    """
+    first, last = columns
+    pairs = np.arange(first * spec.slices, last * spec.slices)
+    width = max(spec.columns // 2, 1)
+    numbers = pairs // width * spec.adcs_per_array + pairs % width * spec.adcs_per_array // width
+    arrays = (
+        range(int(pairs[0]) // width, ceil_div(int(pairs[-1]) + 1, width)) if len(pairs) else ()
+    )
+    drawn = np.zeros((4, (len(arrays) + (arrays[0] if arrays else 0)) * spec.adcs_per_array))
+    for array in arrays:
+        part = slice(array * spec.adcs_per_array, (array + 1) * spec.adcs_per_array)
+        random = generator(seed, "converters", *site, tile, array)
+        drawn[:, part] = _polynomials(spec.adc, spec.adcs_per_array, random)
+    held = drawn[:, numbers].reshape(4, last - first, spec.slices)
+    return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
+
+
+def needed_ranges(counts: np.ndarray, ranges: np.ndarray, percentile: float) -> np.ndarray:
+    """Return the ranges that counted codes ask for.
+
+    Where few enough codes are beyond the range, it is the smallest bin's edge that leaves no more
+    than the percentile allows above it. Where too many are, the converter does not see how far;
+    currents are then taken to fall off exponentially, as fast as between half the range and its
+    end. A range changes by a factor of two at most.
+
+    Parameters
+    ----------
+    counts : ndarray
+        (slices, BINS + 1) int64, see `BINS`.
+    ranges : ndarray
+        (slices,) float32 in which they were counted.
+    percentile : float
+        Share of the codes, in per cent, that the range should hold.
+
+    Returns
+    -------
+    ndarray
+        (slices,) float32, no less than one level.
+    """
+    needed = np.empty_like(ranges)
+    for number, row in enumerate(counts):
+        allowed = (1.0 - percentile / 100.0) * float(row.sum())
+        # above[b]: codes above the upper edge of bin b.
+        above = row[::-1].cumsum()[::-1][1:]
+        beyond = float(above[-1])
+        if beyond <= allowed:
+            factor = (int(np.argmax(above <= allowed)) + 1) / BINS
+        else:
+            tail = math.log(float(above[BINS // 2 - 1]) / beyond)
+            excess = math.log(beyond / max(allowed, 0.5))
+            factor = 1.0 + excess / (_SLOPE_PER_TAIL * tail) if tail > 0 else _MOST_CHANGE
+        factor = min(max(factor, 1.0 / _MOST_CHANGE), _MOST_CHANGE)
+        needed[number] = max(float(ranges[number]) * factor, 1.0)
+    return needed
+
+
+def effective_bits(adc: AdcSpec) -> float:
+    """Return the effective number of bits of a full-scale sine, as IEEE Std 1241 defines it.
+
+    Offset and gain are left out, as in the standard's sine fit. The nonlinearity is that of
+    `converter_errors`, in the mean over converters.
+    """
+    # A full-scale sine turns the quadratic into 9/32 and the cubic into 25/128 of mean square
+    # distortion; they are scaled to a root mean square of 1 over uniform codes.
+    of_sine = (5.0 * 9.0 / 32.0 + 7.0 * 25.0 / 128.0) / 2.0
+    error = 1.0 / 12.0 + adc.noise_lsb**2 + of_sine * adc.inl_lsb**2
+    return math.log2((2 ** (adc.bits - 1) - 1) / math.sqrt(3.0 * error))
+
+
+def _polynomials(adc: AdcSpec, count: int, random: np.random.Generator) -> np.ndarray:
+    """Return (4, count) coefficients of converters' answers to exact codes.
+
+    The nonlinearity is a sum of the second and the third Legendre polynomial, a bow and an S, which
+    no offset and no gain can imitate.
+    """
+    offset, gain = random.standard_normal((2, count))
+    angle = random.uniform(0.0, 2.0 * np.pi, count)
+    top = 2.0 ** (adc.bits - 1) - 1.0
+    bow = adc.inl_lsb * np.cos(angle) * math.sqrt(5.0) / 2.0
+    curve = adc.inl_lsb * np.sin(angle) * math.sqrt(7.0) / 2.0
+    return np.stack(
+        [
+            adc.offset_lsb * offset - bow,
+            1.0 + adc.gain_error * gain - 3.0 * curve / top,
+            3.0 * bow / top**2,
+            5.0 * curve / top**3,
+        ]
+    )
