@@ -446,10 +446,17 @@ class Coordinator:
                     step,
                     "clipping",
                     f"{what}: {count.rate:.1%} of the ADC conversions are beyond the calibrated "
-                    "range; a higher chip.adc.percentile clips less",
+                    f"range; {self._clips_less()}",
                 )
         whole = functools.reduce(ClipCount.plus, sums.values(), ClipCount())
         return whole.rate if whole.conversions else None
+
+    def _clips_less(self) -> str:
+        """Return what makes fewer conversions clip."""
+        adc = self._job.machine.hardware.chip.adc
+        if adc.percentile < 100.0:
+            return f"a higher chip.adc.percentile than {adc.percentile:g} clips less"
+        return "chip.adc.range=full clips nothing, chip.adc.percentile is 100 already"
 
     def _event(self, step: int, kind: str, message: str) -> None:
         self._recorder.event(Event(step, kind, message))

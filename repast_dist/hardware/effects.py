@@ -27,6 +27,16 @@ def _off(hardware: Hardware) -> Iterator[str]:
         yield "cell errors in residual products"
     if device.wire.ideal:
         yield "wire resistance"
+    adc = hardware.chip.adc
+    if adc.range == "calibrated" and not adc.keeps_ranges:
+        yield "converter ranges set before the data"
+    of_converters = {
+        "offset": not adc.offset_lsb,
+        "gain error": not adc.gain_error,
+        "nonlinearity": not adc.inl_lsb,
+        "noise": not adc.noise_lsb,
+    }
+    yield from (f"{name} of converters" for name, is_off in of_converters.items() if is_off)
     off = {
         "finite gain": opamp.gain is None,
         "offset": not opamp.offset_v,

@@ -27,6 +27,10 @@ ON = {
     "device.opamp.swing_v": 0.5,
     "device.opamp.slew_v_per_s": 1e8,
     "chip.residual.verified": False,
+    "chip.adc.offset_lsb": 0.1,
+    "chip.adc.gain_error": 0.01,
+    "chip.adc.inl_lsb": 0.1,
+    "chip.adc.noise_lsb": 0.1,
 }
 
 
@@ -65,6 +69,11 @@ def test_nothing_is_named_where_everything_is_on():
         ),
         ({"device.opamp.slew_v_per_s": None}, "slew rate of amplifiers"),
         ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
+        ({"chip.adc.offset_lsb": 0.0}, "offset of converters"),
+        ({"chip.adc.gain_error": 0.0}, "gain error of converters"),
+        ({"chip.adc.inl_lsb": 0.0}, "nonlinearity of converters"),
+        ({"chip.adc.noise_lsb": 0.0}, "noise of converters"),
+        ({"chip.adc.calibrated_on": "call"}, "converter ranges set before the data"),
         ({"chip.residual.verified": True}, "cell errors in residual products"),
     ],
 )

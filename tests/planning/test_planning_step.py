@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from repast_dist.analog import SCHEMES, DeviceSpec, OpAmpSpec, SolveCounts
+from repast_dist.analog import SCHEMES, DeviceSpec, OpAmpSpec, SolveCounts, program_vmm
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.hardware import (
@@ -15,6 +15,7 @@ from repast_dist.hardware import (
     InterconnectSpec,
     unit_costs,
 )
+from repast_dist.hardware.geometry import product_counts
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OPS, price
@@ -29,7 +30,7 @@ from repast_dist.planning import (
     step_ops,
 )
 from repast_dist.planning.machine import Machine
-from repast_dist.settings import compose_plain
+from repast_dist.settings import compose_plain, load_settings
 from repast_dist.trace.schema import COUNTS
 
 CODES = {op.name: op.number for op in OPS}
@@ -104,9 +105,7 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     expect(
         "vmm_forward",
         16 * 7 * pass_s + step(64, 16),
-        16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc)
-        + 16 * 74 * byte
-        + of_step(64, 16, 20),
+        16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc) + 16 * 74 * byte + of_step(64, 16, 20),
     )
     # Inputs with the bias's ones: 65 columns of 2 slices take 3 arrays of 16 written rows each,
     # in one bank, which writes one array at a time.
@@ -131,9 +130,7 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     expect(
         "factor_g",
         10 * 7 * pass_s + step(16, 10),
-        10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc)
-        + 10 * 26 * byte
-        + of_step(16, 10, 20),
+        10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc) + 10 * 26 * byte + of_step(16, 10, 20),
     )
     # 32-bit products: 8 slices, 31 passes, 32 rows at a time: 3 groups for A, 1 for G.
     # 10 right-hand sides for A, 65 for G, 8 rounds each,

@@ -53,8 +53,10 @@ def test_fixed_point_error_halves_with_every_bit(bits: int) -> None:
     matrix, rows = random.uniform(-1, 1, (64, 32)), random.uniform(-1, 1, (100, 64))
     result = engine("fixed", fixed_bits=bits).load("forward", matrix, ()).multiply(rows, ())
     step = 1.0 / (2 ** (bits - 1) - 1)
+    # Inputs up to 1 take the next power of two.
+    of_rows = 2.0 ** (2 - bits)
     # Rounding of both operands: each uniform within half a step, variance step^2 / 12.
-    expected = np.sqrt(64 * 2 * step**2 / 12 / 3)
+    expected = np.sqrt(64 * (step**2 + of_rows**2) / 12 / 3)
     assert np.std(result - rows @ matrix) == pytest.approx(expected, rel=0.1)
 
 

@@ -99,7 +99,7 @@ def effective_bits(adc: AdcSpec) -> float:
     """Return the effective number of bits of a full-scale sine, as IEEE Std 1241 defines it.
 
     Offset and gain are left out, as in the standard's sine fit. The nonlinearity is that of
-    `converter_errors`, in the mean over converters.
+    `converter_errors`, in the mean over converters; what it pushes beyond the range is left out.
     """
     # A full-scale sine turns the quadratic into 9/32 and the cubic into 25/128 of mean square
     # distortion; they are scaled to a root mean square of 1 over uniform codes.

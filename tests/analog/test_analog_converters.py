@@ -1,0 +1,179 @@
+"""ADCs that are not ideal, and how the range of later conversions is found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from repast_dist.analog import AdcSpec, DeviceSpec, Reram, VmmSpec, program_vmm
+from repast_dist.analog.arrays.conversion import convert_and_add
+from repast_dist.analog.arrays.converters import (
+    BINS,
+    converter_errors,
+    effective_bits,
+    needed_ranges,
+)
+
+
+def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarray:
+    """Codes of currents (N,) in a range of 1, all through one converter."""
+    result = np.zeros((len(values), 1))
+    top = 2.0 ** (adc.bits - 1) - 1
+    convert_and_add(
+        values.astype(np.float32).reshape(-1, 1, 1, 1),
+        result,
+        np.empty(1),
+        1,
+        1,
+        0.0,
+        np.ones(1, np.float32),
+        top,
+        np.ones(1),
+        np.zeros((len(values) if adc.noise_lsb else 0, 1), np.float32),
+        adc.noise_lsb,
+        np.uint64(7),
+        0,
+        errors,
+        np.zeros(0, np.bool_),
+        np.zeros((1, BINS + 1), np.int64),
+    )
+    return result[:, 0] * top
+
+
+def _bits_of_a_sine(adc: AdcSpec, errors: np.ndarray) -> float:
+    """Effective bits from a fitted sine of known frequency (IEEE Std 1241, three parameters)."""
+    count, cycles = 2**14, 1021
+    phase = 2 * np.pi * cycles * np.arange(count) / count
+    codes = _converted(np.sin(phase), adc, errors)
+    basis = np.stack([np.sin(phase), np.cos(phase), np.ones(count)], axis=1)
+    residual = codes - basis @ np.linalg.lstsq(basis, codes)[0]
+    # Full scale over the quantisation noise of an ideal converter that errs as much.
+    full_scale = 2.0 * (2 ** (adc.bits - 1) - 1)
+    return float(np.log2(full_scale / (np.sqrt(12) * np.sqrt(np.mean(residual**2)))))
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [{}, {"noise_lsb": 0.5}, {"inl_lsb": 0.4}, {"inl_lsb": 0.4, "noise_lsb": 0.8}],
+    ids=["ideal", "noise", "nonlinearity", "both"],
+)
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_effective_bits_are_those_of_a_sine_test(bits, errors):
+    adc = AdcSpec(bits=bits, **errors)
+    spec = VmmSpec(adc=adc, columns=2, adcs_per_array=1)
+    # 64 converters: one pair of columns in each array.
+    all_of_them = converter_errors(spec, (0, 32), 0, 3, "here").reshape(4, 64, order="C")
+    measured = []
+    for number in range(64 if adc.inl_lsb else 1):
+        one = all_of_them[:, number].reshape(4, 1, 1)
+        measured.append(_bits_of_a_sine(adc, one if adc.distorts else np.zeros((0, 0, 0), "f4")))
+    # Noise powers have a mean, not bits.
+    mean = -0.5 * np.log2(np.mean(4.0 ** -np.array(measured)))
+    assert mean == pytest.approx(effective_bits(adc), abs=0.05)
+
+
+def test_nonlinearity_has_the_size_asked_for_and_no_offset_or_gain():
+    adc = AdcSpec(bits=8, inl_lsb=0.6)
+    spec = VmmSpec(adc=adc, columns=2)
+    codes = np.linspace(-127, 127, 20001)
+    for c in converter_errors(spec, (0, 5), 0, 1).reshape(4, -1).T.astype(np.float64):
+        error = np.polynomial.polynomial.polyval(codes, c) - codes
+        assert np.sqrt(np.mean(error**2)) == pytest.approx(0.6, rel=1e-3)
+        slope, offset = np.polyfit(codes, error, 1)
+        assert abs(offset) < 1e-3
+        assert abs(slope * 127) < 1e-3
+
+
+@pytest.mark.parametrize("adcs", [1, 2, 8])
+def test_columns_of_one_converter_share_its_errors(adcs):
+    spec = VmmSpec(
+        device=DeviceSpec(cell=Reram(bits=4)),
+        adc=AdcSpec(offset_lsb=1.0, gain_error=0.1),
+        columns=32,
+        adcs_per_array=adcs,
+    )
+    # 16 pairs in an array: 8 weights of 2 slices, and 8 * adcs converters for 64 weights.
+    errors = converter_errors(spec, (0, 64), 0, 1, "layer")
+    in_physical_order = errors.transpose(2, 1, 0).reshape(-1, 4)
+    groups = in_physical_order.reshape(8 * adcs, 16 // adcs, 4)
+    assert (groups == groups[:, :1]).all()
+    assert len(np.unique(groups[:, 0, 0])) == 8 * adcs
+    # Other tiles and other places have others; some of the columns have their own.
+    assert not (converter_errors(spec, (0, 64), 1, 1, "layer") == errors)[:2].any()
+    np.testing.assert_array_equal(
+        converter_errors(spec, (13, 40), 0, 1, "layer"), errors[:, :, 13:40]
+    )
+
+
+def test_some_columns_of_an_array_are_read_through_their_own_converters():
+    random = np.random.default_rng(1)
+    weights, inputs = random.standard_normal((20, 9)), random.standard_normal((6, 20))
+    adc = AdcSpec(range="full", offset_lsb=0.5, gain_error=0.05, inl_lsb=0.5)
+    array = program_vmm(weights, VmmSpec(adc=adc, columns=8, rows=16), 1, "w")
+    whole, some = array.multiply(inputs).values, array.columns(2, 7).multiply(inputs).values
+    np.testing.assert_array_equal(some, whole[:, 2:7])
+
+
+def test_offsets_and_gains_change_products_as_arithmetic_says():
+    """One row, one column, one pass: codes by hand."""
+    adc = AdcSpec(bits=8, range="full", offset_lsb=2.0, gain_error=0.05)
+    cell = Reram(bits=7)
+    spec = VmmSpec(device=DeviceSpec(cell=cell), adc=adc, input_bits=2, rows=1)
+    array = program_vmm(np.ones((1, 1)), spec, 4, "one")
+    offset, gain, *_ = converter_errors(spec, (0, 1), 0, 4, "one")[:, 0, 0]
+    full = 127.0  # of 127 levels: the code of a driven cell is 127
+    got = array.multiply(np.array([[1.0], [0.0]])).values[:, 0]
+    expected = np.clip(np.rint([offset + full * gain, offset]), -127, 127) / 127
+    assert got == pytest.approx(expected)
+
+
+def test_noise_of_conversions_has_the_size_asked_for_and_depends_on_the_address():
+    adc = AdcSpec(bits=12, range="full", noise_lsb=30.0)
+    spec = VmmSpec(device=DeviceSpec(cell=Reram(bits=7)), adc=adc, input_bits=2, rows=1)
+    array = program_vmm(np.ones((1, 8)), spec, 4, "one")
+    quiet = program_vmm(
+        np.ones((1, 8)), dataclasses.replace(spec, adc=AdcSpec(bits=12, range="full"))
+    )
+    x = np.full((4000, 1), 0.5)
+    noise = (array.multiply(x, "call").values - quiet.multiply(x).values) / (0.5 / 2047)
+    # What is above the range is cut off, so that the lower half tells the spread.
+    assert np.std(np.concatenate([noise[noise < 0], -noise[noise < 0]])) == pytest.approx(
+        30, rel=0.05
+    )
+    again = array.multiply(x[:100], "call").values
+    np.testing.assert_array_equal(again, array.multiply(x, "call").values[:100])
+    assert not np.array_equal(again, array.multiply(x[:100], "other call").values)
+
+
+def _counts(values: np.ndarray, reach: float) -> np.ndarray:
+    codes = np.rint(np.abs(values) / reach * 127)
+    edges = np.concatenate([[-0.5], np.arange(1, BINS + 1) / BINS * 127, [np.inf]])
+    return np.histogram(codes, edges)[0][None].astype(np.int64)
+
+
+@pytest.mark.parametrize("start", [0.3, 0.7, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("kind", ["normal", "laplace", "uniform"])
+def test_ranges_reach_the_percentile_within_a_few_steps_and_stay(kind, start):
+    random, percentile = np.random.default_rng(0), 99.9
+    draw = {
+        "normal": lambda: random.normal(size=50_000),
+        "laplace": lambda: random.laplace(size=50_000),
+        "uniform": lambda: random.uniform(-1, 1, size=50_000),
+    }[kind]
+    wanted = 10.0 * np.percentile(np.abs(draw()), percentile)
+    ranges = np.array([start * wanted], np.float32)
+    seen = []
+    for step in range(14):
+        values = 10.0 * draw()
+        if step >= 6:
+            seen.append(float(ranges[0]))
+            assert np.mean(np.abs(values) > ranges[0] * (1 + 0.5 / 127)) < 4 * 0.001
+        ranges = needed_ranges(_counts(values, float(ranges[0])), ranges, percentile)
+    assert np.mean(seen) == pytest.approx(wanted, rel=0.12)
+
+
+def test_ranges_change_by_a_factor_of_two_at_most_and_never_fall_below_a_level():
+    ranges = np.array([8.0, 8.0, 1.0], np.float32)
+    silent, loud = np.eye(1, BINS + 1, 0), np.eye(1, BINS + 1, BINS)
+    counts = (1000 * np.concatenate([silent, loud, silent])).astype(np.int64)
+    assert needed_ranges(counts, ranges, 99.99).tolist() == [4.0, 16.0, 1.0]
