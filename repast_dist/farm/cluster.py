@@ -73,13 +73,23 @@ def _local_cluster(spec: FarmSpec) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 configure_logging=False,
                 _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder),
+                _temp_dir=str(_open_to_ray(folder)),
             )
             yield
         finally:
             with contextlib.suppress(Exception):
                 ray.shutdown()
             _stop(mark, folder, watcher)
+
+
+def _open_to_ray(folder: Path) -> Path:
+    """Return a folder inside one that is ours alone: Ray lets everybody write into the one it gets.
+
+    Its name is short, since the paths of Unix sockets are.
+    """
+    inside = folder / "r"
+    inside.mkdir()
+    return inside
 
 
 def _private_ray() -> dict[str, str]:

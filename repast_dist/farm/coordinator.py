@@ -524,8 +524,7 @@ class Coordinator:
         self._event(
             self._done.step,
             "recovery",
-            f"workers {list(lost.workers)} lost ({lost.reason}); "
-            f"started anew {list(decision.revive)}, retired {list(decision.retire)}",
+            f"{lost}; started anew {list(decision.revive)}, retired {list(decision.retire)}",
         )
         if decision.retire:
             self._farm.retire(decision.retire)

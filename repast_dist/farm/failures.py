@@ -10,7 +10,9 @@ class WorkersLost(Exception):
     """Workers did not answer; `workers` are their numbers, `reason` is what Ray reported."""
 
     def __init__(self, workers: Collection[int], reason: str) -> None:
-        super().__init__(f"workers {sorted(workers)} lost: {reason}")
+        # All processes may live where only a connection between two of them failed.
+        what = f"workers {sorted(workers)} lost" if workers else "a connection between workers lost"
+        super().__init__(f"{what}: {reason}")
         self.workers = tuple(sorted(workers))
         self.reason = reason
 

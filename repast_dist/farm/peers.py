@@ -22,6 +22,7 @@ import numpy as np
 
 from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost
+from repast_dist.farm.greeting import NUMBER, guests
 
 Arrays = Mapping[Any, np.ndarray]
 """What a message holds: key -> array; keys are tuples of strings and integers."""
@@ -34,10 +35,6 @@ _ALIGNMENT = 64
 # Smaller buffers are joined: every send is encrypted and passed to the kernel on its own.
 _SMALL_BYTES = 16384
 _BACKLOG = 1024
-# Longest time that a stranger can keep the others waiting.
-_HANDSHAKE_S = 5.0
-# What each end says first: its number.
-_NUMBER = struct.Struct("!Q")
 # TLS cannot go on before the network takes or brings more.
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -151,15 +148,14 @@ class SocketPeers:
     """
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, 0), family=family, backlog=_BACKLOG)
-        self._timeout_s = timeout_s
+        self._address, self._timeout_s = address, timeout_s
+        self._listener: socket.socket | None = None
         self._links: dict[int, _Link] = {}
 
     @property
     def endpoint(self) -> Endpoint:
-        """The address and port at which this worker listens."""
-        address, port = self._listener.getsockname()[:2]
+        """The address and port at which this worker listens until all others are connected."""
+        address, port = self._listening().getsockname()[:2]
         return address, port
 
     def connect(
@@ -193,23 +189,13 @@ class SocketPeers:
         for worker in sorted(worker for worker in endpoints if worker < me):
             self._links[worker] = _Link(_dial(me, worker, endpoints[worker], client, timeout_s))
         awaited = {worker for worker in endpoints if worker > me}
-        while awaited:
-            self._listener.settimeout(max(deadline - time.monotonic(), 0.0))
-            try:
-                accepted, _ = self._listener.accept()
-            except (TimeoutError, BlockingIOError):
-                raise PeersLost(
-                    f"workers {sorted(awaited)} did not connect in {timeout_s:g} s"
-                ) from None
-            try:
-                worker, secured = _secured(me, accepted, server, _HANDSHAKE_S)
-            except OSError:
-                continue
-            if worker in awaited:
-                awaited.remove(worker)
-                self._links[worker] = _Link(secured)
-            else:
-                secured.close()
+        for worker, secured in guests(me, self._listening(), server, awaited, deadline):
+            self._links[worker] = _Link(secured)
+        missing = sorted(awaited - set(self._links))
+        if missing:
+            raise PeersLost(f"workers {missing} did not connect in {timeout_s:g} s")
+        # Nobody else is let in; `endpoint` opens another port when workers have to join anew.
+        self._close_listener()
         for link in self._links.values():
             link.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link.socket.setblocking(False)
@@ -258,6 +244,19 @@ class SocketPeers:
             link.socket.close()
         self._links = {}
 
+    def _listening(self) -> socket.socket:
+        if self._listener is None:
+            family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+            self._listener = socket.create_server(
+                (self._address, 0), family=family, backlog=_BACKLOG
+            )
+        return self._listener
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
     def _serve(self, worker: int, events: int, awaited: set[int], unsent: set[int]) -> None:
         link = self._links[worker]
         try:
@@ -298,7 +297,7 @@ def _dial(
 def _secured(
     me: int, connected: socket.socket, context: ssl.SSLContext, timeout_s: float
 ) -> tuple[int, ssl.SSLSocket]:
-    """Encrypt a new connection; return the number of the worker at the other end and the socket.
+    """Encrypt a connection to a worker; return the number of the one who answers and the socket.
 
     Raises
     ------
@@ -306,19 +305,17 @@ def _secured(
         The other end is gone, silent, or does not hold the run's key; the connection is closed.
     """
     connected.settimeout(timeout_s)
-    server = context.protocol is ssl.PROTOCOL_TLS_SERVER
-    secured = context.wrap_socket(connected, server_side=server, do_handshake_on_connect=False)
+    secured = context.wrap_socket(connected, do_handshake_on_connect=False)
     try:
         secured.do_handshake()
-        # In TLS 1.3 the client learns only from what follows that it was accepted.
-        secured.sendall(_NUMBER.pack(me))
-        number = secured.recv(_NUMBER.size)
-        if len(number) < _NUMBER.size:
+        secured.sendall(NUMBER.pack(me))
+        number = secured.recv(NUMBER.size)
+        if len(number) < NUMBER.size:
             raise ConnectionResetError("the connection was closed")
     except OSError:
         secured.close()
         raise
-    return _NUMBER.unpack(number)[0], secured
+    return NUMBER.unpack(number)[0], secured
 
 
 def encode(step: int, part: str, arrays: Arrays) -> list[memoryview]:

@@ -1,6 +1,6 @@
 """The failure policy, without a cluster."""
 
-from repast_dist.farm.failures import decide
+from repast_dist.farm.failures import WorkersLost, decide
 from repast_dist.farm.specs import FarmSpec
 
 SPEC = FarmSpec(max_worker_failures=2, max_recoveries=5)
@@ -26,3 +26,10 @@ def test_all_workers_lost_at_once_are_all_started_anew():
 
 def test_the_run_stops_after_too_many_recoveries():
     assert "max_recoveries=5" in decide({0}, {1}, {0: 1}, recoveries=5, spec=SPEC).stop
+
+
+def test_a_lost_connection_between_living_workers_is_called_that():
+    assert str(WorkersLost([], "worker 1: reset")) == (
+        "a connection between workers lost: worker 1: reset"
+    )
+    assert str(WorkersLost([3, 1], "died")) == "workers [1, 3] lost: died"

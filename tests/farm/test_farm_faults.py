@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -73,6 +74,15 @@ def _when_steps(root, steps, action, limit_s=120):
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_files_of_ray_lie_where_no_other_user_comes():
+    import ray
+
+    folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert folder.parent.parent.samefile(tempfile.gettempdir())
 
 
 @pytest.mark.usefixtures("ray_cluster")

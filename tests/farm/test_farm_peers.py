@@ -209,7 +209,7 @@ def test_a_worker_does_not_talk_to_a_stranger_in_the_place_of_another():
 
 @pytest.mark.parametrize("says", [b"", b"\x16\x03\x01\x02\x00" + bytes(40)], ids=["silent", "slow"])
 def test_a_stranger_that_says_little_or_nothing_holds_nobody_up_for_long(says, monkeypatch):
-    monkeypatch.setattr("repast_dist.farm.peers._HANDSHAKE_S", 0.5)
+    monkeypatch.setattr("repast_dist.farm.greeting._HANDSHAKE_S", 0.5)
     certificate = RunCertificate.make()
     ended = threading.Event()
 
@@ -233,6 +233,32 @@ def test_a_stranger_that_says_little_or_nothing_holds_nobody_up_for_long(says, m
         ended.set()
         with contextlib.suppress(OSError):
             murmured.result()
+
+
+def test_many_silent_strangers_keep_nobody_waiting_and_the_door_is_closed_at_the_end():
+    certificate = RunCertificate.make()
+    with (
+        two_joining(certificate) as (first, second, endpoints, joined),
+        contextlib.ExitStack() as strangers,
+    ):
+        for _ in range(40):
+            strangers.enter_context(socket.create_connection(first.endpoint))
+        started = time.monotonic()
+        second.connect(1, endpoints, certificate, 20.0)
+        joined.result()
+        # One after the other they would take five seconds each.
+        assert time.monotonic() - started < 4.0
+        assert_numbers_pass(second, first)
+        for endpoint in endpoints.values():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(endpoint)
+        # Who has to join anew says where, and is not kept from it by those before.
+        endpoints = {0: first.endpoint, 1: second.endpoint}
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            again = pool.submit(first.connect, 0, endpoints, certificate, 20.0)
+            second.connect(1, endpoints, certificate, 20.0)
+            again.result()
+        assert_numbers_pass(second, first)
 
 
 class Between:
