@@ -18,6 +18,7 @@ from repast_dist.analog.arrays.inv import (
 )
 from repast_dist.analog.deflation import Deflation, find_deflation
 from repast_dist.analog.fixed_point import exponent_of
+from repast_dist.analog.prices import PriceList, by_number
 from repast_dist.analog.product import Product
 from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.solution import SolveCounts
@@ -52,6 +53,7 @@ def prepare(
     scheme: Scheme,
     seed: int = 0,
     *address: int | str,
+    prices: PriceList = by_number,
 ) -> BlockSolver:
     """Program a symmetric positive definite block for solving.
 
@@ -66,6 +68,8 @@ def prepare(
         How to solve.
     seed, *address
         Address of the programming errors, for example ``(step, "A", block)``.
+    prices : callable
+        Rows of a block -> what the operations of a solve cost, for a scheme that chooses by it.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def prepare(
     def programmed(chosen: Scheme) -> BlockSolver:
         return _program(block, vmm, chosen.arrays(inv), chosen, seed, *address)
 
-    return scheme.prepare(programmed, inv, block.size, seed, *address)
+    return scheme.prepare(programmed, inv, prices, block.size, seed, *address)
 
 
 @dataclasses.dataclass(frozen=True)

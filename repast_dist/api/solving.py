@@ -1,6 +1,7 @@
 """Solving with a matrix of your own on the simulated arrays, and what that takes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from repast_dist.api.loading import load_settings
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.costs import Cost
-from repast_dist.planning.solve_costs import one_block, preparation_cost, solving_cost
+from repast_dist.planning.solve_costs import (
+    one_block,
+    preparation_cost,
+    solve_prices,
+    solving_cost,
+)
 from repast_dist.training.kfac import damped_block, damping_split
 
 
@@ -202,7 +208,10 @@ def _solved(
     damped = _damped(matrix, damping)
     columns = right[:, None] if right.ndim == 1 else right
     shapes = one_block(len(matrix), columns.shape[1], hardware, scheme)
-    solver = prepare(damped, hardware.residual_spec, hardware.inv_spec, scheme, seed, name)
+    solver = prepare(
+        damped, hardware.residual_spec, hardware.inv_spec, scheme, seed, name,
+        prices=functools.partial(solve_prices, hardware=hardware, scheme=scheme),
+    )  # fmt: skip
     _check_definite(damped, name)
     solution = solver.solve(columns)
     return Solved(

@@ -12,6 +12,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan, make_plan
+from repast_dist.planning.solve_costs import solve_prices
 from repast_dist.planning.specs import StepWork
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
@@ -232,7 +233,7 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
         device = hardware.device.with_programming_sigma(override.programming_sigma)
         hardware = dataclasses.replace(hardware, device=device)
     inversion = job.machine.policy.inversion
-    return make_engine(
+    engine = make_engine(
         job.engine,
         job.seed,
         hardware.vmm_spec,
@@ -241,6 +242,8 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
         inversion,
         schedule,
     )
+    prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
+    return dataclasses.replace(engine, prices=prices)
 
 
 def _check_cost_only(job: TrainingJob) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from repast_dist.analog.prices import OperationPrices, Prices
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
@@ -63,6 +64,44 @@ def preparation_cost(shapes: BlockShapes, counts: SolveCounts, hardware: Hardwar
     """Return what preparing a block costs: its trials, and writing its cells."""
     written = program_counts(shapes, counted({0: counts}, 1), _ONE, hardware)
     return solving_cost(shapes, counts, hardware) + priced(written, hardware)
+
+
+def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
+    """Return what each operation of a solve costs with a block of so many rows.
+
+    Parameters
+    ----------
+    size : int
+        Rows.
+    hardware : Hardware
+        The chip.
+    scheme : Scheme
+        How the block is solved: its slices, copies and product bits.
+    """
+    shapes = one_block(size, 1, hardware, scheme)
+    lanes = int(digital_lanes(shapes, _ONE, hardware.chip)[0])
+    # An inverse by halves multiplies between its settlings, with less than the whole block.
+    settlings = 3 ** int(shapes.depth[0])
+    units = {
+        "applied": SolveCounts(inv_ops=settlings, vmm_ops=settlings - 1),
+        "vmm_op": SolveCounts(vmm_ops=1),
+        "digital_op": SolveCounts(digital_ops=lanes),
+        "settling_s": SolveCounts(settling_s=1.0),
+    }
+    costs = {name: solving_cost(shapes, one, hardware) for name, one in units.items()}
+
+    def prices(of: dict[str, float]) -> OperationPrices:
+        return OperationPrices(
+            inv_op=(of["applied"] - (settlings - 1) * of["vmm_op"]) / settlings,
+            vmm_op=of["vmm_op"],
+            digital_op=of["digital_op"] / lanes,
+            settling_s=of["settling_s"],
+        )
+
+    return Prices(
+        energy=prices({name: cost.energy_j for name, cost in costs.items()}),
+        time=prices({name: cost.time_s for name, cost in costs.items()}),
+    )
 
 
 def cholesky_costs(shapes: BlockShapes, hardware: Hardware) -> tuple[Cost, Cost]:

@@ -24,6 +24,7 @@ from repast_dist.analog import (
 )
 from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
 from repast_dist.analog.fixed_point import shared_step
+from repast_dist.analog.prices import PriceList, by_number
 from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.network.node import Address, Product, Role
 from repast_dist.training.ranges import RangeKeeper
@@ -135,6 +136,8 @@ class Engine:
         The run's seed.
     schedule : Schedule
         How long a step takes, and how often it writes cells.
+    prices : callable
+        Rows of a block -> what the operations of a solve cost, for schemes that choose by it.
     meter : ConversionMeter
         Counts the conversions of its products.
     ranges : RangeKeeper
@@ -148,6 +151,7 @@ class Engine:
     inversion: Scheme | None
     seed: int
     schedule: Schedule = AS_WRITTEN
+    prices: PriceList = by_number
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
     ranges: RangeKeeper = dataclasses.field(default_factory=RangeKeeper, compare=False)
 
@@ -227,7 +231,9 @@ class Engine:
                 step = int(address[1])
                 residual = residual.written(_writes(self.schedule.products, step))
                 inv = inv.written(_writes(self.schedule.inverses, step))
-            return prepare(damped, residual, inv, self.inversion, self.seed, *address)
+            return prepare(
+                damped, residual, inv, self.inversion, self.seed, *address, prices=self.prices
+            )
         if not np.isfinite(damped).all():
             raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
         if self.spec.inverse == "fixed":

@@ -223,7 +223,7 @@ def test_inverting_arrays_wear_at_every_renewal(monkeypatch, interval, step, wri
     monkeypatch.setattr(
         engines,
         "prepare",
-        lambda block, vmm, inv, *rest: seen.append((vmm.use.writes, inv.use.writes)),
+        lambda block, vmm, inv, *rest, **_: seen.append((vmm.use.writes, inv.use.writes)),
     )
     device = DeviceSpec(inv_cell=Reram(endurance_sigma=0.5))
     vmm, inv = VmmSpec(device=device), InvSpec(device=device)

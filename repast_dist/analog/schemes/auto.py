@@ -1,32 +1,36 @@
 """``auto``: the cheapest scheme that converges for a block on its arrays, found by trying.
 
 What decides is how much the programmed array is off in the directions the block is smallest in,
-which nobody knows before programming it. So a few random right-hand sides are solved:
+which nobody knows before programming it. So a few random right-hand sides are solved, and what the
+arrays did for them is priced:
 
 1. A single step, where the target is no more than the converters can give.
-2. Conjugate gradients. Where dominant directions were taken out, they are the cheapest: plain
-   refinement works with a worse array and cannot take fewer rounds.
-3. Refinement with the same array, if it takes no more rounds: its rounds are simpler.
-4. Conjugate gradients without any array, where those with it fail: an array can be too far off to
-   be of use.
+2. Conjugate gradients, dominant directions taken out of the array.
+3. Refinement with the same array, read once it has settled, if no directions were taken out.
+4. Conjugate gradients without any array.
 
-The series of ``taylor`` is refinement whose every step is refined in turn, so it is never cheaper.
-What was tried is part of the counts of the preparation.
+Of those that converge the cheapest is taken. Each may take no more rounds than what the cheapest
+one before it costs would pay for; one that cannot afford a round is not tried. Programming does not
+decide: the arrays are written to be tried. The series of ``taylor`` is refinement whose every step
+is refined in turn, so it is not tried; nor is a second array written that holds the dominant
+directions, too. What was tried is part of the counts of the preparation.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from repast_dist.analog.cells.base import Cell
+from repast_dist.analog.prices import Objective, PriceList
 from repast_dist.analog.schemes.base import SCHEMES, Blocks, Counts, Scheme, Trial, added
 from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg, GradientScheme
 from repast_dist.analog.schemes.refine import Refine
 from repast_dist.analog.schemes.single import Single
-from repast_dist.analog.solution import Solution, SolveCounts
+from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.solver import BlockSolver
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.rng import generator
@@ -35,6 +39,8 @@ from repast_dist.ground.spec import spec
 _TRIALS = 4
 _MARGIN = 0.7
 """Share of the target that trials of a single step must stay below: others may come out worse."""
+_UNEVEN = 2
+"""Times the rounds that can be paid for, which one right-hand side of several may take."""
 
 
 @SCHEMES.register
@@ -44,41 +50,38 @@ class Auto(GradientScheme):
 
     Attributes
     ----------
+    objective : {"energy", "time", "energy_delay"}
+        What is to be least for solving: the energy, the time, or the product of both.
     method : {"auto"}
         The scheme's name.
     """
 
+    objective: Objective = "energy_delay"
     method: Literal["auto"] = "auto"
+
+    chooses_by_price: ClassVar[bool] = True
 
     def prepare(
         self,
         programmed: Callable[[Scheme], BlockSolver],
         inv: InvSpec,
+        prices: PriceList,
         size: int,
         seed: int,
         *address: int | str,
     ) -> BlockSolver:
         """Program a block for each scheme that may be the cheapest; return the one that is."""
         right = generator(seed, "trial", *address).standard_normal((size, _TRIALS))
-        tried = _Tried(right)
+        one = prices(size)
+        tried = _Tried(right, lambda counts: one.of(counts, self.objective))
         if self._single_may_do(inv):
-            solver = programmed(self.as_scheme(Single))
-            once = tried.solve(solver, solver.program_counts)
-            if not once.saturated and (once.residual <= _MARGIN * self.tolerance).all():
-                return tried.chosen(solver)
+            tried.add(programmed(self.as_scheme(Single)), _MARGIN * self.tolerance)
         gradients = programmed(self.as_scheme(Fcg))
-        first = tried.solve(gradients, gradients.program_counts)
-        if gradients.deflation is None:
-            limit = int(first.iterations.max(initial=1))
-            refine = self.as_scheme(Refine)
-            limited = dataclasses.replace(refine, max_iterations=limit)
-            again = tried.solve(dataclasses.replace(gradients, scheme=limited))
-            if again.converged.all() and again.iterations.mean() <= first.iterations.mean():
-                return tried.chosen(dataclasses.replace(gradients, scheme=refine))
-        if not first.converged.all():
-            plain = programmed(self.as_scheme(Cg))
-            if tried.solve(plain, plain.program_counts).converged.all():
-                return tried.chosen(plain)
+        written = tried.add(gradients)
+        # Their array and multipliers serve the others, too.
+        if written and gradients.deflation is None:
+            tried.add(programmed(self.as_scheme(Refine)), written=True)
+        tried.add(programmed(self.as_scheme(Cg)), written=written)
         return tried.chosen(gradients)
 
     def program_counts(
@@ -94,46 +97,96 @@ class Auto(GradientScheme):
         return added(*(_trial_counts(trial, blocks, cell, inv) for trial in trials))
 
     def expected_trials(self, assumed: int, inv: InvSpec) -> tuple[Trial, ...]:
-        """Return conjugate gradients, and a single step before them where it may do."""
+        """Return all that may be tried, with the same rounds."""
         rounds = np.full(_TRIALS, self.rounds(assumed))
-        gradients = Trial(self.as_scheme(Fcg), True, rounds)
-        if not self._single_may_do(inv):
-            return (gradients,)
-        return Trial(self.as_scheme(Single), True, np.ones(_TRIALS, np.int64)), gradients
+        trials = [Trial(self.as_scheme(Fcg), True, rounds)]
+        if not self.deflation:
+            trials.append(Trial(self.as_scheme(Refine), False, rounds))
+        trials.append(Trial(self.as_scheme(Cg), False, rounds))
+        if self._single_may_do(inv):
+            trials.insert(0, Trial(self.as_scheme(Single), True, np.ones(_TRIALS, np.int64)))
+        return tuple(trials)
 
     def _single_may_do(self, inv: InvSpec) -> bool:
         return self.tolerance > 2.0 ** -min(inv.dac_bits, inv.adc_bits)
 
 
 class _Tried:
-    """What was tried on some right-hand sides, and what it took."""
+    """What was tried on some right-hand sides, what it took, and what of it was the cheapest."""
 
-    def __init__(self, right: np.ndarray) -> None:
-        self._right = right
+    def __init__(self, right: np.ndarray, price: Callable[[SolveCounts], float]) -> None:
+        self._right, self._price = right, price
         self._spent = SolveCounts()
         self._trials: list[Trial] = []
+        self._best: BlockSolver | None = None
+        self._least = np.inf
 
-    def solve(self, solver: BlockSolver, programmed: SolveCounts | None = None) -> Solution:
-        """Solve with a scheme; `programmed` is what its arrays took, None where they were there."""
-        solution = solver.solve(self._right)
-        self._spent += solution.counts + (programmed or SolveCounts())
+    def add(
+        self, solver: BlockSolver, tolerance: float | None = None, *, written: bool = False
+    ) -> bool:
+        """Solve, keep what is cheaper than all before it and converges; return whether it was
+        tried.
+
+        Parameters
+        ----------
+        solver : BlockSolver
+            What is tried.
+        tolerance : float, optional
+            Relative residual that is to be reached; None: that of the scheme.
+        written : bool
+            Whether its arrays were written before.
+        """
         scheme: Any = solver.scheme
-        rank = 0 if solver.deflation is None else solver.deflation.rank
+        rounds = self._affordable(solver)
+        if not rounds:
+            return False
+        limited = solver
+        if hasattr(scheme, "max_iterations"):
+            least = min(_UNEVEN * rounds, scheme.max_iterations)
+            limited = dataclasses.replace(
+                solver, scheme=dataclasses.replace(scheme, max_iterations=least)
+            )
+        solution = limited.solve(self._right)
+        self._spent += solution.counts + (SolveCounts() if written else solver.program_counts)
         self._trials.append(
             Trial(
                 scheme,
-                programmed is not None,
+                not written,
                 solution.iterations,
                 solution.refreshes,
-                rank,
+                0 if solver.deflation is None else solver.deflation.rank,
                 solver.settling_s,
                 solver.test_s,
             )
         )
-        return solution
+        good = solution.residual <= (scheme.tolerance if tolerance is None else tolerance)
+        price = self._price(solution.counts)
+        if good.all() and not solution.saturated and price < self._least:
+            self._best, self._least = solver, price
+        return True
 
-    def chosen(self, solver: BlockSolver) -> BlockSolver:
-        """Return a solver with the counts of all that was tried."""
+    def _affordable(self, solver: BlockSolver) -> int:
+        """Return the rounds that cost no more than the cheapest so far, digital work aside."""
+        most = getattr(solver.scheme, "max_iterations", 1)
+        array, sides = solver.array, self._right.shape[1]
+        scheme: Any = solver.scheme
+        settlings, products = (0, 0) if array is None else (array.inv_ops, array.vmm_ops)
+
+        def price(rounds: int) -> float:
+            times = rounds * sides
+            return self._price(
+                SolveCounts(
+                    inv_ops=times * settlings,
+                    vmm_ops=times * (products + scheme.uses_products),
+                    settling_s=times * solver.settling_s,
+                )
+            )
+
+        return bisect.bisect_right(range(1, most + 1), self._least, key=price)
+
+    def chosen(self, otherwise: BlockSolver) -> BlockSolver:
+        """Return the cheapest, or another if none converged, with the counts of all trials."""
+        solver = self._best or otherwise
         return dataclasses.replace(solver, program_counts=self._spent, trials=tuple(self._trials))
 
 

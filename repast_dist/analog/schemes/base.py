@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from repast_dist.analog.arrays.inv import coupling_values, forming_ops
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
+from repast_dist.analog.prices import PriceList
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver, Run, product_cells
 from repast_dist.analog.specs import InvSpec
@@ -120,6 +121,8 @@ class Scheme(abc.ABC):
     """Whether an inverting array is programmed."""
     uses_products: ClassVar[bool] = True
     """Whether the multipliers hold the block; a block split over arrays needs them in any case."""
+    chooses_by_price: ClassVar[bool] = False
+    """Whether `prepare` reads what the operations of a solve cost."""
     fusible: ClassVar[bool] = True
     """Whether it can work on arrays that hold a block's rows instead of the formed block."""
 
@@ -246,6 +249,7 @@ class Scheme(abc.ABC):
         self,
         programmed: Callable[["Scheme"], BlockSolver],
         inv: InvSpec,
+        prices: PriceList,
         size: int,
         seed: int,
         *address: int | str,
@@ -258,6 +262,8 @@ class Scheme(abc.ABC):
             Programs the block for a scheme.
         inv : InvSpec
             The inverting arrays.
+        prices : callable
+            Rows of a block -> what the operations of a solve with it cost.
         size : int
             Rows of the block.
         seed, *address

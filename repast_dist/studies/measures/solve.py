@@ -40,7 +40,11 @@ class SolveMeasure(Measure):
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Take the block from the middle of the factor, damp it, program it and solve."""
         from repast_dist.studies.factors import second_order_of
-        from repast_dist.studies.precision.points import PrecisionPoint, precision_point
+        from repast_dist.studies.precision.points import (
+            PrecisionPoint,
+            known_prices,
+            precision_point,
+        )  # fmt: skip
         from repast_dist.studies.precision.prices import priced_row
 
         optimizer = second_order_of(settings.optimizer)
@@ -63,6 +67,7 @@ class SolveMeasure(Measure):
             vmm=settings.hardware.residual_spec,
             inv=settings.hardware.inv_spec,
             seed=settings.seed,
+            prices=known_prices({"": settings.inversion}, size, settings.hardware),
         )
         record = precision_point(factors, point)
         (row,) = record["rows"]

@@ -4,16 +4,19 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from repast_dist.analog import LOSSLESS, BlockSolver, InvSpec, Scheme, Solution, VmmSpec, prepare
+from repast_dist.analog.prices import Prices, by_number
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec, to_dict
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.planning.solve_costs import solve_prices
 from repast_dist.studies.factors import Factor, second_order_of
 from repast_dist.studies.kinds.precision import PrecisionGrid, PrecisionStudy
 from repast_dist.studies.settings import RunSettings
@@ -56,6 +59,8 @@ class PrecisionPoint:
         The arrays.
     seed : int
         Of the programming errors.
+    prices : dict
+        Name of an inversion that chooses by price -> what the operations of a solve cost.
     """
 
     factors: str
@@ -70,6 +75,7 @@ class PrecisionPoint:
     vmm: VmmSpec
     inv: InvSpec
     seed: int
+    prices: dict[str, Prices] = dataclasses.field(default_factory=dict)
 
 
 def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[str, Any]:
@@ -92,11 +98,14 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
             "seed"
         )
 
-    def tried(inversion: Scheme) -> dict[str, Any]:
+    def tried(name: str, inversion: Scheme) -> dict[str, Any]:
         addresses = ("precision", point.layer, point.start)
-        return outcome(
-            prepare(block, point.vmm, point.inv, inversion, point.seed, *addresses), right
-        )
+        known = point.prices.get(name)
+        solver = prepare(
+            block, point.vmm, point.inv, inversion, point.seed, *addresses,
+            prices=(lambda _: known) if known else by_number,
+        )  # fmt: skip
+        return outcome(solver, right)
 
     cell = point.inv.device.inv_cell
     common = {
@@ -108,7 +117,7 @@ def precision_point(factors: Sequence[Factor], point: PrecisionPoint) -> dict[st
     }
     return {
         "rows": [
-            common | {"method": name} | tried(inversion)
+            common | {"method": name} | tried(name, inversion)
             for name, inversion in point.inversions.items()
         ],
         "columns": right.shape[1],
@@ -249,7 +258,19 @@ class PrecisionCase:
             vmm=settings.hardware.residual_spec,
             inv=settings.hardware.inv_spec,
             seed=settings.seed,
+            prices=known_prices(self.inversions, size, settings.hardware),
         )
+
+
+def known_prices(
+    inversions: Mapping[str, Scheme], size: int, hardware: Hardware
+) -> dict[str, Prices]:
+    """Return the prices of a solve with so many rows, for the inversions that choose by them."""
+    return {
+        name: solve_prices(size, hardware, scheme)
+        for name, scheme in inversions.items()
+        if scheme.chooses_by_price
+    }
 
 
 def precision_cases(study: PrecisionStudy, settings: RunSettings) -> list[PrecisionCase]:
