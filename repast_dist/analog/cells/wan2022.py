@@ -40,8 +40,9 @@ class Wan2022(GaussianCell):
     read_sigma : float
         Standard deviation of a cell's conductance from read to read, relative to the range.
     write_pulses : float
-        Mean number of SET and RESET pulses until a cell lies within 1 uS of its target, in one
-        round of write-verify (Methods of the paper; it gives no mean for further rounds).
+        Mean number of SET and RESET pulses until a cell lies near enough to its target, in one
+        round of write-verify: 8.52 (Methods of the paper, recalled). It does not follow
+        `programming_sigma`, as no mean is known for other rounds.
     write_verify : bool
         Whether every pulse is followed by a read of the cell, as it is there.
     """
