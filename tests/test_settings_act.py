@@ -177,6 +177,7 @@ VALUES: dict[str, list[Any]] = {
     "dataset.test_samples": [12],
     "farm.chip_overrides": [{"0": {"speed": 0.5}}],
     "inversion.array_regularisation": [0.5],
+    "device.opamp.noise_v_per_rthz": [1e-6],
     "inversion.array_read_after": [3.0, "settled"],
     "inversion.target_bits": [4, 24],
     "device.cell.programming_profile": [(1.0, 3.0)],

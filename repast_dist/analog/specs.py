@@ -62,6 +62,8 @@ class OpAmpSpec:
         How fast an output can move at most, in volts per second; None: without a limit. Settling
         lasts longer by the time that the whole swing takes; what is read earlier is driven so that
         nothing slews.
+    noise_v_per_rthz : float
+        White noise at an amplifier's input, one-sided, in volts per root hertz.
     compensation : float
         How many times slower the outer amplifiers of fused circuits are made. Those between the
         two arrays have poles of their own, with which the loop would oscillate.
@@ -78,6 +80,7 @@ class OpAmpSpec:
     swing_v: Positive | None = None
     drive_tests: Annotated[int, Ge(1), Le(64)] = 6
     slew_v_per_s: Positive | None = None
+    noise_v_per_rthz: NonNegative = 0.0
     compensation: Annotated[float, Ge(1)] = 100.0
     settled_cycles: Positive = 200.0
 
@@ -91,6 +94,11 @@ class OpAmpSpec:
             raise ValueError(
                 "slew_v_per_s needs gbw_hz and swing_v: it limits how fast outputs in volts move; "
                 "valid: both of them, or slew_v_per_s=null"
+            )
+        if self.noise_v_per_rthz and None in (self.gbw_hz, self.swing_v):
+            raise ValueError(
+                "noise_v_per_rthz needs gbw_hz and swing_v: bandwidth collects it, and outputs in "
+                "volts have it; valid: both of them, or noise_v_per_rthz=0"
             )
 
     @property
@@ -111,6 +119,13 @@ class OpAmpSpec:
         if self.slew_v_per_s is None or self.gbw_hz is None or self.swing_v is None:
             return None
         return self.slew_v_per_s / (self.swing_v * self.gbw_hz)
+
+    @property
+    def noise_density(self) -> float | None:
+        """Two-sided density of the noise, in squared swings times 1 / gain-bandwidth product."""
+        if not self.noise_v_per_rthz or self.gbw_hz is None or self.swing_v is None:
+            return None
+        return (self.noise_v_per_rthz / self.swing_v) ** 2 / 2.0 * self.gbw_hz
 
     def seconds(self, cycles: float) -> float:
         """Return a time of so many multiples of 1 / gain-bandwidth in seconds."""

@@ -268,7 +268,9 @@ class _Fine:
         transient: bool,
     ) -> "_Fine":
         # A netlist is linear, and its full scale is ours to choose.
-        opamp = dataclasses.replace(spec.device.opamp, swing_v=None, slew_v_per_s=None)
+        opamp = dataclasses.replace(
+            spec.device.opamp, swing_v=None, slew_v_per_s=None, noise_v_per_rthz=0.0
+        )
         device = dataclasses.replace(spec.device, opamp=opamp)
         spec, columns = dataclasses.replace(spec, device=device), right[:, None]
         if not programmed(spec).stable:

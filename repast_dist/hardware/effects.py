@@ -43,6 +43,7 @@ def _off(hardware: Hardware) -> Iterator[str]:
         "input conductance": not opamp.input_siemens,
         "bandwidth": opamp.gbw_hz is None,
         "swing": opamp.swing_v is None,
+        "noise": None not in (opamp.gbw_hz, opamp.swing_v) and not opamp.noise_v_per_rthz,
         "slew rate": None not in (opamp.gbw_hz, opamp.swing_v) and opamp.slew_v_per_s is None,
         "second pole": opamp.gbw_hz is not None and opamp.second_pole_hz is None,
     }

@@ -63,6 +63,8 @@ class Circuit:
     drive : float or None
         Swings of an output per unit of the circuit's matrix and code of an input; None: outputs
         have no limit.
+    amplifier_noise : AmplifierNoise or None
+        Of its amplifiers.
     """
 
     factors: tuple[np.ndarray, np.ndarray]
@@ -74,6 +76,7 @@ class Circuit:
     missing: np.ndarray | None = None
     read_noise: "ReadNoise | None" = None
     drive: float | None = None
+    amplifier_noise: "AmplifierNoise | None" = None
 
     @classmethod
     def of(
@@ -82,6 +85,7 @@ class Circuit:
         offset_v: np.ndarray,
         spec: InvSpec,
         read_noise: "ReadNoise | None" = None,
+        key: np.uint64 | None = None,
     ) -> "Circuit":
         """Work out what a programmed circuit does.
 
@@ -95,6 +99,8 @@ class Circuit:
             Converters, amplifiers and the time of reading.
         read_noise : ReadNoise, optional
             Of the cells.
+        key : uint64, optional
+            Of the draws of the amplifiers' noise, where they have any.
         """
         matrix = loop.at_rest
         largest = float(np.max(np.abs(matrix), initial=0.0))
@@ -122,7 +128,10 @@ class Circuit:
             return circuit
         slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
         drive = found_drive(circuit._outputs, loop.steady, offset, slowest, spec)
-        return dataclasses.replace(circuit, drive=drive)
+        density, noise = spec.device.opamp.noise_density, None
+        if density is not None and key is not None:
+            noise = AmplifierNoise(np.sqrt(density) * loop.noise_root(cycles), key)
+        return dataclasses.replace(circuit, drive=drive, amplifier_noise=noise)
 
     def read(self, right: np.ndarray, spec: InvSpec) -> Reading:
         """Drive, wait and read for every right-hand side, (n, r).
@@ -142,6 +151,8 @@ class Circuit:
             return Reading(read * (level * (step / self.scale)), none)
         outputs *= self.drive
         outputs += self.offset[:, None]
+        if self.amplifier_noise is not None:
+            outputs += self.amplifier_noise.drawn(codes)
         beyond = ~(np.abs(self.loop.steady @ outputs) <= 1.0).all(axis=0)
         read, level = ranged_columns(np.clip(outputs, -1.0, 1.0), spec.adc_bits)
         # What amplifiers give without any input is not taken for an answer.
@@ -210,10 +221,43 @@ class CellNoise:
 
     def drawn(self, rows: int, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the same for an array of any number of rows, (rows, r)."""
-        digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
-        draws = np.empty((outputs.shape[1], rows), np.float32)
-        fill_rows(self.key, np.frombuffer(b"".join(digests), np.int64), draws)
-        return draws.T * (self.sigma * np.linalg.norm(outputs, axis=0))
+        return _drawn(self.key, rows, codes) * (self.sigma * np.linalg.norm(outputs, axis=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class AmplifierNoise:
+    """White noise of all amplifiers at their inputs, as outputs have it when they are read.
+
+    Attributes
+    ----------
+    root : ndarray
+        (n, n) in swings, times its transpose the covariance of outputs.
+    key : uint64
+        Of the draws.
+    """
+
+    root: np.ndarray
+    key: np.uint64
+
+    def drawn(self, codes: np.ndarray) -> np.ndarray:
+        """Return what outputs have of it, (n, r): the same for the same codes (n, r)."""
+        noise: np.ndarray = self.root @ _drawn(self.key, len(self.root), codes)
+        return noise
+
+
+def noise_key(spec: InvSpec, seed: int, *address: int | str) -> np.uint64 | None:
+    """Return the key of the draws of amplifiers' noise, where they have any."""
+    if spec.device.opamp.noise_density is None:
+        return None
+    return np.uint64(generator(seed, "amplifiers", *address).bit_generator.random_raw())
+
+
+def _drawn(key: np.uint64, rows: int, codes: np.ndarray) -> np.ndarray:
+    """Return normal draws (rows, r), each column addressed by what is driven."""
+    digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
+    draws = np.empty((codes.shape[1], rows), np.float32)
+    fill_rows(key, np.frombuffer(b"".join(digests), np.int64), draws)
+    return draws.T
 
 
 def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:

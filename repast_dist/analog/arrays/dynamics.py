@@ -29,6 +29,8 @@ PROBE_CYCLES = 4.0
 _TOLERANCE = 1e-5
 _KRYLOV = 24
 _TAYLOR_NORM = 0.5
+_NOISE_NORM, _NOISE_TERMS = 0.25, 6
+_NOTHING_LEFT = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +43,27 @@ class Loop:
         (m, m) K; the n amplifiers whose outputs are read come first.
     load : ndarray
         (n,) conductance at the inputs of these: currents over it are what drives them.
-    droop : ndarray
-        (m,) the part of K that an amplifier's own stage with the first pole has, ``1 / a0``.
+    speed : ndarray
+        (m,) gain-bandwidth products of the amplifiers over f; included in K.
+    droop : float
+        What an output has at the input, ``1 / a0``: the part of K that an amplifier's own stage
+        with the first pole has.
     second_pole : float or None
         In multiples of the gain-bandwidth product; None: amplifiers have one pole.
     """
 
     matrix: np.ndarray
     load: np.ndarray
-    droop: np.ndarray
+    speed: np.ndarray
+    droop: float
     second_pole: float | None = None
 
     def astype(self, precision: type[np.floating]) -> "Loop":
         """Return the loop in another precision."""
-        matrix, load, droop = (
-            part.astype(precision) for part in (self.matrix, self.load, self.droop)
+        matrix, load, speed = (
+            part.astype(precision) for part in (self.matrix, self.load, self.speed)
         )
-        return Loop(matrix, load, droop, self.second_pole)
+        return Loop(matrix, load, speed, self.droop, self.second_pole)
 
     @cached_property
     def states(self) -> np.ndarray:
@@ -65,7 +71,7 @@ class Loop:
         if self.second_pole is None:
             return self.matrix
         follows = self.second_pole * np.eye(len(self.matrix), dtype=self.matrix.dtype)
-        own = np.diag(self.droop)
+        own = np.diag(self.droop * self.speed)
         return np.block([[follows, -follows], [self.matrix - own, own]])
 
     @cached_property
@@ -135,6 +141,35 @@ class Loop:
         of_amplifiers = sum(left[:n, k : k + m] for k in range(0, len(left), m))
         lacking: np.ndarray = of_amplifiers @ self.steady
         return lacking
+
+    def noise_root(self, cycles: float) -> np.ndarray:
+        """Return (n, n): what independent draws are multiplied with to get the noise of outputs,
+        so long after the amplifiers are switched on, per root of the density at their inputs.
+
+        White noise at every input, of the two-sided density q in squared volts times f, gives the
+        covariance ``q (2 pi)^2 integral of exp(-2 pi s K) D exp(-2 pi s K)'`` over s, D the squares
+        of speeds in the stages that integrate. It doubles its time with the exponential.
+        """
+        n, m = len(self.load), len(self.matrix)
+        step = -2.0 * np.pi * cycles * self.states
+        norm = float(np.abs(step).sum(axis=0).max())
+        doublings = max(0, int(np.ceil(np.log2(norm / _NOISE_NORM))))
+        step /= step.dtype.type(2.0**doublings)
+        entering = np.zeros(len(step), step.dtype)
+        entering[-m:] = (2.0 * np.pi * self.speed) ** 2 * (cycles / 2.0**doublings)
+        term = covariance = np.diag(entering)
+        for order in range(2, _NOISE_TERMS + 1):
+            half = step @ term
+            term = (half + half.T) / order
+            covariance = covariance + term
+        left = _exponential(step)
+        for _ in range(doublings):
+            covariance = covariance + left @ covariance @ left.T
+            left = left @ left
+            if np.abs(left).max() < _NOTHING_LEFT:
+                break
+        values, vectors = np.linalg.eigh(covariance[:n, :n].astype(np.float64))
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def settling_cycles(rate: float, bits: int) -> float:

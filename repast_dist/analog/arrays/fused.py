@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.circuit import CellNoise, Circuit
+from repast_dist.analog.arrays.circuit import CellNoise, Circuit, noise_key
 from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import cell_error, hold, input_load, whole_cell
 from repast_dist.analog.arrays.inv import OneLoop
@@ -108,13 +108,15 @@ def program_fused(
         noise = _FusedNoise(forth.matrix, back.matrix, first, second)
     # All that moves the outer amplifiers moves them more slowly; their second poles stay.
     slower = spec.device.opamp.compensation
-    own = np.full(len(loop), droop)
-    for moved in (loop[:n], offsets[0], own[:n]):
+    speed = np.ones(len(loop))
+    for moved in (loop[:n], offsets[0], speed[:n]):
         moved /= slower
     after = None if spec.read_cycles is None else slower * spec.read_cycles
     read = dataclasses.replace(spec, device=_slower(spec.device, slower), read_cycles=after)
-    whole = Loop(loop, slower * load, own, spec.device.opamp.second_pole)
-    circuit = Circuit.of(whole, np.concatenate(offsets), read, noise)
+    whole = Loop(loop, slower * load, speed, droop, spec.device.opamp.second_pole)
+    circuit = Circuit.of(
+        whole, np.concatenate(offsets), read, noise, noise_key(spec, seed, *address)
+    )
     return FusedInv(spec, circuit, (n, held))
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from repast_dist.analog.arrays.circuit import CellNoise, Circuit, Reading
+from repast_dist.analog.arrays.circuit import CellNoise, Circuit, Reading, noise_key
 from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import hold, input_load, whole_cell
 from repast_dist.analog.arrays.programming import offset_voltages
@@ -383,12 +383,14 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
         Loop(
             np.block([amplifiers, inverters]),
             load,
-            np.full(2 * n, droop),
+            np.ones(2 * n),
+            droop,
             spec.device.opamp.second_pole,
         ),
         np.concatenate(offsets),
         spec,
         CellNoise.of(matrix, spec, seed, *address),
+        noise_key(spec, seed, *address),
     )
     return InvArray(spec, circuit, held.matrix)
 
