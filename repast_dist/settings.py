@@ -17,9 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.studies.settings import RunSettings, checked_settings, unread
+
+# What Hydra and its YAML reader stumble over, beside their own errors.
+_UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
+_LONGEST_MESSAGE = 500
 
 
 def conf_dir() -> Path:
@@ -50,6 +55,8 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
 
 def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
     """Compose the groups to plain nested data, without checking values."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise SettingsError(f"--config-dir: {config_dir} is no folder")
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     try:
@@ -59,6 +66,8 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error)) from None
+    except _UNREADABLE as error:
+        raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
 
 
 def refuse_unread(settings: RunSettings, overrides: Sequence[str]) -> None:
@@ -108,14 +117,14 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
+        axes = [
+            [f"{item.get_key_element()}={text}" for text in item.sweep_string_iterator()]
+            if item.is_sweep_override()
+            else [str(item.input_line)]
+            for item in parsed
+        ]
+    except (HydraException, *_UNREADABLE) as error:
         raise SettingsError(_first_line(error)) from None
-    axes = [
-        [f"{item.get_key_element()}={text}" for text in item.sweep_string_iterator()]
-        if item.is_sweep_override()
-        else [str(item.input_line)]
-        for item in parsed
-    ]
     return [list(point) for point in itertools.product(*axes)]
 
 
@@ -163,7 +172,8 @@ def _explain(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+    text = " ".join(lines[:2]) if lines else type(error).__name__
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def as_yaml(settings: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
-from repast_dist.ground.errors import DataError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.network import kinds
 from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
 from repast_dist.network.shapes import LayerShape, Workload, digital_shape, normalization_shape
@@ -65,6 +65,13 @@ class _Graph:
     free_dimensions: set[str]
 
 
+# What a file that is no network makes the readers of its nodes stumble over.
+_MALFORMED = (
+    IndexError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, KeyError,
+    SettingsError,
+)  # fmt: skip
+
+
 def workload_from_onnx(path: Path) -> Workload:
     """Read a network from an ONNX file.
 
@@ -86,9 +93,12 @@ def workload_from_onnx(path: Path) -> Workload:
     try:
         model = onnx.load(str(path), load_external_data=False)
         model = shape_inference.infer_shapes(model, data_prop=True)
-    except (DecodeError, shape_inference.InferenceError, ValueError) as error:
+    except (DecodeError, shape_inference.InferenceError, *_MALFORMED) as error:
         raise DataError(f"{path}: not a readable ONNX model ({error})") from error
-    graph = _read(model.graph)
+    try:
+        graph = _read(model.graph)
+    except _MALFORMED as error:
+        raise DataError(f"{path}: not a readable ONNX model ({error})") from error
     layers: list[LayerShape] = []
     unknown: Counter[str] = Counter()
     names: Counter[str] = Counter()
@@ -103,6 +113,11 @@ def workload_from_onnx(path: Path) -> Workload:
             except KeyError as error:
                 raise DataError(
                     f"{path}: node {name} ({node.op_type}): the shape of {error} cannot be inferred"
+                ) from error
+            except _MALFORMED as error:
+                raise DataError(
+                    f"{path}: node {name} ({node.op_type}): inputs or attributes do not fit "
+                    f"({type(error).__name__}: {error})"
                 ) from error
             if reader is _digital and not _known(node.op_type):
                 unknown[node.op_type] += 1

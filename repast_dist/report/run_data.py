@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from repast_dist.ground.files import RESULT, TRACE, read_json
+from repast_dist.ground.files import RESULT, TRACE, checked_entries, read_json
 from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
 from repast_dist.trace.schema import PHASES, Phase
@@ -39,6 +39,9 @@ class RunData:
     solves: pa.Table
 
 
+_ENTRIES = {"settings": dict, "epochs": list, "steps": list, "status": str}
+
+
 def load_run(folder: Path) -> RunData:
     """Read a run directory.
 
@@ -47,10 +50,15 @@ def load_run(folder: Path) -> RunData:
     RunDirectoryError
         result.json or the trace is missing or damaged.
     """
+    result = read_json(folder / RESULT)
+    checked_entries(folder / RESULT, result, _ENTRIES)
+    for name in ("epochs", "steps"):
+        for record in result[name]:
+            checked_entries(folder / RESULT, record, {"step": int})
     columns = ["chip", "step", "phase", "op", "block", "start_s", "duration_s", "energy_j"]
     return RunData(
         folder=folder,
-        result=without_meaningless(read_json(folder / RESULT)),
+        result=without_meaningless(result),
         trace=read_trace(folder / TRACE, columns),
         solves=read_solves(folder),
     )

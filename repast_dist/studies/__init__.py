@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import SETTINGS, read_json
+from repast_dist.ground.files import SETTINGS, checked_entries, read_json
 from repast_dist.studies.settings import RunSettings, checked_settings
 
 
@@ -34,6 +34,7 @@ def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None
     if not run_dir.is_dir():
         raise RunDirectoryError(f"resume: no run directory at {run_dir}")
     stored = read_json(run_dir / SETTINGS)
+    checked_entries(run_dir / SETTINGS, stored, {"farm": dict})
     stored["farm"] |= farm
     settings = checked_settings(stored)
     if not settings.study.can_resume(run_dir):

@@ -38,15 +38,29 @@ def run_sweep(
     Path
         A folder with ``sweep.json``, ``tables/sweep.parquet`` and a page: the settings that differ
         and the key figures of every run. Training runs get a page that compares their curves, too.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C: the runs that had finished are in the table.
     """
     console = console or Console()
-    directories = []
+    directories: list[Path] = []
+    stopped: KeyboardInterrupt | None = None
     on_ray = [item.farm for item in settings if item.farm.backend == "ray" and _uses_farm(item)]
     with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
         for number, (item, overrides) in enumerate(zip(settings, points, strict=True)):
             title = f"run {number + 1} of {len(settings)}: {' '.join(overrides) or 'defaults'}"
             console.rule(title)
-            directories.append(run_study(item, console))
+            try:
+                directories.append(run_study(item, console))
+            except KeyboardInterrupt as interrupt:
+                stopped = interrupt
+                break
+    if stopped is not None:
+        if not directories:
+            raise stopped
+        settings = settings[: len(directories)]
     folder = new_run_directory(Path(settings[0].run_root), "sweep")
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
@@ -72,6 +86,9 @@ def run_sweep(
     if all((directory / RESULT).is_file() for directory in directories):
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
+    if stopped is not None:
+        console.print(f"Interrupted after {len(directories)} of {len(points)} runs", markup=False)
+        raise stopped
     return folder
 
 

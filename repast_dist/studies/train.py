@@ -43,6 +43,8 @@ from repast_dist.trace.stream import stream_messages
 from repast_dist.trace.writer import forget_trace, open_path, part_paths
 from repast_dist.training.sampling import steps_per_epoch, total_steps
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def run(study: TrainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Train with these settings into a new run directory, or go on from the newest checkpoint.
@@ -171,23 +173,32 @@ def _drive(
 
 @contextlib.contextmanager
 def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C end the run after the current step, the second one at once."""
+    """Let the first Ctrl-C end the run after the current step, the second one at once.
+
+    SIGTERM, with which Slurm and Kubernetes begin to end a job, and SIGHUP do the same.
+    """
     asked = threading.Event()
 
     def handle(number: int, frame: Any) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        progress.message("Interrupt: finishing the steps under way and saving (again: at once)")
+        name = signal.Signals(number).name
+        progress.message(f"{name}: finishing the steps under way and saving (again: at once)")
 
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in before.items():
+        # nohup ignores SIGHUP.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _totals(run_dir: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,50 @@ def test_pruning_keeps_the_checkpoint_a_resume_began_from_not_damaged_ones(kille
     resume_study(killed, {"checkpoint_keep": 1, "checkpoint_every": 1}, quiet())
     assert final_arrays(killed)
     assert verify(killed / "trace", steps=STEPS) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_saves_the_steps_done_and_the_run_goes_on(
+    tmp_path, monkeypatch, finished_once, number
+):
+    whole = recorder.RunRecorder.steps
+
+    def steps(self, records, rows, solves):
+        whole(self, records, rows, solves)
+        if records[-1].step == 4:
+            signal.raise_signal(number)
+
+    console = quiet()
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder.RunRecorder, "steps", steps)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(load_settings([f"run_root={tmp_path}", *SETTINGS]), console)
+    (run_dir,) = tmp_path.glob("train/*")
+    assert f"resume={run_dir}" in console.file.getvalue()
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "interrupted"
+    assert "complete" in check(run_dir)
+    resume_study(run_dir, {}, quiet())
+    assert final_arrays(run_dir) == final_arrays(finished_once)
+
+
+def test_runs_of_a_sweep_that_had_finished_at_an_interrupt_are_compared(
+    tmp_path, monkeypatch, finished_once
+):
+    from repast_dist.studies import multirun
+
+    points = [[f"run_root={tmp_path}", *SETTINGS, f"seed={seed}"] for seed in (0, 1, 2)]
+    ends = iter([finished_once, finished_once])
+
+    def one(_settings, _console):
+        try:
+            return next(ends)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(multirun, "run_study", one)
+    console = quiet()
+    with pytest.raises(KeyboardInterrupt):
+        multirun.run_sweep([load_settings(point) for point in points], points, console)
+    (folder,) = tmp_path.glob("sweep/*")
+    assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 2
+    assert "2 of 3 runs" in console.file.getvalue()

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import hashlib
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,9 @@ from repast_dist.training.datasets.checks import as_samples
 from repast_dist.training.datasets.split import Samples
 
 _UNSIGNED_BYTE = 0x08
+_MOST_DIMENSIONS = 8
+# Far more than any data set of small pictures has; a packed file may claim to hold anything.
+_MOST_BYTES = 1 << 28
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +124,13 @@ def parse_idx(content: bytes, path: Path) -> np.ndarray:
         raise DataError(f"{path}: not an IDX file (it must start with two zero bytes)")
     if content[2] != _UNSIGNED_BYTE:
         raise DataError(f"{path}: values of type 0x{content[2]:02x}; expected unsigned bytes, 0x08")
+    if content[3] > _MOST_DIMENSIONS:
+        raise DataError(f"{path}: {content[3]} dimensions; at most {_MOST_DIMENSIONS} are read")
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise DataError(f"{path}: ends inside its header")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     if len(content) - header != expected:
         raise DataError(
             f"{path}: {len(content) - header} bytes of values; its header says {expected}"
@@ -150,6 +156,12 @@ def _found(folder: Path, name: str) -> tuple[Path, bytes]:
 
 def _content(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as file:
+            content = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{path}: unpacks to more than {_MOST_BYTES} bytes")
+    return content
