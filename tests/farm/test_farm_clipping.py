@@ -2,6 +2,15 @@
 
 import json
 
+import pytest
+
+from repast_dist.farm.peers import NoPeers
+from repast_dist.farm.setup import beginning, make_setup
+from repast_dist.farm.worker import ChipWorker
+from repast_dist.settings import load_settings
+from repast_dist.studies.settings import training_job
+from repast_dist.training.engines import ClipCount
+
 SMALL = ("model=digits_mlp", "train.max_steps=2", "train.epochs=1", "farm.backend=inprocess")
 
 
@@ -31,3 +40,34 @@ def test_the_default_ranges_clip_next_to_nothing_on_any_number_of_chips(train):
 def test_exact_arithmetic_has_no_converters(train):
     result = _result(train(*SMALL, "engine=float64"))
     assert all("clip_rate" not in step for step in result["steps"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=digits_cnn", "dataset=digits", "train.epochs=3"),
+        pytest.param(
+            ("model=fashion_mlp", "dataset=fashion_small", "train.micro_batch_size=8"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("model=fashion_cnn", "dataset=fashion_small"), marks=pytest.mark.slow),
+    ],
+    ids=["digits_cnn", "fashion_mlp", "fashion_cnn"],
+)
+def test_ranges_of_the_step_before_clip_what_the_percentile_leaves(overrides):
+    """At most four times its share on any layer, once training has settled."""
+    settings = load_settings(["train.max_steps=24", *overrides, "farm=inprocess"])
+    job = training_job(settings)
+    setup = make_setup(job, settings.dataset.load())
+    worker = ChipWorker(tuple(range(job.farm.chips)), setup, NoPeers())
+    worker.restore(0, beginning(setup).arrays)
+    sums: dict[str, ClipCount] = {}
+    for step in range(24):
+        (report,) = worker.advance(step, 1).steps
+        for counts in report.clipping if step >= 8 else ():
+            for what, count in counts.items():
+                sums[what] = sums.get(what, ClipCount()).plus(count)
+    share = 1.0 - job.machine.hardware.chip.adc.percentile / 100.0
+    # A count of a few conversions has an error of its own.
+    rates = {w: c.rate for w, c in sums.items() if c.clipped > 20 + 4 * share * c.conversions}
+    assert rates == {}

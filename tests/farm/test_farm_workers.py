@@ -108,6 +108,48 @@ def test_a_worker_goes_on_from_the_state_of_others(together):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+DIFFERING = tuple(
+    f"chip.adc.{name}"
+    for name in ("offset_lsb=0.3", "gain_error=0.01", "inl_lsb=0.3", "noise_lsb=0.3")
+)
+
+
+@pytest.mark.parametrize("on", ["previous_step", "first_step"])
+def test_converters_that_differ_compute_the_same_in_any_worker(together, on):
+    groups, settings = {0: [0], 2: [1]}, (*DIFFERING, f"chip.adc.calibrated_on={on}")
+    setup = setup_of(groups, *settings)
+    workers, call = together(setup, groups)
+    for done in call("restore", 0, beginning(setup).arrays):
+        done.result()
+    for done in call("advance", 0, 1):
+        done.result()
+    first = workers[0].common_state()
+    for done in call("advance", 1, STEPS - 1):
+        done.result()
+    wanted = alone(*settings)
+    for worker in workers.values():
+        found = worker.common_state()
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    ranges = {name for name in first if name.startswith("ranges/")}
+    assert {"ranges/forward dense1 weights", "ranges/factor dense1 errors"} <= ranges
+    kept = [np.array_equal(first[name], wanted[name]) for name in ranges]
+    assert all(kept) if on == "first_step" else not all(kept)
+
+
+def test_only_the_first_step_runs_a_micro_batch_for_its_ranges():
+    setup = setup_of({0: [0]})
+    worker = ChipWorker((0,), setup, NoPeers())
+    worker.restore(0, beginning(setup).arrays)
+    answer = worker.advance(0, 3)
+    assert ["calibrate" in step.busy_s for step in answer.steps] == [True, False, False]
+    rows = answer.chips[0].rows.to_pylist()
+    forward = [row["step"] for row in rows if row["op"] == "vmm_forward"]
+    layers, batches = len(setup.model.products), setup.job.train.micro_batches
+    counts = [forward.count(step) for step in range(3)]
+    assert counts == [layers * (batches + 1), layers * batches, layers * batches]
+
+
 AGEING = (
     "device.previous_writes=3e8",
     *(

@@ -205,10 +205,13 @@ def test_lossless_ideal_arrays_compute_the_fixed_point_result() -> None:
     [("forward", 1.0, 0, 1), ("forward", 1.0, 9, 10), ("gradient", 8.0, 9, 80)],
 )
 def test_arrays_wear_as_often_as_the_plan_writes_them(monkeypatch, role, per_step, step, writes):
-    seen = []
-    monkeypatch.setattr(
-        engines, "program_vmm", lambda matrix, spec, *address: seen.append(spec.use.writes)
-    )
+    seen, program_vmm = [], engines.program_vmm
+
+    def programming(matrix, spec, *address):
+        seen.append(spec.use.writes)
+        return program_vmm(matrix, spec, *address)
+
+    monkeypatch.setattr(engines, "program_vmm", programming)
     cell = Reram(endurance_sigma=0.5)
     vmm = VmmSpec(device=DeviceSpec(cell=cell))
     schedule = engines.Schedule(weights=1.0, activations=8.0)
