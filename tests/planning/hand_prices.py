@@ -196,13 +196,16 @@ def multiply(chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repea
     driven = vectors * groups * chip.passes
     tiles = up(banks, chip.banks_per_tile)
     moved = vectors * groups * (rows + columns) * chip.value_bytes
-    sums = vectors * groups * columns * (above - 1)
+    # Each input is compared and shifted; counters of codes set the range of the next step.
+    sums = vectors * groups * (columns * (above - 1) + 2 * rows)
+    counted = min(vectors, 32) * chip.passes * groups * above * columns * chip.slices
     return {
         "crossbar_reads": vectors * chip.passes * arrays_of(chip, rows, columns, groups),
         "cells_read": driven * rows * 2 * columns * chip.slices,
         "dac_conversions": driven * rows * beside,
         "adc_conversions": driven * above * columns * chip.slices,
-        "digital_ops": sums,
+        "digital_ops": sums + counted,
+        "sums": sums,
         "buffer_bytes": moved,
         "serial_passes": up(vectors, copies) * chip.passes * repeats,
         # A bus of 256 bits and 16 lanes in every tile.

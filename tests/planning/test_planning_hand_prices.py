@@ -313,7 +313,7 @@ class LayerByHand:
             total = found[f"factor_{factor.lower()}"]
             tiles = up(a.pool_banks, self.chip.banks_per_tile)
             total["serial_buffer_words"] = up(total["buffer_bytes"], 32 * tiles)
-            total["serial_digital_ops"] = up(total["digital_ops"], 16 * tiles)
+            total["serial_digital_ops"] = up(total["sums"], 16 * tiles)
         return found
 
 
@@ -486,12 +486,14 @@ def exchanged(plan, dimensions, numbers):
         solves[owner] += 4 * block.size * (layer.in_features + 1) if block.factor == "G" else 0
     assert solves.sum() == 4 * numbers
     total, largest = 4.0 * numbers, solves.max()
+    # Two slices each of forward products, gradients and two factors, and of errors but the first's.
+    ranges = 2 * (5 * len(plan.workload.layers) - 1)
     gradients = scatter(dimensions, total, largest)
     return {
         "reduce_gradients": gradients,
         "reduce_factors": scatter(dimensions, owned.sum(), owned.max()),
         "exchange_gradients": min(personal(dimensions, total, largest), gradients),
-        "reduce_scalar": all_reduce(dimensions, 4.0),
+        "reduce_scalar": all_reduce(dimensions, 4.0 * (1 + ranges)),
         "gather_updates": gradients,
     }
 
