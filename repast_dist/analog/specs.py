@@ -133,6 +133,32 @@ class OpAmpSpec:
 
 
 @spec
+class VariationSpec:
+    """Deviations that many cells share, and that writing with verification does not see.
+
+    Each is the standard deviation of a factor that multiplies all of a conductance. Arrays keep
+    theirs from step to step.
+
+    Attributes
+    ----------
+    array_sigma, row_sigma, column_sigma : float
+        Of all cells of an array, of those of one of its rows, and of those of one of its columns.
+    die_sigma : float
+        Of all cells of a chip: results then depend on which chip holds what.
+    """
+
+    array_sigma: NonNegative = 0.0
+    row_sigma: NonNegative = 0.0
+    column_sigma: NonNegative = 0.0
+    die_sigma: NonNegative = 0.0
+
+    @property
+    def none(self) -> bool:
+        """Whether cells share no deviation."""
+        return not (self.array_sigma or self.row_sigma or self.column_sigma or self.die_sigma)
+
+
+@spec
 class DeviceSpec:
     """What the arrays are made of.
 
@@ -142,12 +168,16 @@ class DeviceSpec:
         Cells of the VMM arrays.
     inv_cell : Cell
         Cells of the INV arrays.
+    variation : VariationSpec
+        What the cells of an array or chip share, in both.
     wire : WireSpec
         Wires of both.
     opamp : OpAmpSpec
         Amplifiers of the INV arrays.
     age_s : float
         Time from writing cells to their use, beside what passes in a training run.
+    temperature_k, programming_temperature_k : float
+        Temperature of cells when they are used, and when they are written.
     previous_writes : float
         How often cells have been written before, beside what a training run does.
     source : str
@@ -156,17 +186,26 @@ class DeviceSpec:
 
     cell: Annotated[Cell, CELLS.choice()] = Reram()
     inv_cell: Annotated[Cell, CELLS.choice()] = Reram(bits=8)
+    variation: VariationSpec = VariationSpec()
     wire: WireSpec = WireSpec()
     opamp: OpAmpSpec = OpAmpSpec()
     age_s: NonNegative = 0.0
+    temperature_k: Positive = 300.0
+    programming_temperature_k: Positive = 300.0
     previous_writes: NonNegative = 0.0
     source: str = ""
 
     def used(self, use: CellUse) -> CellUse:
         """Return what cells have been through, the device's own settings included."""
-        if not (self.age_s or self.previous_writes):
+        warmer = self.temperature_k - self.programming_temperature_k
+        if not (self.age_s or self.previous_writes or warmer):
             return use
-        return use.older(self.age_s).written(self.previous_writes)
+        return dataclasses.replace(
+            use,
+            age_s=use.age_s + self.age_s,
+            writes=use.writes + self.previous_writes,
+            warmer_k=use.warmer_k + warmer,
+        )
 
     def with_programming_sigma(self, sigma: float) -> "DeviceSpec":
         """Return the device with another programming error of all its cells."""
@@ -288,6 +327,10 @@ class VmmSpec:
         """Return the same arrays so much longer after writing."""
         return dataclasses.replace(self, use=self.use.older(seconds))
 
+    def on(self, chip: int) -> "VmmSpec":
+        """Return the same arrays on a chip of its own kind."""
+        return dataclasses.replace(self, use=dataclasses.replace(self.use, chip=chip))
+
     def written(self, times: float) -> "VmmSpec":
         """Return the same arrays after more writes."""
         return dataclasses.replace(self, use=self.use.written(times))
@@ -295,7 +338,8 @@ class VmmSpec:
     @property
     def exact(self) -> bool:
         """Whether products equal those of the integers."""
-        ideal = self.device.cell.ideal and self.device.wire.ideal
+        device = self.device
+        ideal = device.cell.ideal and device.wire.ideal and device.variation.none
         return ideal and self.adc.range == "lossless" and self.adc.ideal
 
     @property
@@ -347,6 +391,10 @@ class InvSpec:
     def older(self, seconds: float) -> "InvSpec":
         """Return the same arrays so much longer after writing."""
         return dataclasses.replace(self, use=self.use.older(seconds))
+
+    def on(self, chip: int) -> "InvSpec":
+        """Return the same arrays on a chip of its own kind."""
+        return dataclasses.replace(self, use=dataclasses.replace(self.use, chip=chip))
 
     def written(self, times: float) -> "InvSpec":
         """Return the same arrays after more writes."""

@@ -232,16 +232,11 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
     if override is not None and override.programming_sigma is not None:
         device = hardware.device.with_programming_sigma(override.programming_sigma)
         hardware = dataclasses.replace(hardware, device=device)
+    vmm, inv, residual = hardware.vmm_spec, hardware.inv_spec, hardware.residual_spec
+    if hardware.device.variation.die_sigma:
+        vmm, inv, residual = vmm.on(chip), inv.on(chip), residual.on(chip)
     inversion = job.machine.policy.inversion
-    engine = make_engine(
-        job.engine,
-        job.seed,
-        hardware.vmm_spec,
-        hardware.inv_spec,
-        hardware.residual_spec,
-        inversion,
-        schedule,
-    )
+    engine = make_engine(job.engine, job.seed, vmm, inv, residual, inversion, schedule)
     prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
     return dataclasses.replace(engine, prices=prices)
 

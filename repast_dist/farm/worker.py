@@ -120,7 +120,9 @@ class ChipWorker:
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
         """Evaluate the weights on some chunks of the test set, of `size` samples each."""
-        engine, data = self._engines[self._chips[0]], self._setup.data
+        data, setup = self._setup.data, self._setup
+        # The same chip for all, whichever worker holds it: chips may differ.
+        engine = chip_engine(self._job, setup.chips[0], setup.schedule)
         weights = self._replica.weights
         loaded = load_weights(self._model, weights, engine, self._step, with_backward=False)
         results = {}

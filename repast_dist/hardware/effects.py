@@ -25,6 +25,12 @@ def _off(hardware: Hardware) -> Iterator[str]:
     yield from (f"{name} of inverting cells" for name in _CELL if name in inverses - products)
     if hardware.chip.residual.verified:
         yield "cell errors in residual products"
+    variation = device.variation
+    shared = variation.array_sigma or variation.row_sigma or variation.column_sigma
+    if not shared:
+        yield "variation that cells of an array share"
+    if not variation.die_sigma:
+        yield "variation from chip to chip"
     if device.wire.ideal:
         yield "wire resistance"
     adc = hardware.chip.adc
@@ -56,6 +62,8 @@ _CELL = (
     "stuck cells",
     "wear",
     "drift",
+    "1/f noise",
+    "dependence on temperature",
     "write-verify pulses",
 )
 
@@ -67,6 +75,8 @@ def _of_cell(cell: Cell) -> Iterator[str]:
         not cell.stuck_share,
         not cell.wears,
         not cell.ages,
+        not cell.slow_spread,
+        not cell.warms,
         not cell.write_verify,
     )
     yield from (name for name, is_off in zip(_CELL, off, strict=True) if is_off)

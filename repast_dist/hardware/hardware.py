@@ -6,7 +6,15 @@ from functools import cached_property
 
 from repast_dist.analog.cells.ideal import Ideal
 from repast_dist.analog.cells.use import NEW, CellUse
-from repast_dist.analog.specs import DacSpec, DeviceSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
+from repast_dist.analog.specs import (
+    DacSpec,
+    DeviceSpec,
+    InvSpec,
+    OpAmpSpec,
+    VariationSpec,
+    VmmSpec,
+    WireSpec,
+)
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.components import ComponentTable, unit_costs
@@ -95,6 +103,7 @@ class Hardware:
         """
         self._refuse_offset_columns()
         residual, cell = self.chip.residual, self.device.cell
+        variation = self.device.variation
         levels = residual.rows * (cell.levels - 1) * (2**residual.dac_bits - 1)
         needed = levels.bit_length() + 1
         enough = self.chip.residual_adc_bits >= needed
@@ -113,9 +122,15 @@ class Hardware:
                 g_on_siemens=cell.g_on_siemens,
                 g_off_siemens=cell.g_off_siemens,
             )
+            variation = VariationSpec()
         return VmmSpec(
             device=dataclasses.replace(
-                self.device, cell=cell, wire=WireSpec(), opamp=OpAmpSpec(), source=""
+                self.device,
+                cell=cell,
+                variation=variation,
+                wire=WireSpec(),
+                opamp=OpAmpSpec(),
+                source="",
             ),
             dac=DacSpec(bits=residual.dac_bits),
             adc=adc,

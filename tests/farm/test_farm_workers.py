@@ -150,7 +150,8 @@ def test_only_the_first_step_runs_a_micro_batch_for_its_ranges():
     assert counts == [layers * (batches + 1), layers * batches, layers * batches]
 
 
-AGEING = (
+OWN = (
+    "device.variation.die_sigma=0.05",
     "device.previous_writes=3e8",
     *(
         f"device.{cell}.{name}"
@@ -160,15 +161,15 @@ AGEING = (
 )
 
 
-def test_chips_whose_cells_age_compute_the_same_in_any_worker(together):
+def test_chips_that_differ_and_age_compute_the_same_in_any_worker(together):
     groups = {0: [0, 1], 1: [2]}
-    whole = ChipWorker((0, 1, 2), setup_of({0: [0, 1, 2]}, *AGEING), NoPeers())
+    whole = ChipWorker((0, 1, 2), setup_of({0: [0, 1, 2]}, *OWN), NoPeers())
     whole.restore(0, beginning(setup_of({0: [0]})).arrays)
     whole.advance(0, STEPS)
     wanted = whole.common_state()
     assert any(np.any(value != alone()[name]) for name, value in wanted.items())
     # Step 3 comes in the middle of an interval: blocks go on as old as they were.
-    setup = setup_of(groups, *AGEING)
+    setup = setup_of(groups, *OWN)
     assert setup.schedule.step_s > 0
     workers, call = together(setup, groups)
     state = beginning(setup).arrays
@@ -184,6 +185,8 @@ def test_chips_whose_cells_age_compute_the_same_in_any_worker(together):
             state |= worker.block_state()
     for name, value in wanted.items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
+    found = [worker.evaluate([0], 16) for worker in workers.values()]
+    assert found == [whole.evaluate([0], 16)] * 2
 
 
 def test_a_step_out_of_turn_is_refused():

@@ -18,6 +18,12 @@ ON = {
     "device.inv_cell.drift_exponent": 0.01,
     "device.cell.write_verify": True,
     "device.inv_cell.write_verify": True,
+    "device.cell.flicker_sigma": 0.001,
+    "device.inv_cell.flicker_sigma": 0.001,
+    "device.cell.temperature_on_per_k": -0.001,
+    "device.inv_cell.temperature_on_per_k": -0.001,
+    "device.variation.row_sigma": 0.01,
+    "device.variation.die_sigma": 0.01,
     "device.wire.row_ohm": 1.0,
     "device.opamp.gain": 1e4,
     "device.opamp.offset_v": 1e-3,
@@ -47,11 +53,28 @@ def test_nothing_is_named_where_everything_is_on():
     ("change", "name"),
     [
         ({"device.cell.programming_sigma": 0.0}, "programming error of multiplying cells"),
-        ({"device.inv_cell.read_sigma": 0.0}, "read noise of inverting cells"),
+        (
+            {"device.inv_cell.read_sigma": 0.0, "device.inv_cell.flicker_fast_decades": 0.0},
+            "read noise of inverting cells",
+        ),
         ({"device.cell.endurance_sigma": 0.0}, "wear of multiplying cells"),
         ({"device.inv_cell.drift_exponent": 0.0}, "drift of inverting cells"),
-        ({"device.cell.read_sigma": 0.0, "device.inv_cell.read_sigma": 0.0}, "read noise"),
+        (
+            {
+                f"device.{cell}.{name}": 0.0
+                for cell in ("cell", "inv_cell")
+                for name in ("read_sigma", "flicker_fast_decades")
+            },
+            "read noise",
+        ),
         ({"device.cell.write_verify": False}, "write-verify pulses of multiplying cells"),
+        ({"device.cell.flicker_sigma": 0.0}, "1/f noise of multiplying cells"),
+        (
+            {"device.inv_cell.temperature_on_per_k": 0.0},
+            "dependence on temperature of inverting cells",
+        ),
+        ({"device.variation.row_sigma": 0.0}, "variation that cells of an array share"),
+        ({"device.variation.die_sigma": 0.0}, "variation from chip to chip"),
         ({"device.wire.row_ohm": 0.0}, "wire resistance"),
         ({"device.opamp.gain": None}, "finite gain of amplifiers"),
         ({"device.opamp.offset_v": 0.0}, "offset of amplifiers"),

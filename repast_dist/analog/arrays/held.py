@@ -9,8 +9,9 @@ from repast_dist.analog.arrays.programming import (
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.cells.use import NEW, CellUse
+from repast_dist.analog.cells.use import CellUse
 from repast_dist.analog.specs import InvSpec, WireSpec
 from repast_dist.ground.rng import generator
 
@@ -81,7 +82,12 @@ def hold(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> H
 
 
 def _held_levels(
-    digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str, use: CellUse
+    digits: np.ndarray,
+    spec: InvSpec,
+    seed: int,
+    *address: int | str,
+    use: CellUse,
+    later: bool = True,
 ) -> Held:
     """Return the conductances that currents see, in levels.
 
@@ -89,7 +95,15 @@ def _held_levels(
     rows end in their inputs, at virtual ground.
     """
     cell, wire = spec.device.inv_cell, spec.device.wire
-    pair = pair_conductances(digits, cell, seed, "inv", *address, use=use)
+    pair = pair_conductances(digits, cell, seed, "inv", *address, use=use, later=later)
+    variation, size = spec.device.variation, digits.shape
+    if not variation.none:
+        where = "inv", *address
+        positive, negative = (
+            scaled(held, shared_factors(size, size, variation, use, seed, *where, side), cell)
+            for side, held in zip(("positive", "negative"), pair, strict=True)
+        )
+        pair = positive, negative
     top = cell.levels - 1
     if wire.ideal:
         off = cell.g_off_siemens / cell.span_siemens
@@ -107,9 +121,11 @@ def _read_back(
     levels: Held, digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
 ) -> np.ndarray:
     """Return what cells hold when the next slice is programmed: before they drift."""
-    if not spec.device.inv_cell.ages:
+    cell = spec.device.inv_cell
+    if not (cell.ages or cell.warms or cell.slow_spread):
         return levels.matrix
-    return _held_levels(digits.astype(np.int64), spec, seed, *address, use=NEW).matrix
+    whole, use = digits.astype(np.int64), spec.cell_use
+    return _held_levels(whole, spec, seed, *address, use=use, later=False).matrix
 
 
 def _within_range(errors: np.ndarray) -> np.ndarray:

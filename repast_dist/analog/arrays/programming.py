@@ -40,11 +40,17 @@ def differential_levels(
 
 
 def pair_conductances(
-    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse = NEW
+    digits: np.ndarray,
+    cell: Cell,
+    seed: int,
+    *address: int | str,
+    use: CellUse = NEW,
+    later: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Program signed digits; return both cells' conductances relative to the range, 0 at g_off.
 
-    Parameters are those of `differential_levels`. Float64 arrays of the shape of `digits`.
+    Parameters are those of `differential_levels`; `later` says whether cells are used later than
+    programmed, when they have drifted. Float64 arrays of the shape of `digits`.
     """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
@@ -58,7 +64,16 @@ def pair_conductances(
             np.where(np.isnan(fixed), held, fixed)
             for held, fixed in zip((positive, negative), stuck, strict=True)
         )
-    return cell.used(positive, use), cell.used(negative, use)
+    if not later:
+        return positive, negative
+    positive, negative = cell.used(positive, use), cell.used(negative, use)
+    if cell.slow_spread:
+        moved = generator(seed, "flicker", *address).standard_normal((2, *digits.shape))
+        positive, negative = (
+            held + cell.slow_spread * by
+            for held, by in zip((positive, negative), moved, strict=True)
+        )
+    return positive, negative
 
 
 def _failed(

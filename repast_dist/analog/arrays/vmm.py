@@ -26,6 +26,7 @@ from repast_dist.analog.arrays.programming import (
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import shared_step
 from repast_dist.analog.specs import VmmSpec
@@ -427,13 +428,15 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     planes = None
     if not spec.exact:
         digits = _digits(integers, spec)
-        if spec.device.wire.ideal:
+        if spec.device.wire.ideal and spec.device.variation.none:
             held = differential_levels(
                 digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
             )
+        elif spec.device.wire.ideal:
+            positive, negative = _pairs(digits, spec, seed, *address)
+            held = (positive - negative) * (spec.device.cell.levels - 1)
         else:
-            pairs = _pairs(digits, spec, seed, *address)
-            held = _through_wires(*pairs, spec)
+            held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
         planes = held.astype(np.float32)
     return VmmArray(
         spec, weights.shape, scale, integers, planes, address=address, seed=seed, site=address
@@ -453,7 +456,18 @@ def physical_arrays(
 def _pairs(
     digits: np.ndarray, spec: VmmSpec, seed: int, *address: int | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    return pair_conductances(digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use)
+    cell, variation, use = spec.device.cell, spec.device.variation, spec.cell_use
+    pairs = pair_conductances(digits, cell, seed, "vmm", *address, use=use)
+    if variation.none:
+        return pairs
+    rows, slices, columns = digits.shape
+    size = rows, columns * slices * 2
+    array = spec.rows, 2 * (spec.columns // 2)
+    factors = shared_factors(size, array, variation, use, seed, "vmm", *address)
+    # (2, K, slices, M) from the order of the physical columns.
+    sides = factors.reshape(rows, columns, slices, 2).transpose(3, 0, 2, 1)
+    positive, negative = (scaled(*side, cell) for side in zip(pairs, sides, strict=True))
+    return positive, negative
 
 
 def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
@@ -493,7 +507,8 @@ def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) ->
 
 def _holds_levels(spec: VmmSpec) -> bool:
     """Whether planes are whole numbers."""
-    return spec.device.cell.exact and spec.device.wire.ideal
+    device = spec.device
+    return device.cell.exact and device.wire.ideal and device.variation.none
 
 
 def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:

@@ -70,6 +70,18 @@ class Cell(abc.ABC):
         return False
 
     @property
+    def slow_spread(self) -> float:
+        """Standard deviation by which a conductance has moved since it was programmed, relative to
+        the range: noise that is slower than the reads.
+        """
+        return 0.0
+
+    @property
+    def warms(self) -> bool:
+        """Whether a conductance depends on the temperature."""
+        return False
+
+    @property
     def may_fail(self) -> bool:
         """Whether some cells hold something else than what is programmed, such as stuck ones."""
         return bool(self.stuck_share or self.wears)

@@ -36,6 +36,16 @@ class Reram(GaussianCell):
     stuck_on_rate, stuck_off_rate : float
         Share of cells that stay at g_on or g_off whatever is programmed; the same ones as long as
         an array lives.
+    flicker_sigma : float
+        1/f noise: RMS per decade of frequency, relative to the range, the same whatever a cell
+        holds.
+    flicker_slow_decades, flicker_fast_decades : float
+        Decades of 1/f noise from the time that a value is held for to that of a call, and from
+        there to that of a read. The slow part is constant from one writing to the next, the fast
+        part is drawn with every read, as `read_sigma` is.
+    temperature_off_per_k, temperature_on_per_k : float
+        Relative change of the conductance per kelvin from the temperature of programming to that
+        of use, at g_off and at g_on; in proportion between them.
     endurance_sigma : float
         Spread of the writes that cells survive: standard deviation of the logarithm of a lognormal
         distribution, whose median is the components' `cell_endurance`. A cell that is written more
@@ -56,6 +66,11 @@ class Reram(GaussianCell):
     clip: bool = True
     stuck_on_rate: Rate = 0.0
     stuck_off_rate: Rate = 0.0
+    flicker_sigma: Annotated[float, Ge(0)] = 0.0
+    flicker_slow_decades: Annotated[float, Ge(0)] = 4.0
+    flicker_fast_decades: Annotated[float, Ge(0)] = 4.0
+    temperature_off_per_k: float = 0.0
+    temperature_on_per_k: float = 0.0
     endurance_sigma: Annotated[float, Ge(0)] = 0.0
     worn_on_share: Rate = 0.5
     mapped_around: bool = False
@@ -85,6 +100,26 @@ class Reram(GaussianCell):
         return self.programming_profile
 
     @property
+    def exact(self) -> bool:
+        """Whether a cell holds some level exactly, if perhaps not the one that was meant."""
+        return not (self.programming_sigma or self.ages or self.slow_spread or self.warms)
+
+    @property
+    def read_spread(self) -> float:
+        """Standard deviation of a conductance from read to read, relative to the range."""
+        return math.hypot(self.read_sigma, self.flicker_sigma * self.flicker_fast_decades**0.5)
+
+    @property
+    def slow_spread(self) -> float:
+        """Standard deviation by which a conductance has moved since it was programmed."""
+        return self.flicker_sigma * float(self.flicker_slow_decades**0.5)
+
+    @property
+    def warms(self) -> bool:
+        """Whether a conductance depends on the temperature."""
+        return bool(self.temperature_off_per_k or self.temperature_on_per_k)
+
+    @property
     def ages(self) -> bool:
         """Whether conductances drift."""
         return bool(self.drift_exponent)
@@ -109,7 +144,8 @@ class Reram(GaussianCell):
         on = self.stuck_on_rate + worn * self.worn_on_share
         off = self.stuck_off_rate + worn * (1.0 - self.worn_on_share)
         stuck = on * (mean_square if self.mapped_around else 2.0) + off * mean_square
-        return float(np.sqrt(2.0 * self.read_sigma**2 + stuck))
+        noise = self.read_spread**2 + self.slow_spread**2
+        return float(np.sqrt(2.0 * noise + stuck))
 
     def _worn_share(self, use: CellUse) -> float:
         """Return the share of cells that are expected to be worn out."""
@@ -132,11 +168,18 @@ class Reram(GaussianCell):
         return held
 
     def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:
-        """Return what is left after drift, which acts on the whole conductance, g_off included."""
-        if not self.ages or use.age_s <= self.drift_start_s:
+        """Return what drift and temperature leave, which act on the whole conductance, g_off
+        included.
+        """
+        factor: float | np.ndarray = 1.0
+        if self.ages and use.age_s > self.drift_start_s:
+            factor = (use.age_s / self.drift_start_s) ** -self.drift_exponent
+        if self.warms and use.warmer_k:
+            off, on = self.temperature_off_per_k, self.temperature_on_per_k
+            factor = factor * np.maximum(1.0 + (off + (on - off) * held) * use.warmer_k, 0.0)
+        if isinstance(factor, float) and factor == 1.0:
             return held
         offset = self.g_off_siemens / self.span_siemens
-        factor = (use.age_s / self.drift_start_s) ** -self.drift_exponent
         left: np.ndarray = (held + offset) * factor - offset
         return left
 

@@ -20,11 +20,17 @@ class CellUse:
         How often they have been written, the last time included.
     endurance : float or None
         Writes that half of them survive; None: all that come.
+    warmer_k : float
+        By how much warmer they are than when they were written.
+    chip : int
+        The chip that they are on, where chips differ.
     """
 
     age_s: Annotated[float, Ge(0)] = 0.0
     writes: Annotated[float, Ge(0)] = 0.0
     endurance: Annotated[float, Gt(0)] | None = None
+    warmer_k: float = 0.0
+    chip: int = 0
 
     def older(self, seconds: float) -> "CellUse":
         """Return the same cells after some more seconds."""
