@@ -1,6 +1,7 @@
 """Turns counts into seconds and joules, a whole table at a time."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -41,15 +42,26 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
     costs : UnitCosts
         Time and energy of one count.
     """
-    energy = _weighted(table, energy_per_count(costs))
-    duration = _weighted(table, time_per_count(costs))
-    if "serial_buffer_words" in table.columns:
-        np.maximum(duration, table["serial_buffer_words"] * costs.buffer_word_s, out=duration)
+    energy = energy_of(table.columns, costs, len(table))
+    duration = duration_of(table.columns, costs, len(table))
     if "link_s" in table.columns:
         duration += table["link_s"]
     if "link_j" in table.columns:
         energy += table["link_j"]
     return Costs(duration, energy)
+
+
+def duration_of(counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int) -> np.ndarray:
+    """Return the duration of operations without that of links, (size,), from their counts."""
+    duration = _weighted(counts, time_per_count(costs), size)
+    if "serial_buffer_words" in counts:
+        np.maximum(duration, counts["serial_buffer_words"] * costs.buffer_word_s, out=duration)
+    return duration
+
+
+def energy_of(counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int) -> np.ndarray:
+    """Return the energy of operations without that of links, (size,), from their counts."""
+    return _weighted(counts, energy_per_count(costs), size)
 
 
 def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
@@ -82,9 +94,9 @@ def time_per_count(costs: UnitCosts) -> dict[str, float]:
     }
 
 
-def _weighted(table: OpTable, weights: dict[str, float]) -> np.ndarray:
-    total = np.zeros(len(table))
+def _weighted(counts: Mapping[str, np.ndarray], weights: dict[str, float], size: int) -> np.ndarray:
+    total = np.zeros(size)
     for name, weight in weights.items():
-        if name in table.columns and weight:
-            total += table.columns[name] * weight
+        if name in counts and weight:
+            total += counts[name] * weight
     return total

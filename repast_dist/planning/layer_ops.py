@@ -5,11 +5,68 @@ import dataclasses
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.hardware.geometry import Counts, product_counts, with_buffers, write_counts
+from repast_dist.hardware.geometry import (
+    Counts,
+    array_count,
+    product_counts,
+    with_buffers,
+    write_counts,
+)
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
+from repast_dist.planning.allocation import LayerArrays
 from repast_dist.planning.layers import LayerTable
-from repast_dist.planning.plan import Plan, once_per_plan
+from repast_dist.planning.specs import StepWork
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerWork:
+    """What layers have to do in a step, before they have arrays.
+
+    Attributes
+    ----------
+    layers : LayerTable
+        The layers.
+    hardware : Hardware
+        The chip that they work on.
+    step : StepWork
+        Micro-batches, and the passes of a step.
+    factor_a, factor_g : dict
+        Counts of the products that form both factors of each layer, if its arrays hold all rows.
+    """
+
+    layers: LayerTable
+    hardware: Hardware
+    step: StepWork
+    factor_a: Counts
+    factor_g: Counts
+
+    @classmethod
+    def of(cls, layers: LayerTable, hardware: Hardware, step: StepWork) -> "LayerWork":
+        """Count the products that form factors."""
+        held = step.micro_batch_size * layers.factor_vectors
+        both = (_factor_products(hardware, held, s) for s in (layers.a_sizes, layers.g_sizes))
+        return cls(layers, hardware, step, *both)
+
+    @property
+    def columns(self) -> list[np.ndarray]:
+        """All numbers of the layers; layers with the same do the same."""
+        return [
+            *(column for column in vars(self.layers).values() if isinstance(column, np.ndarray)),
+            *self.factor_a.values(),
+            *self.factor_g.values(),
+        ]
+
+    def take(self, place: np.ndarray) -> "LayerWork":
+        """Return the work of some layers, in any order and any number of times."""
+        factor_a, factor_g = (
+            {name: values[place] for name, values in counts.items()}
+            for counts in (self.factor_a, self.factor_g)
+        )
+        return dataclasses.replace(
+            self, layers=self.layers.take(place), factor_a=factor_a, factor_g=factor_g
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,19 +88,25 @@ class LayerOp:
     counts: Counts
 
 
-@once_per_plan
-def layer_ops(plan: Plan, factors_due: bool) -> list[LayerOp]:
-    """Return the operations on one micro-batch in their order, which are the same in all steps."""
-    ops = [*_training_ops(plan)]
-    if factors_due:
-        ops += [*_fisher_ops(plan), *_factor_ops(plan)]
-    return ops
+def layer_ops(work: LayerWork, arrays: LayerArrays, factors_due: bool) -> list[LayerOp]:
+    """Return the operations on one micro-batch in their order, which are the same in all steps.
+
+    Parameters
+    ----------
+    work : LayerWork
+        The layers.
+    arrays : LayerArrays
+        The arrays that they have.
+    factors_due : bool
+        Whether factors are formed, too.
+    """
+    return [*training_ops(work, arrays), *(soi_ops(work, arrays) if factors_due else [])]
 
 
-def weight_writes(plan: Plan, copies: np.ndarray) -> Counts:
+def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> Counts:
     """Return the counts of writing copies of weights and of their transposes."""
-    layers, g = plan.layers, plan.hardware.geometry
-    at_once = _written_at_once(plan, plan.allocation.weight_banks)
+    layers, g = work.layers, work.hardware.geometry
+    at_once = _written_at_once(work, arrays.weight_banks)
     forward = write_counts(g, layers.rows, layers.columns, layers.groups, at_once, copies)
     backward = write_counts(g, layers.columns, layers.rows, layers.groups, at_once, copies)
     return {
@@ -55,48 +118,54 @@ def weight_writes(plan: Plan, copies: np.ndarray) -> Counts:
 # Which layers do what -------------------------------------------------------------------------
 
 
-def _training_ops(plan: Plan) -> list[LayerOp]:
+def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the forward pass, the backward pass and the gradients."""
-    layers, elementwise = plan.layers, _elementwise(plan)
-    reloaded = layers.weighted & ~plan.allocation.resident
-    reloads = weight_writes(plan, np.ones(len(layers), np.int64))
+    layers, elementwise = work.layers, _elementwise(work, arrays)
+    reloaded = layers.weighted & ~arrays.resident
+    reloads = weight_writes(work, arrays, np.ones(len(layers), np.int64))
     digital = elementwise["digital_ops"] > 0
     return [
         LayerOp(op.RELOAD_WEIGHTS, reloaded, reloads),
-        LayerOp(op.WRITE_OPERAND, layers.written, _operand_writes(plan)),
-        LayerOp(op.VMM_FORWARD, layers.products, _forward(plan)),
+        LayerOp(op.WRITE_OPERAND, layers.written, _operand_writes(work, arrays)),
+        LayerOp(op.VMM_FORWARD, layers.products, _forward(work, arrays)),
         LayerOp(op.ELEMENTWISE_FORWARD, digital, elementwise),
-        LayerOp(op.WRITE_ACTIVATIONS, layers.products, _activation_writes(plan)),
-        LayerOp(op.VMM_BACKWARD, layers.errors_pass, _backward(plan)),
+        LayerOp(op.WRITE_ACTIVATIONS, layers.products, _activation_writes(work, arrays)),
+        LayerOp(op.VMM_BACKWARD, layers.errors_pass, _backward(work, arrays)),
         LayerOp(op.ELEMENTWISE_BACKWARD, digital, elementwise),
-        LayerOp(op.VMM_GRADIENT, layers.products, _gradient(plan)),
+        LayerOp(op.VMM_GRADIENT, layers.products, _gradient(work, arrays)),
     ]
 
 
-def _fisher_ops(plan: Plan) -> list[LayerOp]:
+def soi_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
+    """Return the operations that form factors."""
+    return [*_fisher_ops(work, arrays), *_factor_ops(work, arrays)]
+
+
+def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the extra backward passes, which form no gradients of weights."""
-    passes = plan.work.fisher_passes
+    passes = work.step.fisher_passes
     if not passes:
         return []
-    layers, elementwise = plan.layers, _elementwise(plan)
+    layers, elementwise = work.layers, _elementwise(work, arrays)
     digital = elementwise["digital_ops"] > 0
     return [
-        LayerOp(op.VMM_FISHER, layers.errors_pass, _times(passes, _backward(plan))),
+        LayerOp(op.VMM_FISHER, layers.errors_pass, _times(passes, _backward(work, arrays))),
         LayerOp(op.ELEMENTWISE_FISHER, digital, _times(passes, elementwise)),
-        LayerOp(op.OPERAND_FISHER, layers.written, _times(passes, _gradient(plan))),
+        LayerOp(op.OPERAND_FISHER, layers.written, _times(passes, _gradient(work, arrays))),
     ]
 
 
-def _factor_ops(plan: Plan) -> list[LayerOp]:
+def _factor_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the factor products, and the writes of the rows that they are made of."""
-    layers = plan.layers
-    from_inputs = np.array([sizes.size > 0 for sizes in layers.a_sizes])
-    from_errors = np.array([sizes.size > 0 for sizes in layers.g_sizes])
+    layers = work.layers
+    from_inputs, from_errors = (
+        counts["serial_passes"] > 0 for counts in (work.factor_a, work.factor_g)
+    )
     return [
-        LayerOp(op.WRITE_MEANS, from_inputs & _combines(layers), _mean_writes(plan)),
-        LayerOp(op.FACTOR_A, from_inputs, _factor(plan, layers.a_sizes)),
-        LayerOp(op.WRITE_ERRORS, from_errors, _error_writes(plan)),
-        LayerOp(op.FACTOR_G, from_errors, _factor(plan, layers.g_sizes)),
+        LayerOp(op.WRITE_MEANS, from_inputs & _combines(layers), _mean_writes(work, arrays)),
+        LayerOp(op.FACTOR_A, from_inputs, _of_pool(work, arrays, work.factor_a)),
+        LayerOp(op.WRITE_ERRORS, from_errors, _error_writes(work, arrays)),
+        LayerOp(op.FACTOR_G, from_errors, _of_pool(work, arrays, work.factor_g)),
     ]
 
 
@@ -108,119 +177,124 @@ def _combines(layers: LayerTable) -> np.ndarray:
 # Products -------------------------------------------------------------------------------------
 
 
-def _forward(plan: Plan) -> Counts:
-    return _weight_products(plan, plan.layers.rows, plan.layers.columns)
+def _forward(work: LayerWork, arrays: LayerArrays) -> Counts:
+    return _weight_products(work, arrays, work.layers.rows, work.layers.columns)
 
 
-def _backward(plan: Plan) -> Counts:
-    return _weight_products(plan, plan.layers.columns, plan.layers.rows)
+def _backward(work: LayerWork, arrays: LayerArrays) -> Counts:
+    return _weight_products(work, arrays, work.layers.columns, work.layers.rows)
 
 
-def _weight_products(plan: Plan, rows: np.ndarray, columns: np.ndarray) -> Counts:
-    """Return the counts of multiplying all vectors by (rows, columns) weights."""
-    layers, arrays, g = plan.layers, plan.allocation, plan.hardware.geometry
-    vectors = plan.work.micro_batch_size * layers.vectors
+def _weight_products(
+    work: LayerWork, arrays: LayerArrays, rows: np.ndarray, columns: np.ndarray
+) -> Counts:
+    """Return the counts of multiplying all vectors by (rows, columns) weights. Those that do not
+    stay take turns in fewer arrays than they need.
+    """
+    layers, g = work.layers, work.hardware.geometry
+    vectors = work.step.micro_batch_size * layers.vectors
     counts = product_counts(g, vectors, rows, columns, layers.groups, arrays.copies)
-    counts["serial_passes"] = counts["serial_passes"] * arrays.rounds
-    return with_buffers(counts, plan.hardware.chip, arrays.weight_banks)
+    needed = array_count(g, rows, columns, layers.groups)
+    rounds = ceil_div(needed, np.maximum(arrays.written, 1))
+    counts["serial_passes"] = counts["serial_passes"] * np.where(arrays.resident, 1, rounds)
+    return with_buffers(counts, work.hardware.chip, arrays.weight_banks)
 
 
-def _gradient(plan: Plan) -> Counts:
+def _gradient(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of gradients: the errors of each output in turn drive the arrays that hold
     the inputs.
     """
-    layers, g = plan.layers, plan.hardware.geometry
-    held = plan.work.micro_batch_size * layers.vectors
+    layers, g = work.layers, work.hardware.geometry
+    held = work.step.micro_batch_size * layers.vectors
     width = layers.rows + layers.bias
-    return _of_pool(plan, product_counts(g, layers.columns, held, width, layers.groups))
+    return _of_pool(work, arrays, product_counts(g, layers.columns, held, width, layers.groups))
 
 
-def _factor(plan: Plan, sizes: tuple[np.ndarray, ...]) -> Counts:
+def _factor_products(hardware: Hardware, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
     """Return the counts of block-diagonal factor products; blocks of a layer run in parallel."""
-    held = plan.work.micro_batch_size * plan.layers.factor_vectors
     layer = np.repeat(np.arange(len(sizes)), [widths.size for widths in sizes])
     widths = np.concatenate(sizes)
     counts: Counts = {}
-    products = product_counts(plan.hardware.geometry, widths, held[layer], widths)
-    for name, values in products.items():
+    for name, values in product_counts(hardware.geometry, widths, held[layer], widths).items():
         counts[name] = np.zeros(len(sizes), np.int64)
         combine = np.maximum if name.startswith("serial") else np.add
         combine.at(counts[name], layer, values)
-    return _of_pool(plan, counts)
+    return counts
 
 
-def _of_pool(plan: Plan, counts: Counts) -> Counts:
+def _of_pool(work: LayerWork, arrays: LayerArrays, counts: Counts) -> Counts:
     """Return the counts of products with the inputs of layers, which may fill their arrays several
     times.
     """
-    arrays = plan.allocation
     fillings = ceil_div(arrays.activations, np.maximum(arrays.pool, 1))
     serial = {"serial_passes": counts["serial_passes"] * fillings}
-    return with_buffers(counts | serial, plan.hardware.chip, arrays.pool_banks)
+    return with_buffers(counts | serial, work.hardware.chip, arrays.pool_banks)
 
 
 # Writes ---------------------------------------------------------------------------------------
 
 
-def _operand_writes(plan: Plan) -> Counts:
+def _operand_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of writing attention operands, for every sample and once more transposed
     for the backward pass.
     """
-    layers, g = plan.layers, plan.hardware.geometry
-    at_once = _written_at_once(plan, plan.allocation.weight_banks)
-    groups = layers.groups * plan.work.micro_batch_size
+    layers, g = work.layers, work.hardware.geometry
+    at_once = _written_at_once(work, arrays.weight_banks)
+    groups = layers.groups * work.step.micro_batch_size
     forward = write_counts(g, layers.rows, layers.columns, groups, at_once)
     backward = write_counts(g, layers.columns, layers.rows, groups, at_once)
     return {name: values + backward[name] for name, values in forward.items()}
 
 
-def _activation_writes(plan: Plan) -> Counts:
-    layers, arrays = plan.layers, plan.allocation
-    held = plan.work.micro_batch_size * layers.vectors
-    at_once = np.minimum(np.maximum(arrays.pool, 1), _written_at_once(plan, arrays.pool_banks))
+def _activation_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
+    layers = work.layers
+    held = work.step.micro_batch_size * layers.vectors
+    at_once = np.minimum(np.maximum(arrays.pool, 1), _written_at_once(work, arrays.pool_banks))
     width = layers.rows + layers.bias
-    return write_counts(plan.hardware.geometry, held, width, layers.groups, at_once)
+    return write_counts(work.hardware.geometry, held, width, layers.groups, at_once)
 
 
-def _mean_writes(plan: Plan) -> Counts:
+def _mean_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of writing inputs that are averaged over the vectors of a sample."""
-    layers, samples = plan.layers, plan.work.micro_batch_size
+    layers, samples = work.layers, work.step.micro_batch_size
     width = layers.rows + layers.bias
     averaged = samples * layers.vectors * width * layers.groups
-    return _factor_rows(plan, width) | {"digital_ops": averaged}
+    return _factor_rows(work, arrays, width) | {"digital_ops": averaged}
 
 
-def _error_writes(plan: Plan) -> Counts:
+def _error_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of writing the errors of every Fisher pass, which are summed over the
     vectors of a sample where those are combined.
     """
-    layers, samples = plan.layers, plan.work.micro_batch_size
+    layers, samples = work.layers, work.step.micro_batch_size
     summed = samples * layers.vectors * layers.columns * layers.groups
     digital = {"digital_ops": np.where(_combines(layers), summed, 0)}
-    return _times(max(plan.work.fisher_passes, 1), _factor_rows(plan, layers.columns) | digital)
+    return _times(
+        max(work.step.fisher_passes, 1), _factor_rows(work, arrays, layers.columns) | digital
+    )
 
 
-def _factor_rows(plan: Plan, width: np.ndarray) -> Counts:
+def _factor_rows(work: LayerWork, arrays: LayerArrays, width: np.ndarray) -> Counts:
     """Return the counts of writing the rows that factors are made of."""
-    layers = plan.layers
-    held = plan.work.micro_batch_size * layers.factor_vectors
-    at_once = _written_at_once(plan, plan.allocation.pool_banks)
-    return write_counts(plan.hardware.geometry, held, width, layers.groups, at_once)
+    layers = work.layers
+    held = work.step.micro_batch_size * layers.factor_vectors
+    at_once = _written_at_once(work, arrays.pool_banks)
+    return write_counts(work.hardware.geometry, held, width, layers.groups, at_once)
 
 
-def _written_at_once(plan: Plan, banks: np.ndarray) -> np.ndarray:
+def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
     """Return how many arrays of these banks are written at the same time."""
-    return banks * plan.hardware.chip.written_arrays_per_bank
+    return banks * work.hardware.chip.written_arrays_per_bank
 
 
 # Digital units --------------------------------------------------------------------------------
 
 
-def _elementwise(plan: Plan) -> Counts:
-    layers, chip, samples = plan.layers, plan.hardware.chip, plan.work.micro_batch_size
+def _elementwise(work: LayerWork, arrays: LayerArrays) -> Counts:
+    layers, chip, samples = work.layers, work.hardware.chip, work.step.micro_batch_size
     operations = (layers.elementwise + layers.bias * layers.outputs) * samples
-    moved = 2 * layers.outputs * samples * plan.hardware.geometry.value_bytes
-    tiles = ceil_div(plan.allocation.weight_banks, chip.banks_per_tile)
+    moved = 2 * layers.outputs * samples * work.hardware.geometry.value_bytes
+    tiles = ceil_div(arrays.weight_banks, chip.banks_per_tile)
     lanes = np.maximum(1, chip.digital_lanes * tiles)
     return {
         "digital_ops": operations,

@@ -1,6 +1,7 @@
 """Stores a workload as columns of integers, so that planning needs no loop over layers."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,17 @@ class LayerTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, place: np.ndarray) -> "LayerTable":
+        """Return some layers, in any order and any number of times."""
+        places = place.tolist()
+        changed: dict[str, Any] = {
+            name: column[place]
+            if isinstance(column, np.ndarray)
+            else tuple(map(column.__getitem__, places))
+            for name, column in vars(self).items()
+        }
+        return LayerTable(**changed)
 
     @property
     def products(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.collectives import send
 from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.layer_ops import LayerOp, layer_ops, weight_writes
-from repast_dist.planning.plan import Chips, Plan
+from repast_dist.planning.plan import Chips, Plan, once_per_plan
 
 _CLIP_OPS, _UPDATE_OPS = 3, 4
 """Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
@@ -70,7 +70,7 @@ def outer_rows(plan: Plan, chips: Chips, factors_due: bool) -> tuple[OpTable, Op
     """
     wanted = plan.chip_mask(chips)
     before = [
-        *(_per_micro_batch(plan, wanted, item) for item in layer_ops(plan, factors_due)),
+        *(_per_micro_batch(plan, wanted, item) for item in _layer_ops(plan, factors_due)),
         *_stage_sends(plan, wanted),
         *_exchange_rows(plan, wanted, factors_due),
     ]
@@ -78,6 +78,11 @@ def outer_rows(plan: Plan, chips: Chips, factors_due: bool) -> tuple[OpTable, Op
 
 
 # Micro-batches --------------------------------------------------------------------------------
+
+
+@once_per_plan
+def _layer_ops(plan: Plan, factors_due: bool) -> list[LayerOp]:
+    return layer_ops(plan.layer_work, plan.allocation, factors_due)
 
 
 def _per_micro_batch(plan: Plan, wanted: np.ndarray, item: LayerOp) -> OpTable:
@@ -183,7 +188,7 @@ def _weight_rows(plan: Plan, chips: np.ndarray) -> OpTable:
     if not len(place):
         return concatenate([])
     layer = kept[place]
-    counts = weight_writes(plan, arrays.copies)
+    counts = weight_writes(plan.layer_work, arrays, arrays.copies)
     columns = {name: values[layer] for name, values in counts.items()}
     bank = arrays.first_bank[layer]
     return op_rows(op.WRITE_WEIGHTS, chip=chips[which], bank=bank, layer=layer, **columns)

@@ -12,13 +12,15 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
-from repast_dist.planning.allocation import Allocation, allocate
+from repast_dist.planning.allocation import Allocation
 from repast_dist.planning.block_costs import block_seconds
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
 from repast_dist.planning.fusion import Fusion, choose_fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
+from repast_dist.planning.layer_ops import LayerWork
 from repast_dist.planning.layers import LayerTable, layer_table
 from repast_dist.planning.owners import Room, block_owners, micro_batch_owners
+from repast_dist.planning.search import allocate
 from repast_dist.planning.solves import BlockShapes, block_shapes, fuse
 from repast_dist.planning.specs import PartitionSpec, Policy, StepWork
 
@@ -52,8 +54,8 @@ class Plan:
         Chip of every micro-batch; if layers are spread over chips, the first chip of its pipeline.
     block_cost_s : ndarray
         Modelled time per block and step on one copy, which ``lpt`` balances.
-    layers : LayerTable
-        The workload as columns.
+    layer_work : LayerWork
+        What the layers do.
     allocation : Allocation
         Arrays per layer.
     shapes : BlockShapes
@@ -71,11 +73,16 @@ class Plan:
     holdings: Holdings
     micro_batch_owner: tuple[int, ...]
     block_cost_s: np.ndarray
-    layers: LayerTable
+    layer_work: LayerWork
     allocation: Allocation
     shapes: BlockShapes
     fusion: Fusion
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def layers(self) -> LayerTable:
+        """The workload as columns."""
+        return self.layer_work.layers
 
     @property
     def replicas(self) -> int:
@@ -178,8 +185,8 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = choose_fusion(unfused, hardware, policy)
     shapes = fuse(unfused, fusion.chosen, hardware)
-    layers = layer_table(workload, _formed(blocks, fusion))
-    allocation = allocate(layers, hardware, partition, work)
+    layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
+    allocation = allocate(layer_work, policy)
     cost_s = block_seconds(shapes, hardware, policy)
     room = _room_for_blocks(shapes, allocation, hardware.chip, policy, work.chips)
     owner = block_owners(blocks, cost_s, work.chips, partition.blocks, work.speeds, room)
@@ -193,7 +200,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
         holdings=make_holdings(blocks, owner, shapes.right_sides, cost_s, policy, work),
         micro_batch_owner=_micro_batch_owner(allocation.stages, partition, work),
         block_cost_s=cost_s,
-        layers=layers,
+        layer_work=layer_work,
         allocation=allocation,
         shapes=shapes,
         fusion=fusion,

@@ -3,13 +3,11 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
-
-Share = Annotated[float, Gt(0), Lt(1)]
 
 
 @spec
@@ -95,10 +93,11 @@ class PartitionSpec:
         every micro-batch, or the plan is refused.
     replicate_layers : bool
         Whether layers with many vectors per sample are copied into arrays that would be idle.
-    activation_share : float
-        Share of the multiplying arrays kept for activations (gradients and factors). Weights get
-        what this and ``chip.residual.arrays_per_bank`` leave; a first-order plan keeps no arrays
-        for residual products.
+    objective : {"time", "energy"}
+        What the arrays of a chip are divided for among its layers: the shortest step, or the least
+        energy. It decides which weights stay, how often they are copied, and how many arrays hold
+        activations; all share what ``chip.residual.arrays_per_bank`` leaves. A first-order plan
+        keeps no arrays for residual products.
     pipelining : bool
         Whether samples follow each other through the layers; otherwise one layer works at a time.
     overlap_exchange : bool
@@ -113,7 +112,7 @@ class PartitionSpec:
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"
     replicate_layers: bool = True
-    activation_share: Share = 0.25
+    objective: Literal["time", "energy"] = "time"
     pipelining: bool = True
     overlap_exchange: bool = False
 

@@ -135,9 +135,8 @@ def _weight_fills(plan: Plan) -> float:
     )
     written = np.where(layers.written, 2 * operands, 0)
     staying = np.where(a.resident, written / np.maximum(a.weights * a.copies, 1), 0.0)
-    moving = np.where(a.resident, 0, np.where(layers.weighted, a.weights, written))
-    in_turn = np.bincount(a.stage, moving, a.stages) / a.budget.turns
-    return float(max(staying.max(initial=0.0), in_turn.max(initial=0.0)))
+    moving = np.where(layers.weighted, a.weights, written) / np.maximum(a.written, 1)
+    return float(np.where(a.resident, staying, moving).max(initial=0.0))
 
 
 def _activation_fills(plan: Plan) -> float:

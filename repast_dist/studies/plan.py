@@ -183,19 +183,19 @@ def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _layer_rows(plan: Plan) -> list[dict[str, Any]]:
-    table = plan.layers
-    sizes = zip(table.rows.tolist(), table.columns.tolist(), strict=True)
+    table, arrays = plan.layers, plan.allocation
+    fields = (table.rows, table.columns, arrays.copies, arrays.first_bank, arrays.resident)
     return [
         {
             "layer": layer.name,
             "kind": layer.kind.name,
             "rows": rows,
             "columns": columns,
-            "copies": arrays.copies,
-            "first_bank": arrays.first_bank,
-            "stays_written": arrays.resident,
+            "copies": copies,
+            "first_bank": bank,
+            "stays_written": resident,
         }
-        for layer, (rows, columns), arrays in zip(
-            plan.workload.layers, sizes, plan.allocation.layers, strict=True
+        for layer, rows, columns, copies, bank, resident in zip(
+            plan.workload.layers, *(field.tolist() for field in fields), strict=True
         )
     ]

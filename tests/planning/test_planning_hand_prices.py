@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from hand_prices import (
     TILE_LOGIC_W,
     Block,
     all_reduce,
+    arrays_of,
     average,
     both,
     digital,
@@ -53,6 +56,7 @@ from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
 from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
+from repast_dist.planning.allocation import LayerArrays
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace
@@ -217,7 +221,8 @@ class LayerByHand:
     def __init__(self, chip, plan, number):
         self.chip, self.layer, self.first = chip, plan.workload.layers[number], number == 0
         self.has_factors = self.layer.preconditioned
-        self.arrays = plan.allocation.layers[number]
+        columns = ((f.name, getattr(plan.allocation, f.name)) for f in fields(LayerArrays))
+        self.arrays = SimpleNamespace(**{name: column[number].item() for name, column in columns})
         self.vectors = SAMPLES * self.layer.vectors_per_sample
         self.width = self.layer.in_features + self.layer.bias
         shape = plan.workload.layers[number]
@@ -247,9 +252,12 @@ class LayerByHand:
 
     def weights(self, rows, columns):
         a = self.arrays
+        # Weights that do not stay take turns in fewer arrays.
+        turns = up(arrays_of(self.chip, rows, columns, self.groups), a.written)
         return multiply(
             self.chip, self.vectors, rows, columns,
-            groups=self.groups, copies=a.copies, banks=a.weight_banks, repeats=a.rounds,
+            groups=self.groups, copies=a.copies, banks=a.weight_banks,
+            repeats=1 if a.resident else turns,
         )  # fmt: skip
 
     def pooled(self, vectors, rows, columns, groups=1):
@@ -358,7 +366,7 @@ def test_each_operation_of_a_layer_costs_what_a_hand_calculation_says(chip, net)
         kept = here & (table["op"] == op.WRITE_WEIGHTS.number)
         assert kept.any() == bool(layers[number].has_weights and plan.allocation.resident[number])
         if kept.any():
-            row = LayerByHand(chip, plan, number).written(plan.allocation.layers[number].copies)
+            row = LayerByHand(chip, plan, number).written(int(plan.allocation.copies[number]))
             check(plan, chip, table, kept, row)
 
 

@@ -344,16 +344,15 @@ def test_early_layers_are_copied_until_the_pipeline_is_balanced():
             name="late", kind=kinds.CONV, in_features=144, out_features=32, vectors_per_sample=16
         ),
     )
-    plan = plan_of(Workload(name="conv", layers=layers), size=1)
-    copies = plan.allocation.copies
+    plan = plan_of(Workload(name="conv", layers=layers), micro_batches=16)
+    arrays = plan.allocation
+    copies = arrays.copies
     assert copies[0] > copies[1] >= 1
-    held = (plan.allocation.weights * copies).sum()
-    assert held <= plan.allocation.budget.weights
+    held = (arrays.weights * copies + arrays.pool).sum()
+    assert held <= arrays.budget.layers
     # One more copy of the slowest layer would not fit.
     slowest = int(np.argmax(plan.layers.vectors / copies))
-    assert (
-        held + plan.allocation.weights[slowest] > plan.allocation.budget.weights or copies[0] == 256
-    )
+    assert held + arrays.weights[slowest] > arrays.budget.layers or copies[0] == 256
 
 
 def test_a_network_that_does_not_fit_is_reloaded_or_refused():

@@ -38,11 +38,15 @@ def test_blocks_that_take_turns_write_the_arrays_as_often_as_the_chip_holds_them
 
 
 def test_activations_are_written_by_every_micro_batch():
-    """A first-order step with room for all inputs fills their arrays once per micro-batch."""
+    """A first-order step fills the arrays of inputs once per micro-batch where they hold all, and
+    else as often as the inputs of a layer need.
+    """
     for micro_batches in (1, 2):
         plan = plan_of(batch=8 * micro_batches, sides=())
-        assert (plan.allocation.pool >= plan.allocation.activations).all()
-        assert cell_writes(plan).activations == micro_batches
+        a = plan.allocation
+        fillings = max(n / p for n, p in zip(a.activations, a.pool, strict=True) if n)
+        assert fillings >= 1
+        assert cell_writes(plan).activations == pytest.approx(micro_batches * fillings)
 
 
 def test_cells_of_activations_are_written_at_least_as_often_as_the_op_table_writes_on_average():

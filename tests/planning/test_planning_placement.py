@@ -1,0 +1,179 @@
+"""Which weights stay, how often they are copied, and how many arrays hold inputs."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from repast_dist.ground.errors import CapacityError
+from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
+from repast_dist.planning.allocation import Allocation, ArrayBudget, Needs
+from repast_dist.planning.options import placed_arrays
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.summary import summarise
+from repast_dist.settings import load_settings
+
+TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
+QUICK = ("resnet101", "vgg16")
+
+
+@functools.cache
+def machine():
+    return load_settings(["study=scaling"]).machine
+
+
+def step_of(workload, chips=1, batch=64, objective="time", **changes):
+    """Cost the average step of a network on chips with changed numbers of parts."""
+    chip = machine().hardware.chip
+    of_arrays = {name: changes.pop(name) for name in ("adcs_per_array",) if name in changes}
+    vmm = dataclasses.replace(chip.vmm, **of_arrays)
+    policy = machine().policy
+    partition = dataclasses.replace(policy.partition, objective=objective)
+    changed = machine().changed(
+        chip=dataclasses.replace(chip, vmm=vmm, **changes), partition=partition
+    )
+    plan = changed.plan(workload, chips, batch, 8)
+    return plan, summarise(plan)
+
+
+def table(name):
+    return build_workload(WorkloadSpec(name=name))
+
+
+def computing_s(step):
+    """Time without exchanges between chips."""
+    exchanged = ("reduce", "exchange", "gather")
+    return sum(s for name, s in step.segment_s.items() if not name.startswith(exchanged))
+
+
+MORE = {
+    "tiles": (40, 80, 150, 160, 200, 300, 400),
+    "banks_per_tile": (6, 8, 12, 16, 24),
+    "adcs_per_array": (1, 2, 4),
+}
+FEW = {"tiles": (80, 150, 160, 240), "banks_per_tile": (8, 12), "adcs_per_array": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [(name, FEW) for name in QUICK]
+    + [pytest.param(name, MORE, marks=pytest.mark.slow) for name in TABLES],
+)
+def test_more_tiles_banks_or_converters_never_make_a_step_slower(name, more):
+    """Beyond 1 %, on one chip and on four."""
+    workload = table(name)
+    for chips, part in itertools.product((1, 4), more):
+        steps = [step_of(workload, chips, **{part: count})[1].step_s for count in more[part]]
+        for count, before, after in zip(more[part][1:], steps, steps[1:], strict=False):
+            assert after <= before * 1.01, (name, chips, part, count)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in TABLES if name not in QUICK)],
+)
+def test_more_chips_never_compute_longer(name):
+    """For a fixed batch. What chips exchange takes longer with more of them: the latency of a
+    collective grows with their number, so a whole step may get slower, and all chips work all the
+    same.
+    """
+    workload = table(name)
+    steps = [computing_s(step_of(workload, chips)[1]) for chips in (1, 2, 4, 8, 16, 64)]
+    for before, after in itertools.pairwise(steps):
+        assert after <= before * 1.01
+
+
+def test_energy_as_objective_takes_no_more_energy_than_time_and_time_no_more_time():
+    for name in QUICK:
+        fast, frugal = (step_of(table(name), objective=goal)[1] for goal in ("time", "energy"))
+        assert fast.step_s <= frugal.step_s * 1.01
+        assert frugal.energy_j <= fast.energy_j * 1.001
+
+
+def test_no_chip_gives_away_more_arrays_than_it_has():
+    for name, tiles in itertools.product(("vgg16", "resnet50"), (20, 168)):
+        plan, _ = step_of(table(name), tiles=tiles)
+        a = plan.allocation
+        assert (a.written + a.pool).sum() <= a.budget.layers
+        assert (a.written[a.resident] == (a.weights * a.copies)[a.resident]).all()
+        assert (a.written < a.weights)[~a.resident].all()
+
+
+def test_a_chip_with_fewer_arrays_than_layers_is_refused():
+    with pytest.raises(CapacityError, match=r"at least \d+: one for the weights"):
+        step_of(table("resnet101"), tiles=2, banks_per_tile=4)
+
+
+# Exhaustive search ----------------------------------------------------------------------------
+
+
+def conv(name, rows, columns, vectors):
+    return LayerShape(
+        name=name,
+        kind=kinds.CONV,
+        in_features=rows,
+        out_features=columns,
+        vectors_per_sample=vectors,
+    )
+
+
+SMALL_CASES = {
+    "early layers are long": (conv("a", 27, 16, 64), conv("b", 144, 32, 16)),
+    "late layers are wide": (conv("a", 200, 32, 9), conv("b", 600, 100, 2)),
+    "nothing fits": (conv("a", 2048, 64, 4), conv("b", 2048, 96, 8)),
+}
+
+
+def every_division(plan):
+    """Yield all ways to give the arrays of a chip to two layers, spread over all its banks."""
+    needs = Needs.of(plan.layers, plan.hardware, plan.work)
+    budget = ArrayBudget.of(plan.hardware.chip, second_order=True)
+    choices = []
+    for weights, inputs, vectors in zip(
+        needs.weights.tolist(),
+        needs.activations.tolist(),
+        plan.layers.vectors.tolist(),
+        strict=True,
+    ):
+        written = [(arrays, 0) for arrays in range(1, weights)]
+        written += [(copies * weights, copies) for copies in range(1, vectors + 1)]
+        choices.append(
+            [
+                (arrays, copies, pool)
+                for arrays, copies in written
+                for pool in sorted({-(-inputs // filled) for filled in range(1, inputs + 1)})
+                if arrays + pool < budget.layers
+            ]
+        )
+    for chosen in itertools.product(*choices):
+        written, copies, pool = np.array(chosen).T
+        if (written + pool).sum() > budget.layers:
+            continue
+        placed = placed_arrays(plan.layer_work, needs, budget.layers, (written, copies, pool))
+        yield Allocation(
+            **vars(placed), stages=1, stage=np.zeros(len(needs.weights), np.int64), budget=budget
+        )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "early layers are long",
+        *(pytest.param(c, marks=pytest.mark.slow) for c in list(SMALL_CASES)[1:]),
+    ],
+)
+def test_the_search_is_within_a_tenth_of_the_best_of_all_divisions(case):
+    workload = Workload(name="small", layers=SMALL_CASES[case])
+    plan, _ = step_of(workload, batch=16, tiles=1, banks_per_tile=2)
+    best = min(computing_of(plan, division) for division in every_division(plan))
+    assert computing_of(plan, plan.allocation) <= best * 1.1
+
+
+def computing_of(plan, allocation):
+    """Time of computing and of writing weights, by the timeline of the step's own rows."""
+    changed: Plan = dataclasses.replace(plan, allocation=allocation)
+    step = summarise(changed)
+    return step.segment_s["compute"] + step.segment_s["write weights"]
