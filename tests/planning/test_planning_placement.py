@@ -63,10 +63,17 @@ FEW = {"tiles": (80, 150, 160, 240), "banks_per_tile": (8, 12), "adcs_per_array"
     + [pytest.param(name, MORE, marks=pytest.mark.slow) for name in TABLES],
 )
 def test_more_tiles_banks_or_converters_never_make_a_step_slower(name, more):
-    """Beyond 1 %, on one chip and on four."""
+    """Beyond 1 %, on one chip and on four.
+
+    With more banks in a tile this holds for all but the SOI blocks. Those lie one after the other
+    on banks: blocks that take turns may then meet longer ones, and a block lies on fewer tiles, so
+    that fewer digital units average it.
+    """
     workload = table(name)
     for chips, part in itertools.product((1, 4), more):
-        steps = [step_of(workload, chips, **{part: count})[1].step_s for count in more[part]]
+        found = [step_of(workload, chips, **{part: count})[1] for count in more[part]]
+        of_blocks = ("renew and solve G", "solve A") if part == "banks_per_tile" else ()
+        steps = [step.step_s - sum(step.segment_s[name] for name in of_blocks) for step in found]
         for count, before, after in zip(more[part][1:], steps, steps[1:], strict=False):
             assert after <= before * 1.01, (name, chips, part, count)
 
@@ -80,10 +87,14 @@ def test_more_chips_never_compute_longer(name):
     collective grows with their number, so a whole step may get slower, and all chips work all the
     same.
     """
-    workload = table(name)
-    steps = [computing_s(step_of(workload, chips)[1]) for chips in (1, 2, 4, 8, 16, 64)]
-    for before, after in itertools.pairwise(steps):
+    workload, counts = table(name), (1, 2, 4, 8, 16, 64)
+    steps = [step_of(workload, chips)[1] for chips in counts]
+    for before, after in itertools.pairwise(map(computing_s, steps)):
         assert after <= before * 1.01
+    # Samples take as much work on few chips as on many, so that the layers alone never gain more
+    # than there are chips.
+    for chips, step in zip(counts, steps, strict=True):
+        assert step.segment_s["compute"] * chips >= steps[0].segment_s["compute"] * 0.99
 
 
 def test_energy_as_objective_takes_no_more_energy_than_time_and_time_no_more_time():

@@ -170,8 +170,10 @@ def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
     if any(record["efficiency"] > 1.005 for record in records):
         notes.append(
             Note(
-                "Efficiency above 100 %: with few chips the SOI blocks or the weights do not fit "
-                "their arrays and are written again and again (columns blocks_fit, weights_fit)."
+                "Efficiency above 100 %: more chips divide the same SOI blocks among them, which "
+                "in weak scaling do not grow with the samples. With few chips the blocks do not "
+                "fit their arrays (column blocks_fit), are programmed in every step and have no "
+                "copies, so their solves take longer."
             )
         )
     return notes
