@@ -25,7 +25,7 @@ PHASES = tuple(phase.value for phase in Phase)
 """Names of the phases, in the order of `Phase`."""
 
 FACTORS = ("A", "G")
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 NONE = -1
 """Stands for "no such layer, block or micro-batch" in the integer columns."""
 

@@ -1,0 +1,83 @@
+"""Everything on: no modelled effect is left out, and one at a time can be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import repast_dist as rd
+from repast_dist.hardware.effects import ideal_effects
+from repast_dist.settings import load_settings
+from repast_dist.studies.kinds.sweep import SweepStudy
+from repast_dist.studies.sweep import sweep_points
+
+OFF = {
+    "everything on": set(),
+    "no programming error": {"programming error"},
+    # The fast part of 1/f noise is left.
+    "no read noise": set(),
+    "no 1/f noise": {"1/f noise"},
+    "no stuck cells": {"stuck cells"},
+    "stuck cells not mapped around": set(),
+    "no wear": {"wear"},
+    "no drift": {"drift"},
+    "no shared variation": {
+        "variation that cells of an array share",
+        "variation from chip to chip",
+    },
+    "same temperature as when written": set(),
+    "no wire resistance": {"wire resistance"},
+    "ideal converters": {
+        f"{what} of converters" for what in ("offset", "gain error", "nonlinearity", "noise")
+    },
+    "exact cells in residual products": {"cell errors in residual products"},
+    "amplifiers of infinite gain": {"finite gain of amplifiers"},
+    "no offset and input current of amplifiers": {
+        "offset of amplifiers",
+        "input conductance of amplifiers",
+    },
+    "no second pole of amplifiers": {"second pole of amplifiers"},
+    "no slew rate of amplifiers": {"slew rate of amplifiers"},
+    "no noise of amplifiers": {"noise of amplifiers"},
+    "one_pulse": set(),
+}
+
+
+@pytest.mark.parametrize("model", ["digits_cnn", "fashion_mlp", "fashion_cnn"])
+def test_honest_hardware_leaves_no_modelled_effect_out(model: str) -> None:
+    data = "digits" if model.startswith("digits") else "fashion_1280"
+    settings = load_settings(["experiment=honest", f"model={model}", f"dataset={data}"])
+    assert ideal_effects(settings.hardware) == ()
+    assert set(vars(settings.engine).values()) & {"float64", "fixed"} == set()
+
+
+def test_every_variant_of_the_effects_switches_off_what_it_says() -> None:
+    settings = load_settings(["study=effects", "experiment=honest"])
+    study = settings.study
+    assert isinstance(study, SweepStudy)
+    found = {
+        name: set(ideal_effects(point.settings.hardware))
+        for name, point in zip(study.variants, sweep_points(study, settings), strict=True)
+    }
+    ideal = found.pop("ideal")
+    assert found == OFF
+    assert ideal >= set().union(*OFF.values()) - {
+        # Amplifiers at rest at once have no poles, and nothing slews or is noisy on the way.
+        "second pole of amplifiers", "slew rate of amplifiers", "noise of amplifiers",
+    }  # fmt: skip
+
+
+def test_a_network_learns_with_every_effect_on(tmp_path: Path) -> None:
+    run = rd.train(
+        "train.batch_size=64",
+        "train.max_steps=8",
+        experiment="honest",
+        model="digits_mlp",
+        farm="inprocess",
+        run_root=tmp_path,
+        quiet=True,
+    )
+    losses = [step["loss"] for step in run.result["steps"]]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert run.result["ideal_effects"] == []
