@@ -212,6 +212,8 @@ class ChipWorker:
         if chip in self._chips:
             with self._timed("calibrate"):
                 engine = self._engines[chip]
+                # A step that was given up has left its own.
+                engine.ranges.take()
                 loaded = load_weights(self._model, self._replica.weights, engine, step)
                 self._run(loaded, chip, step, 0, statistics)
                 own = engine.ranges.take()

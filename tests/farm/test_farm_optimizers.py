@@ -9,7 +9,7 @@ import pytest
 from conftest import final_arrays
 from rich.console import Console
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import RunDirectoryError, SettingsError
 from repast_dist.network.model import build_model, init_weights
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study
@@ -105,7 +105,8 @@ def test_training_ends_after_the_epoch_that_reaches_the_target_accuracy(to_targe
     assert "train.target_accuracy=0.5" in event["message"]
     assert final_arrays(three) == final_arrays(run_dir)
     before = final_arrays(run_dir)
-    resume_study(run_dir, {}, Console(file=io.StringIO()))
+    with pytest.raises(RunDirectoryError, match="the run is finished, there is nothing to resume"):
+        resume_study(run_dir, {}, Console(file=io.StringIO()))
     again = json.loads((run_dir / "result.json").read_text())
     assert (again["epochs"], again["steps"]) == (result["epochs"], result["steps"])
     assert [item["kind"] for item in again["events"]].count("target") == 1

@@ -7,6 +7,7 @@ another value.
 
 import contextlib
 import dataclasses
+import shutil
 import socket
 import types
 from collections.abc import Callable, Iterator
@@ -119,7 +120,9 @@ def ray(monkeypatch: pytest.MonkeyPatch, ray_cluster: None) -> Pretended:
     monkeypatch.setitem(__import__("sys").modules, "ray", pretended)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setattr(cluster_module, "_start_watcher", lambda mark, folder: None)
-    monkeypatch.setattr(cluster_module, "_stop", lambda mark, folder, watcher: folder.rmdir())
+    monkeypatch.setattr(
+        cluster_module, "_stop", lambda mark, folder, watcher: shutil.rmtree(folder)
+    )
     return pretended
 
 

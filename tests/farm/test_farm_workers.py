@@ -150,6 +150,32 @@ def test_only_the_first_step_runs_a_micro_batch_for_its_ranges():
     assert counts == [layers * (batches + 1), layers * batches, layers * batches]
 
 
+class LosesOthersOnce(NoPeers):
+    """Peers that are lost when the first sums are exchanged."""
+
+    lost = False
+
+    def receive(self, step, tag):
+        if tag == "sums" and not self.lost:
+            self.lost = True
+            raise PeersLost([1])
+        return super().receive(step, tag)
+
+
+def test_a_first_step_that_was_given_up_leaves_nothing_in_the_ranges_of_the_next_try():
+    setup = setup_of({0: [0]})
+    worker = ChipWorker((0,), setup, LosesOthersOnce())
+    worker.restore(0, beginning(setup).arrays)
+    with pytest.raises(PeersLost):
+        worker.advance(0, STEPS)
+    worker.restore(0, beginning(setup).arrays)
+    worker.advance(0, STEPS)
+    found, expected = worker.common_state() | worker.block_state(), alone()
+    assert {name: value.tobytes() for name, value in found.items()} == {
+        name: value.tobytes() for name, value in expected.items()
+    }
+
+
 OWN = (
     "device.variation.die_sigma=0.05",
     "device.previous_writes=3e8",

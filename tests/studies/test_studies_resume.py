@@ -237,10 +237,15 @@ def test_a_signal_to_end_saves_the_steps_done_and_the_run_goes_on(
             signal.raise_signal(number)
 
     console = quiet()
-    with monkeypatch.context() as patched:
-        patched.setattr(recorder.RunRecorder, "steps", steps)
-        with pytest.raises(KeyboardInterrupt):
-            run_study(load_settings([f"run_root={tmp_path}", *SETTINGS]), console)
+    # Whoever started the tests may have had the signal ignored.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(recorder.RunRecorder, "steps", steps)
+            with pytest.raises(KeyboardInterrupt):
+                run_study(load_settings([f"run_root={tmp_path}", *SETTINGS]), console)
+    finally:
+        signal.signal(number, before)
     (run_dir,) = tmp_path.glob("train/*")
     assert f"resume={run_dir}" in console.file.getvalue()
     assert json.loads((run_dir / "result.json").read_text())["status"] == "interrupted"

@@ -54,16 +54,19 @@ def pair_conductances(
     """
     random = generator(seed, "programming", *address)
     top = cell.levels - 1
-    targets = np.maximum(digits, 0) / top, np.maximum(-digits, 0) / top
-    stuck = _failed(digits.shape, cell, seed, *address, use=use) if cell.may_fail else None
-    if stuck is not None and cell.mapped_around:
-        targets = _mapped_around(*targets, *stuck)
-    positive, negative = (cell.program(target, random) for target in targets)
-    if stuck is not None:
+    if cell.may_fail:
+        targets = np.maximum(digits, 0) / top, np.maximum(-digits, 0) / top
+        stuck = _failed(digits.shape, cell, seed, *address, use=use)
+        if cell.mapped_around:
+            targets = _mapped_around(*targets, *stuck)
         positive, negative = (
-            np.where(np.isnan(fixed), held, fixed)
-            for held, fixed in zip((positive, negative), stuck, strict=True)
+            np.where(np.isnan(fixed), cell.program(target, random), fixed)
+            for target, fixed in zip(targets, stuck, strict=True)
         )
+    else:
+        # One side after the other: large weights take several times their size as it is.
+        positive = cell.program(np.maximum(digits, 0) / top, random)
+        negative = cell.program(np.maximum(-digits, 0) / top, random)
     if not later:
         return positive, negative
     positive, negative = cell.used(positive, use), cell.used(negative, use)
