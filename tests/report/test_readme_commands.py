@@ -27,6 +27,10 @@ LESS = {
         " device.inv_cell.programming_sigma: [0.0,0.01], optimizer.damping: [0.1,0.00001]}",
         "study.columns=4", *QUICK,
     ],
+    "study=effects": [
+        "model=digits_mlp", "train.max_steps=1", "train.batch_size=16",
+        "device.wire.row_ohm=0.0", "device.wire.column_ohm=0.0", *QUICK,
+    ],
     "study=convergence_quick": [
         "model=digits_mlp", "model@study.tasks.autoencoder.model=digits_autoencoder",
         "dataset=digits", "dataset.train_samples=128", "study.methods=[float64,single]",
