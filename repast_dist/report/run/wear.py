@@ -41,7 +41,7 @@ def wear(run: RunData) -> list[Table]:
 def wear_line(record: Mapping[str, Any]) -> str:
     """Return one sentence on which cells wear out first and when."""
     return (
-        f"Training on like this wears out the cells of {_HELD[record['first']]} first: after "
-        f"{large(record['lifetime_epochs'])} epochs, {lifetime(record['lifetime_s'])} at the "
-        "simulated speed."
+        f"At this rate of writing, the cells of {_HELD[record['first']]} wear out first: after "
+        f"{large(record['lifetime_epochs'])} epochs, or {lifetime(record['lifetime_s'])} of "
+        "simulated time."
     )
