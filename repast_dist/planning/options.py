@@ -144,7 +144,7 @@ def weight_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Num
     """Return the options for weights: parts of them take turns, or whole copies stay."""
     need, vectors = needs.weights[:, None], np.maximum(work.layers.vectors, 1)[:, None]
     few = ceil_div(need, numbers.parts)
-    copies = np.minimum(numbers.copies, vectors if setting.copied else 1)
+    copies = np.minimum(numbers.copies, vectors if setting.copied else np.ones_like(vectors))
     real = np.concatenate([_new(few) & (few < need), _new(copies)], axis=1)
     arrays = np.concatenate([few, copies * need], axis=1)
     copies = np.concatenate([np.zeros_like(few), copies], axis=1)

@@ -55,7 +55,7 @@ def test_the_summary_says_which_cells_wear_out_first_and_when(tmp_path) -> None:
     text = io.StringIO()
     print_summary(result, Console(file=text, width=100))
     last = text.getvalue().splitlines()[-1]
-    assert "cells of activations and errors first" in last
+    assert "cells of activations and errors wear out first" in last
     assert "22.7 million epochs, 6.75 days" in last
 
 

@@ -97,7 +97,9 @@ def test_the_page_says_how_long_the_cells_last(run_dir: Path) -> None:
     tables = [part for section in page.sections for part in section.parts]
     worn = next(part for part in tables if getattr(part, "title", "") == "Wear of the cells")
     assert [row[1] for row in worn.rows] == [1.0, 4.0, 0.2]
-    assert "cells of activations and errors first: after 22.7 million epochs" in worn.caption
+    assert (
+        "cells of activations and errors wear out first: after 22.7 million epochs" in worn.caption
+    )
 
 
 def test_a_chip_that_computes_half_of_a_step_is_half_busy(run_dir: Path) -> None:
