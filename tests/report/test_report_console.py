@@ -56,7 +56,7 @@ def test_the_summary_says_which_cells_wear_out_first_and_when(tmp_path) -> None:
     print_summary(result, Console(file=text, width=100))
     last = text.getvalue().splitlines()[-1]
     assert "cells of activations and errors wear out first" in last
-    assert "22.7 million epochs, 6.75 days" in last
+    assert "22.7 million epochs, or 6.75 days" in last
 
 
 def test_lives_of_cells_read_in_hours_days_and_years() -> None:
