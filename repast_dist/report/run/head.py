@@ -155,8 +155,9 @@ def ideal_effects(run: RunData) -> list[Note]:
         return []
     return [
         Note(
-            f"Off in this run: {', '.join(off)}. Settings of device and chip.residual switch "
-            "them on; docs/limits.md lists what is never modelled."
+            f"Off in this run: {', '.join(off)}. Settings of device and chip switch them on "
+            "(experiment=honest: all but one); docs/effects.md says what each would change, "
+            "docs/limits.md what is never modelled."
         )
     ]
 
