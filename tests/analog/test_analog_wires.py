@@ -17,6 +17,7 @@ from repast_dist.analog import (
     program_inv,
     program_vmm,
 )
+from repast_dist.analog.arrays import wires
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.ground.errors import DataError
 
@@ -60,6 +61,18 @@ def test_currents_agree_with_stored_ones(case):
     volts = np.linspace(-1, 1, case["rows"])
     ours = volts @ transfer_matrix(cells, wire)
     np.testing.assert_allclose(ours, case["currents"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "ohm"), [(128, 128, 1.73), (61, 35, 1.73), (5, 3, 2e3), (64, 64, 40.0)]
+)
+def test_shooting_and_elimination_agree(rows, columns, ohm):
+    """Two methods that share nothing but the array; a megohm is beyond what shooting can do."""
+    cells = _cells(rows, columns) / 3
+    shot = wires._shoot(cells, ohm, 2 * ohm)
+    assert shot is not None
+    np.testing.assert_allclose(shot, wires._eliminate(cells, 1 / ohm, 0.5 / ohm), rtol=1e-10)
+    assert wires._shoot(cells, 1e6, 1e6) is None
 
 
 def test_extreme_wires_do_not_overflow():

@@ -4,7 +4,14 @@ Rows are driven at their left ends, columns are held at ground at their lower en
 a segment of row wire on its left and a segment of column wire below it. All is linear, so the
 column currents are ``i = T' v`` and T, the effective conductances, takes the place of the cells'.
 
-The nodes of the row wires form one tridiagonal system per row and are eliminated in closed form.
+Wires end open on the right and at the top. Were the potentials there known, all others would follow
+from cell to cell, right to left and downwards. So every potential and current is a linear function
+of the potentials at the open ends, and these are what the sources and the ground at the other ends
+ask for: *shooting*, in about K M (K + M) operations and a solve of min(K, M) equations. What is
+wrong at an open end grows on the way as potentials do, so that as many digits are lost.
+
+Where wires resist so much that this is too many, nodes are eliminated instead. Those
+of the row wires form one tridiagonal system per row and are eliminated in closed form.
 What remains couples neighbouring rows only, through the column wires: a block-tridiagonal system
 with one dense block per row, eliminated from the top,
 
@@ -23,6 +30,10 @@ from repast_dist.analog.specs import WireSpec
 from repast_dist.ground.errors import DataError
 
 _LEAF = 64
+_MOST_GROWTH = 1e3
+"""Of potentials, up to which what shooting loses of 16 digits does not matter."""
+_LANES = 16
+"""Open ends that are followed at a time; a multiple of four."""
 
 
 def transfer_matrix(conductances: np.ndarray, wire: WireSpec) -> np.ndarray:
@@ -56,13 +67,41 @@ def transfer_matrix(conductances: np.ndarray, wire: WireSpec) -> np.ndarray:
     rows, columns = conductances.shape
     row, column = 1.0 / wire.row_ohm, 1.0 / wire.column_ohm
     if columns <= rows:
-        return _eliminate(np.ascontiguousarray(conductances), row, column)
-    return _mirrored(_eliminate(_mirrored(conductances), column, row))
+        return _resistive(np.ascontiguousarray(conductances), row, column)
+    return _mirrored(_resistive(_mirrored(conductances), column, row))
 
 
 def _mirrored(matrix: np.ndarray) -> np.ndarray:
     """Exchange what drives and what is read: T(G, row, column) = T(G~, column, row)~."""
     return np.ascontiguousarray(matrix[::-1, ::-1].T)
+
+
+def _resistive(conductances: np.ndarray, row: float, column: float) -> np.ndarray:
+    shot = _shoot(conductances, 1.0 / row, 1.0 / column)
+    return _eliminate(conductances, row, column) if shot is None else shot
+
+
+def _shoot(conductances: np.ndarray, row_ohm: float, column_ohm: float) -> np.ndarray | None:
+    """Return T by shooting, or None where that is not accurate."""
+    # Rows and columns without cells, at open ends, change nothing.
+    rows, columns = conductances.shape
+    above = -rows % 4
+    cells = np.pad(conductances, ((above, 0), (0, columns % 2)))
+    high, wide = cells.shape
+    # What open ends of rows and of columns do to sources; to grounds, and the currents there.
+    sources = np.empty((high, high)), np.empty((high, wide))
+    grounds = np.empty((2 * wide, high)), np.empty((2 * wide, wide))
+    for of_rows, up, down in zip((True, False), sources, grounds, strict=True):
+        _follow(cells, row_ohm, column_ohm, of_rows, up, down[:wide], down[wide:])
+    largest = max(np.abs(part).max() for part in (*sources, grounds[0][:wide], grounds[1][:wide]))
+    if not largest <= _MOST_GROWTH:
+        return None
+    # Rows are followed downwards: no source sees the open ends of rows below it.
+    ends = blas.dtrsm(1.0, sources[0].T, grounds[0].T, lower=0)
+    of_columns = grounds[1] - ends.T @ sources[1]
+    makes_up = np.linalg.solve(of_columns[:wide].T, of_columns[wide:].T)
+    currents: np.ndarray = ends[:, wide:] - ends[:, :wide] @ makes_up
+    return np.ascontiguousarray(currents[above:, :columns])
 
 
 def _eliminate(conductances: np.ndarray, row: float, column: float) -> np.ndarray:
@@ -104,6 +143,113 @@ def _inverted(matrix: np.ndarray) -> np.ndarray:
     first = blas.dgemm(-1.0, through, corner, 1.0, first, trans_a=1, overwrite_c=1)
     matrix[:half, :half], matrix[half:, :half], matrix[half:, half:] = first, corner, last
     return matrix
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow(
+    cells: np.ndarray,
+    row_ohm: float,
+    column_ohm: float,
+    of_rows: bool,
+    sources: np.ndarray,
+    grounds: np.ndarray,
+    currents: np.ndarray,
+) -> None:
+    """Follow potentials and currents from open ends to sources and grounds.
+
+    Parameters
+    ----------
+    cells : ndarray
+        (K, M) siemens; K is a multiple of four, M of two.
+    row_ohm, column_ohm : float
+        Of a segment.
+    of_rows : bool
+        Whether the open ends of rows are followed, n = K, or those of columns, n = M.
+    sources, grounds, currents : ndarray
+        (K, n), (M, n) volts and (M, n) siemens, written: the potentials where sources and ground
+        should be and the currents into ground, per volt at each open end.
+    """
+    rows, columns = cells.shape
+    count = sources.shape[1]
+    along, down = np.empty(8 * _LANES), np.empty(2 * columns * _LANES)
+    for first in range(0, count, _LANES):
+        width = min(_LANES, count - first)
+        down[:] = 0.0
+        begin = 0
+        if of_rows:
+            # Nothing above the row of an open end is at any potential.
+            begin = first
+            sources[:begin, first : first + width] = 0.0
+        else:
+            for n in range(width):
+                down[2 * (first + n) * _LANES + n] = 1.0
+        for k in range(begin, rows, 4):
+            along[:] = 0.0
+            if of_rows and k - first < _LANES:
+                for part in range(4):
+                    along[2 * part * _LANES + k - first + part] = 1.0
+            _four_rows(cells[k : k + 4], row_ohm, column_ohm, along, down)
+            for part in range(4):
+                for n in range(width):
+                    sources[k + part, first + n] = along[2 * part * _LANES + n]
+        for m in range(columns):
+            for n in range(width):
+                grounds[m, first + n] = down[2 * m * _LANES + n]
+                currents[m, first + n] = down[(2 * m + 1) * _LANES + n]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _four_rows(
+    cells: np.ndarray, row_ohm: float, column_ohm: float, along: np.ndarray, down: np.ndarray
+) -> None:
+    """Follow potentials and currents over four rows of cells, (4, M).
+
+    Both lie in one vector, so that the inner loop turns into vector instructions: `along`
+    (8 lanes,) of every row, `down` (2 lanes M,) of every column.
+    """
+    lanes = _LANES
+    for m in range(cells.shape[1] - 1, 0, -2):
+        left0, left1, left2, left3 = cells[:, m - 1]
+        right0, right1, right2, right3 = cells[:, m]
+        part = down[2 * (m - 1) * lanes : 2 * (m + 1) * lanes]
+        for n in range(lanes):
+            u, d = part[n], part[lanes + n]
+            p, q = part[2 * lanes + n], part[3 * lanes + n]
+            v, i = along[n], along[lanes + n]
+            v, i, p, q = _cell(right0, row_ohm, column_ohm, v, i, p, q)
+            v, i, u, d = _cell(left0, row_ohm, column_ohm, v, i, u, d)
+            along[n], along[lanes + n] = v, i
+            v, i = along[2 * lanes + n], along[3 * lanes + n]
+            v, i, p, q = _cell(right1, row_ohm, column_ohm, v, i, p, q)
+            v, i, u, d = _cell(left1, row_ohm, column_ohm, v, i, u, d)
+            along[2 * lanes + n], along[3 * lanes + n] = v, i
+            v, i = along[4 * lanes + n], along[5 * lanes + n]
+            v, i, p, q = _cell(right2, row_ohm, column_ohm, v, i, p, q)
+            v, i, u, d = _cell(left2, row_ohm, column_ohm, v, i, u, d)
+            along[4 * lanes + n], along[5 * lanes + n] = v, i
+            v, i = along[6 * lanes + n], along[7 * lanes + n]
+            v, i, p, q = _cell(right3, row_ohm, column_ohm, v, i, p, q)
+            v, i, u, d = _cell(left3, row_ohm, column_ohm, v, i, u, d)
+            along[6 * lanes + n], along[7 * lanes + n] = v, i
+            part[n], part[lanes + n] = u, d
+            part[2 * lanes + n], part[3 * lanes + n] = p, q
+
+
+@numba.njit(inline="always")
+def _cell(
+    siemens: float,
+    row_ohm: float,
+    column_ohm: float,
+    row_v: float,
+    row_a: float,
+    column_v: float,
+    column_a: float,
+) -> tuple[float, float, float, float]:
+    """Return potential and current of the row to the left of a cell, and of the column below."""
+    current = siemens * (row_v - column_v)
+    row_a += current
+    column_a += current
+    return row_v + row_ohm * row_a, row_a, column_v - column_ohm * column_a, column_a
 
 
 @numba.njit(cache=True, nogil=True)
