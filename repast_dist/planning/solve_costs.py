@@ -6,10 +6,16 @@ from repast_dist.analog.prices import OperationPrices, Prices
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
-from repast_dist.ground.numbers import ceil_div
+from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.planning.block_costs import digital_lanes, program_counts, solve_counts
+from repast_dist.planning.block_costs import (
+    block_banks,
+    digital_lanes,
+    program_counts,
+    solve_counts,
+)
 from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.cholesky import LaneWork, factorisation, triangular_solves
 from repast_dist.planning.costs import Cost, priced
 from repast_dist.planning.solves import BlockShapes, block_shapes, counted
 
@@ -108,15 +114,25 @@ def cholesky_costs(shapes: BlockShapes, hardware: Hardware) -> tuple[Cost, Cost]
     """Return what a Cholesky factorisation of a block costs in the chip's digital units, and what
     solving with the factors costs.
 
-    The factorisation takes n^3 / 6 multiplications with their additions, both triangular solves
-    together n^2 per right-hand side; the digital lanes of the tiles that would hold the block share
-    them without loss. What operands cost to fetch is left out.
+    The lanes of the tiles that would hold the block do it, as `repast_dist.planning.cholesky`
+    says. Numbers have as many bits as those of residual products.
     """
-    n = shapes.size
-    lanes = digital_lanes(shapes, _ONE, hardware.chip)
+    size, right_sides, chip = int(shapes.size[0]), int(shapes.right_sides[0]), hardware.chip
+    tiles = int(ceil_div(block_banks(shapes, chip), chip.banks_per_tile)[0])
+    lanes = max(1, chip.digital_lanes)
+    value_bytes = hardware.product_geometry(shapes.product_bits).value_bytes
 
-    def cost(operations: np.ndarray) -> Cost:
-        in_turn = ceil_div(operations, lanes)
-        return priced({"digital_ops": operations, "serial_digital_ops": in_turn}, hardware)
+    def cost(work: LaneWork) -> Cost:
+        moved = work.words * value_bytes
+        counts = {
+            "digital_ops": work.operations,
+            "buffer_bytes": moved,
+            "serial_digital_ops": work.clocks,
+            "serial_buffer_words": ceil_div(moved, tiles * chip.bus_bits // BITS_PER_BYTE),
+        }
+        return priced({name: np.array([count]) for name, count in counts.items()}, hardware)
 
-    return cost(ceil_div(n**3, 6)), cost(n**2 * shapes.right_sides)
+    return (
+        cost(factorisation(size, lanes, tiles)),
+        cost(triangular_solves(size, right_sides, lanes, tiles)),
+    )

@@ -9,6 +9,8 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
+
 # Figures of one action, from the sources that conf/components/reram_32nm.yaml names.
 ISAAC_ADC_J = 16e-3 / 8 / 1.2e9
 """Eight 8-bit ADCs of a bank take 16 mW at 1.2 GS/s; a bit more doubles it."""
@@ -391,6 +393,122 @@ def average(chip, n, banks):
     return digital(
         3 * n * (n + 1) // 2, 2 * n * n * chip.value_bytes, 16 * up(banks, chip.banks_per_tile)
     )
+
+
+# Cholesky in digital lanes ------------------------------------------------------------------------
+
+
+class Lanes:
+    """The lanes of some tiles, which do what they are told and count it.
+
+    Attributes
+    ----------
+    operations, words : int
+        Multiplications with their additions, and numbers that crossed the bus.
+    clocks : list of int
+        Clock of each tile.
+    """
+
+    def __init__(self, width, tiles):
+        self.width, self.operations, self.words = width, 0, 0
+        self.clocks = [0] * tiles
+
+    def step(self, tile, busy):
+        """Let some lanes of a tile multiply and add once."""
+        assert 0 < busy <= self.width
+        self.operations += busy
+        self.clocks[tile] += 1
+
+    def wait(self):
+        """Let all tiles wait for the slowest."""
+        self.clocks = [max(self.clocks)] * len(self.clocks)
+
+    def row(self, chip):
+        """Return the row of counts; words have four bytes, and every tile a bus of 32."""
+        return {
+            "digital_ops": self.operations,
+            "buffer_bytes": self.words * _WORD,
+            "serial_digital_ops": max(self.clocks),
+            "serial_buffer_words": up(self.words * _WORD, 32 * len(self.clocks)),
+        }
+
+
+def edges_of(n, width):
+    return [(start, min(start + width, n)) for start in range(0, n, width)]
+
+
+def factorise(matrix, lanes):
+    """Return the Cholesky factor of a matrix, computed word by word as lanes would."""
+    left = np.zeros_like(matrix)
+    parts = edges_of(len(matrix), lanes.width)
+    for number, (start, stop) in enumerate(parts):
+        for turn, (top, bottom) in enumerate(parts[number:]):
+            # The part on the diagonal first, then those below it on all tiles.
+            tile = 0 if turn == 0 else (turn - 1) % len(lanes.clocks)
+            sums = matrix[top:bottom, start:stop].copy()
+            stored = sums.size if turn else (stop - start) * (stop - start + 1) // 2
+            lanes.words += stored
+            if turn:
+                lanes.words += (stop - start) * (stop - start + 1) // 2
+            for k in range(start):
+                lanes.words += bottom - top + (stop - start if turn else 0)
+                for column in range(start, stop):
+                    first = column if turn == 0 else top
+                    sums[first - top :, column - start] -= left[first:bottom, k] * left[column, k]
+                    lanes.step(tile, bottom - first)
+            for column in range(start, stop):
+                if turn == 0:
+                    root = 1 / np.sqrt(sums[column - start, column - start])
+                    for _ in range(8):
+                        lanes.step(tile, 1)
+                    left[column, column] = 1 / root
+                    # The root itself is the pivot times its reciprocal.
+                    below = slice(column, bottom)
+                else:
+                    root, below = 1 / left[column, column], slice(top, bottom)
+                left[below, column] = sums[below.start - top :, column - start] * root
+                lanes.step(tile, below.stop - below.start)
+                for later in range(column + 1, stop):
+                    first = later if turn == 0 else top
+                    sums[first - top :, later - start] -= (
+                        left[first:bottom, column] * left[later, column]
+                    )
+                    lanes.step(tile, bottom - first)
+            lanes.words += stored
+            if turn == 0:
+                lanes.wait()
+        lanes.wait()
+    return left
+
+
+def solve_triangular(left, right, lanes):
+    """Return the answer of two triangular solves, computed word by word as lanes would."""
+    answer = right.astype(float)
+    each = up(right.shape[1], len(lanes.clocks))
+    parts = edges_of(len(left), lanes.width)
+    for tile, (first, last) in enumerate(edges_of(right.shape[1], each)):
+        mine = answer[:, first:last]
+        for matrix, order in ((left, parts), (left.T, parts[::-1])):
+            for number, (top, bottom) in enumerate(order):
+                for _ in range(0, last - first, lanes.width):
+                    lanes.words += (bottom - top) * (bottom - top + 1) // 2
+                    lanes.words += sum((bottom - top) * (q - p) for p, q in order[:number])
+                for p, q in order[:number]:
+                    lanes.words += (q - p) * (last - first)
+                    for k, side in itertools.product(range(p, q), range(last - first)):
+                        mine[top:bottom, side] -= matrix[top:bottom, k] * mine[k, side]
+                        lanes.step(tile, bottom - top)
+                lanes.words += 2 * (bottom - top) * (last - first)
+                inside = range(top, bottom) if matrix is left else range(bottom - 1, top - 1, -1)
+                for done, k in enumerate(inside):
+                    mine[k] /= matrix[k, k]
+                    for begin in range(0, last - first, lanes.width):
+                        lanes.step(tile, min(lanes.width, last - first - begin))
+                    others = list(inside)[done + 1 :]
+                    for side in range(last - first if others else 0):
+                        mine[others, side] -= matrix[others, k] * mine[k, side]
+                        lanes.step(tile, len(others))
+    return answer
 
 
 # Exchanges ----------------------------------------------------------------------------------------

@@ -29,11 +29,13 @@ from hand_prices import (
     SMALL,
     TILE_LOGIC_W,
     Block,
+    Lanes,
     all_reduce,
     arrays_of,
     average,
     both,
     digital,
+    factorise,
     joules,
     multiply,
     personal,
@@ -43,6 +45,7 @@ from hand_prices import (
     seconds,
     serial_s,
     solve,
+    solve_triangular,
     times,
     up,
     write,
@@ -57,6 +60,7 @@ from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
 from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.planning.allocation import LayerArrays
+from repast_dist.planning.solve_costs import cholesky_costs, one_block
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace
@@ -471,6 +475,33 @@ def test_forming_the_schur_complement_of_a_halved_block_is_paid_by_the_digital_u
     counts, _ = solved(plan, CHIPS["repast"], 300, 48, fused=False)
     formed = 150**3 // 6 + 150**3 // 2 + 150 * 150 * 151 // 2
     assert counts.digital_ops == 2 * 300**2 + formed
+
+
+# Cholesky in digital lanes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chip", "size", "right_sides", "tiles"),
+    [(SMALL, 64, 16, 1), (SMALL, 75, 37, 1), (SMALL, 200, 3, 2), (SMALL, 300, 5, 4)],
+)
+def test_cholesky_costs_what_lanes_do_that_compute_it_word_by_word(chip, size, right_sides, tiles):
+    arrays = up(size, chip.rows) * up(size * chip.product_slices, chip.pairs)
+    assert tiles == up(up(arrays, 8), chip.banks_per_tile)
+    random = np.random.default_rng(size)
+    rows = random.normal(size=(size, 2 * size))
+    matrix, right = rows @ rows.T / size, random.normal(size=(size, right_sides))
+    factors, solves = Lanes(16, tiles), Lanes(16, tiles)
+    left = factorise(matrix, factors)
+    np.testing.assert_allclose(left, np.linalg.cholesky(matrix), atol=1e-9)
+    answer = solve_triangular(left, right, solves)
+    np.testing.assert_allclose(answer, np.linalg.solve(matrix, right), atol=1e-9)
+    hardware = HARDWARE[chip.name, "board"]
+    shapes = one_block(size, right_sides, hardware, SCHEMES.load({"method": "cg"}))
+    for cost, lanes in zip(cholesky_costs(shapes, hardware), (factors, solves), strict=True):
+        row = lanes.row(chip)
+        assert cost.counts == row
+        assert cost.energy_j == pytest.approx(joules(row), rel=NEAR)
+        assert cost.time_s == pytest.approx(seconds(chip, row), rel=NEAR)
 
 
 # Exchanges and updates ----------------------------------------------------------------------------
