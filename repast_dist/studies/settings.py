@@ -21,7 +21,7 @@ from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
-from repast_dist.planning.baselines import BaselineSpec, EpochsSpec
+from repast_dist.planning.baselines import BaselineSpec, EpochsSpec, GpuSpec
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.studies.study import STUDIES, Study
@@ -95,6 +95,23 @@ class RunSettings:
         """The hardware and the policy of its use."""
         policy = Policy(soi=self.soi, partition=self.partition, inversion=self.inversion)
         return Machine(self.hardware, policy)
+
+    @property
+    def gpu(self) -> GpuSpec:
+        """The baseline, for a study that compares with a GPU.
+
+        Raises
+        ------
+        SettingsError
+            It is none.
+        """
+        if not isinstance(self.baseline, GpuSpec):
+            raise SettingsError(
+                f"baseline: study={self.study.name} compares with a GPU, got "
+                f"{self.baseline.name}; valid: baseline=gpu_v100, gpu_a100, gpu_h200 or a measured "
+                "file"
+            )
+        return self.baseline
 
 
 def checked_settings(data: Mapping[str, Any], named: Collection[str] = ()) -> RunSettings:

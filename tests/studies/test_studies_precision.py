@@ -143,12 +143,13 @@ def priced(folder, method):
     return next(row for row in rows if row["method"] == method)
 
 
-def test_cholesky_is_priced_by_its_multiplications_on_the_lanes_of_a_tile(folder):
+def test_cholesky_costs_more_than_its_multiplications_on_lanes_that_never_wait(folder):
+    """Its whole price is compared with a count by hand in `test_planning_hand_prices`."""
     costs = load_settings(TINY).hardware.costs
     row = priced(folder, "Cholesky, digital units")
     operations = 48**3 / 6 + 48**2 * 4
-    assert row["energy_j"] == pytest.approx(operations * costs.parts["digital"].energy_j)
-    assert row["time_s"] == pytest.approx(operations / 16 * costs.clock_s)
+    assert 1 < row["energy_j"] / (operations * costs.parts["digital"].energy_j) < 1.5
+    assert 1 < row["time_s"] / (operations / 16 * costs.clock_s) < 2
     # A mantissa of 24 bits; the block's condition takes a few.
     assert 16 < row["bits"] < 25
 
@@ -160,6 +161,14 @@ def test_the_gpu_takes_its_published_time_at_the_power_of_its_board(folder):
     times = load_settings(TINY).study.gpu
     assert times.seconds("LU inverse", 1000) == pytest.approx(7.645e-3)
     assert 3.112e-3 < times.seconds("LU inverse", 700) < 7.645e-3
+
+
+@pytest.mark.parametrize("study", ["precision", "headline"])
+def test_a_baseline_that_is_no_gpu_is_refused_before_anything_is_computed(study, tmp_path):
+    settings = load_settings([f"study={study}", "baseline=pipelayer", f"run_root={tmp_path}"])
+    with pytest.raises(SettingsError, match=f"^baseline: study={study} compares with a GPU"):
+        run_study(settings, Console(file=io.StringIO()))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_front_holds_what_no_other_point_beats():

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.ground.errors import SettingsError
-from repast_dist.planning.baselines import GpuSpec
 from repast_dist.report.console import data_table
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
@@ -30,16 +28,11 @@ def run(
     SettingsError
         The baseline is no GPU.
     """
-    if not isinstance(settings.baseline, GpuSpec):
-        raise SettingsError(
-            f"baseline: study=headline compares with a GPU, got {settings.baseline.name}; "
-            "valid: baseline=gpu_v100, gpu_a100, gpu_h200 or a measured file"
-        )
     page = headline_page(
         HeadlineInputs(
             study=study,
             machine=settings.machine,
-            gpu=settings.baseline,
+            gpu=settings.gpu,
             epochs=settings.epochs,
         )
     )

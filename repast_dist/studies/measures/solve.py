@@ -39,36 +39,12 @@ class SolveMeasure(Measure):
 
     def record(self, settings: "RunSettings") -> dict[str, Any]:
         """Take the block from the middle of the factor, damp it, program it and solve."""
-        from repast_dist.studies.factors import second_order_of
-        from repast_dist.studies.precision.points import (
-            PrecisionPoint,
-            known_prices,
-            precision_point,
-        )  # fmt: skip
+        from repast_dist.studies.precision.points import middle_of_widest, precision_point
         from repast_dist.studies.precision.prices import priced_row
 
-        optimizer = second_order_of(settings.optimizer)
         parts = (settings.model, settings.dataset, settings.optimizer, settings.train)
         factors = _factors(*parts, self.steps, settings.seed)
-        widest = max(factors, key=lambda factor: len(factor.matrix))
-        width = len(widest.matrix)
-        size = min(settings.soi.block_size, width)
-        start = (width - size) // 2
-        point = PrecisionPoint(
-            factors="",
-            layer=widest.layer,
-            factor=widest.kind,
-            start=start,
-            stop=start + size,
-            damping=optimizer.damping,
-            added=widest.damping(optimizer),
-            columns=self.columns,
-            inversions={"": settings.inversion},
-            vmm=settings.hardware.residual_spec,
-            inv=settings.hardware.inv_spec,
-            seed=settings.seed,
-            prices=known_prices({"": settings.inversion}, size, settings.hardware),
-        )
+        point = middle_of_widest(settings, factors, self.columns, {"": settings.inversion})
         record = precision_point(factors, point)
         (row,) = record["rows"]
         priced = priced_row(row, settings.hardware, settings.inversion, record["columns"])

@@ -36,13 +36,14 @@ def run(
     Raises
     ------
     SettingsError
-        A variant or a grid is wrong.
+        A variant or a grid is wrong, or the baseline is no GPU.
     DataError
         The network has no factors, or a block's gradient is zero.
     """
-    # A wrong variant or grid is refused before anything is trained.
+    # A wrong variant, grid or baseline is refused before anything is trained.
     inversions_of(study, settings, study.variants, "study.variants")
     cases = precision_cases(study, settings)
+    gpu = settings.gpu
     runner = PointRunner.of(study, settings, run_dir, console)
     console.print(f"Training {study.steps} steps in float64 for the factors")
     factors = capture_factors(
@@ -68,7 +69,7 @@ def run(
     )
     solved = [records[i] for i in range(len(points))]
     rows = solved_rows(cases, solved)
-    digital = digital_rows(study, settings, cases, solved)
+    digital = digital_rows(study, settings.hardware, gpu, cases, solved)
     page = precision_page(study, rows, digital, few_bit_rows(study, settings))
     for name, title in (("methods", "Methods"), ("prices", "What bits cost")):
         if name in page.tables:

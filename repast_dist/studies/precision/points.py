@@ -239,30 +239,54 @@ class PrecisionCase:
         self, study: PrecisionStudy, factors: Sequence[Factor], digest: str
     ) -> PrecisionPoint:
         """Return the damped block in the middle of the widest factor, and its arrays."""
-        settings = self.settings
-        widest = max(factors, key=lambda factor: len(factor.matrix))
-        optimizer = second_order_of(settings.optimizer)
-        width = len(widest.matrix)
-        size = min(settings.soi.block_size, width)
-        start = (width - size) // 2
-        return PrecisionPoint(
-            factors=digest,
-            layer=widest.layer,
-            factor=widest.kind,
-            start=start,
-            stop=start + size,
-            damping=optimizer.damping,
-            added=widest.damping(optimizer),
-            columns=study.columns,
-            inversions=self.inversions,
-            vmm=settings.hardware.residual_spec,
-            inv=settings.hardware.inv_spec,
-            seed=settings.seed,
-            prices=known_prices(self.inversions, size, settings.hardware),
-        )
+        return middle_of_widest(self.settings, factors, study.columns, self.inversions, digest)
 
 
-def known_prices(
+def middle_of_widest(
+    settings: RunSettings,
+    factors: Sequence[Factor],
+    columns: int,
+    inversions: dict[str, Scheme],
+    digest: str = "",
+) -> PrecisionPoint:
+    """Return the damped block in the middle of the widest factor, and the arrays of the settings.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Width of the block, damping, and the hardware.
+    factors : sequence of Factor
+        Those of a network.
+    columns : int
+        Right-hand sides at most.
+    inversions : dict
+        Name -> how it is solved.
+    digest : str
+        Of all that decides the factors, where points are kept.
+    """
+    widest = max(factors, key=lambda factor: len(factor.matrix))
+    optimizer = second_order_of(settings.optimizer)
+    width = len(widest.matrix)
+    size = min(settings.soi.block_size, width)
+    start = (width - size) // 2
+    return PrecisionPoint(
+        factors=digest,
+        layer=widest.layer,
+        factor=widest.kind,
+        start=start,
+        stop=start + size,
+        damping=optimizer.damping,
+        added=widest.damping(optimizer),
+        columns=columns,
+        inversions=inversions,
+        vmm=settings.hardware.residual_spec,
+        inv=settings.hardware.inv_spec,
+        seed=settings.seed,
+        prices=_known_prices(inversions, size, settings.hardware),
+    )
+
+
+def _known_prices(
     inversions: Mapping[str, Scheme], size: int, hardware: Hardware
 ) -> dict[str, Prices]:
     """Return the prices of a solve with so many rows, for the inversions that choose by them."""

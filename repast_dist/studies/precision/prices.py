@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from repast_dist.analog import SCHEMES, Scheme, SolveCounts
-from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.baselines import GpuSpec
@@ -16,7 +15,6 @@ from repast_dist.planning.solve_costs import (
 )
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.precision.points import CHOLESKY, PrecisionCase, true_bits
-from repast_dist.studies.settings import RunSettings
 
 LEVELS = (8, 12, 16)
 """Bits whose prices are named."""
@@ -107,7 +105,8 @@ def _value(tree: Any, path: str) -> Any:
 
 def digital_rows(
     study: PrecisionStudy,
-    settings: RunSettings,
+    hardware: Hardware,
+    gpu: GpuSpec,
     cases: Sequence[PrecisionCase],
     records: Sequence[dict[str, Any]],
 ) -> Rows:
@@ -115,17 +114,7 @@ def digital_rows(
 
     The chip's digital units factorise and solve; the GPU inverts in the published time at the power
     of its whole board, and the product with its inverse is left out.
-
-    Raises
-    ------
-    SettingsError
-        The baseline is no GPU.
     """
-    if not isinstance(settings.baseline, GpuSpec):
-        raise SettingsError(
-            f"baseline: study=precision compares with a GPU, got {settings.baseline.name}; valid: "
-            "baseline=gpu_v100 or another GPU's"
-        )
     found: dict[tuple[int, float], Rows] = {}
     for case, record in zip(cases, records, strict=True):
         row = record["rows"][0]
@@ -133,7 +122,7 @@ def digital_rows(
         key = (row["block_size"], row["damping"])
         if case.grid in study.prices and key not in found:
             bits = {name: true_bits(left) for name, left in record["digital_residual"].items()}
-            prices = _digital_prices(study, settings, settings.baseline, row["block_size"], record)
+            prices = _digital_prices(study, hardware, gpu, row["block_size"], record)
             found[key] = [
                 block | {"method": name, "bits": bits[algorithm]} | price
                 for name, (algorithm, price) in prices.items()
@@ -143,15 +132,15 @@ def digital_rows(
 
 def _digital_prices(
     study: PrecisionStudy,
-    settings: RunSettings,
+    hardware: Hardware,
     gpu: GpuSpec,
     size: int,
     record: dict[str, Any],
 ) -> dict[str, tuple[str, dict[str, float]]]:
     """Return machine -> its algorithm and price."""
     scheme = SCHEMES.load({"method": "cg"})
-    shapes = one_block(size, record["columns"], settings.hardware, scheme)
-    factor, solve = cholesky_costs(shapes, settings.hardware)
+    shapes = one_block(size, record["columns"], hardware, scheme)
+    factor, solve = cholesky_costs(shapes, hardware)
     own = _price(factor.time_s, factor.energy_j, solve.time_s, solve.energy_j)
     prices = {f"{CHOLESKY}, digital units": (CHOLESKY, own)}
     for algorithm in study.gpu.times_s:
