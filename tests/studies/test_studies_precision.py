@@ -24,11 +24,12 @@ TINY = [
     "dataset=digits",
     "farm.backend=inprocess",
     "study.steps=3",
-    "study.solve=[cells,targets]",
-    "study.prices=[targets]",
+    "study.solve=[cells,targets,sizes]",
+    "study.prices=[targets,sizes]",
     "study.grids.cells.axes={soi.block_size: [16,200], device.inv_cell.bits: [8],"
     " device.inv_cell.programming_sigma: [0.0,0.01], optimizer.damping: [0.1,0.00001]}",
     "study.grids.targets.axes={inversion.target_bits: [8,16], inversion.product_bits: [32]}",
+    "study.grids.sizes={axes: {soi.block_size: [24,48]}, methods: [single,fcg]}",
     "soi.block_size=48",
     "study.columns=4",
 ]
@@ -46,7 +47,7 @@ def points(folder):
 
 def test_every_method_is_tried_on_every_damped_block_and_cell(folder):
     rows = points(folder)
-    assert len(rows) == 2 * 2 * 2 * 7 + 2 * 7
+    assert len(rows) == 2 * 2 * 2 * 7 + 2 * 7 + 2 * 2
     rows = [row for row in rows if row["grid"] == "cells"]
     # The widest factor is 73; a larger block is the whole of it.
     assert {row["block_size"] for row in rows} == {16, 73}
@@ -169,6 +170,17 @@ def test_a_baseline_that_is_no_gpu_is_refused_before_anything_is_computed(study,
     with pytest.raises(SettingsError, match=f"^baseline: study={study} compares with a GPU"):
         run_study(settings, Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_of_every_width_stand_beside_digital_machines_if_they_converge(folder):
+    rows = pq.read_table(folder / "tables" / "prices_of_sizes.parquet").to_pylist()
+    methods = {row["method"] for row in rows}
+    assert methods == {
+        "fcg", "Cholesky, digital units", "GV100, Cholesky inverse", "GV100, LU inverse",
+    }  # fmt: skip
+    widths = {row["block_size"]: row for row in rows if row["method"] == "Cholesky, digital units"}
+    # Between the square and the cube of the width.
+    assert 4 < widths[48]["energy_j"] / widths[24]["energy_j"] < 8
 
 
 def test_the_front_holds_what_no_other_point_beats():

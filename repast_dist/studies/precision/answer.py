@@ -41,9 +41,9 @@ def run(
         The network has no factors, or a block's gradient is zero.
     """
     # A wrong variant, grid or baseline is refused before anything is trained.
+    gpu = settings.gpu
     inversions_of(study, settings, study.variants, "study.variants")
     cases = precision_cases(study, settings)
-    gpu = settings.gpu
     runner = PointRunner.of(study, settings, run_dir, console)
     console.print(f"Training {study.steps} steps in float64 for the factors")
     factors = capture_factors(

@@ -9,7 +9,7 @@ from repast_dist.studies.costing import table
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.precision.chapter import Chapter
 from repast_dist.studies.precision.maps import mapped_grid, maps_chapter
-from repast_dist.studies.precision.price_page import price_chapter
+from repast_dist.studies.precision.price_page import price_chapter, size_chapter
 from repast_dist.studies.precision.prices import COLUMNS, UNITS, differs
 from repast_dist.studies.precision.tables import method_rows
 
@@ -65,16 +65,17 @@ def precision_page(study: PrecisionStudy, rows: Rows, digital: Rows, few_bits: R
 
 def _chapters(study: PrecisionStudy, rows: Rows, digital: Rows) -> list[Chapter]:
     chapters = []
-    if digital:
-        first = digital[0]
-        same = [
-            row
-            for row in rows
-            if row["grid"] in study.prices
-            and (row["block_size"], row["damping"]) == (first["block_size"], first["damping"])
-        ]
-        others = [row for row in digital if row["condition"] == first["condition"]]
-        chapters.append(price_chapter(same, others, study.columns))
+    for sizes, chapter in ((False, price_chapter), (True, size_chapter)):
+        grids = {
+            name
+            for name in study.solve or study.grids
+            if name in study.prices and ("soi.block_size" in study.grids[name].axes) == sizes
+        }
+        mine = [row for row in rows if row["grid"] in grids]
+        blocks = {(row["block_size"], row["damping"]) for row in mine}
+        others = [row for row in digital if (row["block_size"], row["damping"]) in blocks]
+        if mine:
+            chapters.append(chapter(mine, others, study.columns))
     mapped = mapped_grid(study)
     for name in study.solve or study.grids:
         mine = [row for row in rows if row["grid"] == name]

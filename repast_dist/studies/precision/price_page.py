@@ -10,6 +10,10 @@ from repast_dist.studies.precision.chapter import Chapter
 from repast_dist.studies.precision.prices import LEVELS, UNITS, front_rows, level_rows
 
 Rows = list[dict[str, Any]]
+_OF_BLOCKS = (
+    "block_size", "damping", "condition", "method", "bits", "energy_j", "time_s", "solve_j",
+    "solve_s",
+)  # fmt: skip
 _SHOWN = ("method", "grid", "point", "bits", "energy_j", "time_s", "solve_j", "solve_s")
 
 
@@ -19,10 +23,13 @@ def price_chapter(rows: Rows, digital: Rows, columns: int) -> Chapter:
     Parameters
     ----------
     rows, digital : list of dict
-        Rows of `solved_rows` and of `digital_rows` that solve the same damped block.
+        Rows of `solved_rows` and of `digital_rows`. Of several damped blocks the first is shown.
     columns : int
         Right-hand sides.
     """
+    block = (rows[0]["block_size"], rows[0]["damping"])
+    rows = [row for row in rows if (row["block_size"], row["damping"]) == block]
+    digital = [row for row in digital if (row["block_size"], row["damping"]) == block]
     useful = [row for row in rows if row["bits"] > 0] + [
         {"grid": "digital", "point": ""} | row for row in digital
     ]
@@ -64,8 +71,9 @@ def price_chapter(rows: Rows, digital: Rows, columns: int) -> Chapter:
                 "float64. On the chip: energy and time of all that the arrays, converters and "
                 "digital units did, as in the price of a run, without what the whole chip takes "
                 "meanwhile. Cholesky in 32-bit digital units: n^3/6 + n^2 r multiplications with "
-                "additions, shared without loss by the lanes of the tiles that would hold the "
-                "block, operands not counted; its bits are those of 32-bit floating point. GPU: "
+                "additions and n square roots, part by part on the lanes of the tiles that would "
+                "hold the block, operands from the buffers and lanes that stand still counted; its "
+                "bits are those of 32-bit floating point. GPU: "
                 "the published time of one inverse at the power of the whole board, an upper bound "
                 "of its energy; the product with the inverse is left out, and nothing is batched.",
             )
@@ -91,6 +99,47 @@ def price_chapter(rows: Rows, digital: Rows, columns: int) -> Chapter:
             "prices_of_points": "All points that are compared.",
         },
         answer=_answer(levels, what),
+    )
+
+
+def size_chapter(rows: Rows, digital: Rows, columns: int) -> Chapter:
+    """Return energy and time over the width of the block, of all that reached its target.
+
+    Parameters
+    ----------
+    rows, digital : list of dict
+        Rows of `solved_rows` and of `digital_rows` for the same damped blocks.
+    columns : int
+        Right-hand sides.
+    """
+    shown = [
+        {name: row[name] for name in _OF_BLOCKS}
+        for row in sorted(
+            [row for row in rows if row["converged"]] + digital,
+            key=lambda row: (row["damping"], row["block_size"]),
+        )
+    ]
+    charts = [
+        Chart(
+            "line", "prices_of_sizes", f"{what} over the block's width, damping {damping:g}",
+            x="block_size", y=column, series="method", where={"damping": damping},
+            log_x=True, log_y=True,
+        )
+        for damping in dict.fromkeys(row["damping"] for row in shown)
+        for column, what in (("energy_j", "Energy"), ("time_s", "Time"))
+    ]  # fmt: skip
+    return Chapter(
+        sections=[
+            StudySection(
+                "What the width of a block costs",
+                charts=charts,
+                tables=["prices_of_sizes"],
+                intro=f"What reached its target, {columns} right-hand sides, programming included, "
+                "beside digital machines. Digital work grows with the cube of the width, what "
+                "arrays do with its square, until a block is spread over several of them.",
+            )
+        ],
+        tables={"prices_of_sizes": table(shown, UNITS)},
     )
 
 
