@@ -9,6 +9,8 @@ bit-identical for every number of chips.
 import hashlib
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike
 
 Address = tuple[int | str, ...]
 
@@ -41,7 +43,23 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
         A Philox stream keyed by the 128-bit BLAKE2b hash of the address.
     """
     digest = hashlib.blake2b(_encode((seed, *address)), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    # NumPy's stubs know of SeedSequence alone.
+    return np.random.Generator(np.random.Philox(_Key(digest)))  # type: ignore[arg-type]
+
+
+class _Key(ISeedSequence):
+    """A key as the seed of a Philox stream.
+
+    Handed over as ``key``, it would be the same, but the stream would ask the operating system for
+    entropy besides, which takes longer than all the rest.
+    """
+
+    def __init__(self, digest: bytes) -> None:
+        self._words = np.frombuffer(digest, "<u8").astype(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint64) -> np.ndarray:
+        """Return the key: Philox asks for two words of 64 bits."""
+        return self._words
 
 
 def _encode(address: Address) -> bytes:

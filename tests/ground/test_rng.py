@@ -1,5 +1,6 @@
 """Random streams depend on their address alone."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -33,3 +34,10 @@ def test_neighbouring_addresses_are_independent():
     correlation = np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]
     assert abs(correlation) < 0.05
     assert scipy.stats.kstest(draws.ravel(), "norm").pvalue > 0.001
+
+
+def test_the_key_is_the_whole_hash_of_the_address():
+    digest = hashlib.blake2b(b"i1:3|s4:read|i1:7", digest_size=16).digest()
+    stream = np.random.Philox(key=int.from_bytes(digest, "little"))
+    ours = generator(3, "read", 7).bit_generator
+    assert ours.random_raw(9).tolist() == stream.random_raw(9).tolist()
