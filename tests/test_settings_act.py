@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
+from repast_dist.analog.cells.measured import SCORES
 from repast_dist.analog.schemes.single import Single
 from repast_dist.ground.errors import RepastError
 from repast_dist.ground.registry import Registry
@@ -119,6 +120,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "two epochs": ("train.epochs=2",),
     "wan2022": ("device=wan2022",),
     "ideal": ("device=ideal",),
+    "measured": ("device=cmo_hfox", "device.age_s=1e4"),
     "wan2022 wires": ("device=wan2022", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
     "ideal wires": ("device=ideal", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
 }  # fmt: skip
@@ -185,6 +187,8 @@ VALUES: dict[str, list[Any]] = {
     "inversion.target_bits": [4, 24],
     "device.cell.programming_profile": [(1.0, 3.0)],
     "device.inv_cell.programming_profile": [(1.0, 3.0)],
+    "device.cell.measured.rows.[].deviates": [tuple(s**3 / 16 for s in SCORES)],
+    "device.inv_cell.measured.rows.[].deviates": [tuple(s**3 / 16 for s in SCORES)],
     "model.loss": ["squared_error"],
     "inversion.deflation": [0, 1],
     "chip.adc.percentile": [60.0],
@@ -630,6 +634,9 @@ _MATRIX = "a file that is not there.npy"
 STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     ("study=plan",): {},
     ("study=explain",): {},
+    ("study=device", "device=cmo_hfox", "study.cells=200", "study.targets=3"): {
+        "cells": 400, "targets": 5,
+    },
     ("study=scaling", "study.chips=[1,2]", "study.batch_size=64"): {
         "chips": [1, 4], "modes": ["weak"], "networks": ["vgg13"], "batch_size": 32,
         "micro_batch_size": 16, "reuse": ["nowhere"],

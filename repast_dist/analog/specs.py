@@ -1,15 +1,18 @@
 """Settings of the analog core: cells, wires, amplifiers, converters, arrays and inversion."""
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
+from pydantic import model_validator
+from pydantic_core import ArgsKwargs
 
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
 from repast_dist.analog.cells.use import NEW, CellUse
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.ground.spec import spec
+from repast_dist.ground.spec import Problems, spec
 
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
@@ -158,6 +161,13 @@ class VariationSpec:
         return not (self.array_sigma or self.row_sigma or self.column_sigma or self.die_sigma)
 
 
+def _built(cell: Any) -> Cell:
+    try:
+        return CELLS.load(cell)
+    except Problems as problems:
+        raise Problems([(("cell", *where), what) for where, what in problems.items]) from None
+
+
 @spec
 class DeviceSpec:
     """What the arrays are made of.
@@ -167,7 +177,8 @@ class DeviceSpec:
     cell : Cell
         Cells of the VMM arrays.
     inv_cell : Cell
-        Cells of the INV arrays.
+        Cells of the INV arrays. Settings that are not given are those of `cell`, if the model is
+        the same; left out altogether, both are alike.
     variation : VariationSpec
         What the cells of an array or chip share, in both.
     wire : WireSpec
@@ -194,6 +205,27 @@ class DeviceSpec:
     programming_temperature_k: Positive = 300.0
     previous_writes: NonNegative = 0.0
     source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_definition_serves_both(cls, data: Any) -> Any:
+        given = data.kwargs if isinstance(data, ArgsKwargs) else data
+        if not isinstance(given, Mapping) or given.get("cell") is None:
+            return data
+        cell, other = given["cell"], given.get("inv_cell")
+        if other is None:
+            # Built once, so that what is wrong with it is said once.
+            one = _built(cell)
+            both = {**given, "cell": one, "inv_cell": one}
+        elif isinstance(cell, Mapping) and isinstance(other, Mapping):
+            tag, default = CELLS.tag, CELLS.default
+            model = cell.get(tag, default)
+            if other.get(tag, model) != model:
+                return data
+            both = {**given, "inv_cell": {**cell, **other}}
+        else:
+            return data
+        return ArgsKwargs((), both) if isinstance(data, ArgsKwargs) else both
 
     def used(self, use: CellUse) -> CellUse:
         """Return what cells have been through, the device's own settings included."""

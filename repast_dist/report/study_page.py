@@ -70,6 +70,8 @@ class Chart:
         Logarithmic axes or colours.
     joined : bool
         Whether lines join the points of a line plot; otherwise each is marked.
+    marked : str
+        Beginning of the names of curves whose points are marked, not joined; "": none.
     stacked, horizontal : bool
         For bars.
     references : mapping
@@ -96,6 +98,7 @@ class Chart:
     log_y: bool = False
     log_value: bool = False
     joined: bool = True
+    marked: str = ""
     stacked: bool = False
     horizontal: bool = False
     references: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -239,7 +242,7 @@ def _line(chart: Chart, table: pa.Table) -> Figure:
                 name or axis_title(table, chart.y),
                 columns[chart.x],
                 columns[chart.y],
-                joined=chart.joined,
+                joined=chart.joined and not (chart.marked and name.startswith(chart.marked)),
                 band=(columns[chart.band[0]], columns[chart.band[1]]) if all(chart.band) else None,
             )
         )

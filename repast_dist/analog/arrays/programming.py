@@ -69,6 +69,10 @@ def pair_conductances(
         negative = cell.program(np.maximum(-digits, 0) / top, random)
     if not later:
         return positive, negative
+    if cell.ages:
+        random = generator(seed, "ageing", *address)
+        positive = cell.relaxed(positive, np.maximum(digits, 0) / top, use, random)
+        negative = cell.relaxed(negative, np.maximum(-digits, 0) / top, use, random)
     positive, negative = cell.used(positive, use), cell.used(negative, use)
     if cell.slow_spread:
         moved = generator(seed, "flicker", *address).standard_normal((2, *digits.shape))

@@ -10,6 +10,9 @@ from repast_dist.analog.cells.use import CellUse
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
+LARGEST_SIEMENS = 0.01
+"""A cell of 100 ohm conducts better than any memory cell that arrays are made of."""
+
 
 @spec
 class Cell(abc.ABC):
@@ -38,6 +41,11 @@ class Cell(abc.ABC):
     write_verify: bool = False
 
     def __post_init__(self) -> None:
+        if self.g_on_siemens > LARGEST_SIEMENS:
+            raise ValueError(
+                f"g_on_siemens={self.g_on_siemens}: a cell of {1 / self.g_on_siemens:.3g} ohm; "
+                f"valid: up to {LARGEST_SIEMENS}, in siemens: 40 microsiemens are 40e-6"
+            )
         if self.g_off_siemens >= self.g_on_siemens:
             raise ValueError(
                 f"g_off_siemens={self.g_off_siemens} must lie below "
@@ -177,6 +185,25 @@ class Cell(abc.ABC):
             Relative conductances, any shape; not changed.
         use : CellUse
             What they have been through since.
+        """
+        return held
+
+    def relaxed(
+        self, held: np.ndarray, target: np.ndarray, use: CellUse, random: np.random.Generator
+    ) -> np.ndarray:
+        """Return what cells have come to hold by themselves, each in its own way.
+
+        Asked only of cells that age, before `used`.
+
+        Parameters
+        ----------
+        held, target : ndarray
+            Relative conductances right after programming, and what they were to be; any shape; not
+            changed.
+        use : CellUse
+            What they have been through since.
+        random : Generator
+            Draws with an address of their own.
         """
         return held
 

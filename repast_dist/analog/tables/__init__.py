@@ -1,0 +1,1 @@
+"""Measurements of cells that the package has; see `repast_dist.analog.cells.measured`."""
