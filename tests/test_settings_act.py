@@ -162,7 +162,7 @@ ELSEWHERE = {
             "backend", "chips_per_worker", "study_workers", "address", "cpus_per_worker",
             "resources_per_worker", "placement", "blas_threads", "object_store_bytes", "dashboard",
             "checkpoint_every", "checkpoint_keep", "max_worker_failures", "max_recoveries",
-            "call_timeout_s", "node_timeout_s",
+            "call_timeout_s", "node_timeout_s", "start_timeout_s",
         )
     },
     "run_root": "tests/farm/test_farm_settings_act.py",

@@ -2,7 +2,8 @@
 
 A local cluster listens on loopback as far as Ray allows (its control and object ports listen on
 all interfaces whatever the node address says). It asks every caller for a token that is made for
-this run alone. It ends with the run; when this process is killed, a watcher process ends it.
+this run alone; only Ray's own metrics are told to anyone who asks. It ends with the run; when this
+process is killed, a watcher process ends it, and when both are, the next start.
 """
 
 import contextlib
@@ -10,22 +11,24 @@ import functools
 import logging
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from repast_dist.farm.scratch import clear_left_behind, scratch_folder
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.startup import told_while
 from repast_dist.farm.watcher import RUN_MARK, end_marked_processes
 from repast_dist.ground.errors import FarmError
 
 # Ray turns 127.0.0.1 into the machine's outside address; any other loopback address is kept.
 LOOPBACK = "127.0.0.2"
 _CONNECT_TIMEOUT_S = 5.0
+_LONGEST_REASON = 300
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -57,29 +60,69 @@ def _ray_is_up() -> bool:
 @contextlib.contextmanager
 def _local_cluster(spec: FarmSpec) -> Iterator[None]:
     mark = secrets.token_hex(16)
-    folder = Path(tempfile.mkdtemp(prefix="repast-", dir=_short_temp_dir()))
-    with _environment({RUN_MARK: mark, **_private_ray()}):
+    clear_left_behind()
+    with (
+        scratch_folder(mark) as folder,
+        _environment({RUN_MARK: mark, **_private_ray(), **_patient_ray(spec)}),
+    ):
         import ray
 
         watcher = _start_watcher(mark, folder)
         try:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count() or 1,
-                include_dashboard=spec.dashboard,
-                dashboard_host="127.0.0.1",
-                object_store_memory=spec.object_store_bytes,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(_open_to_ray(folder)),
-            )
+            _start_ray(spec, mark, folder, spare={os.getpid(), watcher.pid})
             yield
+        except BaseException:
+            # Ray would say at length what is known, or wait for what is gone.
+            end_marked_processes(mark, str(folder), spare={os.getpid(), watcher.pid})
+            raise
         finally:
             with contextlib.suppress(Exception):
                 ray.shutdown()
             _stop(mark, folder, watcher)
+
+
+def _start_ray(spec: FarmSpec, mark: str, folder: Path, spare: set[int]) -> None:
+    """Start Ray; where the machine is too busy for one of Ray's own limits, start it again.
+
+    Raises
+    ------
+    FarmError
+        It did not start, for another reason or within ``farm.start_timeout_s``.
+    """
+    import ray
+
+    inside = _open_to_ray(folder)
+    deadline = time.monotonic() + spec.start_timeout_s
+    with told_while(lambda: "Ray to start"):
+        while True:
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=os.cpu_count() or 1,
+                    include_dashboard=spec.dashboard,
+                    dashboard_host="127.0.0.1",
+                    object_store_memory=spec.object_store_bytes,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=False,
+                    _node_ip_address=LOOPBACK,
+                    _temp_dir=str(inside),
+                )
+                return
+            except Exception as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+                with contextlib.suppress(Exception):
+                    ray.shutdown()
+                end_marked_processes(mark, str(folder), spare)
+                if "timed out" not in why.lower():
+                    raise FarmError(f"Ray did not start: {why[:_LONGEST_REASON]}") from error
+                if time.monotonic() > deadline:
+                    raise FarmError(
+                        f"Ray did not start in {spec.start_timeout_s:g} s "
+                        f"({why[:_LONGEST_REASON]}); valid: a larger farm.start_timeout_s where "
+                        "the machine is busy, or farm.backend=inprocess"
+                    ) from error
+                logger.warning("Ray did not start (%s); trying again", why[:_LONGEST_REASON])
 
 
 def _open_to_ray(folder: Path) -> Path:
@@ -109,7 +152,26 @@ def _private_ray() -> dict[str, str]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",
         "RAY_prestart_worker_first_driver": "0",
+        # Several pages about what the farm says in a line.
+        "RAY_DEDUP_LOGS_SKIP_REGEX": os.environ.get(
+            "RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated"
+        ),
     }
+
+
+def _patient_ray(spec: FarmSpec) -> dict[str, str]:
+    """Return the environment that lets Ray's processes take their time on a busy machine."""
+    seconds = max(int(spec.start_timeout_s), 1)
+    patient = {
+        "RAY_gcs_server_port_wait_time_s": seconds,
+        "RAY_gcs_rpc_server_connect_timeout_s": seconds,
+        "RAY_worker_register_timeout_seconds": seconds,
+        "RAY_agent_register_timeout_ms": 1000 * seconds,
+        "RAY_raylet_client_connect_timeout_milliseconds": 1000 * seconds,
+        # The raylet of this machine is watched by the farm itself.
+        "RAY_health_check_failure_threshold": max(seconds // 10, 5),
+    }
+    return {name: os.environ.get(name, str(value)) for name, value in patient.items()}
 
 
 @functools.cache
@@ -157,7 +219,6 @@ def _stop(mark: str, folder: Path, watcher: subprocess.Popen[bytes]) -> None:
     watcher.wait()
     if watcher.stdin:
         watcher.stdin.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_watcher(mark: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -169,12 +230,6 @@ def _start_watcher(mark: str, folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def _short_temp_dir() -> str:
-    """Return a folder short enough for the Unix sockets Ray puts below it."""
-    preferred = tempfile.gettempdir()
-    return preferred if len(preferred) <= 24 else "/tmp"
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ def _ray_farm(spec: FarmSpec, setup: FarmSetup) -> Iterator[Farm]:
 
         farm = RayFarm(spec, ChipWorker, setup)
         try:
-            yield farm
+            with farm.errors_named():
+                yield farm
         finally:
             farm.close()

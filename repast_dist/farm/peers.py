@@ -35,6 +35,7 @@ _ALIGNMENT = 64
 # Smaller buffers are joined: every send is encrypted and passed to the kernel on its own.
 _SMALL_BYTES = 16384
 _BACKLOG = 1024
+_DIAL_AGAIN_S = 0.2
 # TLS cannot go on before the network takes or brings more.
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -283,11 +284,20 @@ def _dial(
 ) -> ssl.SSLSocket:
     """Connect to a worker and return the encrypted connection."""
     place = f"worker {worker} at {endpoint[0]}:{endpoint[1]}"
-    try:
-        dialled = socket.create_connection(endpoint, timeout=timeout_s)
-        found, secured = _secured(me, dialled, client, timeout_s)
-    except OSError as error:
-        raise PeersLost(f"{place}: {error}") from error
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(deadline - time.monotonic(), 0.1)
+        try:
+            dialled = socket.create_connection(endpoint, timeout=left_s)
+            found, secured = _secured(me, dialled, client, left_s)
+            break
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as error:
+            # On a busy machine the other end may have taken this one for a silent stranger.
+            if time.monotonic() + _DIAL_AGAIN_S > deadline:
+                raise PeersLost(f"{place}: {error}") from error
+            time.sleep(_DIAL_AGAIN_S)
+        except OSError as error:
+            raise PeersLost(f"{place}: {error}") from error
     if found != worker:
         secured.close()
         raise PeersLost(f"{place}: worker {found} is there")

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate
 
 import ray
@@ -23,16 +23,21 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost, WorkersLost
 from repast_dist.farm.interface import Answer, Worker, WorkerFactory
+from repast_dist.farm.lifeline import Lifeline
 from repast_dist.farm.metrics import RunMetrics
 from repast_dist.farm.peers import Endpoint, SocketPeers
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.farm.specs import FarmSpec, worker_groups
+from repast_dist.farm.startup import Patience, told_while
 from repast_dist.farm.worker_log import configure_worker_log
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.ground.plugins import PluginSource, activate, active
 
 _PING_S = 5.0
 _RETRY_S = 0.25
+# While it waits, the farm looks this often whether the cluster is still there.
+_LOOK_S = 1.0
+_CONNECT_TRIES = 3
 _CALLS_AHEAD = 1
 # For glibc: arrays up to 32 MiB come from the heap, of which up to 256 MiB stay when free.
 _KEEP_MEMORY = {
@@ -92,13 +97,10 @@ class RayFarm:
         self._groups = dict(enumerate(worker_groups(spec)))
         self._setup = (ray.put(setup),)
         self._plugins = active()
+        self._lifeline = Lifeline()
         self._placement = self._reserve() if spec.placement != "any" else None
         self._handles: dict[int, Any] = {}
-        self._bring_up(list(self._groups))
-        try:
-            self._connect()
-        except WorkersLost as error:
-            raise FarmError(f"the workers cannot reach each other: {error}") from error
+        self._start_all()
         self._metrics = RunMetrics()
 
     @property
@@ -133,13 +135,19 @@ class RayFarm:
     def _wait(self, refs: Sequence[Any]) -> list[Any]:
         # A worker that waits for a silent one says so first.
         limit_s = self._spec.call_timeout_s + _PING_S
-        try:
-            found: list[Any] = ray.get(list(refs), timeout=limit_s)
-            return found
-        except GetTimeoutError as error:
-            raise self._lost(f"no answer in {limit_s:g} s", stuck=True) from error
-        except (RayTaskError, *_LOST) as error:
-            raise self._meaning(refs, error) from error
+        deadline = time.monotonic() + limit_s
+        while True:
+            self._lifeline.check()
+            left_s = deadline - time.monotonic()
+            try:
+                found: list[Any] = ray.get(list(refs), timeout=min(max(left_s, 0.0), _LOOK_S))
+                return found
+            except GetTimeoutError as error:
+                if left_s <= _LOOK_S:
+                    raise self._lost(f"no answer in {limit_s:g} s", stuck=True) from error
+            except (RayTaskError, *_LOST) as error:
+                self._lifeline.check()
+                raise self._meaning(refs, error) from error
 
     def _meaning(self, refs: Sequence[Any], error: Exception) -> BaseException:
         """Return the error that caused all others; workers lose each other because of it."""
@@ -170,6 +178,18 @@ class RayFarm:
     def publish(self, values: Mapping[str, float]) -> None:
         """Set the Ray metrics of the run."""
         self._metrics.publish(values)
+
+    @contextlib.contextmanager
+    def errors_named(self) -> Iterator[None]:
+        """Turn what Ray raises about a cluster that is gone or in trouble into a `FarmError`."""
+        try:
+            yield
+        except RayTaskError:
+            # A worker's own mistake, with its traceback.
+            raise
+        except (RayError, ConnectionError) as error:
+            self._lifeline.check()
+            raise FarmError(f"Ray: {_first_line(error)}") from error
 
     def close(self) -> None:
         """End all workers and release their placement group."""
@@ -206,29 +226,43 @@ class RayFarm:
         Raises
         ------
         FarmError
-            They did not come up within ``farm.node_timeout_s``, or refused to.
+            They did not come up (`Patience` says when), or refused to.
         """
-        limit_s = self._spec.node_timeout_s + 2.0 * len(workers)
-        deadline = time.monotonic() + limit_s
+        waiting: dict[Any, int] = {}
+        patience = Patience(self._spec, len(workers), lambda: self._has_room(waiting.values()))
         missing = list(workers)
-        while missing:
-            for worker in missing:
-                self._handles[worker] = self._start(worker)
-            pings = {self._handles[worker].ping.remote(): worker for worker in missing}
-            left_s = max(deadline - time.monotonic(), 0.1)
-            done, waiting = ray.wait(list(pings), num_returns=len(pings), timeout=left_s)
-            missing = [pings[ping] for ping in done if not self._answers_to(ping, pings[ping])]
-            late = len(waiting) + (len(missing) if time.monotonic() > deadline else 0)
-            if late:
-                raise FarmError(
-                    f"{late} of {len(workers)} workers did not start in {limit_s:.0f} s: the "
-                    "cluster has no room for them (farm.cpus_per_worker, "
-                    "farm.resources_per_worker, farm.placement) or no node; see farm.node_timeout_s"
-                )
-            if missing:
-                time.sleep(_RETRY_S)
+        up = 0
+        with told_while(lambda: f"{len(workers) - up} of {len(workers)} workers to start"):
+            while missing or waiting:
+                for worker in missing:
+                    self._handles[worker] = self._start(worker)
+                    waiting[self._handles[worker].ping.remote()] = worker
+                limit_s = max(min(_LOOK_S, patience.left_s), 0.1)
+                done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=limit_s)
+                self._lifeline.check()
+                answered = [(ping, waiting.pop(ping)) for ping in done]
+                missing = [worker for ping, worker in answered if not self._is_up(ping, worker)]
+                up += len(answered) - len(missing)
+                patience.check(up, died=bool(missing))
+                if missing:
+                    time.sleep(_RETRY_S)
 
-    def _answers_to(self, ping: Any, worker: int) -> bool:
+    def _has_room(self, workers: Iterable[int]) -> bool:
+        """Return whether the cluster has a place for one more of some workers that are starting."""
+        needed = _bundle(self._spec)
+        # Ray keeps room for the bundles of a placement group.
+        if not needed or self._placement is not None:
+            return True
+        free = ray.available_resources()
+        fits = all(free.get(name, 0.0) >= amount for name, amount in needed.items())
+        return fits or all(self._is_placed(worker) for worker in workers)
+
+    def _is_placed(self, worker: int) -> bool:
+        """Return whether a worker has a process, which may still be starting."""
+        actor = ray._private.state.actors(self._handles[worker]._actor_id.hex())
+        return bool(actor and actor["Pid"])
+
+    def _is_up(self, ping: Any, worker: int) -> bool:
         """Return whether a started worker lives.
 
         Raises
@@ -245,6 +279,20 @@ class RayFarm:
             return False
         return True
 
+    def _start_all(self) -> None:
+        """Start and connect all workers; on a busy machine this may take more than one try."""
+        missing: Sequence[int] = list(self._groups)
+        for tries_left in reversed(range(_CONNECT_TRIES)):
+            self._bring_up(missing)
+            try:
+                self._connect()
+                return
+            except WorkersLost as error:
+                if not tries_left:
+                    raise FarmError(f"the workers cannot reach each other: {error}") from error
+                logger.warning("while the workers connect: %s; trying again", error)
+                missing = error.workers
+
     def _connect(self) -> None:
         """Connect every worker to all others."""
         workers = list(self._groups)
@@ -255,8 +303,7 @@ class RayFarm:
 
     def _reserve(self) -> Any:
         strategy = "SPREAD" if self._spec.placement == "spread" else "PACK"
-        bundle = {"CPU": self._spec.cpus_per_worker, **self._spec.resources_per_worker}
-        bundle = {name: amount for name, amount in bundle.items() if amount > 0}
+        bundle = _bundle(self._spec)
         if not bundle:
             raise FarmError(
                 f"farm.placement={self._spec.placement} needs farm.cpus_per_worker or "
@@ -305,6 +352,12 @@ class RayFarm:
     def _end(self, worker: int) -> None:
         with contextlib.suppress(RayError, KeyError, ValueError):
             ray.kill(self._handles[worker])
+
+
+def _bundle(spec: FarmSpec) -> dict[str, float]:
+    """Return the resources that one worker takes."""
+    wanted = {"CPU": spec.cpus_per_worker, **spec.resources_per_worker}
+    return {name: amount for name, amount in wanted.items() if amount > 0}
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -61,7 +61,11 @@ class FarmSpec:
         coordinator for answers. A worker that is silent for longer counts as lost, so this must
         exceed the longest step.
     node_timeout_s : float
-        Longest wait for a worker to come up again elsewhere, in seconds.
+        Longest wait for a node with room for a worker, and for a node that is out of reach, in
+        seconds.
+    start_timeout_s : float
+        Longest wait for Ray and for workers to start where there is room for them, in seconds: a
+        busy machine takes long for it.
     chip_overrides : dict
         Chip number (as text) -> settings of that chip that differ: ``speed`` (relative to the
         others, for example 0.5) and ``programming_sigma`` (a noisier chip changes the maths).
@@ -84,6 +88,7 @@ class FarmSpec:
     max_recoveries: Annotated[int, Ge(0)] = 20
     call_timeout_s: Annotated[float, Gt(0)] = 600.0
     node_timeout_s: Annotated[float, Gt(0)] = 60.0
+    start_timeout_s: Annotated[float, Gt(0)] = 900.0
     chip_overrides: dict[str, ChipOverride] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

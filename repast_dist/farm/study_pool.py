@@ -12,6 +12,8 @@ from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.ground.plugins import PluginSource, activate, active
 
 _RETRIES = 2
+# While it waits, the study looks this often whether the cluster is still there.
+_LOOK_S = 1.0
 
 
 def map_unordered[Shared, Point, Result](
@@ -62,8 +64,10 @@ def _on_ray(
         # Ray may only be imported once the cluster's authentication is set.
         import ray
 
+        from repast_dist.farm.lifeline import Lifeline
         from repast_dist.farm.ray_farm import process_environment
 
+        lifeline = Lifeline()
         task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=process_environment(farm))(
             _call
         )
@@ -78,7 +82,8 @@ def _on_ray(
                     arguments = (there, ray.put(point))
                     ref = task.remote(function, arguments, plugins, farm.blas_threads)
                     running[ref] = number
-                done, _ = ray.wait(list(running), num_returns=1)
+                done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
+                lifeline.check()
                 for ref in done:
                     yield running.pop(ref), _value(ref)
         finally:

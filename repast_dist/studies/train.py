@@ -15,7 +15,7 @@ from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, list_chec
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.setup import FarmSetup, beginning, make_setup
-from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.errors import FarmError, RunDirectoryError
 from repast_dist.ground.files import (
     CHECKPOINTS,
     REPORT,
@@ -145,6 +145,8 @@ def _train(
             seal(run_dir)
         if isinstance(error, OSError):
             raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error
+        if isinstance(error, FarmError):
+            raise FarmError(f"{error}; resume={run_dir} goes on") from error
         raise
     _report(run_dir)
     if not done:

@@ -215,6 +215,33 @@ def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(tmp_path, 
     assert verify(run_dir / "trace", steps=STEPS) == []
 
 
+def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, undisturbed):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
+         "farm.chips=2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def strike():
+        for child in psutil.Process(process.pid).children():
+            if child.name() == "raylet":
+                child.kill()
+
+    thread = _when_steps(tmp_path, 5, strike)
+    output, errors = process.communicate(timeout=180)
+    thread.join()
+    run_dir = _only_run(tmp_path)
+    (error,) = (line for line in errors.splitlines() if not line.startswith("WARNING waiting"))
+    assert error.startswith("repast-dist: error: Ray's process on this machine (raylet, pid ")
+    assert error.endswith(f"resume={run_dir} goes on")
+    assert process.returncode == 1
+    assert "state-dump" not in output
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "failed"
+    _resume(run_dir)
+    assert final_arrays(run_dir) == undisturbed
+    assert verify(run_dir / "trace", steps=STEPS) == []
+
+
 def _resume(run_dir):
     done = subprocess.run(
         [sys.executable, "-m", "repast_dist.cli", f"resume={run_dir}", "farm.backend=inprocess"],

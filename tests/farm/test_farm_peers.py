@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from repast_dist.farm import peers as peers_module
 from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost
 from repast_dist.farm.peers import NoPeers, SocketPeers, decode, encode
@@ -233,6 +234,23 @@ def test_a_stranger_that_says_little_or_nothing_holds_nobody_up_for_long(says, m
         ended.set()
         with contextlib.suppress(OSError):
             murmured.result()
+
+
+def test_a_worker_that_was_too_slow_to_show_its_key_tries_again(monkeypatch):
+    monkeypatch.setattr("repast_dist.farm.greeting._HANDSHAKE_S", 0.3)
+    certificate = RunCertificate.make()
+    whole, pauses = peers_module._secured, iter([0.8, 0.8])
+
+    def slowly(*given):
+        time.sleep(next(pauses, 0.0))
+        return whole(*given)
+
+    monkeypatch.setattr(peers_module, "_secured", slowly)
+    with two_joining(certificate) as (first, second, endpoints, joined):
+        second.connect(1, endpoints, certificate, 20.0)
+        joined.result()
+        assert next(pauses, None) is None
+        assert_numbers_pass(second, first)
 
 
 def test_many_silent_strangers_keep_nobody_waiting_and_the_door_is_closed_at_the_end():

@@ -7,8 +7,8 @@ another value.
 
 import contextlib
 import dataclasses
-import shutil
 import socket
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import threadpoolctl
 
 from repast_dist.farm import cluster as cluster_module
+from repast_dist.farm import startup
 from repast_dist.farm.checkpoint import list_checkpoints
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.failures import WorkersLost
@@ -119,10 +120,8 @@ def ray(monkeypatch: pytest.MonkeyPatch, ray_cluster: None) -> Pretended:
     monkeypatch.setattr(ray_farm, "RunMetrics", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "ray", pretended)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setattr(cluster_module, "_start_watcher", lambda mark, folder: None)
-    monkeypatch.setattr(
-        cluster_module, "_stop", lambda mark, folder, watcher: shutil.rmtree(folder)
-    )
+    monkeypatch.setattr(cluster_module, "_start_watcher", lambda *_: types.SimpleNamespace(pid=0))
+    monkeypatch.setattr(cluster_module, "_stop", lambda *_: None)
     return pretended
 
 
@@ -201,17 +200,102 @@ def test_answers_are_waited_for_as_long_as_the_settings_say(ray: Pretended) -> N
         calls, arguments = watched(ray, "get", "arguments")(
             FarmSpec(chips=1, call_timeout_s=limit_s)
         )
-        # The run waits longer than a worker does, which can say for whom it waited.
-        assert calls[-1] > limit_s
+        # In between the farm looks whether the cluster is still there.
+        assert calls[-1] == 1.0
         assert arguments[0][-1] == limit_s
 
 
 @pytest.mark.ray
-def test_workers_have_the_time_of_the_settings_to_come_up_and_to_connect(ray: Pretended) -> None:
+def test_a_call_without_an_answer_is_given_up_after_the_time_of_the_settings(
+    ray: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repast_dist.farm import ray_farm
+
+    def nothing(_refs: Any, timeout: float) -> Any:
+        time.sleep(timeout)
+        raise ray_farm.GetTimeoutError
+
+    monkeypatch.setattr(ray_farm, "_PING_S", 0.1)
+    for limit_s in (0.2, 0.4):
+        farm = ray_farm.RayFarm(
+            FarmSpec(chips=1, call_timeout_s=limit_s),
+            ChipWorker,
+            None,  # type: ignore[arg-type]
+        )
+        # The run waits longer than a worker does, which can say for whom it waited.
+        with monkeypatch.context() as patched:
+            patched.setattr(ray, "get", nothing)
+            with pytest.raises(WorkersLost, match=f"no answer in {limit_s + 0.1:g} s"):
+                farm.get([farm.call(0, ChipWorker.common_state)])
+
+
+@pytest.mark.ray
+def test_workers_have_the_time_of_the_settings_to_connect(ray: Pretended) -> None:
     for limit_s in (30.0, 80.0):
-        waits, connects = watched(ray, "wait", "connect")(FarmSpec(chips=1, node_timeout_s=limit_s))
-        assert waits[0][1] == pytest.approx(limit_s + 2.0, abs=1.0)
+        (connects,) = watched(ray, "connect")(FarmSpec(chips=1, node_timeout_s=limit_s))
         assert connects[0][-1] == limit_s
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(startup, "time", clock)
+    return clock
+
+
+def give_up(
+    patience: startup.Patience, clock: Clock, up: int = 0, **said: Any
+) -> tuple[float, str]:
+    """Wait until patience ends; return after how many seconds, and why."""
+    began_s = clock.now_s
+    while True:
+        try:
+            patience.check(up, **said)
+        except FarmError as error:
+            return clock.now_s - began_s, str(error)
+        clock.now_s += 1.0
+
+
+def test_workers_that_have_room_are_waited_for_until_the_upper_bound(clock: Clock) -> None:
+    for limit_s in (500.0, 900.0):
+        spec = FarmSpec(chips=4, node_timeout_s=20.0, start_timeout_s=limit_s)
+        patience = startup.Patience(spec, 4, lambda: True)
+        waited_s, why = give_up(patience, clock, up=3)
+        assert waited_s == limit_s
+        assert why.startswith(f"1 of 4 workers did not start in {limit_s:g} s; valid: ")
+
+
+def test_workers_without_room_are_waited_for_while_a_node_may_join(clock: Clock) -> None:
+    for limit_s in (20.0, 60.0):
+        spec = FarmSpec(chips=4, node_timeout_s=limit_s)
+        patience = startup.Patience(spec, 4, lambda: False)
+        waited_s, why = give_up(patience, clock)
+        assert waited_s == pytest.approx(limit_s, abs=4.0)
+        assert "no room" in why
+        # Each that comes up shows that others may.
+        patience = startup.Patience(spec, 4, lambda: False)
+        for up in range(3):
+            clock.now_s += 0.9 * limit_s
+            patience.check(up)
+        waited_s, why = give_up(patience, clock, up=2)
+        assert waited_s == pytest.approx(limit_s, abs=4.0)
+
+
+def test_workers_that_die_while_they_start_are_tried_again_for_a_while(clock: Clock) -> None:
+    patience = startup.Patience(FarmSpec(chips=2, node_timeout_s=20.0), 2, lambda: True)
+    waited_s, why = give_up(patience, clock, died=True)
+    assert waited_s == pytest.approx(20.0, abs=2.0)
+    assert why.endswith("they die while they start")
 
 
 # The cluster --------------------------------------------------------------------------------
@@ -227,6 +311,30 @@ def test_a_cluster_on_this_machine_is_started_with_memory_and_dashboard_of_the_s
         assert found["address"] == "local"
         assert found["include_dashboard"] is spec.dashboard
         assert found["object_store_memory"] == spec.object_store_bytes
+
+
+@pytest.mark.ray
+def test_a_machine_too_busy_for_rays_own_limits_is_given_the_time_of_the_settings(
+    ray: Pretended, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = ray.init
+    tries = iter([True, True])
+
+    def busy(**options: Any) -> None:
+        if next(tries, False):
+            raise RuntimeError("The current node timed out during startup.\n\n At length")
+        whole(**options)
+
+    monkeypatch.setattr(ray, "init", busy)
+    with cluster_module.cluster(FarmSpec()):
+        assert len(ray.asked["init"]) == 1
+    assert caplog.text.count("trying again") == 2
+    tries = iter([True])
+    with (
+        pytest.raises(FarmError, match=r"did not start in 1e-06 s \(The .*startup\. At length\)"),
+        cluster_module.cluster(FarmSpec(start_timeout_s=1e-6)),
+    ):
+        pass
 
 
 @pytest.mark.ray
