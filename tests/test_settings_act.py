@@ -104,6 +104,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "fused": ("soi.fusion='on'", "inversion=single"),
     "swing": ("device.opamp.swing_v=0.5", "device.opamp.slew_v_per_s=1000000.0",
               "inversion=single"),
+    "curved cells": ("device.curve.v0_volts=0.25", "device.opamp.swing_v=0.5", "chip.dac.bits=2",
+                     "inversion=single"),
     "fused slowly": ("device.opamp.compensation=50.0", "soi.fusion='on'", "inversion=single"),
     "mnist": ("dataset=mnist",),
     "fashion_mnist": ("dataset=fashion_mnist",),

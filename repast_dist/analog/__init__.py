@@ -10,6 +10,7 @@ from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.solver import BlockSolver
 from repast_dist.analog.specs import (
     AdcSpec,
+    CurveSpec,
     DacSpec,
     DeviceSpec,
     InvSpec,
@@ -26,6 +27,7 @@ __all__ = [
     "AdcSpec",
     "BlockSolver",
     "Cell",
+    "CurveSpec",
     "DacSpec",
     "DeviceSpec",
     "InvSpec",

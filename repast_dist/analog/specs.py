@@ -39,6 +39,33 @@ class WireSpec:
 
 
 @spec
+class CurveSpec:
+    """How the current of a cell depends on the voltage: ``I = g v0 sinh(V / v0)``.
+
+    See `repast_dist.analog.arrays.curve`.
+
+    Attributes
+    ----------
+    v0_volts : float or None
+        The smaller, the more curved; None: cells are linear.
+    read_volts : float
+        On the rows of multiplying arrays at the largest digit of inputs.
+    """
+
+    v0_volts: Positive | None = None
+    read_volts: Positive = 0.2
+
+    @property
+    def linear(self) -> bool:
+        """Whether cells are linear."""
+        return self.v0_volts is None
+
+
+LINEAR = CurveSpec()
+"""Cells that are linear."""
+
+
+@spec
 class OpAmpSpec:
     """The amplifiers of an INV array, and the inverters in front of its negative cells.
 
@@ -183,6 +210,8 @@ class DeviceSpec:
         What the cells of an array or chip share, in both.
     wire : WireSpec
         Wires of both.
+    curve : CurveSpec
+        How the current depends on the voltage, in cells of both.
     opamp : OpAmpSpec
         Amplifiers of the INV arrays.
     age_s : float
@@ -199,6 +228,7 @@ class DeviceSpec:
     inv_cell: Annotated[Cell, CELLS.choice()] = Reram(bits=8)
     variation: VariationSpec = VariationSpec()
     wire: WireSpec = WireSpec()
+    curve: CurveSpec = LINEAR
     opamp: OpAmpSpec = OpAmpSpec()
     age_s: NonNegative = 0.0
     temperature_k: Positive = 300.0
@@ -372,7 +402,13 @@ class VmmSpec:
         """Whether products equal those of the integers."""
         device = self.device
         ideal = device.cell.ideal and device.wire.ideal and device.variation.none
+        ideal = ideal and not self.bends
         return ideal and self.adc.range == "lossless" and self.adc.ideal
+
+    @property
+    def bends(self) -> bool:
+        """Whether cells answer to some digits of inputs as if these were smaller."""
+        return self.dac.bits > 1 and not self.device.curve.linear
 
     @property
     def slices(self) -> int:

@@ -1,6 +1,7 @@
 """Circuits of programmed arrays for ngspice, with the values we calculate beside.
 
-A netlist holds every cell as a resistor, every wire segment, and amplifiers, the inverters among
+A netlist holds every cell as a resistor, or, where its current is no multiple of the voltage, as a
+source that follows its curve, every wire segment, and amplifiers, the inverters among
 them, as voltage-controlled sources of finite gain; sources hold the inputs. ``ngspice -b FILE.cir``
 prints the operating point, or, of a transient, the outputs at the time when they are read: there
 amplifiers have one pole or two, and inputs step up from zero. What converters round is left out.
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from repast_dist.analog.arrays.curve import steeper
 from repast_dist.analog.arrays.fused import FusedInv, program_fused
-from repast_dist.analog.arrays.inv import Inverse, program_inv
+from repast_dist.analog.arrays.inv import Inverse, OneLoop, program_inv
 from repast_dist.analog.arrays.programming import (
     offset_voltages,
     pair_conductances,
@@ -26,12 +28,13 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.vmm import physical_arrays
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.specs import InvSpec, OpAmpSpec, VmmSpec, WireSpec
+from repast_dist.analog.specs import LINEAR, CurveSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
 from repast_dist.ground.errors import DataError
 
 _LONGEST_RUN_S = 600.0
 _FINE_BITS = 24
 _TIME_STEPS = 2000
+_SMALL_DRIVE = 2.0**-4
 _STEP_SHARE = 1e-6
 """Of the time until reading, in which inputs step up."""
 
@@ -92,10 +95,13 @@ def vmm_circuits(
     if vector.shape != weights.shape[:1]:
         raise DataError(f"weights of {weights.shape} take {weights.shape[:1]}, got {vector.shape}")
     volts = full_scale_v * vector / (np.max(np.abs(vector), initial=0.0) or 1.0)
-    wire = spec.device.wire
+    wire, curve = spec.device.wire, spec.device.curve
+    # Through wires flows what full inputs draw; other inputs are answered by the curve.
+    more = steeper(curve, full_scale_v)
+    answered = volts if curve.v0_volts is None else curve.v0_volts * np.sinh(volts / curve.v0_volts)
     circuits = []
     for array in physical_arrays(weights, spec, seed, *address):
-        driven = volts[array.first_row : array.first_row + len(array.siemens)]
+        part = slice(array.first_row, array.first_row + len(array.siemens))
         labels = []
         for column in range(array.first_column, array.first_column + array.siemens.shape[1]):
             weight, slice_and_sign = divmod(column, 2 * spec.slices)
@@ -105,10 +111,10 @@ def vmm_circuits(
         circuits.append(
             Circuit(
                 name,
-                vmm_netlist(array.siemens, driven, wire, name),
+                vmm_netlist(array.siemens, volts[part], wire, name, curve),
                 "A",
                 tuple(labels),
-                driven @ transfer_matrix(array.siemens, wire),
+                answered[part] @ transfer_matrix(array.siemens * more, wire) / more,
             )
         )
     return circuits
@@ -134,7 +140,7 @@ def inv_circuit(
     spec : InvSpec
         How the array is built, with one slice and one copy.
     full_scale_v : float
-        Volts of the largest output, as calculated without offsets.
+        Volts of the largest output, as calculated without offsets and with linear cells.
     seed, *address
         Address of the programming errors.
     transient : bool
@@ -164,8 +170,8 @@ def inv_circuit(
     cards = _sources(inputs, right * siemens * solution.volt, solution.read_s)
     cards += amplifiers.cards("", *_offsets(n, full_scale_v, spec, seed, *address))
     ohms = (device.wire.column_ohm, device.wire.row_ohm)
-    cards += _array("p", positive.T, outputs, inputs, *ohms)
-    cards += _array("n", negative.T, inverted, inputs, *ohms)
+    cards += _array("p", positive.T, outputs, inputs, *ohms, device.curve)
+    cards += _array("n", negative.T, inverted, inputs, *ohms, device.curve)
     text = _netlist(name, cards, [f"v(out{k})" for k in range(n)], solution.read_s)
     labels = tuple(f"output {k}" for k in range(n))
     return Circuit(name, text, "V", labels, solution.outputs)
@@ -230,11 +236,12 @@ def fused_circuit(
     # The middle outputs are -y, so the positive array is driven through their inverters.
     drivers = ([f"minv{j}" for j in range(held)], [f"mout{j}" for j in range(held)])
     for sign, part in enumerate("pn"):
-        cards += _array(f"b{part}", back[sign].T, (outputs, inverted)[sign], means, 0.0, 0.0)
-        cards += _array(f"f{part}", forth[sign].T, drivers[sign], inputs, 0.0, 0.0)
+        driven = (outputs, inverted)[sign]
+        cards += _array(f"b{part}", back[sign].T, driven, means, 0.0, 0.0, device.curve)
+        cards += _array(f"f{part}", forth[sign].T, drivers[sign], inputs, 0.0, 0.0, device.curve)
         for k in range(n):
-            ohm = 1.0 / (larger * damping[sign][k, 0])
-            cards.append(f"rd{part}{k} {(outputs, inverted)[sign][k]} in{k} {ohm:.17g}")
+            siemens = larger * damping[sign][k, 0]
+            cards.append(_cell(f"d{part}{k}", driven[k], f"in{k}", siemens, device.curve))
     text = _netlist(name, cards, [f"v(out{k})" for k in range(n)], solution.read_s)
     labels = tuple(f"output {k}" for k in range(n))
     return Circuit(name, text, "V", labels, solution.outputs)
@@ -287,7 +294,38 @@ class _Fine:
         volt = float(full_scale_v / (np.max(np.abs(without), initial=0.0) or 1.0))
         array = programmed(fine)
         read_s = None if cycles is None else opamp.seconds(array.settling_cycles)
+        if not spec.device.curve.linear:
+            array = _driven_to(volt, programmed, fine, right, full_scale_v)
         return cls(volt, array.read(columns).outputs[:, 0] * volt, read_s)
+
+
+def _driven_to(
+    volt: float,
+    programmed: Callable[[InvSpec], Inverse],
+    spec: InvSpec,
+    right: np.ndarray,
+    full_scale_v: float,
+) -> Inverse:
+    """Return a circuit whose solutions are driven to so many volts per unit: where cells have a
+    curve, what it answers depends on that.
+    """
+
+    def with_swing(swing_v: float) -> Inverse:
+        opamp = spec.device.opamp
+        offset_v = opamp.offset_v * full_scale_v / swing_v
+        opamp = dataclasses.replace(opamp, swing_v=swing_v, offset_v=offset_v)
+        device = dataclasses.replace(spec.device, opamp=opamp)
+        return programmed(dataclasses.replace(spec, device=device))
+
+    array = with_swing(full_scale_v)
+    assert isinstance(array, OneLoop)
+    assert array.circuit.drive is not None
+    per_unit = array.circuit.drive * array.circuit.scale
+    code = float(np.max(np.abs(right))) / (2 ** (spec.dac_bits - 1) - 1)
+    # A small drive of a large swing: nothing saturates.
+    swing_v = volt * code / (per_unit * _SMALL_DRIVE)
+    circuit = dataclasses.replace(array.circuit, drive=array.circuit.drive * _SMALL_DRIVE)
+    return with_swing(swing_v).driven_as(dataclasses.replace(array, circuit=circuit))
 
 
 def _read_cycles(array: Inverse, spec: InvSpec) -> float:
@@ -323,7 +361,13 @@ def _pair_siemens(
     return to_siemens(positive, cell), to_siemens(negative, cell)
 
 
-def vmm_netlist(siemens: np.ndarray, volts: np.ndarray, wire: WireSpec, title: str) -> str:
+def vmm_netlist(
+    siemens: np.ndarray,
+    volts: np.ndarray,
+    wire: WireSpec,
+    title: str,
+    curve: CurveSpec = LINEAR,
+) -> str:
     """Return an array whose rows are driven and whose columns are held at ground.
 
     Parameters
@@ -336,13 +380,15 @@ def vmm_netlist(siemens: np.ndarray, volts: np.ndarray, wire: WireSpec, title: s
         Ohm per segment.
     title : str
         First line.
+    curve : CurveSpec
+        Of cells.
     """
     rows, columns = siemens.shape
     driven, read = [f"in{k}" for k in range(rows)], [f"out{m}" for m in range(columns)]
     cards = [f"vin{k} in{k} 0 {volts[k]:.17g}" for k in range(rows)]
     # A source of zero volts is SPICE's ammeter.
     cards += [f"vout{m} out{m} 0 0" for m in range(columns)]
-    cards += _array("", siemens, driven, read, wire.row_ohm, wire.column_ohm)
+    cards += _array("", siemens, driven, read, wire.row_ohm, wire.column_ohm, curve)
     return _netlist(title, cards, [f"i(vout{m})" for m in range(columns)])
 
 
@@ -459,6 +505,7 @@ def _array(
     read: Sequence[str],
     driven_ohm: float,
     read_ohm: float,
+    curve: CurveSpec,
 ) -> Iterator[str]:
     """Yield the cells and wires of an array in the geometry of `transfer_matrix`.
 
@@ -477,7 +524,15 @@ def _array(
                 below = f"{name}r{k}_{m}"
                 yield f"r{name}r{k}_{m} {below} {behind} {read_ohm:.17g}"
             if siemens[k, m]:
-                yield f"r{name}c{k}_{m} {left} {below} {1.0 / siemens[k, m]:.17g}"
+                yield _cell(f"{name}c{k}_{m}", left, below, siemens[k, m], curve)
+
+
+def _cell(name: str, left: str, right: str, siemens: float, curve: CurveSpec) -> str:
+    """Return a cell: a resistor, or a source that follows its curve."""
+    v0 = curve.v0_volts
+    if v0 is None:
+        return f"r{name} {left} {right} {1.0 / siemens:.17g}"
+    return f"b{name} {left} {right} i={siemens * v0:.17g}*sinh(v({left},{right})/{v0:.17g})"
 
 
 def _netlist(

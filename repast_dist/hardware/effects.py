@@ -33,6 +33,8 @@ def _off(hardware: Hardware) -> Iterator[str]:
         yield "variation from chip to chip"
     if device.wire.ideal:
         yield "wire resistance"
+    if device.curve.linear:
+        yield "curve of cells' current over voltage"
     adc = hardware.chip.adc
     if adc.range == "calibrated" and not adc.keeps_ranges:
         yield "converter ranges set before the data"

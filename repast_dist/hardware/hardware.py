@@ -157,8 +157,20 @@ class Hardware:
 
     @cached_property
     def inv_spec(self) -> InvSpec:
-        """Settings of the inverting arrays for the numeric simulation."""
+        """Settings of the inverting arrays for the numeric simulation.
+
+        Raises
+        ------
+        SettingsError
+            Cells have a curve, and outputs no volts.
+        """
         inv = self.chip.inv
+        if not self.device.curve.linear and self.device.opamp.swing_v is None:
+            raise SettingsError(
+                f"device.curve.v0_volts={self.device.curve.v0_volts}: inverting cells see the "
+                "outputs of amplifiers, and with device.opamp.swing_v=null these are in no volts; "
+                "valid: a swing, or device.curve.v0_volts=null"
+            )
         return InvSpec(
             device=self.device,
             dac_bits=inv.dac_bits,

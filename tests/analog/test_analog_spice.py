@@ -33,8 +33,11 @@ def _tolerance(name):
 
     We read circuits with 24-bit converters. Behind resistive wires, amplifiers of finite gain
     draw current from each other's inputs too, which we leave out. In its transients inputs step
-    up within a millionth of the time, which outputs that still move fast are late by.
+    up within a millionth of the time, which outputs that still move fast are late by. Where cells
+    have a curve, ngspice ends its iterations sooner than we do.
     """
+    if name.endswith("curved cells"):
+        return 1e-6
     if name.endswith("second pole, read early"):
         return 1e-6
     return 3e-4 if name == "inv: all errors" else 2.5e-7

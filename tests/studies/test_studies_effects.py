@@ -40,6 +40,7 @@ OFF = {
         "offset of amplifiers",
         "input conductance of amplifiers",
     },
+    "linear cells": {"curve of cells' current over voltage"},
     "no second pole of amplifiers": {"second pole of amplifiers"},
     "no slew rate of amplifiers": {"slew rate of amplifiers"},
     "no noise of amplifiers": {"noise of amplifiers"},

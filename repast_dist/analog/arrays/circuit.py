@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor
 from scipy.linalg.lapack import dgetrs, sgetrs
 
+from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.drive import found_drive, ranged_columns
 from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
 from repast_dist.analog.arrays.noise import fill_rows
@@ -29,7 +30,7 @@ class Reading:
     outputs : ndarray
         (n, r) the answers.
     saturated : ndarray
-        (r,) bool, whether an amplifier's output went beyond its swing.
+        (r,) bool, whether an amplifier's output went beyond its swing, or would not rest.
     """
 
     outputs: np.ndarray
@@ -65,6 +66,8 @@ class Circuit:
         have no limit.
     amplifier_noise : AmplifierNoise or None
         Of its amplifiers.
+    curved : CurvedCircuit or None
+        Where it rests with the curve of its cells; None: they are linear, or nothing is driven.
     """
 
     factors: tuple[np.ndarray, np.ndarray]
@@ -77,6 +80,7 @@ class Circuit:
     read_noise: "ReadNoise | None" = None
     drive: float | None = None
     amplifier_noise: "AmplifierNoise | None" = None
+    curved: CurvedCircuit | None = None
 
     @classmethod
     def of(
@@ -86,6 +90,7 @@ class Circuit:
         spec: InvSpec,
         read_noise: "ReadNoise | None" = None,
         key: np.uint64 | None = None,
+        curved: CurvedCircuit | None = None,
     ) -> "Circuit":
         """Work out what a programmed circuit does.
 
@@ -101,6 +106,8 @@ class Circuit:
             Of the cells.
         key : uint64, optional
             Of the draws of the amplifiers' noise, where they have any.
+        curved : CurvedCircuit, optional
+            Where it rests, where its cells have a curve.
         """
         matrix = loop.at_rest
         largest = float(np.max(np.abs(matrix), initial=0.0))
@@ -131,7 +138,7 @@ class Circuit:
         density, noise = spec.device.opamp.noise_density, None
         if density is not None and key is not None:
             noise = AmplifierNoise(np.sqrt(density) * loop.noise_root(cycles), key)
-        return dataclasses.replace(circuit, drive=drive, amplifier_noise=noise)
+        return dataclasses.replace(circuit, drive=drive, amplifier_noise=noise, curved=curved)
 
     def read(self, right: np.ndarray, spec: InvSpec) -> Reading:
         """Drive, wait and read for every right-hand side, (n, r).
@@ -143,17 +150,23 @@ class Circuit:
         if not self.rate > 0:
             return Reading(np.zeros_like(right), none)
         codes, step = codes_of_columns(right, spec.dac_bits)
-        outputs = self._outputs(codes)
+        settled = self._settled_outputs(codes)
+        outputs = self._read_early(settled)
         if self.drive is None:
             if self.offset.any():
                 outputs += self.offset[:, None] * np.max(np.abs(outputs), axis=0, initial=0.0)
             read, level = codes_of_columns(outputs, spec.adc_bits)
             return Reading(read * (level * (step / self.scale)), none)
-        outputs *= self.drive
-        outputs += self.offset[:, None]
+        beyond = none
+        if self.curved is None:
+            outputs *= self.drive
+            outputs += self.offset[:, None]
+        else:
+            outputs, beyond = self._curved_outputs(self.curved, settled * self.drive)
         if self.amplifier_noise is not None:
             outputs += self.amplifier_noise.drawn(codes)
-        beyond = ~(np.abs(self.loop.steady @ outputs) <= 1.0).all(axis=0)
+        amplifiers = self.loop.steady @ outputs if self.curved is None else outputs
+        beyond = beyond | ~(np.abs(amplifiers) <= 1.0).all(axis=0)
         read, level = ranged_columns(np.clip(outputs, -1.0, 1.0), spec.adc_bits)
         # What amplifiers give without any input is not taken for an answer.
         step = np.where(codes.any(axis=0), step, 0.0)
@@ -161,13 +174,40 @@ class Circuit:
 
     def _outputs(self, codes: np.ndarray) -> np.ndarray:
         """Return what outputs are at when they are read, (n, r), without offsets."""
+        return self._read_early(self._settled_outputs(codes))
+
+    def _settled_outputs(self, codes: np.ndarray) -> np.ndarray:
+        """Return where outputs rest with linear cells, (n, r), without offsets."""
         settled = _settled(self.factors, codes)
         if self.read_noise is not None:
             drawn = self.read_noise.currents(settled, codes) / self.scale
             settled += _settled(self.factors, drawn)
-        if self.missing is not None:
-            settled -= self.missing @ settled
         return settled
+
+    def _read_early(self, settled: np.ndarray) -> np.ndarray:
+        return settled if self.missing is None else settled - self.missing @ settled
+
+    def _curved_outputs(
+        self, curved: CurvedCircuit, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what outputs are at when they are read, (n, r) in swings, offsets included, and
+        whether an amplifier rests beyond its swing, or nowhere.
+
+        Parameters
+        ----------
+        curved : CurvedCircuit
+            The circuit.
+        linear : ndarray
+            (n, r) in swings, where outputs would rest with linear cells.
+        """
+        currents = self.loop.at_rest @ linear
+        start = (self.loop.steady @ linear)[: len(curved.offset)]
+        rest, found = curved.rest(currents, start)
+        within = (np.abs(rest) <= 1.0).all(axis=0)
+        within &= (np.abs(curved.inverted(rest)) <= 1.0).all(axis=0)
+        outputs = rest[: len(linear)]
+        offset = self.offset[:, None]
+        return offset + self._read_early(outputs - offset), ~(found & within)
 
 
 class ReadNoise(Protocol):

@@ -80,7 +80,7 @@ class Loop:
         n = len(self.load)
         return np.vstack([np.eye(n), -_solved(self.matrix[n:, n:], self.matrix[n:, :n])])
 
-    @property
+    @cached_property
     def at_rest(self) -> np.ndarray:
         """(n, n): what outputs at rest are multiplied with to get the currents that drive them."""
         settled: np.ndarray = self.load[:, None] * (self.matrix[: len(self.load)] @ self.steady)

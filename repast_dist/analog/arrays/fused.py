@@ -12,8 +12,9 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog.arrays.circuit import CellNoise, Circuit, noise_key
+from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.dynamics import Loop
-from repast_dist.analog.arrays.held import cell_error, hold, input_load, whole_cell
+from repast_dist.analog.arrays.held import Held, cell_error, hold, input_load, whole_cell
 from repast_dist.analog.arrays.inv import OneLoop
 from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.specs import DeviceSpec, InvSpec
@@ -101,6 +102,9 @@ def program_fused(
         offset_voltages(size, spec.device.opamp, seed, *address, *what)
         for size, what in zip((n, held, n, held), _ROWS, strict=True)
     ]
+    curved = None
+    if not spec.device.curve.linear:
+        curved = _curved(forth, back, damping, (at_input, unit), offsets, spec)
     noise = None
     first = CellNoise.of(rows, spec, seed, *address, "fused", "a")
     second = CellNoise.of(rows, spec, seed, *address, "fused", "transpose")
@@ -115,9 +119,50 @@ def program_fused(
     read = dataclasses.replace(spec, device=_slower(spec.device, slower), read_cycles=after)
     whole = Loop(loop, slower * load, speed, droop, spec.device.opamp.second_pole)
     circuit = Circuit.of(
-        whole, np.concatenate(offsets), read, noise, noise_key(spec, seed, *address)
+        whole, np.concatenate(offsets), read, noise, noise_key(spec, seed, *address), curved
     )
     return FusedInv(spec, circuit, (n, held))
+
+
+def _curved(
+    forth: Held,
+    back: Held,
+    damping: Held,
+    at_input: tuple[float, float],
+    offsets: list[np.ndarray],
+    spec: InvSpec,
+) -> CurvedCircuit | None:
+    """Return the circuit with the curve of its cells, the outer amplifiers first.
+
+    Parameters
+    ----------
+    forth, back, damping : Held
+        The arrays.
+    at_input : tuple of float
+        Conductance of an amplifier's input, and a whole cell.
+    offsets : list of ndarray
+        Of all amplifiers, not slowed down.
+    spec : InvSpec
+        The device.
+    """
+    n, held = forth.positive.shape
+    opening, unit = at_input
+    none = np.zeros((held, held))
+    # The middle outputs are -y: they drive the negative cells, their inverters the positive ones.
+    positive = [
+        [np.diag(damping.positive[:, 0]), unit * forth.negative],
+        [back.positive / unit, none],
+    ]
+    negative = [
+        [np.diag(damping.negative[:, 0]), unit * forth.positive],
+        [back.negative / unit, none],
+    ]
+    feedback = np.concatenate([np.zeros(n), np.ones(held)])
+    shunt = np.concatenate([np.full(n, opening * unit), np.full(held, opening / unit)])
+    load = np.full(n + held, 2.0 + opening / unit)
+    return CurvedCircuit.of(
+        np.block(positive), np.block(negative), feedback, shunt, load, offsets, spec
+    )
 
 
 def _slower(device: DeviceSpec, times: float) -> DeviceSpec:

@@ -22,8 +22,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from repast_dist.analog.arrays.circuit import CellNoise, Circuit, Reading, noise_key
+from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.dynamics import Loop
-from repast_dist.analog.arrays.held import hold, input_load, whole_cell
+from repast_dist.analog.arrays.held import Held, hold, input_load, whole_cell
 from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.product import LOSSLESS, Product
 from repast_dist.analog.specs import InvSpec
@@ -391,8 +392,25 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
         spec,
         CellNoise.of(matrix, spec, seed, *address),
         noise_key(spec, seed, *address),
+        None if spec.device.curve.linear else _curved(held, at_input, inverter_load, offsets, spec),
     )
     return InvArray(spec, circuit, held.matrix)
+
+
+def _curved(
+    held: Held, at_input: float, inverter_load: float, offsets: list[np.ndarray], spec: InvSpec
+) -> CurvedCircuit | None:
+    """Return the circuit with the curve of its cells."""
+    one = np.ones(len(held.positive))
+    return CurvedCircuit.of(
+        held.positive,
+        held.negative,
+        0.0 * one,
+        at_input * one,
+        inverter_load * one,
+        offsets,
+        spec,
+    )
 
 
 _ROWS: tuple[tuple[str, ...], ...] = ((), ("inverters",))

@@ -20,6 +20,7 @@ from repast_dist.analog.arrays.conversion import (
     round_to_integers,
 )
 from repast_dist.analog.arrays.converters import BINS, converter_errors, needed_ranges
+from repast_dist.analog.arrays.curve import answered_digits, steeper
 from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
@@ -161,7 +162,9 @@ class VmmArray:
                 bound = float(np.abs(held).sum(axis=0).max(initial=0.0))
                 bound *= 2**self.spec.dac.bits - 1
                 base = 2.0 * bound + 1.0
-                base = base if bound * (base + 1.0) < _EXACT_FLOAT32 else 0.0
+                base = (
+                    base if bound * (base + 1.0) < _EXACT_FLOAT32 and not self.spec.bends else 0.0
+                )
             tiles.append((first, held, base))
         return tiles
 
@@ -372,7 +375,10 @@ class VmmArray:
             shape = (len(driven), spec.passes) if spec.adc.noise_lsb else (0, 0)
             return np.zeros(shape, np.float32)
         energies = np.empty((len(driven), spec.passes), np.float32)
-        pass_energies(driven, spec.dac.bits, energies)
+        if spec.bends:
+            np.sum(_planes(driven, spec, 0.0) ** 2, axis=2, out=energies)
+        else:
+            pass_energies(driven, spec.dac.bits, energies)
         # Both cells of a pair fluctuate, whatever they hold.
         sigma = spec.device.cell.read_spread * (spec.device.cell.levels - 1)
         return np.asarray(np.float32(sigma) * np.sqrt(np.float32(2.0) * energies))
@@ -496,11 +502,13 @@ def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) ->
     """
     cell, wire = spec.device.cell, spec.device.wire
     rows, slices, columns = positive.shape
+    more = steeper(spec.device.curve)
     siemens = _physical_columns(positive, negative, spec)
+    siemens *= more
     for array in _cut(siemens, spec):
         array.siemens[:] = transfer_matrix(array.siemens, wire)
     pairs = siemens.reshape(rows, columns, slices, 2).transpose(0, 2, 1, 3)
-    per_siemens = (cell.levels - 1) / cell.span_siemens
+    per_siemens = (cell.levels - 1) / (cell.span_siemens * more)
     held: np.ndarray = (pairs[..., 0] - pairs[..., 1]) * per_siemens
     return held
 
@@ -531,6 +539,9 @@ def _planes(integers: np.ndarray, spec: VmmSpec, base: float) -> np.ndarray:
     count = ceil_div(spec.passes, 2) if base else spec.passes
     planes = np.empty((len(integers), count, integers.shape[1]), np.float32)
     bit_planes(integers, spec.dac.bits, spec.passes, base, planes)
+    if spec.bends:
+        answered = answered_digits(spec.device.curve, spec.dac.bits)
+        np.copysign(answered[np.abs(planes).astype(np.int64)], planes, out=planes)
     return planes
 
 

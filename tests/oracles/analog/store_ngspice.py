@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import (
+    CurveSpec,
     DeviceSpec,
     InvSpec,
     OpAmpSpec,
@@ -32,6 +33,7 @@ from repast_dist.analog.spice import Circuit, fused_circuit, inv_circuit, run_ng
 VMM = {
     "ideal wires": {"cell": {"bits": 4}},
     "resistive wires": {"cell": {"bits": 2}, "wire": {"row_ohm": 3.0, "column_ohm": 11.0}},
+    "curved cells": {"cell": {"bits": 4}, "curve": {"v0_volts": 0.25}},
     "resistive rows": {"cell": {"bits": 4}, "wire": {"row_ohm": 20.0}},
     "all errors": {
         "cell": {
@@ -48,6 +50,11 @@ VMM = {
 INV = {
     "ideal amplifiers": {"inv_cell": {"bits": 8}},
     "finite gain": {"inv_cell": {"bits": 8}, "opamp": {"gain": 300.0, "input_siemens": 2e-5}},
+    "curved cells": {
+        "inv_cell": {"bits": 8, "programming_sigma": 0.01},
+        "curve": {"v0_volts": 0.1},
+        "opamp": {"gain": 300.0, "offset_v": 0.003, "input_siemens": 2e-5},
+    },
     "offsets": {"inv_cell": {"bits": 6}, "opamp": {"gain": 1e4, "offset_v": 0.003}},
     "resistive wires": {"inv_cell": {"bits": 8}, "wire": {"row_ohm": 5.0, "column_ohm": 2.0}},
     "all errors": {
@@ -58,6 +65,11 @@ INV = {
 }
 FUSED = {
     "ideal amplifiers": {"inv_cell": {"bits": 8}},
+    "curved cells": {
+        "inv_cell": {"bits": 6, "programming_sigma": 0.01},
+        "curve": {"v0_volts": 0.15},
+        "opamp": {"gain": 500.0, "offset_v": 0.002, "input_siemens": 1e-5},
+    },
     "all errors": {
         "inv_cell": {"bits": 6, "programming_sigma": 0.01},
         "opamp": {"gain": 500.0, "offset_v": 0.002, "input_siemens": 1e-5},
@@ -162,7 +174,13 @@ def settled_after(times: np.ndarray, outputs: np.ndarray, share: float) -> float
 
 
 def _device(parts: Mapping[str, Any]) -> DeviceSpec:
-    kinds = {"cell": Reram, "inv_cell": Reram, "wire": WireSpec, "opamp": OpAmpSpec}
+    kinds = {
+        "cell": Reram,
+        "inv_cell": Reram,
+        "wire": WireSpec,
+        "curve": CurveSpec,
+        "opamp": OpAmpSpec,
+    }
     made = {name: kinds[name](**values) for name, values in parts.items() if name in kinds}
     return DeviceSpec(**{**parts, **made})
 
