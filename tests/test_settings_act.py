@@ -85,6 +85,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "calibrated inputs": ("chip.dac.range=calibrated", "chip.dac.percentile=90"),
     "calibrated outputs": ("chip.adc.percentile=90",),
     "converters that differ": ("chip.adc.inl_lsb=1.0", "chip.adc.gain_error=0.05"),
+    "inverting converters that differ": ("chip.inv.adc.noise_lsb=1.0", "chip.inv.dac.inl_lsb=1.0",
+                                         "inversion=single"),
     "two bits a pass": ("chip.dac.bits=2",),
     "coarse residual products": ("chip.residual.adc.range=calibrated",
                                  "chip.residual.adc.percentile=90", "inversion.target_bits=4"),

@@ -299,7 +299,40 @@ class DacSpec:
 
 
 @spec
-class AdcSpec:
+class ConverterErrors:
+    """How converters differ from ideal ones.
+
+    Attributes
+    ----------
+    offset_lsb, gain_error, inl_lsb : float
+        Standard deviation of the offset in steps of the code and of the gain relative to 1, root
+        mean square of the nonlinearity in steps.
+    noise_lsb : float
+        Noise of a conversion on the analog side, standard deviation in steps of the code.
+    """
+
+    offset_lsb: NonNegative = 0.0
+    gain_error: NonNegative = 0.0
+    inl_lsb: NonNegative = 0.0
+    noise_lsb: NonNegative = 0.0
+
+    @property
+    def distorts(self) -> bool:
+        """Whether a converter's answer to an exact code is another one."""
+        return bool(self.offset_lsb or self.gain_error or self.inl_lsb)
+
+    @property
+    def ideal(self) -> bool:
+        """Whether converters do nothing but round and clip."""
+        return not (self.distorts or self.noise_lsb)
+
+
+IDEAL_CONVERTERS = ConverterErrors()
+"""Converters that do nothing but round and clip."""
+
+
+@spec
+class AdcSpec(ConverterErrors):
     """Analog-to-digital converters.
 
     Attributes
@@ -325,20 +358,6 @@ class AdcSpec:
     range: Literal["full", "calibrated", "lossless"] = "calibrated"
     percentile: Annotated[float, Gt(50), Le(100)] = 99.99
     calibrated_on: Literal["previous_step", "first_step", "call"] = "previous_step"
-    offset_lsb: NonNegative = 0.0
-    gain_error: NonNegative = 0.0
-    inl_lsb: NonNegative = 0.0
-    noise_lsb: NonNegative = 0.0
-
-    @property
-    def distorts(self) -> bool:
-        """Whether a converter's answer to an exact code is another one."""
-        return bool(self.offset_lsb or self.gain_error or self.inl_lsb)
-
-    @property
-    def ideal(self) -> bool:
-        """Whether converters do nothing but round and clip."""
-        return not (self.distorts or self.noise_lsb)
 
     @property
     def keeps_ranges(self) -> bool:
@@ -431,6 +450,10 @@ class InvSpec:
         Cells, wires and amplifiers.
     dac_bits, adc_bits : int
         Converters of inputs and outputs, sign included.
+    dac, adc : ConverterErrors
+        How these differ from ideal ones: every row has a DAC.
+    adcs_per_array : int
+        Converters that share the outputs, each an equal run of them.
     size : int
         Rows and columns.
     slices, copies : int
@@ -445,6 +468,9 @@ class InvSpec:
     device: DeviceSpec = DeviceSpec()
     dac_bits: Bits = 8
     adc_bits: Bits = 8
+    dac: ConverterErrors = IDEAL_CONVERTERS
+    adc: ConverterErrors = IDEAL_CONVERTERS
+    adcs_per_array: Annotated[int, Ge(1)] = 1
     size: Annotated[int, Ge(1)] = 256
     slices: Annotated[int, Ge(1), Le(4)] = 1
     copies: Annotated[int, Ge(1), Le(16)] = 1

@@ -28,7 +28,15 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.vmm import physical_arrays
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.specs import LINEAR, CurveSpec, InvSpec, OpAmpSpec, VmmSpec, WireSpec
+from repast_dist.analog.specs import (
+    IDEAL_CONVERTERS,
+    LINEAR,
+    CurveSpec,
+    InvSpec,
+    OpAmpSpec,
+    VmmSpec,
+    WireSpec,
+)
 from repast_dist.ground.errors import DataError
 
 _LONGEST_RUN_S = 600.0
@@ -287,7 +295,12 @@ class _Fine:
             )
         cycles = _read_cycles(programmed(spec), spec) if transient else None
         fine = dataclasses.replace(
-            spec, dac_bits=_FINE_BITS, adc_bits=_FINE_BITS, read_cycles=cycles
+            spec,
+            dac_bits=_FINE_BITS,
+            adc_bits=_FINE_BITS,
+            dac=IDEAL_CONVERTERS,
+            adc=IDEAL_CONVERTERS,
+            read_cycles=cycles,
         )
         still = dataclasses.replace(spec.device, opamp=dataclasses.replace(opamp, offset_v=0.0))
         without = programmed(dataclasses.replace(fine, device=still)).read(columns).outputs

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from repast_dist.analog.cells.base import Cell
+from repast_dist.analog.specs import ConverterErrors
 from repast_dist.hardware.hardware import Hardware
 
 
@@ -38,13 +39,7 @@ def _off(hardware: Hardware) -> Iterator[str]:
     adc = hardware.chip.adc
     if adc.range == "calibrated" and not adc.keeps_ranges:
         yield "converter ranges set before the data"
-    of_converters = {
-        "offset": not adc.offset_lsb,
-        "gain error": not adc.gain_error,
-        "nonlinearity": not adc.inl_lsb,
-        "noise": not adc.noise_lsb,
-    }
-    yield from (f"{name} of converters" for name, is_off in of_converters.items() if is_off)
+    yield from _of_converters(hardware)
     off = {
         "finite gain": opamp.gain is None,
         "offset": not opamp.offset_v,
@@ -56,6 +51,25 @@ def _off(hardware: Hardware) -> Iterator[str]:
         "second pole": opamp.gbw_hz is not None and opamp.second_pole_hz is None,
     }
     yield from (f"{name} of amplifiers" for name, is_off in off.items() if is_off)
+
+
+def _of_converters(hardware: Hardware) -> Iterator[str]:
+    chip = hardware.chip
+    kinds: dict[str, ConverterErrors] = {"multiplying arrays' ADCs": chip.adc}
+    if chip.inv.arrays_per_bank:
+        kinds |= {"inverting arrays' ADCs": chip.inv.adc, "inverting arrays' DACs": chip.inv.dac}
+    effects = {
+        "offset": "offset_lsb",
+        "gain error": "gain_error",
+        "nonlinearity": "inl_lsb",
+        "noise": "noise_lsb",
+    }
+    for name, setting in effects.items():
+        off = [kind for kind, errors in kinds.items() if not getattr(errors, setting)]
+        if len(off) == len(kinds):
+            yield f"{name} of converters"
+        else:
+            yield from (f"{name} of {kind}" for kind in off)
 
 
 _CELL = (

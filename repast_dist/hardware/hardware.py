@@ -175,6 +175,9 @@ class Hardware:
             device=self.device,
             dac_bits=inv.dac_bits,
             adc_bits=inv.adc_bits,
+            dac=inv.dac,
+            adc=inv.adc,
+            adcs_per_array=inv.adcs_per_array,
             size=inv.size,
             use=self._new_cells,
         )

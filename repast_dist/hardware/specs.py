@@ -4,7 +4,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from repast_dist.analog.specs import AdcSpec, DacSpec
+from repast_dist.analog.specs import IDEAL_CONVERTERS, AdcSpec, ConverterErrors, DacSpec
 from repast_dist.ground.numbers import Count, PositiveInt
 from repast_dist.ground.spec import spec
 
@@ -96,6 +96,8 @@ class InvArraySpec:
         Arrays in a bank; 0: the chip cannot invert.
     dac_bits, adc_bits : int
         Bits of the array's converters; every row has a DAC.
+    dac, adc : ConverterErrors
+        How these differ from ideal ones.
     adcs_per_array : int
         Converters that share the amplifiers' outputs.
     """
@@ -104,7 +106,16 @@ class InvArraySpec:
     arrays_per_bank: Count = 1
     dac_bits: Annotated[int, Ge(1), Le(16)] = 8
     adc_bits: Annotated[int, Ge(2), Le(16)] = 8
+    dac: ConverterErrors = IDEAL_CONVERTERS
+    adc: ConverterErrors = IDEAL_CONVERTERS
     adcs_per_array: PositiveInt = 8
+
+    def __post_init__(self) -> None:
+        if self.dac_bits == 1 and not self.dac.ideal:
+            raise ValueError(
+                "dac_bits=1: the sign alone has no codes that could be off; valid: 2 or more, or "
+                "converters without errors"
+            )
 
     @property
     def cells(self) -> int:

@@ -39,6 +39,11 @@ ON = {
     "chip.adc.gain_error": 0.01,
     "chip.adc.inl_lsb": 0.1,
     "chip.adc.noise_lsb": 0.1,
+    **{
+        f"chip.inv.{kind}.{name}": 0.1
+        for kind in ("adc", "dac")
+        for name in ("offset_lsb", "gain_error", "inl_lsb", "noise_lsb")
+    },
 }
 
 
@@ -101,10 +106,13 @@ def test_nothing_is_named_where_everything_is_on():
         ({"device.opamp.noise_v_per_rthz": 0.0}, "noise of amplifiers"),
         ({"device.opamp.slew_v_per_s": None}, "slew rate of amplifiers"),
         ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
-        ({"chip.adc.offset_lsb": 0.0}, "offset of converters"),
-        ({"chip.adc.gain_error": 0.0}, "gain error of converters"),
-        ({"chip.adc.inl_lsb": 0.0}, "nonlinearity of converters"),
-        ({"chip.adc.noise_lsb": 0.0}, "noise of converters"),
+        ({"chip.adc.offset_lsb": 0.0}, "offset of multiplying arrays' ADCs"),
+        ({"chip.inv.adc.gain_error": 0.0}, "gain error of inverting arrays' ADCs"),
+        ({"chip.inv.dac.inl_lsb": 0.0}, "nonlinearity of inverting arrays' DACs"),
+        (
+            {f"chip.{kind}.noise_lsb": 0.0 for kind in ("adc", "inv.adc", "inv.dac")},
+            "noise of converters",
+        ),
         ({"chip.adc.calibrated_on": "call"}, "converter ranges set before the data"),
         ({"chip.residual.verified": True}, "cell errors in residual products"),
     ],

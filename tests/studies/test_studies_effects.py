@@ -14,6 +14,12 @@ from repast_dist.studies.sweep import sweep_points
 VERIFIED = "cell errors in residual products"
 """Off in the experiment, since deeper networks diverge with it."""
 
+OF_INVERTING = {
+    f"{what} of inverting arrays' {kind}"
+    for what in ("offset", "gain error", "nonlinearity", "noise")
+    for kind in ("ADCs", "DACs")
+}
+
 OFF = {
     "everything on": set(),
     "no programming error": {"programming error"},
@@ -33,6 +39,7 @@ OFF = {
     "ideal converters": {
         f"{what} of converters" for what in ("offset", "gain error", "nonlinearity", "noise")
     },
+    "ideal converters of inverting arrays": OF_INVERTING,
     "exact cells in residual products": set(),
     "errors of cells in residual products": set(),
     "amplifiers of infinite gain": {"finite gain of amplifiers"},
@@ -72,6 +79,8 @@ def test_every_variant_of_the_effects_switches_off_what_it_says() -> None:
     assert ideal >= set().union(*OFF.values()) - {
         # Amplifiers at rest at once have no poles, and nothing slews or is noisy on the way.
         "second pole of amplifiers", "slew rate of amplifiers", "noise of amplifiers",
+        # Where those of all converters are off they have one name.
+        *OF_INVERTING,
     }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """The circuit of an inverting array: what it settles to, when, and what is read from it."""
 
 import dataclasses
-import hashlib
 import warnings
 from typing import Protocol
 
@@ -9,10 +8,11 @@ import numpy as np
 from scipy.linalg import LinAlgWarning, lu_factor
 from scipy.linalg.lapack import dgetrs, sgetrs
 
+from repast_dist.analog.arrays.converters import InvConverters
 from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.drive import found_drive, ranged_columns
 from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
-from repast_dist.analog.arrays.noise import fill_rows
+from repast_dist.analog.arrays.noise import addressed_normal
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.rng import generator
@@ -68,6 +68,8 @@ class Circuit:
         Of its amplifiers.
     curved : CurvedCircuit or None
         Where it rests with the curve of its cells; None: they are linear, or nothing is driven.
+    converters : InvConverters or None
+        What converts its inputs and outputs, where that does more than round.
     """
 
     factors: tuple[np.ndarray, np.ndarray]
@@ -81,6 +83,7 @@ class Circuit:
     drive: float | None = None
     amplifier_noise: "AmplifierNoise | None" = None
     curved: CurvedCircuit | None = None
+    converters: InvConverters | None = None
 
     @classmethod
     def of(
@@ -91,6 +94,7 @@ class Circuit:
         read_noise: "ReadNoise | None" = None,
         key: np.uint64 | None = None,
         curved: CurvedCircuit | None = None,
+        converters: InvConverters | None = None,
     ) -> "Circuit":
         """Work out what a programmed circuit does.
 
@@ -108,6 +112,8 @@ class Circuit:
             Of the draws of the amplifiers' noise, where they have any.
         curved : CurvedCircuit, optional
             Where it rests, where its cells have a curve.
+        converters : InvConverters, optional
+            Of its inputs and outputs, where these do more than round.
         """
         matrix = loop.at_rest
         largest = float(np.max(np.abs(matrix), initial=0.0))
@@ -130,7 +136,17 @@ class Circuit:
             cycles = settling_cycles(rate, spec.adc_bits) + (1.0 / slew if slew else 0.0)
         elif spec.device.opamp.gbw_hz is not None:
             missing = loop.missing(cycles, probe)
-        circuit = cls(factors, scale, offset, loop, rate, cycles, missing, read_noise)
+        circuit = cls(
+            factors,
+            scale,
+            offset,
+            loop,
+            rate,
+            cycles,
+            missing,
+            read_noise,
+            converters=converters,
+        )
         if spec.device.opamp.swing_v is None or not rate > 0:
             return circuit
         slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
@@ -150,12 +166,16 @@ class Circuit:
         if not self.rate > 0:
             return Reading(np.zeros_like(right), none)
         codes, step = codes_of_columns(right, spec.dac_bits)
-        settled = self._settled_outputs(codes)
+        driven = codes if self.converters is None else self.converters.driven(codes)
+        settled = self._settled_outputs(driven, codes)
         outputs = self._read_early(settled)
         if self.drive is None:
             if self.offset.any():
                 outputs += self.offset[:, None] * np.max(np.abs(outputs), axis=0, initial=0.0)
             read, level = codes_of_columns(outputs, spec.adc_bits)
+            if self.converters is not None:
+                read = self.converters.read(outputs / level, spec.adc_bits, codes)
+                step = np.where(codes.any(axis=0), step, 0.0)
             return Reading(read * (level * (step / self.scale)), none)
         beyond = none
         if self.curved is None:
@@ -167,18 +187,23 @@ class Circuit:
             outputs += self.amplifier_noise.drawn(codes)
         amplifiers = self.loop.steady @ outputs if self.curved is None else outputs
         beyond = beyond | ~(np.abs(amplifiers) <= 1.0).all(axis=0)
-        read, level = ranged_columns(np.clip(outputs, -1.0, 1.0), spec.adc_bits)
+        np.clip(outputs, -1.0, 1.0, out=outputs)
+        read, level = ranged_columns(outputs, spec.adc_bits)
+        if self.converters is not None:
+            read = self.converters.read(outputs / level, spec.adc_bits, codes)
         # What amplifiers give without any input is not taken for an answer.
         step = np.where(codes.any(axis=0), step, 0.0)
         return Reading(read * (level * (step / (self.scale * self.drive))), beyond)
 
     def _outputs(self, codes: np.ndarray) -> np.ndarray:
         """Return what outputs are at when they are read, (n, r), without offsets."""
-        return self._read_early(self._settled_outputs(codes))
+        return self._read_early(self._settled_outputs(codes, codes))
 
-    def _settled_outputs(self, codes: np.ndarray) -> np.ndarray:
-        """Return where outputs rest with linear cells, (n, r), without offsets."""
-        settled = _settled(self.factors, codes)
+    def _settled_outputs(self, driven: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return where outputs rest with linear cells, (n, r), without offsets, when inputs of
+        such codes are driven so.
+        """
+        settled = _settled(self.factors, driven)
         if self.read_noise is not None:
             drawn = self.read_noise.currents(settled, codes) / self.scale
             settled += _settled(self.factors, drawn)
@@ -261,7 +286,9 @@ class CellNoise:
 
     def drawn(self, rows: int, outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the same for an array of any number of rows, (rows, r)."""
-        return _drawn(self.key, rows, codes) * (self.sigma * np.linalg.norm(outputs, axis=0))
+        return addressed_normal(self.key, rows, codes) * (
+            self.sigma * np.linalg.norm(outputs, axis=0)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +308,7 @@ class AmplifierNoise:
 
     def drawn(self, codes: np.ndarray) -> np.ndarray:
         """Return what outputs have of it, (n, r): the same for the same codes (n, r)."""
-        noise: np.ndarray = self.root @ _drawn(self.key, len(self.root), codes)
+        noise: np.ndarray = self.root @ addressed_normal(self.key, len(self.root), codes)
         return noise
 
 
@@ -290,14 +317,6 @@ def noise_key(spec: InvSpec, seed: int, *address: int | str) -> np.uint64 | None
     if spec.device.opamp.noise_density is None:
         return None
     return np.uint64(generator(seed, "amplifiers", *address).bit_generator.random_raw())
-
-
-def _drawn(key: np.uint64, rows: int, codes: np.ndarray) -> np.ndarray:
-    """Return normal draws (rows, r), each column addressed by what is driven."""
-    digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
-    draws = np.empty((codes.shape[1], rows), np.float32)
-    fill_rows(key, np.frombuffer(b"".join(digests), np.int64), draws)
-    return draws.T
 
 
 def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:

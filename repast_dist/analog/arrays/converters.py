@@ -1,12 +1,15 @@
-"""The ADCs of multiplying arrays: how far each is from an ideal one, and which range it needs."""
+"""Converters: how far each is from an ideal one, and which ranges multiplying arrays need."""
 
+import dataclasses
 import math
+from typing import Self
 
 import numpy as np
 
-from repast_dist.analog.specs import AdcSpec, VmmSpec
+from repast_dist.analog.arrays.noise import addressed_normal
+from repast_dist.analog.specs import AdcSpec, ConverterErrors, InvSpec, VmmSpec
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.ground.rng import generator
+from repast_dist.ground.rng import generator, place
 
 BINS = 32
 """Bins of equal width that the codes of a range are counted in; one more counts what is beyond."""
@@ -51,7 +54,8 @@ def converter_errors(
     for array in arrays:
         part = slice(array * spec.adcs_per_array, (array + 1) * spec.adcs_per_array)
         random = generator(seed, "converters", *site, tile, array)
-        drawn[:, part] = _polynomials(spec.adc, spec.adcs_per_array, random)
+        top = 2.0 ** (spec.adc.bits - 1) - 1.0
+        drawn[:, part] = _polynomials(spec.adc, top, spec.adcs_per_array, random)
     held = drawn[:, numbers].reshape(4, last - first, spec.slices)
     return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
 
@@ -108,15 +112,118 @@ def effective_bits(adc: AdcSpec) -> float:
     return math.log2((2 ** (adc.bits - 1) - 1) / math.sqrt(3.0 * error))
 
 
-def _polynomials(adc: AdcSpec, count: int, random: np.random.Generator) -> np.ndarray:
-    """Return (4, count) coefficients of converters' answers to exact codes.
+@dataclasses.dataclass(frozen=True)
+class RowConverters:
+    """Converters of one kind in an inverting array, one for every row or shared by some.
+
+    Attributes
+    ----------
+    polynomial : ndarray
+        (4, n) what they make of an exact code, the constant first.
+    noise : float
+        Standard deviation of a conversion, in codes.
+    key : uint64
+        Of its draws.
+    """
+
+    polynomial: np.ndarray
+    noise: float
+    key: np.uint64
+
+    @classmethod
+    def of(
+        cls,
+        errors: ConverterErrors,
+        bits: int,
+        users: np.ndarray,
+        seed: int,
+        *address: int | str,
+    ) -> Self | None:
+        """Return converters with errors; None where these are ideal.
+
+        Parameters
+        ----------
+        errors : ConverterErrors
+            How large they are.
+        bits : int
+            Of a code, sign included.
+        users : ndarray
+            (n,) int, the converter of every row.
+        seed, *address
+            Where they are: the same ones each time that the array is written, with other noise.
+        """
+        if errors.ideal or not len(users):
+            return None
+        top = 2.0 ** (bits - 1) - 1.0
+        random = generator(seed, "converters", *place(address))
+        drawn = _polynomials(errors, top, int(users[-1]) + 1, random)
+        key = generator(seed, "conversions", *address).bit_generator.random_raw()
+        return cls(drawn[:, users], errors.noise_lsb, np.uint64(key))
+
+    def answers(self, codes: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Return what they make of exact codes, (n, r), noise included, before any rounding.
+
+        Parameters
+        ----------
+        codes : ndarray
+            (n, r) float64.
+        inputs : ndarray
+            (n, r) what the array solves for, which addresses the draws.
+        """
+        c = self.polynomial[:, :, None]
+        answered = c[0] + codes * (c[1] + codes * (c[2] + codes * c[3]))
+        if self.noise:
+            answered += self.noise * addressed_normal(self.key, len(codes), inputs)
+        return np.asarray(answered)
+
+
+@dataclasses.dataclass(frozen=True)
+class InvConverters:
+    """The converters of an inverting array, where any of them is not ideal.
+
+    Attributes
+    ----------
+    dac, adc : RowConverters or None
+        Of its inputs and of its outputs.
+    """
+
+    dac: RowConverters | None
+    adc: RowConverters | None
+
+    @classmethod
+    def of(cls, rows: int, spec: InvSpec, seed: int, *address: int | str) -> Self | None:
+        """Return the converters of an array; None where all are ideal."""
+        if spec.dac.ideal and spec.adc.ideal:
+            return None
+        row = np.arange(rows)
+        shared = row * min(spec.adcs_per_array, rows) // max(rows, 1)
+        return cls(
+            RowConverters.of(spec.dac, spec.dac_bits, row, seed, "inv dac", *address),
+            RowConverters.of(spec.adc, spec.adc_bits, shared, seed, "inv adc", *address),
+        )
+
+    def driven(self, codes: np.ndarray) -> np.ndarray:
+        """Return what inputs of some codes are driven with, (n, r), in codes."""
+        return codes if self.dac is None else self.dac.answers(codes, codes)
+
+    def read(self, codes: np.ndarray, bits: int, inputs: np.ndarray) -> np.ndarray:
+        """Return the codes that are read of outputs, (n, r), which are known in codes."""
+        if self.adc is not None:
+            codes = self.adc.answers(codes, inputs)
+        top = 2.0 ** (bits - 1) - 1.0
+        return np.clip(np.rint(codes), -top, top)
+
+
+def _polynomials(
+    adc: ConverterErrors, top: float, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Return (4, count) coefficients of converters' answers to exact codes up to a largest.
 
     The nonlinearity is a sum of the second and the third Legendre polynomial, a bow and an S, which
     no offset and no gain can imitate.
     """
     offset, gain = random.standard_normal((2, count))
     angle = random.uniform(0.0, 2.0 * np.pi, count)
-    top = 2.0 ** (adc.bits - 1) - 1.0
     bow = adc.inl_lsb * np.cos(angle) * math.sqrt(5.0) / 2.0
     curve = adc.inl_lsb * np.sin(angle) * math.sqrt(7.0) / 2.0
     return np.stack(

@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog.arrays.circuit import CellNoise, Circuit, noise_key
+from repast_dist.analog.arrays.converters import InvConverters
 from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import Held, cell_error, hold, input_load, whole_cell
@@ -119,7 +120,13 @@ def program_fused(
     read = dataclasses.replace(spec, device=_slower(spec.device, slower), read_cycles=after)
     whole = Loop(loop, slower * load, speed, droop, spec.device.opamp.second_pole)
     circuit = Circuit.of(
-        whole, np.concatenate(offsets), read, noise, noise_key(spec, seed, *address), curved
+        whole,
+        np.concatenate(offsets),
+        read,
+        noise,
+        noise_key(spec, seed, *address),
+        curved,
+        InvConverters.of(n, spec, seed, *address),
     )
     return FusedInv(spec, circuit, (n, held))
 

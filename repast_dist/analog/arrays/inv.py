@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from repast_dist.analog.arrays.circuit import CellNoise, Circuit, Reading, noise_key
+from repast_dist.analog.arrays.converters import InvConverters
 from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.dynamics import Loop
 from repast_dist.analog.arrays.held import Held, hold, input_load, whole_cell
@@ -393,6 +394,7 @@ def _program_one(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | s
         CellNoise.of(matrix, spec, seed, *address),
         noise_key(spec, seed, *address),
         None if spec.device.curve.linear else _curved(held, at_input, inverter_load, offsets, spec),
+        InvConverters.of(n, spec, seed, *address),
     )
     return InvArray(spec, circuit, held.matrix)
 

@@ -6,6 +6,8 @@ Philox4x32-10, pairs of them from the Box-Muller transform with polynomials for 
 cosine (errors below 1e-5, tails to 5.8 standard deviations).
 """
 
+import hashlib
+
 import numba
 import numpy as np
 
@@ -59,6 +61,24 @@ def fill_rows(key: np.uint64, numbers: np.ndarray, out: np.ndarray) -> None:
     """Fill rows of a stream: (N,) int64 numbers of rows, (N, M) float32 written."""
     for n in range(numbers.shape[0]):
         fill_normal(key, numbers[n], out[n])
+
+
+def addressed_normal(key: np.uint64, rows: int, codes: np.ndarray) -> np.ndarray:
+    """Return normal draws (rows, r) float32 of which each column is addressed by what is driven.
+
+    Parameters
+    ----------
+    key : uint64
+        Of the stream.
+    rows : int
+        Draws of a column.
+    codes : ndarray
+        (n, r) whole numbers: the same column draws the same, in whatever company.
+    """
+    digests = [hashlib.blake2b(c.tobytes(), digest_size=8).digest() for c in codes.T]
+    draws = np.empty((codes.shape[1], rows), np.float32)
+    fill_rows(key, np.frombuffer(b"".join(digests), np.int64), draws)
+    return draws.T
 
 
 @numba.njit(inline="always")
