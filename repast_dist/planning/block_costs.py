@@ -1,5 +1,6 @@
 """Counts and times what chips do with SOI blocks: averaging, programming and solving."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +9,7 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.ops.pricing import time_per_count
+from repast_dist.ops.pricing import energy_of, time_per_count
 from repast_dist.planning.solves import BlockShapes, modelled_preparations, modelled_solves
 from repast_dist.planning.specs import Policy
 
@@ -16,10 +17,45 @@ _AVERAGE_OPS = 3
 """Digital operations per number of a running average: decay, add, damp."""
 
 
-def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
-    """Return the modelled time per step of every block on one copy: solving, and programming
-    divided by the steps between inversions.
+@dataclasses.dataclass(frozen=True)
+class BlockCosts:
+    """Modelled times and energies of blocks on one copy, with one entry per block.
+
+    Attributes
+    ----------
+    solving_s : ndarray
+        Time per step of solving with it.
+    renewing_s : ndarray
+        Time of preparing and programming it once.
+    renewing_j : ndarray
+        Energy of programming it once.
+    interval : int
+        Steps between inversions.
     """
+
+    solving_s: np.ndarray
+    renewing_s: np.ndarray
+    renewing_j: np.ndarray
+    interval: int
+
+    @property
+    def per_step_s(self) -> np.ndarray:
+        """Time per step, if the block is renewed when inverses are due."""
+        seconds: np.ndarray = self.solving_s + self.renewing_s / self.interval
+        return seconds
+
+    def take(self, place: np.ndarray) -> "BlockCosts":
+        """Return the costs of some blocks."""
+        columns = (self.solving_s[place], self.renewing_s[place], self.renewing_j[place])
+        return BlockCosts(*columns, self.interval)
+
+    def shared(self, share: np.ndarray) -> "BlockCosts":
+        """Return the costs if only a share of the right-hand sides is solved."""
+        return dataclasses.replace(self, solving_s=self.solving_s * share)
+
+
+def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> BlockCosts:
+    """Return the modelled costs of every block."""
     soi = policy.soi
     solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
     preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
@@ -28,10 +64,17 @@ def block_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np
     solve = solve_counts(shapes, solving, one, hardware)
     prepare = solve_counts(shapes, preparing, one, hardware)
     program = program_counts(shapes, preparing, one, hardware)
-    return sum(
-        (solve.get(name, 0) + (prepare.get(name, 0) + program.get(name, 0)) / soi.interval) * weight
-        for name, weight in weights.items()
-    ) + np.zeros(len(shapes))
+    zero = np.zeros(len(shapes))
+    return BlockCosts(
+        sum(solve.get(name, 0) * weight for name, weight in weights.items()) + zero,
+        sum(
+            (prepare.get(name, 0) + program.get(name, 0)) * weight
+            for name, weight in weights.items()
+        )
+        + zero,
+        energy_of(program, hardware.costs, len(shapes)),
+        soi.interval,
+    )
 
 
 def solve_counts(
@@ -175,7 +218,7 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
     per_bank = max(chip.inv.arrays_per_bank, 1)
     wanted = np.maximum(
         ceil_div(shapes.inv_arrays, per_bank),
-        ceil_div(shapes.product_arrays, chip.vmm.arrays_per_bank),
+        ceil_div(shapes.product_arrays, max(chip.residual.arrays_per_bank, 1)),
     )
     return np.clip(wanted, 1, chip.banks)
 

@@ -12,7 +12,6 @@ from repast_dist.ops.op import Op
 from repast_dist.ops.table import OpTable, concatenate, op_rows
 from repast_dist.planning.block_costs import (
     average_counts,
-    block_banks,
     program_counts,
     solve_counts,
 )
@@ -35,13 +34,13 @@ def block_rows(
     mine = plan.chip_mask(chips)[plan.holdings.chip]
     if not mine.any():
         return concatenate([])
-    shapes, copies = plan.held_shapes, plan.block_copies
+    shapes, copies = plan.held_shapes, plan.places.copies
     counts = _solve_columns(plan, solves, inverses_due)
     solving = solve_counts(shapes, counts, copies, plan.hardware)
     rows = []
     if factors_due:
         rows.append(_rows(plan, op.AVERAGE_FACTOR, _averaging(plan), mine & ~shapes.fused))
-    programmed = mine & (plan.crowded | inverses_due) & (counts["program_cells"] > 0)
+    programmed = mine & (~plan.places.stays | inverses_due) & (counts["program_cells"] > 0)
     if programmed.any():
         programming = program_counts(shapes, counts, copies, plan.hardware)
         rows.append(_rows(plan, op.PROGRAM_BLOCK, programming, programmed))
@@ -65,22 +64,10 @@ def _identity(plan: Plan) -> Counts:
     layers = np.array([item.layer for item in plan.blocks], np.int64)
     return {
         "chip": plan.holdings.chip,
-        "bank": _first_bank(plan),
+        "bank": plan.places.first_bank,
         "block": block,
         "layer": layers[block],
     }
-
-
-def _first_bank(plan: Plan) -> np.ndarray:
-    """Return the first bank of every holding; the blocks of a chip lie one after the other."""
-    wide = plan.block_copies * block_banks(plan.held_shapes, plan.hardware.chip)
-    chip = plan.holdings.chip
-    order = np.argsort(chip, kind="stable")
-    before = np.cumsum(wide[order]) - wide[order]
-    first = np.searchsorted(chip[order], chip[order])
-    bank = np.zeros(len(chip), np.int64)
-    bank[order] = (before - before[first]) % plan.hardware.chip.banks
-    return bank
 
 
 @once_per_plan
@@ -91,14 +78,20 @@ def _averaging(plan: Plan) -> Counts:
 def _solve_columns(
     plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
 ) -> Counts:
-    """Return measured or else modelled `SolveCounts` as columns, with one entry per holding."""
-    if solves is not None:
-        columns = counted(dict(solves), len(plan.blocks))
-        return {name: values[plan.holdings.block] for name, values in columns.items()}
+    """Return measured or else modelled `SolveCounts` as columns, with one entry per holding.
+
+    Blocks that take turns write the same cells again in steps that prepare no inverses.
+    """
     shapes, scheme = plan.held_shapes, plan.policy.inversion
     rounds = plan.policy.soi.assumed_iterations
-    solving = modelled_solves(shapes, scheme, plan.hardware, rounds)
     preparing = modelled_preparations(shapes, scheme, plan.hardware, rounds)
-    if inverses_due:
-        return added(solving, preparing)
+    if solves is not None:
+        columns = counted(dict(solves), len(plan.blocks))
+        solving = {name: values[plan.holdings.block] for name, values in columns.items()}
+        if inverses_due:
+            return solving
+    else:
+        solving = modelled_solves(shapes, scheme, plan.hardware, rounds)
+        if inverses_due:
+            return added(solving, preparing)
     return {**solving, "program_cells": preparing["program_cells"]}

@@ -7,7 +7,7 @@ import numpy as np
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import time_per_count
-from repast_dist.planning.block_costs import average_ops, block_seconds
+from repast_dist.planning.block_costs import average_ops, block_costs
 from repast_dist.planning.solves import BlockShapes, can_fuse, fuse
 from repast_dist.planning.specs import Policy
 
@@ -58,7 +58,7 @@ def _apart_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> n
     lanes = max(1, hardware.chip.digital_lanes)
     average = ceil_div(average_ops(shapes.size), lanes)
     formed = passes * weights["serial_passes"] + average * weights["serial_digital_ops"]
-    solved = block_seconds(shapes, hardware, policy)
+    solved = block_costs(shapes, hardware, policy).per_step_s
     seconds: np.ndarray = formed / policy.soi.factor_interval + solved
     return seconds
 
@@ -66,5 +66,5 @@ def _apart_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> n
 def _fused_seconds(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
     """Return the time per step of fused blocks; infinite where they do not fit."""
     possible = can_fuse(shapes, hardware.chip)
-    seconds = block_seconds(fuse(shapes, possible, hardware), hardware, policy)
+    seconds = block_costs(fuse(shapes, possible, hardware), hardware, policy).per_step_s
     return np.where(possible, seconds, np.inf)

@@ -13,7 +13,8 @@ from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
 from repast_dist.planning.allocation import Allocation
-from repast_dist.planning.block_costs import block_seconds
+from repast_dist.planning.block_costs import BlockCosts, block_costs
+from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
 from repast_dist.planning.fusion import Fusion, choose_fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
@@ -23,8 +24,6 @@ from repast_dist.planning.owners import Room, block_owners, micro_batch_owners
 from repast_dist.planning.search import allocate
 from repast_dist.planning.solves import BlockShapes, block_shapes, fuse
 from repast_dist.planning.specs import PartitionSpec, Policy, StepWork
-
-_BISECTIONS = 24
 
 type Chips = int | Sequence[int] | None
 """A chip, several, or None for all chips of a plan."""
@@ -52,8 +51,8 @@ class Plan:
         Chips that hold the solver of each block, its owner included, and their right-hand sides.
     micro_batch_owner : tuple of int
         Chip of every micro-batch; if layers are spread over chips, the first chip of its pipeline.
-    block_cost_s : ndarray
-        Modelled time per block and step on one copy, which ``lpt`` balances.
+    block_costs : BlockCosts
+        Modelled costs of each block on one copy; ``lpt`` balances the times per step.
     layer_work : LayerWork
         What the layers do.
     allocation : Allocation
@@ -72,7 +71,7 @@ class Plan:
     block_owner: tuple[int, ...]
     holdings: Holdings
     micro_batch_owner: tuple[int, ...]
-    block_cost_s: np.ndarray
+    block_costs: BlockCosts
     layer_work: LayerWork
     allocation: Allocation
     shapes: BlockShapes
@@ -115,26 +114,17 @@ class Plan:
         return self.shapes.shared(self.holdings.block, self.holdings.right_sides)
 
     @functools.cached_property
-    def held_cost_s(self) -> np.ndarray:
-        """Modelled time per holding and step, on one copy."""
+    def held_costs(self) -> BlockCosts:
+        """Modelled costs of each holding on one copy."""
         block = self.holdings.block
         share = self.holdings.right_sides / np.maximum(self.shapes.right_sides[block], 1)
-        cost: np.ndarray = self.block_cost_s[block] * share
-        return cost
+        return self.block_costs.take(block).shared(share)
 
     @functools.cached_property
-    def block_copies(self) -> np.ndarray:
-        """Copies of each holding's block on its chip; they divide its right-hand sides."""
-        return _balanced_block_copies(self)
-
-    @functools.cached_property
-    def crowded(self) -> np.ndarray:
-        """Holdings whose chip cannot hold all its blocks at once, so they are programmed every
-        step.
-        """
-        once = np.ones(len(self.holdings), np.int64)
-        crowded: np.ndarray = ~_fits(self, once)[self.holdings.chip]
-        return crowded
+    def places(self) -> BlockPlaces:
+        """Copies and banks of each holding, and whether it stays."""
+        held = HeldBlocks(self.holdings.chip, self.holds_g, self.held_shapes, self.held_costs)
+        return place_blocks(held, self.hardware, self.policy, self.work.chips)
 
 
 def once_per_plan[**P, T](
@@ -187,7 +177,8 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     shapes = fuse(unfused, fusion.chosen, hardware)
     layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
     allocation = allocate(layer_work, policy)
-    cost_s = block_seconds(shapes, hardware, policy)
+    costs = block_costs(shapes, hardware, policy)
+    cost_s = costs.per_step_s
     room = _room_for_blocks(shapes, allocation, hardware.chip, policy, work.chips)
     owner = block_owners(blocks, cost_s, work.chips, partition.blocks, work.speeds, room)
     return Plan(
@@ -199,7 +190,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
         block_owner=owner,
         holdings=make_holdings(blocks, owner, shapes.right_sides, cost_s, policy, work),
         micro_batch_owner=_micro_batch_owner(allocation.stages, partition, work),
-        block_cost_s=cost_s,
+        block_costs=costs,
         layer_work=layer_work,
         allocation=allocation,
         shapes=shapes,
@@ -278,38 +269,3 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
         }
         for block, held, apart_s, fused_s, fused in rows
     ]
-
-
-def _fits(plan: Plan, copies: np.ndarray) -> np.ndarray:
-    """Return, per chip, whether it holds these copies of its blocks."""
-    chip, shapes = plan.holdings.chip, plan.held_shapes
-    sets = plan.policy.soi.array_sets
-    inverting = np.bincount(chip, sets * copies * shapes.inv_arrays, plan.work.chips)
-    product = np.bincount(chip, sets * copies * shapes.product_arrays, plan.work.chips)
-    fits: np.ndarray = (inverting <= plan.hardware.chip.inv_arrays) & (
-        product <= plan.allocation.budget.solvers
-    )
-    return fits
-
-
-def _balanced_block_copies(plan: Plan) -> np.ndarray:
-    """Choose the copies of blocks so that each chip's longest solve is as short as its arrays
-    allow.
-    """
-    if not plan.blocks:
-        return np.zeros(0, np.int64)
-    chip, cost = plan.holdings.chip, plan.held_cost_s
-    most = np.maximum(plan.holdings.right_sides, 1)
-
-    def copies_for(longest: np.ndarray) -> np.ndarray:
-        wanted = np.ceil(cost / longest[chip])
-        copies: np.ndarray = np.clip(wanted, 1, most).astype(np.int64)
-        return copies
-
-    high = np.full(plan.work.chips, float(cost.max()))
-    low = high / float(most.max())
-    for _ in range(_BISECTIONS):
-        middle = np.sqrt(low * high)
-        fits = _fits(plan, copies_for(middle))
-        high, low = np.where(fits, middle, high), np.where(fits, low, middle)
-    return copies_for(high)

@@ -126,7 +126,7 @@ def summarise(plan: Plan) -> StepSummary:
         ),
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
-        soi_work_s=np.bincount(plan.holdings.chip, plan.held_cost_s, plan.work.chips)
+        soi_work_s=np.bincount(plan.holdings.chip, plan.held_costs.per_step_s, plan.work.chips)
         if plan.blocks
         else np.zeros(plan.work.chips),
         link_bytes=float(shares @ [item.link_bytes for item in costed]),

@@ -146,7 +146,8 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
     others = np.flatnonzero(segment != Segment.COMPUTE.number)
     if len(others):
         part = table.where(others)
-        start[others] = _queue(part, segment[others], duration_s[others], seconds)
+        turn = _turn(plan, part)
+        start[others] = _queue(part, segment[others], turn, duration_s[others], seconds)
     return Placement(segment, start, seconds, _hidden(plan, drain, seconds))
 
 
@@ -238,20 +239,45 @@ def _place_in_turn(owner: np.ndarray) -> np.ndarray:
     return place
 
 
+def _turn(plan: Plan, table: OpTable) -> np.ndarray:
+    """Return the turn of each row's SOI block on its chip; 0 for what takes no turns."""
+    turn = np.zeros(len(table), np.int64)
+    of_blocks = np.flatnonzero(table["block"] >= 0)
+    if len(of_blocks) and plan.places.turn.any():
+        held = plan.holdings.chip * len(plan.blocks) + plan.holdings.block
+        order = np.argsort(held)
+        rows = table["chip"][of_blocks].astype(np.int64) * len(plan.blocks)
+        found = np.searchsorted(held[order], rows + table["block"][of_blocks])
+        turn[of_blocks] = plan.places.turn[order[found]]
+    return turn
+
+
 def _queue(
-    table: OpTable, segment: np.ndarray, duration_s: np.ndarray, seconds: np.ndarray
+    table: OpTable,
+    segment: np.ndarray,
+    turn: np.ndarray,
+    duration_s: np.ndarray,
+    seconds: np.ndarray,
 ) -> np.ndarray:
-    """Return starts so that the rows of a bank follow each other; fill in chips' seconds per
-    segment.
+    """Return starts so that the rows of a bank follow each other, and turns of blocks, too; fill in
+    chips' seconds per segment.
     """
     bank = np.where(table["bank"] < 0, 0, table["bank"]).astype(np.int64)
     chip = table["chip"].astype(np.int64)
-    key = (chip * len(Segment) + segment) * (int(bank.max()) + 1) + bank
+    turns = int(turn.max()) + 1
+    taken = (chip * len(Segment) + segment) * turns + turn
+    key = taken * (int(bank.max()) + 1) + bank
     order = np.argsort(key, kind="stable")
     ran = np.cumsum(duration_s[order])
     begins = ran - duration_s[order]
     first = np.searchsorted(key[order], key[order])
     start = np.zeros(len(key))
     start[order] = begins - begins[first]
+    if turns > 1:
+        longest = np.zeros((seconds.size, turns))
+        np.maximum.at(longest.ravel(), taken, start + duration_s)
+        # Blocks that stay are turn 0; they begin with the first turn.
+        longest[:, 0] = 0.0
+        start += (np.cumsum(longest, axis=1) - longest).ravel()[taken]
     np.maximum.at(seconds, (chip, segment), start + duration_s)
     return start

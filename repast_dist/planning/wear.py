@@ -175,10 +175,15 @@ def _of_blocks(plan: Plan) -> tuple[float, float]:
     inverting = shapes.inv_arrays * scheme.uses_array
     rooms = (plan.hardware.chip.inv_arrays, plan.allocation.budget.solvers)
     both = []
+    stays, copies = plan.places.stays, plan.places.copies
     for arrays, room in zip((inverting, shapes.product_arrays), rooms, strict=True):
-        needed = np.bincount(plan.holdings.chip, np.where(plan.crowded, arrays, 0), plan.work.chips)
-        in_turn = np.where(needed > 0, np.maximum(needed / max(room, 1), 1.0), 0.0)
+        moving, kept = (
+            np.bincount(plan.holdings.chip, np.where(mask, arrays * copies, 0), plan.work.chips)
+            for mask in (~stays, stays)
+        )
+        left = np.maximum(room - soi.array_sets * kept, 1)
+        in_turn = np.where(moving > 0, np.maximum(moving / left, 1.0), 0.0)
         # Where new inverses are prepared beside the old ones, two sets are written in turn.
-        renewed = 1.0 / (soi.interval * soi.array_sets) if (arrays[~plan.crowded] > 0).any() else 0
+        renewed = 1.0 / (soi.interval * soi.array_sets) if (arrays[stays] > 0).any() else 0
         both.append(float(max(in_turn.max(), renewed)))
     return both[0], both[1]

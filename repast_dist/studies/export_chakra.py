@@ -23,7 +23,7 @@ def run(
     workload = chosen_workload(settings)
     plan = machine.plan(workload, study.chips, study.batch_size, study.micro_batch_size)
     folder = begin(settings, run_dir)
-    owners = zip(plan.blocks, plan.block_owner, plan.block_cost_s.tolist(), strict=True)
+    owners = zip(plan.blocks, plan.block_owner, plan.block_costs.per_step_s.tolist(), strict=True)
     write_json(
         folder / "plan.json",
         {

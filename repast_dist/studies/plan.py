@@ -106,7 +106,7 @@ def soi_bound_s(plan: Plan) -> float:
     """Return what no assignment of whole blocks is faster than."""
     bound = 0.0
     for factor in ("G", "A"):
-        cost = plan.block_cost_s * _is_factor(plan, factor)
+        cost = plan.block_costs.per_step_s * _is_factor(plan, factor)
         bound += max(float(cost.sum()) / plan.work.chips, float(cost.max()))
     return bound
 
@@ -126,7 +126,7 @@ def _is_factor(plan: Plan, factor: str) -> np.ndarray:
 
 def _load(plan: Plan, factor: str) -> np.ndarray:
     """Return (chips,) modelled seconds per step on blocks of one kind."""
-    cost = plan.held_cost_s * _is_factor(plan, factor)[plan.holdings.block]
+    cost = plan.held_costs.per_step_s * _is_factor(plan, factor)[plan.holdings.block]
     return np.bincount(plan.holdings.chip, cost, plan.work.chips)
 
 
@@ -160,9 +160,9 @@ def _block_rows(plan: Plan) -> list[dict[str, Any]]:
             "n": block.size,
             "chip": int(plan.holdings.chip[number]),
             "right_sides": int(plan.holdings.right_sides[number]),
-            "copies": int(plan.block_copies[number]),
-            "programmed_every_step": bool(plan.crowded[number]),
-            "work_s": float(plan.held_cost_s[number]),
+            "copies": int(plan.places.copies[number]),
+            "programmed_every_step": not plan.places.stays[number],
+            "work_s": float(plan.held_costs.per_step_s[number]),
         }
         for number, block in _held_blocks(plan)
     ]

@@ -39,6 +39,10 @@ SETTLING_S = 12 / 100e6
 """Conjugate gradients read after 12 cycles of amplifiers of 100 MHz."""
 
 
+RESIDUAL_PER_BANK = 2
+"""Multiplying arrays of a bank that hold blocks, so that those of one block take so many banks."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """A chip's figures as conf/chip/ has them; cells hold slices, DACs apply a bit a pass.
@@ -310,7 +314,7 @@ class Block:
     def banks(self, chip):
         """Return the banks that one copy lies in; its arrays are spread over them."""
         inverting = up(self.inv_arrays, chip.inv_per_bank)
-        return min(max(inverting, up(self.product_arrays, 8), 1), chip.banks)
+        return min(max(inverting, up(self.product_arrays, RESIDUAL_PER_BANK), 1), chip.banks)
 
     def lanes(self, chip, copies):
         return 16 * up(self.banks(chip) * copies, chip.banks_per_tile)

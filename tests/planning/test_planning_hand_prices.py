@@ -440,7 +440,7 @@ def check_block(chip, n, scheme, fusion):
     block = block_of(chip, plan)
     assert block.fused == (fusion == "on")
     programmed, solving = solved(plan, chip, n, block.held, block.fused)
-    counts, copies = programmed + solving, int(plan.block_copies[0])
+    counts, copies = programmed + solving, int(plan.places.copies[0])
     table = table_of(plan, {0: counts})
     mine = table["block"] == 0
     cells = cells_of(chip, block, plan.policy.inversion.name)

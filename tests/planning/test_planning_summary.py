@@ -106,7 +106,8 @@ def test_split_blocks_balance_better_than_whole_layers():
     layerwise = dataclasses.replace(setup.policy.partition, blocks="layer")
     whole = setup.changed(partition=layerwise).plan(network_table("vgg16"), 16, 256, 8)
     loads = [
-        np.bincount(np.asarray(plan.block_owner), plan.block_cost_s, 16) for plan in (split, whole)
+        np.bincount(np.asarray(plan.block_owner), plan.block_costs.per_step_s, 16)
+        for plan in (split, whole)
     ]
     balance = [load.mean() / load.max() for load in loads]
     assert balance[0] > 0.9 > balance[1]

@@ -78,7 +78,7 @@ def test_programming_a_block_costs_the_pulses_of_both_its_arrays(plan, table, un
     bits = plan.shapes.product_bits
     assert len(rows) == len(plan.blocks)
     for place, block in enumerate(rows["block"]):
-        n, copies = plan.blocks[block].size, int(plan.block_copies[block])
+        n, copies = plan.blocks[block].size, int(plan.places.copies[block])
         assert plan.shapes.depth[block] == 0
         cells, _ = one_matrix(n, n, bits, copies)
         inverting = int(plan.shapes.inverting_cells[block]) * copies

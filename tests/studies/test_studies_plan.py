@@ -22,7 +22,8 @@ def makespan(plan, owner):
     total = 0.0
     for factor in ("G", "A"):
         cost = [
-            c * (b.factor == factor) for c, b in zip(plan.block_cost_s, plan.blocks, strict=True)
+            c * (b.factor == factor)
+            for c, b in zip(plan.block_costs.per_step_s, plan.blocks, strict=True)
         ]
         total += max(sum(c for c, o in zip(cost, owner, strict=True) if o == k) for k in (0, 1))
     return total
@@ -44,7 +45,7 @@ def test_the_tables_account_for_all_micro_batches_blocks_and_work():
     assert sum(tables["chips"]["micro_batches"].to_pylist()) == plan.work.micro_batches
     assert sum(tables["chips"]["soi_blocks"].to_pylist()) == len(plan.blocks)
     work = np.sum(tables["chips"]["g_s"].to_pylist()) + np.sum(tables["chips"]["a_s"].to_pylist())
-    assert work == pytest.approx(plan.block_cost_s.sum())
+    assert work == pytest.approx(plan.block_costs.per_step_s.sum())
     assert tables["blocks"]["chip"].to_pylist() == list(plan.block_owner)
 
 

@@ -30,7 +30,7 @@ Rows = list[Row]
 
 _KEPT = {
     "strong": "The batch stays the same; chips without a micro-batch only help with inversion.",
-    "weak": "The batch per chip stays the same.",
+    "weak": "The batch per chip stays the same, the SOI blocks too: each chip gets fewer of them.",
 }
 
 
@@ -111,7 +111,7 @@ def _mode_section(mode: str, network: str) -> StudySection:
         )
         for title, column, log in (
             ("Throughput", "samples_per_s", True),
-            ("Efficiency", "efficiency", False),
+            ("Efficiency: the fewest chips' time for the same step, per chip", "efficiency", False),
             ("Energy per sample", "energy_per_sample_j", True),
         )
     ]  # fmt: skip
@@ -170,10 +170,9 @@ def _notes(records: Sequence[dict[str, Any]]) -> list[Note]:
     if any(record["efficiency"] > 1.005 for record in records):
         notes.append(
             Note(
-                "Efficiency above 100 %: more chips divide the same SOI blocks among them, which "
-                "in weak scaling do not grow with the samples. With few chips the blocks do not "
-                "fit their arrays (column blocks_fit), are programmed in every step and have no "
-                "copies, so their solves take longer."
+                "Efficiency above 100 %: with more chips, each has more arrays per block and "
+                "layer. Where few chips cannot hold all (columns weights_fit, blocks_fit), weights "
+                "or blocks are written more often."
             )
         )
     return notes
@@ -192,9 +191,13 @@ def _key_figures(largest: dict[str, Any]) -> list[KeyFigure]:
 
 
 def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add throughput per chip relative to the smallest count of chips."""
+    """Add the efficiency: the time that the fewest chips take for the same samples, over the time
+    taken, per chip.
+    """
     alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
     first = min(alike, key=lambda p: p["chips"])
-    per_chip = point["samples_per_s"] / point["chips"]
-    record = {name: value for name, value in point.items() if name not in ("segments", "exchanges")}
-    return record | {"efficiency": per_chip / (first["samples_per_s"] / first["chips"])}
+    further = point["samples_per_step"] - first["samples_per_step"]
+    chip_s = (first["step_s"] + further * first["sample_s"]) * first["chips"]
+    left_out = ("segments", "exchanges", "sample_s")
+    record = {name: value for name, value in point.items() if name not in left_out}
+    return record | {"efficiency": chip_s / (point["step_s"] * point["chips"])}

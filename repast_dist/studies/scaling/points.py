@@ -11,7 +11,7 @@ from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.owners import balance
 from repast_dist.planning.plan import Plan
-from repast_dist.planning.summary import summarise
+from repast_dist.planning.summary import StepSummary, summarise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ScalingPoint:
         Chips.
     batch, micro_batch : int
         Samples per step of one chip (weak) or of all (strong), and per micro-batch.
+    reference : bool
+        Whether points with more chips are compared with it.
     """
 
     workload: Workload
@@ -35,6 +37,7 @@ class ScalingPoint:
     chips: int
     batch: int
     micro_batch: int
+    reference: bool = False
 
 
 def scaling_points(
@@ -46,7 +49,7 @@ def scaling_points(
 ) -> list[ScalingPoint]:
     """Return all points, the largest last within a network."""
     return [
-        ScalingPoint(workload, mode, count, batch, micro_batch)
+        ScalingPoint(workload, mode, count, batch, micro_batch, reference=count == min(chips))
         for workload in workloads
         for mode in modes
         for count in sorted(set(chips))
@@ -59,7 +62,8 @@ def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
     Returns
     -------
     dict
-        A plain record; ``segments`` holds the seconds per segment.
+        A plain record; ``segments`` holds the seconds per segment, and ``sample_s``, of a
+        reference, what a further sample adds to the step.
     """
     batch = point.batch * (point.chips if point.mode == "weak" else 1)
     plan = machine.plan(point.workload, point.chips, batch, point.micro_batch)
@@ -69,6 +73,7 @@ def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
         "mode": point.mode,
         "chips": point.chips,
         "samples_per_step": step.samples,
+        "sample_s": _sample_s(machine, point, step) if point.reference else None,
         "step_s": step.step_s,
         "samples_per_s": step.samples_per_s,
         "energy_per_sample_j": step.energy_per_sample_j,
@@ -76,20 +81,26 @@ def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
         "limited_by": step.limiting_segment,
         "link_bytes": step.link_bytes,
         "soi_balance": balance(
-            plan.held_cost_s,
+            plan.held_costs.per_step_s,
             plan.holdings.chip.tolist(),
             point.chips,
             [plan.blocks[number].factor for number in plan.holdings.block],
         ),
         "pipeline_stages": plan.allocation.stages,
         "weights_fit": bool(plan.allocation.resident.all()),
-        "blocks_fit": not plan.crowded.any(),
+        "blocks_fit": bool(plan.places.stays.all()),
         "lifetime_s": step.wear.lifetime_s,
         "peak_power_w": step.peak_power_w,
         "rows": step.rows,
         "segments": step.segment_s,
         "exchanges": _exchange_records(plan, step.step_s),
     }
+
+
+def _sample_s(machine: Machine, point: ScalingPoint, step: StepSummary) -> float:
+    """Return the time that a further sample adds to a step."""
+    longer = machine.plan(point.workload, point.chips, 2 * step.samples, point.micro_batch)
+    return (summarise(longer).step_s - step.step_s) / step.samples
 
 
 def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:

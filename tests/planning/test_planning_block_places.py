@@ -1,0 +1,210 @@
+"""Which SOI blocks stay in their arrays, which take turns, and how often they are copied."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
+from repast_dist.ops import op, price
+from repast_dist.planning.ops import step_ops
+from repast_dist.planning.summary import summarise
+from repast_dist.planning.timeline import place
+from repast_dist.settings import load_settings
+
+TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
+QUICK = ("resnet50", "bert_base", "vgg16")
+
+
+@functools.cache
+def machine():
+    return load_settings(["study=scaling"]).machine
+
+
+def plan_of(workload, chips=1, batch=64, objective="time", interval=5, **changes):
+    policy = machine().policy
+    changed = machine().changed(
+        chip=dataclasses.replace(machine().hardware.chip, **changes),
+        partition=dataclasses.replace(policy.partition, objective=objective),
+        soi=dataclasses.replace(policy.soi, interval=interval),
+    )
+    return changed.plan(workload, chips, batch, 8)
+
+
+def table(name):
+    return build_workload(WorkloadSpec(name=name))
+
+
+def solving_s(plan):
+    """Time of programming and solving, the average over steps, as the timeline has it."""
+    seconds = summarise(plan).segment_s
+    return seconds["renew and solve G"] + seconds["solve A"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("chips", "tiles"), [(1, 40), (1, 168), (3, 168), (8, 60)])
+def test_no_chip_holds_more_blocks_at_a_time_than_it_has_arrays(name, chips, tiles):
+    plan = plan_of(table(name), chips, tiles=tiles)
+    chip, shapes, places = plan.hardware.chip, plan.held_shapes, plan.places
+    for number in range(chips):
+        mine = plan.holdings.chip == number
+        stays = mine & places.stays
+        for turn in range(1, int(places.turn[mine].max()) + 1):
+            at_once = stays | (mine & (places.turn == turn))
+            assert (places.copies * shapes.product_arrays)[at_once].sum() <= chip.residual_arrays
+            assert (places.copies * shapes.inv_arrays)[at_once].sum() <= chip.inv_arrays
+            # G blocks are solved before A blocks.
+            assert len(set(plan.holds_g[mine & (places.turn == turn)])) == 1
+
+
+def test_the_timeline_lets_turns_follow_each_other_beside_blocks_that_stay():
+    plan = plan_of(table("resnet50"), tiles=40)
+    rows = step_ops(plan, 0, 0, factors_due=True, inverses_due=True)
+    rows = rows.where(np.flatnonzero(rows["block"] >= 0))
+    costs = price(rows, plan.hardware.costs)
+    placed = place(plan, rows, costs.duration_s)
+    place_of = {int(block): n for n, block in enumerate(plan.holdings.block)}
+    turn = plan.places.turn[[place_of[int(block)] for block in rows["block"]]]
+    assert turn.max() > 2
+    for segment in np.unique(placed.segment):
+        mine = placed.segment == segment
+        ends = 0.0
+        for number in np.unique(turn[mine & (turn > 0)]):
+            now = mine & (turn == number)
+            assert placed.start_s[now].min() == pytest.approx(ends, abs=1e-15)
+            ends = (placed.start_s + costs.duration_s)[now].max()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in TABLES if name not in QUICK)],
+)
+def test_more_chips_or_tiles_never_solve_longer_and_chips_gain_no_more_than_their_number(name):
+    """Within 2 % for more chips, 3 % for more tiles, 10 % for what chips gain: whole copies of
+    blocks leave a rest of arrays.
+    """
+    workload = table(name)
+    by_chips = {chips: solving_s(plan_of(workload, chips)) for chips in (1, 2, 3, 4, 8, 16)}
+    for (few, before), (many, after) in itertools.pairwise(by_chips.items()):
+        assert after <= before * 1.02, (few, many)
+        assert by_chips[1] <= many * after * 1.1, many
+    by_tiles = [solving_s(plan_of(workload, tiles=tiles)) for tiles in (80, 120, 168, 240, 400)]
+    for before, after in itertools.pairwise(by_tiles):
+        assert after <= before * 1.03
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_energy_as_objective_programs_no_more_cells(name):
+    fast, frugal = (plan_of(table(name), 2, objective=goal) for goal in ("time", "energy"))
+    assert solving_s(fast) <= solving_s(frugal) * 1.01
+    assert frugal.places.stays.sum() >= fast.places.stays.sum()
+    assert summarise(frugal).energy_j <= summarise(fast).energy_j * 1.001
+
+
+def test_seldom_renewed_blocks_stay():
+    few = Workload(name="few", layers=tuple(dense(f"l{n}", 100, 100) for n in range(3)))
+    assert plan_of(few, interval=100_000, objective="energy").places.stays.all()
+
+
+def test_blocks_that_take_turns_are_written_in_every_step_measured_or_not():
+    """Also in those whose solves prepare nothing, as between renewals in training."""
+    plan = plan_of(table("resnet50"))
+    moving = np.flatnonzero(~plan.places.stays)
+    assert len(moving)
+    written = []
+    for solves in (None, {}):
+        rows = step_ops(plan, None, 1, factors_due=False, inverses_due=False, solves=solves)
+        rows = rows.where(np.flatnonzero(rows["op"] == op.PROGRAM_BLOCK.number))
+        assert sorted(rows["block"]) == sorted(plan.holdings.block[moving])
+        written.append(rows["cell_writes"])
+    np.testing.assert_array_equal(*written)
+
+
+# Exhaustive search ----------------------------------------------------------------------------
+
+
+def dense(name, rows, columns):
+    return LayerShape(name=name, kind=kinds.DENSE, in_features=rows, out_features=columns)
+
+
+CASES = {
+    "all fit": (dense("a", 60, 40), dense("b", 90, 30)),
+    "some fit": (dense("a", 250, 100), dense("b", 200, 180)),
+    "one is long": (dense("a", 250, 250), dense("b", 30, 20)),
+}
+
+
+@pytest.mark.parametrize("interval", [1, 20])
+@pytest.mark.parametrize("case", CASES)
+def test_the_division_is_within_ten_percent_of_the_best_there_is(case, interval):
+    """All ways to let blocks stay, to let the others take turns and to copy both, on a chip of 20
+    banks, by the modelled times of its blocks.
+    """
+    workload = Workload(name=case, layers=CASES[case])
+    plan = plan_of(workload, interval=interval, tiles=5, banks_per_tile=4)
+    assert len(plan.blocks) == 4
+    best = min(times(plan, stays, interval) for stays in itertools.product((0, 1), repeat=4))
+    assert modelled_s(plan, plan.places, interval) <= best * 1.1
+
+
+def kinds_of(plan):
+    return plan.holds_g, ~plan.holds_g
+
+
+def modelled_s(plan, places, interval):
+    """Return the time that the plan's own places take: the turns of each kind one after the other,
+    beside the longest of those that stay. No two blocks of these small cases share a bank.
+    """
+    costs = plan.held_costs
+    busy = costs.solving_s / places.copies
+    busy = busy + costs.renewing_s * np.where(places.stays, 1 / interval, 1)
+    total = 0.0
+    for kind in kinds_of(plan):
+        ends = [busy[kind & (places.turn == turn)].max(initial=0.0) for turn in range(9)]
+        total += max(ends[0], sum(ends[1:]))
+    return total
+
+
+def times(plan, stays, interval):
+    """Return the least time if these blocks stay and the others take turns, one or two a turn."""
+    chip, shapes, costs = plan.hardware.chip, plan.held_shapes, plan.held_costs
+    kept = np.array(stays, bool)
+    needed = np.stack([shapes.inv_arrays, shapes.product_arrays])
+    room = np.array([chip.inv_arrays, chip.residual_arrays])
+    least = np.inf
+    for copies in itertools.product((1, 2, 3, 4, 6, 8), repeat=int(kept.sum())):
+        of_kept = np.zeros(4, np.int64)
+        of_kept[kept] = np.minimum(copies, shapes.right_sides[kept])
+        free = room - (needed * of_kept).sum(axis=1)
+        if (free < 0).any():
+            continue
+        own = costs.solving_s / np.maximum(of_kept, 1) + costs.renewing_s / interval
+        total = 0.0
+        for kind in kinds_of(plan):
+            moving = np.flatnonzero(~kept & kind)
+            apart = sum(turn_s(costs, shapes, needed, [block], free) for block in moving)
+            together = turn_s(costs, shapes, needed, moving, free)
+            total += max((own * kept * kind).max(), min(apart, together))
+        least = min(least, total)
+    return least
+
+
+def turn_s(costs, shapes, needed, blocks, free):
+    """Return the least time of a turn of these blocks, of all numbers of copies that fit."""
+    most = [
+        min(int((free // np.maximum(needed[:, b], 1)).min()), int(shapes.right_sides[b]))
+        for b in blocks
+    ]
+    least = 0.0 if not len(blocks) else np.inf
+    for copies in itertools.product(*(range(1, count + 1) for count in most)):
+        if (needed[:, blocks] @ np.array(copies, np.int64) > free).any():
+            continue
+        busy = [
+            costs.solving_s[b] / c + costs.renewing_s[b]
+            for b, c in zip(blocks, copies, strict=True)
+        ]
+        least = min(least, max(busy, default=0.0))
+    return least
