@@ -15,7 +15,7 @@ TEST_PROCESSES ?= 2
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: run test lint format bench install clean help
+.PHONY: run test test-torch lint format bench install clean help
 .DEFAULT_GOAL := help
 
 run: install ## Train the default network on the default farm; ARGS="key=value ..." changes settings
@@ -23,6 +23,10 @@ run: install ## Train the default network on the default farm; ARGS="key=value .
 
 test: install ## Run every test, the slow ones too; ARGS="-m 'not slow'" selects
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+test-torch: install ## Install PyTorch (5.5 GB on disk) and run the tests that need it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/pytorch $(ARGS)
 
 lint: install ## Check format, style, types and import directions
 	$(BIN)/ruff format --check .
@@ -51,4 +55,4 @@ clean: ## Delete the environment, caches and build results (runs/ stays)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16

@@ -95,7 +95,8 @@ def test_a_line_of_chips_exchanges_slower_than_a_ring(tmp_path):
 
 def test_the_example_of_the_readme_trains(tmp_path):
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (example,) = (block for block in blocks if "DATASETS.register" in block)
     (tmp_path / "my_data.py").write_text(example)
     plugins = f"plugins=[{tmp_path / 'my_data.py'}]"
     chosen = ("dataset.name=noise", "model=digits_mlp", "farm.backend=inprocess", "train.epochs=1")

@@ -11,8 +11,6 @@ import numpy as np
 
 from repast_dist.analog import SolveCounts
 from repast_dist.farm.records import ChipCost
-from repast_dist.farm.setup import FarmSetup
-from repast_dist.farm.specs import chip_speed
 from repast_dist.ops import OP_NAMES, OpTable, price, trace_columns
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.ops import outer_rows
@@ -50,14 +48,16 @@ class CostRecorder:
     ----------
     chip : int
         The chip.
-    setup : FarmSetup
-        Plan and settings.
+    plan : Plan
+        Who does what.
+    place : int
+        The chip's number in the plan.
+    speed : float
+        Its speed, relative to others.
     """
 
-    def __init__(self, chip: int, setup: FarmSetup) -> None:
-        self._chip, self._plan = chip, setup.plan
-        self._place = setup.chips.index(chip)
-        self._speed = chip_speed(setup.job.farm, chip)
+    def __init__(self, chip: int, plan: Plan, place: int, speed: float = 1.0) -> None:
+        self._chip, self._plan, self._place, self._speed = chip, plan, place, speed
         self._outer: dict[tuple[bool, bool], tuple[_Priced, _Priced]] = {}
         self._steps: list[tuple[int, list[_Priced]]] = []
 

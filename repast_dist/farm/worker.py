@@ -20,6 +20,7 @@ from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica
 from repast_dist.farm.setup import FarmSetup, chip_engine
+from repast_dist.farm.specs import chip_speed
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.optimizers import SecondOrder
@@ -71,7 +72,12 @@ class ChipWorker:
         self._keeps_ranges = some.keeps_ranges
         self._follows = some.keeps_ranges and some.vmm is not None and some.vmm.adc.follows
         self._ranges: dict[str, np.ndarray] = {}
-        self._costs = {chip: CostRecorder(chip, setup) for chip in self._chips}
+        self._costs = {
+            chip: CostRecorder(
+                chip, setup.plan, setup.chips.index(chip), chip_speed(job.farm, chip)
+            )
+            for chip in self._chips
+        }
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
         self._reports: list[SolveReport] = []

@@ -263,9 +263,9 @@ class _MicroBatch:
             means = rows.reshape(-1, positions, rows.shape[1]).mean(axis=1)
             address = self.address("means", parameter)
             matrix = self.loaded.engine.load("factor", means, address)
-            return _diagonal_blocks(matrix, means, blocks, call)
+            return diagonal_blocks(matrix, means, blocks, call)
         matrix = self.load_activations("factor", parameter)
-        return _diagonal_blocks(matrix, rows, blocks, call) / positions
+        return diagonal_blocks(matrix, rows, blocks, call) / positions
 
     def error_moment(
         self,
@@ -279,7 +279,7 @@ class _MicroBatch:
             errors = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
         address = (*self.address("errors", parameter), number)
         matrix = self.loaded.engine.load("factor", errors, address)
-        return _diagonal_blocks(matrix, errors, blocks, ("G", *address))
+        return diagonal_blocks(matrix, errors, blocks, ("G", *address))
 
     def load_activations(
         self, role: Literal["gradient", "factor"], parameter: Parameter
@@ -384,14 +384,14 @@ class _Layer:
         batch = self._all.batch
         address = (*batch.address("moment", self._parameter), side)
         matrix = batch.loaded.engine.load("factor", rows, address)
-        return _diagonal_blocks(matrix, rows, self._all.wanted(self._parameter, side), address)
+        return diagonal_blocks(matrix, rows, self._all.wanted(self._parameter, side), address)
 
 
 def _width(parameter: Parameter, side: Side) -> int:
     return parameter.rows if side == "A" else parameter.columns
 
 
-def _diagonal_blocks(
+def diagonal_blocks(
     loaded: Product,
     rows: np.ndarray,
     blocks: Sequence[tuple[int, int]],

@@ -225,13 +225,15 @@ def zeros(weights: Mapping[str, np.ndarray], kinds: Sequence[str]) -> Arrays:
 def heavy_ball(
     optimizer: Optimizer, momentum: float, given: Update, directions: Mapping[str, np.ndarray]
 ) -> tuple[Arrays, Arrays]:
-    """Take a step with momentum along (in[+1], out) directions; return weights and state."""
+    """Take a step with momentum along (in[+1], out) directions; return weights and state, both in
+    the precision of the weights.
+    """
     rate = optimizer.learning_rate_at(given.step, given.total_steps)
     weights: Arrays = {}
     state: Arrays = {}
     for name, old in given.weights.items():
         direction = directions[name] + optimizer.decay(old, name in given.biased)
         direction = momentum * given.state[f"momentum/{name}"].astype(np.float64) + direction
-        weights[name] = (old - rate * direction).astype(np.float32)
-        state[f"momentum/{name}"] = direction.astype(np.float32)
+        weights[name] = (old - rate * direction).astype(old.dtype)
+        state[f"momentum/{name}"] = direction.astype(old.dtype)
     return weights, state

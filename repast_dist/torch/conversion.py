@@ -1,0 +1,320 @@
+"""Turns a network of PyTorch modules into one whose products run on simulated arrays."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from repast_dist.api.loading import HARDWARE, Override, as_overrides, load_settings, refuse_others
+from repast_dist.ground.errors import SettingsError
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.planning.solve_costs import solve_prices
+from repast_dist.studies.settings import RunSettings
+from repast_dist.torch.layers.attention import AttentionFunctions, MultiheadAttention
+from repast_dist.torch.layers.base import Converted
+from repast_dist.torch.layers.conv import Conv1d, Conv2d, ConvTranspose2d
+from repast_dist.torch.layers.linear import Linear
+from repast_dist.torch.layers.recurrent import GRU, LSTM
+from repast_dist.torch.simulation import MicroBatch, Simulation
+from repast_dist.torch.work import WorkCounter
+from repast_dist.training.engines import Engine, make_engine
+
+CLASSES: Mapping[type[nn.Module], type[Converted]] = {
+    nn.Linear: Linear,
+    nn.Conv1d: Conv1d,
+    nn.Conv2d: Conv2d,
+    nn.ConvTranspose2d: ConvTranspose2d,
+    nn.MultiheadAttention: MultiheadAttention,
+    nn.LSTM: LSTM,
+    nn.GRU: GRU,
+}
+"""PyTorch's class -> what its modules are converted to; `convert` takes further ones."""
+
+_GROUPS = ("engine", "inversion", "soi", "partition", "seed", "plugins")
+_KEY = "_repast_dist"
+
+
+@dataclasses.dataclass(frozen=True)
+class Treatment:
+    """How a module that has parameters is treated.
+
+    Attributes
+    ----------
+    path : str
+        Its path in the network.
+    kind : str
+        Its class.
+    parameters : int
+        Numbers in its own parameters.
+    converted : bool
+        Whether its products run on arrays.
+    reason : str
+        Why it is not converted.
+    """
+
+    path: str
+    kind: str
+    parameters: int
+    converted: bool
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert` made of a network.
+
+    Attributes
+    ----------
+    model : Module
+        The network.
+    settings : RunSettings
+        The settings of its arithmetic; those of training are not used.
+    hardware : Hardware
+        The chips.
+    simulation : Simulation
+        Its arrays.
+    work : WorkCounter
+        Counts what its calls compute.
+    treatments : tuple of Treatment
+        How each module with parameters is treated.
+    """
+
+    model: nn.Module
+    settings: RunSettings
+    hardware: Hardware
+    simulation: Simulation
+    work: WorkCounter
+    treatments: tuple[Treatment, ...]
+
+    @property
+    def table(self) -> pa.Table:
+        """One row per module with parameters: how it is treated, and why."""
+        return pa.Table.from_pylist([dataclasses.asdict(row) for row in self.treatments])
+
+
+def convert(
+    model: nn.Module,
+    hardware: Hardware | None = None,
+    *overrides: Override,
+    classes: Mapping[type[nn.Module], type[Converted]] | None = None,
+    skip: Callable[[str, nn.Module], bool] | None = None,
+    batch_dim: int = 0,
+    config_dir: str | Path | None = None,
+    **groups: Any,
+) -> nn.Module:
+    """Make the products of a network run on simulated arrays, forward and backward.
+
+    Parameters
+    ----------
+    model : Module
+        Any network. It is changed in place: modules keep their parameters and names, so that
+        optimizers, `state_dict` and checkpoints stay what they are.
+    hardware : Hardware, optional
+        The chips; None: those of the settings.
+    *overrides, config_dir, **groups
+        As in `load_settings`, of ``engine``, ``inversion``, ``soi``, ``partition``, ``seed`` and,
+        without `hardware`, of the chip: ``engine="float64"``, ``{"engine.factor": "fixed"}``.
+    classes : mapping, optional
+        Further classes of modules, or others for those of `CLASSES`.
+    skip : callable, optional
+        Returns whether a module, given its path and itself, is left as it is.
+    batch_dim : int
+        Dimension of samples in the first tensor that the network is called with.
+
+    Returns
+    -------
+    Module
+        The same network; `conversion` returns what was made of it.
+
+    Raises
+    ------
+    SettingsError
+        A setting is wrong, or the network is converted already.
+
+    Notes
+    -----
+    Modules that have no class in the map stay PyTorch's own, and are digital work.
+    """
+    if any(_KEY in vars(module) for module in model.modules()):
+        raise SettingsError("the network is converted already; valid: convert it once")
+    if not (hardware is None or isinstance(hardware, Hardware)):
+        raise SettingsError(f"hardware: {hardware!r}; valid: load_hardware(...), or None")
+    settings = _settings(overrides, groups, config_dir, hardware is None)
+    machine = settings.hardware if hardware is None else hardware
+    simulation = Simulation(_engine(settings, machine), batch_dim)
+    known = {**CLASSES, **(classes or {})}
+    paths = {module: path for path, module in model.named_modules()}
+    treatments, inside = [], set[nn.Module]()
+    for module, path in paths.items():
+        if module in inside:
+            continue
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        made, reason = _class_for(module, known)
+        if made is not None and skip is not None and skip(path, module):
+            made, reason = None, "left out"
+        if made is not None:
+            inside |= set(module.modules())
+            own = sum(parameter.numel() for parameter in module.parameters())
+            _swap(module, made, simulation, path)
+        if own:
+            kind = type(module).__name__
+            treatments.append(Treatment(path, kind, own, made is not None, reason))
+    stack: list[str] = []
+    _mark_shared(model, simulation)
+    for module, path in paths.items():
+        _keep_path(module, path, stack)
+    work = WorkCounter(model, lambda: stack[-1] if stack else "")
+    simulation.watchers.append(work)
+    _frame(model, simulation, stack)
+    made_of = Conversion(model, settings, machine, simulation, work, tuple(treatments))
+    object.__setattr__(model, _KEY, made_of)
+    return model
+
+
+def conversion(model: nn.Module) -> Conversion:
+    """Return what `convert` made of a network.
+
+    Raises
+    ------
+    SettingsError
+        The network is not converted.
+    """
+    found = vars(model).get(_KEY)
+    if not isinstance(found, Conversion):
+        raise SettingsError("the network is not converted; valid: convert(model, hardware) first")
+    return found
+
+
+def is_converted(model: nn.Module) -> bool:
+    """Return whether `convert` was called with this network."""
+    return _KEY in vars(model)
+
+
+def _settings(
+    overrides: tuple[Override, ...],
+    groups: Mapping[str, Any],
+    config_dir: str | Path | None,
+    any_hardware: bool,
+) -> RunSettings:
+    texts = as_overrides(overrides, groups)
+    valid = (*_GROUPS, *(HARDWARE if any_hardware else ()))
+    refuse_others(texts, valid, "not a setting of a converted network")
+    return load_settings(*texts, config_dir=config_dir)
+
+
+def _engine(settings: RunSettings, hardware: Hardware) -> Engine:
+    spec = settings.engine
+    if not spec.uses_analog():
+        return make_engine(spec, settings.seed)
+    inversion = settings.inversion
+    engine = make_engine(
+        spec,
+        settings.seed,
+        hardware.vmm_spec,
+        hardware.inv_spec,
+        hardware.residual_spec,
+        inversion,
+    )
+    prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
+    return dataclasses.replace(engine, prices=prices)
+
+
+def _class_for(
+    module: nn.Module, known: Mapping[type[nn.Module], type[Converted]]
+) -> tuple[type[Converted] | None, str]:
+    """Return what a module is converted to, or why it is not."""
+    own = type(module)
+    found = known.get(own)
+    if found is None:
+        base = next((base for base in own.__mro__ if base in known), None)
+        if base is None:
+            return None, "no class in the map: digital work"
+        if own.forward is not base.forward:  # type: ignore[attr-defined]
+            return None, f"a {base.__name__} with a forward of its own; valid: classes="
+        found = known[base]
+    reason = found.refuses(module)
+    if not reason and any(
+        isinstance(parameter, nn.UninitializedParameter) for parameter in module.parameters()
+    ):
+        reason = "not initialised yet; valid: call the network once first"
+    if not reason and nn.utils.parametrize.is_parametrized(module):
+        reason = "its weights are computed from others (parametrised)"
+    return (None, reason) if reason else (found, "")
+
+
+def _swap(module: nn.Module, made: type[Converted], simulation: Simulation, path: str) -> None:
+    """Put a converted class in front of a module's own."""
+    own = type(module)
+    module.__class__ = type(own.__name__, (made, own), {"__module__": own.__module__})
+    object.__setattr__(module, "_simulation", simulation)
+    object.__setattr__(module, "_path", path)
+    for matrix in module.matrices():
+        simulation.matrices[matrix.name] = matrix
+
+
+def _mark_shared(model: nn.Module, simulation: Simulation) -> None:
+    """Mark matrices whose weights serve elsewhere, too: one gradient comes from several uses."""
+    users: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            users.setdefault(id(parameter), []).append(f"{path}.{name}".lstrip("."))
+    for name, matrix in simulation.matrices.items():
+        names = users.get(id(matrix.parameter(matrix.weight)), [])
+        if len(names) > 1 and not matrix.without_factors:
+            why = f"shares its weights ({', '.join(names)}): plain gradient"
+            simulation.matrices[name] = dataclasses.replace(matrix, without_factors=why)
+
+
+def _keep_path(module: nn.Module, path: str, stack: list[str]) -> None:
+    """Keep the paths of the modules that are being called."""
+    module.register_forward_pre_hook(lambda *_: stack.append(path))
+    module.register_forward_hook(lambda *_: _pop(stack), always_call=True)
+
+
+def _pop(stack: list[str]) -> None:
+    stack.pop()
+
+
+def _frame(model: nn.Module, simulation: Simulation, stack: list[str]) -> None:
+    """Make every call of the network one of the simulation."""
+
+    def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = list(_tensors((*args, *kwargs.values())))
+        first = tensors[0] if tensors else None
+        samples = 1 if first is None or not first.dim() else int(first.shape[simulation.batch_dim])
+        train = torch.is_grad_enabled() and module.training
+        signature = tuple(tuple(tensor.shape) for tensor in tensors)
+        micro_batch = simulation.begin(samples, train, signature)
+        functions = AttentionFunctions(simulation, lambda: stack[-1] if stack else "")
+        micro_batch.context.enter_context(functions)
+        _without_fast_path(micro_batch)
+
+    def end(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        simulation.end(outputs)
+
+    model.register_forward_pre_hook(begin, with_kwargs=True, prepend=True)
+    model.register_forward_hook(end, with_kwargs=True, always_call=True)
+
+
+def _without_fast_path(micro_batch: MicroBatch) -> None:
+    """Keep PyTorch's transformer layers from going past their own modules."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    micro_batch.context.callback(torch.backends.mha.set_fastpath_enabled, before)
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested arguments, in order."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)

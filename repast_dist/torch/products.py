@@ -1,0 +1,192 @@
+"""Products on the simulated arrays as functions that PyTorch differentiates.
+
+Weights take part in a product through a token: one number that stands for them in the graph. When
+every use of a matrix in a micro-batch has had its errors, the token's own backward forms the
+gradient, in one product, as crossbars do: the inputs of all uses are the matrix, the errors of all
+outputs drive it. A backward pass that ends at the tokens finds errors without forming gradients.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+
+from repast_dist.network.node import Product, Role
+from repast_dist.torch.matrices import Matrix, to_float64
+from repast_dist.torch.simulation import (
+    LOSS,
+    Event,
+    MicroBatch,
+    Simulation,
+    Uses,
+    operand_products,
+    product_call,
+)
+
+
+def multiply(simulation: Simulation, matrix: Matrix, rows: torch.Tensor) -> torch.Tensor:
+    """Return ``rows @ weights + bias`` as the arrays compute it.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        The arrays.
+    matrix : Matrix
+        The weights (in, out).
+    rows : Tensor
+        (R, in), any float dtype, samples first.
+
+    Returns
+    -------
+    Tensor
+        (R, out) in the dtype of `rows`.
+    """
+    micro_batch = simulation.running
+    uses = micro_batch.uses.get(matrix.name)
+    if uses is None:
+        uses = micro_batch.uses[matrix.name] = Uses(matrix)
+        micro_batch.events.append(Event(matrix.name, "matrix"))
+        bias = matrix.biases
+        micro_batch.tokens[matrix.name] = _Gradient.apply(matrix.weights, bias, micro_batch, uses)
+    token = micro_batch.tokens[matrix.name]
+    product: torch.Tensor = _WeightProduct.apply(rows, token, micro_batch, uses)
+    return product
+
+
+def multiply_operands(
+    simulation: Simulation, name: str, left: torch.Tensor, right: torch.Tensor
+) -> torch.Tensor:
+    """Return ``left @ right`` of two activations; `right` is written to the arrays.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        The arrays.
+    name : str
+        Name of the product in the network.
+    left, right : Tensor
+        (N, H, T, K) and (N, H, K, M): samples, heads, and one matrix each.
+    """
+    micro_batch = simulation.running
+    use = micro_batch.operand_use(name)
+    shape = (*left.shape, right.shape[-1])
+    micro_batch.events.append(Event(name, "operands", tuple(map(int, shape))))
+    product: torch.Tensor = _OperandProduct.apply(left, right, micro_batch, name, use)
+    return product
+
+
+def _like(values: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
+    made: torch.Tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return made.to(device=tensor.device, dtype=tensor.dtype)
+
+
+class _Gradient(torch.autograd.Function):
+    """Makes a matrix' token; its backward is the gradient of the weights and the bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: torch.Tensor,
+        bias: torch.Tensor | None,
+        micro_batch: MicroBatch,
+        uses: Uses,
+    ) -> torch.Tensor:
+        ctx.micro_batch, ctx.uses, ctx.like = micro_batch, uses, weights
+        return weights.new_zeros(1)
+
+    @staticmethod
+    def backward(ctx: Any, token: torch.Tensor) -> Any:
+        micro_batch, uses = ctx.micro_batch, ctx.uses
+        engine, name = micro_batch.simulation.engine, uses.matrix.name
+        errors = uses.take_errors(LOSS)
+        inputs = uses.inputs()
+        loaded: dict[str, Product] = {}
+
+        def load(role: Role) -> Product:
+            """Load the inputs, once per arithmetic."""
+            kind = engine.arithmetic(role)
+            if kind not in loaded:
+                address = micro_batch.address("activations", name)
+                loaded[kind] = engine.load(role, inputs, address)
+            return loaded[kind].serving(role)
+
+        call = micro_batch.address("gradient", name)
+        gradient = load("gradient").multiply(errors.T, call).T
+        for watcher in micro_batch.simulation.watchers:
+            watcher.differentiated(micro_batch, uses, errors, gradient, load)
+        bias = None if uses.matrix.bias is None else _like(gradient[-1], ctx.like)
+        return _like(gradient[: uses.matrix.inputs], ctx.like), bias, None, None
+
+
+class _WeightProduct(torch.autograd.Function):
+    """Multiplies rows by weights; backward multiplies errors by their transpose."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, token: torch.Tensor, micro_batch: MicroBatch, uses: Uses
+    ) -> torch.Tensor:
+        simulation, matrix, use = micro_batch.simulation, uses.matrix, len(uses.rows)
+        ctx.micro_batch, ctx.uses, ctx.use = micro_batch, uses, use
+        ctx.save_for_backward(token)
+        uses.rows.append(rows.detach())
+        uses.errors_pass = uses.errors_pass or ctx.needs_input_grad[0]
+        call = product_call(micro_batch, "forward", matrix.name, use)
+        y = simulation.weights("forward", matrix.name).multiply(to_float64(rows), call)
+        if matrix.bias is not None:
+            y = y + to_float64(matrix.biases)
+        return _like(y, rows)
+
+    @staticmethod
+    def backward(ctx: Any, error: torch.Tensor) -> Any:
+        micro_batch, uses = ctx.micro_batch, ctx.uses
+        simulation, name = micro_batch.simulation, uses.matrix.name
+        errors = to_float64(error)
+        uses.errors.setdefault(simulation.backward, {})[ctx.use] = errors
+        (token,) = ctx.saved_tensors
+        for_token = token.new_zeros(1) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, for_token, None, None
+        call = product_call(micro_batch, "backward", name, ctx.use)
+        back = simulation.weights("backward", name).multiply(errors, call)
+        return _like(back, error), for_token, None, None
+
+
+class _OperandProduct(torch.autograd.Function):
+    """Multiplies two activations; see `simulation.operand_products`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        micro_batch: MicroBatch,
+        name: str,
+        use: int,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(left, right)
+        ctx.multiply = functools.partial(_multiply, micro_batch, name, use)
+        return _like(ctx.multiply("forward", left, right), left)
+
+    @staticmethod
+    def backward(ctx: Any, error: torch.Tensor) -> Any:
+        left, right = ctx.saved_tensors
+        for_left = for_right = None
+        if ctx.needs_input_grad[0]:
+            for_left = _like(ctx.multiply("backward", error, right.swapaxes(2, 3)), left)
+        if ctx.needs_input_grad[1]:
+            # The arrays hold what drove the product, errors drive them.
+            back = ctx.multiply("gradient", error.swapaxes(2, 3), left)
+            for_right = _like(back.swapaxes(2, 3), right)
+        return for_left, for_right, None, None, None
+
+
+def _multiply(
+    micro_batch: MicroBatch,
+    name: str,
+    use: int,
+    role: Role,
+    left: torch.Tensor,
+    right: torch.Tensor,
+) -> np.ndarray:
+    return operand_products(micro_batch, role, name, use, to_float64(left), to_float64(right))

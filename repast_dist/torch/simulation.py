@@ -1,0 +1,353 @@
+"""What the converted modules of one network share: arithmetic, programmed weights, addresses.
+
+Random draws are addressed by the module's path, the step and the micro-batch, as in the NumPy
+engine: a step is what runs between two changes of the weights, a micro-batch is one call of the
+network with gradients in it. Weights are written once per version.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from repast_dist.ground.errors import DataError
+from repast_dist.ground.rng import When
+from repast_dist.network.functional import with_ones
+from repast_dist.network.node import Address, Product, Role
+from repast_dist.torch.matrices import Matrix, to_float64
+from repast_dist.training.engines import Engine
+
+Backward = tuple[int | str, ...]
+"""Address of a backward pass behind that of its micro-batch: () of the loss, ("fisher", n)."""
+
+LOSS: Backward = ()
+
+
+@dataclasses.dataclass
+class Uses:
+    """Every use of one matrix in a micro-batch, in order of the forward pass.
+
+    Attributes
+    ----------
+    matrix : Matrix
+        The matrix.
+    rows : list of Tensor
+        (R, in) inputs of each use.
+    errors : dict
+        Backward pass -> use -> (R, out) float64 derivative of the loss by what the use gave.
+    errors_pass : bool
+        Whether some use hands its errors on.
+    """
+
+    matrix: Matrix
+    rows: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    errors: dict[Backward, dict[int, np.ndarray]] = dataclasses.field(default_factory=dict)
+    errors_pass: bool = False
+
+    @property
+    def vectors(self) -> int:
+        """Input rows of all uses."""
+        return sum(len(rows) for rows in self.rows)
+
+    def inputs(self) -> np.ndarray:
+        """Return the inputs of all uses, (R, in[+1]) float64, with the bias's ones."""
+        rows = np.concatenate([to_float64(part) for part in self.rows])
+        return rows if self.matrix.bias is None else with_ones(rows)
+
+    def take_errors(self, backward: Backward) -> np.ndarray:
+        """Return the errors that one backward pass found, (R, out), and forget them."""
+        found = self.errors.pop(backward, {})
+        columns = self.matrix.outputs
+        parts = [
+            found.get(use, np.zeros((len(rows), columns))) for use, rows in enumerate(self.rows)
+        ]
+        return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One computation of a call.
+
+    Attributes
+    ----------
+    name : str
+        Of a product: its name. Of digital work: the path of the module that does it.
+    what : {"matrix", "operands"} or str
+        A product with weights, one of activations, or the name of PyTorch's operation.
+    shape : tuple of int
+        Of products of activations: (N, H, T, K, M). Of digital work: that of its result.
+    operations : int
+        Digital operations of the call.
+    """
+
+    name: str
+    what: str
+    shape: tuple[int, ...] = ()
+    operations: int = 0
+
+
+class MicroBatch:
+    """One call of the network.
+
+    Attributes
+    ----------
+    simulation : Simulation
+        What it is a call of.
+    call : tuple
+        Address of the call.
+    step, number : int
+        The step, and the number of the micro-batch in it.
+    samples : int
+        Samples of its batch.
+    uses : dict
+        Name of a matrix -> its uses.
+    tokens : dict
+        Name of a matrix -> what its uses are differentiated by in place of its weights.
+    train : bool
+        Whether it is a call with gradients of a network that is trained.
+    signature : tuple
+        Shapes of its inputs: calls with the same compute the same.
+    events : list of Event
+        What it computed, in order.
+    statistics : dict
+        What an optimizer keeps of it.
+    context : ExitStack
+        What is undone when the call ends, however it ends.
+    """
+
+    def __init__(
+        self,
+        simulation: "Simulation",
+        kind: str,
+        number: int,
+        samples: int,
+        train: bool,
+        signature: tuple[Any, ...] = (),
+    ) -> None:
+        self.simulation, self.train, self.signature = simulation, train, signature
+        self.step, self.number, self.samples = simulation.step, number, samples
+        self.call: Address = (kind, When(simulation.step), number)
+        self.uses: dict[str, Uses] = {}
+        self.tokens: dict[str, torch.Tensor] = {}
+        self.operands: dict[str, int] = {}
+        self.events: list[Event] = []
+        self.context = contextlib.ExitStack()
+        self.statistics: dict[Any, Any] = {}
+
+    def address(self, what: str, name: str) -> Address:
+        """Return the address of what is made for a matrix in this micro-batch."""
+        return (what, When(self.step), name, self.number)
+
+    def operand_use(self, name: str) -> int:
+        """Return how often this product of activations was computed before in this call."""
+        before = self.operands.get(name, 0)
+        self.operands[name] = before + 1
+        return before
+
+
+class Watcher:
+    """Looks at what a network computes; an optimizer or a counter of work derives from it."""
+
+    def began(self, micro_batch: MicroBatch) -> None:
+        """Look at a call that begins."""
+
+    def ended(self, micro_batch: MicroBatch, outputs: Any) -> None:
+        """Look at a call that ends, and its outputs."""
+
+    def differentiated(
+        self,
+        micro_batch: MicroBatch,
+        uses: Uses,
+        errors: np.ndarray,
+        gradient: np.ndarray,
+        load: Callable[[Role], Product],
+    ) -> None:
+        """Look at the gradient (in[+1], out) of a matrix and the errors (R, out) it is made of.
+
+        ``load(role)`` returns its inputs (R, in[+1]) as they are loaded.
+        """
+
+
+class Simulation:
+    """The arrays of one converted network.
+
+    Parameters
+    ----------
+    engine : Engine
+        The arithmetic of its products.
+    batch_dim : int
+        Dimension of samples in the network's inputs.
+
+    Attributes
+    ----------
+    matrices : dict
+        Name -> matrix.
+    step : int
+        Number of the current step.
+    backward : tuple
+        Which backward pass runs.
+    """
+
+    def __init__(self, engine: Engine, batch_dim: int = 0) -> None:
+        self.engine, self.batch_dim = engine, batch_dim
+        self.matrices: dict[str, Matrix] = {}
+        self.watchers: list[Watcher] = []
+        self.step, self.micro_batches, self.evaluations = 0, 0, 0
+        self.backward: Backward = LOSS
+        self._running: MicroBatch | None = None
+        self._held: dict[str, tuple[int, np.ndarray]] = {}
+        self._loaded: dict[tuple[Literal["forward", "backward"], str], Product] = {}
+        self._advanced = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Simulation":
+        raise DataError(
+            "a converted network cannot be copied: its arrays are addressed by one network; "
+            "valid: copy it first and convert the copy"
+        )
+
+    # Calls --------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> MicroBatch:
+        """The call under way.
+
+        Raises
+        ------
+        DataError
+            A part of the network was called on its own.
+        """
+        if self._running is None:
+            raise DataError(
+                "a part of a converted network was called by itself, outside of a call of the "
+                "network; valid: call the network, or convert that part instead"
+            )
+        return self._running
+
+    def begin(self, samples: int, train: bool, signature: tuple[Any, ...]) -> MicroBatch:
+        """Begin a call of the network; weights that have changed are written."""
+        self._write_changed()
+        if train:
+            number = self.micro_batches
+            micro_batch = MicroBatch(self, "micro_batch", number, samples, True, signature)
+            self.micro_batches += 1
+        else:
+            micro_batch = MicroBatch(self, "evaluate", self.evaluations, samples, False)
+            self.evaluations += samples
+        self._running = micro_batch
+        for watcher in self.watchers:
+            watcher.began(micro_batch)
+        return micro_batch
+
+    def end(self, outputs: Any) -> None:
+        """End the call under way; None where it failed."""
+        micro_batch, self._running = self._running, None
+        if micro_batch is None:
+            return
+        micro_batch.context.close()
+        if outputs is not None:
+            for watcher in self.watchers:
+                watcher.ended(micro_batch, outputs)
+        # The graph refers to the call: it must not be kept by it in turn.
+        micro_batch.tokens = {}
+
+    def advance(self, step: int | None = None) -> None:
+        """Go on to the next step, or to the one that is given."""
+        self.step = self.step + 1 if step is None else step
+        self.micro_batches = self.evaluations = 0
+        self._advanced = True
+        if self.engine.keeps_ranges:
+            self._set_ranges()
+
+    def restore_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
+        """Set the converters' ranges to those of a state that was saved."""
+        self.engine.ranges.take()
+        self.engine.ranges.kept = dict(ranges)
+
+    def _set_ranges(self) -> None:
+        """Set the ranges of converters to what the last step asked for."""
+        kept = self.engine.ranges
+        assert self.engine.vmm is not None
+        needed = kept.take()
+        if not kept.kept or self.engine.vmm.adc.follows:
+            kept.kept = {**kept.kept, **needed}
+
+    def _write_changed(self) -> None:
+        """Forget what is loaded of weights that have changed since they were written."""
+        changed = []
+        for name, matrix in self.matrices.items():
+            now = matrix.values()
+            held = self._held.get(name)
+            if held is None or not np.array_equal(held[1], now):
+                changed.append((name, held is not None, np.array(now)))
+        # Whoever changed the weights without saying so has taken a step.
+        if any(again for _, again, _ in changed) and not self._advanced:
+            self.advance()
+        self._advanced = False
+        for name, _, values in changed:
+            self._held[name] = self.step, values
+            self._loaded.pop(("forward", name), None)
+            self._loaded.pop(("backward", name), None)
+
+    # Products -----------------------------------------------------------------------------
+
+    def weights(self, role: Literal["forward", "backward"], name: str) -> Product:
+        """Return loaded weights (in, out), or for errors their transpose (out, in)."""
+        if (role, name) not in self._loaded:
+            written, values = self._held[name]
+            what, matrix = ("weights", values) if role == "forward" else ("transpose", values.T)
+            address = (what, When(written), name)
+            self._loaded[role, name] = self.engine.load(role, matrix, address)
+        return self._loaded[role, name]
+
+    @contextlib.contextmanager
+    def passing(self, backward: Backward) -> Iterator[None]:
+        """Let backward passes be another one than that of the loss."""
+        before, self.backward = self.backward, backward
+        try:
+            yield
+        finally:
+            self.backward = before
+
+
+def product_call(micro_batch: MicroBatch, role: str, name: str, use: int) -> Address:
+    """Return the address of a product with weights; the first use has no number."""
+    behind = (use,) if use else ()
+    passing = micro_batch.simulation.backward if role == "backward" else ()
+    return (*micro_batch.call, *passing, role, name, *behind)
+
+
+def operand_products(
+    micro_batch: MicroBatch,
+    role: Role,
+    name: str,
+    use: int,
+    left: np.ndarray,
+    right: np.ndarray,
+) -> np.ndarray:
+    """Return ``left @ right`` of every sample and head, (N, H, T, M).
+
+    Parameters
+    ----------
+    micro_batch : MicroBatch
+        The call.
+    role, name, use
+        What the product is for, its name, and how often it was computed before in this call.
+    left, right : ndarray
+        (N, H, T, K) and (N, H, K, M) float64; `right` is written to the arrays.
+    """
+    simulation = micro_batch.simulation
+    if simulation.engine.arithmetic(role) == "float64":
+        return left @ right
+    what, step, number = micro_batch.call[:3]
+    result = np.empty((*left.shape[:3], right.shape[3]))
+    behind: Sequence[int | str] = (use,) if use else ()
+    rest = simulation.backward if role != "forward" else ()
+    for sample, head in np.ndindex(*left.shape[:2]):
+        place = (step, name, what, number, sample, head, *behind)
+        address = (f"{role}_operand", *place)
+        loaded = simulation.engine.load(role, right[sample, head], address)
+        result[sample, head] = loaded.multiply(left[sample, head], (role, *place, *rest))
+    return result

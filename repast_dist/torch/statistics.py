@@ -1,0 +1,241 @@
+"""Collects an optimizer's statistics of matrices while a network is called and differentiated."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.network.node import Product, Role
+from repast_dist.torch.fisher import Likelihood
+from repast_dist.torch.simulation import LOSS, MicroBatch, Simulation, Uses, Watcher
+from repast_dist.training.block_state import FactorBlock
+from repast_dist.training.optimizers import SecondOrder, Side
+from repast_dist.training.step import FactorKey, diagonal_blocks
+
+Outputs = Callable[[Any], torch.Tensor]
+Ranges = Sequence[tuple[int, int]]
+
+
+class Statistics(Watcher):
+    """The statistics of the micro-batches of a step.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        The network's arrays.
+    method : SecondOrder
+        The optimizer's method, which says what is computed.
+    likelihood : Likelihood
+        The loss.
+    outputs : callable
+        Picks the likelihood's parameters from what the network returns.
+    accumulation_steps : int
+        By how much a micro-batch's loss is divided beside being a mean over its samples.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        method: SecondOrder,
+        likelihood: Likelihood,
+        outputs: Outputs,
+        accumulation_steps: int,
+    ) -> None:
+        self._simulation, self.method = simulation, method
+        self._likelihood, self._outputs = likelihood, outputs
+        self._divided_by = accumulation_steps
+        self.micro_batches: list[MicroBatch] = []
+        self.due: Callable[[int], bool] = lambda step: True
+        self.blocks: dict[FactorKey, list[tuple[int, int]]] | None = None
+        self.prepare: Callable[[MicroBatch], Sequence[FactorBlock]] = lambda micro_batch: ()
+        self.passes = 0
+        self._numbers: np.ndarray | None = None
+
+    def number(self, samples: Sequence[int] | np.ndarray | torch.Tensor) -> None:
+        """Tell the numbers in the data set of the next micro-batch's samples."""
+        self._numbers = np.asarray(samples, np.int64)
+
+    def clear(self) -> None:
+        """Begin a step."""
+        self.micro_batches = []
+
+    def began(self, micro_batch: MicroBatch) -> None:
+        """Note a micro-batch."""
+        if micro_batch.train:
+            before = sum(other.samples for other in self.micro_batches)
+            numbers, self._numbers = self._numbers, None
+            if numbers is None:
+                numbers = before + np.arange(micro_batch.samples)
+            elif len(numbers) != micro_batch.samples:
+                raise DataError(
+                    f"{len(numbers)} numbers for the {micro_batch.samples} samples of a micro-batch"
+                )
+            micro_batch.statistics["numbers"] = numbers
+            self.micro_batches.append(micro_batch)
+
+    def ended(self, micro_batch: MicroBatch, outputs: Any) -> None:
+        """Find the errors of the Fisher matrix, which has backward passes of its own."""
+        if not micro_batch.train:
+            return
+        if self.blocks is None:
+            self.blocks = {}
+            for block in self.prepare(micro_batch):
+                key: FactorKey = (block.layer_name, block.factor)
+                self.blocks.setdefault(key, []).append((block.start, block.stop))
+        self.passes = self._passes(outputs)
+        if not self.due(micro_batch.step) or "G" not in self.method.sides:
+            return
+        if self.method.output_gradients == "empirical":
+            return
+        given = self._given(outputs)
+        if given.requires_grad:
+            self._differentiate(micro_batch, given)
+
+    def differentiated(
+        self,
+        micro_batch: MicroBatch,
+        uses: Uses,
+        errors: np.ndarray,
+        gradient: np.ndarray,
+        load: Callable[[Role], Product],
+    ) -> None:
+        """Form the statistics of one matrix."""
+        name = uses.matrix.name
+        if not micro_batch.train:
+            return
+        micro_batch.statistics["differentiated"] = True
+        if not self.due(micro_batch.step) or not self._of(name):
+            return
+        scale = float(micro_batch.samples * self._divided_by)
+        layer = _Layer(self, micro_batch, uses, errors * scale, gradient * scale, load)
+        for side in self.method.sides:
+            micro_batch.statistics[name, side] = self.method.statistic(side, layer)
+
+    def total(self) -> dict[FactorKey, np.ndarray]:
+        """Return the mean over the samples of the step, (layer, side) -> (n, n)."""
+        done = self.finished
+        samples = sum(micro_batch.samples for micro_batch in done)
+        sums: dict[FactorKey, np.ndarray] = {}
+        for name, side in self.blocks or {}:
+            sizes = self._simulation.matrices[name]
+            width = sizes.inputs + (sizes.bias is not None) if side == "A" else sizes.outputs
+            found = [micro_batch.statistics.get((name, side)) for micro_batch in done]
+            parts = [part for part in found if part is not None]
+            sums[name, side] = sum(parts, np.zeros((width, width))) / samples
+        return sums
+
+    @property
+    def finished(self) -> list[MicroBatch]:
+        """The micro-batches of the step whose loss was differentiated."""
+        return [item for item in self.micro_batches if "differentiated" in item.statistics]
+
+    def ranges(self, name: str, side: Side) -> Ranges:
+        """Return the ranges of the diagonal blocks of a matrix' factor."""
+        return (self.blocks or {}).get((name, side), ())
+
+    def _of(self, name: str) -> bool:
+        return any((name, side) in (self.blocks or {}) for side in self.method.sides)
+
+    def _given(self, outputs: Any) -> torch.Tensor:
+        given = self._outputs(outputs)
+        if not isinstance(given, torch.Tensor):
+            raise SettingsError(
+                f"outputs: picks {type(given).__name__} from what the network returns; valid: a "
+                "tensor, outputs=lambda result: ..."
+            )
+        return given
+
+    def _passes(self, outputs: Any) -> int:
+        """Return the number of backward passes of the Fisher matrix."""
+        kind = self.method.output_gradients
+        if kind == "exact":
+            return self._likelihood.passes(self._given(outputs))
+        return 1 if kind == "sampled" else 0
+
+    def _differentiate(self, micro_batch: MicroBatch, outputs: torch.Tensor) -> None:
+        simulation, step = self._simulation, micro_batch.step
+        outputs.register_hook(self._check(outputs.detach()))
+        names = [name for name in micro_batch.tokens if (name, "G") in (self.blocks or {})]
+        if not names:
+            return
+        tokens = [micro_batch.tokens[name] for name in names]
+        if self.method.output_gradients == "sampled":
+            numbers = micro_batch.statistics["numbers"]
+            seed = simulation.engine.seed
+            passes = iter([self._likelihood.sampled(outputs, seed, step, numbers)])
+        else:
+            passes = self._likelihood.exact(outputs, micro_batch.samples)
+        for number, errors in enumerate(passes):
+            address = ("fisher", number)
+            with simulation.passing(address):
+                torch.autograd.grad(outputs, tokens, errors, retain_graph=True, allow_unused=True)
+            for name in names:
+                found = micro_batch.uses[name].take_errors(address)
+                moment = self.error_moment(micro_batch, name, found, number)
+                micro_batch.statistics["moment", name] = (
+                    micro_batch.statistics.get(("moment", name), 0.0) + moment
+                )
+
+    def error_moment(
+        self, micro_batch: MicroBatch, name: str, errors: np.ndarray, number: int
+    ) -> np.ndarray:
+        """Return the moment of one backward pass's errors (R, out), (out, out)."""
+        address = (*micro_batch.address("errors", name), number)
+        matrix = self._simulation.engine.load("factor", errors, address)
+        return diagonal_blocks(matrix, errors, self.ranges(name, "G"), ("G", *address))
+
+    def _check(self, outputs: torch.Tensor) -> Callable[[torch.Tensor], None]:
+        """Return a hook that looks at the loss's own gradient by the outputs."""
+
+        def check(gradient: torch.Tensor) -> None:
+            if self._simulation.backward == LOSS:
+                self._likelihood.check(outputs, gradient)
+
+        return check
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """See `repast_dist.training.optimizers.LayerStatistics`."""
+
+    _all: Statistics
+    _micro_batch: MicroBatch
+    _uses: Uses
+    _errors: np.ndarray
+    _gradient: np.ndarray
+    _load: Callable[[Role], Product]
+
+    @property
+    def gradient(self) -> np.ndarray:
+        return self._gradient
+
+    @property
+    def samples(self) -> int:
+        return self._micro_batch.samples
+
+    def input_moment(self) -> np.ndarray:
+        name, inputs = self._uses.matrix.name, self._uses.inputs()
+        call = self._micro_batch.address("A", name)
+        blocks = self._all.ranges(name, "A")
+        moment = diagonal_blocks(self._load("factor"), inputs, blocks, call)
+        return moment * (self.samples / len(inputs))
+
+    def error_moment(self) -> np.ndarray:
+        name = self._uses.matrix.name
+        if self._all.method.output_gradients == "empirical":
+            return self._all.error_moment(self._micro_batch, name, self._errors, 0)
+        found: Mapping[Any, Any] = self._micro_batch.statistics
+        if ("moment", name) not in found:
+            width = self._uses.matrix.outputs
+            return np.zeros((width, width))
+        moment: np.ndarray = found["moment", name]
+        return moment
+
+    def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
+        name = self._uses.matrix.name
+        address = (*self._micro_batch.address("moment", name), side)
+        matrix = self._all._simulation.engine.load("factor", rows, address)
+        return diagonal_blocks(matrix, rows, self._all.ranges(name, side), address)

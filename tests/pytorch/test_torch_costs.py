@@ -1,0 +1,127 @@
+"""What a step is priced with is what the arrays did, and what the same network costs elsewhere."""
+
+import collections
+import json
+
+import pyarrow.compute as pc
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from test_torch_numpy_engine import both  # noqa: E402
+from torch import nn  # noqa: E402
+
+import repast_dist.torch as rt  # noqa: E402
+from repast_dist.trace import SCHEMA, read_trace, totals  # noqa: E402
+from repast_dist.trace.schema import COUNTS  # noqa: E402
+
+
+def counts(table):
+    """(op, count) -> total; rows of seconds are left out."""
+    found = collections.Counter()
+    for name in COUNTS:
+        if name == "amplifier_s":
+            continue
+        for op, value in zip(
+            table["op"].cast("string").to_pylist(), table[name].to_pylist(), strict=True
+        ):
+            found[op, name] += value
+    return {key: value for key, value in found.items() if value}
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
+def test_a_step_costs_what_it_does_in_the_numpy_engine(train, name):
+    _, _, run, optimizer = both(train, name, "chip=small", "chip.adc.calibrated_on=call")
+    theirs, ours = counts(read_trace(run / "trace")), counts(optimizer.costs)
+    if name == "digits_cnn":
+        assert ours == theirs
+        assert totals(optimizer.costs).energy_j == pytest.approx(
+            json.loads((run / "result.json").read_text())["totals"]["energy_j"], rel=1e-9
+        )
+        return
+    # PyTorch adds residuals and divides scores by constants in operations of its own.
+    digital = ("digital_ops", "buffer_bytes")
+    products = {key: value for key, value in ours.items() if key[1] not in digital}
+    assert products == {key: value for key, value in theirs.items() if key[1] not in digital}
+    for one in ("elementwise_forward", "elementwise_backward"):
+        assert ours[one, "digital_ops"] == pytest.approx(theirs[one, "digital_ops"], rel=0.1)
+
+
+NETWORKS = {
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=3), nn.ReLU(),
+            nn.Flatten(), nn.Linear(216, 4),
+        ),
+        (8, 1, 8, 8),
+    ),
+    "recurrent": (
+        lambda: nn.Sequential(nn.LSTM(5, 6, batch_first=True), Last(), nn.Linear(6, 4)),
+        (8, 7, 5),
+    ),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2, 1), nn.Tanh(), nn.ConvTranspose2d(4, 2, 2, 2), nn.Flatten(),
+            nn.Linear(128, 4),
+        ),
+        (8, 1, 8, 8),
+    ),
+    "attention": (
+        lambda: nn.Sequential(
+            nn.Linear(6, 8), nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True),
+            nn.Flatten(), nn.Linear(40, 4),
+        ),
+        (8, 5, 6),
+    ),
+}  # fmt: skip
+
+
+class Last(nn.Module):
+    """The last step of a sequence."""
+
+    def forward(self, x):
+        return x[0][:, -1]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_conversions_that_are_priced_are_those_that_arrays_made(kind):
+    make, shape = NETWORKS[kind]
+    torch.manual_seed(0)
+    network = rt.convert(make(), chip="small")
+    optimizer = rt.KFAC(network, lr=0.01)
+    meter = rt.conversion(network).simulation.engine.meter
+    for _ in range(2):
+        loss = F.cross_entropy(network(torch.randn(shape)), torch.randint(0, 4, shape[:1]))
+        (loss / 2).backward()
+    optimizer.step()
+    made = collections.Counter()
+    for what, count in meter.take().items():
+        made[what.split()[0]] += count.conversions
+    priced = collections.Counter()
+    of = {"vmm_forward": "forward", "vmm_backward": "backward", "vmm_fisher": "backward",
+          "vmm_gradient": "gradient", "operand_fisher": "gradient",
+          "factor_a": "factor", "factor_g": "factor"}  # fmt: skip
+    for row in optimizer.costs.select(["op", "adc_conversions"]).to_pylist():
+        if row["op"] in of:
+            priced[of[row["op"]]] += row["adc_conversions"]
+    assert made["forward"] > 0
+    if kind == "attention":
+        # The plan has the operands of all samples in one array where their gradients are formed,
+        # as for networks of the NumPy engine.
+        del made["gradient"], priced["gradient"]
+    assert dict(priced) == dict(made)
+
+
+def test_the_table_of_costs_is_a_trace():
+    network = nn.Linear(6, 3)
+    optimizer = rt.KFAC(network, lr=0.1, chips=2)
+    for _ in range(3):
+        F.cross_entropy(network(torch.randn(8, 6)), torch.randint(0, 3, (8,))).backward()
+        optimizer.step()
+    table = optimizer.costs
+    assert table.schema.equals(SCHEMA)
+    assert sorted(set(table["step"].to_pylist())) == [0, 1, 2]
+    assert pc.min(table["duration_s"]).as_py() >= 0
+    assert set(table["chip"].to_pylist()) == {0, 1}
+    assert totals(table).steps == 3
