@@ -18,6 +18,9 @@ class Worker(Protocol):
     def reassign(self, setup: FarmSetup) -> None:
         """Take another plan; this discards all state, so `restore` must follow."""
 
+    def kernels(self) -> str:
+        """Return the name of what its products are computed with."""
+
     def advance(self, first: int, count: int) -> WorkerAnswer:
         """Do training steps together with all other workers."""
 

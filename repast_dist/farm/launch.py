@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
 
+from repast_dist.analog.kernels.chosen import using
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.interface import Farm
@@ -21,11 +22,14 @@ def open_farm(spec: FarmSpec, setup: FarmSetup) -> Iterator[Farm]:
     ------
     FarmError
         The cluster or the chips did not come up.
+    SettingsError
+        This machine does not have the kernels that are asked for.
     """
     # A product's last bits depend on the number of threads: the same everywhere.
     with threadpool_limits(spec.blas_threads):
         if spec.backend == "inprocess":
-            yield InProcessFarm(spec.chips, ChipWorker, setup)
+            with using(spec.kernels):
+                yield InProcessFarm(spec.chips, ChipWorker, setup)
         else:
             with _ray_farm(spec, setup) as farm:
                 yield farm

@@ -20,6 +20,7 @@ from ray.exceptions import (
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from repast_dist.analog.kernels.chosen import VARIABLE
 from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.failures import PeersLost, WorkersLost
 from repast_dist.farm.interface import Answer, Worker, WorkerFactory
@@ -375,12 +376,12 @@ def _failure(ref: Any) -> BaseException | None:
 def process_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
     """Return the Ray runtime environment of a worker process.
 
-    Threads are set before NumPy loads. Freed memory is kept: asking for it again in every step
-    costs up to a tenth of one.
+    Threads are set before NumPy loads, kernels before the first product. Freed memory is kept:
+    asking for it again in every step costs up to a tenth of one.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     variables = dict.fromkeys(names, str(spec.blas_threads))
-    return {"env_vars": variables | _KEEP_MEMORY}
+    return {"env_vars": variables | {VARIABLE: spec.kernels} | _KEEP_MEMORY}
 
 
 def _first_line(error: BaseException) -> str:

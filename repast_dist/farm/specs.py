@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
+from repast_dist.analog.kernels.chosen import KernelChoice
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.spec import spec
 
@@ -44,6 +45,10 @@ class FarmSpec:
         Where workers go on a cluster of several nodes.
     blas_threads : int
         BLAS and OpenMP threads per worker process.
+    kernels : {"auto", "float32", "int8"}
+        What products on crossbars are computed with: ``int8`` takes the processor's 8-bit units
+        (AMX, VNNI) and the package ``onednn-cpu-gomp``, ``float32`` NumPy's BLAS, ``auto`` the
+        first that a worker's machine has. The numbers are the same.
     object_store_bytes : int
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool
@@ -80,6 +85,7 @@ class FarmSpec:
     resources_per_worker: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     placement: Literal["any", "spread", "pack"] = "any"
     blas_threads: PositiveInt = 1
+    kernels: KernelChoice = "auto"
     object_store_bytes: Annotated[int, Ge(80_000_000)] = 500_000_000
     dashboard: bool = False
     checkpoint_every: PositiveInt = 20

@@ -6,6 +6,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from repast_dist.analog.kernels.chosen import using
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import FarmError, RepastError
@@ -52,7 +53,7 @@ def map_unordered[Shared, Point, Result](
         yield from _on_ray(function, shared, points, farm)
         return
     # A product's last bits depend on the number of threads: the same everywhere.
-    with threadpool_limits(farm.blas_threads):
+    with using(farm.kernels), threadpool_limits(farm.blas_threads):
         for number, point in enumerate(points):
             yield number, function(shared, point)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from repast_dist.analog import SolveCounts
+from repast_dist.analog.kernels.chosen import current
 from repast_dist.farm.cost import CostRecorder
 from repast_dist.farm.exchange import Area, Bucket, SolveTask, TreeNode, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
@@ -98,6 +99,16 @@ class ChipWorker:
             for chip, number in sorted(self._setup.held)
             if chip in self._chips
         }
+
+    def kernels(self) -> str:
+        """Return the name of what its products are computed with.
+
+        Raises
+        ------
+        SettingsError
+            Its machine does not have the kernels that are asked for.
+        """
+        return current().name
 
     def advance(self, first: int, count: int) -> WorkerAnswer:
         """Do training steps together with all other workers.

@@ -1,5 +1,6 @@
 """The versions of what a result depends on, written beside every result."""
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -12,6 +13,9 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+_OPTIONAL = ("onednn-cpu-gomp",)
+
+
 def versions() -> dict[str, str]:
     """Return the version of Python and of each package that can change a number, plug-ins too."""
     return {"python": platform.python_version(), **_installed(), **packages()}
@@ -19,4 +23,8 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _installed() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    for name in _OPTIONAL:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

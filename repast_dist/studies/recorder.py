@@ -104,6 +104,11 @@ class RunRecorder:
         self._earlier_s = float(self.result["wall_s"])
         self._save()
 
+    def kernels(self, names: Sequence[str]) -> None:
+        """Record what the workers compute products with."""
+        self.result["kernels"] = sorted({*self.result.get("kernels", ()), *names})
+        self._save()
+
     def steps(
         self,
         records: Sequence[StepRecord],

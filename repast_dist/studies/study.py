@@ -23,7 +23,7 @@ TRAINING = ("seed", "train", "model", "dataset", "optimizer", "engine", *HARDWAR
 
 WORKERS = (
     "farm.backend", "farm.study_workers", "farm.address", "farm.blas_threads",
-    "farm.object_store_bytes", "farm.dashboard",
+    "farm.kernels", "farm.object_store_bytes", "farm.dashboard",
 )  # fmt: skip
 """Settings that decide where independent points are computed."""
 

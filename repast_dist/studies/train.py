@@ -13,6 +13,8 @@ from rich.table import Table
 
 from repast_dist.farm.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
 from repast_dist.farm.coordinator import Coordinator
+from repast_dist.farm.failures import WorkersLost
+from repast_dist.farm.interface import Farm, Worker
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.setup import FarmSetup, beginning, make_setup
 from repast_dist.ground.errors import FarmError, RunDirectoryError
@@ -169,8 +171,17 @@ def _drive(
 ) -> bool:
     """Train on a farm; return whether all steps are done."""
     with open_farm(settings.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
+        recorder.kernels(_kernels(farm))
         start = checkpoint or beginning(setup)
         return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS).run(stop)
+
+
+def _kernels(farm: Farm) -> list[str]:
+    """Return what the workers compute products with; nothing of workers that are lost already."""
+    try:
+        return farm.get([farm.call(worker, Worker.kernels) for worker in farm.workers])
+    except WorkersLost:
+        return []
 
 
 @contextlib.contextmanager

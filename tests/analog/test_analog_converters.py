@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from repast_dist.analog import AdcSpec, DeviceSpec, Reram, VmmSpec, program_vmm
-from repast_dist.analog.arrays.conversion import convert_and_add
 from repast_dist.analog.arrays.converters import (
     BINS,
     converter_errors,
     effective_bits,
     needed_ranges,
 )
+from repast_dist.analog.kernels.conversion import convert_and_add
 
 
 def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarray:
@@ -26,6 +26,7 @@ def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarr
         1,
         1,
         0.0,
+        1.0,
         np.ones(1, np.float32),
         top,
         np.ones(1),

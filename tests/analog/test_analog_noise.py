@@ -6,7 +6,7 @@ import scipy.stats
 
 from repast_dist.analog import DeviceSpec, InvSpec, Reram, VmmSpec, program_inv, program_vmm
 from repast_dist.analog.arrays.fused import program_fused
-from repast_dist.analog.arrays.noise import fill_normal, philox
+from repast_dist.analog.kernels.noise import fill_normal, philox
 
 
 def _rows(count, columns, key=20):

@@ -12,8 +12,8 @@ from repast_dist.analog.arrays.converters import InvConverters
 from repast_dist.analog.arrays.curve import CurvedCircuit
 from repast_dist.analog.arrays.drive import found_drive, ranged_columns
 from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
-from repast_dist.analog.arrays.noise import addressed_normal
 from repast_dist.analog.fixed_point import codes_of_columns
+from repast_dist.analog.kernels.noise import addressed_normal
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.rng import generator
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from repast_dist.analog.arrays.noise import addressed_normal
+from repast_dist.analog.kernels.noise import addressed_normal
 from repast_dist.analog.specs import AdcSpec, ConverterErrors, InvSpec, VmmSpec
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator, place

@@ -13,12 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.arrays.conversion import (
-    bit_planes,
-    convert_and_add,
-    pass_energies,
-    round_to_integers,
-)
 from repast_dist.analog.arrays.converters import BINS, converter_errors, needed_ranges
 from repast_dist.analog.arrays.curve import answered_digits, steeper
 from repast_dist.analog.arrays.programming import (
@@ -30,9 +24,12 @@ from repast_dist.analog.arrays.programming import (
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import shared_step
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Tile, in_steps
+from repast_dist.analog.kernels.chosen import current
+from repast_dist.analog.kernels.conversion import pass_energies, round_to_integers
+from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
-from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 
 CLIP_WARNING_RATE = 0.01
@@ -41,8 +38,8 @@ CLIP_WARNING_RATE = 0.01
 COUNTED_VECTORS = 32
 """Input vectors of a call, chosen at random, whose codes set a calibrated range."""
 
-_CHUNK_ELEMENTS = 1_000_000
-_EXACT_FLOAT32 = 2.0**24
+_CHUNK_ELEMENTS = 250_000
+"""Currents that are worked on at a time: they stay in the cache of a core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +116,8 @@ class VmmArray:
     integers : ndarray
         (K, M) float64 whole numbers: what was meant to be programmed.
     planes : ndarray or None
-        (K, slices, M) float32, what the pairs hold, in units of one level; None when the product
-        is exact (ideal cells, lossless ADC).
+        (K, slices, M) float32, what the pairs hold, in units of one level, rounded to steps (see
+        `kernels.base`); None when the product is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
     input_step : float or None
@@ -146,33 +143,23 @@ class VmmArray:
     first_column: int = 0
 
     @cached_property
-    def _tiles(self) -> list[tuple[int, np.ndarray, float]]:
-        """Row tiles: first row, (rows, slices * M) float32, what separates two packed passes.
-
-        Where pairs hold whole numbers, currents are whole numbers below a bound, so that two
-        passes can share a float32 product exactly; 0 where they cannot.
-        """
+    def _tiles(self) -> list[Tile]:
+        """The row tiles, ready for products."""
         assert self.planes is not None
-        tiles = []
-        for first in range(0, self.shape[0], self.spec.rows):
-            part = self.planes[first : first + self.spec.rows]
-            held = np.ascontiguousarray(part.reshape(len(part), -1))
-            base = 0.0
-            if self.spec.passes > 1 and _holds_levels(self.spec):
-                bound = float(np.abs(held).sum(axis=0).max(initial=0.0))
-                bound *= 2**self.spec.dac.bits - 1
-                base = 2.0 * bound + 1.0
-                base = (
-                    base if bound * (base + 1.0) < _EXACT_FLOAT32 and not self.spec.bends else 0.0
-                )
-            tiles.append((first, held, base))
-        return tiles
+        whole = _holds_levels(self.spec)
+        answers = answered_digits(self.spec.device.curve, self.spec.dac.bits)
+        kernels = current()
+        return [
+            kernels.tile(part.reshape(len(part), -1), whole, answers)
+            for first in range(0, self.shape[0], self.spec.rows)
+            for part in [self.planes[first : first + self.spec.rows]]
+        ]
 
     @cached_property
     def _exact(self) -> np.ndarray:
         """Integer weights for exact products: float32 where no sum can reach 2^24."""
         tops = (2.0 ** (self.spec.weight_bits - 1) - 1) * (2.0 ** (self.spec.input_bits - 1) - 1)
-        fits = tops * self.shape[0] < _EXACT_FLOAT32
+        fits = tops * self.shape[0] < EXACT_FLOAT32
         return self.integers.astype(np.float32 if fits else np.float64)
 
     @cached_property
@@ -255,7 +242,7 @@ class VmmArray:
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
         if self.spec.dac.range == "calibrated":
-            self.input_step = _input_step(_checked(inputs, self.shape[0]), self.spec)
+            self.input_step = _input_step(*_checked(inputs, self.shape[0]), self.spec)
         if self.planes is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
@@ -264,12 +251,12 @@ class VmmArray:
         """Return inputs as whole numbers of a dtype, what one of them is worth, and how many were
         cut off.
         """
-        values = _checked(inputs, self.shape[0])
+        values, largest = _checked(inputs, self.shape[0])
         step = self.input_step
         if step is None:
-            step = _input_step(values, self.spec)
+            step = _input_step(values, largest, self.spec)
         top = 2.0 ** (self.spec.input_bits - 1) - 1
-        integers = np.empty(values.shape, dtype)
+        integers = reused("integers", values.shape, dtype)
         clipped = round_to_integers(values, step, top, integers)
         return integers, step, clipped
 
@@ -297,14 +284,13 @@ class VmmArray:
         result = np.zeros((len(integers), columns))
         width = spec.passes * (spec.slices * columns + spec.rows)
         at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
-        scratch = np.empty(at_once * spec.passes * spec.slices * columns, np.float32)
         keys = [self._noise_key(*call, tile) for tile in range(len(self._tiles))]
         how = _Call(ranges, keys, counted, counts)
         clipped = 0
         for first in range(0, len(integers), at_once):
             chunk = slice(first, first + at_once)
             for tile in range(len(self._tiles)):
-                clipped += self._multiply_tile(tile, chunk, integers, result, scratch, how)
+                clipped += self._multiply_tile(tile, chunk, integers, result, how)
         conversions = result.size * spec.passes * spec.slices * len(self._tiles)
         if len(counted):
             needed = needed_ranges(counts, ranges, spec.adc.percentile)
@@ -331,33 +317,29 @@ class VmmArray:
         part: slice,
         integers: np.ndarray,
         result: np.ndarray,
-        scratch: np.ndarray,
         call: "_Call",
     ) -> int:
         """Add the product of a part of the input rows with one tile into `result`; return how many
         samples clipped.
         """
         spec = self.spec
-        first, held, base = self._tiles[number]
-        driven = integers[part, first : first + len(held)]
-        planes = _planes(driven, spec, base)
-        count = planes.shape[0] * planes.shape[1]
-        currents = scratch[: count * held.shape[1]].reshape(count, held.shape[1])
-        np.matmul(planes.reshape(count, len(held)), held, out=currents)
+        tile = self._tiles[number]
+        driven, currents = self._currents(number, integers[part])
         codes = float(2 ** (spec.adc.bits - 1) - 1)
         fits = spec.adc.range != "lossless"
-        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < _EXACT_FLOAT32
-        return convert_and_add(
-            currents.reshape(*planes.shape[:2], spec.slices, -1),
+        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < EXACT_FLOAT32
+        return current().convert_and_add(
+            currents,
             result[part],
             np.empty(self.shape[1], np.float32 if fits else np.float64),
             spec.passes,
             spec.dac.bits,
-            base,
+            tile.base,
+            tile.step,
             call.ranges,
             codes,
             _slice_weights(spec),
-            self._spread(driven),
+            self._spread(tile, driven),
             spec.adc.noise_lsb,
             call.keys[number],
             part.start,
@@ -366,7 +348,22 @@ class VmmArray:
             call.counts,
         )
 
-    def _spread(self, driven: np.ndarray) -> np.ndarray:
+    def _currents(
+        self, number: int, integers: np.ndarray, packed: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what drives one row tile, (N, rows) int32, and its currents in steps,
+        (N, planes, slices, M) float32: both valid until the next call.
+        """
+        spec, tile = self.spec, self._tiles[number]
+        driven = integers[:, number * spec.rows : number * spec.rows + tile.rows]
+        planes = tile.plane_memory(len(driven), spec.passes, packed)
+        shape = *planes.shape[:2], spec.slices, self.shape[1]
+        currents = reused("currents", shape, np.float32)
+        tile.planes(driven, spec.dac.bits, spec.passes, planes)
+        tile.product(planes.reshape(-1, tile.rows), currents.reshape(-1, tile.columns))
+        return driven, currents
+
+    def _spread(self, tile: Tile, driven: np.ndarray) -> np.ndarray:
         """Return the standard deviation of read noise, (N, passes) float32; (0, 0) where neither
         cells nor converters are noisy.
         """
@@ -376,7 +373,9 @@ class VmmArray:
             return np.zeros(shape, np.float32)
         energies = np.empty((len(driven), spec.passes), np.float32)
         if spec.bends:
-            np.sum(_planes(driven, spec, 0.0) ** 2, axis=2, out=energies)
+            planes = tile.plane_memory(len(driven), spec.passes, packed=False)
+            tile.planes(driven, spec.dac.bits, spec.passes, planes)
+            np.sum(np.square(planes), axis=2, out=energies)
         else:
             pass_energies(driven, spec.dac.bits, energies)
         # Both cells of a pair fluctuate, whatever they hold.
@@ -401,14 +400,14 @@ class VmmArray:
             return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
         some = integers[self._some_rows(len(integers), *call)]
         ranges = np.ones(spec.slices, np.float32)
-        for first, held, _ in self._tiles:
-            planes = _planes(some[:, first : first + len(held)], spec, 0.0)
-            currents = np.abs(planes.reshape(-1, len(held)) @ held)
-            currents = currents.reshape(len(currents), spec.slices, self.shape[1])
-            for number in range(spec.slices):
-                part = currents[:, number]
-                largest = _high_percentile(part, spec.adc.percentile) if part.size else 0.0
-                ranges[number] = max(ranges[number], largest)
+        for number, tile in enumerate(self._tiles):
+            _, currents = self._currents(number, some, packed=False)
+            np.abs(currents, out=currents)
+            by_slice = currents.reshape(-1, spec.slices, self.shape[1]).swapaxes(0, 1)
+            for which, part in enumerate(by_slice):
+                if part.size:
+                    largest = _high_percentile(part, spec.adc.percentile) * tile.step
+                    ranges[which] = max(ranges[which], largest)
         return ranges
 
 
@@ -443,7 +442,7 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
             held = (positive - negative) * (spec.device.cell.levels - 1)
         else:
             held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
-        planes = held.astype(np.float32)
+        planes = in_steps(held)
     return VmmArray(
         spec, weights.shape, scale, integers, planes, address=address, seed=seed, site=address
     )
@@ -534,35 +533,20 @@ def _slice_weights(spec: VmmSpec) -> np.ndarray:
     return 2.0 ** (spec.device.cell.bits * np.arange(spec.slices))
 
 
-def _planes(integers: np.ndarray, spec: VmmSpec, base: float) -> np.ndarray:
-    """Return what is applied in each pass, or pair of passes: (N, planes, rows) float32."""
-    count = ceil_div(spec.passes, 2) if base else spec.passes
-    planes = np.empty((len(integers), count, integers.shape[1]), np.float32)
-    bit_planes(integers, spec.dac.bits, spec.passes, base, planes)
-    if spec.bends:
-        answered = answered_digits(spec.device.curve, spec.dac.bits)
-        np.copysign(answered[np.abs(planes).astype(np.int64)], planes, out=planes)
-    return planes
-
-
-def _checked(inputs: np.ndarray, width: int) -> np.ndarray:
-    """Return inputs as float64 without gaps between rows."""
+def _checked(inputs: np.ndarray, width: int) -> tuple[np.ndarray, float]:
+    """Return inputs as float64 without gaps between rows, and the largest magnitude of them."""
     if inputs.ndim != 2 or inputs.shape[1] != width:
         raise DataError(f"a multiplier takes a matrix (N, {width}), got {inputs.shape}")
     values = np.ascontiguousarray(inputs, np.float64)
-    if not np.isfinite(_largest(values)):
-        raise DataError("a multiplier takes finite numbers, got NaN or infinity")
-    return values
-
-
-def _largest(values: np.ndarray) -> float:
     # NaN propagates through both.
-    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if not np.isfinite(largest):
+        raise DataError("a multiplier takes finite numbers, got NaN or infinity")
+    return values, largest
 
 
-def _input_step(values: np.ndarray, spec: VmmSpec) -> float:
+def _input_step(values: np.ndarray, reach: float, spec: VmmSpec) -> float:
     """Return what one unit of the integer inputs stands for, a power of two; 1 for zeros."""
-    reach = _largest(values)
     if spec.dac.range == "calibrated" and values.size:
         # Where most inputs are zero, the percentile may be, too.
         reach = _high_percentile(np.abs(values), spec.dac.percentile) or reach

@@ -62,6 +62,8 @@ def provenance(run: RunData) -> list[Part]:
         )
         if key in result
     ]
+    if result.get("kernels"):
+        facts.append(["products computed with", ", ".join(result["kernels"])])
     facts += [[f"{name} version", str(value)] for name, value in result.get("versions", {}).items()]
     parts: list[Part] = [Table("How it was made", [Column("what"), Column("value")], facts)]
     if result.get("settings"):

@@ -7,7 +7,7 @@ branches, and turns into vector instructions.
 import numba
 import numpy as np
 
-from repast_dist.analog.arrays.noise import fill_normal
+from repast_dist.analog.kernels.noise import fill_normal
 
 _KEEP = {"contract", "nsz"}
 
@@ -44,7 +44,7 @@ def bit_planes(
     base : float
         With ``base > 0`` a plane is two passes, ``p + base * q``; with 0 it is one.
     planes : ndarray
-        (N, planes, rows) float32, written.
+        (N, planes, rows), written: float32, float64, or int8 for digits below 128 without a base.
     """
     samples, rows = integers.shape
     per = 2 if base > 0.0 else 1
@@ -86,6 +86,7 @@ def convert_and_add(
     passes: int,
     bits: int,
     base: float,
+    step: float,
     ranges: np.ndarray,
     codes: float,
     slice_weights: np.ndarray,
@@ -102,7 +103,7 @@ def convert_and_add(
     Parameters
     ----------
     currents : ndarray
-        (N, planes, slices, M) float32, see `bit_planes`.
+        (N, planes, slices, M) float32, in steps, see `bit_planes`.
     result : ndarray
         (N, M) float64, added to in place.
     total : ndarray
@@ -112,14 +113,17 @@ def convert_and_add(
         Passes per input and bits per pass; pass p weighs ``2 ** (bits * p)``.
     base : float
         What separates packed passes; 0: not packed.
+    step : float
+        What one unit of the currents is worth, in levels: a power of two.
     ranges : ndarray
-        (slices,) float32 ADC full scale; infinity converts whole levels without loss.
+        (slices,) float32 ADC full scale in levels; infinity converts whole levels without loss.
     codes : float
         Largest ADC code.
     slice_weights : ndarray
         (slices,) float64.
     spread : ndarray
-        (N, passes) float32, standard deviation of a sample's read noise; (0, 0) without any noise.
+        (N, passes) float32, standard deviation of a sample's read noise in levels; (0, 0) without
+        any noise.
     noise_codes : float
         Standard deviation of the converters' own noise, in codes.
     key, first : uint64, int
@@ -144,11 +148,14 @@ def convert_and_add(
     rows = np.empty((2, columns), np.float32)
     noise = np.empty(columns, np.float32)
     answer = np.empty(columns, np.float32)
+    places = _places(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
     clipped = np.int64(0)
     for n in range(samples):
         for s in range(slices):
             lossless = np.isinf(ranges[s])
-            to_code = np.float32(1.0) if lossless else np.float32(codes / ranges[s])
+            to_code = np.float32(step) * (
+                np.float32(1.0) if lossless else np.float32(codes / ranges[s])
+            )
             limit = np.float32(np.inf) if lossless else np.float32(codes)
             own = np.float32(noise_codes) / to_code
             scale = np.float32(1.0) if distorted else to_code
@@ -167,7 +174,7 @@ def convert_and_add(
                     if noisy:
                         place = ((first + n) * passes + number + part) * slices + s
                         fill_normal(key, place, noise)
-                        sigma = spread[n, number + part]
+                        sigma = spread[n, number + part] / np.float32(step)
                         if own > 0.0:
                             sigma = np.sqrt(sigma * sigma + own * own)
                         _add_scaled(value, sigma, noise)
@@ -178,7 +185,7 @@ def convert_and_add(
                     weight = np.float32(2.0 ** ((number + part) * bits))
                     clipped += _convert(value, scale, limit, weight, total)
                     if counting and counted[n]:
-                        _count(value, scale, limit, counts[s])
+                        _count(value, scale, places, counts[s])
             back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
             for m in range(columns):
                 result[n, m] += back * total[m]
@@ -229,11 +236,19 @@ def _answer(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(values: np.ndarray, to_code: np.float32, limit: np.float32, counts: np.ndarray) -> None:
+def _places(top: int, bins: int) -> np.ndarray:
+    """Return the bin of every magnitude of a code, the largest and the one beyond it included."""
+    places = np.empty(top + 2, np.int64)
+    for code in range(top + 1):
+        places[code] = max((code * bins - 1) // top, 0)
+    places[top + 1] = bins
+    return places
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(values: np.ndarray, to_code: np.float32, places: np.ndarray, counts: np.ndarray) -> None:
     """Count the codes of one row of samples in bins of equal width, and those beyond."""
-    bins = counts.shape[0] - 1
-    top = np.int64(limit)
+    beyond = np.float32(places.shape[0] - 1)
     for m in range(values.shape[0]):
-        code = np.int64(abs(np.rint(values[m] * to_code)))
-        place = bins if code > top else max((code * bins - 1) // top, 0)
-        counts[place] += 1
+        code = min(abs(np.rint(values[m] * to_code)), beyond)
+        counts[places[np.int32(code)]] += 1

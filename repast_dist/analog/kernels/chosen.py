@@ -1,0 +1,82 @@
+"""Which kernels this process computes with: a matter of speed, never of the numbers."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+from repast_dist.analog.kernels.base import Kernels
+from repast_dist.analog.kernels.float32 import Float32
+from repast_dist.analog.kernels.int8 import Int8
+from repast_dist.analog.kernels.onednn import OneDnn
+from repast_dist.ground.errors import SettingsError
+
+KernelChoice = Literal["auto", "float32", "int8"]
+"""Kernels by name; ``auto``: the fastest that the machine has."""
+
+VARIABLE = "REPAST_DIST_KERNELS"
+"""Environment variable of processes that have no settings of their own, such as workers."""
+
+_using: list[Kernels] = []
+
+
+def current() -> Kernels:
+    """Return the kernels of this process.
+
+    Raises
+    ------
+    SettingsError
+        Those that `VARIABLE` names do not exist here.
+    """
+    return _using[-1] if _using else kernels(os.environ.get(VARIABLE, "auto"))
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[Kernels]:
+    """Compute with some kernels inside the block.
+
+    Raises
+    ------
+    SettingsError
+        See `kernels`.
+    """
+    _using.append(kernels(name))
+    try:
+        yield _using[-1]
+    finally:
+        _using.pop()
+
+
+@functools.cache
+def kernels(name: str) -> Kernels:
+    """Return the kernels of a name, see `KernelChoice`.
+
+    Raises
+    ------
+    SettingsError
+        This machine does not have them, or nothing is called so.
+    """
+    if name == "float32":
+        return Float32()
+    if name == "auto":
+        try:
+            return kernels("int8")
+        except SettingsError:
+            return kernels("float32")
+    if name != "int8":
+        valid = ", ".join(get_args(KernelChoice))
+        raise SettingsError(f"farm.kernels={name}: there are none of that name; valid: {valid}")
+    library = OneDnn()
+    if not library.multiplies_int8:
+        raise SettingsError(
+            "farm.kernels=int8: the processor has no exact products of 8-bit numbers (AMX, "
+            "AVX512-VNNI or AVX-VNNI); valid: auto or float32"
+        )
+    return Int8(library)
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of all kernels that this machine has, the fastest first."""
+    fastest = kernels("auto").name
+    return (fastest,) if fastest == "float32" else (fastest, "float32")

@@ -1,0 +1,251 @@
+"""oneDNN's products of 8-bit numbers, called through its C interface (oneAPI, Apache 2.0).
+
+The library is that of the package ``onednn-cpu-gomp``; see the C reference of oneDNN 3 for what
+the functions do. A primitive is a product of one shape, compiled when it is first asked for.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from repast_dist.analog.kernels.memory import aligned
+from repast_dist.ground.errors import SettingsError
+
+PACKAGE = "onednn-cpu-gomp"
+_LIBRARY = "libdnnl.so.3"
+
+# From dnnl_types.h and dnnl_common_types.h.
+_CPU, _IN_ORDER = 1, 1
+_F32, _S8 = 3, 5
+_ANY = 1
+_QUERY_WEIGHTS = 131
+_SRC, _WEIGHTS, _DST = 1, 33, 17
+_FROM, _TO = 1, 17
+_AVX2_VNNI, _AVX512_VNNI = 0x0F, 0x67
+
+_SHAPES = 256
+"""Products of different shapes that are kept compiled."""
+
+
+class _Argument(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_int), ("memory", ctypes.c_void_p)]
+
+
+class OneDnn:
+    """The loaded library.
+
+    Raises
+    ------
+    SettingsError
+        The package is not installed, or does not hold the library for this system.
+    """
+
+    def __init__(self) -> None:
+        self._library = _load()
+        self._lock = threading.Lock()
+        self._engine, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self.check("dnnl_engine_create", ctypes.byref(self._engine), _CPU, ctypes.c_size_t(0))
+        self.check("dnnl_stream_create", ctypes.byref(self._stream), self._engine, _IN_ORDER)
+        self._layouts: dict[tuple[int, int], list[ctypes.c_void_p]] = {}
+        self.product = functools.lru_cache(_SHAPES)(self._compiled)
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Whether the processor has exact products of 8-bit numbers.
+
+        Without them, oneDNN adds pairs of products in 16 bits, which saturates.
+        """
+        found = int(self._library.dnnl_get_effective_cpu_isa())
+        return any(found & needed == needed for needed in (_AVX2_VNNI, _AVX512_VNNI))
+
+    def check(self, function: str, *arguments: object) -> None:
+        """Call a function that returns a status, and raise RuntimeError if it is not success."""
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            raise RuntimeError(f"{_LIBRARY}: {function} returned status {status}")
+
+    def _compiled(self, shape: tuple[int, int, int], keep: float) -> "Int8Product":
+        """Return ``out = left @ right + keep * out`` for shapes (n, k), (k, m), (n, m)."""
+        return Int8Product(self, shape, keep)
+
+    def description(self, shape: tuple[int, int], kind: int, any_layout: bool) -> ctypes.c_void_p:
+        """Return the description of a matrix."""
+        made, sizes = ctypes.c_void_p(), (ctypes.c_int64 * 2)(*shape)
+        if any_layout:
+            self.check("dnnl_memory_desc_create_with_tag", ctypes.byref(made), 2, sizes, kind, _ANY)
+        else:
+            strides = (ctypes.c_int64 * 2)(shape[1], 1)
+            self.check(
+                "dnnl_memory_desc_create_with_strides", ctypes.byref(made), 2, sizes, kind, strides
+            )
+        return made
+
+    def memory(self, description: ctypes.c_void_p) -> ctypes.c_void_p:
+        """Return a memory object without memory."""
+        made = ctypes.c_void_p()
+        self.check(
+            "dnnl_memory_create", ctypes.byref(made), description, self._engine, ctypes.c_void_p()
+        )
+        return made
+
+    def layout(self, shape: tuple[int, int], description: ctypes.c_void_p) -> int:
+        """Return the number of a layout among those met for matrices of a shape."""
+        met = self._layouts.setdefault(shape, [])
+        for number, other in enumerate(met):
+            if self._library.dnnl_memory_desc_equal(other, description):
+                return number
+        made = ctypes.c_void_p()
+        self.check("dnnl_memory_desc_clone", ctypes.byref(made), description)
+        met.append(made)
+        return len(met) - 1
+
+    def size(self, description: ctypes.c_void_p) -> int:
+        """Return the bytes that a matrix takes."""
+        return int(self._library.dnnl_memory_desc_get_size(description))
+
+    def weights(self, primitive: ctypes.c_void_p) -> ctypes.c_void_p:
+        """Return the description of the right operand that a product has chosen; it owns it."""
+        return ctypes.c_void_p(
+            self._library.dnnl_primitive_desc_query_md(primitive, _QUERY_WEIGHTS, 0)
+        )
+
+    def run(
+        self, primitive: ctypes.c_void_p, memories: list[tuple[int, ctypes.c_void_p, np.ndarray]]
+    ) -> None:
+        """Run a primitive on arrays, through its memory objects."""
+        arguments = (_Argument * len(memories))()
+        with self._lock:
+            for place, (number, memory, array) in enumerate(memories):
+                self.check(
+                    "dnnl_memory_set_data_handle", memory, ctypes.c_void_p(array.ctypes.data)
+                )
+                arguments[place] = _Argument(number, memory)
+            self.check("dnnl_primitive_execute", primitive, self._stream, len(memories), arguments)
+            self.check("dnnl_stream_wait", self._stream)
+
+    def product_primitive(
+        self, left: ctypes.c_void_p, right: ctypes.c_void_p, out: ctypes.c_void_p, keep: float
+    ) -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
+        """Return the description and the primitive of ``out = left @ right + keep * out``."""
+        attributes = ctypes.c_void_p()
+        self.check("dnnl_primitive_attr_create", ctypes.byref(attributes))
+        if keep:
+            after = ctypes.c_void_p()
+            self.check("dnnl_post_ops_create", ctypes.byref(after))
+            self.check(
+                "dnnl_post_ops_append_sum", after, ctypes.c_float(keep), ctypes.c_int32(0), 0
+            )
+            self.check("dnnl_primitive_attr_set_post_ops", attributes, after)
+            self.check("dnnl_post_ops_destroy", after)
+        described, made = ctypes.c_void_p(), ctypes.c_void_p()
+        self.check(
+            "dnnl_matmul_primitive_desc_create",
+            *(ctypes.byref(described), self._engine, left, right, ctypes.c_void_p(), out),
+            attributes,
+        )
+        self.check("dnnl_primitive_attr_destroy", attributes)
+        self.check("dnnl_primitive_create", ctypes.byref(made), described)
+        return described, made
+
+    def reorder_primitive(self, plain: ctypes.c_void_p, packed: ctypes.c_void_p) -> ctypes.c_void_p:
+        """Return the primitive that brings a matrix into another layout."""
+        described, made = ctypes.c_void_p(), ctypes.c_void_p()
+        self.check(
+            "dnnl_reorder_primitive_desc_create",
+            *(ctypes.byref(described), plain, self._engine, packed, self._engine),
+            ctypes.c_void_p(),
+        )
+        self.check("dnnl_primitive_create", ctypes.byref(made), described)
+        self.check("dnnl_primitive_desc_destroy", described)
+        return made
+
+
+class Int8Product:
+    """A compiled product of int8 matrices into float32, of one shape.
+
+    Parameters
+    ----------
+    library : OneDnn
+        Compiles and runs it.
+    shape : tuple of int
+        n, k, m.
+    keep : float
+        What the output is multiplied with before the product is added.
+
+    Attributes
+    ----------
+    layout : int
+        Products of a right operand with the same number share its packed form.
+    """
+
+    def __init__(self, library: OneDnn, shape: tuple[int, int, int], keep: float) -> None:
+        rows, inner, columns = shape
+        self._library = library
+        self._owned: list[tuple[str, ctypes.c_void_p]] = []
+        left = library.description((rows, inner), _S8, False)
+        out = library.description((rows, columns), _F32, False)
+        plain = library.description((inner, columns), _S8, False)
+        anyhow = library.description((inner, columns), _S8, True)
+        described, self._product = library.product_primitive(left, anyhow, out, keep)
+        weights = library.weights(described)
+        self.layout = library.layout((inner, columns), weights)
+        self._bytes = library.size(weights)
+        self._reorder = library.reorder_primitive(plain, weights)
+        memories = [library.memory(of) for of in (left, weights, out, plain)]
+        self._left, self._right, self._out, self._plain = memories
+        self._owned += [("dnnl_memory_destroy", memory) for memory in memories]
+        self._owned += [
+            ("dnnl_primitive_destroy", primitive) for primitive in (self._product, self._reorder)
+        ]
+        library.check("dnnl_primitive_desc_destroy", described)
+        for description in (left, out, plain, anyhow):
+            library.check("dnnl_memory_desc_destroy", description)
+
+    def pack(self, right: np.ndarray) -> np.ndarray:
+        """Return the right operand, (k, m) int8, in the layout that the product wants."""
+        packed = aligned(self._bytes)
+        plain = np.ascontiguousarray(right)
+        self._library.run(self._reorder, [(_FROM, self._plain, plain), (_TO, self._right, packed)])
+        return packed
+
+    def __call__(self, left: np.ndarray, packed: np.ndarray, out: np.ndarray) -> None:
+        """Multiply (n, k) int8 with a packed operand into (n, m) float32."""
+        self._library.run(
+            self._product,
+            [
+                (_SRC, self._left, left),
+                (_WEIGHTS, self._right, packed),
+                (_DST, self._out, out),
+            ],
+        )
+
+    def __del__(self) -> None:
+        """Give back what the library holds for it."""
+        for destroy, what in self._owned:
+            self._library.check(destroy, what)
+
+
+def _load() -> ctypes.CDLL:
+    """Return the library of the installed package."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise SettingsError(
+            f"farm.kernels=int8 needs the package {PACKAGE} (pip install 'repast-dist[fast]', "
+            "Linux on x86-64); valid without it: auto or float32"
+        ) from None
+    found = [file for file in files if Path(file).name == _LIBRARY]
+    try:
+        library = ctypes.CDLL(str(found[0].locate()))
+    except (IndexError, OSError) as error:
+        raise SettingsError(
+            f"farm.kernels=int8: {PACKAGE} has no {_LIBRARY} that this system loads ({error}); "
+            "valid: auto or float32"
+        ) from None
+    library.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
+    library.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
+    return library
