@@ -10,6 +10,7 @@ from repast_dist.analog.arrays.held import hold
 from repast_dist.analog.arrays.programming import pair_conductances
 from repast_dist.analog.arrays.variation import shared_factors
 from repast_dist.analog.cells.use import NEW, CellUse
+from repast_dist.analog.kernels.base import step_of
 from repast_dist.analog.specs import VariationSpec
 from repast_dist.ground.rng import When, generator
 
@@ -63,6 +64,8 @@ def test_a_product_is_that_of_the_cells_with_their_factors():
     np.testing.assert_array_equal(array.planes, again.planes)
     factors = shared_factors((20, 20), (8, 12), device.variation, NEW, 3, "vmm", "weights", "layer")
     off = cell.g_off_siemens / cell.span_siemens
+    half = step_of(array.planes) / 2
+    assert half <= 2.0**-11
     for k in range(20):
         for m in range(5):
             magnitude, sign = abs(int(array.integers[k, m])), np.sign(array.integers[k, m])
@@ -71,7 +74,9 @@ def test_a_product_is_that_of_the_cells_with_their_factors():
                 column = (m * 2 + number) * 2
                 held = [digit / 15 * (sign > 0), digit / 15 * (sign < 0)]
                 on, against = ((held[side] + off) * factors[k, column + side] for side in range(2))
-                assert array.planes[k, number, m] == pytest.approx((on - against) * 15, abs=1e-5)
+                # Within half a step of what cells hold.
+                exact = (on - against) * 15
+                assert array.planes[k, number, m] == pytest.approx(exact, abs=half)
 
 
 def test_an_inverting_array_holds_its_matrix_with_the_factors_of_both_sides():

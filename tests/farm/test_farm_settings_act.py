@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from repast_dist.analog.kernels.chosen import VARIABLE, available, current
 from repast_dist.farm import cluster as cluster_module
 from repast_dist.farm import startup
 from repast_dist.farm.checkpoint import list_checkpoints
@@ -172,6 +173,23 @@ def test_a_worker_process_has_the_threads_of_the_settings(ray: Pretended) -> Non
         assert {variables[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "NUMBA")} == {
             str(threads)
         }
+
+
+@pytest.mark.ray
+def test_a_worker_process_has_the_kernels_of_the_settings(ray: Pretended) -> None:
+    for name in ("auto", "float32"):
+        (found,) = options(FarmSpec(chips=1, kernels=name), ray)
+        assert found["runtime_env"]["env_vars"][VARIABLE] == name
+
+
+def _kernels(_shared: None, _point: None) -> str:
+    return current().name
+
+
+def test_points_in_this_process_have_the_kernels_of_the_settings() -> None:
+    for name in available():
+        spec = FarmSpec(backend="inprocess", kernels=name)
+        assert [found for _, found in map_unordered(_kernels, None, [None], spec)] == [name]
 
 
 @pytest.mark.ray

@@ -1,11 +1,15 @@
 """The number of chips, and where they run, changes the cost and never the result."""
 
+import importlib.metadata
 import io
 import json
 
 import pytest
 from conftest import final_arrays
 
+from repast_dist.analog.kernels import onednn
+from repast_dist.analog.kernels.chosen import available, kernels
+from repast_dist.ground.errors import SettingsError
 from repast_dist.report.run_data import energy_by_component
 from repast_dist.trace import read_solves, read_trace, totals, verify
 
@@ -79,6 +83,46 @@ def test_chips_that_share_a_process_keep_their_own_trace(train, reference):
     run_dir = train(*SMALL, "farm.chips=5", "farm.chips_per_worker=2")
     assert final_arrays(run_dir) == final_arrays(reference)
     assert set(read_trace(run_dir / "trace")["chip"].to_pylist()) == set(range(5))
+
+
+WIDE = (
+    "model=digits_mlp", "train.max_steps=3", "train.epochs=1", "soi.block_size=64",
+    "model.layers=[{kind: flatten}, {kind: dense, name: hidden, outputs: 300}, {kind: relu}, "
+    "{kind: dense, name: readout, outputs: 10}]", "device.cell.read_sigma=0.01",
+)  # fmt: skip
+"""Arrays that are large enough for any kernels, with noise of both kinds."""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.skipif("int8" not in available(), reason="no int8 kernels on this machine")
+def test_kernels_change_no_bit_on_one_worker_or_two(train):
+    runs = {}
+    for name in ("float32", "int8"):
+        for where in (("farm.backend=inprocess", "farm.chips=1"), ("farm.chips=2",)):
+            run_dir = train(*WIDE, *where, f"farm.kernels={name}")
+            assert json.loads((run_dir / "result.json").read_text())["kernels"] == [name]
+            runs[name, where] = run_dir
+    first, *others = runs.values()
+    for other in others:
+        assert _steps(other) == _steps(first)
+        assert final_arrays(other) == final_arrays(first)
+
+
+def test_a_run_without_the_kernels_it_asks_for_names_the_extra(train, monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(onednn.importlib.metadata, "files", missing)
+    kernels.cache_clear()
+    try:
+        with pytest.raises(SettingsError, match=r"farm\.kernels=int8.*repast-dist\[fast\]"):
+            train(*SMALL, "farm.backend=inprocess", "farm.chips=1", "farm.kernels=int8")
+        run_dir = train(*SMALL, "train.max_steps=1", "farm.backend=inprocess", "farm.chips=1")
+        assert json.loads((run_dir / "result.json").read_text())["kernels"] == ["float32"]
+    finally:
+        monkeypatch.undo()
+        kernels.cache_clear()
 
 
 def test_the_trace_adds_up_to_the_totals_of_the_result(train):

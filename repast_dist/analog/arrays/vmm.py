@@ -360,7 +360,8 @@ class VmmArray:
         shape = *planes.shape[:2], spec.slices, self.shape[1]
         currents = reused("currents", shape, np.float32)
         tile.planes(driven, spec.dac.bits, spec.passes, planes)
-        tile.product(planes.reshape(-1, tile.rows), currents.reshape(-1, tile.columns))
+        count = planes.shape[0] * planes.shape[1]
+        tile.product(planes.reshape(count, tile.rows), currents.reshape(count, tile.columns))
         return driven, currents
 
     def _spread(self, tile: Tile, driven: np.ndarray) -> np.ndarray:
@@ -403,7 +404,8 @@ class VmmArray:
         for number, tile in enumerate(self._tiles):
             _, currents = self._currents(number, some, packed=False)
             np.abs(currents, out=currents)
-            by_slice = currents.reshape(-1, spec.slices, self.shape[1]).swapaxes(0, 1)
+            count = currents.shape[0] * currents.shape[1]
+            by_slice = currents.reshape(count, *currents.shape[2:]).swapaxes(0, 1)
             for which, part in enumerate(by_slice):
                 if part.size:
                     largest = _high_percentile(part, spec.adc.percentile) * tile.step
