@@ -75,8 +75,8 @@ class Int8(Kernels):
     def tile(self, levels: np.ndarray, whole: bool, answers: np.ndarray) -> Tile:
         """Return some rows of a multiplier, ready for products.
 
-        Digits that do not fit or are answered by something else, sums that would not be exact, and small tiles go to the BLAS, with
-        the same numbers.
+        Digits that do not fit or are answered by something else, sums that would not be exact, and
+        small tiles go to the BLAS, with the same numbers.
         """
         top = len(answers) - 1
         exact = top <= _TOP and len(levels) * top * (_UPPER // 2) < EXACT_FLOAT32
