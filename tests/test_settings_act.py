@@ -91,6 +91,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "two bits a pass": ("chip.dac.bits=2",),
     "coarse residual products": ("chip.residual.adc.range=calibrated",
                                  "chip.residual.adc.percentile=90", "inversion.target_bits=4"),
+    "residual products behind wires": ("chip.residual.wired=true", "device.wire.row_ohm=5.0",
+                                       "inversion.target_bits=4"),
     "repast": ("chip=repast",),
     "one bank": ("chip.tiles=1", "chip.banks_per_tile=1", "chip.inv.arrays_per_bank=1"),
     "large network": ("workload=vgg13", "chip=repast"),

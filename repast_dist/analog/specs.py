@@ -379,8 +379,11 @@ class VmmSpec:
     device, dac, adc : DeviceSpec, DacSpec, AdcSpec
         Cells and converters.
     rows, columns : int
-        Cells of one array. Columns matter to wires only: an array holds ``columns // 2`` pairs,
-        slices of a weight side by side.
+        Rows driven at a time, and columns of one array. Columns matter to wires only: an array
+        holds ``columns // 2`` pairs, slices of a weight side by side.
+    array_rows : int or None
+        Rows of one array, a multiple of those driven at a time; None: all are. They matter to
+        wires, and to what the cells of an array share; the others are grounded.
     adcs_per_array : int
         Converters that share the columns of an array; they matter where converters differ.
     weight_bits, input_bits : int
@@ -394,10 +397,16 @@ class VmmSpec:
     adc: AdcSpec = AdcSpec()
     rows: Annotated[int, Ge(1)] = 256
     columns: Annotated[int, Ge(2)] = 256
+    array_rows: Annotated[int, Ge(1)] | None = None
     adcs_per_array: Annotated[int, Ge(1)] = 1
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
     input_bits: Annotated[int, Ge(2), Le(32)] = 8
     use: CellUse = NEW
+
+    @property
+    def tall(self) -> int:
+        """Rows of one array."""
+        return self.array_rows or self.rows
 
     @property
     def cell_use(self) -> CellUse:

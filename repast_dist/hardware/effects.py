@@ -34,6 +34,8 @@ def _off(hardware: Hardware) -> Iterator[str]:
         yield "variation from chip to chip"
     if device.wire.ideal:
         yield "wire resistance"
+    elif not hardware.chip.residual.wired:
+        yield "wire resistance in residual products"
     if device.curve.linear:
         yield "curve of cells' current over voltage"
     adc = hardware.chip.adc

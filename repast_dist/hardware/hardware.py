@@ -128,7 +128,7 @@ class Hardware:
                 self.device,
                 cell=cell,
                 variation=variation,
-                wire=WireSpec(),
+                wire=self.device.wire if residual.wired else WireSpec(),
                 opamp=OpAmpSpec(),
                 source="",
             ),
@@ -136,6 +136,7 @@ class Hardware:
             adc=adc,
             rows=residual.rows,
             columns=2 * self.chip.vmm.weight_columns,
+            array_rows=self.chip.vmm.rows,
             use=self._new_cells,
             adcs_per_array=self.chip.vmm.adcs_per_array,
         )

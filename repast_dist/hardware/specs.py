@@ -74,7 +74,10 @@ class ResidualSpec:
         and otherwise over the full range.
     verified : bool
         Cells are written until each holds its level, as all tested ones of HP-INV did; otherwise
-        they have the errors of ``device.cell``. Wires are taken to be ideal.
+        they have the errors of ``device.cell``.
+    wired : bool
+        Currents are those behind the wires of ``device.wire``. Otherwise wires are made up for when
+        cells are written, as verification of one cell at a time can, which reads it through them.
     """
 
     arrays_per_bank: Count = 2
@@ -82,6 +85,7 @@ class ResidualSpec:
     dac_bits: Annotated[int, Ge(1), Le(8)] = 1
     adc: AdcSpec | None = None
     verified: bool = True
+    wired: bool = False
 
 
 @spec

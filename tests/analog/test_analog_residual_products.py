@@ -13,9 +13,12 @@ from repast_dist.analog import (
     AdcSpec,
     InvSpec,
     VmmSpec,
+    WireSpec,
     prepare,
     program_vmm,
 )
+from repast_dist.analog.arrays.vmm import physical_arrays
+from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.product import Product, calibration_vectors
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
@@ -159,3 +162,59 @@ def test_an_adc_without_the_bits_for_lossless_products_is_refused():
         _hardware(dac_bits=2)
     with pytest.raises(DataError, match="at most 32"):
         Product.of((np.eye(4),), 40, VmmSpec())
+
+
+def _behind_wires(ohm: float, **residual: object) -> Hardware:
+    hardware = _hardware(**residual)
+    wire = WireSpec(row_ohm=ohm, column_ohm=ohm)
+    return dataclasses.replace(hardware, device=dataclasses.replace(hardware.device, wire=wire))
+
+
+def test_products_behind_wires_are_those_of_whole_arrays_of_which_some_rows_are_driven():
+    """Currents by the transfer matrices of arrays of 128 rows, converted 32 rows at a time."""
+    hardware = _behind_wires(0.5, wired=True)
+    spec = dataclasses.replace(hardware.residual_spec, weight_bits=9, input_bits=9)
+    assert (spec.rows, spec.tall) == (32, 128)
+    random = np.random.default_rng(2)
+    weights, codes = random.normal(size=(150, 5)), random.integers(-255, 256, (6, 150))
+    array = program_vmm(weights, spec, 1, "w")
+    cell = hardware.device.cell
+    step = cell.span_siemens / (cell.levels - 1)
+    total = np.zeros((6, 5))
+    for physical in physical_arrays(weights, spec, 1, "w"):
+        currents = transfer_matrix(physical.siemens, spec.device.wire) / step
+        pairs = currents.reshape(len(currents), -1, spec.slices, 2)
+        pairs = pairs[..., 0] - pairs[..., 1]
+        first = physical.first_row
+        for top in range(0, len(pairs), 32):
+            driven = codes[:, first + top : first + min(top + 32, len(pairs))]
+            for number in range(8):
+                bit = np.sign(driven) * (np.abs(driven) >> number & 1)
+                levels = np.rint(np.einsum("nk,kms->nms", bit, pairs[top : top + 32]))
+                total += 2.0**number * (levels @ 16.0 ** np.arange(spec.slices))
+    np.testing.assert_array_equal(array.multiply_codes(codes).values, total)
+
+
+def test_wires_take_the_bits_of_a_product_unless_they_are_made_up_for():
+    matrix, vectors = _covariance(64), np.random.default_rng(1).normal(size=(64, 4))
+
+    def bits(hardware):
+        product = Product.of((matrix,), 24, hardware.residual_spec).multiply(vectors)
+        exact = matrix @ vectors
+        return -np.log2(np.linalg.norm(product - exact) / np.linalg.norm(exact))
+
+    assert bits(_behind_wires(1.73)) > 20
+    assert bits(_behind_wires(1e-3, wired=True)) > 20
+    assert 2 < bits(_behind_wires(1.73, wired=True)) < 5
+
+
+def test_cells_can_make_up_for_wires():
+    """What one driven row gives a column, all others grounded, is what verification reads."""
+    cell = _hardware().device.cell
+    levels = np.random.default_rng(0).integers(0, cell.levels, (64, 64))
+    wanted = cell.g_off_siemens + levels / (cell.levels - 1) * cell.span_siemens
+    wire, held = WireSpec(row_ohm=1.73, column_ohm=1.73), wanted.copy()
+    for _ in range(40):
+        held *= wanted / transfer_matrix(held, wire)
+    np.testing.assert_allclose(transfer_matrix(held, wire), wanted, rtol=1e-9)
+    assert 1.02 < held.max() / cell.g_on_siemens < 1.4

@@ -35,6 +35,7 @@ ON = {
     "device.opamp.slew_v_per_s": 1e8,
     "device.opamp.noise_v_per_rthz": 1e-8,
     "chip.residual.verified": False,
+    "chip.residual.wired": True,
     "chip.adc.offset_lsb": 0.1,
     "chip.adc.gain_error": 0.01,
     "chip.adc.inl_lsb": 0.1,
@@ -114,6 +115,7 @@ def test_nothing_is_named_where_everything_is_on():
             "noise of converters",
         ),
         ({"chip.adc.calibrated_on": "call"}, "converter ranges set before the data"),
+        ({"chip.residual.wired": False}, "wire resistance in residual products"),
         ({"chip.residual.verified": True}, "cell errors in residual products"),
     ],
 )

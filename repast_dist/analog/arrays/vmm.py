@@ -469,7 +469,7 @@ def _pairs(
         return pairs
     rows, slices, columns = digits.shape
     size = rows, columns * slices * 2
-    array = spec.rows, 2 * (spec.columns // 2)
+    array = spec.tall, 2 * (spec.columns // 2)
     factors = shared_factors(size, array, variation, use, seed, "vmm", *address)
     # (2, K, slices, M) from the order of the physical columns.
     sides = factors.reshape(rows, columns, slices, 2).transpose(3, 0, 2, 1)
@@ -490,9 +490,9 @@ def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec)
 def _cut(siemens: np.ndarray, spec: VmmSpec) -> Iterator[PhysicalArray]:
     """Yield views of the arrays that physical columns are spread over."""
     width = 2 * (spec.columns // 2)
-    for first in range(0, len(siemens), spec.rows):
+    for first in range(0, len(siemens), spec.tall):
         for left in range(0, siemens.shape[1], width):
-            part = siemens[first : first + spec.rows, left : left + width]
+            part = siemens[first : first + spec.tall, left : left + width]
             yield PhysicalArray(first, left, part)
 
 

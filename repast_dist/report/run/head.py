@@ -156,7 +156,7 @@ def ideal_effects(run: RunData) -> list[Note]:
     return [
         Note(
             f"Off in this run: {', '.join(off)}. Settings of device and chip switch them on "
-            "(experiment=honest: all but one); docs/effects.md says what each would change, "
+            "(experiment=honest: all but two); docs/effects.md says what each would change, "
             "docs/limits.md what is never modelled."
         )
     ]
