@@ -1,12 +1,10 @@
 """The circuit of an inverting array: what it settles to, when, and what is read from it."""
 
 import dataclasses
-import warnings
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import LinAlgWarning, lu_factor
-from scipy.linalg.lapack import dgetrs, sgetrs
+from scipy.linalg import get_lapack_funcs
 
 from repast_dist.analog.arrays.converters import InvConverters
 from repast_dist.analog.arrays.curve import CurvedCircuit
@@ -43,10 +41,11 @@ class Circuit:
 
     Attributes
     ----------
-    factors : tuple
-        LU factors of the circuit's matrix over `scale`.
+    inverse : ndarray
+        (n, n) what codes are multiplied with to get where outputs rest: the inverse of the
+        circuit's matrix over `scale`. Settlings are many, and a product is faster than a solve.
     scale : float
-        Its largest entry.
+        Largest entry of the circuit's matrix.
     offset : ndarray
         (n,) what constant currents add to full-scale outputs.
     loop : Loop
@@ -59,6 +58,8 @@ class Circuit:
     missing : ndarray or None
         (n, n) what settled outputs are multiplied with to get what they lack when they are read;
         None: they have settled.
+    early : ndarray
+        (n, n) what codes are multiplied with to get outputs when they are read.
     read_noise : ReadNoise or None
         Of its cells.
     drive : float or None
@@ -72,13 +73,14 @@ class Circuit:
         What converts its inputs and outputs, where that does more than round.
     """
 
-    factors: tuple[np.ndarray, np.ndarray]
+    inverse: np.ndarray
     scale: float
     offset: np.ndarray
     loop: Loop
     rate: float
     read_cycles: float
-    missing: np.ndarray | None = None
+    missing: np.ndarray | None
+    early: np.ndarray
     read_noise: "ReadNoise | None" = None
     drive: float | None = None
     amplifier_noise: "AmplifierNoise | None" = None
@@ -120,13 +122,10 @@ class Circuit:
         scale = largest if largest > 0 else 1.0
         few = max(spec.dac_bits, spec.adc_bits) <= _FEW_BITS
         precision = np.float32 if few else np.float64
-        unit = (matrix / scale).astype(precision)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LinAlgWarning)
-            factors = lu_factor(unit, overwrite_a=True, check_finite=False)
+        inverse = _inverse((matrix / scale).astype(precision))
         offset = np.zeros(len(matrix))
         if offset_v.any():
-            offset = _settled(factors, loop.currents(offset_v) / scale)
+            offset = _applied(inverse, loop.currents(offset_v) / scale)
         loop = loop.astype(precision)
         probe = loop.left_of_all(PROBE_CYCLES)
         rate = loop.rate_of(probe)
@@ -136,21 +135,24 @@ class Circuit:
             cycles = settling_cycles(rate, spec.adc_bits) + (1.0 / slew if slew else 0.0)
         elif spec.device.opamp.gbw_hz is not None:
             missing = loop.missing(cycles, probe)
+        with np.errstate(all="ignore"):
+            early = inverse if missing is None else inverse - missing @ inverse
         circuit = cls(
-            factors,
+            inverse,
             scale,
             offset,
             loop,
             rate,
             cycles,
             missing,
+            early,
             read_noise,
             converters=converters,
         )
         if spec.device.opamp.swing_v is None or not rate > 0:
             return circuit
         slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
-        drive = found_drive(circuit._outputs, loop.steady, offset, slowest, spec)
+        drive = found_drive(circuit._linear_outputs, loop.steady, offset, slowest, spec)
         density, noise = spec.device.opamp.noise_density, None
         if density is not None and key is not None:
             noise = AmplifierNoise(np.sqrt(density) * loop.noise_root(cycles), key)
@@ -167,9 +169,9 @@ class Circuit:
             return Reading(np.zeros_like(right), none)
         codes, step = codes_of_columns(right, spec.dac_bits)
         driven = codes if self.converters is None else self.converters.driven(codes)
-        settled = self._settled_outputs(driven, codes)
-        outputs = self._read_early(settled)
+        driven = self._driven(driven, codes)
         if self.drive is None:
+            outputs = _applied(self.early, driven)
             if self.offset.any():
                 outputs += self.offset[:, None] * np.max(np.abs(outputs), axis=0, initial=0.0)
             read, level = codes_of_columns(outputs, spec.adc_bits)
@@ -179,9 +181,11 @@ class Circuit:
             return Reading(read * (level * (step / self.scale)), none)
         beyond = none
         if self.curved is None:
+            outputs = _applied(self.early, driven)
             outputs *= self.drive
             outputs += self.offset[:, None]
         else:
+            settled = _applied(self.inverse, driven)
             outputs, beyond = self._curved_outputs(self.curved, settled * self.drive)
         if self.amplifier_noise is not None:
             outputs += self.amplifier_noise.drawn(codes)
@@ -195,22 +199,20 @@ class Circuit:
         step = np.where(codes.any(axis=0), step, 0.0)
         return Reading(read * (level * (step / (self.scale * self.drive))), beyond)
 
-    def _outputs(self, codes: np.ndarray) -> np.ndarray:
-        """Return what outputs are at when they are read, (n, r), without offsets."""
-        return self._read_early(self._settled_outputs(codes, codes))
-
-    def _settled_outputs(self, driven: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return where outputs rest with linear cells, (n, r), without offsets, when inputs of
-        such codes are driven so.
+    def _linear_outputs(self, codes: np.ndarray) -> np.ndarray:
+        """Return what outputs are at when they are read, (n, r), with linear cells and without
+        offsets.
         """
-        settled = _settled(self.factors, driven)
-        if self.read_noise is not None:
-            drawn = self.read_noise.currents(settled, codes) / self.scale
-            settled += _settled(self.factors, drawn)
-        return settled
+        return _applied(self.early, self._driven(codes, codes))
 
-    def _read_early(self, settled: np.ndarray) -> np.ndarray:
-        return settled if self.missing is None else settled - self.missing @ settled
+    def _driven(self, driven: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return what drives outputs, (n, r), when inputs of such codes are driven so: fluctuating
+        cells add to the currents, as if inputs were others.
+        """
+        if self.read_noise is None:
+            return driven
+        settled = _applied(self.inverse, driven)
+        return driven + self.read_noise.currents(settled, codes) / self.scale
 
     def _curved_outputs(
         self, curved: CurvedCircuit, linear: np.ndarray
@@ -232,7 +234,9 @@ class Circuit:
         within &= (np.abs(curved.inverted(rest)) <= 1.0).all(axis=0)
         outputs = rest[: len(linear)]
         offset = self.offset[:, None]
-        return offset + self._read_early(outputs - offset), ~(found & within)
+        if self.missing is not None:
+            outputs = outputs - self.missing @ (outputs - offset)
+        return outputs, ~(found & within)
 
 
 class ReadNoise(Protocol):
@@ -319,11 +323,18 @@ def noise_key(spec: InvSpec, seed: int, *address: int | str) -> np.uint64 | None
     return np.uint64(generator(seed, "amplifiers", *address).bit_generator.random_raw())
 
 
-def _settled(factors: tuple[np.ndarray, np.ndarray], currents: np.ndarray) -> np.ndarray:
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Return the inverse in the same precision; NaN where the matrix is singular."""
+    factor, invert, size = get_lapack_funcs(("getrf", "getri", "getri_lwork"), (matrix,))
+    factors, pivots, failed = factor(matrix.T, overwrite_a=1)
+    if not failed:
+        work = int(size(len(matrix))[0].real)
+        inverse, failed = invert(factors, pivots, lwork=work, overwrite_lu=1)
+    return np.full_like(matrix, np.nan) if failed else np.asarray(inverse.T)
+
+
+def _applied(matrix: np.ndarray, currents: np.ndarray) -> np.ndarray:
     # A singular circuit saturates; the residual of the answer will tell.
     with np.errstate(all="ignore"):
-        driven = currents.astype(factors[0].dtype)
-        # What lu_solve calls in the end; settlings are many and small.
-        solve = sgetrs if driven.dtype == np.float32 else dgetrs
-        settled = solve(*factors, driven)[0].astype(np.float64)
-        return settled if np.isfinite(settled).all() else np.nan_to_num(settled)
+        applied = (matrix @ currents.astype(matrix.dtype)).astype(np.float64)
+        return applied if np.isfinite(applied).all() else np.nan_to_num(applied)
