@@ -21,15 +21,18 @@ class OperationPrices:
         settlings.
     settling_s : float
         Of a second of settling.
+    array : float
+        Of writing the inverting arrays of a block.
     """
 
     inv_op: float = 1.0
     vmm_op: float = 1.0
     digital_op: float = 0.0
     settling_s: float = 0.0
+    array: float = 0.0
 
     def of(self, counts: SolveCounts) -> float:
-        """Return the price of counts; what was programmed has none."""
+        """Return the price of counts; the cells that were programmed have none."""
         return (
             self.inv_op * counts.inv_ops
             + self.vmm_op * counts.vmm_ops
@@ -46,15 +49,43 @@ class Prices:
     ----------
     energy, time : OperationPrices
         In joules and in seconds.
+    right_sides : int
+        Right-hand sides that are solved for between two writings of the block.
     """
 
     energy: OperationPrices = OperationPrices()
     time: OperationPrices = OperationPrices()
+    right_sides: int = 1
 
-    def of(self, counts: SolveCounts, objective: Objective) -> float:
-        """Return the energy of counts, their time, or the product of both."""
-        energy, time = self.energy.of(counts), self.time.of(counts)
+    def of(
+        self,
+        counts: SolveCounts,
+        objective: Objective,
+        times: float = 1.0,
+        *,
+        written: bool = False,
+    ) -> float:
+        """Return the energy of counts, their time, or the product of both.
+
+        Parameters
+        ----------
+        counts : SolveCounts
+            What the hardware does.
+        objective : {"energy", "time", "energy_delay"}
+            What is asked for.
+        times : float
+            So often.
+        written : bool
+            Whether inverting arrays are written for it, once.
+        """
+        energy, time = (
+            times * one.of(counts) + written * one.array for one in (self.energy, self.time)
+        )
         return {"energy": energy, "time": time, "energy_delay": energy * time}[objective]
+
+    def for_right_sides(self, number: int) -> "Prices":
+        """Return the prices of a block that is solved for so many right-hand sides."""
+        return dataclasses.replace(self, right_sides=number)
 
 
 PriceList = Callable[[int], Prices]

@@ -34,6 +34,10 @@ class SolveCounts:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return SolveCounts(*(a + b for a, b in pairs))
 
+    def __sub__(self, other: "SolveCounts") -> "SolveCounts":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return SolveCounts(*(a - b for a, b in pairs))
+
 
 @dataclasses.dataclass(frozen=True)
 class Solution:

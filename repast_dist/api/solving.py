@@ -1,7 +1,6 @@
 """Solving with a matrix of your own on the simulated arrays, and what that takes."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -210,7 +209,7 @@ def _solved(
     shapes = one_block(len(matrix), columns.shape[1], hardware, scheme)
     solver = prepare(
         damped, hardware.residual_spec, hardware.inv_spec, scheme, seed, name,
-        prices=functools.partial(solve_prices, hardware=hardware, scheme=scheme),
+        prices=lambda size: solve_prices(size, hardware, scheme).for_right_sides(columns.shape[1]),
     )  # fmt: skip
     _check_definite(damped, name)
     solution = solver.solve(columns)

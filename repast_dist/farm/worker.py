@@ -88,13 +88,15 @@ class ChipWorker:
         job, optimizer = self._job, self._job.optimizer.second_order
         if optimizer is None:
             return {}
+        plan, policy = self._setup.plan, job.machine.policy
         return {
             (chip, number): BlockState(
-                self._setup.plan.blocks[number],
+                plan.blocks[number],
                 chip,
                 self._engines[chip],
-                job.machine.policy.inversion,
+                policy.inversion,
                 optimizer,
+                int(plan.shapes.right_sides[number]) * policy.soi.interval,
             )
             for chip, number in sorted(self._setup.held)
             if chip in self._chips

@@ -4,6 +4,8 @@ import numpy as np
 
 from repast_dist.analog.prices import OperationPrices, Prices
 from repast_dist.analog.schemes.base import Scheme
+from repast_dist.analog.schemes.cg import Cg
+from repast_dist.analog.schemes.fcg import Fcg
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
@@ -83,6 +85,11 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
         The chip.
     scheme : Scheme
         How the block is solved: its slices, copies and product bits.
+
+    Returns
+    -------
+    Prices
+        Of a block that is solved for one right-hand side between two writings.
     """
     shapes = one_block(size, 1, hardware, scheme)
     lanes = int(digital_lanes(shapes, _ONE, hardware.chip)[0])
@@ -95,6 +102,9 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
         "settling_s": SolveCounts(settling_s=1.0),
     }
     costs = {name: solving_cost(shapes, one, hardware) for name, one in units.items()}
+    with_array, without = (
+        _writing_cost(size, hardware, scheme.as_scheme(cls)) for cls in (Fcg, Cg)
+    )
 
     def prices(of: dict[str, float]) -> OperationPrices:
         return OperationPrices(
@@ -102,12 +112,26 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
             vmm_op=of["vmm_op"],
             digital_op=of["digital_op"] / lanes,
             settling_s=of["settling_s"],
+            array=of["array"],
         )
 
     return Prices(
-        energy=prices({name: cost.energy_j for name, cost in costs.items()}),
-        time=prices({name: cost.time_s for name, cost in costs.items()}),
+        energy=prices(
+            {name: cost.energy_j for name, cost in costs.items()}
+            | {"array": with_array.energy_j - without.energy_j}
+        ),
+        time=prices(
+            {name: cost.time_s for name, cost in costs.items()}
+            | {"array": with_array.time_s - without.time_s}
+        ),
     )
+
+
+def _writing_cost(size: int, hardware: Hardware, scheme: Scheme) -> Cost:
+    """Return what writing a block's cells costs, without trials."""
+    shapes = one_block(size, 1, hardware, scheme)
+    counts = scheme.program_counts(shapes, hardware.device.cell, hardware.inv_spec)
+    return priced(program_counts(shapes, counts, _ONE, hardware), hardware)
 
 
 def cholesky_costs(shapes: BlockShapes, hardware: Hardware) -> tuple[Cost, Cost]:

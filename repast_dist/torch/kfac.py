@@ -251,12 +251,18 @@ class KFAC(torch.optim.Optimizer):
         workload = self._made.work.workload(micro_batch.signature)
         policy = self._made.settings.machine.policy
         self._blocks = soi_blocks(workload, policy.soi.block_size, self._method.sides)
-        owners = self._costs.planned(self._kind([micro_batch])).block_owner
+        plan = self._costs.planned(self._kind([micro_batch]))
+        right_sides = plan.shapes.right_sides * policy.soi.interval
         held = {
             (chip, block.index): BlockState(
-                block, chip, self._made.simulation.engine, policy.inversion, self._method
+                block,
+                chip,
+                self._made.simulation.engine,
+                policy.inversion,
+                self._method,
+                int(right_sides[block.index]),
             )
-            for block, chip in zip(self._blocks, owners, strict=True)
+            for block, chip in zip(self._blocks, plan.block_owner, strict=True)
         }
         self._preconditioner = Preconditioner(self._method, self._blocks, policy.soi, held)
         if self._restored:

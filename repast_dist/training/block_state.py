@@ -103,6 +103,8 @@ class BlockState:
         The settings that say what happens when a solve diverges.
     optimizer : SecondOrder
         How matrices are averaged, and what the arrays are programmed with.
+    right_sides : int
+        Right-hand sides that are solved for between two writings, by all chips that hold the block.
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class BlockState:
         engine: Engine,
         inversion: Scheme,
         optimizer: SecondOrder,
+        right_sides: int = 1,
     ) -> None:
         self.block = block
+        self._right_sides = right_sides
         self._chip = chip
         self._engine = engine
         self._inversion = inversion
@@ -217,7 +221,7 @@ class BlockState:
         self._aged = None
         address = ("soi", When(self._prepared_at), self.block.index)
         try:
-            self._solver = self._engine.block_solver(self._damped, address)
+            self._solver = self._engine.block_solver(self._damped, address, self._right_sides)
         except (DataError, np.linalg.LinAlgError) as error:
             raise InversionError(
                 f"{self._where()}, step {self._prepared_at}: cannot be programmed ({error})"
@@ -260,7 +264,7 @@ class BlockState:
         assert self._damped is not None
         matrix = self._damped + (damping - self._damping) * np.eye(self.block.size)
         address = ("soi", When(step), self.block.index, "damp", attempt)
-        solver = self._engine.block_solver(matrix, address)
+        solver = self._engine.block_solver(matrix, address, right.shape[1])
         solution: Solution = solver.solve(right)
         self._pending += solver.program_counts + solution.counts
         return solution

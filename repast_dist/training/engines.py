@@ -205,7 +205,7 @@ class Engine:
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
         return _Float(np.asarray(matrix, np.float64))
 
-    def block_solver(self, damped: np.ndarray, address: Address) -> Solver:
+    def block_solver(self, damped: np.ndarray, address: Address, right_sides: int = 1) -> Solver:
         """Prepare a damped SOI block for solving.
 
         Parameters
@@ -214,6 +214,9 @@ class Engine:
             (n, n) float64, symmetric positive definite, damping included.
         address : tuple
             Address of programming errors, what and step first: ``("soi", When(step), block)``.
+        right_sides : int
+            Right-hand sides that are solved for until the block is prepared anew, by all chips
+            that hold it.
 
         Raises
         ------
@@ -232,8 +235,9 @@ class Engine:
                 residual = residual.written(_writes(self.schedule.products, step))
                 inv = inv.written(_writes(self.schedule.inverses, step))
             return prepare(
-                damped, residual, inv, self.inversion, self.seed, *address, prices=self.prices
-            )
+                damped, residual, inv, self.inversion, self.seed, *address,
+                prices=lambda size: self.prices(size).for_right_sides(right_sides),
+            )  # fmt: skip
         if not np.isfinite(damped).all():
             raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
         if self.spec.inverse == "fixed":

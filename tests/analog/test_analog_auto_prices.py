@@ -11,10 +11,16 @@ from repast_dist.analog.solution import SolveCounts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.block_costs import solve_counts
 from repast_dist.planning.costs import priced
-from repast_dist.planning.solve_costs import one_block, solve_prices
+from repast_dist.planning.solve_costs import (
+    one_block,
+    preparation_cost,
+    solve_prices,
+    solving_cost,
+)
 from repast_dist.planning.solves import counted
 from repast_dist.settings import load_settings
 
+OF_AUTO = {"auto": {"objective": "energy"}}
 METHODS = ("refine", "fcg", "cg")
 OBJECTIVES = ("energy", "time", "energy_delay")
 
@@ -117,3 +123,44 @@ def test_prices_of_operations_sum_to_the_price_of_a_solve(size, hardware):
     prices = functools.partial(solve_prices, hardware=hardware, scheme=scheme)(size)
     assert prices.of(counts, "energy") == pytest.approx(cost.energy_j)
     assert prices.of(counts, "time") == pytest.approx(cost.time_s, rel=1e-6)
+
+
+def slow(text: str) -> Hardware:
+    """Return a chip whose inverting cells take many pulses; residual products are as they were."""
+    return load_settings(["chip=repast", f"device.inv_cell.write_pulses={text}"]).hardware
+
+
+@pytest.mark.parametrize("right_sides", [1, 3, 10, 100, 10_000])
+@pytest.mark.parametrize("pulses", [1, 300, 30_000])
+def test_preparing_and_solving_cost_hardly_more_than_by_the_better_of_both_ways(
+    pulses, right_sides
+):
+    """Beside all that a scheme takes from one writing to the next, with and without an array."""
+    matrix, _ = next(iter(blocks(1)))
+    hardware = slow(str(pulses))
+    right = np.random.default_rng(7).normal(size=(len(matrix), 20))
+
+    def cost(method: str) -> tuple[str, float]:
+        scheme = SCHEMES.load({"method": method, **OF_AUTO.get(method, {})})
+        prices = solve_prices(len(matrix), hardware, scheme).for_right_sides(right_sides)
+        solver = prepare(
+            matrix, LOSSLESS, hardware.inv_spec, scheme, prices=lambda size: prices
+        )  # fmt: skip
+        solution = solver.solve(right)
+        assert solution.converged.all()
+        shapes = one_block(len(matrix), 20, hardware, solver.scheme)
+        prepared = preparation_cost(shapes, solver.program_counts, hardware).energy_j
+        solved = solving_cost(shapes, solution.counts, hardware).energy_j
+        return solver.scheme.name, prepared + solved * right_sides / 20
+
+    costs = {method: cost(method)[1] for method in ("fcg", "cg")}
+    chosen, auto = cost("auto")
+    trials = 4 * max(costs.values()) / right_sides
+    if right_sides >= 100:
+        # Trials of four right-hand sides are a small part of what follows.
+        assert auto <= 1.15 * min(costs.values()) + trials
+    if pulses == 30_000 and right_sides <= 100:
+        assert chosen == "cg"
+        assert auto < costs["fcg"]
+    if pulses == 1:
+        assert chosen in ("fcg", "refine")

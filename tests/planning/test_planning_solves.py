@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from repast_dist.analog import LOSSLESS, SCHEMES, DeviceSpec, InvSpec, OpAmpSpec, Rows, prepare
+from repast_dist.analog.prices import OperationPrices, Prices, by_number
 from repast_dist.analog.schemes.base import added, as_counts
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.planning.blocks import SoiBlock
@@ -45,13 +46,16 @@ def shapes_of(size, sides, held, scheme, fused):
     return fuse(shapes, np.array([True]), HARDWARE) if fused else shapes
 
 
-def check(scheme, size, held=24, *, fused=False, columns=6, opamp=None):
+def check(
+    scheme, size, held=24, *, fused=False, columns=6, opamp=None, prices=by_number, solver_too=False
+):
     vmm, inv = HARDWARE.residual_spec, HARDWARE.inv_spec
     if opamp is not None:
         inv = dataclasses.replace(inv, device=dataclasses.replace(inv.device, opamp=opamp))
     rows = block_of(size, held)
     formed = rows @ rows.T / held + 0.1 * np.eye(size)
-    solver = prepare(Rows(rows, 0.1) if fused else formed, vmm, inv, scheme, 3, "test")
+    operator = Rows(rows, 0.1) if fused else formed
+    solver = prepare(operator, vmm, inv, scheme, 3, "test", prices=prices)
     solution = solver.solve(right_hand_sides(size, columns))
     found = np.array([solver.deflation.rank if solver.deflation else 0])
     one = shapes_of(size, 1, held, scheme, fused)
@@ -68,7 +72,7 @@ def check(scheme, size, held=24, *, fused=False, columns=6, opamp=None):
     test_s = solver.test_s if settled else None
     programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials, test_s)
     assert_same(solver.program_counts, as_counts(programmed))
-    return solution
+    return (solution, solver) if solver_too else solution
 
 
 def assert_same(one, other):
@@ -142,6 +146,22 @@ def test_fused_blocks_are_counted_with_their_damping(method, size, held):
 @pytest.mark.parametrize("target_bits", [5, 16])
 def test_all_that_auto_tries_is_counted(target_bits):
     check(SCHEMES.load({"method": "auto", "target_bits": target_bits}), 64)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize(
+    ("array", "right_sides", "tried"),
+    [(6.0, 1000, ["cg", "fcg", "cg"]), (1e4, 10**6, ["cg", "fcg"]), (1e4, 1, ["cg"])],
+)
+def test_what_auto_tries_before_it_writes_an_array_is_counted_once(size, array, right_sides, tried):
+    """Cut off before it converges; compared with an array; and without one."""
+    of = OperationPrices(array=array)
+    scheme = SCHEMES.load({"method": "auto", "target_bits": 10, "deflation": 8})
+    prices = Prices(of, of, right_sides)
+    _, solver = check(scheme, size, prices=lambda _: prices, solver_too=True)
+    names = [trial.scheme.name for trial in solver.trials if trial.scheme.name != "refine"]
+    assert names[: len(tried)] == tried[: len(names)]
+    assert ("fcg" in names) == ("fcg" in tried)
 
 
 @pytest.mark.parametrize("method", [*ON_ARRAYS, "cg"])

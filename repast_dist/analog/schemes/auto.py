@@ -5,14 +5,17 @@ which nobody knows before programming it. So a few random right-hand sides are s
 arrays did for them is priced:
 
 1. A single step, where the target is no more than the converters can give.
-2. Conjugate gradients, dominant directions taken out of the array.
-3. Refinement with the same array, read once it has settled, if no directions were taken out.
-4. Conjugate gradients without any array.
+2. Conjugate gradients without any array, for no more than what writing one costs.
+3. Conjugate gradients, dominant directions taken out of the array.
+4. Refinement with the same array, read once it has settled, if no directions were taken out.
+5. Conjugate gradients without any array, if the second trial was cut off.
 
 Of those that converge the cheapest is taken. Each may take no more rounds than what the cheapest
-one before it costs would pay for; one that cannot afford a round is not tried. Programming does not
-decide: the arrays are written to be tried. The series of ``taylor`` is refinement whose every step
-is refined in turn, so it is not tried; nor is a second array written that holds the dominant
+one before it costs would pay for; one that cannot afford a round is not tried. Inverting arrays are
+not written at all if the second trial converges and all right-hand sides until the next writing
+cost no more that way than the array and the fewest rounds with it. Once arrays are written to be
+tried, what that took decides no more. The series of ``taylor`` is refinement whose every step is
+refined in turn, so it is not tried; nor is a second array written that holds the dominant
 directions, too. What was tried is part of the counts of the preparation.
 """
 
@@ -24,7 +27,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from repast_dist.analog.cells.base import Cell
-from repast_dist.analog.prices import Objective, PriceList
+from repast_dist.analog.prices import Objective, PriceList, Prices
 from repast_dist.analog.schemes.base import SCHEMES, Blocks, Counts, Scheme, Trial, added
 from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg, GradientScheme
@@ -33,6 +36,7 @@ from repast_dist.analog.schemes.single import Single
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.solver import BlockSolver
 from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec
 
@@ -51,7 +55,7 @@ class Auto(GradientScheme):
     Attributes
     ----------
     objective : {"energy", "time", "energy_delay"}
-        What is to be least for solving: the energy, the time, or the product of both.
+        What is to be least: the energy, the time, or the product of both.
     method : {"auto"}
         The scheme's name.
     """
@@ -73,16 +77,33 @@ class Auto(GradientScheme):
         """Program a block for each scheme that may be the cheapest; return the one that is."""
         right = generator(seed, "trial", *address).standard_normal((size, _TRIALS))
         one = prices(size)
-        tried = _Tried(right, lambda counts: one.of(counts, self.objective))
+        tried = _Tried(right, one, self.objective)
         if self._single_may_do(inv):
             tried.add(programmed(self.as_scheme(Single)), _MARGIN * self.tolerance)
+        multipliers = programmed(self.as_scheme(Cg))
+        rounds = tried.rounds_for_an_array(multipliers)
+        alone = rounds and tried.add(multipliers, most=rounds)
+        if alone and tried.best is multipliers and self._array_cannot_pay(tried, one, inv):
+            return tried.chosen(multipliers)
         gradients = programmed(self.as_scheme(Fcg))
-        written = tried.add(gradients)
+        written = tried.add(gradients, beside=multipliers if alone else None)
         # Their array and multipliers serve the others, too.
         if written and gradients.deflation is None:
             tried.add(programmed(self.as_scheme(Refine)), written=True)
-        tried.add(programmed(self.as_scheme(Cg)), written=written)
+        if tried.best is not multipliers:
+            tried.add(multipliers, written=bool(written or alone))
         return tried.chosen(gradients)
+
+    def _array_cannot_pay(self, tried: "_Tried", prices: Prices, inv: InvSpec) -> bool:
+        """Return whether the cheapest so far, for all right-hand sides until the next writing, is
+        no dearer than writing an array and the fewest rounds with it: none gives more bits than
+        its converters have.
+        """
+        rounds = ceil_div(self.target_bits, min(inv.dac_bits, inv.adc_bits))
+        fewest = SolveCounts(inv_ops=rounds, vmm_ops=rounds)
+        sides, objective = prices.right_sides, self.objective
+        cheapest = prices.of(tried.counts, objective, sides / _TRIALS)
+        return cheapest <= prices.of(fewest, objective, sides, written=True)
 
     def program_counts(
         self,
@@ -112,17 +133,32 @@ class Auto(GradientScheme):
 
 
 class _Tried:
-    """What was tried on some right-hand sides, what it took, and what of it was the cheapest."""
+    """What was tried on some right-hand sides, what it took, and what of it was the cheapest.
 
-    def __init__(self, right: np.ndarray, price: Callable[[SolveCounts], float]) -> None:
-        self._right, self._price = right, price
+    Attributes
+    ----------
+    best : BlockSolver or None
+        The cheapest that converged.
+    counts : SolveCounts
+        What it took.
+    """
+
+    def __init__(self, right: np.ndarray, prices: Prices, objective: Objective) -> None:
+        self._right, self._prices, self._objective = right, prices, objective
         self._spent = SolveCounts()
         self._trials: list[Trial] = []
-        self._best: BlockSolver | None = None
         self._least = np.inf
+        self.best: BlockSolver | None = None
+        self.counts = SolveCounts()
 
     def add(
-        self, solver: BlockSolver, tolerance: float | None = None, *, written: bool = False
+        self,
+        solver: BlockSolver,
+        tolerance: float | None = None,
+        *,
+        written: bool = False,
+        beside: BlockSolver | None = None,
+        most: int | None = None,
     ) -> bool:
         """Solve, keep what is cheaper than all before it and converges; return whether it was
         tried.
@@ -135,9 +171,17 @@ class _Tried:
             Relative residual that is to be reached; None: that of the scheme.
         written : bool
             Whether its arrays were written before.
+        beside : BlockSolver, optional
+            One whose arrays were written before, and are part of its own.
+        most : int, optional
+            Rounds at most, on an average over the right-hand sides; None: what the cheapest so far
+            would pay for.
         """
         scheme: Any = solver.scheme
-        rounds = self._affordable(solver)
+        there: Any = None if beside is None else beside.scheme
+        rounds = self._affordable(solver, self._least)
+        if most is not None:
+            rounds = min(rounds, most)
         if not rounds:
             return False
         limited = solver
@@ -147,7 +191,11 @@ class _Tried:
                 solver, scheme=dataclasses.replace(scheme, max_iterations=least)
             )
         solution = limited.solve(self._right)
-        self._spent += solution.counts + (SolveCounts() if written else solver.program_counts)
+        self._spent += solution.counts
+        if not written:
+            self._spent += solver.program_counts
+        if beside is not None:
+            self._spent -= beside.program_counts
         self._trials.append(
             Trial(
                 scheme,
@@ -157,16 +205,25 @@ class _Tried:
                 0 if solver.deflation is None else solver.deflation.rank,
                 solver.settling_s,
                 solver.test_s,
+                there,
             )
         )
         good = solution.residual <= (scheme.tolerance if tolerance is None else tolerance)
         price = self._price(solution.counts)
         if good.all() and not solution.saturated and price < self._least:
-            self._best, self._least = solver, price
+            self.best, self._least, self.counts = solver, price, solution.counts
         return True
 
-    def _affordable(self, solver: BlockSolver) -> int:
-        """Return the rounds that cost no more than the cheapest so far, digital work aside."""
+    def rounds_for_an_array(self, solver: BlockSolver) -> int:
+        """Return the rounds that cost no more than writing inverting arrays."""
+        nothing = SolveCounts()
+        return self._affordable(solver, self._prices.of(nothing, self._objective, written=True))
+
+    def _price(self, counts: SolveCounts) -> float:
+        return self._prices.of(counts, self._objective)
+
+    def _affordable(self, solver: BlockSolver, limit: float) -> int:
+        """Return the rounds that cost no more than a limit, digital work aside."""
         most = getattr(solver.scheme, "max_iterations", 1)
         array, sides = solver.array, self._right.shape[1]
         scheme: Any = solver.scheme
@@ -182,11 +239,11 @@ class _Tried:
                 )
             )
 
-        return bisect.bisect_right(range(1, most + 1), self._least, key=price)
+        return bisect.bisect_right(range(1, most + 1), limit, key=price)
 
     def chosen(self, otherwise: BlockSolver) -> BlockSolver:
         """Return the cheapest, or another if none converged, with the counts of all trials."""
-        solver = self._best or otherwise
+        solver = self.best or otherwise
         return dataclasses.replace(solver, program_counts=self._spent, trials=tuple(self._trials))
 
 
@@ -208,6 +265,9 @@ def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Cou
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:
         parts.append(scheme.program_counts(blocks, cell, inv, rank, test_s=trial.test_s))
+    if trial.beside is not None:
+        there = trial.beside.program_counts(blocks, cell, inv)
+        parts.append({name: -count for name, count in there.items()})
     return added(*parts)
 
 

@@ -73,6 +73,8 @@ class Trial:
         Time of the settlings of one application of the inverse; None: as the scheme expects.
     test_s : float or None
         Time of the settlings that tested the arrays; None: as the scheme expects.
+    beside : Scheme or None
+        Whose arrays were there already and serve this scheme, too, where others are programmed.
     """
 
     scheme: "Scheme"
@@ -82,6 +84,7 @@ class Trial:
     rank: int | None = None
     settling_s: float | None = None
     test_s: float | None = None
+    beside: "Scheme | None" = None
 
 
 @spec

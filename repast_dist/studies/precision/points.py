@@ -282,16 +282,18 @@ def middle_of_widest(
         vmm=settings.hardware.residual_spec,
         inv=settings.hardware.inv_spec,
         seed=settings.seed,
-        prices=_known_prices(inversions, size, settings.hardware),
+        prices=_known_prices(inversions, size, columns, settings.hardware),
     )
 
 
 def _known_prices(
-    inversions: Mapping[str, Scheme], size: int, hardware: Hardware
+    inversions: Mapping[str, Scheme], size: int, columns: int, hardware: Hardware
 ) -> dict[str, Prices]:
-    """Return the prices of a solve with so many rows, for the inversions that choose by them."""
+    """Return the prices of a block that is solved with once, for the inversions that choose by
+    them.
+    """
     return {
-        name: solve_prices(size, hardware, scheme)
+        name: solve_prices(size, hardware, scheme).for_right_sides(columns)
         for name, scheme in inversions.items()
         if scheme.chooses_by_price
     }
