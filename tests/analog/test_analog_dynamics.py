@@ -21,6 +21,7 @@ from repast_dist.analog.arrays.fused import program_fused
 from repast_dist.analog.arrays.held import hold, regularising_shift
 from repast_dist.analog.deflation import find_deflation
 from repast_dist.analog.product import Product
+from repast_dist.analog.specs import VariationSpec
 
 FACTORS = Path(__file__).parents[1] / "oracles" / "analog" / "factors.npz"
 
@@ -271,3 +272,26 @@ def test_a_fused_loop_oscillates_without_slower_outer_amplifiers():
         spec = dataclasses.replace(_inv(), device=dataclasses.replace(device, opamp=opamp))
         rates.append(program_fused(rows, np.full(64, 0.1), spec, 1, "x").circuit.rate)
     assert rates[0] < 0 < rates[1] < 0.01
+
+
+@pytest.mark.parametrize("shared", ["array_sigma", "row_sigma", "column_sigma"])
+@pytest.mark.parametrize("deflated", [True, False])
+def test_the_regularisation_knows_of_deviations_that_cells_share(deflated, shared):
+    matrix = _spd(256, 10.0)
+    if deflated:
+        matrix = _factor(1e3)
+        product = Product.of((matrix,), 32, LOSSLESS)
+        deflation, _ = find_deflation(matrix, product, 16, 1, "x")
+        matrix = deflation.remainder(matrix)
+    plain = _inv(0.003)
+    variation = VariationSpec(**{shared: 0.03})
+    spec = dataclasses.replace(plain, device=dataclasses.replace(plain.device, variation=variation))
+    shift = regularising_shift(matrix, 1.0, spec, 7, "x")
+    shifted = matrix + shift * np.eye(256)
+    others = np.linalg.eigh(matrix)[1][:, :-4]
+    norms = []
+    for seed in range(4):
+        error = hold(shifted, spec, seed, "x").matrix - shifted
+        norms.append(np.linalg.norm(others.T @ (error + error.T) @ others / 2, 2))
+    assert 0.6 * shift < np.sqrt(np.mean(np.square(norms))) < 1.3 * shift
+    assert shift > 1.2 * regularising_shift(matrix, 1.0, plain, 7, "x")

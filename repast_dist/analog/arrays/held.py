@@ -163,7 +163,8 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     """Estimate the spectral norm of the symmetric part of the cells' error.
 
     Independent errors of RMS e have the norm ``2 sqrt(n) e``, and their symmetric part that over
-    ``sqrt(2)``; so much for programming, reading and stuck cells. Rounding is known before
+    ``sqrt(2)``; so much for programming, reading and stuck cells. Deviations that cells share are
+    found from the conductance of either side. Rounding is known before
     anything is programmed, and entries below half a level vanish together, so its norm is found
     by a few power iterations. Left out is the mean error of cells at either end of their range,
     where errors are cut off: it has the sign of the entry, and acts along the matrix's own
@@ -174,11 +175,39 @@ def error_norm(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str
     digits, scale = quantize_symmetric(matrix, cell.bits + 1)
     rounding = _norm(digits * scale - matrix, generator(seed, "error", *address))
     independent = largest * np.sqrt(2.0 * len(matrix) / spec.copies)
-    programming = independent * cell.pair_error
+    programming = np.hypot(independent * cell.pair_error, _shared_norm(matrix, spec))
     # Slices after the first make these smaller alike, but not what reading and stuck cells do.
     smaller = cell_error(spec) / cell_error(dataclasses.replace(spec, slices=1))
     lasting = independent * cell.lasting_error(matrix, spec.cell_use)
     return float(np.hypot(np.hypot(rounding, programming) * smaller, lasting))
+
+
+def _shared_norm(matrix: np.ndarray, spec: InvSpec) -> float:
+    """Estimate the spectral norm of the symmetric part of what the cells' shared deviations do,
+    the matrix's own largest direction aside.
+
+    They multiply all conductance of the positive and of the negative cells, each for itself: those
+    of an array its norm, those of rows or columns about 0.7 of that (measured: they turn the
+    largest direction of a side into others, and add to them). Those of a chip change no direction.
+    """
+    variation = spec.device.variation
+    share = variation.array_sigma**2
+    share += (variation.row_sigma**2 + variation.column_sigma**2) / 2.0
+    if not share:
+        return 0.0
+    cell = spec.device.inv_cell
+    off = whole_cell(matrix) * cell.g_off_siemens / cell.span_siemens
+    dominant = np.ones(len(matrix))
+    for _ in range(_POWER_ITERATIONS):
+        dominant = matrix @ (dominant / (np.linalg.norm(dominant) or 1.0))
+    dominant /= np.linalg.norm(dominant) or 1.0
+    square = 0.0
+    for side in (np.maximum(matrix, 0.0) + off, np.maximum(-matrix, 0.0) + off):
+        through = np.outer(dominant, side @ dominant)
+        own = dominant @ side @ dominant
+        aside = side - through - through.T + own * np.outer(dominant, dominant)
+        square += _norm(aside, generator(0, "shared")) ** 2
+    return float(np.sqrt(share * square / spec.copies))
 
 
 def _norm(matrix: np.ndarray, random: np.random.Generator) -> float:
