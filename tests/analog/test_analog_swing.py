@@ -85,6 +85,35 @@ def test_outputs_beyond_the_swing_are_cut_off_and_named():
     assert not reading.outputs[:, 2].any()
 
 
+@pytest.mark.parametrize("pole_hz", [3e7, 5e7])
+def test_outputs_beyond_the_swing_on_the_way_to_an_early_reading_are_named(pole_hz):
+    """Ringing outputs by NumPy's eigenvectors, of which the simulator looks at a few times."""
+    spec = _inv(second_pole_hz=pole_hz, read_cycles=12.0)
+    array = program_inv(_spd(12, 3.0), spec, 1, "x")
+    circuit, states = array.circuit, array.circuit.loop.states.astype(np.float64)
+    right = np.random.default_rng(7).uniform(-1, 1, size=(12, 400))
+    right /= np.abs(right).max(axis=0)
+    rest = np.linalg.solve(circuit.loop.at_rest.astype(np.float64) / circuit.scale, right) * 127
+    rest = np.vstack([circuit.loop.steady.astype(np.float64) @ rest] * 2)
+    rates, modes = np.linalg.eig(states)
+    parts = np.linalg.solve(modes, rest.astype(complex))
+    way = [
+        rest - (modes @ (np.exp(-2 * np.pi * rates * time)[:, None] * parts)).real
+        for time in np.linspace(0.0, 12.0, 1201)
+    ]
+    peaks = np.abs(np.array(way)[:, :12]).max(axis=(0, 1))
+    ends = np.maximum(np.abs(way[-1][:24]).max(axis=0), np.abs(rest).max(axis=0))
+    ringing = np.flatnonzero(peaks > 1.2 * ends)
+    assert len(ringing) >= 5
+    for column in ringing:
+        for above, named in ((1.17, True), (0.98, False)):
+            driven = dataclasses.replace(circuit, drive=above / peaks[column])
+            reading = dataclasses.replace(array, circuit=driven).read(right[:, [column]])
+            assert reading.saturated[0] == named
+    # The controller, which tests its arrays, leaves room for most.
+    assert array.read(right).saturated.mean() < 0.1
+
+
 def test_amplifiers_between_fused_arrays_saturate_too():
     rows = np.random.default_rng(3).uniform(size=(40, 6))
     array = program_fused(rows, np.full(40, 50.0), _inv(), 1, "x")

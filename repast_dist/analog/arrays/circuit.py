@@ -1,6 +1,7 @@
 """The circuit of an inverting array: what it settles to, when, and what is read from it."""
 
 import dataclasses
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +29,8 @@ class Reading:
     outputs : ndarray
         (n, r) the answers.
     saturated : ndarray
-        (r,) bool, whether an amplifier's output went beyond its swing, or would not rest.
+        (r,) bool, whether an amplifier's output is beyond its swing when it is read, or would not
+        rest, or was beyond it on the way to an early reading.
     """
 
     outputs: np.ndarray
@@ -71,6 +73,9 @@ class Circuit:
         Where it rests with the curve of its cells; None: they are linear, or nothing is driven.
     converters : InvConverters or None
         What converts its inputs and outputs, where that does more than round.
+    rising : ndarray or None
+        (times, n, n) what settled outputs are multiplied with to get where they are on the way;
+        None: outputs have no limit, or have settled when they are read.
     """
 
     inverse: np.ndarray
@@ -86,6 +91,7 @@ class Circuit:
     amplifier_noise: "AmplifierNoise | None" = None
     curved: CurvedCircuit | None = None
     converters: InvConverters | None = None
+    rising: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -127,7 +133,10 @@ class Circuit:
         if offset_v.any():
             offset = _applied(inverse, loop.currents(offset_v) / scale)
         loop = loop.astype(precision)
-        probe = loop.left_of_all(PROBE_CYCLES)
+        opamp, at_times = spec.device.opamp, None
+        if spec.read_cycles is not None and None not in (opamp.swing_v, opamp.gbw_hz):
+            at_times = loop.left_at_doubling_times(spec.read_cycles)
+        probe = loop.left_of_all(PROBE_CYCLES) if at_times is None else at_times[PROBE_CYCLES]
         rate = loop.rate_of(probe)
         cycles, missing = spec.read_cycles, None
         if cycles is None or not rate > 0:
@@ -152,7 +161,9 @@ class Circuit:
         if spec.device.opamp.swing_v is None or not rate > 0:
             return circuit
         slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
-        drive = found_drive(circuit._linear_outputs, loop.steady, offset, slowest, spec)
+        if at_times is not None:
+            circuit = dataclasses.replace(circuit, rising=loop.rising(at_times, cycles))
+        drive = found_drive(circuit._tested, loop.steady, offset, slowest, spec)
         density, noise = spec.device.opamp.noise_density, None
         if density is not None and key is not None:
             noise = AmplifierNoise(np.sqrt(density) * loop.noise_root(cycles), key)
@@ -184,6 +195,11 @@ class Circuit:
             outputs = _applied(self.early, driven)
             outputs *= self.drive
             outputs += self.offset[:, None]
+            if self.rising is not None:
+                settled = _applied(self.inverse, driven)
+                settled *= self.drive
+                settled += self.offset[:, None]
+                beyond = self._beyond_on_the_way(settled)
         else:
             settled = _applied(self.inverse, driven)
             outputs, beyond = self._curved_outputs(self.curved, settled * self.drive)
@@ -199,11 +215,31 @@ class Circuit:
         step = np.where(codes.any(axis=0), step, 0.0)
         return Reading(read * (level * (step / (self.scale * self.drive))), beyond)
 
-    def _linear_outputs(self, codes: np.ndarray) -> np.ndarray:
+    def _tested(self, codes: np.ndarray) -> tuple[np.ndarray, float]:
         """Return what outputs are at when they are read, (n, r), with linear cells and without
-        offsets.
+        offsets, and the largest on the way there.
         """
-        return _applied(self.early, self._driven(codes, codes))
+        driven, way = self._driven(codes, codes), 0.0
+        if self.rising is not None:
+            settled = _applied(self.inverse, driven)
+            way = float(np.abs(self.rising @ settled).max(initial=0.0))
+        return _applied(self.early, driven), way
+
+    @cached_property
+    def _most_on_the_way(self) -> float:
+        """No output is larger on the way than so many times the largest at rest."""
+        assert self.rising is not None
+        return float(np.abs(self.rising).sum(axis=2).max(initial=0.0))
+
+    def _beyond_on_the_way(self, settled: np.ndarray) -> np.ndarray:
+        """Return whether an output is beyond its swing on the way to rest, (r,) bool."""
+        beyond = np.zeros(settled.shape[1], bool)
+        assert self.rising is not None
+        some = np.abs(settled).max(axis=0, initial=0.0) * self._most_on_the_way > 1.0
+        if some.any():
+            on_the_way = np.abs(self.rising @ settled[:, some])
+            beyond[some] = (on_the_way > 1.0).any(axis=(0, 1))
+        return beyond
 
     def _driven(self, driven: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return what drives outputs, (n, r), when inputs of such codes are driven so: fluctuating
@@ -233,6 +269,8 @@ class Circuit:
         within = (np.abs(rest) <= 1.0).all(axis=0)
         within &= (np.abs(curved.inverted(rest)) <= 1.0).all(axis=0)
         outputs = rest[: len(linear)]
+        if self.rising is not None:
+            within &= ~self._beyond_on_the_way(outputs)
         offset = self.offset[:, None]
         if self.missing is not None:
             outputs = outputs - self.missing @ (outputs - offset)

@@ -6,8 +6,9 @@ it drives a fixed pattern of full-scale signs, and then, again and again, the si
 it has read, at a drive so small that nothing saturates. Outputs so turn into the direction that the
 array amplifies the most, as in an inverse iteration. From then on inputs are driven by the largest
 power of two with which the largest output that was met, all amplifiers looked at, stays within the
-swing, the amplifiers' offsets included. Where outputs are read before they have settled, no more
-is driven than lets all amplifiers follow without slewing: what they lack is then known.
+swing, the amplifiers' offsets included, and on the way to an early reading too. Where outputs are
+read before they have settled, no more is driven than lets all amplifiers follow without slewing:
+what they lack is then known.
 
 The test settlings are part of what a preparation counts. A comparator tells the converters the
 power of two by which outputs are amplified in front of them; neither it nor that amplifier is
@@ -23,7 +24,7 @@ from repast_dist.ground.rng import generator
 
 
 def found_drive(
-    respond: Callable[[np.ndarray], np.ndarray],
+    respond: Callable[[np.ndarray], tuple[np.ndarray, float]],
     amplifiers: np.ndarray,
     offset: np.ndarray,
     slowest: float,
@@ -34,7 +35,7 @@ def found_drive(
     Parameters
     ----------
     respond : callable
-        Outputs (n, 1) when codes (n, 1) are driven.
+        Outputs (n, 1) when codes (n, 1) are driven, and the largest on the way there.
     amplifiers : ndarray
         (m, n) what outputs are multiplied with to get what all amplifiers are at.
     offset : ndarray
@@ -48,8 +49,9 @@ def found_drive(
     signs = generator(0, "drive").choice([-1.0, 1.0], (len(offset), 1))
     largest = 0.0
     for _ in range(opamp.drive_tests):
-        outputs = respond(top * signs)
-        largest = max(largest, float(np.abs(amplifiers @ outputs).max(initial=0.0)))
+        outputs, on_the_way = respond(top * signs)
+        at_the_end = float(np.abs(amplifiers @ outputs).max(initial=0.0))
+        largest = max(largest, on_the_way, at_the_end)
         signs = np.where(outputs < 0, -1.0, 1.0)
     # Offsets that take all of the swing saturate whatever is driven.
     room = 1.0 - float(np.abs(amplifiers @ offset).max(initial=0.0))

@@ -14,6 +14,7 @@ same outputs. Times are in *cycles*, multiples of 1 / f.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +32,7 @@ _KRYLOV = 24
 _TAYLOR_NORM = 0.5
 _NOISE_NORM, _NOISE_TERMS = 0.25, 6
 _NOTHING_LEFT = 1e-5
+_FIRST_LOOK, _LITTLE_LEFT = 0.25, 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,36 @@ class Loop:
         of_amplifiers = sum(left[:n, k : k + m] for k in range(0, len(left), m))
         lacking: np.ndarray = of_amplifiers @ self.steady
         return lacking
+
+    def left_at_doubling_times(self, cycles: float) -> dict[float, np.ndarray]:
+        """Return what is left of a deviation of all states, (s, s) by cycles, from a quarter cycle
+        over `PROBE_CYCLES` until outputs are read, or little is left.
+        """
+        time, left = _FIRST_LOOK, self.left_of_all(_FIRST_LOOK)
+        found = {time: left}
+        while time < PROBE_CYCLES or (2.0 * time < cycles and np.abs(left).max() > _LITTLE_LEFT):
+            time, left = 2.0 * time, left @ left
+            found[time] = left
+        return found
+
+    def rising(self, left: Mapping[float, np.ndarray], cycles: float) -> np.ndarray:
+        """Return (times, n, n): what settled outputs are multiplied with to get where they are on
+        the way there.
+
+        Parameters
+        ----------
+        left : mapping
+            (s, s) what is left of all states by cycles.
+        cycles : float
+            When outputs are read.
+        """
+        n, m = len(self.load), len(self.matrix)
+        one, found = np.eye(n, dtype=self.matrix.dtype), []
+        for time, part in left.items():
+            if time < cycles and np.abs(part).max() > _LITTLE_LEFT:
+                of_amplifiers = sum(part[:n, k : k + m] for k in range(0, len(part), m))
+                found.append(one - of_amplifiers @ self.steady)
+        return np.array(found).reshape(-1, n, n)
 
     def noise_root(self, cycles: float) -> np.ndarray:
         """Return (n, n): what independent draws are multiplied with to get the noise of outputs,
