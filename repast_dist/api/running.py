@@ -9,9 +9,10 @@ from rich.console import Console
 from repast_dist.api.loading import Override, as_overrides, as_text, checked_settings
 from repast_dist.api.runs import Run, Sweep
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.files import SWEEP
 from repast_dist.settings import expand_sweep, farm_overrides
 from repast_dist.studies import resume_study, run_study
-from repast_dist.studies.multirun import run_sweep
+from repast_dist.studies.multirun import resume_sweep, run_sweep
 
 
 def train(
@@ -128,7 +129,7 @@ def sweep(
 
 
 def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None) -> Run:
-    """Go on with a run that was stopped.
+    """Go on with a run or a sweep that was stopped.
 
     Parameters
     ----------
@@ -148,6 +149,8 @@ def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None)
     """
     folder = Path(run_dir)
     farm = farm_overrides(as_overrides(overrides, {}))
+    if (folder / SWEEP).is_file():
+        return Sweep(resume_sweep(folder, farm, console(quiet)).resolve())
     return Run(resume_study(folder, farm, console(quiet)).resolve())
 
 

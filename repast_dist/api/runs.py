@@ -124,7 +124,7 @@ class Sweep(Run):
     @cached_property
     def runs(self) -> list[Run]:
         """The runs, in the order of the table's rows."""
-        return [open_run(folder) for folder in read_json(self.folder / SWEEP)["runs"]]
+        return [open_run(self.folder / run) for run in read_json(self.folder / SWEEP)["runs"]]
 
     @property
     def table(self) -> pa.Table:

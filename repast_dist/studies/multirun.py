@@ -9,16 +9,18 @@ import pyarrow as pa
 from rich.console import Console
 
 from repast_dist.farm.cluster import cluster
-from repast_dist.ground.files import RESULT, SETTINGS, SWEEP, write_json
+from repast_dist.ground.errors import RepastError, RunDirectoryError
+from repast_dist.ground.files import REPORT, RESULT
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import data_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
-from repast_dist.studies import run_study
+from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.output import Figures, read_figures, write_answer
-from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.run_directory import locked, new_run_directory, noted_directories
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.sweep_state import SweepState
 
 
 def run_sweep(
@@ -41,55 +43,122 @@ def run_sweep(
 
     Raises
     ------
-    KeyboardInterrupt
-        Ctrl-C: the runs that had finished are in the table.
+    KeyboardInterrupt, RepastError
+        Ctrl-C, or a run failed: the runs that had finished are in the table, and `resume_sweep`
+        goes on.
     """
-    console = console or Console()
-    directories: list[Path] = []
-    stopped: KeyboardInterrupt | None = None
-    on_ray = [item.farm for item in settings if item.farm.backend == "ray" and _uses_farm(item)]
-    with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
-        for number, (item, overrides) in enumerate(zip(settings, points, strict=True)):
-            title = f"run {number + 1} of {len(settings)}: {' '.join(overrides) or 'defaults'}"
-            console.rule(title)
-            try:
-                directories.append(run_study(item, console))
-            except KeyboardInterrupt as interrupt:
-                stopped = interrupt
-                break
-    if stopped is not None:
-        if not directories:
-            raise stopped
-        settings = settings[: len(directories)]
     folder = new_run_directory(Path(settings[0].run_root), "sweep")
+    with locked(folder):
+        state = SweepState.begin(folder, settings, points)
+        _go_on(state, {}, console or Console())
+    return folder
+
+
+def resume_sweep(
+    folder: Path, farm: Mapping[str, Any] | None = None, console: Console | None = None
+) -> Path:
+    """Go on with a sweep that was stopped: finished runs are kept, one under way is resumed.
+
+    Parameters
+    ----------
+    folder : Path
+        The sweep's folder.
+    farm : mapping, optional
+        Settings of ``farm`` to change in the runs that are not finished.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is in use, damaged, or finished.
+    KeyboardInterrupt, RepastError
+        As `run_sweep`.
+    """
+    with locked(folder):
+        state = SweepState.read(folder, farm or {})
+        if len(state.finished) == len(state.points) and (folder / REPORT).is_file():
+            raise RunDirectoryError(f"{folder}: the sweep is finished, there is nothing to resume")
+        _go_on(state, farm or {}, console or Console())
+    return folder
+
+
+def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console) -> None:
+    """Do the runs that are missing, and show all."""
+    on_ray = [
+        point.settings.farm
+        for point in state.points
+        if point.settings.farm.backend == "ray" and _uses_farm(point.settings)
+    ]
+    stopped: BaseException | None = None
+    # What has been computed is worth a table, whatever comes between.
+    try:
+        with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
+            for number in range(len(state.points)):
+                _run(state, number, farm, console)
+    except (KeyboardInterrupt, RepastError, OSError) as error:
+        stopped = error
+    hint = f"resume={state.folder} goes on"
+    try:
+        if state.finished:
+            _show(state, console)
+    except OSError as error:
+        if stopped is None:
+            raise RunDirectoryError(f"{state.folder}: {error}; {hint}") from error
+    if stopped is None:
+        return
+    done = f"{len(state.finished)} of {len(state.points)} runs"
+    console.print(
+        f"Stopped after {done}. Go on with: repast-dist resume={state.folder}",
+        markup=False,
+        soft_wrap=True,
+    )
+    raise stopped
+
+
+def _run(state: SweepState, number: int, farm: Mapping[str, Any], console: Console) -> None:
+    """Do the run of one point, or what is left of it."""
+    point = state.points[number]
+    console.rule(
+        f"run {number + 1} of {len(state.points)}: {' '.join(point.overrides) or 'defaults'}"
+    )
+    if point.finished or point.finished_meanwhile():
+        console.print(f"Finished before: {point.run}", markup=False, soft_wrap=True)
+    elif point.run is not None and point.has_begun():
+        resume_study(point.run, farm, console)
+    else:
+        with noted_directories(lambda path: _begun(state, number, path)):
+            point.run = run_study(point.settings, console)
+    point.finished = True
+    state.save()
+
+
+def _begun(state: SweepState, number: int, run_dir: Path) -> None:
+    state.points[number].run = run_dir
+    state.save()
+
+
+def _show(state: SweepState, console: Console) -> None:
+    """Write the tables and pages of the finished runs."""
+    folder, points = state.folder, state.finished
+    settings = [point.settings for point in points]
+    directories = [point.run for point in points if point.run is not None]
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
     table = sweep_table(differing, figures, directories)
     console.print(data_table("Sweep", table))
     rows = zip(directories, differing, figures, strict=True)
-    write_json(
-        folder / SWEEP,
-        {
-            "runs": [str(path) for path in directories],
-            "points": [
-                {"run": str(path), "settings": changed, "figures": _plain(found)}
-                for path, changed, found in rows
-            ],
-        },
-    )
+    state.table = [
+        {"run": state.relative(path), "settings": changed, "figures": _plain(found)}
+        for path, changed, found in rows
+    ]
+    state.save()
     answer = _page(settings, table)
     plugins = checksums(settings[0].plugins)
-    write_json(folder / SETTINGS, to_dict(settings[0]))
     write_answer(folder, answer.study, answer.answer, {}, plugins)
     page = write_study(answer, folder)
     console.print(f"Sweep:         {page}", markup=False, soft_wrap=True)
-    if all((directory / RESULT).is_file() for directory in directories):
+    if len(directories) > 1 and all((run / RESULT).is_file() for run in directories):
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
-    if stopped is not None:
-        console.print(f"Interrupted after {len(directories)} of {len(points)} runs", markup=False)
-        raise stopped
-    return folder
 
 
 def _uses_farm(settings: RunSettings) -> bool:

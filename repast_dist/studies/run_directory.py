@@ -1,14 +1,29 @@
 """The folder a run leaves behind: made once, never overwritten, used by one process at a time."""
 
 import contextlib
+import contextvars
 import datetime
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
 from repast_dist.ground.files import LOCK, RESULT
+
+_NOTED: contextvars.ContextVar[tuple[Callable[[Path], None], ...]] = contextvars.ContextVar(
+    "noted", default=()
+)
+
+
+@contextlib.contextmanager
+def noted_directories(note: Callable[[Path], None]) -> Iterator[None]:
+    """Have a function called with every run directory that is made inside the block, at once."""
+    token = _NOTED.set((*_NOTED.get(), note))
+    try:
+        yield
+    finally:
+        _NOTED.reset(token)
 
 
 def new_run_directory(root: Path, study: str) -> Path:
@@ -20,6 +35,8 @@ def new_run_directory(root: Path, study: str) -> Path:
         path = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
         with contextlib.suppress(FileExistsError):
             path.mkdir()
+            for note in _NOTED.get():
+                note(path)
             return path
     raise RunDirectoryError(f"{parent}: a thousand runs started in one second")
 

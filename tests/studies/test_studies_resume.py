@@ -11,11 +11,12 @@ import pytest
 from conftest import final_arrays
 from rich.console import Console
 
+import repast_dist as rd
 from repast_dist.farm.checkpoint import list_checkpoints
-from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.errors import FarmError, RunDirectoryError
 from repast_dist.ground.files import replaced, write_json
 from repast_dist.settings import load_settings
-from repast_dist.studies import recorder, resume_study, run_study
+from repast_dist.studies import multirun, recorder, resume_study, run_study
 from repast_dist.studies import train as train_study
 from repast_dist.studies.verify import findings
 from repast_dist.trace import read_solves, read_trace, verify
@@ -25,6 +26,10 @@ SETTINGS = (
     "model=digits_mlp", "train.batch_size=32", f"train.max_steps={STEPS}", "train.epochs=1",
     "farm.checkpoint_every=3", "farm.chips=2", "farm.backend=inprocess",
 )  # fmt: skip
+
+
+STEPS_FAST = 4
+FAST = (*SETTINGS, f"train.max_steps={STEPS_FAST}", "optimizer=sgd", "engine=float64")
 
 
 class Killed(BaseException):
@@ -254,24 +259,92 @@ def test_a_signal_to_end_saves_the_steps_done_and_the_run_goes_on(
     assert final_arrays(run_dir) == final_arrays(finished_once)
 
 
-def test_runs_of_a_sweep_that_had_finished_at_an_interrupt_are_compared(
-    tmp_path, monkeypatch, finished_once
+@pytest.fixture(scope="module")
+def points() -> list[list[str]]:
+    return [[*FAST, f"seed={seed}"] for seed in (0, 1, 2)]
+
+
+def swept(root: Path, points: list[list[str]], console: Console | None = None) -> Path:
+    """Run a sweep and return its folder."""
+    points = [[f"run_root={root}", *point] for point in points]
+    return multirun.run_sweep([load_settings(point) for point in points], points, console)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_sweep(tmp_path_factory, points) -> list[Path]:
+    return runs_of(swept(tmp_path_factory.mktemp("sweep"), points, quiet()))
+
+
+def runs_of(folder: Path) -> list[Path]:
+    return [folder / run for run in json.loads((folder / "sweep.json").read_text())["runs"]]
+
+
+class Stop:
+    """Ends a sweep when its runs have recorded some steps together."""
+
+    def __init__(self, monkeypatch, after: int, error: BaseException) -> None:
+        whole = recorder.RunRecorder.steps
+        self.steps = 0
+
+        def steps(this, records, rows, solves):
+            whole(this, records, rows, solves)
+            self.steps += len(records)
+            if self.steps == after:
+                raise error
+
+        monkeypatch.setattr(recorder.RunRecorder, "steps", steps)
+        if isinstance(error, Killed):
+            finish, seal = recorder.RunRecorder.finish, train_study.seal
+            # A run that is killed writes nothing more.
+            monkeypatch.setattr(
+                recorder.RunRecorder,
+                "finish",
+                lambda this, status, **more: status == "failed" or finish(this, status, **more),
+            )
+            monkeypatch.setattr(train_study, "seal", lambda run: self.steps == after or seal(run))
+
+
+@pytest.mark.parametrize(
+    ("after", "error"),
+    [(2, KeyboardInterrupt()), (7, KeyboardInterrupt()), (7, Killed()), (7, FarmError("gone"))],
+    ids=["Ctrl-C in the first run", "Ctrl-C in the second", "kill in the second", "an error"],
+)
+def test_a_sweep_that_was_stopped_compares_what_it_has_and_goes_on(
+    tmp_path, monkeypatch, undisturbed_sweep, points, after, error
 ):
-    from repast_dist.studies import multirun
-
-    points = [[f"run_root={tmp_path}", *SETTINGS, f"seed={seed}"] for seed in (0, 1, 2)]
-    ends = iter([finished_once, finished_once])
-
-    def one(_settings, _console):
-        try:
-            return next(ends)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(multirun, "run_study", one)
     console = quiet()
-    with pytest.raises(KeyboardInterrupt):
-        multirun.run_sweep([load_settings(point) for point in points], points, console)
+    with monkeypatch.context() as patched, pytest.raises(type(error)):  # noqa: PT012
+        Stop(patched, after, error)
+        swept(tmp_path, points, console)
     (folder,) = tmp_path.glob("sweep/*")
-    assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 2
-    assert "2 of 3 runs" in console.file.getvalue()
+    done = after // STEPS_FAST
+    assert len(runs_of(folder)) == done
+    if not isinstance(error, Killed):
+        assert f"Stopped after {done} of 3 runs" in console.file.getvalue()
+        assert f"repast-dist resume={folder}" in console.file.getvalue().replace("\n", "")
+        assert (folder / "report.html").is_file() == (done > 0)
+    before = [(run / "checksums.json").read_bytes() for run in runs_of(folder)]
+    rd.resume(folder, "farm.checkpoint_every=2", quiet=True)
+    runs = runs_of(folder)
+    assert [(run / "checksums.json").read_bytes() for run in runs][:done] == before
+    # The run under way was gone on with, not begun again.
+    assert len(list((tmp_path / "train").iterdir())) == 3
+    assert [final_arrays(run) for run in runs] == [final_arrays(run) for run in undisturbed_sweep]
+    assert all("complete" in check(run) for run in runs)
+    assert (folder / "compare.html").is_file()
+    with pytest.raises(RunDirectoryError, match="the sweep is finished"):
+        rd.resume(folder)
+
+
+def test_a_sweep_resumes_with_its_own_settings_only(tmp_path, monkeypatch, points):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        Stop(patched, 2, KeyboardInterrupt())
+        swept(tmp_path, points, quiet())
+    (folder,) = tmp_path.glob("sweep/*")
+    path = folder / "settings" / "0003.json"
+    write_json(path, json.loads(path.read_text()) | {"seed": 7})
+    with pytest.raises(RunDirectoryError, match=r"0003.json: the settings have changed"):
+        rd.resume(folder)
+    (folder / "sweep.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"sweep.json: damaged, 'plan' is missing"):
+        rd.resume(folder)
