@@ -34,7 +34,7 @@ groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 failed, 2 wrong settings, 130 Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     _stop_like_ctrl_c()
     try:

@@ -19,12 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import SettingsError, brief
+from repast_dist.ground.yaml_size import expanded_nodes
 from repast_dist.studies.settings import RunSettings, checked_settings, unread
 
 # What Hydra and its YAML reader stumble over, beside their own errors.
 _UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
 _LONGEST_MESSAGE = 500
+_MOST_VALUES = 100_000
 
 
 def conf_dir() -> Path:
@@ -55,8 +57,8 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
 
 def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
     """Compose the groups to plain nested data, without checking values."""
-    if config_dir is not None and not config_dir.is_dir():
-        raise SettingsError(f"--config-dir: {config_dir} is no folder")
+    if config_dir is not None:
+        _check_folder(config_dir)
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     try:
@@ -68,6 +70,24 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
         raise SettingsError(_explain(error)) from None
     except _UNREADABLE as error:
         raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
+
+
+def _check_folder(config_dir: Path) -> None:
+    """Refuse a folder that is none, and files in it that would fill the memory."""
+    if not config_dir.is_dir():
+        raise SettingsError(f"--config-dir: {config_dir} is no folder")
+    for file in [*config_dir.glob("*.yaml"), *config_dir.glob("*/*.yaml")]:
+        try:
+            text = file.read_bytes()
+            # Without aliases a file is what it says.
+            values = expanded_nodes(text) if b"*" in text else 0
+        except _UNREADABLE:
+            # Hydra says so if the file is asked for.
+            continue
+        if values > _MOST_VALUES:
+            raise SettingsError(
+                f"{file}: its aliases stand for {values} values; valid: at most {_MOST_VALUES}"
+            )
 
 
 def refuse_unread(settings: RunSettings, overrides: Sequence[str]) -> None:
@@ -166,7 +186,7 @@ def _explain(error: Exception) -> str:
     if option:
         group, name = option.groups()
         valid = ", ".join(setting_groups().get(group, [])) or "no such group"
-        return f"{group}: no option '{name}'; valid: {valid}"
+        return f"{group}: no option {brief(name)}; valid: {valid}"
     return _first_line(error)
 
 

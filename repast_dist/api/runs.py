@@ -18,6 +18,7 @@ from repast_dist.ground.files import (
     SOLVES,
     SWEEP,
     TRACE,
+    checked_entries,
     read_json,
 )
 from repast_dist.studies.output import Figures, read_figures
@@ -55,7 +56,7 @@ class Run:
     @property
     def study(self) -> str:
         """Name of the study."""
-        return str(self.result["study"])
+        return str(self._entry(self.result, "study"))
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Run:
     def answer(self) -> str:
         """The answer in one sentence; empty where a run was stopped before it had one."""
         path = self.folder / ANSWER
-        return str(read_json(path)["answer"]) if path.is_file() else ""
+        return str(self._entry(read_json(path), "answer")) if path.is_file() else ""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -104,6 +105,10 @@ class Run:
         """The page of the run; None where it has none."""
         path = self.folder / REPORT
         return path if path.is_file() else None
+
+    def _entry(self, data: dict[str, Any], name: str) -> Any:
+        checked_entries(self.folder, data, {name: str})
+        return data[name]
 
     @property
     def _trained(self) -> bool:

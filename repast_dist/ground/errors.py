@@ -1,5 +1,7 @@
 """Errors that a user can act on; each message names the place and what would be valid."""
 
+_LONGEST_VALUE = 200
+
 
 class RepastError(Exception):
     """Base of every error this package raises on purpose."""
@@ -27,3 +29,9 @@ class FarmError(RepastError):
 
 class RunDirectoryError(RepastError):
     """A run directory is incomplete, damaged or already in use."""
+
+
+def brief(value: object) -> str:
+    """Return what a message shows of a value that a user gave: its text, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text)} long)"

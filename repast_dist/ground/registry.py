@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, PlainValidator
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.plugins import entry_points, use_entry_point
 from repast_dist.ground.spec import Problems, build
 
@@ -98,7 +98,7 @@ class Registry[T]:
             for point in entry_points(self.entry_points).select(name=name):
                 use_entry_point(point)
         if name not in self._members:
-            raise SettingsError(f"no {self.kind} '{name}'; valid: {', '.join(self.names())}")
+            raise SettingsError(f"no {self.kind} {brief(name)}; valid: {', '.join(self.names())}")
         return self._members[name]
 
     def has(self, name: Any) -> bool:
@@ -116,7 +116,7 @@ class Registry[T]:
         if isinstance(data, self.base):
             return data
         if not isinstance(data, Mapping):
-            raise Problems([((), f"a {self.kind} is a group of settings, got {data!r}")])
+            raise Problems([((), f"a {self.kind} is a group of settings, got {brief(data)}")])
         name = data.get(self.tag, self.default)
         if not name:
             raise Problems(

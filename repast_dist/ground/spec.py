@@ -9,7 +9,7 @@ from typing import Any, cast, dataclass_transform
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import SettingsError, brief
 
 _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -109,7 +109,7 @@ def _explain(item: Any, cls: type, where: tuple[str, ...]) -> str:
         return "a value is required"
     if kind == "value_error":
         return f"{context['error']}"
-    return f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    return f"{item['msg'][0].lower()}{item['msg'][1:]}, got {brief(item['input'])}"
 
 
 def _field_names(cls: Any, location: list[str]) -> list[str]:

@@ -47,10 +47,10 @@ def run_sweep(
         Ctrl-C, or a run failed: the runs that had finished are in the table, and `resume_sweep`
         goes on.
     """
-    folder = new_run_directory(Path(settings[0].run_root), "sweep")
+    root = Path(settings[0].run_root)
+    folder = new_run_directory(root, "sweep", lambda it: SweepState.begin(it, settings, points))
     with locked(folder):
-        state = SweepState.begin(folder, settings, points)
-        _go_on(state, {}, console or Console())
+        _go_on(SweepState.read(folder, {}), {}, console or Console())
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.ground.files import ANSWER, SETTINGS, read_json, write_json
+from repast_dist.ground.files import ANSWER, SETTINGS, checked_entries, read_json, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
@@ -49,7 +49,12 @@ def read_figures(folder: Path) -> Figures:
     RunDirectoryError
         There is no ``answer.json``, or it is damaged.
     """
-    stored = read_json(folder / ANSWER)["figures"]
+    path = folder / ANSWER
+    answer = read_json(path)
+    checked_entries(path, answer, {"figures": list})
+    stored = answer["figures"]
+    for item in stored:
+        checked_entries(path, item, {"name": str, "value": (int, float), "unit": str})
     return {item["name"]: (item["value"], item["unit"]) for item in stored}
 
 
@@ -60,9 +65,11 @@ def begin(settings: RunSettings, run_dir: Path | None = None) -> Path:
     """
     if run_dir is not None:
         return run_dir
-    folder = new_run_directory(Path(settings.run_root), settings.study.name)
-    write_json(folder / SETTINGS, to_dict(settings))
-    return folder
+    return new_run_directory(
+        Path(settings.run_root),
+        settings.study.name,
+        lambda folder: write_json(folder / SETTINGS, to_dict(settings)),
+    )
 
 
 def finish(

@@ -3,8 +3,11 @@
 import contextlib
 import contextvars
 import datetime
+import errno
 import fcntl
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,19 +29,49 @@ def noted_directories(note: Callable[[Path], None]) -> Iterator[None]:
         _NOTED.reset(token)
 
 
-def new_run_directory(root: Path, study: str) -> Path:
-    """Make ``root/study/<date-time>``; a name already taken gets a number behind it."""
+def new_run_directory(root: Path, study: str, fill: Callable[[Path], object]) -> Path:
+    """Make ``root/study/<date-time>``; a name already taken gets a number behind it.
+
+    Parameters
+    ----------
+    root, study : Path, str
+        Where.
+    fill : callable
+        Writes the first files, such as the settings, into a folder: it gets its name with them in
+        it, so that a run killed at any moment leaves a directory that can be resumed, or none.
+
+    Raises
+    ------
+    RunDirectoryError
+        The disk is full or not writable.
+    """
     parent = root / study
-    parent.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    aside = parent / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
+    try:
+        aside.mkdir(parents=True)
+        fill(aside)
+        path = _renamed(aside, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    except OSError as error:
+        raise RunDirectoryError(f"run_root: no run can begin in {parent} ({error})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for note in _NOTED.get():
+        note(path)
+    return path
+
+
+def _renamed(aside: Path, stamp: str) -> Path:
+    """Give a folder the first of a date's names that is not taken."""
     for attempt in range(1, 1000):
-        path = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            for note in _NOTED.get():
-                note(path)
-            return path
-    raise RunDirectoryError(f"{parent}: a thousand runs started in one second")
+        path = aside.parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+        try:
+            os.rename(aside, path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            continue
+        return path
+    raise RunDirectoryError(f"{aside.parent}: a thousand runs started in one second")
 
 
 def existing_run(path: str | None) -> Path:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from repast_dist.ground.files import POINTS
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 from repast_dist.network.workload import MODEL
@@ -108,7 +107,7 @@ class PointStudy(Study):
 
     def can_resume(self, run_dir: Path) -> bool:
         """Return whether a stopped run left something to go on with."""
-        return (run_dir / POINTS).is_dir()
+        return True
 
 
 def refuse_unknown(kind: str, names: Iterable[str], valid: Iterable[str]) -> None:

@@ -95,7 +95,7 @@ class SweepState:
     @classmethod
     def begin(
         cls, folder: Path, settings: Sequence[RunSettings], overrides: Sequence[Sequence[str]]
-    ) -> Self:
+    ) -> None:
         """Write down the points of a new sweep."""
         (folder / _FOLDER).mkdir()
         points = []
@@ -104,9 +104,7 @@ class SweepState:
             write_json(folder / _name(number), plain)
             points.append(SweepPoint(item, list(words), settings_digest(plain)))
         write_json(folder / SETTINGS, to_dict(settings[0]))
-        state = cls(folder, points)
-        state.save()
-        return state
+        cls(folder, points).save()
 
     @classmethod
     def read(cls, folder: Path, farm: Mapping[str, Any]) -> Self:

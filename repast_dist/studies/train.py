@@ -22,21 +22,19 @@ from repast_dist.ground.files import (
     CHECKPOINTS,
     REPORT,
     RESULT,
-    SETTINGS,
     SUMS,
     TRACE,
     seal,
     unseal,
-    write_json,
 )
-from repast_dist.ground.spec import to_dict
 from repast_dist.network.model import preconditioning_table
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
 from repast_dist.studies.kinds.train import TrainStudy
+from repast_dist.studies.output import begin
 from repast_dist.studies.recorder import RunRecorder
-from repast_dist.studies.run_directory import locked, new_run_directory
+from repast_dist.studies.run_directory import locked
 from repast_dist.studies.run_page import write_run_page
 from repast_dist.studies.run_result import read_result, refuse_other_settings
 from repast_dist.studies.settings import RunSettings, training_job
@@ -70,8 +68,7 @@ def run(study: TrainStudy, settings: RunSettings, run_dir: Path | None, console:
 
 def _begin(settings: RunSettings, console: Console) -> Path:
     setup = _setup(settings)
-    run_dir = new_run_directory(Path(settings.run_root), settings.study.name)
-    write_json(run_dir / SETTINGS, to_dict(settings))
+    run_dir = begin(settings)
     with locked(run_dir):
         _train(settings, setup, run_dir, None, console)
     return run_dir
