@@ -43,6 +43,7 @@ from repast_dist.studies import run_study
 from repast_dist.studies.convergence.training import convergence_point
 from repast_dist.studies.costing import chosen_workload, planned_step
 from repast_dist.studies.explain import explain
+from repast_dist.studies.headline.footings import chips_on_die
 from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job
 from repast_dist.studies.study import STUDIES
 from repast_dist.training.datasets.image_folder import ImageFolder
@@ -264,7 +265,11 @@ def beside(settings: RunSettings) -> Any:
         study = load_settings(["study=headline"]).study
         return study.answer(dataclasses.replace(settings, study=study), None, None)  # type: ignore[arg-type]
     workload = chosen_workload(load_settings(["workload=lenet5"]))
-    return [vars(gpu_step(settings.baseline, workload, 64, soi)) for soi in (settings.soi, None)]
+    chips = chips_on_die(settings.baseline, settings.hardware)
+    return [
+        chips,
+        *(vars(gpu_step(settings.baseline, workload, 64, soi)) for soi in (settings.soi, None)),
+    ]
 
 
 def to_target(settings: RunSettings) -> Any:

@@ -74,6 +74,8 @@ class GpuSpec:
         Share of the peak bandwidth that element-wise operations reach.
     board_w : Quantity
         Power of the board under load.
+    die_m2 : Quantity
+        Area of its die, without memories.
     launch_s : Quantity
         Time of an empty kernel.
     product_efficiency : EfficiencyTable
@@ -89,6 +91,7 @@ class GpuSpec:
     memory_bytes_per_s: Quantity
     memory_efficiency: Quantity
     board_w: Quantity
+    die_m2: Quantity
     launch_s: Quantity
     product_efficiency: EfficiencyTable
     inverse_efficiency: EfficiencyTable

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.ops.op import OPS, Segment
+from repast_dist.ops.op import OP_NAMES, OPS, Segment
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable
 from repast_dist.planning.ops import step_ops
@@ -41,6 +41,8 @@ class StepSummary:
         Phase -> energy; static energy is divided in proportion to the dynamic energy of the phases.
     phase_busy_s : dict
         Phase -> time of its rows, summed over chips; rows may overlap.
+    op_busy_s : dict
+        Operation -> time of its rows, summed over chips.
     static_energy_j : float
         Part of `energy_j` that does not depend on what the chips do.
     chip_busy_s : ndarray
@@ -65,6 +67,7 @@ class StepSummary:
     segment_s: dict[str, float]
     phase_energy_j: dict[str, float]
     phase_busy_s: dict[str, float]
+    op_busy_s: dict[str, float]
     static_energy_j: float
     chip_busy_s: np.ndarray
     soi_work_s: np.ndarray
@@ -124,6 +127,9 @@ def summarise(plan: Plan) -> StepSummary:
         phase_busy_s=dict(
             zip(PHASES, (shares @ [c.phase_busy_s for c in costed]).tolist(), strict=True)
         ),
+        op_busy_s=dict(
+            zip(OP_NAMES, (shares @ [c.op_busy_s for c in costed]).tolist(), strict=True)
+        ),
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
         soi_work_s=np.bincount(plan.holdings.chip, plan.held_costs.per_step_s, plan.work.chips)
@@ -176,6 +182,7 @@ class _StepCost:
     renewal_s: float
     phase_energy_j: np.ndarray
     phase_busy_s: np.ndarray
+    op_busy_s: np.ndarray
     chip_busy_s: np.ndarray
     link_bytes: float
     cell_writes: float
@@ -201,6 +208,7 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
         renewal_s=_renewal_seconds(plan, table, costs.duration_s),
         phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
+        op_busy_s=np.bincount(table["op"], costs.duration_s * counted, len(OPS)),
         chip_busy_s=_busy(plan, placed, chips),
         link_bytes=float(
             np.bincount(table["chip"], table["link_bytes"], plan.work.chips).max(initial=0.0)

@@ -212,6 +212,49 @@ def tornado(
     return _figure(title, traces, layout, Frame(caption, 140 + 26 * len(labels), wide=True))
 
 
+def bridge(title: str, steps: Sequence[Swing], result: Axis, caption: str = "") -> Figure:
+    """Draw how factors multiply up: a bar per step from the product before it to that after it, on
+    a logarithmic axis.
+
+    Parameters
+    ----------
+    steps : sequence of Swing
+        In order; `low` is the product before the step and `high` that after it.
+    result : Axis
+        The product.
+    """
+    traces = [
+        go.Scatter(
+            # The factor stands right of the bar.
+            x=sorted((step.low, step.high)),
+            y=[step.label, step.label],
+            mode="lines+text",
+            line={"width": 15, "color": palette.series(int(step.high < step.low))},
+            text=["", f"  x {step.high / step.low:.3g}"],
+            textposition="middle right",
+            cliponaxis=False,
+            showlegend=False,
+            hovertemplate=f"{step.label}: x {step.high / step.low:.4g}<br>"
+            f"{step.low:.4g} to {step.high:.4g}<extra></extra>",
+        )
+        for step in steps
+    ]
+    axis = dataclasses.replace(result, log=True)
+    ends = [value for step in steps for value in (step.low, step.high)]
+    layout = {
+        "showlegend": False,
+        "xaxis": axis.drawn(result.title, ends),
+        "yaxis": {
+            "type": "category",
+            "autorange": "reversed",
+            "categoryorder": "array",
+            "categoryarray": [step.label for step in steps],
+        },
+        "margin": {"r": 60},
+    }
+    return _figure(title, traces, layout, Frame(caption, 120 + 34 * len(steps), wide=True))
+
+
 def heat_map(
     title: str, grid: Grid, x: Axis, y: Axis, colour: Axis, frame: Frame = _PLAIN
 ) -> Figure:

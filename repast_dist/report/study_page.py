@@ -42,7 +42,7 @@ class Chart:
 
     Attributes
     ----------
-    kind : {"line", "bars", "heat_map", "treemap", "tornado"}
+    kind : {"line", "bars", "heat_map", "treemap", "tornado", "bridge"}
         Kind of plot.
     table : str
         Name of the table.
@@ -51,7 +51,8 @@ class Chart:
     x, y : str
         Column names. line: x and y values. bars: label and value. heat_map: the two axes.
         treemap: group and leaf. tornado: label (x), `band` gives the columns of the low and high
-        results, `base` the middle and `axis` the title of the results' axis.
+        results, `base` the middle and `axis` the title of the results' axis. bridge: label (x),
+        `band` gives the columns of the product before and after, `axis` the title of its axis.
     value : str
         Column of the coloured value (heat_map) or the area (treemap).
     limits : tuple of float, optional
@@ -82,7 +83,7 @@ class Chart:
         Height on a wide screen.
     """
 
-    kind: Literal["line", "bars", "heat_map", "treemap", "tornado"]
+    kind: Literal["line", "bars", "heat_map", "treemap", "tornado", "bridge"]
     table: str
     title: str
     x: str
@@ -213,6 +214,7 @@ def chart_figure(chart: Chart, table: pa.Table) -> Figure:
         "heat_map": _heat_map,
         "treemap": _treemap,
         "tornado": _tornado,
+        "bridge": _bridge,
     }
     return draw[chart.kind](chart, table)
 
@@ -317,6 +319,12 @@ def _tornado(chart: Chart, table: pa.Table) -> Figure:
         names=(low, high),
         caption=chart.caption,
     )
+
+
+def _bridge(chart: Chart, table: pa.Table) -> Figure:
+    columns = (table[name].to_pylist() for name in (chart.x, *chart.band))
+    steps = [figures.Swing(str(label), *ends) for label, *ends in zip(*columns, strict=True)]
+    return figures.bridge(chart.title, steps, Axis(chart.axis), caption=chart.caption)
 
 
 def _split(table: pa.Table, column: str) -> dict[str, pa.Table]:

@@ -1,21 +1,23 @@
 """``study=headline`` compares RePAST with a GPU and PipeLayer on the same networks.
 
-It does so for three numbers of chips: one chip; as many chips as the GPU's board power can supply
-at their average power; and the smallest power of two of chips that reaches the paper's speedup
-over the GPU. The batch grows with the number of chips, and throughputs are compared at the same
-work per sample.
+It does so for several numbers of chips (`footings.py`): as many as the power feeds that the
+paper's ratios imply, one chip, as many as the GPU's power feeds or its die holds, and the smallest
+power of two of chips that reaches the paper's speedup over the GPU. The batch grows with the number
+of chips, and throughputs are compared at the same work per sample.
 """
 
 from pathlib import Path
 
 from rich.console import Console
 
+from repast_dist.planning.machine import Machine
 from repast_dist.report.console import data_table
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
 from repast_dist.studies.kinds.headline import HeadlineStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.variants import varied
 
 
 def run(
@@ -34,7 +36,17 @@ def run(
             machine=settings.machine,
             gpu=settings.gpu,
             epochs=settings.epochs,
+            bridge=_bridge(study, settings),
         )
     )
-    console.print(data_table("Means over networks", page.tables["means"]))
+    console.print(data_table("Ratios beside the paper's", page.tables["footings"]))
     return finish(page, settings, console)
+
+
+def _bridge(study: HeadlineStudy, settings: RunSettings) -> dict[str, Machine]:
+    """Return the machines of the bridge; each has the changes of those before it."""
+    machines, now = {}, settings
+    for name, changes in study.bridge.items():
+        now = varied(now, changes, f"study.bridge.{name}")
+        machines[name] = now.machine
+    return machines

@@ -1,6 +1,7 @@
 """What ``study=headline`` compares, with the settings of the study."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from repast_dist.planning.baselines import EpochsSpec, GpuSpec
 from repast_dist.planning.machine import Machine
@@ -21,9 +22,12 @@ class HeadlineInputs:
         The machine it is compared with.
     epochs : EpochsSpec
         Epochs to target.
+    bridge : mapping
+        What a change is called -> the machine with it and those before it.
     """
 
     study: HeadlineStudy
     machine: Machine
     gpu: GpuSpec
     epochs: EpochsSpec
+    bridge: Mapping[str, Machine] = dataclasses.field(default_factory=dict)

@@ -6,12 +6,11 @@ from typing import Any
 
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.ops.op import OPS, Segment
 from repast_dist.planning.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
 from repast_dist.planning.summary import StepSummary, summarise
+from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.inputs import HeadlineInputs
-
-_MOST_CHIPS = 4096
-_REFINEMENTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,23 +90,35 @@ def machines_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     workload = build_workload(WorkloadSpec(name=name))
     others = _others(inputs, workload)
     gpu = others[0]
-    cost = coster(inputs, name)
-    fed = _chips_fed(cost, gpu.energy_j / gpu.step_s)
-    published = inputs.study.paper.speedup_over_gpu.value
-    reached = _chips_to_reach(cost, gpu.samples / gpu.step_s * published)
-    machines = [
-        _repast("one chip", 1, cost(1)),
-        _repast("chips on the GPU's power", fed, cost(fed)),
-    ]
-    if reached is not None:
-        machines.append(_repast("chips for the paper's speedup", reached, cost(reached)))
+    cost, paper = coster(inputs, name), inputs.study.paper
+    power_w = gpu.energy_j / gpu.step_s
+    chips: dict[str, int | None] = {
+        footings.IMPLIED: footings.chips_fed(cost, footings.implied_power(paper) * power_w),
+        footings.ONE: 1,
+        footings.POWER: footings.chips_fed(cost, power_w),
+        footings.AREA: footings.chips_on_die(inputs.gpu, inputs.machine.hardware),
+        footings.REACHED: footings.chips_to_reach(
+            cost, gpu.samples / gpu.step_s * paper.speedup_over_gpu.value
+        ),
+    }
+    machines = [_repast(name, count, cost(count)) for name, count in chips.items() if count]
     return [*machines, *others]
+
+
+def implied_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
+    """Return the steps of as many chips as the paper's ratios imply, and of the other machines."""
+    workload = build_workload(WorkloadSpec(name=name))
+    others = _others(inputs, workload)
+    power_w = footings.implied_power(inputs.study.paper) * others[0].energy_j / others[0].step_s
+    cost = coster(inputs, name)
+    chips = footings.chips_fed(cost, power_w)
+    return [_repast(footings.IMPLIED, chips, cost(chips)), *others]
 
 
 def one_chip_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     """Return the steps of one chip and of the other machines on a network."""
     workload = build_workload(WorkloadSpec(name=name))
-    return [_repast("one chip", 1, coster(inputs, name)(1)), *_others(inputs, workload)]
+    return [_repast(footings.ONE, 1, coster(inputs, name)(1)), *_others(inputs, workload)]
 
 
 def _others(inputs: HeadlineInputs, workload: Workload) -> list[MachineStep]:
@@ -147,28 +158,6 @@ def coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
     return cost
 
 
-def _chips_fed(cost: Callable[[int], StepSummary], power_w: float) -> int:
-    """Return how many chips a power feeds at what they draw in an average step; their draw
-    depends a little on how many share the SOI blocks, so the answer is refined a few times.
-    """
-    chips = 1
-    for _ in range(_REFINEMENTS):
-        step = cost(chips)
-        each = step.energy_j / step.step_s / chips
-        chips = min(_MOST_CHIPS, max(1, int(power_w / each)))
-    return chips
-
-
-def _chips_to_reach(cost: Callable[[int], StepSummary], wanted: float) -> int | None:
-    """Return the smallest power of two of chips with that throughput; None: not up to 4,096."""
-    chips = 1
-    while chips <= _MOST_CHIPS:
-        if cost(chips).samples_per_s >= wanted:
-            return chips
-        chips *= 2
-    return None
-
-
 def _repast(footing: str, chips: int, step: StepSummary) -> MachineStep:
     return MachineStep(
         "repast",
@@ -178,9 +167,24 @@ def _repast(footing: str, chips: int, step: StepSummary) -> MachineStep:
         step.samples,
         step.step_s,
         step.energy_j,
-        step.segment_s,
+        _with_parts_of_computing(step),
         step.phase_energy_j,
     )
+
+
+def _with_parts_of_computing(step: StepSummary) -> dict[str, float]:
+    """Return the time per segment, that of the first divided among its operations in proportion to
+    how long they keep the chips busy; in it, layers work side by side.
+    """
+    computing = Segment.COMPUTE.title
+    busy = {op.name: step.op_busy_s[op.name] for op in OPS if op.segment is Segment.COMPUTE}
+    total = sum(busy.values())
+    parts = {
+        f"{computing}: {name.replace('_', ' ')}": step.segment_s[computing] * seconds / total
+        for name, seconds in busy.items()
+        if seconds
+    }
+    return parts | {name: s for name, s in step.segment_s.items() if name != computing}
 
 
 def _other(kind: str, second_order: bool, step: BaselineStep) -> MachineStep:

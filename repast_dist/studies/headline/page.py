@@ -9,10 +9,13 @@ from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.studies.costing import table, workload_notes
+from repast_dist.studies.headline import footings
+from repast_dist.studies.headline.bridge import bridge_rows
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
 from repast_dist.studies.headline.sensitivity import sensitivity_rows
+from repast_dist.studies.published import PublishedRatios
 
 _UNITS = {
     "time_per_sample_s": "s",
@@ -26,6 +29,9 @@ _UNITS = {
     "time_share": "fraction",
     "energy_share": "fraction",
 }
+
+_COUNTED = {"the same": "geometric mean", "to target": "to target, geometric mean"}
+"""Epochs that are compared -> column of the means."""
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -41,14 +47,15 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         phases += [row for machine in found for row in machine.phase_rows(name)]
         ratios += list(ratio_rows(name, found, epochs))
     means = mean_rows(ratios, study.paper)
-    one = {row["ratio"]: row for row in means if row["footing"] == "one chip"}
-    fed = {row["ratio"]: row for row in means if row["footing"] == "chips on the GPU's power"}
+    mean_of = {(row["footing"], row["ratio"]): row for row in means}
     sensitivity = sensitivity_rows(inputs)
     return StudyPage(
         study="headline",
         title="RePAST beside a GPU and PipeLayer",
-        answer=_answer(inputs, one, fed),
+        answer=_answer(inputs, mean_of),
         tables={
+            "footings": table(_footing_rows(study.paper, mean_of), {}),
+            "bridge": table(bridge_rows(inputs, mean_of), {}),
             "machines": table(machines, _UNITS),
             "ratios": table(ratios, {}),
             "means": table(means, {}),
@@ -56,6 +63,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             "sensitivity": table(sensitivity, {}),
         },
         sections=[
+            _bridge_section(inputs),
             _ratio_section(inputs),
             StudySection("Time and energy per machine", tables=["machines"]),
             _phase_section(),
@@ -64,17 +72,21 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         key_figures=[
             KeyFigure(
                 name,
-                f"{one[name]['geometric mean']:.3g} x",
+                f"{mean_of[footings.IMPLIED, name]['geometric mean']:.3g} x",
                 f"paper: {published.value} x",
-                number=one[name]["geometric mean"],
+                number=mean_of[footings.IMPLIED, name]["geometric mean"],
             )
             for name, published in study.paper.by_name.items()
         ],
         notes=[
-            *(Note(text) for text in _notes(inputs, machines, phases, one)),
+            *(Note(text) for text in _notes(inputs, machines, phases, mean_of)),
             *workload_notes(build_workload(WorkloadSpec(name=name)) for name in study.networks),
         ],
         captions={
+            "footings": "Geometric means over networks, for the same epochs and to target. Chips: "
+            f"as many as the power feeds that the paper's ratios imply ({footings.IMPLIED}), as "
+            f"the GPU's power feeds ({footings.POWER}), as have the area of its die "
+            f"({footings.AREA}), or as reach the paper's speedup over it ({footings.REACHED}).",
             "ratios": "Per epoch: the same samples, second order on both RePAST and GPU, first "
             "order on PipeLayer. To target: RePAST with second-order epochs against first-order "
             "epochs on the other machine.",
@@ -84,18 +96,52 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
     )
 
 
-def _answer(inputs: HeadlineInputs, one: Mapping[str, Row], fed: Mapping[str, Row]) -> str:
+Means = Mapping[tuple[str, str], Row]
+"""(footing, ratio) -> the means over networks."""
+
+
+def _answer(inputs: HeadlineInputs, means: Means) -> str:
     speedup, saving = "speedup over GPU", "energy saving over GPU"
-    paper = inputs.study.paper
+    paper, chip = inputs.study.paper, inputs.machine.hardware.chip.name
+
+    def ours(footing: str, ratio: str) -> str:
+        return f"{means[footing, ratio]['geometric mean']:.3g}"
+
     return (
-        f"On {len(inputs.study.networks)} networks one {inputs.machine.hardware.chip.name} chip is "
-        f"{one[speedup]['geometric mean']:.3g} times as fast as {inputs.gpu.name} per epoch and "
-        f"takes {one[saving]['geometric mean']:.3g} times less energy; as many chips as the GPU's "
-        f"power feeds ({fed[speedup]['mean chips']:.0f}) are "
-        f"{fed[speedup]['geometric mean']:.3g} times as fast and take "
-        f"{fed[saving]['geometric mean']:.3g} times less (geometric means; the paper: "
-        f"{published_ratio(paper, speedup)} and {published_ratio(paper, saving)})."
+        f"On {len(inputs.study.networks)} networks, as many {chip} chips as the power feeds that "
+        f"the paper's ratios imply ({means[footings.IMPLIED, speedup]['mean chips']:.0f}, at "
+        f"{footings.implied_power(paper):.3g} times the GPU's power) run an epoch "
+        f"{ours(footings.IMPLIED, speedup)} times as fast as {inputs.gpu.name} and take "
+        f"{ours(footings.IMPLIED, saving)} times less energy (geometric means; the paper: "
+        f"{published_ratio(paper, speedup)} and {published_ratio(paper, saving)}). One chip is "
+        f"{ours(footings.ONE, speedup)} times as fast and takes {ours(footings.ONE, saving)} times "
+        "less."
     )
+
+
+def _footing_rows(paper: PublishedRatios, means: Means) -> Rows:
+    """Return the paper's ratios, and per footing ours, per epoch and to target."""
+    ratios = paper.by_name
+    rows: Rows = [
+        {
+            "chips": "paper",
+            "count": float("nan"),
+            "epochs": "",
+            **{name: figure.value for name, figure in ratios.items()},
+        }
+    ]
+    for footing in dict.fromkeys(footing for footing, _ in means):
+        mine = {name: means[footing, name] for name in ratios}
+        for epochs, column in _COUNTED.items():
+            rows.append(
+                {
+                    "chips": footing,
+                    "count": next(iter(mine.values()))["mean chips"],
+                    "epochs": epochs,
+                    **{name: row[column] for name, row in mine.items()},
+                }
+            )
+    return rows
 
 
 def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
@@ -109,10 +155,43 @@ def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
     ]
 
 
+def _bridge_section(inputs: HeadlineInputs) -> StudySection:
+    paper, gpu = inputs.study.paper, inputs.gpu
+    factor = footings.implied_power(paper)
+    power_w = factor * (gpu.board_w.value or 0.0)
+    pipelayer = inputs.study.pipelayer
+    rate = pipelayer.operations_per_s_per_m2.value or 0.0
+    published_w = rate * (pipelayer.area_m2.value or 0.0)
+    published_w /= pipelayer.operations_per_joule.value or 1.0
+    area_mm2 = inputs.machine.hardware.area_m2 * 1e6
+    charts = [
+        Chart(
+            "bridge", "bridge", f"From one chip to the paper: {name}", x="what",
+            band=("before", "after"), where={"ratio": name}, axis=f"{name}, geometric mean",
+        )
+        for name in paper.by_name
+    ]  # fmt: skip
+    of_pipelayer = paper.speedup_over_pipelayer.value / paper.energy_saving_over_pipelayer.value
+    return StudySection(
+        "What the ratios consist of",
+        charts=charts,
+        tables=["footings", "bridge"],
+        intro="The factors of a chart multiply up from one chip to the paper's figure. The paper's "
+        "own ratios imply its footing: energy is power times time, so a machine that is "
+        f"{paper.speedup_over_gpu.value} times as fast with {paper.energy_saving_over_gpu.value} "
+        f"times less energy draws {factor:.3g} times the GPU's power, here {power_w:,.0f} W, and "
+        f"{of_pipelayer:.2g} times PipeLayer's, whose published peaks make {published_w:,.0f} W. "
+        "This is inferred, not published. Against it speaks that PipeLayer's power on "
+        f"{(pipelayer.area_m2.value or 0.0) * 1e6:.1f} mm2 is more than a chip can shed, and that "
+        f"our chips for it have {area_mm2:.0f} mm2 each. The changes in between are what the paper "
+        "may have done otherwise; nothing says that it did. 'Not explained' is what is left.",
+    )
+
+
 def _ratio_section(inputs: HeadlineInputs) -> StudySection:
     charts = [
         Chart(
-            "bars", "ratios", name.capitalize(), x="network", y="per epoch", series="footing",
+            "bars", "ratios", f"RePAST's {name}", x="network", y="per epoch", series="footing",
             where={"ratio": name}, log_y=True, caption="Per epoch.",
             references={"paper's average": published_ratio(inputs.study.paper, name)},
         )
@@ -130,7 +209,7 @@ def _phase_section() -> StudySection:
     charts = [
         Chart(
             "bars", "phases", f"{title} of one chip", x="network", y=column, series="phase",
-            where={"machine": "repast", "footing": "one chip"}, stacked=True, wide=True,
+            where={"machine": "repast", "footing": footings.ONE}, stacked=True, wide=True,
         )
         for title, column in (("Time", "time_share"), ("Energy", "energy_share"))
     ]  # fmt: skip
@@ -138,7 +217,8 @@ def _phase_section() -> StudySection:
         "Where it goes",
         charts=charts,
         tables=["phases"],
-        intro="Time is given by segments of a step, energy by phases.",
+        intro="Time is given by segments of a step, energy by phases. In 'compute' layers work "
+        "side by side; its time is divided among operations by how long they keep the chip busy.",
     )
 
 
@@ -156,20 +236,27 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
         "What the assumptions decide",
         charts=charts,
         tables=["sensitivity"],
-        intro="Every constant marked as an assumption, halved and doubled. How long an inverting "
-        "circuit is taken to settle (device.opamp.settled_cycles) decides where answers are read "
-        "once they have settled: by single, taylor and refine. Conjugate gradients read after a "
-        "time of their own (inversion.array_read_after), which the amplifiers' bandwidth scales.",
+        intro="Every constant marked as an assumption and every count that the paper does not "
+        "give, halved and doubled. How long an inverting circuit is taken to settle "
+        "(device.opamp.settled_cycles) decides where answers are read once they have settled: by "
+        "single, taylor and refine. Conjugate gradients read after a time of their own "
+        "(inversion.array_read_after), which the amplifiers' bandwidth scales.",
     )
 
 
 def _notes(
-    inputs: HeadlineInputs, machines: Sequence[Row], phases: Sequence[Row], one: Mapping[str, Row]
+    inputs: HeadlineInputs, machines: Sequence[Row], phases: Sequence[Row], means: Means
 ) -> list[str]:
     """Say what differs from the paper, from the breakdown."""
     hardware = inputs.machine.hardware
-    rebuilt = one["speedup over PipeLayer, rebuilt"]["geometric mean"]
-    fed = [r["chips"] for r in machines if r["footing"] == "chips on the GPU's power"]
+    rebuilt = means[footings.ONE, "speedup over PipeLayer, rebuilt"]["geometric mean"]
+    fed = [r["chips"] for r in machines if r["footing"] == footings.POWER]
+    same_area = (
+        means[footings.ONE, "speedup over PipeLayer"]["geometric mean"]
+        * (inputs.study.pipelayer.area_m2.value or 0.0)
+        / hardware.area_m2
+    )
+    same_power = means[footings.ONE, "energy saving over PipeLayer"]["geometric mean"]
     return [
         "No constant is tuned to reach the paper's figures. The chip's counts are our assumption, "
         "since the paper's are not openly available.",
@@ -179,7 +266,10 @@ def _notes(
         *_reached(inputs, machines),
         "PipeLayer is taken at its published peak, which favours it most. Beside a first-order "
         "chip of its kind, built from the same parts and mapped the same way, one RePAST chip "
-        f"runs an epoch at {rebuilt:.2g} times the speed, since second order does more work.",
+        f"runs an epoch at {rebuilt:.2g} times the speed, since second order does more work. At "
+        f"equal area RePAST runs an epoch at {same_area:.2g} times PipeLayer's published speed, "
+        f"at equal power at {same_power:.2g} times: the saving of energy is the speedup at equal "
+        "power.",
         f"The GPU's power feeds {min(fed)} to {max(fed)} chips at what they draw in an average "
         f"step; a supply for the peak of {hardware.peak_power_w:.0f} W per chip would feed fewer.",
         f"GPU: {inputs.gpu.product_efficiency.source}. Inversion: "
@@ -189,7 +279,7 @@ def _notes(
 
 def _largest_shares(phases: Sequence[Row]) -> str:
     """Name the three segments that take most of one chip's time, with their mean shares."""
-    mine = [r for r in phases if (r["machine"], r["footing"]) == ("repast", "one chip")]
+    mine = [r for r in phases if (r["machine"], r["footing"]) == ("repast", footings.ONE)]
     shares = {
         name: float(np.mean([row["time_share"] for row in mine if row["phase"] == name]))
         for name in dict.fromkeys(row["phase"] for row in mine)
@@ -200,7 +290,7 @@ def _largest_shares(phases: Sequence[Row]) -> str:
 
 def _reached(inputs: HeadlineInputs, machines: Sequence[Row]) -> list[str]:
     """Say with how many chips the paper's speedup is reached, if it is."""
-    chips = [r["chips"] for r in machines if r["footing"] == "chips for the paper's speedup"]
+    chips = [r["chips"] for r in machines if r["footing"] == footings.REACHED]
     if not chips:
         return []
     area_mm2 = inputs.machine.hardware.area_m2 * 1e6

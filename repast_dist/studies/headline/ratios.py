@@ -7,7 +7,7 @@ import numpy as np
 
 from repast_dist.planning.baselines import EpochsSpec
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.machines import MachineStep, one_chip_on
+from repast_dist.studies.headline.machines import MachineStep, implied_on, one_chip_on
 from repast_dist.studies.published import PublishedRatios
 
 _REBUILT = ", rebuilt"
@@ -67,6 +67,16 @@ def mean_rows(ratios: Sequence[dict[str, Any]], paper: PublishedRatios) -> list[
                 }
             )
     return means
+
+
+def implied_means(inputs: HeadlineInputs) -> dict[str, dict[str, Any]]:
+    """Return `mean_rows` of as many chips as the paper's ratios imply, by ratio."""
+    ratios = [
+        row
+        for name in inputs.study.networks
+        for row in ratio_rows(name, implied_on(inputs, name), inputs.epochs)
+    ]
+    return {row["ratio"]: row for row in mean_rows(ratios, inputs.study.paper)}
 
 
 def one_chip_means(inputs: HeadlineInputs) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the constants that are marked as assumptions decide: each of them halved and doubled."""
+"""What the constants and counts that are assumed decide: each of them halved and doubled."""
 
 import dataclasses
 import math
@@ -12,9 +12,20 @@ from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import coster
 from repast_dist.studies.headline.ratios import geometric_mean
 
+_COUNTS = (
+    "tiles",
+    "vmm.arrays_per_bank",
+    "vmm.adcs_per_array",
+    "inv.arrays_per_bank",
+    "residual.arrays_per_bank",
+    "dac.bits",
+    "digital_lanes",
+)
+"""Counts of the chip that no publication gives openly. Those that are 1 cannot be halved."""
+
 
 def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
-    """Halve and double every assumed constant; return the geometric mean speedup and saving of
+    """Halve and double everything that is assumed; return the geometric mean speedup and saving of
     one chip over the GPU.
     """
     names = list(inputs.study.sensitive)
@@ -55,7 +66,9 @@ def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
 def _assumed(
     inputs: HeadlineInputs,
 ) -> Iterator[tuple[str, Callable[[float], HeadlineInputs]]]:
-    """Return every constant marked as an assumption, and how to scale it."""
+    """Return every constant marked as an assumption and every assumed count, and how to scale
+    it.
+    """
     for component in (part.name for part in PARTS):
         part: Component = getattr(inputs.machine.hardware.components, component)
         for field in dataclasses.fields(Component):
@@ -65,7 +78,10 @@ def _assumed(
     for name in ("memory_efficiency", "launch_s"):
         yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
     yield f"{inputs.gpu.name}.inverse_efficiency", _scale_inverse(inputs)
-    yield "soi.assumed_iterations", _scale_iterations(inputs)
+    for name in ("assumed_iterations", "block_size", "interval"):
+        yield f"soi.{name}", _scale_soi(inputs, name)
+    for path in _COUNTS:
+        yield f"chip.{path}", _scale_count(inputs, path)
     for name in ("settled_cycles", "gbw_hz"):
         yield f"device.opamp.{name}", _scale_amplifiers(inputs, name)
 
@@ -113,11 +129,27 @@ def _scale_inverse(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
     return scaled
 
 
-def _scale_iterations(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
+def _scale_soi(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
     def scaled(factor: float) -> HeadlineInputs:
-        rounds = max(1, round(inputs.machine.policy.soi.assumed_iterations * factor))
-        soi = dataclasses.replace(inputs.machine.policy.soi, assumed_iterations=rounds)
+        soi = inputs.machine.policy.soi
+        changed: dict[str, Any] = {field: max(1, round(getattr(soi, field) * factor))}
+        soi = dataclasses.replace(soi, **changed)
         return dataclasses.replace(inputs, machine=inputs.machine.changed(soi=soi))
+
+    return scaled
+
+
+def _scale_count(inputs: HeadlineInputs, path: str) -> Callable[[float], HeadlineInputs]:
+    def scaled(factor: float) -> HeadlineInputs:
+        chip = inputs.machine.hardware.chip
+        *part, field = path.split(".")
+        whole = getattr(chip, part[0]) if part else chip
+        count = max(1, round(getattr(whole, field) * factor))
+        changed: dict[str, Any] = {field: count}
+        if part:
+            changed = {part[0]: dataclasses.replace(whole, **changed)}
+        chip = dataclasses.replace(chip, **changed)
+        return dataclasses.replace(inputs, machine=inputs.machine.changed(chip=chip))
 
     return scaled
 

@@ -1,8 +1,9 @@
 """Put RePAST beside a GPU and PipeLayer."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import MinLen
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @STUDIES.register
 @spec
 class HeadlineStudy(Study):
-    """Compare RePAST with a GPU and PipeLayer on published networks, at three numbers of chips.
+    """Compare RePAST with a GPU and PipeLayer on published networks, at several numbers of chips.
 
     Attributes
     ----------
@@ -33,6 +34,9 @@ class HeadlineStudy(Study):
         Samples per step of one chip and of the GPU, and per micro-batch.
     sensitive : tuple of str
         Networks over which every assumed constant is halved and doubled.
+    bridge : dict
+        Changes of settings, by what they are called, that the page adds one after the other to
+        show what the paper's ratios may consist of.
     pipelayer : PipeLayerSpec
         The first-order accelerator by its published peaks.
     pipelayer_chip : ChipSpec
@@ -47,6 +51,7 @@ class HeadlineStudy(Study):
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
     sensitive: Annotated[tuple[NetworkName, ...], MinLen(1)]
+    bridge: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     pipelayer: PipeLayerSpec
     pipelayer_chip: ChipSpec
     paper: PublishedRatios
