@@ -75,14 +75,17 @@ def sweep(root: Path) -> None:
     run_sweep(settings, [["seed=0"], ["seed=1"]], Console(file=io.StringIO()))
 
 
+def report(run: Path) -> None:
+    rd.study("report", f"study.run={run}", quiet=True)
+
+
 def go_on(root: Path, begin: Callable[[Path], None]) -> None:
     """Do what a user does after a crash: resume what is there, or begin again."""
     (found,) = [*root.glob("sweep/2*"), *root.glob("train/2*")][:1] or [None]
     if found is None:
         begin(root)
-    elif (found / "checksums.json").is_file() or (found / "report.html").is_file():
-        if not (found / "sweep.json").is_file():
-            rd.study("report", f"study.run={found}", quiet=True)
+    elif (found / "report.html").is_file() and (found / "checksums.json").is_file():
+        return
     else:
         try:
             rd.resume(found, quiet=True)
@@ -169,14 +172,11 @@ def trial(number: int, root: Path, expected: list[Path]) -> Counter[str]:
         if status == 0:
             break
         kills[what] += 1
-    if kind == "train" and list(root.glob("train/2*/report.html")):
-        # A report is written anew, and killed.
-        (run,) = root.glob("train/2*")
-        report = in_child(
-            lambda: rd.study("report", f"study.run={run}", quiet=True), draw.randrange(1, 60)
-        )
-        kills["report"] += report == KILLED
     assert in_child(lambda: go_on(root, begin)) == 0, number
+    if kind == "train":
+        (run,) = root.glob("train/2*")
+        kills["report"] += in_child(lambda: report(run), draw.randrange(1, 60)) == KILLED
+        assert in_child(lambda: report(run)) == 0, number
     assert in_child(lambda: check(root, expected)) == 0, number
     return kills
 
