@@ -384,12 +384,13 @@ def _in_units(curve: Curve, x_scale: float, scale: float) -> Curve:
     def kept(values: Sequence[float], by: float) -> list[float]:
         return [value if value is None else value / by for value in values[::stride]]
 
-    return Curve(
-        curve.name,
-        kept(curve.x, x_scale) if x_scale != 1.0 else list(curve.x[::stride]),
-        kept(curve.y, scale),
-        None if curve.band is None else (kept(curve.band[0], scale), kept(curve.band[1], scale)),
-        None if curve.faint is None else kept(curve.faint, scale),
+    band = None if curve.band is None else (kept(curve.band[0], scale), kept(curve.band[1], scale))
+    return dataclasses.replace(
+        curve,
+        x=kept(curve.x, x_scale) if x_scale != 1.0 else list(curve.x[::stride]),
+        y=kept(curve.y, scale),
+        band=band,
+        faint=None if curve.faint is None else kept(curve.faint, scale),
     )
 
 

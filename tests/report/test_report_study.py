@@ -154,6 +154,16 @@ def test_a_logarithmic_axis_has_several_round_ticks(
     assert log_ticks(values)["tickvals"] == pytest.approx(ticks)
 
 
+def test_points_that_are_not_joined_have_marks_and_no_line() -> None:
+    def modes(**changes: object) -> set[str]:
+        chart = Chart("line", "scaling", "t", "chips", "time_s", series="network", **changes)  # type: ignore[arg-type]
+        return {trace["mode"] for trace in chart_figure(chart, scaling_table()).data}
+
+    assert modes(joined=False) == {"markers"}
+    assert modes() == {"lines+markers"}
+    assert modes(marked="resnet") == {"markers", "lines+markers"}
+
+
 def test_a_published_figure_is_drawn_at_its_value_on_the_scaled_axis() -> None:
     layout = figure("Energy by phase").layout
     assert layout["yaxis"]["title"]["text"] == "energy, mJ"
