@@ -140,6 +140,14 @@ def test_a_setting_that_is_not_read_ends_the_command_with_the_status_of_wrong_se
     assert "farm.chips: not read by study=explain" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["-m", "model=digits_mlp", "seed=1,2"],
+                                   ["model=digits_mlp", "-m", "seed=1,2"],
+                                   ["model=digits_mlp", "seed=1,2", "-m"]])  # fmt: skip
+def test_options_may_stand_between_settings(words, capsys):
+    assert main([*words, "--cfg"]) == 0
+    assert capsys.readouterr().out.count("\n---\n") == 1
+
+
 def test_several_values_without_a_sweep_are_explained():
     with pytest.raises(SettingsError, match=r"several values; valid: -m farm\.chips=1,2 for a run"):
         load_settings(["farm.chips=1,2"])

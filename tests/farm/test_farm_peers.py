@@ -279,6 +279,81 @@ def test_many_silent_strangers_keep_nobody_waiting_and_the_door_is_closed_at_the
         assert_numbers_pass(second, first)
 
 
+class Attack:
+    """Strangers of every kind at every port they learn of, again and again."""
+
+    def __init__(self):
+        self.over = threading.Event()
+        self.met = 0
+        self._threads = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def on(self, endpoints):
+        """Attack some ports until all is over."""
+        for endpoint in endpoints:
+            for words, pause_s in (([], 1.0), ([b"\x16"] * 50, 0.1), ([b"noise" * 2000] * 20, 0.0)):
+                for _ in range(3):
+                    given = (endpoint, words, pause_s)
+                    self._threads.append(threading.Thread(target=self._bother, args=given))
+                    self._threads[-1].start()
+
+    def _bother(self, endpoint, words, pause_s):
+        while not self.over.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(endpoint, 1.0) as plain:
+                self.met += 1
+                for word in words or [b""]:
+                    plain.sendall(word)
+                    if self.over.wait(pause_s):
+                        return
+            self.over.wait(0.02)
+
+
+def test_strangers_of_every_kind_do_not_keep_workers_from_joining_after_a_loss():
+    peers = {3 * number: SocketPeers(HERE, 20.0) for number in range(3)}
+    with Attack() as attack, concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for step in range(3):
+            endpoints = {worker: own.endpoint for worker, own in peers.items()}
+            attack.on(endpoints.values())
+            time.sleep(0.3)
+            certificate = RunCertificate.make()
+            started = time.monotonic()
+            joined = [
+                pool.submit(own.connect, worker, endpoints, certificate, 60.0)
+                for worker, own in peers.items()
+            ]
+            for one in joined:
+                one.result()
+            # One stranger after the other would take minutes.
+            assert time.monotonic() - started < 15.0
+            messages = {
+                worker: {other: {("x",): np.full(9, worker)} for other in peers if other != worker}
+                for worker in peers
+            }
+            answers = {
+                worker: pool.submit(exchange, own, step, "sums", messages[worker])
+                for worker, own in peers.items()
+            }
+            for answer in answers.values():
+                for other, arrays in answer.result().items():
+                    np.testing.assert_array_equal(arrays["x",], np.full(9, other))
+            # One is killed in the middle of the next step and comes back elsewhere.
+            lost = pool.submit(exchange, peers[0], step, "rows", {3: {}, 6: {}})
+            peers[6].close()
+            with pytest.raises(PeersLost):
+                lost.result()
+            peers[6] = SocketPeers(HERE, 20.0)
+        assert attack.met > 50
+    for own in peers.values():
+        own.close()
+
+
 class Between:
     """A place on the way from worker 1 to worker 0; it keeps, and may change, what passes."""
 
