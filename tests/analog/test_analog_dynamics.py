@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.linalg
 
 from repast_dist.analog import (
     LOSSLESS,
@@ -55,6 +56,18 @@ def test_the_rate_of_a_loop_is_that_of_its_slowest_eigenvalue(n, condition, seco
     circuit = program_inv(_spd(n, condition), spec, 2, "x").circuit
     slowest = np.linalg.eigvals(circuit.loop.states.astype(np.float64)).real.min()
     assert circuit.rate == pytest.approx(slowest, rel=0.02, abs=2e-5)
+
+
+@pytest.mark.parametrize("n", [20, 130])
+@pytest.mark.parametrize("second_pole_hz", [None, 2.2e8])
+def test_what_is_left_of_states_is_the_exponential_of_their_matrix(n, second_pole_hz):
+    """In single precision, for few states and for many, against SciPy in float64."""
+    loop = program_inv(_spd(n, 30.0), _inv(second_pole_hz=second_pole_hz), 2, "x").circuit.loop
+    for cycles, error in ((0.5, 2e-4), (4.0, 3e-5)):
+        expected = scipy.linalg.expm(-2.0 * np.pi * cycles * loop.states.astype(np.float64))
+        np.testing.assert_allclose(loop.left_of_all(cycles), expected, atol=error)
+    early = loop.missing(12.0, loop.left_of_all(4.0))
+    np.testing.assert_allclose(early, loop.missing(12.0), atol=3e-5)
 
 
 def test_an_amplifier_with_a_far_second_pole_settles_as_one_without():
