@@ -31,6 +31,8 @@ class LayerKind:
 DENSE = LayerKind("dense", has_weights=True, has_factors=True)
 CONV = LayerKind("conv", has_weights=True, has_factors=True)
 DEPTHWISE_CONV = LayerKind("depthwise_conv", has_weights=True)
+GROUPED_CONV = LayerKind("grouped_conv", has_weights=True)
+"""Convolutions side by side, each of several channels."""
 
 MATMUL = LayerKind("matmul", operand_written=True)
 """The product of two activations, as in attention: it has no weights."""

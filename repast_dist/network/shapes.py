@@ -200,6 +200,21 @@ class Workload:
         """Multiply-accumulate operations of one sample's forward pass."""
         return sum(layer.macs_per_sample for layer in self.layers)
 
+    @cached_property
+    def digital_ops_per_sample(self) -> int:
+        """Digital operations of one sample's forward pass."""
+        return sum(layer.elementwise_ops for layer in self.layers)
+
+    @cached_property
+    def preconditioned_parameters(self) -> int:
+        """Trainable numbers that a second-order method reaches."""
+        return sum(layer.parameter_count for layer in self.layers if layer.preconditioned)
+
+    @cached_property
+    def preconditioned_macs(self) -> int:
+        """Multiply-accumulate operations of the layers that a second-order method reaches."""
+        return sum(layer.macs_per_sample for layer in self.layers if layer.preconditioned)
+
 
 def digital_shape(name: str, elements: int, operations: int, parameters: int = 0) -> LayerShape:
     """Return digital work as a row: pooling, addition, a function; `elements` leave it."""

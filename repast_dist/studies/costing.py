@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
 
 from repast_dist.farm.specs import chip_speed
 from repast_dist.network.model import build_model
@@ -12,6 +13,8 @@ from repast_dist.network.workload import MODEL, build_workload
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan
 from repast_dist.report.page import Note
+from repast_dist.report.study_page import StudySection
+from repast_dist.report.units import percent
 from repast_dist.studies.settings import RunSettings
 
 
@@ -54,6 +57,56 @@ def chosen_workload(settings: RunSettings) -> Workload:
     if settings.workload.name == MODEL:
         return build_model(settings.model).workload
     return build_workload(settings.workload)
+
+
+_NETWORK_UNITS = {"of_parameters": "fraction", "of_macs": "fraction"}
+
+NETWORKS = "networks"
+"""Name of the table of `size_table`."""
+
+NETWORKS_CAPTION = (
+    "Of one sample's forward pass. The last two columns are the shares that second order reaches; "
+    "other weights get a first-order update."
+)
+
+
+def size_table(workloads: Iterable[Workload]) -> pa.Table:
+    """Return how large networks are, and how much of them second order reaches."""
+    rows = [
+        {
+            "network": workload.name,
+            "layers": len(workload.layers),
+            "parameters": workload.parameter_count,
+            "macs": workload.macs_per_sample,
+            "digital_ops": workload.digital_ops_per_sample,
+            "of_parameters": workload.preconditioned_parameters / max(1, workload.parameter_count),
+            "of_macs": workload.preconditioned_macs / max(1, workload.macs_per_sample),
+        }
+        for workload in workloads
+    ]
+    return table(rows, _NETWORK_UNITS)
+
+
+def size_section() -> StudySection:
+    """Return the section of a page that shows `size_table`."""
+    return StudySection("Networks", tables=[NETWORKS], intro=NETWORKS_CAPTION)
+
+
+def print_networks(workloads: Sequence[Workload], console: Console) -> None:
+    """Print how large networks are, and what was assumed of them."""
+    for workload in workloads:
+        reached = workload.preconditioned_parameters / max(1, workload.parameter_count)
+        of_macs = workload.preconditioned_macs / max(1, workload.macs_per_sample)
+        console.print(
+            f"{workload.name}: {workload.parameter_count:,} parameters, "
+            f"{workload.macs_per_sample:,} MACs and "
+            f"{workload.digital_ops_per_sample:,} digital operations per sample; second order "
+            f"reaches {percent(reached, 1)} of the parameters and {percent(of_macs, 1)} of the "
+            "MACs.",
+            markup=False,
+        )
+    for note in workload_notes(workloads):
+        console.print(f"Assumed of {note.text}", markup=False)
 
 
 def workload_notes(workloads: Iterable[Workload]) -> list[Note]:

@@ -9,7 +9,7 @@ from repast_dist.ground.files import write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.planning.chakra import write_chakra
 from repast_dist.planning.plan import fusion_rows
-from repast_dist.studies.costing import chosen_workload
+from repast_dist.studies.costing import chosen_workload, print_networks
 from repast_dist.studies.kinds.export_chakra import ExportChakraStudy
 from repast_dist.studies.output import begin, write_answer
 from repast_dist.studies.settings import RunSettings
@@ -44,6 +44,7 @@ def run(
     paths = write_chakra(plan, folder / "chakra", study.steps, study.ticks_per_s)
     answer = f"{len(paths)} Chakra traces of a step of {workload.name}, one per chip."
     write_answer(folder, study.name, answer, {}, checksums(settings.plugins))
+    print_networks([workload], console)
     console.print(f"{len(paths)} traces:    {folder / 'chakra'}", markup=False, soft_wrap=True)
     console.print(f"Plan:          {folder / 'plan.json'}", markup=False, soft_wrap=True)
     return folder

@@ -12,7 +12,15 @@ from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
-from repast_dist.studies.costing import planned_step, table, workload_notes
+from repast_dist.studies.costing import (
+    NETWORKS,
+    planned_step,
+    print_networks,
+    size_section,
+    size_table,
+    table,
+    workload_notes,
+)
 from repast_dist.studies.kinds.plan import PlanStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings
@@ -28,7 +36,11 @@ def plan_page(plan: Plan) -> StudyPage:
     """
     chips, blocks = _chip_rows(plan), _block_rows(plan)
     units = {"g_s": "s", "a_s": "s", "work_s": "s"}
-    tables = {"chips": table(chips, units), "layers": table(_layer_rows(plan), {})}
+    tables = {
+        "chips": table(chips, units),
+        "layers": table(_layer_rows(plan), {}),
+        NETWORKS: size_table([plan.workload]),
+    }
     sections = [StudySection("Chips", tables=["chips"])]
     figures = [
         KeyFigure("chips", f"{plan.work.chips:,}", number=plan.work.chips),
@@ -91,7 +103,7 @@ def plan_page(plan: Plan) -> StudyPage:
         title=f"Plan of {plan.workload.name} on {plan.work.chips} chips",
         answer=answer + ".",
         tables=tables,
-        sections=[*sections, StudySection("Layers", tables=["layers"])],
+        sections=[size_section(), *sections, StudySection("Layers", tables=["layers"])],
         key_figures=figures,
         notes=workload_notes([plan.workload]),
     )
@@ -113,10 +125,12 @@ def soi_bound_s(plan: Plan) -> float:
 
 def run(study: PlanStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
     """Plan a step of the settings."""
-    page = plan_page(planned_step(settings))
+    plan = planned_step(settings)
+    page = plan_page(plan)
     for name in ("chips", "blocks"):
         if name in page.tables:
             console.print(data_table(name, page.tables[name]))
+    print_networks([plan.workload], console)
     return finish(page, settings, console)
 
 

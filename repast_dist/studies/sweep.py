@@ -9,11 +9,21 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.network.shapes import Workload
+from repast_dist.network.workload import MODEL
 from repast_dist.report.console import data_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
-from repast_dist.studies.costing import table
+from repast_dist.studies.costing import (
+    NETWORKS,
+    chosen_workload,
+    print_networks,
+    size_section,
+    size_table,
+    table,
+    workload_notes,
+)
 from repast_dist.studies.kinds.sweep import SweepChart, SweepStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
@@ -122,7 +132,29 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
     ]
     page = sweep_page(study, rows)
     console.print(data_table(study.question, page.tables["points"]))
+    networks = _networks(study, points)
+    if networks:
+        page = dataclasses.replace(
+            page,
+            tables={**page.tables, NETWORKS: size_table(networks)},
+            sections=[*page.sections, size_section()],
+            notes=workload_notes(networks),
+        )
+        print_networks(networks, console)
     return finish(page, settings, console, runner.run_dir)
+
+
+def _networks(study: SweepStudy, points: Sequence[SweepPoint]) -> list[Workload]:
+    """Return the networks that the points plan, each once."""
+    if "workload" not in study.measure.reads:
+        return []
+    found: dict[str, Workload] = {}
+    for point in points:
+        asked = point.settings.workload
+        key = repr((asked, point.settings.model if asked.name == MODEL else None))
+        if key not in found:
+            found[key] = chosen_workload(point.settings)
+    return list(found.values())
 
 
 def _best(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

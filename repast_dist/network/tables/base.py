@@ -46,18 +46,26 @@ NETWORKS: Registry[NetworkTable] = Registry(
 )
 
 
-def network_table(name: str, sequence: int | None = None) -> Workload:
+def network_table(name: str, sequence: int | None = None, pretraining: bool = False) -> Workload:
     """Return the rows of a network by its name.
 
     Raises
     ------
     SettingsError
-        There is no such network, or a sequence is given for one that takes no text.
+        There is no such network, a sequence is given for one that takes no text, or heads for
+        pre-training are asked of one that has none.
     """
     table = NETWORKS.get(name)
+    if pretraining and not hasattr(table, "pretraining"):
+        having = [n for n in NETWORKS.names() if hasattr(NETWORKS.get(n), "pretraining")]
+        raise SettingsError(
+            f"workload.pretraining: {name} has no heads of its own for pre-training; valid with: "
+            f"{', '.join(having)}"
+        )
     if sequence is not None and table.usual_sequence is None:
         texts = [n for n in NETWORKS.names() if NETWORKS.get(n).usual_sequence is not None]
         raise SettingsError(
             f"workload.sequence: {name} takes no text; valid with: {', '.join(texts)}"
         )
-    return NETWORKS.load({"name": name}).workload(sequence)
+    heads = {"pretraining": True} if pretraining else {}
+    return NETWORKS.load({"name": name, **heads}).workload(sequence)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from repast_dist.network.workload import named_workload
 from repast_dist.planning.machine import Machine
 from repast_dist.report.console import data_table
+from repast_dist.studies.costing import print_networks
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
 from repast_dist.studies.kinds.headline import HeadlineStudy
@@ -40,6 +42,7 @@ def run(
         )
     )
     console.print(data_table("Ratios beside the paper's", page.tables["footings"]))
+    print_networks([named_workload(name) for name in study.networks], console)
     return finish(page, settings, console)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from repast_dist.network.shapes import Workload
-from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.network.workload import named_workload
 from repast_dist.ops.op import OPS, Segment
 from repast_dist.planning.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
 from repast_dist.planning.summary import StepSummary, summarise
@@ -49,7 +49,7 @@ class MachineStep:
         """Return the row of the table of machines."""
         per_sample = self.step_s / self.samples
         count = epochs.second_order if self.second_order else epochs.first_order
-        seen = build_workload(WorkloadSpec(name=network)).samples_per_epoch
+        seen = named_workload(network).samples_per_epoch
         total = float("nan") if seen is None else count * seen
         return {
             "network": network,
@@ -87,7 +87,7 @@ class MachineStep:
 
 def machines_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     """Return the steps of all machines on a network, RePAST with every number of chips."""
-    workload = build_workload(WorkloadSpec(name=name))
+    workload = named_workload(name)
     others = _others(inputs, workload)
     gpu = others[0]
     cost, paper = coster(inputs, name), inputs.study.paper
@@ -107,7 +107,7 @@ def machines_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
 
 def implied_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     """Return the steps of as many chips as the paper's ratios imply, and of the other machines."""
-    workload = build_workload(WorkloadSpec(name=name))
+    workload = named_workload(name)
     others = _others(inputs, workload)
     power_w = footings.implied_power(inputs.study.paper) * others[0].energy_j / others[0].step_s
     cost = coster(inputs, name)
@@ -117,7 +117,7 @@ def implied_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
 
 def one_chip_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     """Return the steps of one chip and of the other machines on a network."""
-    workload = build_workload(WorkloadSpec(name=name))
+    workload = named_workload(name)
     return [_repast(footings.ONE, 1, coster(inputs, name)(1)), *_others(inputs, workload)]
 
 
@@ -144,7 +144,7 @@ def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> MachineStep:
 
 def coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
     """Return a function from chips to the cost of their step; every count is costed once."""
-    workload = build_workload(WorkloadSpec(name=name))
+    workload = named_workload(name)
     found: dict[int, StepSummary] = {}
 
     def cost(chips: int) -> StepSummary:

@@ -5,10 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.network.workload import named_workload
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.studies.costing import table, workload_notes
+from repast_dist.studies.costing import (
+    NETWORKS,
+    size_section,
+    size_table,
+    table,
+    workload_notes,
+)
 from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.bridge import bridge_rows
 from repast_dist.studies.headline.inputs import HeadlineInputs
@@ -57,6 +63,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             "footings": table(_footing_rows(study.paper, mean_of), {}),
             "bridge": table(bridge_rows(inputs, mean_of), {}),
             "machines": table(machines, _UNITS),
+            NETWORKS: size_table(named_workload(name) for name in study.networks),
             "ratios": table(ratios, {}),
             "means": table(means, {}),
             "phases": table(phases, _UNITS),
@@ -68,6 +75,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             StudySection("Time and energy per machine", tables=["machines"]),
             _phase_section(),
             _sensitivity_section(inputs, sensitivity[0] if sensitivity else {}),
+            size_section(),
         ],
         key_figures=[
             KeyFigure(
@@ -80,7 +88,9 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         ],
         notes=[
             *(Note(text) for text in _notes(inputs, machines, phases, mean_of)),
-            *workload_notes(build_workload(WorkloadSpec(name=name)) for name in study.networks),
+            *workload_notes(named_workload(name) for name in study.networks),
+            *(Note(text) for text in _notes(inputs, machines, phases, one)),
+            *workload_notes(named_workload(name) for name in study.networks),
         ],
         captions={
             "footings": "Geometric means over networks, for the same epochs and to target. Chips: "

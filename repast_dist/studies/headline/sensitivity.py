@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from repast_dist.hardware import PARTS, Component, Quantity
-from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.network.workload import named_workload
 from repast_dist.planning.baselines import gpu_step
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import coster
@@ -36,7 +36,7 @@ def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
             step = coster(changed, name)(1)
             gpu = gpu_step(
                 changed.gpu,
-                build_workload(WorkloadSpec(name=name)),
+                named_workload(name),
                 changed.study.batch_size,
                 changed.machine.policy.soi,
             )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.network.workload import WorkloadSpec, build_workload
+from repast_dist.network.workload import named_workload
 from repast_dist.report.console import data_table
-from repast_dist.studies.costing import chosen_workload
+from repast_dist.studies.costing import chosen_workload, print_networks
 from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
@@ -23,7 +23,7 @@ def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, consol
     """Cost all points of the settings."""
     machine = settings.machine
     if study.networks:
-        workloads = [build_workload(WorkloadSpec(name=name)) for name in study.networks]
+        workloads = [named_workload(name) for name in study.networks]
     else:
         workloads = [chosen_workload(settings)]
     points = scaling_points(
@@ -39,4 +39,5 @@ def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, consol
          "energy_per_sample_j", "limited_by"]
     )  # fmt: skip
     console.print(data_table("Scaling", shown))
+    print_networks(workloads, console)
     return finish(page, settings, console, runner.run_dir)

@@ -8,7 +8,13 @@ from repast_dist.planning.machine import Machine
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
-from repast_dist.studies.costing import table, workload_notes
+from repast_dist.studies.costing import (
+    NETWORKS,
+    size_section,
+    size_table,
+    table,
+    workload_notes,
+)
 from repast_dist.studies.scaling.placement import placement_rows
 
 _UNITS = {
@@ -63,6 +69,7 @@ def scaling_page(
         f"efficiency; the step is limited by '{largest['limited_by']}'.",
         tables={
             "points": table(records, _UNITS),
+            NETWORKS: size_table(workloads),
             "segments": table(_segment_rows(points), _UNITS),
             **({"exchanges": table(carried, _UNITS)} if carried else {}),
             "placement": table(
@@ -74,6 +81,7 @@ def scaling_page(
             _placement_section(first),
             *_link_sections(bool(carried), first, modes),
             StudySection("All points", tables=["points", "segments"]),
+            size_section(),
         ],
         sources=[("interconnect", machine.hardware.interconnect.source)],
         notes=[*_notes(records), *workload_notes(workloads)],
