@@ -36,7 +36,7 @@ from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.training.engines import ClipCount
-from repast_dist.training.sampling import steps_per_epoch, total_steps
+from repast_dist.training.sampling import steps_per_epoch, tested_after, total_steps
 from repast_dist.training.solve_report import SolveReport, merged
 from repast_dist.training.step import Evaluation
 
@@ -242,7 +242,7 @@ class Coordinator:
         self._recorder, self._checkpoints = recorder, checkpoints
         self._clipped: set[str] = set()
         self._failures, self._pace = _Failures(), _Pace()
-        samples = len(setup.data.train_inputs)
+        self._samples = samples = len(setup.data.train_inputs)
         self._epoch_steps = steps_per_epoch(samples, job.train)
         self._total_steps = total_steps(samples, job.train)
         self._done = Progress.of(start)
@@ -327,7 +327,7 @@ class Coordinator:
             answers = self._call_all(Worker.advance, step, count)
             yield self._ask(partial(self._record, step), answers)
             step += count
-            if step % self._epoch_steps == 0 or step == self._total_steps:
+            if tested_after(step, self._samples, self._job.train):
                 tested = self._ask(self._finish_epoch, self._test_calls())
                 decides = self._job.train.target_accuracy is not None
                 yield dataclasses.replace(tested, decides=decides)
@@ -484,7 +484,7 @@ class Coordinator:
         ]
 
     def _finish_epoch(self, answers: list[dict[int, Evaluation]], _wall_s: float) -> None:
-        """Record an epoch; chunks of the test are summed in order."""
+        """Record an epoch and its test, whose chunks are summed in order."""
         chunks = {chunk: value for part in answers for chunk, value in part.items()}
         test = sum((chunks[chunk] for chunk in sorted(chunks)), Evaluation())
         step = self._done.step

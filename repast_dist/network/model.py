@@ -29,9 +29,10 @@ class ModelSpec:
         Channels, height, width of one sample.
     layers : tuple of layer settings
         Applied in order.
-    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error"}
-        ``cross_entropy``: softmax classification. The other two reconstruct the input: a
-        Bernoulli likelihood per pixel (inputs in 0..1), or half the squared error.
+    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error", "regression"}
+        ``cross_entropy``: softmax classification. The next two reconstruct the input: a
+        Bernoulli likelihood per pixel (inputs in 0..1), or half the squared error. ``regression``:
+        half the squared error to a data set's numbers.
     sharing : {"expand", "reduce"}
         Kronecker factors of layers that use their weights at several positions or tokens:
         ``expand`` makes every one a row; ``reduce`` makes one row per sample, inputs averaged and
@@ -44,7 +45,9 @@ class ModelSpec:
     name: str
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     layers: tuple[Annotated[Layer, LAYERS.choice()], ...]
-    loss: Literal["cross_entropy", "pixel_cross_entropy", "squared_error"] = "cross_entropy"
+    loss: Literal["cross_entropy", "pixel_cross_entropy", "squared_error", "regression"] = (
+        "cross_entropy"
+    )
     sharing: Sharing = "expand"
     initialisation: Literal["he", "glorot", "sparse"] = "he"
 
@@ -113,7 +116,8 @@ def build_model(spec: ModelSpec) -> Model:
             "end with flatten or global_pool and a dense layer"
         )
     pixels = math.prod(spec.input_shape)
-    if spec.loss != "cross_entropy" and chain.output_shape != (pixels,):
+    reconstructs = spec.loss in ("pixel_cross_entropy", "squared_error")
+    if reconstructs and chain.output_shape != (pixels,):
         raise SettingsError(
             f"model.loss: {spec.loss} reconstructs the input and needs {pixels} outputs, "
             f"got {chain.output_shape[0]}"

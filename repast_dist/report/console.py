@@ -14,7 +14,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -49,11 +48,11 @@ class _Progress:
                 MofNCompleteColumn(),
                 BarColumn(),
                 TextColumn("{task.description}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 console=self._console,
             )
             self._live.start()
-            self._task = self._live.add_task("", total=self._total, completed=self._first)
+            self._task = self._live.add_task("", total=self._total, completed=self._first, left="")
         return self
 
     def __exit__(
@@ -75,7 +74,9 @@ class _Progress:
             # The time before the first one is done is that of starting processes, too.
             self._counting_since, self._first = time.monotonic(), done
         if self._live is not None:
-            self._live.update(self._task, completed=done, description=text)
+            self._live.update(
+                self._task, completed=done, description=text, left=self._left_text(done)
+            )
         elif done >= self._total or time.monotonic() - self._printed >= _PLAIN_EVERY_S:
             self._printed = time.monotonic()
             self._print_plain(done, text)
@@ -84,14 +85,21 @@ class _Progress:
         parts = [f"{self._name} {done}/{self._total}", text]
         if done >= self._total:
             parts.append(f"took {duration(time.monotonic() - self._started)}")
-        elif self._counting_since is not None and done > self._first:
-            each_s = (time.monotonic() - self._counting_since) / (done - self._first)
-            parts.append(f"about {duration(each_s * (self._total - done))} left")
+        parts.append(self._left_text(done))
         self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False)
+
+    def _left_text(self, done: int) -> str:
+        if self._counting_since is None or not self._first < done < self._total:
+            return ""
+        return f"about {duration(self._left_s(done, time.monotonic() - self._counting_since))} left"
+
+    def _left_s(self, done: int, spent_s: float) -> float:
+        """Return the seconds that are left, from those since counting began."""
+        return spent_s / (done - self._first) * (self._total - done)
 
 
 class RunProgress(_Progress):
-    """Shows step, loss, accuracy, chips and the time left.
+    """Shows step, loss, accuracy, chips and the time left, tests included.
 
     Parameters
     ----------
@@ -101,6 +109,10 @@ class RunProgress(_Progress):
         Chips of the farm.
     first_step : int
         Steps already done, when a run is resumed.
+    tests : int
+        Tests that are to come.
+    test_steps : float
+        What a test takes, in steps: a first guess, until one has been seen.
     console : rich.console.Console, optional
         Where to write; None is standard output.
     """
@@ -111,10 +123,26 @@ class RunProgress(_Progress):
         chips: int,
         *,
         first_step: int = 0,
+        tests: int = 0,
+        test_steps: float = 0.0,
         console: Console | None = None,
     ) -> None:
         super().__init__("step", total_steps, first_step, console)
         self._chips = chips
+        self._tests, self._test_steps = tests, test_steps
+        self._tested, self._test_s = 0, 0.0
+        self._last = time.monotonic()
+
+    def tested(self) -> None:
+        """Count a test, which has taken the time since the last step."""
+        self._tested += 1
+        self._test_s += time.monotonic() - self._last
+        self._last = time.monotonic()
+
+    def _left_s(self, done: int, spent_s: float) -> float:
+        step_s = (spent_s - self._test_s) / (done - self._first)
+        test_s = self._test_s / self._tested if self._tested else self._test_steps * step_s
+        return step_s * (self._total - done) + test_s * max(0, self._tests - self._tested)
 
     def update(
         self,
@@ -125,6 +153,7 @@ class RunProgress(_Progress):
         chips: int | None = None,
     ) -> None:
         """Show the progress after `steps_done` steps; give `chips` when their number changed."""
+        self._last = time.monotonic()
         self._chips = chips if chips is not None else self._chips
         text = f"loss {number(loss)}"
         if accuracy is not None:

@@ -129,7 +129,8 @@ class RunRecorder:
         self._progress.update(last.step + 1, loss=last.loss, accuracy=accuracy)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Record one epoch."""
+        """Record one epoch that was tested."""
+        self._progress.tested()
         self.result["epochs"].append(record.plain())
         self._log.info("epoch %s", json.dumps(record.plain()))
         text = f"epoch {record.epoch}: train loss {record.train_loss:.4f}, "

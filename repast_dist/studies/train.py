@@ -41,7 +41,7 @@ from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals, whole_steps
 from repast_dist.trace.stream import stream_messages
 from repast_dist.trace.writer import forget_trace, open_path, part_paths
-from repast_dist.training.sampling import steps_per_epoch, total_steps
+from repast_dist.training.sampling import steps_per_epoch, tests_after, total_steps
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -129,7 +129,16 @@ def _train(
     steps = total_steps(len(setup.data.train_inputs), settings.train)
     first_step = checkpoint.step if checkpoint else 0
     _announce(settings, setup, run_dir, steps, console)
-    progress = RunProgress(steps, settings.farm.chips, first_step=first_step, console=console)
+    train, data = settings.train, setup.data
+    progress = RunProgress(
+        steps,
+        settings.farm.chips,
+        first_step=first_step,
+        tests=tests_after(first_step, len(data.train_inputs), train),
+        # A test has the first of the three products that a layer has in a step.
+        test_steps=len(data.test_inputs) / train.batch_size / 3,
+        console=console,
+    )
     recorder = RunRecorder(run_dir, settings, _facts(setup), progress, checkpoint)
     try:
         done = _drive(settings, setup, run_dir, checkpoint, recorder, progress)

@@ -13,6 +13,8 @@ import numpy as np
 from repast_dist.ground.rng import generator
 from repast_dist.network.functional import sigmoid, softmax
 
+_SQUARED = ("squared_error", "regression")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossValue:
@@ -23,9 +25,9 @@ class LossValue:
     total : float
         Sum over samples.
     correct : int
-        Samples classified right; 0 for reconstruction.
+        Samples classified right; 0 for reconstruction and regression.
     squared_error : float
-        Sum over samples of the squared reconstruction error; 0 for classification.
+        Sum over samples of the squared error of reconstruction or regression; 0 for classification.
     errors : ndarray
         (N, D) derivative of every sample's loss by its outputs.
     """
@@ -41,19 +43,20 @@ def loss_value(loss: str, outputs: np.ndarray, inputs: np.ndarray, labels: np.nd
 
     Parameters
     ----------
-    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error"}
+    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error", "regression"}
         As in `ModelSpec`.
     outputs : (N, D) ndarray
         Outputs of the network.
     inputs : (N, ...) ndarray
         Inputs of the network, which are the target of a reconstruction.
-    labels : (N,) integer ndarray
-        The classes.
+    labels : ndarray
+        (N,) classes; or (N, D) numbers, the target of a regression.
     """
     if loss == "cross_entropy":
         return _cross_entropy(outputs, labels)
-    target = inputs.reshape(len(inputs), -1).astype(np.float64)
-    if loss == "squared_error":
+    fitted = labels if loss == "regression" else inputs
+    target = fitted.reshape(len(inputs), -1).astype(np.float64)
+    if loss in _SQUARED:
         errors = outputs - target
         squared = float(np.sum(errors**2))
         return LossValue(0.5 * squared, 0, squared, errors)
@@ -96,7 +99,7 @@ def sampled_errors(
         Derivative of each sample's loss for the drawn label.
     """
     streams = [generator(seed, "fisher", step, int(number)) for number in samples]
-    if loss == "squared_error":
+    if loss in _SQUARED:
         return np.stack([stream.standard_normal(outputs.shape[1]) for stream in streams])
     if loss == "pixel_cross_entropy":
         uniform = np.stack([stream.random(outputs.shape[1]) for stream in streams])

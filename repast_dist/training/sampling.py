@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 from repast_dist.training.specs import TrainSpec
 
@@ -17,6 +18,18 @@ def total_steps(samples: int, train: TrainSpec) -> int:
     """Return the number of steps of a run."""
     steps = train.epochs * steps_per_epoch(samples, train)
     return steps if train.max_steps is None else min(steps, train.max_steps)
+
+
+def tested_after(step: int, samples: int, train: TrainSpec) -> bool:
+    """Return whether a test follows once so many steps are done."""
+    every = train.test_every * steps_per_epoch(samples, train)
+    return step % every == 0 or step == total_steps(samples, train)
+
+
+def tests_after(step: int, samples: int, train: TrainSpec) -> int:
+    """Return how many tests a run has in all after so many steps."""
+    every, total = train.test_every * steps_per_epoch(samples, train), total_steps(samples, train)
+    return ceil_div(total, every) - step // every
 
 
 def micro_batch_samples(

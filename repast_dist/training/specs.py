@@ -26,7 +26,9 @@ class TrainSpec:
     max_steps : int or None
         Stop after this many steps; None trains all epochs.
     target_accuracy : float or None
-        Training ends after the first epoch whose test accuracy reaches this; None: no target.
+        Training ends after the first test whose accuracy reaches this; None: no target.
+    test_every : int
+        Epochs from one test to the next; what is trained last is always tested.
     """
 
     epochs: PositiveInt = 6
@@ -34,6 +36,7 @@ class TrainSpec:
     micro_batch_size: PositiveInt = 16
     max_steps: PositiveInt | None = None
     target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
+    test_every: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch_size:

@@ -159,8 +159,8 @@ def run_micro_batch(
         The network with this step's weights.
     inputs : (N, C, H, W) ndarray
         Samples.
-    labels : (N,) integer ndarray
-        Their classes.
+    labels : (N,) or (N, D) ndarray
+        Their classes, or the numbers that are fitted.
     samples : (N,) integer ndarray
         Their numbers in the data set; address the labels of the sampled Fisher.
     micro_batch : int

@@ -11,8 +11,8 @@ def check_task(model: Model, data: Dataset) -> None:
     Raises
     ------
     SettingsError
-        The samples have another shape, there are more classes than outputs, or the loss is not
-        defined for the inputs' range.
+        The samples have another shape, there are more classes or numbers than outputs, or the loss
+        is not defined for the labels or for the inputs' range.
     """
     spec = model.spec
     if tuple(spec.input_shape) != data.input_shape:
@@ -24,6 +24,19 @@ def check_task(model: Model, data: Dataset) -> None:
     if spec.loss == "cross_entropy" and outputs < data.classes:
         raise SettingsError(
             f"model.layers: {outputs} outputs for the {data.classes} classes of {data.name}"
+        )
+    if (spec.loss == "cross_entropy" and not data.classes) or (
+        spec.loss == "regression" and data.classes
+    ):
+        labels = "classes" if data.classes else "numbers"
+        raise SettingsError(
+            f"model.loss: {spec.loss} does not fit {data.name}, whose labels are {labels}; valid: "
+            "cross_entropy for classes, regression for numbers (dataset.targets=numbers)"
+        )
+    if spec.loss == "regression" and outputs != data.train_labels.shape[1]:
+        raise SettingsError(
+            f"model.layers: {outputs} outputs for the {data.train_labels.shape[1]} numbers of "
+            f"{data.name}; valid: as many"
         )
     low, high = float(data.train_inputs.min()), float(data.train_inputs.max())
     if spec.loss == "pixel_cross_entropy" and (low < 0 or high > 1):

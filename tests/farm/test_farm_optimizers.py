@@ -117,3 +117,16 @@ def test_a_target_accuracy_of_a_network_without_classes_is_refused(train):
     with pytest.raises(SettingsError, match=r"train.target_accuracy=0.5: .* has no accuracy"):
         train("model=fashion_autoencoder_small", "dataset=fashion_1280", "farm.backend=inprocess",
               "train.target_accuracy=0.5")  # fmt: skip
+
+
+def test_a_test_follows_every_so_many_epochs_and_the_last_one(train):
+    """What is trained does not depend on it; a run of four epochs is tested after 3 and 4."""
+    options = ("model=digits_mlp", "optimizer=sgd", "engine=float64", "farm.backend=inprocess",
+               "train.epochs=4", "dataset.train_samples=256", "train.batch_size=64")  # fmt: skip
+    often, rarely = (
+        json.loads((train(*options, f"train.test_every={every}") / "result.json").read_text())
+        for every in (1, 3)
+    )
+    assert [record["epoch"] for record in often["epochs"]] == [1, 2, 3, 4]
+    assert rarely["epochs"] == [often["epochs"][2], often["epochs"][3]]
+    assert [s["loss"] for s in rarely["steps"]] == [s["loss"] for s in often["steps"]]

@@ -77,6 +77,25 @@ def test_progress_prints_plain_lines_when_output_is_not_a_terminal() -> None:
     assert "\x1b" not in text.getvalue()
 
 
+def test_the_time_left_counts_the_tests_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps of 1 s and two tests of 20 s: first by a guess, then as the first one took."""
+    now = 0.0
+    monkeypatch.setattr("repast_dist.report.console.time.monotonic", lambda: now)
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    with RunProgress(10, chips=1, tests=2, test_steps=8.0, console=console) as progress:
+        for step in range(1, 11):
+            now += 6.0
+            progress.update(step, loss=1.0)
+            if step == 5:
+                now += 120.0
+                progress.tested()
+    left = [line.partition("about ")[2].removesuffix(" left") for line in
+            text.getvalue().splitlines() if "left" in line]  # fmt: skip
+    assert left[0] == duration(8 * 6.0 + 2 * 48.0)
+    assert left[-1] == duration(1 * 6.0 + 120.0)
+
+
 def test_progress_is_one_live_line_on_a_terminal() -> None:
     text = io.StringIO()
     console = Console(file=text, width=100, force_terminal=True)

@@ -24,9 +24,9 @@ class Dataset:
     train_inputs, test_inputs : ndarray
         (N, C, H, W) float32, scaled as the settings ask.
     train_labels, test_labels : ndarray
-        (N,) int64.
+        (N,) int64 classes, or (N, K) float32 numbers.
     classes : int
-        Number of classes.
+        Number of classes; 0 where labels are numbers.
     source : str
         Where the data come from and their licence.
     """
@@ -78,7 +78,8 @@ class DataSource(abc.ABC):
         """Return the training and the test set, each (inputs, labels).
 
         Inputs are (N, C, H, W) floats, in 0..1 for the scaling ``unit``, labels (N,) int64 counted
-        from 0. The order is the same in every call: `train_samples` takes the first ones.
+        from 0, or (N, K) floats that are to be fitted. The order is the same in every call:
+        `train_samples` takes the first ones.
 
         Raises
         ------
@@ -122,6 +123,13 @@ class DataSource(abc.ABC):
                 f"dataset {self.name}: training samples are {train[0].shape[1:]}, test samples "
                 f"{test[0].shape[1:]}; valid: the same shape"
             )
+        if train[1].dtype.kind == "f":
+            if train[1].shape[1:] != test[1].shape[1:]:
+                raise DataError(
+                    f"dataset {self.name}: {train[1].shape[1]} numbers per training sample, "
+                    f"{test[1].shape[1]} per test sample; valid: as many"
+                )
+            return 0
         classes = int(train[1].max()) + 1
         if int(test[1].max()) >= classes:
             raise DataError(

@@ -1,5 +1,7 @@
 """What a data set checks of the arrays that come from files of one's own."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from repast_dist.ground.errors import DataError
@@ -8,7 +10,47 @@ from repast_dist.training.datasets.split import Samples
 _LEVELS = 255.0
 
 
-def as_samples(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
+def as_classes(labels: np.ndarray, where: str) -> np.ndarray:
+    """Return labels (N,) or (N, 1) as classes, (N,) int64 counted from 0.
+
+    Raises
+    ------
+    DataError
+        They are no whole numbers from 0.
+    """
+    if labels.size != len(labels):
+        raise DataError(
+            f"{where}: labels of shape {labels.shape}; valid: ({len(labels)},) classes, or "
+            "dataset.targets=numbers where there is such a setting"
+        )
+    return _classes(labels.reshape(-1), where)
+
+
+def as_numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    """Return labels (N,) or (N, K) as real numbers, (N, K) float32.
+
+    Raises
+    ------
+    DataError
+        They are no finite numbers, or have more dimensions.
+    """
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iuf":
+        raise DataError(
+            f"{where}: labels of shape {labels.shape} and type {labels.dtype}; valid: real numbers "
+            f"({len(labels)},) or ({len(labels)}, K)"
+        )
+    values = labels.reshape(len(labels), -1).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{where}: labels have NaN or infinity; valid: finite numbers")
+    return values
+
+
+def as_samples(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    where: str,
+    as_labels: Callable[[np.ndarray, str], np.ndarray] = as_classes,
+) -> Samples:
     """Return arrays of any layout as samples that a network takes.
 
     Parameters
@@ -17,9 +59,11 @@ def as_samples(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
         (N, D) features, (N, H, W) grey pictures or (N, C, H, W). Unsigned bytes are divided by
         255; floats are taken as they are.
     labels : ndarray
-        (N,) or (N, 1) whole numbers, counted from 0.
+        One per input.
     where : str
         What they are of, for messages.
+    as_labels : callable
+        Checks and converts the labels.
 
     Raises
     ------
@@ -30,12 +74,12 @@ def as_samples(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
         raise DataError(
             f"{where}: inputs of shape {inputs.shape}; valid: (N, D), (N, H, W) or (N, C, H, W)"
         )
-    if len(labels) != len(inputs) or labels.size != len(labels):
+    if not labels.ndim or len(labels) != len(inputs):
         raise DataError(
             f"{where}: labels of shape {labels.shape} for {len(inputs)} inputs; valid: "
             f"({len(inputs)},)"
         )
-    return _scaled(_with_channels(inputs), where), _classes(labels.reshape(-1), where)
+    return _scaled(_with_channels(inputs), where), as_labels(labels, where)
 
 
 def _with_channels(inputs: np.ndarray) -> np.ndarray:
