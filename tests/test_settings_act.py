@@ -175,6 +175,7 @@ ELSEWHERE = {
     },
     "run_root": "tests/farm/test_farm_settings_act.py",
     "plugins": "tests/test_plugins.py",
+    "dataset.targets": "tests/training/test_training_own_data.py",
     "workload.path": "tests/network/test_workload_onnx.py",
     # Of a chip that inverts nothing, without converters of their own.
     "chip.residual.adc": "tests/analog/test_analog_residual_products.py",

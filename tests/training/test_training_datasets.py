@@ -157,7 +157,7 @@ def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
         | {f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")},
         "image_folder": files | {"channels", "height", "width", "test_fraction", "split_seed"},
         "mnist": files,
-        "npz": common | {"path"},
+        "npz": common | {"path", "targets"},
     }
     with pytest.raises(SettingsError, match=r"dataset\.folder: unknown setting; .*split_seed"):
         load_settings(["dataset=digits", "dataset.folder=x"])

@@ -47,8 +47,9 @@ def perturbed(model: Model) -> dict[str, np.ndarray]:
     }
 
 
-def assert_gradients_match(model: Model, engine: Engine) -> None:
+def assert_gradients_match(model: Model, engine: Engine, targets: np.ndarray | None = None) -> None:
     inputs, labels, numbers = samples(model)
+    labels = labels if targets is None else targets
     weights = perturbed(model)
 
     def loss(changed: dict[str, np.ndarray]) -> float:
@@ -80,6 +81,15 @@ def test_gradients_of_reconstruction_losses_equal_central_differences(loss: str)
     layers = [{"kind": "flatten"}, {"kind": "dense", "outputs": 5}, {"kind": "tanh"},
               {"kind": "dense", "outputs": 16}]  # fmt: skip
     assert_gradients_match(network(layers, (1, 4, 4), loss=loss), float_engine())
+
+
+def test_gradients_of_a_regression_equal_central_differences() -> None:
+    layers = [{"kind": "flatten"}, {"kind": "dense", "outputs": 5}, {"kind": "tanh"},
+              {"kind": "dense", "outputs": 3}]  # fmt: skip
+    targets = np.random.default_rng(5).standard_normal((12, 3))
+    model = network(layers, (1, 4, 4), loss="regression")
+    count = len(samples(model)[0])
+    assert_gradients_match(model, float_engine(), targets[:count])
 
 
 @pytest.mark.parametrize(

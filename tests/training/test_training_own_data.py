@@ -185,3 +185,78 @@ def test_a_network_trains_on_arrays_of_ones_own(tmp_path: Path) -> None:
         run_root=tmp_path,
     )
     assert run.result["epochs"][-1]["test_accuracy"] > 0.9
+
+
+def numbers(path: Path, samples: int = 160) -> tuple[dict[str, Any], float]:
+    """Save a linear function of 6 features with noise; return settings, and its test loss."""
+    random = np.random.default_rng(1)
+    inputs = random.standard_normal((samples + 64, 6))
+    inputs = (inputs - inputs[:samples].mean()) / inputs[:samples].std()
+    noise = 0.1 * random.standard_normal((len(inputs), 2))
+    targets = inputs @ random.standard_normal((6, 2)) + 3.0 + noise
+    arrays = {"x_train": inputs[:samples], "y_train": targets[:samples]}
+    arrays |= {"x_test": inputs[samples:], "y_test": targets[samples:]}
+    np.savez(path / "mine.npz", **arrays)
+    ones = np.ones((len(inputs), 1))
+    design = np.hstack([inputs, ones])
+    best, *_ = np.linalg.lstsq(design[:samples], targets[:samples], rcond=None)
+    left = design[samples:] @ best - targets[samples:]
+    settings = {
+        "dataset.path": path / "mine.npz",
+        "dataset.targets": "numbers",
+        "dataset.scaling": "standard",
+        "model.input_shape": [1, 1, 6],
+        "model.loss": "regression",
+    }
+    return settings, 0.5 * float(np.mean(np.sum(left**2, axis=1)))
+
+
+def test_a_regression_with_second_order_ends_at_the_least_squares_solution(tmp_path: Path) -> None:
+    settings, expected = numbers(tmp_path)
+    run = rd.train(
+        "model.layers=[{kind: flatten}, {kind: dense, outputs: 2}]",
+        "train.batch_size=32",
+        "train.epochs=30",
+        "optimizer.learning_rate=0.2",
+        "optimizer.kl_clip=100",
+        "optimizer.damping=0.001",
+        settings,
+        dataset="npz",
+        model="digits_mlp",
+        farm="inprocess",
+        engine="float64",
+        run_root=tmp_path,
+    )
+    last = run.result["epochs"][-1]
+    assert last["test_loss"] == pytest.approx(expected, rel=0.02)
+    assert last["test_squared_error"] == pytest.approx(2 * last["test_loss"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.loss": "cross_entropy"}, "cross_entropy does not fit npz, whose labels are num"),
+        ({"model.layers": "[{kind: flatten}, {kind: dense, outputs: 5}]"}, "5 outputs for the 2"),
+        ({"dataset.targets": "classes"}, r"labels of shape \(160, 2\); valid: \(160,\) classes"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_loss_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    settings, _ = numbers(tmp_path)
+    layers = "[{kind: flatten}, {kind: dense, outputs: 2}]"
+    chosen = {"model.layers": layers, "train.batch_size": 32} | settings | changes
+    overrides = [f"{name}={value}" for name, value in chosen.items() if name == "model.layers"]
+    rest = {name: value for name, value in chosen.items() if name != "model.layers"}
+    with pytest.raises((SettingsError, DataError), match=message):
+        rd.train(*overrides, rest, dataset="npz", model="digits_mlp", farm="inprocess",
+                 engine="float64", run_root=tmp_path)  # fmt: skip
+
+
+def test_labels_that_are_no_finite_numbers_are_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path, y_train=np.full((12, 2), np.nan), y_test=np.zeros((5, 2)))
+    with pytest.raises(DataError, match="labels have NaN or infinity"):
+        Npz(path=source.path, scaling="standard", targets="numbers").load()
+    source = saved(tmp_path, y_train=np.zeros((12, 2)), y_test=np.zeros((5, 3)))
+    with pytest.raises(DataError, match="2 numbers per training sample, 3 per test sample"):
+        Npz(path=source.path, scaling="standard", targets="numbers").load()

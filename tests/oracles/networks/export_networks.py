@@ -150,6 +150,8 @@ def _t5() -> Made:
         d_model=512, d_ff=2048, num_layers=6, num_heads=8, d_kv=64, dropout_rate=0.0,
         decoder_start_token_id=0,
     )  # fmt: skip
+    # What scaled_dot_product_attention returns here cannot be reshaped by one exporter.
+    config._attn_implementation = "eager"
     model = transformers.T5ForConditionalGeneration(config)
     tokens = _tokens(64, config.vocab_size), _tokens(32, config.vocab_size)
     return Logits(model, "input_ids", "decoder_input_ids"), tokens
