@@ -89,8 +89,6 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         notes=[
             *(Note(text) for text in _notes(inputs, machines, phases, mean_of)),
             *workload_notes(named_workload(name) for name in study.networks),
-            *(Note(text) for text in _notes(inputs, machines, phases, one)),
-            *workload_notes(named_workload(name) for name in study.networks),
         ],
         captions={
             "footings": "Geometric means over networks, for the same epochs and to target. Chips: "
