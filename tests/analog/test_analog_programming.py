@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from repast_dist.analog import DeviceSpec, Reram, VmmSpec, program_vmm
-from repast_dist.analog.arrays.programming import pair_conductances
+from repast_dist.analog.arrays.programming import differential_levels, pair_conductances
+from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.cells.gaussian import profile_rms
+from repast_dist.analog.kernels.draws import NormalDraws, cut_into_digits
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.settings import load_settings
@@ -72,3 +75,50 @@ def test_worse_published_cells_multiply_worse(device, low, high):
     exact = inputs @ weights
     product = program_vmm(weights, spec, 1, "w").multiply(inputs).values
     assert low <= np.linalg.norm(product - exact) / np.linalg.norm(exact) < high
+
+
+# Draws ----------------------------------------------------------------------------------------
+
+
+def test_draws_of_cells_are_standard_normal_and_independent_of_the_call_before():
+    first, second = (NormalDraws(3, "cells").standard_normal(300_000) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    draws = NormalDraws(3, "cells")
+    # More than a block, less than one, and single ones: rows of the stream are never drawn twice.
+    parts = [draws.standard_normal(size) for size in ((3, 5000), 7, (), None)]
+    drawn = np.concatenate([np.ravel(part) for part in parts])
+    assert len(np.unique(drawn)) > 0.999 * len(drawn)
+    for sample in (first, drawn):
+        assert scipy.stats.kstest(sample, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 4 / len(first) ** 0.5
+    other = NormalDraws(3, "others").standard_normal(300_000)
+    assert abs(np.corrcoef(first, other)[0, 1]) < 4 / len(first) ** 0.5
+
+
+def test_only_draws_of_a_shape_are_there():
+    with pytest.raises(TypeError, match="float64"):
+        NormalDraws(3, "cells").standard_normal(3, dtype=np.float32)
+
+
+@pytest.mark.parametrize("profile", [(), (0.5,), (0.03279, 0.21452, -0.43716, 0.23363)])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("shape", [(3, 2, 5), (70, 2, 60), (0, 2, 4)])
+def test_compiled_levels_are_those_of_both_sides_programmed_as_arrays(profile, clip, shape):
+    cell = Reram(programming_sigma=0.05, programming_profile=profile, clip=clip)
+    digits = np.random.default_rng(1).integers(-15, 16, size=shape).astype(np.int16)
+    found = cell.program_levels(digits, NormalDraws(1, "w"))
+    as_arrays = Cell.program_levels(cell, digits, NormalDraws(1, "w"))
+    np.testing.assert_array_equal(found, as_arrays)
+    on, against = pair_conductances(digits, cell, 1, "w", later=False)
+    levels = differential_levels(digits, cell, 1, "w")
+    np.testing.assert_array_equal(levels, (on - against) * 15)
+
+
+def test_digits_are_those_of_the_magnitude_in_base_two_to_the_bits():
+    integers = np.random.default_rng(2).integers(-(2**15) + 1, 2**15, size=(9, 5)).astype(float)
+    for bits, slices in ((4, 4), (5, 3), (8, 2)):
+        digits = np.empty((9, slices, 5), np.int16)
+        cut_into_digits(integers, bits, digits)
+        assert np.abs(digits).max() < 2**bits
+        weights = (2.0**bits) ** np.arange(slices)
+        np.testing.assert_array_equal(np.einsum("ksm,s->km", digits, weights), integers)

@@ -4,6 +4,7 @@ import numpy as np
 
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.cells.use import NEW, CellUse
+from repast_dist.analog.kernels.draws import NormalDraws
 from repast_dist.analog.specs import OpAmpSpec
 from repast_dist.ground.rng import generator, place
 
@@ -33,6 +34,8 @@ def differential_levels(
     """
     if cell.ideal:
         return digits.astype(np.float64)
+    if not (cell.may_fail or cell.ages or cell.warms or cell.slow_spread):
+        return cell.program_levels(digits, NormalDraws(seed, "programming", *address))
     positive, negative = pair_conductances(digits, cell, seed, *address, use=use)
     positive -= negative
     positive *= cell.levels - 1
@@ -52,7 +55,7 @@ def pair_conductances(
     Parameters are those of `differential_levels`; `later` says whether cells are used later than
     programmed, when they have drifted. Float64 arrays of the shape of `digits`.
     """
-    random = generator(seed, "programming", *address)
+    random = NormalDraws(seed, "programming", *address)
     top = cell.levels - 1
     if cell.may_fail:
         targets = np.maximum(digits, 0) / top, np.maximum(-digits, 0) / top
@@ -70,12 +73,12 @@ def pair_conductances(
     if not later:
         return positive, negative
     if cell.ages:
-        random = generator(seed, "ageing", *address)
+        random = NormalDraws(seed, "ageing", *address)
         positive = cell.relaxed(positive, np.maximum(digits, 0) / top, use, random)
         negative = cell.relaxed(negative, np.maximum(-digits, 0) / top, use, random)
     positive, negative = cell.used(positive, use), cell.used(negative, use)
     if cell.slow_spread:
-        moved = generator(seed, "flicker", *address).standard_normal((2, *digits.shape))
+        moved = NormalDraws(seed, "flicker", *address).standard_normal((2, *digits.shape))
         positive, negative = (
             held + cell.slow_spread * by
             for held, by in zip((positive, negative), moved, strict=True)

@@ -24,9 +24,10 @@ from repast_dist.analog.arrays.programming import (
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import shared_step
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Tile, in_steps
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Kernels, Tile, in_steps
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.analog.kernels.conversion import pass_energies, round_to_integers
+from repast_dist.analog.kernels.draws import cut_into_digits
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
@@ -99,6 +100,10 @@ class _Call:
     keys: list[np.uint64]
     counted: np.ndarray
     counts: np.ndarray
+    kernels: Kernels
+    codes: float
+    slice_weights: np.ndarray
+    total: np.ndarray
 
 
 @dataclasses.dataclass
@@ -285,11 +290,17 @@ class VmmArray:
         width = spec.passes * (spec.slices * columns + spec.rows)
         at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
         keys = [self._noise_key(*call, tile) for tile in range(len(self._tiles))]
-        how = _Call(ranges, keys, counted, counts)
+        codes = float(2 ** (spec.adc.bits - 1) - 1)
+        fits = spec.adc.range != "lossless"
+        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < EXACT_FLOAT32
+        total = np.empty(columns, np.float32 if fits else np.float64)
+        weights = _slice_weights(spec)
+        how = _Call(ranges, keys, counted, counts, current(), codes, weights, total)
         clipped = 0
-        for first in range(0, len(integers), at_once):
-            chunk = slice(first, first + at_once)
-            for tile in range(len(self._tiles)):
+        # What a tile holds stays in the cache, too.
+        for tile in range(len(self._tiles)):
+            for first in range(0, len(integers), at_once):
+                chunk = slice(first, first + at_once)
                 clipped += self._multiply_tile(tile, chunk, integers, result, how)
         conversions = result.size * spec.passes * spec.slices * len(self._tiles)
         if len(counted):
@@ -325,20 +336,17 @@ class VmmArray:
         spec = self.spec
         tile = self._tiles[number]
         driven, currents = self._currents(number, integers[part])
-        codes = float(2 ** (spec.adc.bits - 1) - 1)
-        fits = spec.adc.range != "lossless"
-        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < EXACT_FLOAT32
-        return current().convert_and_add(
+        return call.kernels.convert_and_add(
             currents,
             result[part],
-            np.empty(self.shape[1], np.float32 if fits else np.float64),
+            call.total,
             spec.passes,
             spec.dac.bits,
             tile.base,
             tile.step,
             call.ranges,
-            codes,
-            _slice_weights(spec),
+            call.codes,
+            call.slice_weights,
             self._spread(tile, driven),
             spec.adc.noise_lsb,
             call.keys[number],
@@ -523,11 +531,7 @@ def _holds_levels(spec: VmmSpec) -> bool:
 def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
     """Return signed digits, (K, slices, M) int16, the least significant slice first."""
     digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
-    magnitude = np.abs(integers).astype(np.int32)
-    for number in range(spec.slices):
-        shifted = magnitude >> (number * spec.device.cell.bits)
-        shifted &= spec.device.cell.levels - 1
-        np.copysign(shifted, integers, out=digits[:, number], casting="unsafe")
+    cut_into_digits(integers, spec.device.cell.bits, digits)
     return digits
 
 

@@ -176,6 +176,28 @@ class Cell(abc.ABC):
             float64, same shape; a new array.
         """
 
+    def program_levels(self, digits: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return what pairs hold right after programming, in levels.
+
+        Parameters
+        ----------
+        digits : ndarray
+            int16, signed; a positive one sits on the positive cell of its pair, a negative one on
+            the other cell.
+        random : Generator
+            As for `program`, which both sides draw from, the positive one first.
+
+        Returns
+        -------
+        ndarray
+            float64, same shape; a new array.
+        """
+        top = self.levels - 1
+        levels = self.program(np.maximum(digits, 0) / top, random)
+        levels -= self.program(np.maximum(-digits, 0) / top, random)
+        levels *= top
+        return levels
+
     def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:
         """Return what cells hold when they are used, from what they held when programmed.
 

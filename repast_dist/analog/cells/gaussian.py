@@ -7,6 +7,7 @@ import numpy as np
 from annotated_types import Ge
 
 from repast_dist.analog.cells.base import Cell
+from repast_dist.analog.kernels.draws import NormalDraws, gaussian_levels
 from repast_dist.ground.spec import spec
 
 
@@ -72,6 +73,18 @@ class GaussianCell(Cell):
         if self.clipped:
             np.clip(held, 0.0, 1.0, out=held)
         return held
+
+    def program_levels(self, digits: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return what pairs hold right after programming, in levels."""
+        if not isinstance(random, NormalDraws):
+            return Cell.program_levels(self, digits, random)
+        sigma = self.programming_sigma
+        if not sigma:
+            return digits.astype(np.float64)
+        if self.profile:
+            sigma /= profile_rms(self.profile)
+        top = self.levels - 1
+        return gaussian_levels(digits, top, sigma, self.profile, self.clipped, random)
 
     def with_programming_sigma(self, sigma: float) -> Self:
         """Return the same cell with another programming error."""

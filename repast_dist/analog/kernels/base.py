@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from repast_dist.analog.kernels.conversion import bit_planes, convert_and_add
+from repast_dist.analog.kernels.draws import round_to_steps
 from repast_dist.analog.kernels.noise import fill_normal
 
 LARGEST_STEPS = 127 * 256 + 127
@@ -35,8 +36,9 @@ def step_of(levels: np.ndarray) -> float:
 
 def in_steps(levels: np.ndarray) -> np.ndarray:
     """Return what pairs hold rounded to whole steps, in levels: float32, the same shape."""
-    step = step_of(levels)
-    return (np.rint(levels * (1.0 / step)) * step).astype(np.float32)
+    rounded = np.empty(levels.shape, np.float32)
+    round_to_steps(np.ascontiguousarray(levels).reshape(-1), step_of(levels), rounded.reshape(-1))
+    return rounded
 
 
 class Tile(abc.ABC):

@@ -150,7 +150,13 @@ def convert_and_add(
     answer = np.empty(columns, np.float32)
     places = _places(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
     clipped = np.int64(0)
+    plain = not noisy and not distorted and base == 0.0
     for n in range(samples):
+        if plain and not (counting and counted[n]):
+            clipped += _convert_sample(
+                currents[n], result[n], total, bits, step, ranges, codes, slice_weights
+            )
+            continue
         for s in range(slices):
             lossless = np.isinf(ranges[s])
             to_code = np.float32(step) * (
@@ -193,6 +199,35 @@ def convert_and_add(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _convert_sample(
+    currents: np.ndarray,
+    result: np.ndarray,
+    total: np.ndarray,
+    bits: int,
+    step: float,
+    ranges: np.ndarray,
+    codes: float,
+    slice_weights: np.ndarray,
+) -> int:
+    """Do what `convert_and_add` does for one sample, without noise and errors: half the time."""
+    clipped = np.int64(0)
+    for s in range(currents.shape[1]):
+        lossless = np.isinf(ranges[s])
+        to_code = np.float32(step) * (
+            np.float32(1.0) if lossless else np.float32(codes / ranges[s])
+        )
+        limit = np.float32(np.inf) if lossless else np.float32(codes)
+        total[:] = 0.0
+        for number in range(currents.shape[0]):
+            weight = np.float32(2.0 ** (number * bits))
+            clipped += _convert(currents[number, s], to_code, limit, weight, total)
+        back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
+        for m in range(total.shape[0]):
+            result[m] += back * total[m]
+    return int(clipped)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
 def _unpack(values: np.ndarray, base: np.float32, rows: np.ndarray) -> None:
     """Split ``p + base * q`` into its whole numbers."""
     per_base = np.float32(1.0) / base
@@ -220,8 +255,9 @@ def _convert(
     beyond = np.int32(0)
     for m in range(values.shape[0]):
         code = np.rint(values[m] * to_code)
-        beyond += np.int32(abs(code) > limit)
-        total[m] += weight * min(max(code, -limit), limit)
+        kept = min(max(code, -limit), limit)
+        beyond += np.int32(kept != code)
+        total[m] += weight * kept
     return int(beyond)
 
 

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import importlib.metadata
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ _LIBRARY = "libdnnl.so.3"
 _CPU, _IN_ORDER = 1, 1
 _F32, _S8 = 3, 5
 _ANY = 1
+_NO_MEMORY = ctypes.c_void_p()
 _QUERY_WEIGHTS = 131
 _SRC, _WEIGHTS, _DST = 1, 33, 17
 _FROM, _TO = 1, 17
@@ -33,6 +35,31 @@ _SHAPES = 256
 
 class _Argument(ctypes.Structure):
     _fields_ = [("number", ctypes.c_int), ("memory", ctypes.c_void_p)]
+
+
+class _Memories:
+    """The arguments of a primitive: memory objects that point to arrays."""
+
+    def __init__(self, library: ctypes.CDLL, made: list[tuple[int, ctypes.c_void_p]]) -> None:
+        self._library = library
+        self._made = [memory for _, memory in made]
+        self._addresses = [0] * len(made)
+        self.arguments = (_Argument * len(made))(*(_Argument(*one) for one in made))
+
+    def point_to(self, arrays: Sequence[np.ndarray]) -> None:
+        """Let them point to arrays; most calls use the memory of the one before."""
+        for place, array in enumerate(arrays):
+            address = array.__array_interface__["data"][0]
+            if address != self._addresses[place]:
+                self._library.dnnl_memory_set_data_handle(
+                    self._made[place], ctypes.c_void_p(address)
+                )
+                self._addresses[place] = address
+
+    def __del__(self) -> None:
+        """Give back what the library holds for them."""
+        for memory in self._made:
+            self._library.dnnl_memory_destroy(memory)
 
 
 class OneDnn:
@@ -47,6 +74,8 @@ class OneDnn:
     def __init__(self) -> None:
         self._library = _load()
         self._lock = threading.Lock()
+        self._execute = self._library.dnnl_primitive_execute
+        self._wait = self._library.dnnl_stream_wait
         self._engine, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
         self.check("dnnl_engine_create", ctypes.byref(self._engine), _CPU, ctypes.c_size_t(0))
         self.check("dnnl_stream_create", ctypes.byref(self._stream), self._engine, _IN_ORDER)
@@ -84,13 +113,16 @@ class OneDnn:
             )
         return made
 
-    def memory(self, description: ctypes.c_void_p) -> ctypes.c_void_p:
-        """Return a memory object without memory."""
-        made = ctypes.c_void_p()
-        self.check(
-            "dnnl_memory_create", ctypes.byref(made), description, self._engine, ctypes.c_void_p()
-        )
-        return made
+    def memories(self, described: Sequence[tuple[int, ctypes.c_void_p]]) -> "_Memories":
+        """Return memory objects without memory, of numbers of arguments and descriptions."""
+        made = []
+        for number, description in described:
+            memory = ctypes.c_void_p()
+            self.check(
+                "dnnl_memory_create", ctypes.byref(memory), description, self._engine, _NO_MEMORY
+            )
+            made.append((number, memory))
+        return _Memories(self._library, made)
 
     def layout(self, shape: tuple[int, int], description: ctypes.c_void_p) -> int:
         """Return the number of a layout among those met for matrices of a shape."""
@@ -113,19 +145,14 @@ class OneDnn:
             self._library.dnnl_primitive_desc_query_md(primitive, _QUERY_WEIGHTS, 0)
         )
 
-    def run(
-        self, primitive: ctypes.c_void_p, memories: list[tuple[int, ctypes.c_void_p, np.ndarray]]
-    ) -> None:
+    def run(self, primitive: ctypes.c_void_p, bound: "_Memories", *arrays: np.ndarray) -> None:
         """Run a primitive on arrays, through its memory objects."""
-        arguments = (_Argument * len(memories))()
         with self._lock:
-            for place, (number, memory, array) in enumerate(memories):
-                self.check(
-                    "dnnl_memory_set_data_handle", memory, ctypes.c_void_p(array.ctypes.data)
-                )
-                arguments[place] = _Argument(number, memory)
-            self.check("dnnl_primitive_execute", primitive, self._stream, len(memories), arguments)
-            self.check("dnnl_stream_wait", self._stream)
+            bound.point_to(arrays)
+            status = self._execute(primitive, self._stream, len(arrays), bound.arguments)
+            status = status or self._wait(self._stream)
+        if status:
+            raise RuntimeError(f"{_LIBRARY}: a primitive returned status {status}")
 
     def product_primitive(
         self, left: ctypes.c_void_p, right: ctypes.c_void_p, out: ctypes.c_void_p, keep: float
@@ -185,7 +212,6 @@ class Int8Product:
     def __init__(self, library: OneDnn, shape: tuple[int, int, int], keep: float) -> None:
         rows, inner, columns = shape
         self._library = library
-        self._owned: list[tuple[str, ctypes.c_void_p]] = []
         left = library.description((rows, inner), _S8, False)
         out = library.description((rows, columns), _F32, False)
         plain = library.description((inner, columns), _S8, False)
@@ -195,12 +221,8 @@ class Int8Product:
         self.layout = library.layout((inner, columns), weights)
         self._bytes = library.size(weights)
         self._reorder = library.reorder_primitive(plain, weights)
-        memories = [library.memory(of) for of in (left, weights, out, plain)]
-        self._left, self._right, self._out, self._plain = memories
-        self._owned += [("dnnl_memory_destroy", memory) for memory in memories]
-        self._owned += [
-            ("dnnl_primitive_destroy", primitive) for primitive in (self._product, self._reorder)
-        ]
+        self._operands = library.memories([(_SRC, left), (_WEIGHTS, weights), (_DST, out)])
+        self._packing = library.memories([(_FROM, plain), (_TO, weights)])
         library.check("dnnl_primitive_desc_destroy", described)
         for description in (left, out, plain, anyhow):
             library.check("dnnl_memory_desc_destroy", description)
@@ -209,24 +231,17 @@ class Int8Product:
         """Return the right operand, (k, m) int8, in the layout that the product wants."""
         packed = aligned(self._bytes)
         plain = np.ascontiguousarray(right)
-        self._library.run(self._reorder, [(_FROM, self._plain, plain), (_TO, self._right, packed)])
+        self._library.run(self._reorder, self._packing, plain, packed)
         return packed
 
     def __call__(self, left: np.ndarray, packed: np.ndarray, out: np.ndarray) -> None:
-        """Multiply (n, k) int8 with a packed operand into (n, m) float32."""
-        self._library.run(
-            self._product,
-            [
-                (_SRC, self._left, left),
-                (_WEIGHTS, self._right, packed),
-                (_DST, self._out, out),
-            ],
-        )
+        """Multiply (n, k) int8 with a packed operand into (n, m) float32, all without gaps."""
+        self._library.run(self._product, self._operands, left, packed, out)
 
     def __del__(self) -> None:
         """Give back what the library holds for it."""
-        for destroy, what in self._owned:
-            self._library.check(destroy, what)
+        for primitive in (self._product, self._reorder):
+            self._library.check("dnnl_primitive_destroy", primitive)
 
 
 def _load() -> ctypes.CDLL:
