@@ -344,6 +344,9 @@ class AdcSpec(ConverterErrors):
         percentile of the currents met, ``lossless`` converts every level exactly.
     percentile : float
         Of the absolute column currents, for ``calibrated``.
+    margin : float
+        By what part a calibrated range is wider than that: room for currents that grow until the
+        range is used, at the price of coarser codes.
     calibrated_on : {"previous_step", "first_step", "call"}
         What training sets calibrated ranges by: the step before, the first step for ever, or, as no
         hardware can, the call that is converted. A micro-batch is run for the first step's ranges.
@@ -357,6 +360,7 @@ class AdcSpec(ConverterErrors):
     bits: Annotated[int, Ge(2), Le(16)] = 8
     range: Literal["full", "calibrated", "lossless"] = "calibrated"
     percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+    margin: NonNegative = 0.0
     calibrated_on: Literal["previous_step", "first_step", "call"] = "previous_step"
 
     @property

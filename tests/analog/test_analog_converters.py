@@ -178,3 +178,17 @@ def test_ranges_change_by_a_factor_of_two_at_most_and_never_fall_below_a_level()
     silent, loud = np.eye(1, BINS + 1, 0), np.eye(1, BINS + 1, BINS)
     counts = (1000 * np.concatenate([silent, loud, silent])).astype(np.int64)
     assert needed_ranges(counts, ranges, 99.99).tolist() == [4.0, 16.0, 1.0]
+
+
+def test_a_margin_widens_ranges_that_steps_and_calls_set():
+    random = np.random.default_rng(8)
+    values = np.abs(random.standard_normal((32, 400))) * 10.0
+    counts, ranges = _counts(values, 36.0), np.array([36.0], np.float32)
+    plain, wider = (needed_ranges(counts, ranges, 99.0, margin) for margin in (0.0, 0.25))
+    assert wider == pytest.approx(1.25 * plain)
+    weights, inputs = random.standard_normal((20, 9)), random.standard_normal((6, 20))
+    called = [
+        program_vmm(weights, VmmSpec(adc=AdcSpec(margin=margin)), 1, "w").multiply(inputs).needed
+        for margin in (0.0, 0.25)
+    ]
+    assert called[1] == pytest.approx(1.25 * called[0])

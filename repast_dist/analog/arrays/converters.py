@@ -60,7 +60,9 @@ def converter_errors(
     return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
 
 
-def needed_ranges(counts: np.ndarray, ranges: np.ndarray, percentile: float) -> np.ndarray:
+def needed_ranges(
+    counts: np.ndarray, ranges: np.ndarray, percentile: float, margin: float = 0.0
+) -> np.ndarray:
     """Return the ranges that counted codes ask for.
 
     Where few enough codes are beyond the range, it is the smallest bin's edge that leaves no more
@@ -76,6 +78,8 @@ def needed_ranges(counts: np.ndarray, ranges: np.ndarray, percentile: float) -> 
         (slices,) float32 in which they were counted.
     percentile : float
         Share of the codes, in per cent, that the range should hold.
+    margin : float
+        By what part it should be wider than that.
 
     Returns
     -------
@@ -94,6 +98,7 @@ def needed_ranges(counts: np.ndarray, ranges: np.ndarray, percentile: float) -> 
             tail = math.log(float(above[BINS // 2 - 1]) / beyond)
             excess = math.log(beyond / max(allowed, 0.5))
             factor = 1.0 + excess / (_SLOPE_PER_TAIL * tail) if tail > 0 else _MOST_CHANGE
+        factor *= 1.0 + margin
         factor = min(max(factor, 1.0 / _MOST_CHANGE), _MOST_CHANGE)
         needed[number] = max(float(ranges[number]) * factor, 1.0)
     return needed

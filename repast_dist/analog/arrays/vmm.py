@@ -304,7 +304,7 @@ class VmmArray:
                 clipped += self._multiply_tile(tile, chunk, integers, result, how)
         conversions = result.size * spec.passes * spec.slices * len(self._tiles)
         if len(counted):
-            needed = needed_ranges(counts, ranges, spec.adc.percentile)
+            needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
         product = VmmProduct(result, conversions, clipped, needed=needed)
         if ranges is self.ranges and product.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
@@ -417,6 +417,7 @@ class VmmArray:
             for which, part in enumerate(by_slice):
                 if part.size:
                     largest = _high_percentile(part, spec.adc.percentile) * tile.step
+                    largest *= 1.0 + spec.adc.margin
                     ranges[which] = max(ranges[which], largest)
         return ranges
 
