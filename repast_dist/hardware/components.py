@@ -229,8 +229,14 @@ def quantity_source(quantity: Quantity) -> str:
     if not quantity.library:
         return quantity.source
     package = quantity.library.partition(".")[0]
-    version = importlib.metadata.version(package.replace("_", "-"))
+    version = _installed_version(package.replace("_", "-"))
     return f"{quantity.source} ({quantity.library} of {package} {version})"
+
+
+@functools.cache
+def _installed_version(package: str) -> str:
+    """Read a package's version from its files once: a search asks for many chips."""
+    return importlib.metadata.version(package)
 
 
 @functools.cache
