@@ -26,22 +26,24 @@ from repast_dist.studies import run_study
 from repast_dist.studies.recorder import RunRecorder
 
 
-def slow_down() -> None:
-    """Let steps take as long as it takes to change nodes."""
+def hold_until(changed: threading.Event) -> None:
+    """Let no run get far before its nodes have changed, however fast its steps are."""
     record = RunRecorder.steps
 
     def record_and_wait(self, *arguments):
         record(self, *arguments)
-        time.sleep(0.7)
+        changed.wait(0.7)
 
     RunRecorder.steps = record_and_wait
 
 
 def main() -> None:
-    slow_down()
+    removed = threading.Event()
+    hold_until(removed)
     root, *settings = sys.argv[1:]
     small = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=small)
+    head = {**small, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     first = cluster.add_node(resources={"chip_host": 2}, **small)
     cluster.add_node(resources={"chip_host": 3}, **small)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -62,6 +64,7 @@ def main() -> None:
         while _steps_logged(Path(root)) < 2 and study.is_alive():
             time.sleep(0.01)
         cluster.remove_node(first, allow_graceful=False)
+        removed.set()
         # The other node takes one of its chips; for a while there is no room for the second.
         time.sleep(3.0)
         cluster.add_node(resources={"chip_host": 1}, **small)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from conftest import final_arrays
 
+from repast_dist.cli import main
 from repast_dist.farm.watcher import RUN_MARK
 from repast_dist.trace import verify
 
@@ -27,16 +28,25 @@ SETTINGS = (
 STEPS = 14
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
-    _command(root, "farm.backend=inprocess", "farm.chips=1").check_returncode()
+    words = [f"run_root={root}", *SETTINGS, "farm.backend=inprocess", "farm.chips=1"]
+    assert main(words) == 0
     return final_arrays(_only_run(root))
 
 
-def _command(root, *settings, **options):
-    words = [sys.executable, "-m", "repast_dist.cli", f"run_root={root}", *SETTINGS, *settings]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, **options)
+def _started(root, held_at=None, **options):
+    """Start the command; it stops before it records a step, until `_go_on` is called."""
+    words = ["-m", "repast_dist.cli"]
+    if held_at is not None:
+        words = [str(Path(__file__).with_name("held_run.py")), str(root / "go"), str(held_at)]
+    words = [sys.executable, *words, f"run_root={root}", *SETTINGS, "farm.chips=2"]
+    return subprocess.Popen(words, **options)
+
+
+def _go_on(root):
+    (root / "go").touch()
 
 
 def _only_run(root) -> Path:
@@ -157,7 +167,8 @@ def test_a_worker_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_pa
             if len(workers) == 3 and _steps_logged(tmp_path) > 0:
                 os.kill(min(workers, key=lambda p: p.create_time()).pid, signal.SIGKILL)
                 time.sleep(1.0)
-            time.sleep(0.05)
+            # Looking through all processes of a machine takes a while.
+            time.sleep(0.2)
 
     thread = threading.Thread(target=keep_striking)
     thread.start()
@@ -173,12 +184,18 @@ def test_a_worker_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_pa
 
 
 def test_an_interrupt_saves_everything_and_the_run_goes_on_from_there(tmp_path, undisturbed):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
-         "farm.chips=2"],
+    process = _started(
+        tmp_path, held_at=8,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    thread = _when_steps(tmp_path, 5, lambda: os.killpg(process.pid, signal.SIGINT))
+
+    def interrupt():
+        os.killpg(process.pid, signal.SIGINT)
+        _go_on(tmp_path)
+
+    thread = _when_steps(tmp_path, 5, interrupt)
     output, _ = process.communicate(timeout=180)
     thread.join()
     assert process.returncode == 130, output
@@ -186,17 +203,15 @@ def test_an_interrupt_saves_everything_and_the_run_goes_on_from_there(tmp_path, 
     assert f"resume={run_dir}" in output
     assert json.loads((run_dir / "result.json").read_text())["status"] == "interrupted"
     assert verify(run_dir / "trace") == []
-    _resume(run_dir)
+    assert _resumed(run_dir) == 0
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
 
 
-def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(tmp_path, undisturbed):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
-         "farm.chips=2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(
+    tmp_path, undisturbed, capsys
+):
+    process = _started(tmp_path, held_at=10, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     thread = _when_steps(tmp_path, 6, lambda: None)
     thread.join()
     children = psutil.Process(process.pid).children(recursive=True)
@@ -209,23 +224,22 @@ def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(tmp_path, 
     newest = sorted((run_dir / "checkpoints").glob("step-*"))[-1]
     # A torn newest checkpoint is refused by name; the one before it is used.
     (newest / "arrays.npz").write_bytes((newest / "arrays.npz").read_bytes()[:100])
-    done = _resume(run_dir)
-    assert newest.name in done.stdout
+    assert _resumed(run_dir) == 0
+    assert newest.name in capsys.readouterr().out
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
 
 
 def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, undisturbed):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repast_dist.cli", f"run_root={tmp_path}", *SETTINGS,
-         "farm.chips=2"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = _started(
+        tmp_path, held_at=8, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
     def strike():
         for child in psutil.Process(process.pid).children():
             if child.name() == "raylet":
                 child.kill()
+        _go_on(tmp_path)
 
     thread = _when_steps(tmp_path, 5, strike)
     output, errors = process.communicate(timeout=180)
@@ -237,28 +251,18 @@ def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, 
     assert process.returncode == 1
     assert "state-dump" not in output
     assert json.loads((run_dir / "result.json").read_text())["status"] == "failed"
-    _resume(run_dir)
+    assert _resumed(run_dir) == 0
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
 
 
-def _resume(run_dir):
-    done = subprocess.run(
-        [sys.executable, "-m", "repast_dist.cli", f"resume={run_dir}", "farm.backend=inprocess"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def _resumed(run_dir):
+    return main([f"resume={run_dir}", "farm.backend=inprocess"])
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, undisturbed):
-    words = [sys.executable, "-m", "repast_dist.cli", *SETTINGS, "farm.chips=2"]
     roots = [tmp_path / "a", tmp_path / "b"]
-    runs = [
-        subprocess.Popen([*words, f"run_root={root}"], stdout=subprocess.DEVNULL) for root in roots
-    ]
+    runs = [_started(root, stdout=subprocess.DEVNULL) for root in roots]
     for run in runs:
         assert run.wait(timeout=300) == 0
     for root in roots:

@@ -1,0 +1,30 @@
+"""The command, which waits before it records a step until a file is there.
+
+usage: held_run.py FILE STEP SETTING...
+
+So a signal that is sent once some steps are logged comes before the run is over, on any machine.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from repast_dist.cli import main
+from repast_dist.studies.recorder import RunRecorder
+
+
+def hold(go: Path, at: int) -> None:
+    """Keep the recorder from taking a step before the file is there."""
+    record = RunRecorder.steps
+
+    def wait_and_record(self, records, *others):
+        while any(item.step >= at for item in records) and not go.exists():
+            time.sleep(0.01)
+        record(self, records, *others)
+
+    RunRecorder.steps = wait_and_record
+
+
+if __name__ == "__main__":
+    hold(Path(sys.argv[1]), int(sys.argv[2]))
+    sys.exit(main(sys.argv[3:]))
