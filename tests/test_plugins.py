@@ -55,6 +55,7 @@ CHOSEN = (
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_parts_of_ones_own_train_on_two_workers_with_the_bits_of_one_process(tmp_path):
     on_ray = run(tmp_path / "ray", *CHOSEN, "farm.backend=ray")
     alone = run(tmp_path / "alone", *CHOSEN, "farm.backend=inprocess", "farm.chips=1")

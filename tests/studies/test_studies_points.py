@@ -40,6 +40,8 @@ def fails_on_three_chips(shared, point):
     return scaling_point(shared, point)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_workers_and_this_process_find_the_same_records_in_the_order_of_the_points(tmp_path):
     here, said = points_in(tmp_path / "here", points=five_points())
     there, _ = points_in(
