@@ -19,7 +19,6 @@ from repast_dist.ground.registry import Registry
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 
-
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
     """Tests share the cores with workers."""
@@ -42,6 +41,13 @@ def files_parsed_once():
         return copy.deepcopy(parsed[key])
 
     with mock.patch.object(OmegaConf, "load", load):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_forced_to_disk():
+    """No test cuts the power, and waiting for the disk takes as long as many a run computes."""
+    with mock.patch.object(os, "fsync", return_value=None):
         yield
 
 

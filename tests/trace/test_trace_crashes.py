@@ -1,5 +1,7 @@
 """What is left of a trace when its writer is killed at any moment, or its files are changed."""
 
+import os
+import posix
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +11,13 @@ import pytest
 from test_trace_store import N_CHIPS, append_steps
 
 from repast_dist.trace import TraceWriter, read_solves, read_trace, verify
+
+
+@pytest.fixture(autouse=True)
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Force files to disk: a moment at which the disk has changed."""
+    monkeypatch.setattr(os, "fsync", posix.fsync)
+
 
 CHANGING = {"open", "write", "close", "fsync", "replace", "unlink", "mkdir", "rmdir"}
 
