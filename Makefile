@@ -9,11 +9,13 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
 	command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
-# A process per core; tests of the farm start processes of their own besides.
-TEST_PROCESSES ?= 2
+# A process per core, and one that waits for those which tests of the farm start.
+TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # One BLAS thread per process: chips are processes, and they share the cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
+# Tests start many processes, which would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-torch lint format bench install clean help
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ run: install ## Train the default network on the default farm; ARGS="key=value .
 	$(BIN)/repast-dist $(ARGS)
 
 test: install ## Run every test, the slow ones too; ARGS="-m 'not slow'" selects
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-torch: install ## Install PyTorch (5.5 GB on disk) and run the tests that need it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'
