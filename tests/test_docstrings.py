@@ -6,13 +6,18 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import repast_dist
 
 # Ray reads its authentication when it is imported, which the farm must have set before.
-_WITH_RAY = ("repast_dist.farm.ray_farm", "repast_dist.farm.metrics")
+_WITH_RAY = tuple(
+    f"repast_dist.farm.{path.stem}"
+    for path in (Path(repast_dist.__file__).parent / "farm").glob("*.py")
+    if re.search(r"^(import|from) ray\b", path.read_text(), re.MULTILINE)
+)
 
 _HEADING = re.compile(r"^Attributes\n-+\n(.*?)(?=^\w[^\n]*\n-+\n|\Z)", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"^(\w[\w, ]*)(?: : .*)?$", re.MULTILINE)
