@@ -24,7 +24,7 @@ run: install ## Train the default network on the default farm; ARGS="key=value .
 	$(BIN)/repast-dist $(ARGS)
 
 test: install ## Run every test, the slow ones too; ARGS="-m 'not slow'" selects
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-torch: install ## Install PyTorch (5.5 GB on disk) and run the tests that need it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'

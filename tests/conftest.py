@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import psutil
 import pytest
+import sharing_out
 from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
@@ -19,55 +20,19 @@ from repast_dist.ground.registry import Registry
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 
-LONGEST = (
-    "test_the_chips_of_a_removed_node_move_to_the_others_and_to_one_that_is_added",
-    "test_every_setting_acts_or_is_refused[device]",
-    "test_of_ten_thousand_blocks_none_is_solved_on_an_unstable_array",
-    "test_every_setting_acts_or_is_refused[inversion]",
-    "test_ranges_of_the_step_before_clip_what_the_percentile_leaves[fashion_cnn]",
-)
-"""Tests of more than ten seconds; they only begin before others."""
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share tests out in a way of our own in the place of file by file."""
+    if config.getvalue("dist") == "loadfile":
+        return sharing_out.Scheduling(config, log)
+    return None
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Share tests out among processes: what takes long first, and together what shares a fixture.
-
-    All that need the session's Ray run on one process, which starts it once. Slow tests go
-    wherever there is room, unless their file has something to share; of all others a file stays
-    together.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if (group := _shared(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_turn)
-
-
-def _needs_session_ray(item):
-    in_test = item.get_closest_marker("ray") and not item.get_closest_marker("slow")
-    return "ray_cluster" in item.fixturenames or in_test
-
-
-def _shared(item):
-    """Return the name of the tests that run on the same process, or None: it stands alone."""
-    if _needs_session_ray(item):
-        return "ray"
-    definitions = item._fixtureinfo.name2fixturedefs.values()
-    of_file = any(one.scope == "module" for found in definitions for one in found)
-    return None if item.get_closest_marker("slow") and not of_file else item.location[0]
-
-
-def _turn(item):
-    """Return what sorts tests: those that mostly wait for other processes, long ones, the rest."""
-    if item.name in LONGEST:
-        return 1, LONGEST.index(item.name)
-    if _needs_session_ray(item):
-        return 0, 0
-    if item.get_closest_marker("ray"):
-        return 2, 0
-    return (3 if item.get_closest_marker("slow") else 4), 0
+    """Begin with what takes long, where tests are shared out."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: sharing_out.turn(item.nodeid))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,47 @@
+"""How tests are shared out among processes: what takes long first, and together what shares.
+
+A file stays on one process for what its tests share. Those that need the session's Ray all run on
+the process that starts it. Files of long tests that share little go test by test.
+"""
+
+import re
+
+from xdist.scheduler import LoadScopeScheduling
+
+_OWN_PROCESSES = re.compile(
+    r"test_farm_faults\.py::test_(an_interrupt|a_killed|two_runs|the_chips)"
+)
+_WITH_RAY = re.compile(
+    r"test_farm_(faults|training|optimizers|settings_act)\.py|test_studies_points\.py|test_plugins\.py"
+)
+_APART = re.compile(
+    r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"
+    r"|test_analog_(dynamics|swing)\.py::test_of_ten_thousand|test_farm_clipping\.py"
+)
+_FIRST = (
+    "test_farm_settings_act", "removed_node", "is_refused[device]", "test_farm_watch",
+    "test_farm_faults", "ten_thousand", "is_refused[inversion]", "leaves[fashion_cnn]",
+    "test_jobs_launchers", "test_docs_commands", "test_farm", "is_refused[", "leaves[fashion_mlp]",
+    "test_readme_commands", "cheapest_method", "never_make_a_step_slower", "reach_their_bits",
+)  # fmt: skip
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives a process the tests that belong together, in the order of `turn`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+
+def scope(nodeid: str) -> str:
+    """Return the name of the tests that run on the same process."""
+    if _OWN_PROCESSES.search(nodeid):
+        return nodeid
+    if _WITH_RAY.search(nodeid.partition("::")[0]):
+        return "ray"
+    return nodeid if _APART.search(nodeid) else nodeid.partition("::")[0]
+
+
+def turn(nodeid: str) -> int:
+    """Return what sorts tests, those that take long or wait for others first."""
+    return next((n for n, part in enumerate(_FIRST) if part in nodeid), len(_FIRST))
