@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+import scipy.linalg
 
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
@@ -13,6 +14,9 @@ from repast_dist.ground.rng import When
 from repast_dist.training.engines import Engine, Solver
 from repast_dist.training.optimizers import SecondOrder, Side
 from repast_dist.training.solve_report import SolveReport
+
+_MORE_DAMPING, _MORE_DAMPING_TRIES = 3.0, 9
+"""Times the damping of a block that is not positive definite, and how often."""
 
 
 class FactorBlock(Protocol):
@@ -272,12 +276,27 @@ class BlockState:
     def _fall_back(
         self, step: int, right: np.ndarray, failed: Solution
     ) -> tuple[np.ndarray, SolveReport]:
-        """Solve the block in the digital unit by Cholesky: n^3 / 6 + n^2 r operations."""
+        """Solve the block in the digital unit by Cholesky: n^3 / 6 + n^2 r operations.
+
+        A factor that arrays computed may be off by more than the damping, so that the block is not
+        positive definite; damping is then added as Levenberg and Marquardt do, until it is.
+        """
         assert self._damped is not None
-        x = np.linalg.solve(self._damped, right)
         n, columns = right.shape
-        self._pending += SolveCounts(digital_ops=n**3 // 6 + n * n * columns)
-        return x, self._report(step, failed, "fallback")
+        for attempt in range(_MORE_DAMPING_TRIES):
+            more = self._damping * (_MORE_DAMPING**attempt - 1.0)
+            self._pending += SolveCounts(digital_ops=n**3 // 6)
+            try:
+                factor = scipy.linalg.cho_factor(self._damped + more * np.eye(n), lower=True)
+            except np.linalg.LinAlgError:
+                continue
+            self._pending += SolveCounts(digital_ops=n * n * columns)
+            return scipy.linalg.cho_solve(factor, right), self._report(step, failed, "fallback")
+        raise InversionError(
+            f"{self._where()}, step {step}: not positive definite with {_MORE_DAMPING:g}^"
+            f"{_MORE_DAMPING_TRIES - 1} times its damping of {self._damping:g}; valid: more "
+            "optimizer.damping, or engine.factor=float64"
+        )
 
     def _report(
         self, step: int, solution: Solution, action: str, failed: Solution | None = None

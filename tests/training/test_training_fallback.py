@@ -1,0 +1,57 @@
+"""What the digital unit does with blocks that arrays do not solve, and when it gives up, too."""
+
+import numpy as np
+import pytest
+
+from repast_dist.analog import LOSSLESS, SCHEMES, InvSpec, VmmSpec
+from repast_dist.ground.errors import InversionError
+from repast_dist.planning.blocks import SoiBlock
+from repast_dist.training.block_state import BlockState
+from repast_dist.training.engines import make_engine
+from repast_dist.training.optimizers import OPTIMIZERS
+from repast_dist.training.specs import EngineSpec
+
+SIZE, DAMPING = 16, 0.1
+
+
+def with_smallest(eigenvalue):
+    """Return a factor with one eigenvalue as given and the others from 0.5 to 2."""
+    random = np.random.default_rng(3)
+    basis, _ = np.linalg.qr(random.normal(size=(SIZE, SIZE)))
+    values = np.linspace(0.5, 2.0, SIZE)
+    values[0] = eigenvalue
+    matrix = basis * values @ basis.T
+    return (matrix + matrix.T) / 2
+
+
+def solved(factor):
+    scheme = SCHEMES.load({"method": "fcg", "on_divergence": "fallback"})
+    engine = make_engine(EngineSpec(), 7, VmmSpec(), InvSpec(), LOSSLESS, scheme)
+    block = SoiBlock(0, 0, "dense", "A", 0, SIZE)
+    state = BlockState(block, 0, engine, scheme, OPTIMIZERS.load({}).second_order)
+    state.add(factor)
+    state.prepare(0, DAMPING)
+    right = np.random.default_rng(4).normal(size=(SIZE, 5))
+    state.take_counts()
+    answer, report = state.solve(0, right)
+    return right, answer, report, state.take_counts()
+
+
+def test_a_factor_that_its_products_made_indefinite_gets_more_damping_in_the_digital_unit():
+    """Solved as it is, its step would go uphill."""
+    factor = with_smallest(-0.5)
+    right, answer, report, counts = solved(factor)
+    assert report.action == "fallback"
+    assert not report.converged
+    # 0.1 and 0.3 do not make up for 0.5, and 0.9 does.
+    expected = np.linalg.solve(factor + 9 * DAMPING * np.eye(SIZE), right)
+    np.testing.assert_allclose(answer, expected, rtol=1e-10)
+    assert (np.sum(answer * right, axis=0) > 0).all()
+    assert counts.digital_ops >= 3 * (SIZE**3 // 6) + SIZE**2 * 5
+
+
+def test_a_factor_far_from_positive_is_refused_with_what_may_be_done():
+    factor = np.full((SIZE, SIZE), 1000.0)
+    np.fill_diagonal(factor, 1.0)
+    with pytest.raises(InversionError, match=r"not positive definite.*more optimizer\.damping"):
+        solved(factor)
