@@ -20,7 +20,7 @@ from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.layers.conv import Conv1d, Conv2d, ConvTranspose2d
 from repast_dist.torch.layers.linear import Linear
 from repast_dist.torch.layers.recurrent import GRU, LSTM
-from repast_dist.torch.simulation import MicroBatch, Simulation
+from repast_dist.torch.simulation import ExactIn, MicroBatch, Simulation
 from repast_dist.torch.work import WorkCounter
 from repast_dist.training.engines import Engine, make_engine
 
@@ -104,6 +104,7 @@ def convert(
     classes: Mapping[type[nn.Module], type[Converted]] | None = None,
     skip: Callable[[str, nn.Module], bool] | None = None,
     batch_dim: int = 0,
+    exact_in: ExactIn = "float64",
     config_dir: str | Path | None = None,
     **groups: Any,
 ) -> nn.Module:
@@ -125,6 +126,9 @@ def convert(
         Returns whether a module, given its path and itself, is left as it is.
     batch_dim : int
         Dimension of samples in the first tensor that the network is called with.
+    exact_in : {"float64", "tensors"}
+        Precision of products whose arithmetic is ``float64``: that, or that of PyTorch's tensors,
+        which is faster: forward products on arrays, all others as PyTorch computes them.
 
     Returns
     -------
@@ -146,7 +150,9 @@ def convert(
         raise SettingsError(f"hardware: {hardware!r}; valid: load_hardware(...), or None")
     settings = _settings(overrides, groups, config_dir, hardware is None)
     machine = settings.hardware if hardware is None else hardware
-    simulation = Simulation(_engine(settings, machine), batch_dim)
+    if exact_in not in ("float64", "tensors"):
+        raise SettingsError(f"exact_in: '{exact_in}'; valid: float64, tensors")
+    simulation = Simulation(_engine(settings, machine), batch_dim, exact_in)
     known = {**CLASSES, **(classes or {})}
     paths = {module: path for path, module in model.named_modules()}
     treatments, inside = [], set[nn.Module]()

@@ -100,7 +100,6 @@ class _Gradient(torch.autograd.Function):
         micro_batch, uses = ctx.micro_batch, ctx.uses
         engine, name = micro_batch.simulation.engine, uses.matrix.name
         errors = uses.take_errors(LOSS)
-        inputs = uses.inputs()
         loaded: dict[str, Product] = {}
 
         def load(role: Role) -> Product:
@@ -108,15 +107,28 @@ class _Gradient(torch.autograd.Function):
             kind = engine.arithmetic(role)
             if kind not in loaded:
                 address = micro_batch.address("activations", name)
-                loaded[kind] = engine.load(role, inputs, address)
+                loaded[kind] = engine.load(role, uses.inputs(), address)
             return loaded[kind].serving(role)
 
-        call = micro_batch.address("gradient", name)
-        gradient = load("gradient").multiply(errors.T, call).T
+        has_bias = uses.matrix.bias is not None
+        if micro_batch.simulation.native("gradient"):
+            rows = uses.rows[0] if len(uses.rows) == 1 else torch.cat(uses.rows)
+            weights, bias = rows.t() @ errors, errors.sum(dim=0) if has_bias else None
+            weights = weights.to(ctx.like.dtype)
+        else:
+            call = micro_batch.address("gradient", name)
+            formed = load("gradient").multiply(to_float64(errors).T, call).T
+            weights = _like(formed[: uses.matrix.inputs], ctx.like)
+            bias = _like(formed[-1], ctx.like) if has_bias else None
+
+        def gradient() -> np.ndarray:
+            """Return it with the bias as the last row."""
+            parts = [weights] if bias is None else [weights, bias[None]]
+            return to_float64(torch.cat(parts))
+
         for watcher in micro_batch.simulation.watchers:
             watcher.differentiated(micro_batch, uses, errors, gradient, load)
-        bias = None if uses.matrix.bias is None else _like(gradient[-1], ctx.like)
-        return _like(gradient[: uses.matrix.inputs], ctx.like), bias, None, None
+        return weights, bias, None, None
 
 
 class _WeightProduct(torch.autograd.Function):
@@ -131,6 +143,10 @@ class _WeightProduct(torch.autograd.Function):
         ctx.save_for_backward(token)
         uses.rows.append(rows.detach())
         uses.errors_pass = uses.errors_pass or ctx.needs_input_grad[0]
+        if simulation.native("forward"):
+            bias = matrix.biases
+            y = rows @ matrix.weights.to(rows.dtype)
+            return y if bias is None else y + bias.to(rows.dtype)
         call = product_call(micro_batch, "forward", matrix.name, use)
         y = simulation.weights("forward", matrix.name).multiply(to_float64(rows), call)
         if matrix.bias is not None:
@@ -141,14 +157,15 @@ class _WeightProduct(torch.autograd.Function):
     def backward(ctx: Any, error: torch.Tensor) -> Any:
         micro_batch, uses = ctx.micro_batch, ctx.uses
         simulation, name = micro_batch.simulation, uses.matrix.name
-        errors = to_float64(error)
-        uses.errors.setdefault(simulation.backward, {})[ctx.use] = errors
+        uses.errors.setdefault(simulation.backward, {})[ctx.use] = error
         (token,) = ctx.saved_tensors
         for_token = token.new_zeros(1) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, for_token, None, None
+        if simulation.native("backward"):
+            return error @ uses.matrix.weights.detach().t().to(error.dtype), for_token, None, None
         call = product_call(micro_batch, "backward", name, ctx.use)
-        back = simulation.weights("backward", name).multiply(errors, call)
+        back = simulation.weights("backward", name).multiply(to_float64(error), call)
         return _like(back, error), for_token, None, None
 
 

@@ -24,6 +24,7 @@ Backward = tuple[int | str, ...]
 """Address of a backward pass behind that of its micro-batch: () of the loss, ("fisher", n)."""
 
 LOSS: Backward = ()
+ExactIn = Literal["float64", "tensors"]
 
 
 @dataclasses.dataclass
@@ -37,14 +38,14 @@ class Uses:
     rows : list of Tensor
         (R, in) inputs of each use.
     errors : dict
-        Backward pass -> use -> (R, out) float64 derivative of the loss by what the use gave.
+        Backward pass -> use -> (R, out) derivative of the loss by what the use gave.
     errors_pass : bool
         Whether some use hands its errors on.
     """
 
     matrix: Matrix
     rows: list[torch.Tensor] = dataclasses.field(default_factory=list)
-    errors: dict[Backward, dict[int, np.ndarray]] = dataclasses.field(default_factory=dict)
+    errors: dict[Backward, dict[int, torch.Tensor]] = dataclasses.field(default_factory=dict)
     errors_pass: bool = False
 
     @property
@@ -57,14 +58,17 @@ class Uses:
         rows = np.concatenate([to_float64(part) for part in self.rows])
         return rows if self.matrix.bias is None else with_ones(rows)
 
-    def take_errors(self, backward: Backward) -> np.ndarray:
+    def take_errors(self, backward: Backward) -> torch.Tensor:
         """Return the errors that one backward pass found, (R, out), and forget them."""
         found = self.errors.pop(backward, {})
+        if len(found) == len(self.rows) == 1:
+            return found[0]
         columns = self.matrix.outputs
         parts = [
-            found.get(use, np.zeros((len(rows), columns))) for use, rows in enumerate(self.rows)
+            found[use] if use in found else rows.new_zeros(len(rows), columns)
+            for use, rows in enumerate(self.rows)
         ]
-        return np.concatenate(parts)
+        return torch.cat(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +165,14 @@ class Watcher:
         self,
         micro_batch: MicroBatch,
         uses: Uses,
-        errors: np.ndarray,
-        gradient: np.ndarray,
+        errors: torch.Tensor,
+        gradient: Callable[[], np.ndarray],
         load: Callable[[Role], Product],
     ) -> None:
-        """Look at the gradient (in[+1], out) of a matrix and the errors (R, out) it is made of.
+        """Look at the errors (R, out) that reached a matrix.
 
-        ``load(role)`` returns its inputs (R, in[+1]) as they are loaded.
+        ``gradient()`` returns its gradient (in[+1], out), and ``load(role)`` its inputs
+        (R, in[+1]) as they are loaded.
         """
 
 
@@ -180,6 +185,8 @@ class Simulation:
         The arithmetic of its products.
     batch_dim : int
         Dimension of samples in the network's inputs.
+    exact_in : {"float64", "tensors"}
+        Precision of products whose arithmetic is float64: that, or what PyTorch's tensors have.
 
     Attributes
     ----------
@@ -191,8 +198,8 @@ class Simulation:
         Which backward pass runs.
     """
 
-    def __init__(self, engine: Engine, batch_dim: int = 0) -> None:
-        self.engine, self.batch_dim = engine, batch_dim
+    def __init__(self, engine: Engine, batch_dim: int = 0, exact_in: ExactIn = "float64") -> None:
+        self.engine, self.batch_dim, self.exact_in = engine, batch_dim, exact_in
         self.matrices: dict[str, Matrix] = {}
         self.watchers: list[Watcher] = []
         self.step, self.micro_batches, self.evaluations = 0, 0, 0
@@ -292,6 +299,10 @@ class Simulation:
             self._loaded.pop(("backward", name), None)
 
     # Products -----------------------------------------------------------------------------
+
+    def native(self, role: Role) -> bool:
+        """Return whether PyTorch multiplies itself, in the precision of its tensors."""
+        return self.exact_in == "tensors" and self.engine.arithmetic(role) == "float64"
 
     def weights(self, role: Literal["forward", "backward"], name: str) -> Product:
         """Return loaded weights (in, out), or for errors their transpose (out, in)."""

@@ -10,6 +10,7 @@ import torch
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.network.node import Product, Role
 from repast_dist.torch.fisher import Likelihood
+from repast_dist.torch.matrices import to_float64
 from repast_dist.torch.simulation import LOSS, MicroBatch, Simulation, Uses, Watcher
 from repast_dist.training.block_state import FactorBlock
 from repast_dist.training.optimizers import SecondOrder, Side
@@ -98,8 +99,8 @@ class Statistics(Watcher):
         self,
         micro_batch: MicroBatch,
         uses: Uses,
-        errors: np.ndarray,
-        gradient: np.ndarray,
+        errors: torch.Tensor,
+        gradient: Callable[[], np.ndarray],
         load: Callable[[Role], Product],
     ) -> None:
         """Form the statistics of one matrix."""
@@ -110,7 +111,7 @@ class Statistics(Watcher):
         if not self.due(micro_batch.step) or not self._of(name):
             return
         scale = float(micro_batch.samples * self._divided_by)
-        layer = _Layer(self, micro_batch, uses, errors * scale, gradient * scale, load)
+        layer = _Layer(self, micro_batch, uses, errors, gradient, scale, load)
         for side in self.method.sides:
             micro_batch.statistics[name, side] = self.method.statistic(side, layer)
 
@@ -173,7 +174,7 @@ class Statistics(Watcher):
             with simulation.passing(address):
                 torch.autograd.grad(outputs, tokens, errors, retain_graph=True, allow_unused=True)
             for name in names:
-                found = micro_batch.uses[name].take_errors(address)
+                found = to_float64(micro_batch.uses[name].take_errors(address))
                 moment = self.error_moment(micro_batch, name, found, number)
                 micro_batch.statistics["moment", name] = (
                     micro_batch.statistics.get(("moment", name), 0.0) + moment
@@ -204,13 +205,14 @@ class _Layer:
     _all: Statistics
     _micro_batch: MicroBatch
     _uses: Uses
-    _errors: np.ndarray
-    _gradient: np.ndarray
+    _errors: torch.Tensor
+    _gradient: Callable[[], np.ndarray]
+    _scale: float
     _load: Callable[[Role], Product]
 
     @property
     def gradient(self) -> np.ndarray:
-        return self._gradient
+        return self._gradient() * self._scale
 
     @property
     def samples(self) -> int:
@@ -226,7 +228,8 @@ class _Layer:
     def error_moment(self) -> np.ndarray:
         name = self._uses.matrix.name
         if self._all.method.output_gradients == "empirical":
-            return self._all.error_moment(self._micro_batch, name, self._errors, 0)
+            errors = to_float64(self._errors) * self._scale
+            return self._all.error_moment(self._micro_batch, name, errors, 0)
         found: Mapping[Any, Any] = self._micro_batch.statistics
         if ("moment", name) not in found:
             width = self._uses.matrix.outputs

@@ -96,6 +96,19 @@ def test_values_and_gradients_are_those_of_pytorch(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_exact_products_may_be_pytorchs_own(kind):
+    make, inputs, batch_dim = KINDS[kind]
+    torch.manual_seed(1)
+    network = make().double()
+    reference = copy.deepcopy(network)
+    rt.convert(network, engine="float64", batch_dim=batch_dim, exact_in="tensors")
+    for ours, theirs in zip(
+        differentiated(network, inputs), differentiated(reference, inputs), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_gradients_and_in_evaluation_too(kind):
     make, inputs, batch_dim = KINDS[kind]
     torch.manual_seed(1)
@@ -152,7 +165,7 @@ def test_arrays_come_close_and_are_no_copy_of_pytorch(kind):
         if float(theirs.abs().max()) < 1e-9:
             continue
         error = float((ours - theirs).norm() / theirs.norm())
-        assert 1e-6 < error < 0.2
+        assert 1e-6 < error < 0.3
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
