@@ -96,10 +96,12 @@ def test_outputs_rest_where_all_node_equations_hold(n, v0, gain):
 
 
 @needs_ngspice
+@pytest.mark.parametrize("v0", [None, 0.2])
+@pytest.mark.parametrize("gain", [1e4, 100.0])
 @pytest.mark.parametrize("n", [4, 8, 12, 16])
-def test_ngspice_finds_the_rest_of_curved_cells_too(n):
+def test_ngspice_finds_the_rest_of_all_amplifiers_too(n, gain, v0):
     random = np.random.default_rng(n)
-    spec, right = _spec(0.2, 1e4), random.normal(size=n)
+    spec, right = _spec(v0, gain), random.normal(size=n)
     circuits = [
         inv_circuit(_matrix(n, n), right, spec, 0.4, 1, "a"),
         fused_circuit(random.normal(size=(n, n)), np.ones(n), right, spec, 0.4, 1, "a"),
