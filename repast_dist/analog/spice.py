@@ -4,7 +4,8 @@ A netlist holds every cell as a resistor, or, where its current is no multiple o
 source that follows its curve, every wire segment, and amplifiers, the inverters among
 them, as voltage-controlled sources of finite gain; sources hold the inputs. ``ngspice -b FILE.cir``
 prints the operating point, or, of a transient, the outputs at the time when they are read: there
-amplifiers have one pole or two, and inputs step up from zero. What converters round is left out.
+amplifiers have one pole or two, and inputs step up from zero. What converters round, and what
+cells fluctuate by from read to read, is left out.
 """
 
 import dataclasses
@@ -19,10 +20,10 @@ import numpy as np
 
 from repast_dist.analog.arrays.curve import steeper
 from repast_dist.analog.arrays.fused import FusedInv, program_fused
+from repast_dist.analog.arrays.held import held_pairs
 from repast_dist.analog.arrays.inv import Inverse, OneLoop, program_inv
 from repast_dist.analog.arrays.programming import (
     offset_voltages,
-    pair_conductances,
     quantize_symmetric,
     to_siemens,
 )
@@ -276,12 +277,19 @@ class _Fine:
     @classmethod
     def of(
         cls,
-        programmed: Callable[[InvSpec], Inverse],
+        build: Callable[[InvSpec], Inverse],
         right: np.ndarray,
         spec: InvSpec,
         full_scale_v: float,
         transient: bool,
     ) -> "_Fine":
+        def programmed(spec: InvSpec) -> OneLoop:
+            array = build(spec)
+            assert isinstance(array, OneLoop)
+            # What differs from read to read is in no netlist.
+            still = dataclasses.replace(array.circuit, read_noise=None)
+            return dataclasses.replace(array, circuit=still)
+
         # A netlist is linear, and its full scale is ours to choose.
         opamp = dataclasses.replace(
             spec.device.opamp, swing_v=None, slew_v_per_s=None, noise_v_per_rthz=0.0
@@ -314,16 +322,16 @@ class _Fine:
 
 def _driven_to(
     volt: float,
-    programmed: Callable[[InvSpec], Inverse],
+    programmed: Callable[[InvSpec], OneLoop],
     spec: InvSpec,
     right: np.ndarray,
     full_scale_v: float,
-) -> Inverse:
+) -> OneLoop:
     """Return a circuit whose solutions are driven to so many volts per unit: where cells have a
     curve, what it answers depends on that.
     """
 
-    def with_swing(swing_v: float) -> Inverse:
+    def with_swing(swing_v: float) -> OneLoop:
         opamp = spec.device.opamp
         offset_v = opamp.offset_v * full_scale_v / swing_v
         opamp = dataclasses.replace(opamp, swing_v=swing_v, offset_v=offset_v)
@@ -331,7 +339,6 @@ def _driven_to(
         return programmed(dataclasses.replace(spec, device=device))
 
     array = with_swing(full_scale_v)
-    assert isinstance(array, OneLoop)
     assert array.circuit.drive is not None
     per_unit = array.circuit.drive * array.circuit.scale
     code = float(np.max(np.abs(right))) / (2 ** (spec.dac_bits - 1) - 1)
@@ -370,7 +377,9 @@ def _pair_siemens(
     """Return what `hold` programs: sign by the pair, magnitudes over all levels."""
     cell = spec.device.inv_cell
     digits, _ = quantize_symmetric(matrix, cell.bits + 1)
-    positive, negative = pair_conductances(digits.astype(np.int64), cell, seed, "inv", *address)
+    positive, negative = held_pairs(
+        digits.astype(np.int64), spec, seed, *address, use=spec.cell_use
+    )
     return to_siemens(positive, cell), to_siemens(negative, cell)
 
 

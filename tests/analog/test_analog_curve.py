@@ -25,6 +25,7 @@ from repast_dist.analog import (
 from repast_dist.analog.arrays.fused import program_fused
 from repast_dist.analog.arrays.held import hold, input_load, whole_cell
 from repast_dist.analog.arrays.programming import offset_voltages
+from repast_dist.analog.specs import VariationSpec
 from repast_dist.analog.spice import fused_circuit, inv_circuit, ngspice_installed, run_ngspice
 from repast_dist.ground.errors import SettingsError
 
@@ -107,6 +108,29 @@ def test_ngspice_finds_the_rest_of_all_amplifiers_too(n, gain, v0):
         fused_circuit(random.normal(size=(n, n)), np.ones(n), right, spec, 0.4, 1, "a"),
     ]
     for circuit in circuits:
+        solved = run_ngspice(circuit.text)
+        atol = 1e-6 * np.abs(solved).max()
+        np.testing.assert_allclose(circuit.calculated, solved, rtol=0, atol=atol)
+
+
+@needs_ngspice
+def test_netlists_hold_what_used_cells_do():
+    """Cells that have aged, are warm and share deviations are in the circuits as in the arrays."""
+    spec = _spec(0.25, 1e4)
+    cell = Reram(
+        bits=8, programming_sigma=0.01, drift_exponent=0.02, drift_start_s=1e-6,
+        flicker_sigma=0.002, temperature_on_per_k=-0.001,
+    )  # fmt: skip
+    variation = VariationSpec(array_sigma=0.02, row_sigma=0.01, column_sigma=0.01, die_sigma=0.01)
+    device = dataclasses.replace(
+        spec.device, inv_cell=cell, variation=variation, age_s=10.0, temperature_k=320.0
+    )
+    spec, random = dataclasses.replace(spec, device=device), np.random.default_rng(3)
+    right, rows = random.normal(size=8), random.normal(size=(8, 5))
+    for circuit in (
+        inv_circuit(_matrix(8), right, spec, 0.3, 1, "a"),
+        fused_circuit(rows, np.ones(8), right, spec, 0.3, 1, "a"),
+    ):
         solved = run_ngspice(circuit.text)
         atol = 1e-6 * np.abs(solved).max()
         np.testing.assert_allclose(circuit.calculated, solved, rtol=0, atol=atol)

@@ -95,19 +95,12 @@ def _held_levels(
     rows end in their inputs, at virtual ground.
     """
     cell, wire = spec.device.inv_cell, spec.device.wire
-    pair = pair_conductances(digits, cell, seed, "inv", *address, use=use, later=later)
-    variation, size = spec.device.variation, digits.shape
-    if not variation.none:
-        where = "inv", *address
-        positive, negative = (
-            scaled(held, shared_factors(size, size, variation, use, seed, *where, side), cell)
-            for side, held in zip(("positive", "negative"), pair, strict=True)
-        )
-        pair = positive, negative
+    pair = held_pairs(digits, spec, seed, *address, use=use, later=later)
     top = cell.levels - 1
     if wire.ideal:
         off = cell.g_off_siemens / cell.span_siemens
-        positive, negative = ((held + off) * top for held in pair)
+        # As in `to_siemens`, no error takes a cell below zero.
+        positive, negative = (np.maximum(held + off, 0.0) * top for held in pair)
     else:
         crossed = WireSpec(row_ohm=wire.column_ohm, column_ohm=wire.row_ohm)
         positive, negative = (
@@ -115,6 +108,29 @@ def _held_levels(
             for held in pair
         )
     return Held(positive, negative)
+
+
+def held_pairs(
+    digits: np.ndarray,
+    spec: InvSpec,
+    seed: int,
+    *address: int | str,
+    use: CellUse,
+    later: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both cells' conductances relative to the range, what cells share included.
+
+    Parameters are those of `pair_conductances`.
+    """
+    cell, variation, size = spec.device.inv_cell, spec.device.variation, digits.shape
+    pair = pair_conductances(digits, cell, seed, "inv", *address, use=use, later=later)
+    if variation.none:
+        return pair
+    positive, negative = (
+        scaled(held, shared_factors(size, size, variation, use, seed, "inv", *address, side), cell)
+        for side, held in zip(("positive", "negative"), pair, strict=True)
+    )
+    return positive, negative
 
 
 def _read_back(

@@ -43,7 +43,7 @@ class Wan2022(GaussianCell):
         Mean number of SET and RESET pulses until a cell lies near enough to its target, in one
         round of write-verify: 8.52 (Methods of the paper, recalled; the caption of Extended Data
         Fig. 3f, which shows their distribution, gives no number). It does not follow
-        `programming_sigma`: Fig. 3e shows that more rounds lessen it, but no mean is known for them.
+        `programming_sigma`: more rounds lessen it (Fig. 3e), but no mean is known for them.
     write_verify : bool
         Whether every pulse is followed by a read of the cell, as it is there.
     """
