@@ -185,6 +185,7 @@ ELSEWHERE = {
 VALUES: dict[str, list[Any]] = {
     "workload.name": ["lenet5"],
     "workload.sequence": [16],
+    "workload.batch_axis": [1],
     "train.target_accuracy": [0.01],
     "train.max_steps": [1],
     "dataset.train_samples": [48],
