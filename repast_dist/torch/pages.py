@@ -145,5 +145,19 @@ def _why(trained: bool, without_factors: str) -> str:
 def _events(made: Conversion) -> list[dict[str, Any]]:
     """Return what was assumed about the network."""
     workload = made.work.latest
-    assumed = workload.assumptions if workload else ()
+    assumed = list(workload.assumptions) if workload else []
+    device = made.hardware.device
+    if made.settings.engine.uses_analog() and any(
+        cell.ages or cell.wears for cell in (device.cell, device.inv_cell)
+    ):
+        assumed.append(
+            "Cells are as old as device.age_s when they are used, and written as often as "
+            "device.previous_writes: what passes and wears in the run is left out."
+        )
+    frozen = [name for name, item in made.simulation.matrices.items() if not item.trained]
+    if frozen:
+        assumed.append(
+            f"{len(frozen)} matrices that are not trained are priced as if they were written and "
+            "had gradients in every step."
+        )
     return [{"step": 0, "kind": "assumed", "message": text} for text in assumed]
