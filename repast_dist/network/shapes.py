@@ -57,6 +57,8 @@ class LayerShape:
         Rows per sample that the SOI factors are made of; None: ``vectors_per_sample``
         (K-FAC-expand). 1: inputs are averaged and errors summed over the vectors of a sample
         first (K-FAC-reduce).
+    trained : bool
+        Its weights are trained: written in every step, with gradients.
     shares_weights_with : str
         Name of the layer whose weights are used again; empty: none.
     """
@@ -72,6 +74,7 @@ class LayerShape:
     elementwise_ops: Count = 0
     parameters: Count | None = None
     factor_vectors_per_sample: Annotated[int, Ge(1)] | None = None
+    trained: bool = True
     shares_weights_with: str = ""
 
     def __post_init__(self) -> None:

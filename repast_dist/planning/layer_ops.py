@@ -121,6 +121,7 @@ def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> C
 def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the forward pass, the backward pass and the gradients."""
     layers, elementwise = work.layers, _elementwise(work, arrays)
+    with_gradients = layers.written | (layers.weighted & layers.trained)
     reloaded = layers.weighted & ~arrays.resident
     reloads = weight_writes(work, arrays, np.ones(len(layers), np.int64))
     digital = elementwise["digital_ops"] > 0
@@ -129,10 +130,10 @@ def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
         LayerOp(op.WRITE_OPERAND, layers.written, _operand_writes(work, arrays)),
         LayerOp(op.VMM_FORWARD, layers.products, _forward(work, arrays)),
         LayerOp(op.ELEMENTWISE_FORWARD, digital, elementwise),
-        LayerOp(op.WRITE_ACTIVATIONS, layers.products, _activation_writes(work, arrays)),
+        LayerOp(op.WRITE_ACTIVATIONS, with_gradients, _activation_writes(work, arrays)),
         LayerOp(op.VMM_BACKWARD, layers.errors_pass, _backward(work, arrays)),
         LayerOp(op.ELEMENTWISE_BACKWARD, digital, elementwise),
-        LayerOp(op.VMM_GRADIENT, layers.products, _gradient(work, arrays)),
+        LayerOp(op.VMM_GRADIENT, with_gradients, _gradient(work, arrays)),
     ]
 
 

@@ -29,9 +29,11 @@ class LayerTable:
     weighted, written : ndarray of bool
         Whether weights are stored in arrays, and whether an operand is written for every sample
         (attention products).
+    trained : ndarray of bool
+        Whether weights are written in every step and have gradients.
     errors_pass : ndarray of bool
-        Whether the backward pass multiplies by the transpose, as it does for all products except
-        the first.
+        Whether the backward pass multiplies by the transpose, as it does for all products behind
+        the first that is trained.
     elementwise : ndarray
         Digital operations per sample, without adding the bias.
     outputs : ndarray
@@ -51,6 +53,7 @@ class LayerTable:
     bias: np.ndarray
     weighted: np.ndarray
     written: np.ndarray
+    trained: np.ndarray
     errors_pass: np.ndarray
     elementwise: np.ndarray
     outputs: np.ndarray
@@ -82,8 +85,9 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
     """Return the layers of a workload as columns, with the widths of their SOI blocks."""
     layers = workload.layers
     product = np.array([layer.on_crossbars for layer in layers])
-    errors_pass = product.copy()
-    errors_pass[np.flatnonzero(product)[:1]] = False
+    trained = np.array([layer.trained for layer in layers])
+    first = np.flatnonzero(product & trained)[:1]
+    errors_pass = product & (np.arange(len(layers)) > (first[0] if len(first) else len(layers)))
     sizes: dict[str, list[list[int]]] = {"A": [[] for _ in layers], "G": [[] for _ in layers]}
     for block in blocks:
         sizes[block.factor][block.layer].append(block.size)
@@ -101,6 +105,7 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         bias=column([int(item.bias and item.has_weights) for item in layers]),
         weighted=np.array([item.has_weights for item in layers]),
         written=np.array([item.operand_written for item in layers]),
+        trained=trained,
         errors_pass=errors_pass,
         elementwise=column([item.elementwise_ops for item in layers]),
         outputs=column([item.output_elements_per_sample for item in layers]),

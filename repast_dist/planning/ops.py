@@ -183,7 +183,7 @@ def _digital_row(plan: Plan, what: Op, chips: np.ndarray, operations: np.ndarray
 def _weight_rows(plan: Plan, chips: np.ndarray) -> OpTable:
     """Return the rows that write the weights, with all copies, of each chip's resident layers."""
     arrays = plan.allocation
-    kept = np.flatnonzero(plan.layers.weighted & arrays.resident)
+    kept = np.flatnonzero(plan.layers.weighted & plan.layers.trained & arrays.resident)
     which, place = np.nonzero(np.equal.outer(chips % arrays.stages, arrays.stage[kept]))
     if not len(place):
         return concatenate([])

@@ -154,10 +154,4 @@ def _events(made: Conversion) -> list[dict[str, Any]]:
             "Cells are as old as device.age_s when they are used, and written as often as "
             "device.previous_writes: what passes and wears in the run is left out."
         )
-    frozen = [name for name, item in made.simulation.matrices.items() if not item.trained]
-    if frozen:
-        assumed.append(
-            f"{len(frozen)} matrices that are not trained are priced as if they were written and "
-            "had gradients in every step."
-        )
     return [{"step": 0, "kind": "assumed", "message": text} for text in assumed]

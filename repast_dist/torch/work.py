@@ -250,6 +250,7 @@ class _Rows:
                 preconditioned=matrix.preconditioned,
                 groups=matrix.groups,
                 parameters=count if trained else 0,
+                trained=matrix.trained,
             ),
         )
 

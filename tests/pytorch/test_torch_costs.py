@@ -113,6 +113,31 @@ def test_conversions_that_are_priced_are_those_that_arrays_made(kind):
     assert dict(priced) == dict(made)
 
 
+def test_layers_that_are_not_trained_cost_neither_writes_nor_gradients():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    network[0].requires_grad_(False)
+    network[2].requires_grad_(False)
+    rt.convert(network, chip="small")
+    optimizer = rt.KFAC(network, lr=0.01)
+    meter = rt.conversion(network).simulation.engine.meter
+    F.cross_entropy(network(torch.randn(8, 6)), torch.randint(0, 3, (8,))).backward()
+    optimizer.step()
+    made = meter.take()
+    rows = optimizer.costs.select(["op", "layer", "adc_conversions"]).to_pylist()
+    layers = {
+        op: {row["layer"] for row in rows if row["op"] == op}
+        for op in ("vmm_forward", "vmm_backward", "vmm_gradient", "write_weights")
+    }
+    assert layers == {
+        "vmm_forward": {0, 1, 2}, "vmm_backward": set(), "vmm_gradient": {2}, "write_weights": {2}
+    }  # fmt: skip
+    assert {what for what in made if "backward" in what or "gradient" in what} == {"gradient 4"}
+    assert made["gradient 4"].conversions == sum(
+        row["adc_conversions"] for row in rows if row["op"] == "vmm_gradient"
+    )
+
+
 def test_the_table_of_costs_is_a_trace():
     network = nn.Linear(6, 3)
     optimizer = rt.KFAC(network, lr=0.1, chips=2)
