@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.parts import PARTS, PartCosts, UnitCosts
 from repast_dist.hardware.specs import ChipSpec
@@ -70,7 +70,7 @@ class Quantity:
             raise ValueError(f"value={self.value} is negative; valid: 0 or more")
         package = self.library.partition(".")[0]
         if package and package not in _LIBRARIES:
-            raise ValueError(f"library '{self.library}' is not in {', '.join(_LIBRARIES)}")
+            raise ValueError(f"library {brief(self.library)} is not in {', '.join(_LIBRARIES)}")
         if not self.source:
             raise ValueError("source is empty; say where the figure comes from")
 

@@ -9,7 +9,10 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ |= {
     "RAY_AUTH_MODE": "token",
@@ -37,15 +40,26 @@ def hold_until(changed: threading.Event) -> None:
     RunRecorder.steps = record_and_wait
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray gives one 30 s, which a busy machine may need more of."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out" not in str(error):
+                raise
+    return start()
+
+
 def main() -> None:
     removed = threading.Event()
     hold_until(removed)
     root, *settings = sys.argv[1:]
     small = {"num_cpus": 1, "object_store_memory": 100_000_000}
     head = {**small, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    first = cluster.add_node(resources={"chip_host": 2}, **small)
-    cluster.add_node(resources={"chip_host": 3}, **small)
+    cluster = patiently(partial(Cluster, initialize_head=True, head_node_args=head))
+    first = patiently(partial(cluster.add_node, resources={"chip_host": 2}, **small))
+    patiently(partial(cluster.add_node, resources={"chip_host": 3}, **small))
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     failures: list[BaseException] = []
 
@@ -67,7 +81,7 @@ def main() -> None:
         removed.set()
         # The other node takes one of its chips; for a while there is no room for the second.
         time.sleep(3.0)
-        cluster.add_node(resources={"chip_host": 1}, **small)
+        patiently(partial(cluster.add_node, resources={"chip_host": 1}, **small))
         study.join()
         if failures:
             raise failures[0]

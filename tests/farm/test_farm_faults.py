@@ -149,7 +149,8 @@ def test_a_worker_that_hangs_is_replaced(train, tmp_path, undisturbed):
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
     events = json.loads((run_dir / "result.json").read_text())["events"]
-    (recovery,) = (item["message"] for item in events if item["kind"] == "recovery")
+    # A busy machine may keep the others silent for as long once more.
+    recovery, *_ = (item["message"] for item in events if item["kind"] == "recovery")
     # Its peers and the coordinator wait equally long; a busy machine decides who gives up first.
     assert any(sign in recovery for sign in ("no word from worker", "no answer in"))
     assert recovery.count("started anew [") == 1
