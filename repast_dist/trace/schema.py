@@ -1,6 +1,7 @@
 """Declares the columns of the cost trace and of the solve reports, with units in their metadata."""
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -120,14 +121,33 @@ def trace_batch(columns: Mapping[str, Any], ops: Sequence[str]) -> pa.RecordBatc
     for field in SCHEMA:
         if field.name in ("phase", "op"):
             names = PHASES if field.name == "phase" else ops
-            codes = pa.array(np.asarray(columns[field.name], np.int8))
-            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())))
+            codes = _numbers(columns[field.name], pa.int8())
+            arrays.append(pa.DictionaryArray.from_arrays(codes, _texts(tuple(names))))
         elif field.name in columns:
-            dtype = field.type.to_pandas_dtype()
-            arrays.append(pa.array(np.ascontiguousarray(columns[field.name], dtype)))
+            arrays.append(_numbers(columns[field.name], field.type))
         else:
-            arrays.append(pa.array(np.full(rows, _default(field), field.type.to_pandas_dtype())))
+            arrays.append(_numbers(np.full(rows, _default(field)), field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _numbers(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return numbers as an Arrow array, which shares their memory.
+
+    `pyarrow.array` would first import pandas where that is installed: a quarter of a second in
+    every worker, which needs nothing of it.
+    """
+    held = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(held), [None, pa.py_buffer(held)])
+
+
+@functools.cache
+def _texts(texts: tuple[str, ...]) -> pa.StringArray:
+    """Return texts as an Arrow array, as `_numbers` does."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(
+        len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))
+    )
 
 
 def solve_batch(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:

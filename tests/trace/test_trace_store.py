@@ -1,6 +1,8 @@
 """What a trace folder holds after normal runs, crashes and resumes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -43,6 +45,32 @@ def chip_rows(step: int, chip: int, rows: int = 4) -> pa.RecordBatch:
         },
         ops=["vmm", f"write_{chip}"],
     )
+
+
+def test_rows_are_those_that_arrow_makes_of_the_numbers() -> None:
+    ops = ["vmm", "wärme", ""]
+    kinds = {field.name: field.type for field in SCHEMA}
+    values = {name: np.arange(6) % 3 for name in SCHEMA.names}
+    made = trace_batch(values, ops).to_pydict()
+    for name, numbers in values.items():
+        names = {"phase": PHASES, "op": ops}.get(name)
+        wanted = [names[i] for i in numbers] if names else pa.array(numbers).cast(kinds[name])
+        assert made[name] == (wanted if names else wanted.to_pylist())
+    assert trace_batch({name: v[:0] for name, v in values.items()}, ops).num_rows == 0
+    some = {"chip", "bank", "step", "phase", "op", "start_s", "duration_s", "energy_j"}
+    defaults = trace_batch({name: values[name] for name in some}, ops).to_pydict()
+    assert defaults["layer"] == defaults["micro_batch"] == [-1] * 6
+    assert defaults["adc_conversions"] == defaults["static_j"] == [0] * 6
+
+
+def test_rows_are_made_without_pandas_which_every_worker_would_import() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from repast_dist.trace import SCHEMA, trace_batch\n"
+        "trace_batch({name: np.arange(2) % 2 for name in SCHEMA.names}, ['a', 'b'])\n"
+        "assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def append_steps(writer: TraceWriter, steps: range) -> None:
