@@ -28,6 +28,7 @@ CASES = {
     "programming errors": spec(programming_sigma=0.02),
     "unclipped errors": spec(programming_sigma=0.1, clip=False),
     "read noise": spec(programming_sigma=0.01, read_sigma=0.01),
+    "read noise, whole levels": spec(read_sigma=0.01),
     "cells of eight bits": spec(bits=8),
     "noisy cells of eight bits": spec(bits=8, programming_sigma=0.01),
     "four bits a pass": spec(dac_bits=4, programming_sigma=0.01),
