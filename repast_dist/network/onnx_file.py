@@ -83,6 +83,7 @@ class _Reading:
     unknown: Counter[str] = dataclasses.field(default_factory=Counter)
     made_by: dict[str, int] = dataclasses.field(default_factory=dict)
     operators: Counter[str] = dataclasses.field(default_factory=Counter)
+    again: int = 0
 
 
 def workload_from_onnx(
@@ -181,6 +182,7 @@ def _read(node: Any, graph: Graph, done: _Reading, path: Path, allow_unknown: bo
         first = done.layers[again]
         more = first.vectors_per_sample + rows[0].vectors_per_sample
         done.layers[again] = dataclasses.replace(first, vectors_per_sample=more)
+        done.again += 1
         done.made_by |= dict.fromkeys(node.output, again)
         return
     joined = None
@@ -354,6 +356,11 @@ def _assumptions(done: _Reading, graph: Graph, sequence: int | None) -> list[str
     tied = sum(1 for layer in layers if layer.shares_weights_with and not layer.preconditioned)
     if tied:
         notes.append(f"Layers that share an embedding's weights ({tied}): a first-order update.")
+    if done.again:
+        notes.append(
+            f"Products with weights that were used before ({done.again}) are further vectors of "
+            "those. Exporters join equal tensors: of untrained copies of a layer one is left."
+        )
     if any(done.operators[name] for name in ("LSTM", "GRU", "RNN")):
         notes.append("Kronecker factors of recurrent layers take their steps as independent.")
     if done.operators["Conv"] and not any(done.operators[name] for name in _NORMALIZATIONS):

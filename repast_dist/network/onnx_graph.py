@@ -154,8 +154,8 @@ class Graph:
 
     def first_user(self, name: str) -> str:
         """Return the layer that used the numbers of a tensor first; "": none did."""
-        held = self.constants[name]
-        return next((self._user[root] for root in held.roots if root in self._user), "")
+        roots = self._trained(self.constants[name], made_up=True)
+        return next((self._user[root] for root in roots if root in self._user), "")
 
     def left_over(self) -> Iterator[tuple[str, int]]:
         """Yield (layer, numbers) of tensors of which layers took a part: the rest is theirs."""
@@ -243,15 +243,17 @@ class Graph:
         return {root: None for name in names for root in self.constants[name].roots}
 
     def _find_twins(self) -> None:
-        """Find tensors that are copies of others: exporters transpose tied weights."""
+        """Find tensors that are copies of embeddings: exporters transpose tied weights."""
+        tables = {node.input[0] for node in self.nodes if node.op_type == "Gather"}
         by_shape: dict[Shape, list[str]] = {}
         for name, tensor in self._tensors.items():
             if len(tensor.dims) == 2 and math.prod(tensor.dims) > _SMALL:
                 by_shape.setdefault(tuple(sorted(tensor.dims)), []).append(name)
         for names in by_shape.values():
             made_up = [name for name in names if _MADE_UP.match(name)]
-            own = [name for name in names if not _MADE_UP.match(name)]
-            arrays = {n: _all_numbers(self._tensors[n], self._folder) for n in names if made_up}
+            own = [name for name in names if name in tables and not _MADE_UP.match(name)]
+            compared = [*made_up, *own] if made_up and own else []
+            arrays = {n: _all_numbers(self._tensors[n], self._folder) for n in compared}
             for copy in made_up:
                 for name in own:
                     a, b = arrays[copy], arrays[name]

@@ -183,6 +183,8 @@ def test_a_matrix_that_multiplies_again_has_more_vectors_and_the_same_weights(tm
         helper.make_node("MatMul", ["r", "w"], ["y"], name="second"),
     ]
     layers = layers_of(tmp_path, nodes, [[1, 5, 8]], [1, 5, 8], [weight("w", (8, 8))])
+    again = build_workload(WorkloadSpec(name="onnx", path=str(tmp_path / "net.onnx")))
+    assert again.assumptions[0].startswith("Products with weights that were used before (1)")
     assert list(layers) == ["first"]
     assert (layers["first"].vectors_per_sample, layers["first"].parameter_count) == (10, 64)
 
@@ -225,6 +227,7 @@ def test_a_copy_that_an_exporter_made_of_a_tied_weight_is_found_by_its_numbers(t
         onnx.save(helper.make_model(graph, ir_version=8), path)
         workload = build_workload(WorkloadSpec(name="onnx", path=str(path)))
         assert workload.parameter_count == expected
+        assert workload.layers[1].preconditioned == (expected == 12800)
 
 
 @pytest.mark.parametrize(
