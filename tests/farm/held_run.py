@@ -5,6 +5,7 @@ usage: held_run.py FILE STEP SETTING...
 So a signal that is sent once some steps are logged comes before the run is over, on any machine.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,10 +16,12 @@ from repast_dist.studies.recorder import RunRecorder
 
 def hold(go: Path, at: int) -> None:
     """Keep the recorder from taking a step before the file is there."""
-    record = RunRecorder.steps
+    record, parent = RunRecorder.steps, os.getppid()
 
     def wait_and_record(self, records, *others):
         while any(item.step >= at for item in records) and not go.exists():
+            if os.getppid() != parent:
+                break  # The test that would let it go on has ended.
             time.sleep(0.01)
         record(self, records, *others)
 
