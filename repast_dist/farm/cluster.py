@@ -168,8 +168,6 @@ def _patient_ray(spec: FarmSpec) -> dict[str, str]:
         "RAY_worker_register_timeout_seconds": seconds,
         "RAY_agent_register_timeout_ms": 1000 * seconds,
         "RAY_raylet_client_connect_timeout_milliseconds": 1000 * seconds,
-        # The raylet of this machine is watched by the farm itself.
-        "RAY_health_check_failure_threshold": max(seconds // 10, 5),
     }
     return {name: os.environ.get(name, str(value)) for name, value in patient.items()}
 
