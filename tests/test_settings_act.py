@@ -70,6 +70,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "taylor": ("inversion=taylor",),
     "cg": ("inversion=cg",),
     "auto": ("inversion=auto",),
+    "auto beside amplifiers of much power": ("inversion=auto",
+                                             "components.amplifier.energy_j.value=0.02"),
     "hard solves": ("inversion.max_iterations=1", "inversion.target_bits=30"),
     "ill-conditioned solves": ("inversion.target_bits=20", "optimizer.damping=0.00001"),
     "few right-hand sides": ("soi.right_sides_at_once=4",),

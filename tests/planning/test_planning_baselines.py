@@ -39,6 +39,7 @@ def gpu(**changes):
         "memory_bytes_per_s": quantity(1e12, "B/s"),
         "memory_efficiency": quantity(1.0),
         "board_w": quantity(100.0, "W"),
+        "die_m2": quantity(8e-4, "m2"),
         "launch_s": quantity(0.0, "s"),
         "product_efficiency": table,
         "inverse_efficiency": table,
