@@ -19,7 +19,7 @@ from repast_dist.planning.block_costs import BlockCosts, block_banks
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import Policy
 
-_BISECTIONS = 24
+_BISECTIONS = 18
 
 _SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 """Shares of the banks that are tried for blocks that stay."""
@@ -169,8 +169,8 @@ class _Rooms:
 
     def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """Return, per group of blocks, whether these copies of them fit together."""
-        needed = [np.bincount(group, copies * kind, groups) for kind in self.needed]
-        fits: np.ndarray = (np.stack(needed) <= self.room[:, None]).all(axis=0)
+        inverting, product = (np.bincount(group, copies * kind, groups) for kind in self.needed)
+        fits: np.ndarray = (inverting <= self.room[0]) & (product <= self.room[1])
         return fits
 
     def even_seconds(self, costs: BlockCosts) -> float:
@@ -193,8 +193,8 @@ def _balanced_copies(held: HeldBlocks, rooms: _Rooms, group: np.ndarray, groups:
     most = np.maximum(held.shapes.right_sides, 1)
 
     def copies_for(longest: np.ndarray) -> np.ndarray:
-        copies: np.ndarray = np.clip(np.ceil(cost / longest[group]), 1, most).astype(np.int64)
-        return copies
+        copies: np.ndarray = np.minimum(np.ceil(cost / longest[group]), most).astype(np.int64)
+        return np.maximum(copies, 1)
 
     high = np.full(groups, float(cost.max()))
     low = high / float(most.max())
@@ -233,8 +233,12 @@ def _best_turns(held: HeldBlocks, hardware: Hardware, policy: Policy) -> BlockPl
     for count in sorted({int(np.searchsorted(need, share * free, "right")) for share in _SHARES}):
         moving = np.ones(len(banks), bool)
         moving[order[: min(count, len(order) - 1)]] = False
+        used, blocks = rooms.banks_of(~moving), held.take(np.flatnonzero(moving))
+        left = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
+        if policy.partition.objective == "time" and left.even_seconds(blocks.costs) >= least:
+            continue
         for filled_share in _FILLED:
-            places = _in_turns(held, chip, moving, rooms.banks_of(~moving), filled_share)
+            places = _in_turns(held, chip, moving, used, filled_share)
             goal = _goal(held, places, hardware, policy)
             if goal < least:
                 best, least = places, goal
