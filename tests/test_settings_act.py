@@ -655,7 +655,9 @@ SMALL_VALIDATE = (
     "study=validate", f"study.anchors=[{_ANCHORS}]", "study.headline.networks=[lenet5]",
 )  # fmt: skip
 _ANCHOR = {"kind": "chip power", "subject": "isaac", "value": 2.0, "source": "a paper"}
-SMALL_HEADLINE = ("study=headline", "study.networks=[lenet5]", "study.sensitive=[lenet5]")
+SMALL_HEADLINE = (
+    "study=headline", "study.networks=[lenet5]", "study.sensitive=[lenet5]", "study.bridge={}",
+)  # fmt: skip
 _CHART = {"kind": "line", "x": "farm.chips", "y": "step_s"}
 _MATRIX = "a file that is not there.npy"
 
@@ -730,6 +732,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "networks": ["vgg13"], "batch_size": 128, "micro_batch_size": 4, "sensitive": ["vgg13"],
         "pipelayer.utilisation.value": 0.5, "pipelayer_chip.tiles": 10,
         "paper.speedup_over_gpu.value": 5.0,
+        "bridge": {"fewer rounds": {"soi.assumed_iterations": 2}},
     },
     ("study=compare",): {"runs": ["nowhere"]},
     ("study=verify",): {"run": "nowhere"},
