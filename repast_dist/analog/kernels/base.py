@@ -12,7 +12,6 @@ import numpy as np
 
 from repast_dist.analog.kernels.conversion import bit_planes, convert_and_add
 from repast_dist.analog.kernels.draws import round_to_steps
-from repast_dist.analog.kernels.noise import fill_normal
 
 LARGEST_STEPS = 127 * 256 + 127
 """Steps that a pair can hold: what two 8-bit numbers, the upper one in units of 256, reach."""
@@ -119,6 +118,3 @@ class Kernels(abc.ABC):
 
     convert_and_add = staticmethod(convert_and_add)
     """Converts currents and adds them; see `conversion.convert_and_add`."""
-
-    fill_normal = staticmethod(fill_normal)
-    """Draws normal numbers of an address; see `noise.fill_normal`."""

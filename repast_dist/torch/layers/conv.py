@@ -1,7 +1,6 @@
 """Convolutions as products of patches, and transposed convolutions as sums of patches."""
 
 import functools
-import math
 from typing import Any
 
 import torch
@@ -68,15 +67,8 @@ class _Convolution(Converted):
             for side, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
         ]
         columns = F.unfold(x, kernel, dilation, 0, stride)
-        n, _, positions = columns.shape
-        parts = columns.reshape(n, self.groups, -1, positions).permute(1, 0, 3, 2)
-        results = [
-            self.product(
-                f"{group}" if self.groups > 1 else "", part.reshape(n * positions, -1)
-            ).reshape(n, positions, -1)
-            for group, part in enumerate(parts)
-        ]
-        y = results[0] if len(results) == 1 else torch.cat(results, dim=2)
+        n = len(columns)
+        y = _grouped_product(self, columns, self.groups)
         y = y.transpose(1, 2).reshape(n, self.out_channels, *(out[-1:] if dims == 1 else out))
         return y if batched else y[0]
 
@@ -134,7 +126,7 @@ class ConvTranspose2d(Converted):
         extra = self._output_padding(
             x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
         )
-        n, _, *sides = x.shape
+        sides = x.shape[2:]
         size = [
             (side - 1) * s - 2 * p + d * (k - 1) + e + 1
             for side, s, p, d, k, e in zip(
@@ -142,15 +134,7 @@ class ConvTranspose2d(Converted):
                 strict=True,
             )
         ]  # fmt: skip
-        positions = math.prod(sides)
-        parts = x.reshape(n, self.groups, -1, positions).permute(1, 0, 3, 2)
-        columns = [
-            self.product(
-                f"{group}" if self.groups > 1 else "", part.reshape(n * positions, -1)
-            ).reshape(n, positions, -1)
-            for group, part in enumerate(parts)
-        ]
-        both = columns[0] if len(columns) == 1 else torch.cat(columns, dim=2)
+        both = _grouped_product(self, x.flatten(2), self.groups)
         # An output padding of more than the stride lies beyond all patches: it stays zero.
         whole = [
             (side - 1) * s + d * (k - 1) + 1
@@ -165,6 +149,19 @@ class ConvTranspose2d(Converted):
         if self.bias is not None:
             y = y + self.bias[:, None, None]
         return y if batched else y[0]
+
+
+def _grouped_product(layer: Converted, vectors: torch.Tensor, groups: int) -> torch.Tensor:
+    """Return the products of every group, (n, positions, out), with vectors (n, in, positions)."""
+    n, _, positions = vectors.shape
+    parts = vectors.reshape(n, groups, -1, positions).permute(1, 0, 3, 2)
+    results = [
+        layer.product(f"{group}" if groups > 1 else "", part.reshape(n * positions, -1)).reshape(
+            n, positions, -1
+        )
+        for group, part in enumerate(parts)
+    ]
+    return results[0] if len(results) == 1 else torch.cat(results, dim=2)
 
 
 def _two(values: tuple[int, ...]) -> tuple[int, int]:
