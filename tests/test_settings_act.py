@@ -71,7 +71,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "cg": ("inversion=cg",),
     "auto": ("inversion=auto",),
     "auto beside amplifiers of much power": ("inversion=auto",
-                                             "components.amplifier.energy_j.value=0.02"),
+                                             "components.amplifier.supply_v.value=200.0"),
     "hard solves": ("inversion.max_iterations=1", "inversion.target_bits=30"),
     "ill-conditioned solves": ("inversion.target_bits=20", "optimizer.damping=0.00001"),
     "few right-hand sides": ("soi.right_sides_at_once=4",),

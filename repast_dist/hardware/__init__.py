@@ -1,9 +1,11 @@
 """Describes chips and the network between them, and prices what they do."""
 
 from repast_dist.hardware.components import (
+    Amplifier,
     Component,
     ComponentTable,
     Quantity,
+    quantities,
     unit_costs,
 )
 from repast_dist.hardware.geometry import Geometry, array_count, product_counts, write_counts
@@ -17,6 +19,7 @@ from repast_dist.hardware.tree import TreeRow, chip_tree
 __all__ = [
     "PARTS",
     "TOPOLOGIES",
+    "Amplifier",
     "ChipSpec",
     "Component",
     "ComponentTable",
@@ -33,6 +36,7 @@ __all__ = [
     "array_count",
     "chip_tree",
     "product_counts",
+    "quantities",
     "unit_costs",
     "write_counts",
 ]

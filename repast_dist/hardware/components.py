@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
+from repast_dist.analog.specs import OpAmpSpec
 from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.spec import spec
 from repast_dist.hardware.parts import PARTS, PartCosts, UnitCosts
@@ -98,6 +99,59 @@ class Component:
 
 
 @spec
+class Amplifier:
+    """The figures of an amplifier of an inverting array, or of an inverter.
+
+    A good amplifier of one kind takes a current in proportion to its gain-bandwidth product, or
+    to its slew rate, and to the capacitance that it drives (Sansen, Analog Design Essentials,
+    2006, chapter 6). What ``device.opamp`` asks for so decides the power.
+
+    Attributes
+    ----------
+    supply_v : Quantity
+        Supply voltage; twice the swing where outputs swing further.
+    load_f : Quantity
+        Capacitance that an output drives.
+    gbw_per_current : Quantity
+        Gain-bandwidth product times load over supply current.
+    slew_per_current : Quantity
+        Slew rate times load over supply current.
+    area_m2 : Quantity
+        Area per instance, whatever the amplifier is asked for.
+    """
+
+    supply_v: Quantity
+    load_f: Quantity
+    gbw_per_current: Quantity
+    slew_per_current: Quantity
+    area_m2: Quantity
+
+    def __post_init__(self) -> None:
+        for name in ("gbw_per_current", "slew_per_current"):
+            if getattr(self, name).value == 0:
+                raise ValueError(f"{name}.value=0: no current would be enough; valid: above 0")
+
+    def power_w(self, opamp: OpAmpSpec, chip: ChipSpec) -> float:
+        """Return the power of an amplifier that is on, in watts.
+
+        It is that of the current which bandwidth or slew rate needs, the larger of both. Amplifiers
+        that are at rest at once need none, and are on for no time.
+        """
+        supply, load, bandwidth, slew = (
+            quantity_value(getattr(self, name), chip, f"amplifier.{name}")
+            for name in ("supply_v", "load_f", "gbw_per_current", "slew_per_current")
+        )
+        needed = max((opamp.gbw_hz or 0.0) / bandwidth, (opamp.slew_v_per_s or 0.0) / slew)
+        return max(supply, 2.0 * (opamp.swing_v or 0.0)) * load * needed
+
+
+def quantities(component: Component | Amplifier) -> dict[str, Quantity]:
+    """Return the figures that a component has, by name."""
+    values = {item.name: getattr(component, item.name) for item in dataclasses.fields(component)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@spec
 class ComponentTable:
     """The figures of every kind of part of a chip.
 
@@ -114,8 +168,8 @@ class ComponentTable:
     cell_write : Component
         A programming pulse: energy per cell and time per row. A cell's settings say how many
         pulses a write takes (``device.cell.write_pulses``).
-    amplifier : Component
-        An amplifier of an inverting array, or an inverter; energy per second that it is on.
+    amplifier : Amplifier
+        An amplifier of an inverting array, or an inverter.
     inv_dac, inv_adc : Component
         Converters of the inverting arrays; one action is one conversion.
     digital : Component
@@ -148,7 +202,7 @@ class ComponentTable:
     shift_add: Component
     cell: Component
     cell_write: Component
-    amplifier: Component
+    amplifier: Amplifier
     inv_dac: Component
     inv_adc: Component
     digital: Component
@@ -163,8 +217,15 @@ class ComponentTable:
     router_crossings: Quantity
 
 
-def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
+def unit_costs(chip: ChipSpec, components: ComponentTable, opamp: OpAmpSpec) -> UnitCosts:
     """Return what one count of each kind costs on a chip.
+
+    Parameters
+    ----------
+    chip, components : ChipSpec, ComponentTable
+        The chip, and the figures of its parts.
+    opamp : OpAmpSpec
+        What its amplifiers are asked for.
 
     Raises
     ------
@@ -173,7 +234,12 @@ def unit_costs(chip: ChipSpec, components: ComponentTable) -> UnitCosts:
     """
     parts = {}
     for part in PARTS:
-        component: Component = getattr(components, part.name)
+        component: Component | Amplifier = getattr(components, part.name)
+        if isinstance(component, Amplifier):
+            # The action of an amplifier is to be on for a second.
+            area = quantity_value(component.area_m2, chip, f"{part.name}.area_m2")
+            parts[part.name] = PartCosts(component.power_w(opamp, chip), area, 0.0, 0.0)
+            continue
         values = {
             item.name: quantity_value(
                 getattr(component, item.name), chip, f"{part.name}.{item.name}"

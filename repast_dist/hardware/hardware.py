@@ -51,7 +51,7 @@ class Hardware:
     @cached_property
     def costs(self) -> UnitCosts:
         """Time and energy of one count of each kind on this chip, in seconds and joules."""
-        return unit_costs(self.chip, self.components)
+        return unit_costs(self.chip, self.components, self.device.opamp)
 
     @cached_property
     def geometry(self) -> Geometry:

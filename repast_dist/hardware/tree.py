@@ -3,9 +3,10 @@
 import dataclasses
 
 from repast_dist.hardware.components import (
+    Amplifier,
     Component,
     ComponentTable,
-    Quantity,
+    quantities,
     quantity_source,
 )
 from repast_dist.hardware.parts import PARTS, Peak, UnitCosts
@@ -83,15 +84,10 @@ def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> t
     )
 
 
-def _quantities(component: Component) -> dict[str, Quantity]:
-    values = {item.name: getattr(component, item.name) for item in dataclasses.fields(Component)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _sources(component: Component) -> str:
-    texts = {name: quantity_source(value) for name, value in _quantities(component).items()}
+def _sources(component: Component | Amplifier) -> str:
+    texts = {name: quantity_source(value) for name, value in quantities(component).items()}
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
-def _confidence(component: Component) -> str:
-    return max((v.confidence for v in _quantities(component).values()), default="A")
+def _confidence(component: Component | Amplifier) -> str:
+    return max((v.confidence for v in quantities(component).values()), default="A")

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 
 from repast_dist.analog import DeviceSpec
+from repast_dist.analog.specs import OpAmpSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load, to_dict
 from repast_dist.hardware import (
     PARTS,
+    Amplifier,
     ChipSpec,
     Component,
     ComponentTable,
@@ -44,9 +46,12 @@ def small():
     return preset(ChipSpec, "chip", "small")
 
 
+FAST = OpAmpSpec(gbw_hz=100e6)
+
+
 @pytest.fixture(scope="module")
 def costs(components, small):
-    return unit_costs(small, components)
+    return unit_costs(small, components, FAST)
 
 
 def test_isaac_chip_has_published_power_and_area(components):
@@ -83,15 +88,17 @@ def test_parts_of_a_chip_sum_to_the_chip(components, name):
 def test_adc_regression_prices_an_8_bit_converter_within_a_factor_of_two_of_isaac(components):
     regression = preset(ComponentTable, "components", "adc_regression")
     small = preset(ChipSpec, "chip", "small")
-    ours = unit_costs(small, components).parts["adc"].energy_j
-    fitted = unit_costs(small, regression).parts["adc"].energy_j
+    ours = unit_costs(small, components, FAST).parts["adc"].energy_j
+    fitted = unit_costs(small, regression, FAST).parts["adc"].energy_j
     assert ours != fitted
     assert 0.5 < fitted / ours < 2.0
 
 
 def test_an_adc_bit_doubles_its_energy(components, small):
     finer = load(ChipSpec, to_dict(small) | {"adc": {"bits": 9}})
-    eight, nine = (unit_costs(chip, components).parts["adc"].energy_j for chip in (small, finer))
+    eight, nine = (
+        unit_costs(chip, components, FAST).parts["adc"].energy_j for chip in (small, finer)
+    )
     assert nine == pytest.approx(2 * eight)
 
 
@@ -140,6 +147,63 @@ def test_amplifiers_consume_their_power_as_long_as_they_settle(costs):
     assert price(row, costs).energy_j[0] == pytest.approx(3 * 130 * 120e-9 * 100e-6, rel=1e-6)
 
 
+def watts(components, **asked):
+    """Return the power of an amplifier of which so much is asked."""
+    chip = preset(ChipSpec, "chip", "small")
+    return unit_costs(chip, components, OpAmpSpec(**asked)).parts["amplifier"].energy_j
+
+
+def test_amplifiers_take_the_current_that_bandwidth_or_slew_rate_needs(components):
+    # 0.37 pF at 370 MHz pF/mA (Sansen) and 659 V/us pF/mA (Assaad and Silva-Martinez), 1 V.
+    assert watts(components, gbw_hz=100e6) == pytest.approx(100e-6)
+    assert watts(components, gbw_hz=1e9) == pytest.approx(1e-3)
+    slow = watts(components, gbw_hz=100e6, swing_v=0.5, slew_v_per_s=60e6)
+    assert slow == watts(components, gbw_hz=100e6)
+    fast = watts(components, gbw_hz=100e6, swing_v=0.5, slew_v_per_s=600e6)
+    assert fast == pytest.approx(600 * 0.37 / 659 * 1e-3)
+    # Outputs of 1 V to either side need 2 V.
+    assert watts(components, gbw_hz=100e6, swing_v=1.0) == pytest.approx(200e-6)
+    assert watts(components) == 0.0
+
+
+def test_the_measured_amplifier_takes_its_measured_current(components):
+    """Assaad and Silva-Martinez, JSSC 2009: 134.2 MHz, 94.1 V/us, 5.6 pF, 0.8 mA, 1.8 V."""
+    data = to_dict(components)
+    for name, value in (
+        ("supply_v", 1.8),
+        ("load_f", 5.6e-12),
+        ("gbw_per_current", 134.2e6 * 5.6e-12 / 0.8e-3),
+    ):
+        data["amplifier"][name]["value"] = value
+    measured = load(ComponentTable, data)
+    assert watts(measured, gbw_hz=134.2e6) == pytest.approx(1.44e-3, rel=1e-9)
+    slewing = watts(measured, gbw_hz=1.0, swing_v=0.5, slew_v_per_s=94.1e6)
+    assert slewing == pytest.approx(1.44e-3, rel=1e-3)
+
+
+def test_faster_amplifiers_settle_sooner_for_the_same_energy_at_more_power(components):
+    """What is read after 12 / GBW takes a tenth of the time, and ten times the power."""
+    chip = preset(ChipSpec, "chip", "small")
+
+    def settled(gbw_hz):
+        opamp = OpAmpSpec(gbw_hz=gbw_hz)
+        seconds = opamp.seconds(12.0)
+        row = op_rows(op.SOLVE_A, chip=0, serial_settling_s=seconds, amplifier_s=2 * 128 * seconds)
+        priced = price(row, unit_costs(chip, components, opamp))
+        return priced.duration_s[0], priced.energy_j[0]
+
+    (slow_s, slow_j), (fast_s, fast_j) = settled(1e8), settled(1e9)
+    assert slow_s == pytest.approx(10 * fast_s) == pytest.approx(120e-9)
+    assert slow_j == pytest.approx(fast_j) == pytest.approx(2 * 128 * 120e-9 * 100e-6)
+
+
+def test_no_current_per_bandwidth_is_refused(components):
+    data = to_dict(components)
+    data["amplifier"]["gbw_per_current"]["value"] = 0.0
+    with pytest.raises(SettingsError, match=r"components\.amplifier.*gbw_per_current.*above 0"):
+        load(ComponentTable, data, "components")
+
+
 def test_a_starved_bus_decides_the_duration(costs):
     row = op_rows(op.VMM_FORWARD, chip=0, serial_passes=1, serial_buffer_words=1200)
     assert price(row, costs).duration_s[0] == pytest.approx(1e-6, rel=1e-6)
@@ -156,7 +220,7 @@ def test_unknown_library_component_is_named(components, small):
     data = to_dict(components)
     data["adc"]["energy_j"]["library"] = "hwcomponents_library.NoSuchADC"
     with pytest.raises(SettingsError, match=r"components\.adc\.energy_j.*NoSuchADC"):
-        unit_costs(small, load(ComponentTable, data))
+        unit_costs(small, load(ComponentTable, data), FAST)
 
 
 def test_a_figure_without_source_is_refused(components):
@@ -174,7 +238,8 @@ def test_a_divisor_beside_a_value_is_refused(components):
 
 
 def test_every_component_of_a_table_is_a_part_of_the_chip():
-    components = [f.name for f in dataclasses.fields(ComponentTable) if f.type is Component]
+    kinds = (Component, Amplifier)
+    components = [f.name for f in dataclasses.fields(ComponentTable) if f.type in kinds]
     assert [part.name for part in PARTS] == components
 
 
@@ -182,7 +247,7 @@ def test_a_router_that_every_byte_crosses_twice_is_crossed_four_times_as_often(c
     data = to_dict(components)
     data["router_crossings"]["value"] = 2.0
     one, four = (
-        component_energy(unit_costs(small, table))["buffer_bytes"]
+        component_energy(unit_costs(small, table, FAST))["buffer_bytes"]
         for table in (components, load(ComponentTable, data))
     )
     assert four.pop("router") == pytest.approx(4 * one.pop("router"))

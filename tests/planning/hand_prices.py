@@ -20,7 +20,8 @@ SAMPLE_HOLD_J = 1.041667e-15
 SHIFT_ADD_J = 0.021e-12
 CELL_PASS_J = 1.953125e-15
 PULSE_J = 3.91e-9 / 128
-AMPLIFIER_W = 100e-6
+# 1 V, 100 MHz and 0.37 pF at 370 MHz pF/mA; no slew rate is asked for.
+AMPLIFIER_W = 1.0 * 100e6 * 0.37e-12 / (370e6 * 1e-12 / 1e-3)
 BRAHMS_DAC_J = 2.2079757511968567e-13
 MAC_J, MAC_LEAK_W = 9.780346196882295e-12, 6.252137522289382e-05
 """A 32-bit multiplier and adder of Aladdin, brought from 40 to 32 nm by hwcomponents."""

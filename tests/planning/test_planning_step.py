@@ -38,10 +38,10 @@ CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm
 SMALL = load(ChipSpec, CONF["chip"])
 COMPONENTS = load(ComponentTable, CONF["components"])
 BOARD = load(InterconnectSpec, CONF["interconnect"])
-COSTS = unit_costs(SMALL, COMPONENTS)
 PARTS = ("device", "components", "interconnect", "soi", "partition", "inversion")
 # Outputs are read after 12 cycles of 100 MHz: 120 ns.
 DEVICE = DeviceSpec(opamp=OpAmpSpec(gbw_hz=1e8))
+COSTS = unit_costs(SMALL, COMPONENTS, DEVICE.opamp)
 DENSE = Workload(
     name="dense", layers=(LayerShape(name="fc", kind=kinds.DENSE, in_features=64, out_features=10),)
 )

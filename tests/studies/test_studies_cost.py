@@ -124,7 +124,8 @@ def test_factors_of_the_bridge_multiply_up_to_the_papers_ratios(page):
 
 def test_every_assumed_constant_is_in_the_tornado(page, settings):
     names = {row["constant"] for row in page.tables["sensitivity"].to_pylist()}
-    assert {"cell_write.energy_j", "amplifier.energy_j", "digital.time_s"} <= names
+    assert {"cell_write.energy_j", "amplifier.supply_v", "amplifier.load_f"} <= names
+    assert {"digital.time_s", "device.opamp.gbw_hz"} <= names
     assert {"chip.tiles", "chip.vmm.adcs_per_array", "chip.dac.bits", "soi.interval"} <= names
     assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
 

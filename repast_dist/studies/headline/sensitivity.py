@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from repast_dist.hardware import PARTS, Component, Quantity
+from repast_dist.hardware import PARTS, Quantity, quantities
 from repast_dist.network.workload import named_workload
 from repast_dist.planning.baselines import gpu_step
 from repast_dist.studies.headline.inputs import HeadlineInputs
@@ -70,11 +70,10 @@ def _assumed(
     it.
     """
     for component in (part.name for part in PARTS):
-        part: Component = getattr(inputs.machine.hardware.components, component)
-        for field in dataclasses.fields(Component):
-            quantity: Quantity | None = getattr(part, field.name)
-            if quantity and quantity.confidence == "C" and field.name != "area_m2":
-                yield f"{component}.{field.name}", _scale_part(inputs, component, field.name)
+        figures = quantities(getattr(inputs.machine.hardware.components, component))
+        for name, quantity in figures.items():
+            if quantity.confidence == "C" and name != "area_m2":
+                yield f"{component}.{name}", _scale_part(inputs, component, name)
     for name in ("memory_efficiency", "launch_s"):
         yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
     yield f"{inputs.gpu.name}.inverse_efficiency", _scale_inverse(inputs)
