@@ -58,13 +58,13 @@ class Needs:
     @classmethod
     def of(cls, layers: LayerTable, hardware: Hardware, work: StepWork) -> "Needs":
         """Count the arrays."""
-        g, held = hardware.geometry, work.micro_batch_size * layers.vectors
+        g = hardware.geometry
         forward = array_count(g, layers.rows, layers.columns, layers.groups)
         backward = array_count(g, layers.columns, layers.rows, layers.groups)
-        activations = array_count(g, held, layers.rows + layers.bias, layers.groups)
+        activations = array_count(g, *layers.inputs(work.micro_batch_size))
         return cls(
             np.where(layers.products, forward, 0) + np.where(layers.errors_pass, backward, 0),
-            np.where(layers.weighted, activations, 0),
+            np.where(layers.products, activations, 0),
         )
 
     def take(self, place: np.ndarray) -> "Needs":

@@ -205,10 +205,9 @@ def _gradient(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of gradients: the errors of each output in turn drive the arrays that hold
     the inputs.
     """
-    layers, g = work.layers, work.hardware.geometry
-    held = work.step.micro_batch_size * layers.vectors
-    width = layers.rows + layers.bias
-    return _of_pool(work, arrays, product_counts(g, layers.columns, held, width, layers.groups))
+    layers, inputs = work.layers, work.layers.inputs(work.step.micro_batch_size)
+    counts = product_counts(work.hardware.geometry, layers.columns, *inputs)
+    return _of_pool(work, arrays, counts)
 
 
 def _factor_products(hardware: Hardware, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
@@ -248,11 +247,9 @@ def _operand_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
 
 
 def _activation_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
-    layers = work.layers
-    held = work.step.micro_batch_size * layers.vectors
+    inputs = work.layers.inputs(work.step.micro_batch_size)
     at_once = np.minimum(np.maximum(arrays.pool, 1), _written_at_once(work, arrays.pool_banks))
-    width = layers.rows + layers.bias
-    return write_counts(work.hardware.geometry, held, width, layers.groups, at_once)
+    return write_counts(work.hardware.geometry, *inputs, at_once)
 
 
 def _mean_writes(work: LayerWork, arrays: LayerArrays) -> Counts:

@@ -80,6 +80,16 @@ class LayerTable:
         """Mask of the layers that multiply on crossbars."""
         return self.weighted | self.written
 
+    def inputs(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the matrices of the inputs of so many samples, which gradients are formed from:
+        their rows, their columns and how many there are. A layer has one per group, with the
+        vectors of all samples; an operand that is written for every sample has a gradient of its
+        own, so there is a matrix for each of them.
+        """
+        together = np.where(self.written, 1, samples)
+        apart = np.where(self.written, samples, 1)
+        return together * self.vectors, self.rows + self.bias, apart * self.groups
+
 
 def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
     """Return the layers of a workload as columns, with the widths of their SOI blocks."""

@@ -140,18 +140,9 @@ def _weight_fills(plan: Plan) -> float:
 
 
 def _activation_fills(plan: Plan) -> float:
-    """Return how often a micro-batch fills the arrays of a layer's inputs. Products that have none
-    of their own use those of all layers of the chip alike.
-    """
-    a, layers, g = plan.allocation, plan.layers, plan.hardware.geometry
-    size = plan.work.micro_batch_size
-    width = layers.rows + layers.bias
-    inputs = array_count(g, size * layers.vectors, width, layers.groups)
-    filled = np.where(layers.products, inputs, 0) + _factor_fills(plan)
-    own = np.where(a.pool > 0, filled / np.maximum(a.pool, 1), 0.0)
-    shared = np.bincount(a.stage, np.where(a.pool > 0, 0, filled), a.stages)
-    pools = np.maximum(np.bincount(a.stage, a.pool, a.stages), 1)
-    return float((own + (shared / pools)[a.stage]).max(initial=0.0))
+    """Return how often a micro-batch fills the arrays of a layer's inputs."""
+    filled = plan.allocation.activations + _factor_fills(plan)
+    return float((filled / np.maximum(plan.allocation.pool, 1)).max(initial=0.0))
 
 
 def _factor_fills(plan: Plan) -> np.ndarray:

@@ -1,14 +1,18 @@
 """What a training run costs is what its plan says, of hardware that its numbers have as well."""
 
+import collections
 import json
 
 import pytest
 
-from repast_dist.farm.setup import make_setup
+from repast_dist.farm.peers import NoPeers
+from repast_dist.farm.setup import beginning, make_setup
+from repast_dist.farm.worker import ChipWorker
 from repast_dist.ground.errors import SettingsError
 from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
+from repast_dist.studies.settings import training_job
 from repast_dist.trace import read_trace, verify
 
 NETWORK = (
@@ -22,8 +26,6 @@ NETWORK = (
 
 
 def setup_of(*overrides):
-    from repast_dist.studies.settings import training_job
-
     settings = load_settings([*NETWORK, *overrides])
     return make_setup(training_job(settings), settings.dataset.load())
 
@@ -84,3 +86,40 @@ def test_offset_columns_can_be_costed():
 def test_studies_of_the_arrays_refuse_offset_columns(train, study):
     with pytest.raises(SettingsError, match=r"chip\.vmm\.differential=false"):
         train(f"study={study}", "model=digits_mlp", "dataset=digits", "study.steps=1", *OFFSET)
+
+
+PRODUCTS = {
+    "vmm_forward": "forward",
+    "vmm_backward": "backward",
+    "vmm_fisher": "backward",
+    "vmm_gradient": "gradient",
+    "operand_fisher": "gradient",
+    "factor_a": "factor",
+    "factor_g": "factor",
+}
+"""Operation of a trace -> role of the products that it prices."""
+
+
+@pytest.mark.parametrize(
+    "model", ["digits_mlp", "digits_cnn", "digits_resnet", "digits_transformer"]
+)
+def test_conversions_that_are_priced_are_those_that_arrays_make(train, model):
+    """In the second step: the first one converts a micro-batch more, for its ranges."""
+    overrides = (
+        *(f"model={model}", "train.batch_size=16", "train.micro_batch_size=8", "train.max_steps=2"),
+        *("train.epochs=1", "engine=analog", "farm=inprocess", "farm.chips=1"),
+    )
+    settings = load_settings(list(overrides))
+    setup = make_setup(training_job(settings), settings.dataset.load())
+    worker = ChipWorker((0,), setup, NoPeers())
+    worker.restore(0, beginning(setup).arrays)
+    (counts,) = worker.advance(0, 2).steps[1].clipping
+    made: collections.Counter[str] = collections.Counter()
+    for what, count in counts.items():
+        made[what.split()[0]] += count.conversions
+    priced: collections.Counter[str] = collections.Counter()
+    for row in read_trace(train(*overrides) / "trace").to_pylist():
+        if row["step"] == 1 and row["op"] in PRODUCTS:
+            priced[PRODUCTS[row["op"]]] += row["adc_conversions"]
+    assert set(made) == {"forward", "backward", "gradient", "factor"}
+    assert dict(priced) == dict(made)

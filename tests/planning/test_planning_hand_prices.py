@@ -239,7 +239,7 @@ class LayerByHand:
         weighted, written = self.layer.has_weights, self.layer.operand_written
         found = {
             "vmm_forward": self.weights(self.k, self.m),
-            "write_activations": self.held(self.vectors, pool=True),
+            "write_activations": self.inputs(),
             "vmm_gradient": self.gradient(),
         }
         if not self.first:
@@ -275,13 +275,22 @@ class LayerByHand:
 
     def gradient(self):
         """The errors of every output drive the arrays that hold the inputs."""
-        return self.pooled(self.m, self.vectors, self.width, self.groups)
+        held, matrices = self.input_matrices()
+        return self.pooled(self.m, held, self.width, matrices)
 
-    def held(self, vectors, width=None, pool=False):
-        at_once = self.arrays.pool_banks
-        at_once = min(max(self.arrays.pool, 1), at_once) if pool else at_once
-        wide = self.width if width is None else width
-        return write(self.chip, vectors, wide, groups=self.groups, at_once=at_once)
+    def inputs(self):
+        held, matrices = self.input_matrices()
+        at_once = min(max(self.arrays.pool, 1), self.arrays.pool_banks)
+        return write(self.chip, held, self.width, groups=matrices, at_once=at_once)
+
+    def input_matrices(self):
+        """Rows and number: attention has a gradient of its own for every sample and head."""
+        if self.layer.operand_written:
+            return self.layer.vectors_per_sample, self.groups * SAMPLES
+        return self.vectors, self.groups
+
+    def held(self, vectors, width):
+        return write(self.chip, vectors, width, groups=self.groups, at_once=self.arrays.pool_banks)
 
     def written(self, copies):
         """Weights, and their transposes where errors pass."""
@@ -309,7 +318,9 @@ class LayerByHand:
         combined = self.layer.factor_vectors < self.layer.vectors_per_sample
         found = {"write_errors": times(2, self.held(vectors, self.m))}
         if combined:
-            found["write_means"] = self.held(vectors) | {"digital_ops": self.vectors * self.width}
+            found["write_means"] = self.held(vectors, self.width) | {
+                "digital_ops": self.vectors * self.width
+            }
             found["write_errors"]["digital_ops"] = 2 * self.vectors * self.m
         for factor in ("A", "G"):
             parts = [

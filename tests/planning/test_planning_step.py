@@ -228,8 +228,8 @@ def test_factor_rows_come_only_when_factors_are_due():
 def test_a_fisher_pass_repeats_digital_work_and_the_operands_gradients_of_attention():
     """Two passes of 4 samples. Softmax and rectifier: 3 x 2 x 6 x 6 = 216 and 40 operations a
     sample, with 40 for the bias. Scores (5 -> 6, two heads, 6 tokens): each of 6 outputs drives
-    arrays that hold 4 x 6 rows, so 2 heads x 6 x 5 conversions per pass and slice. Small chip:
-    7 passes, 2 slices.
+    arrays that hold the 6 rows of a sample, so 4 samples x 2 heads x 6 x 5 conversions per pass and
+    slice. Small chip: 7 passes, 2 slices.
     """
     layers = (
         LayerShape(
@@ -244,7 +244,7 @@ def test_a_fisher_pass_repeats_digital_work_and_the_operands_gradients_of_attent
     assert digital["digital_ops"].tolist() == [2 * 4 * (40 + 40), 2 * 4 * 216]
     operands = row_of(table, "operand_fisher")
     assert operands["layer"].tolist() == [1]
-    assert operands["adc_conversions"].tolist() == [2 * 2 * 6 * 5 * 7 * 2]
+    assert operands["adc_conversions"].tolist() == [2 * 4 * 2 * 6 * 5 * 7 * 2]
     empirical = ops_of(plan_of(Workload(name="w", layers=layers), size=4, fisher_passes=0))
     for op in ("vmm_fisher", "elementwise_fisher", "operand_fisher"):
         assert not len(row_of(empirical, op))
