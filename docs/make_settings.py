@@ -8,10 +8,10 @@ import sys
 import typing
 from pathlib import Path
 
+from repast_dist.ground.presets import setting_groups
 from repast_dist.ground.registry import Registry
 from repast_dist.hardware.components import Component, Quantity
 from repast_dist.report.settings_reference import settings_markdown
-from repast_dist.settings import setting_groups
 from repast_dist.studies.settings import RunSettings
 
 TARGET = Path(__file__).parent / "settings.md"

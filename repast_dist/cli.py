@@ -1,4 +1,7 @@
-"""The command ``repast-dist``: read overrides, check settings, run one study or a sweep."""
+"""The command ``repast-dist``: read overrides, check settings, run one study or a sweep.
+
+What computes is imported once there is something to do: ``--help`` answers at once.
+"""
 
 import argparse
 import logging
@@ -9,11 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repast_dist import __version__
-from repast_dist.api.loading import checked_settings
-from repast_dist.api.running import answer, resume, sweep
 from repast_dist.ground.errors import RepastError, SettingsError
-from repast_dist.ground.spec import to_dict
-from repast_dist.settings import as_yaml, expand_sweep, setting_groups
+from repast_dist.ground.presets import setting_groups
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -60,6 +60,8 @@ def _stop_like_ctrl_c() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from repast_dist.api.running import answer, resume, sweep
+
     resumed, overrides = _split_resume(options.overrides)
     if resumed is not None and options.multirun:
         raise SettingsError("resume: one run at a time; leave out --multirun")
@@ -76,6 +78,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _settings_as_yaml(overrides: Sequence[str], options: argparse.Namespace) -> str:
+    from repast_dist.api.loading import checked_settings
+    from repast_dist.ground.spec import to_dict
+    from repast_dist.settings import as_yaml, expand_sweep
+
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
     settings = [checked_settings(point, options.config_dir) for point in points]
     return "---\n".join(as_yaml(to_dict(item)) for item in settings)

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from repast_dist.ground.errors import SettingsError, brief
+from repast_dist.ground.presets import conf_dir, setting_groups
 from repast_dist.ground.yaml_size import expanded_nodes
 from repast_dist.studies.settings import RunSettings, checked_settings, unread
 
@@ -27,13 +28,6 @@ from repast_dist.studies.settings import RunSettings, checked_settings, unread
 _UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
 _LONGEST_MESSAGE = 500
 _MOST_VALUES = 100_000
-
-
-def conf_dir() -> Path:
-    """Return the folder of the YAML groups: inside the installed package, or the repository's."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunSettings:
@@ -165,15 +159,6 @@ def farm_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     changed = {item.partition("=")[0].removeprefix("farm.").partition(".")[0] for item in overrides}
     farm = compose_plain(overrides)["farm"]
     return {name: farm[name] for name in changed}
-
-
-def setting_groups() -> dict[str, list[str]]:
-    """Return every configuration group and its options."""
-    return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir() and any(folder.glob("*.yaml"))
-    }
 
 
 def _explain(error: Exception) -> str:

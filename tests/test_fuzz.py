@@ -25,9 +25,10 @@ from rich.console import Console
 from repast_dist.api.runs import open_run
 from repast_dist.cli import main
 from repast_dist.ground.errors import DataError, RepastError
+from repast_dist.ground.presets import conf_dir, setting_groups
 from repast_dist.network.onnx_file import workload_from_onnx
 from repast_dist.report.run_data import load_run
-from repast_dist.settings import compose_plain, conf_dir, load_settings, setting_groups
+from repast_dist.settings import compose_plain, load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.run_result import read_result
 from repast_dist.studies.verify import findings

@@ -6,8 +6,9 @@ import pytest
 
 from repast_dist.cli import main
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.presets import setting_groups
 from repast_dist.ground.spec import load, to_dict
-from repast_dist.settings import expand_sweep, load_settings, refuse_unread, setting_groups
+from repast_dist.settings import expand_sweep, load_settings, refuse_unread
 from repast_dist.studies.settings import RunSettings
 
 

@@ -32,13 +32,14 @@ from rich.console import Console
 from repast_dist.analog.cells.measured import SCORES
 from repast_dist.analog.schemes.single import Single
 from repast_dist.ground.errors import RepastError
+from repast_dist.ground.presets import conf_dir
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec, to_dict
 from repast_dist.hardware.components import Quantity
 from repast_dist.network.layer import LAYERS
 from repast_dist.planning.baselines import GpuSpec, gpu_step
 from repast_dist.planning.summary import summarise
-from repast_dist.settings import compose_plain, conf_dir, load_settings
+from repast_dist.settings import compose_plain, load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.convergence.training import convergence_point
 from repast_dist.studies.costing import chosen_workload, planned_step

@@ -9,6 +9,7 @@ import pyarrow as pa
 from repast_dist.api.loading import HARDWARE, Override, as_overrides, checked_settings
 from repast_dist.api.notebook import facts_html, table_html
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.presets import setting_groups
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import ONNX
@@ -18,7 +19,6 @@ from repast_dist.planning.ops import step_ops
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import StepSummary, summarise
 from repast_dist.planning.timeline import place
-from repast_dist.settings import setting_groups
 from repast_dist.studies.costing import planned_step
 from repast_dist.studies.figures import STEP_UNITS, step_figures
 from repast_dist.studies.plan import plan_page

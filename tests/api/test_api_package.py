@@ -10,11 +10,26 @@ import pytest
 import repast_dist as rd
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = "{'numpy', 'ray', 'pyarrow', 'pydantic', 'hydra', 'numba', 'rich'}"
-    code = f"import sys, repast_dist; print(sorted({heavy} & set(sys.modules)))"
+HEAVY = {"numpy", "scipy", "ray", "pyarrow", "pydantic", "hydra", "numba", "onnx", "rich"}
+
+
+def imported_by(code: str) -> set[str]:
+    """Return which of the large libraries a process of its own has imported after some code."""
+    code = f"import sys\n{code}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert "repast_dist" in done.stderr.splitlines()
+    return HEAVY & set(done.stderr.splitlines())
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert imported_by("import repast_dist") == set()
+    assert "numpy" in imported_by("import repast_dist; repast_dist.crossbar")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_command_answers_questions_about_itself_without_what_computes(option: str) -> None:
+    code = "from repast_dist.cli import main\ntry:\n    main(['%s'])\nexcept SystemExit:\n    pass"
+    assert imported_by(code % option) == set()
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:

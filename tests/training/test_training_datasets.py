@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_digits as sklearn_digits
 
 from repast_dist.ground.errors import DataError, SettingsError
-from repast_dist.settings import conf_dir, load_settings
+from repast_dist.ground.presets import conf_dir
+from repast_dist.settings import load_settings
 from repast_dist.training.datasets import DATASETS, cifar10
 from repast_dist.training.datasets.digits import Digits
 from repast_dist.training.datasets.fashion_small import FashionSmall
