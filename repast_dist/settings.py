@@ -6,14 +6,16 @@ what would be valid.
 """
 
 import itertools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,13 +23,14 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.presets import conf_dir, setting_groups
-from repast_dist.ground.yaml_size import expanded_nodes
+from repast_dist.ground.yaml_size import expanded_nodes, interpolated_size
 from repast_dist.studies.settings import RunSettings, checked_settings, unread
 
 # What Hydra and its YAML reader stumble over, beside their own errors.
 _UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
 _LONGEST_MESSAGE = 500
 _MOST_VALUES = 100_000
+_MOST_POINTS = 10_000
 
 
 def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunSettings:
@@ -59,11 +62,22 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
             adding = [_may_add(item) for item in overrides]
             config = compose("config", overrides=[*search, *adding])
-            return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+            return _written_out(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error)) from None
     except _UNREADABLE as error:
         raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
+
+
+def _written_out(config: DictConfig) -> dict[str, Any]:
+    """Return plain data without interpolations; what would fill the memory is refused."""
+    size = interpolated_size(OmegaConf.to_container(config))
+    if size > _MOST_VALUES:
+        raise SettingsError(
+            f"the interpolations ${{...}} stand for {size} values and characters; valid: at most "
+            f"{_MOST_VALUES}"
+        )
+    return OmegaConf.to_container(config, resolve=size > 0)  # type: ignore[return-value]
 
 
 def _check_folder(config_dir: Path) -> None:
@@ -127,19 +141,36 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     Raises
     ------
     SettingsError
-        An override cannot be parsed.
+        An override cannot be parsed, or there are too many points.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         axes = [
-            [f"{item.get_key_element()}={text}" for text in item.sweep_string_iterator()]
+            [f"{item.get_key_element()}={text}" for text in _values(item)]
             if item.is_sweep_override()
             else [str(item.input_line)]
             for item in parsed
         ]
     except (HydraException, *_UNREADABLE) as error:
         raise SettingsError(_first_line(error)) from None
+    points = math.prod(len(axis) for axis in axes)
+    if points > _MOST_POINTS:
+        raise SettingsError(f"a sweep of {points} runs; valid: at most {_MOST_POINTS}")
     return [list(point) for point in itertools.product(*axes)]
+
+
+def _values(axis: Override) -> Iterator[str]:
+    """Return the values of an axis; Hydra takes any range, also one that never ends."""
+    values = axis.value()
+    if isinstance(values, RangeSweep):
+        # Range sweeps have a start and an end once they are parsed.
+        length = (values.stop - values.start) / (values.step or math.inf)  # type: ignore[operator]
+        if not 0 < length <= _MOST_POINTS:
+            raise SettingsError(
+                f"{axis.key_or_group}: range({values.start},{values.stop},{values.step}) has no "
+                f"values, no end or too many; valid: 1 to {_MOST_POINTS} values"
+            )
+    return axis.sweep_string_iterator()
 
 
 def farm_overrides(overrides: Sequence[str]) -> dict[str, Any]:

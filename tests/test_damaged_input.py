@@ -7,10 +7,11 @@ from pathlib import Path
 import onnx
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from onnx import TensorProto, helper
 
 from repast_dist.ground.errors import DataError, RunDirectoryError, SettingsError
-from repast_dist.ground.yaml_size import expanded_nodes
+from repast_dist.ground.yaml_size import expanded_nodes, interpolated_size
 from repast_dist.network.onnx_file import workload_from_onnx
 from repast_dist.settings import expand_sweep, load_settings
 from repast_dist.studies.run_result import read_result
@@ -47,6 +48,22 @@ def test_yaml_files_of_ones_own_that_are_damaged_are_refused(tmp_path, content):
         load_settings(["model=evil"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "axis",
+    ["range(0,3000000)", "shuffle(range(0,3000000))", "range(0,1,0)", "range(0,1,1e-9)",
+     "range(0,1,-1)", "range(nan,1)", "range(0,inf)"],
+)  # fmt: skip
+def test_an_axis_that_never_ends_or_never_begins_is_refused(axis):
+    with pytest.raises(SettingsError, match=r"seed: range\(.*valid: 1 to 10000 values"):
+        expand_sweep([f"seed={axis}"])
+
+
+def test_a_sweep_of_too_many_runs_is_refused_before_it_is_written_out():
+    axes = [f"model.layers.{n}=range(5000)" for n in range(4)]
+    with pytest.raises(SettingsError, match=r"a sweep of 625000000000000 runs; valid: at most"):
+        expand_sweep(axes)
+
+
 def test_a_yaml_file_whose_aliases_would_fill_the_memory_is_refused(tmp_path):
     lines = ["a0: &a0 [x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
@@ -54,6 +71,50 @@ def test_a_yaml_file_whose_aliases_would_fill_the_memory_is_refused(tmp_path):
     (tmp_path / "model" / "bomb.yaml").write_text("\n".join(lines))
     with pytest.raises(SettingsError, match=r"bomb.yaml: its aliases stand for \d{9} values"):
         load_settings(["model=bomb"], tmp_path)
+
+
+def chains(value: str, levels: int = 9) -> dict[str, str]:
+    """Return settings of which each stands for the next one ten times."""
+    each = {f"x{n}": value.replace("NEXT", f"${{x{n + 1}}}") for n in range(levels)}
+    return {**each, f"x{levels}": "lol"}
+
+
+@pytest.mark.parametrize("value", [f"'{'NEXT' * 10}'", "['NEXT'" + ",'NEXT'" * 9 + "]"])
+def test_interpolations_that_would_fill_the_memory_are_refused(tmp_path, value):
+    bomb = chains(value)
+    (tmp_path / "experiment").mkdir()
+    lines = ["# @package _global_", *(f"{name}: {text}" for name, text in bomb.items())]
+    (tmp_path / "experiment" / "bomb.yaml").write_text("\n".join(lines))
+    many = r"^the interpolations .* stand for \d{11} values and characters; valid: at most 100000$"
+    with pytest.raises(SettingsError, match=many):
+        load_settings(["experiment=bomb"], tmp_path)
+    with pytest.raises(SettingsError, match=many):
+        load_settings([f"+{name}={text}" for name, text in bomb.items()])
+
+
+def test_interpolations_are_counted_as_what_they_stand_for():
+    for data in (
+        {"a": "${b}${b}", "b": "${c.d} and ${c}", "c": {"d": "xy", "e": [1, None, "${.[0]}"]}},
+        {"a": {"b": {"c": "${..d}", "e": "${...f}", "g": "${.c}"}, "d": "four"}, "f": [1, "z"]},
+        {"a": "${oc.select:b}", "b": ["${b[1]}", 3, {"c": "${oc.env:NO_SUCH,${d}}"}], "d": "d"},
+    ):
+        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+        assert size_of(plain) <= interpolated_size(data) < 500
+    assert interpolated_size({"a": "$b", "c": ["{a}", 3]}) == 0
+    assert interpolated_size({"a": "${b}", "b": "${a}"}) > 0
+
+
+def size_of(data: object) -> int:
+    """Return the number of values and characters of plain data."""
+    if isinstance(data, dict):
+        return 1 + sum(map(size_of, data.values()))
+    if isinstance(data, list):
+        return 1 + sum(map(size_of, data))
+    return 1 + (len(data) if isinstance(data, str) else 0)
+
+
+def test_an_interpolation_may_stand_for_another_setting():
+    assert load_settings(["run_root=out/${model.name}/${seed}", "seed=3"]).run_root.endswith("/3")
 
 
 def test_aliases_are_counted_as_what_they_stand_for():

@@ -9,7 +9,6 @@ import pytest
 
 import repast_dist as rd
 
-
 HEAVY = {"numpy", "scipy", "ray", "pyarrow", "pydantic", "hydra", "numba", "onnx", "rich"}
 
 
