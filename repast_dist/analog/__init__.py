@@ -1,6 +1,7 @@
 """What a crossbar computes: multiplication, inversion, and precision composed from both."""
 
 from repast_dist.analog.arrays.inv import program_inv
+from repast_dist.analog.arrays.stack import VmmStack, program_stack
 from repast_dist.analog.arrays.vmm import VmmArray, VmmProduct, program_vmm
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
@@ -40,8 +41,10 @@ __all__ = [
     "VmmArray",
     "VmmProduct",
     "VmmSpec",
+    "VmmStack",
     "WireSpec",
     "prepare",
     "program_inv",
+    "program_stack",
     "program_vmm",
 ]

@@ -23,13 +23,15 @@ Role = Literal["forward", "backward", "gradient", "factor"]
 
 
 class Product(Protocol):
-    """A loaded matrix (K, M)."""
+    """A loaded matrix (K, M), or a stack of them, (B, K, M)."""
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        """Return ``rows @ matrix``: (R, K) -> (R, M) float64; `call` addresses read noise."""
+        """Return ``rows @ matrix``: (R, K) -> (R, M) float64, or (B, R, K) -> (B, R, M); `call`
+        addresses read noise.
+        """
 
     def columns(self, start: int, stop: int) -> "Product":
-        """Return the columns ``start:stop`` of the same loaded matrix."""
+        """Return the columns ``start:stop`` of the same loaded matrix, which is not a stack."""
 
     def serving(self, role: Role) -> "Product":
         """Return the same loaded matrix for products of another role."""
@@ -96,7 +98,8 @@ class Pass:
     forward, backward : mapping
         Name -> loaded weights (in, out) and their transpose (out, in).
     load : callable
-        Loads a matrix that is made in this pass for products: role, (K, M) matrix, address.
+        Loads a matrix that is made in this pass for products, or a stack of them: role, (K, M) or
+        (B, K, M), address.
     call : tuple
         Address of this pass, for what varies from product to product (read noise).
     """

@@ -353,12 +353,10 @@ def operand_products(
     if simulation.engine.arithmetic(role) == "float64":
         return left @ right
     what, step, number = micro_batch.call[:3]
-    result = np.empty((*left.shape[:3], right.shape[3]))
     behind: Sequence[int | str] = (use,) if use else ()
     rest = simulation.backward if role != "forward" else ()
-    for sample, head in np.ndindex(*left.shape[:2]):
-        place = (step, name, what, number, sample, head, *behind)
-        address = (f"{role}_operand", *place)
-        loaded = simulation.engine.load(role, right[sample, head], address)
-        result[sample, head] = loaded.multiply(left[sample, head], (role, *place, *rest))
-    return result
+    place = (step, name, what, number, *behind)
+    operands, driving = (part.reshape(-1, *part.shape[2:]) for part in (right, left))
+    loaded = simulation.engine.load(role, operands, (f"{role}_operand", *place))
+    product = loaded.multiply(driving, (role, *place, *rest))
+    return product.reshape(*left.shape[:3], right.shape[3])

@@ -19,7 +19,9 @@ from repast_dist.analog import (
     SolveCounts,
     VmmArray,
     VmmSpec,
+    VmmStack,
     prepare,
+    program_stack,
     program_vmm,
 )
 from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
@@ -174,7 +176,8 @@ class Engine:
         role : {"forward", "backward", "gradient", "factor"}
             What the products are for.
         matrix : ndarray
-            (K, M), any float dtype.
+            (K, M), any float dtype, or a stack of them, (B, K, M), which are multiplied by as
+            many (B, N, K), each with a scale of its own.
         address : tuple
             Address of programming errors, what, step and layer first:
             ``("weights", When(3), "conv1")``; never names a chip. Equal addresses hold equal
@@ -197,7 +200,8 @@ class Engine:
                 of_weights = role in ("forward", "backward")
                 rate = plan.weights if of_weights else plan.activations
                 vmm = vmm.written(_writes(rate, int(address[1])))
-            array = program_vmm(matrix, vmm, self.seed, *address)
+            program = program_vmm if matrix.ndim == 2 else program_stack
+            array: VmmArray | VmmStack = program(matrix, vmm, self.seed, *address)
             # The same converters, whatever step and micro-batch it is.
             array.site = (*address[:1], *address[2:3])
             return _Analog(array, role, self.meter, self.ranges)
@@ -290,11 +294,13 @@ class _Fixed:
     """A product of integers, exact in float64 as long as sums stay below 2^53."""
 
     integers: np.ndarray
-    scale: float
+    scale: np.ndarray
     bits: int
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
-        step = shared_step(float(np.max(np.abs(rows), initial=0.0)), self.bits)
+        largest = np.abs(rows).max(axis=(-2, -1), keepdims=True, initial=0.0)
+        steps = [shared_step(one, self.bits) for one in largest.ravel().tolist()]
+        step = np.array(steps).reshape(largest.shape)
         return (np.rint(rows / step) @ self.integers) * (step * self.scale)
 
     def columns(self, start: int, stop: int) -> "_Fixed":
@@ -306,7 +312,7 @@ class _Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class _Analog:
-    array: VmmArray
+    array: VmmArray | VmmStack
     role: Role
     meter: ConversionMeter
     ranges: RangeKeeper
@@ -321,18 +327,21 @@ class _Analog:
         return product.values
 
     def columns(self, start: int, stop: int) -> "_Analog":
+        assert isinstance(self.array, VmmArray)
         return dataclasses.replace(self, array=self.array.columns(start, stop))
 
     def serving(self, role: Role) -> "_Analog":
         return dataclasses.replace(self, role=role)
 
 
-def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
-    """Return whole numbers in ±(2 ** (bits - 1) - 1) as float64, and their scale."""
-    top = float(2 ** (bits - 1) - 1)
-    largest = float(np.max(np.abs(values), initial=0.0))
-    scale = largest / top if largest > 0 else 1.0
-    return np.rint(np.asarray(values, np.float64) / scale), scale
+def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return whole numbers in ±(2 ** (bits - 1) - 1) as float64, and the scale of each matrix,
+    (..., 1, 1).
+    """
+    top, values = float(2 ** (bits - 1) - 1), np.asarray(values, np.float64)
+    largest = np.abs(values).max(axis=(-2, -1), keepdims=True, initial=0.0)
+    scale = np.where(largest > 0, largest, top) / top
+    return np.rint(values / scale), scale
 
 
 @dataclasses.dataclass(frozen=True)

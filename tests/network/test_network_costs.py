@@ -180,7 +180,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     class Watched(Engine):
         def load(self, role: Any, matrix: np.ndarray, address: Any) -> Any:
             if "operand" in str(address[0]):
-                seen[role, address[2], matrix.shape] += 1
+                seen[role, address[2], matrix.shape[1:]] += len(matrix)
             return super().load(role, matrix, address)
 
     watched = Watched(engine.spec, None, None, None, None, 0)

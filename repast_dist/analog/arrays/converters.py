@@ -60,6 +60,17 @@ def converter_errors(
     return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
 
 
+def all_converter_errors(
+    spec: VmmSpec, columns: tuple[int, int], tiles: int, seed: int, *site: int | str
+) -> np.ndarray:
+    """Return `converter_errors` of so many row tiles, (tiles, 4, slices, columns) float32; (tiles,
+    0, 0, 0) where converters are exact.
+    """
+    if not spec.adc.distorts:
+        return np.zeros((tiles, 0, 0, 0), np.float32)
+    return np.stack([converter_errors(spec, columns, tile, seed, *site) for tile in range(tiles)])
+
+
 def needed_ranges(
     counts: np.ndarray, ranges: np.ndarray, percentile: float, margin: float = 0.0
 ) -> np.ndarray:

@@ -13,20 +13,20 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.arrays.converters import BINS, converter_errors, needed_ranges
-from repast_dist.analog.arrays.curve import answered_digits, steeper
+from repast_dist.analog.arrays.converters import BINS, all_converter_errors, needed_ranges
+from repast_dist.analog.arrays.curve import steeper
 from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
     quantize_symmetric,
     to_siemens,
 )
+from repast_dist.analog.arrays.tiles import Conversions, RowTiles
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import shared_step
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Kernels, Tile, in_steps
-from repast_dist.analog.kernels.chosen import current
-from repast_dist.analog.kernels.conversion import pass_energies, round_to_integers
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, in_steps
+from repast_dist.analog.kernels.conversion import round_to_integers
 from repast_dist.analog.kernels.draws import cut_into_digits
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
@@ -38,9 +38,6 @@ CLIP_WARNING_RATE = 0.01
 
 COUNTED_VECTORS = 32
 """Input vectors of a call, chosen at random, whose codes set a calibrated range."""
-
-_CHUNK_ELEMENTS = 250_000
-"""Currents that are worked on at a time: they stay in the cache of a core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +89,6 @@ class VmmProduct:
         return self.clipped / max(self.conversions, 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """How the currents of one product are converted; see `convert_and_add`."""
-
-    ranges: np.ndarray
-    keys: list[np.uint64]
-    counted: np.ndarray
-    counts: np.ndarray
-    kernels: Kernels
-    codes: float
-    slice_weights: np.ndarray
-    total: np.ndarray
-
-
 @dataclasses.dataclass
 class VmmArray:
     """A programmed multiplier.
@@ -148,33 +131,21 @@ class VmmArray:
     first_column: int = 0
 
     @cached_property
-    def _tiles(self) -> list[Tile]:
+    def _tiles(self) -> RowTiles:
         """The row tiles, ready for products."""
         assert self.planes is not None
-        whole = _holds_levels(self.spec)
-        answers = answered_digits(self.spec.device.curve, self.spec.dac.bits)
-        kernels = current()
-        return [
-            kernels.tile(part.reshape(len(part), -1), whole, answers)
-            for first in range(0, self.shape[0], self.spec.rows)
-            for part in [self.planes[first : first + self.spec.rows]]
-        ]
+        return RowTiles(self.planes[None], self.spec)
 
     @cached_property
     def _exact(self) -> np.ndarray:
-        """Integer weights for exact products: float32 where no sum can reach 2^24."""
-        tops = (2.0 ** (self.spec.weight_bits - 1) - 1) * (2.0 ** (self.spec.input_bits - 1) - 1)
-        fits = tops * self.shape[0] < EXACT_FLOAT32
-        return self.integers.astype(np.float32 if fits else np.float64)
+        """Integer weights for exact products."""
+        return self.integers.astype(exact_dtype(self.spec, self.shape[0]))
 
     @cached_property
-    def _errors(self) -> list[np.ndarray]:
+    def _errors(self) -> np.ndarray:
         """What the converters of every row tile make of codes, see `converter_errors`."""
-        tiles = range(len(self._tiles))
-        if not self.spec.adc.distorts:
-            return [np.zeros((0, 0, 0), np.float32) for _ in tiles]
         columns = (self.first_column, self.first_column + self.shape[1])
-        return [converter_errors(self.spec, columns, tile, self.seed, *self.site) for tile in tiles]
+        return all_converter_errors(self.spec, columns, self._tiles.per, self.seed, *self.site)
 
     def multiply(
         self, inputs: np.ndarray, *call: int | str, ranges: np.ndarray | None = None
@@ -247,7 +218,7 @@ class VmmArray:
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
         if self.spec.dac.range == "calibrated":
-            self.input_step = _input_step(*_checked(inputs, self.shape[0]), self.spec)
+            self.input_step = input_step(*_checked(inputs, self.shape[0]), self.spec)
         if self.planes is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
@@ -259,7 +230,7 @@ class VmmArray:
         values, largest = _checked(inputs, self.shape[0])
         step = self.input_step
         if step is None:
-            step = _input_step(values, largest, self.spec)
+            step = input_step(values, largest, self.spec)
         top = 2.0 ** (self.spec.input_bits - 1) - 1
         integers = reused("integers", values.shape, dtype)
         clipped = round_to_integers(values, step, top, integers)
@@ -287,22 +258,11 @@ class VmmArray:
             ranges = self._ranges_for(integers, *call)
             needed = ranges if calibrated else None
         result = np.zeros((len(integers), columns))
-        width = spec.passes * (spec.slices * columns + spec.rows)
-        at_once = max(1, min(len(integers), _CHUNK_ELEMENTS // width))
-        keys = [self._noise_key(*call, tile) for tile in range(len(self._tiles))]
-        codes = float(2 ** (spec.adc.bits - 1) - 1)
-        fits = spec.adc.range != "lossless"
-        fits &= codes * 2.0 ** (spec.passes * spec.dac.bits) < EXACT_FLOAT32
-        total = np.empty(columns, np.float32 if fits else np.float64)
-        weights = _slice_weights(spec)
-        how = _Call(ranges, keys, counted, counts, current(), codes, weights, total)
-        clipped = 0
-        # What a tile holds stays in the cache, too.
-        for tile in range(len(self._tiles)):
-            for first in range(0, len(integers), at_once):
-                chunk = slice(first, first + at_once)
-                clipped += self._multiply_tile(tile, chunk, integers, result, how)
-        conversions = result.size * spec.passes * spec.slices * len(self._tiles)
+        tiles = self._tiles.per
+        keys = noise_keys(spec, tiles, self.seed, *self.address, *call)
+        how = Conversions(ranges, keys, self._errors, counted[None], counts)
+        clipped = self._tiles.multiply(integers[None], how, result[None])
+        conversions = result.size * spec.passes * spec.slices * tiles
         if len(counted):
             needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
         product = VmmProduct(result, conversions, clipped, needed=needed)
@@ -315,111 +275,66 @@ class VmmArray:
             )
         return product
 
-    def _noise_key(self, *call: int | str) -> np.uint64:
-        """Return the key of a stream of noise."""
-        if not (self.spec.device.cell.read_spread or self.spec.adc.noise_lsb):
-            return np.uint64(0)
-        stream = generator(self.seed, "read", *self.address, *call).bit_generator
-        return np.uint64(stream.random_raw())
-
-    def _multiply_tile(
-        self,
-        number: int,
-        part: slice,
-        integers: np.ndarray,
-        result: np.ndarray,
-        call: "_Call",
-    ) -> int:
-        """Add the product of a part of the input rows with one tile into `result`; return how many
-        samples clipped.
-        """
-        spec = self.spec
-        tile = self._tiles[number]
-        driven, currents = self._currents(number, integers[part])
-        return call.kernels.convert_and_add(
-            currents,
-            result[part],
-            call.total,
-            spec.passes,
-            spec.dac.bits,
-            tile.base,
-            tile.step,
-            call.ranges,
-            call.codes,
-            call.slice_weights,
-            self._spread(tile, driven),
-            spec.adc.noise_lsb,
-            call.keys[number],
-            part.start,
-            self._errors[number],
-            call.counted[part],
-            call.counts,
-        )
-
-    def _currents(
-        self, number: int, integers: np.ndarray, packed: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what drives one row tile, (N, rows) int32, and its currents in steps,
-        (N, planes, slices, M) float32: both valid until the next call.
-        """
-        spec, tile = self.spec, self._tiles[number]
-        driven = integers[:, number * spec.rows : number * spec.rows + tile.rows]
-        planes = tile.plane_memory(len(driven), spec.passes, packed)
-        shape = *planes.shape[:2], spec.slices, self.shape[1]
-        currents = reused("currents", shape, np.float32)
-        tile.planes(driven, spec.dac.bits, spec.passes, planes)
-        count = planes.shape[0] * planes.shape[1]
-        tile.product(planes.reshape(count, tile.rows), currents.reshape(count, tile.columns))
-        return driven, currents
-
-    def _spread(self, tile: Tile, driven: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of read noise, (N, passes) float32; (0, 0) where neither
-        cells nor converters are noisy.
-        """
-        spec = self.spec
-        if not spec.device.cell.read_spread:
-            shape = (len(driven), spec.passes) if spec.adc.noise_lsb else (0, 0)
-            return np.zeros(shape, np.float32)
-        energies = np.empty((len(driven), spec.passes), np.float32)
-        if spec.bends:
-            planes = tile.plane_memory(len(driven), spec.passes, packed=False)
-            tile.planes(driven, spec.dac.bits, spec.passes, planes)
-            np.sum(np.square(planes), axis=2, out=energies)
-        else:
-            pass_energies(driven, spec.dac.bits, energies)
-        # Both cells of a pair fluctuate, whatever they hold.
-        sigma = spec.device.cell.read_spread * (spec.device.cell.levels - 1)
-        return np.asarray(np.float32(sigma) * np.sqrt(np.float32(2.0) * energies))
-
     def _some_rows(self, count: int, *call: int | str) -> np.ndarray:
         """Return the numbers of the rows of a call whose codes set a range."""
-        if count <= COUNTED_VECTORS:
-            return np.arange(count)
-        # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
-        random = generator(self.seed, "calibration", *self.address, *call)
-        return np.sort(random.choice(count, COUNTED_VECTORS, replace=False))
+        return some_rows(count, self.seed, *self.address, *call)
 
     def _ranges_for(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
         spec = self.spec
-        if spec.adc.range == "lossless":
-            return np.full(spec.slices, np.inf, np.float32)
-        if spec.adc.range == "full":
-            top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
-            return np.full(spec.slices, top * min(spec.rows, self.shape[0]), np.float32)
+        if spec.adc.range != "calibrated":
+            return fixed_ranges(spec, self.shape[0])
         some = integers[self._some_rows(len(integers), *call)]
         ranges = np.ones(spec.slices, np.float32)
-        for number, tile in enumerate(self._tiles):
-            _, currents = self._currents(number, some, packed=False)
-            np.abs(currents, out=currents)
-            count = currents.shape[0] * currents.shape[1]
-            by_slice = currents.reshape(count, *currents.shape[2:]).swapaxes(0, 1)
-            for which, part in enumerate(by_slice):
-                if part.size:
-                    largest = _high_percentile(part, spec.adc.percentile) * tile.step
-                    largest *= 1.0 + spec.adc.margin
-                    ranges[which] = max(ranges[which], largest)
+        for number in range(self._tiles.per):
+            peaks = self._tiles.peaks(number, range(len(some)), some[None])
+            np.maximum(ranges, ranges_of(peaks, spec), out=ranges)
         return ranges
+
+
+def exact_dtype(spec: VmmSpec, rows: int) -> np.dtype:
+    """Return what products of so many rows of integers are exact in: float32 where no sum can
+    reach 2^24.
+    """
+    tops = (2.0 ** (spec.weight_bits - 1) - 1) * (2.0 ** (spec.input_bits - 1) - 1)
+    return np.dtype(np.float32 if tops * rows < EXACT_FLOAT32 else np.float64)
+
+
+def some_rows(count: int, seed: int, *address: int | str) -> np.ndarray:
+    """Return the numbers of the rows of a call, of so many, whose codes set a range."""
+    if count <= COUNTED_VECTORS:
+        return np.arange(count)
+    # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
+    random = generator(seed, "calibration", *address)
+    return np.sort(random.choice(count, COUNTED_VECTORS, replace=False))
+
+
+def fixed_ranges(spec: VmmSpec, rows: int) -> np.ndarray:
+    """Return the ADC range of every slice where no call sets it, (slices,) float32."""
+    if spec.adc.range == "lossless":
+        return np.full(spec.slices, np.inf, np.float32)
+    top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
+    return np.full(spec.slices, top * min(spec.rows, rows), np.float32)
+
+
+def ranges_of(peaks: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return the calibrated range of every slice, (slices,) float32, for absolute currents in
+    levels, (N, passes, slices, M) float32.
+    """
+    ranges = np.zeros(peaks.shape[2], np.float32)
+    by_slice = peaks.reshape(-1, *peaks.shape[2:]).swapaxes(0, 1)
+    for number, part in enumerate(by_slice):
+        if part.size:
+            ranges[number] = _high_percentile(part, spec.adc.percentile) * (1.0 + spec.adc.margin)
+    return ranges
+
+
+def noise_keys(spec: VmmSpec, tiles: int, seed: int, *address: int | str) -> np.ndarray:
+    """Return the keys of the streams of noise of every row tile, (tiles,) uint64."""
+    if not (spec.device.cell.read_spread or spec.adc.noise_lsb):
+        return np.zeros(tiles, np.uint64)
+    streams = [generator(seed, "read", *address, tile).bit_generator for tile in range(tiles)]
+    return np.array([stream.random_raw() for stream in streams], np.uint64)
 
 
 def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str) -> VmmArray:
@@ -441,22 +356,25 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     """
     _check(weights)
     integers, scale = quantize_symmetric(weights, spec.weight_bits)
-    planes = None
-    if not spec.exact:
-        digits = _digits(integers, spec)
-        if spec.device.wire.ideal and spec.device.variation.none:
-            held = differential_levels(
-                digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
-            )
-        elif spec.device.wire.ideal:
-            positive, negative = _pairs(digits, spec, seed, *address)
-            held = (positive - negative) * (spec.device.cell.levels - 1)
-        else:
-            held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
-        planes = in_steps(held)
+    planes = None if spec.exact else held_planes(integers, spec, seed, *address)
     return VmmArray(
         spec, weights.shape, scale, integers, planes, address=address, seed=seed, site=address
     )
+
+
+def held_planes(integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> np.ndarray:
+    """Return what pairs hold of (K, M) whole numbers: see `VmmArray.planes`."""
+    digits = _digits(integers, spec)
+    if spec.device.wire.ideal and spec.device.variation.none:
+        held = differential_levels(
+            digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
+        )
+    elif spec.device.wire.ideal:
+        positive, negative = _pairs(digits, spec, seed, *address)
+        held = (positive - negative) * (spec.device.cell.levels - 1)
+    else:
+        held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
+    return in_steps(held)
 
 
 def physical_arrays(
@@ -523,21 +441,11 @@ def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) ->
     return held
 
 
-def _holds_levels(spec: VmmSpec) -> bool:
-    """Whether planes are whole numbers."""
-    device = spec.device
-    return device.cell.exact and device.wire.ideal and device.variation.none
-
-
 def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
     """Return signed digits, (K, slices, M) int16, the least significant slice first."""
     digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
     cut_into_digits(integers, spec.device.cell.bits, digits)
     return digits
-
-
-def _slice_weights(spec: VmmSpec) -> np.ndarray:
-    return 2.0 ** (spec.device.cell.bits * np.arange(spec.slices))
 
 
 def _checked(inputs: np.ndarray, width: int) -> tuple[np.ndarray, float]:
@@ -552,7 +460,7 @@ def _checked(inputs: np.ndarray, width: int) -> tuple[np.ndarray, float]:
     return values, largest
 
 
-def _input_step(values: np.ndarray, reach: float, spec: VmmSpec) -> float:
+def input_step(values: np.ndarray, reach: float, spec: VmmSpec) -> float:
     """Return what one unit of the integer inputs stands for, a power of two; 1 for zeros."""
     if spec.dac.range == "calibrated" and values.size:
         # Where most inputs are zero, the percentile may be, too.

@@ -144,12 +144,12 @@ class AttentionNode(Node):
         """Return left @ right of every sample and head; `right` is written to the arrays."""
         name = f"{self.name}.{product}"
         (what, step, number), rest = run.call[:3], run.call[3:]
-        result = np.empty((*left.shape[:3], right.shape[3]))
-        for sample, head in np.ndindex(*left.shape[:2]):
-            place = (step, name, what, number, sample, head)
-            loaded = run.load(role, right[sample, head], (f"{role}_operand", *place))
-            result[sample, head] = loaded.multiply(left[sample, head], (role, *place, *rest))
-        return result
+        place = (step, name, what, number)
+        # One after the other, samples in order, with heads in order.
+        operands, driving = (part.reshape(-1, *part.shape[2:]) for part in (right, left))
+        loaded = run.load(role, operands, (f"{role}_operand", *place))
+        result = loaded.multiply(driving, (role, *place, *rest))
+        return result.reshape(*left.shape[:3], right.shape[3])
 
     def _split(self, x: np.ndarray) -> np.ndarray:
         """(N, T, D) -> (N, heads, T, D / heads)."""
