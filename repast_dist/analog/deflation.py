@@ -129,8 +129,8 @@ def find_deflation(
     dominant = values[::-1][:rank]
     left = (np.trace(matrix) - dominant.sum()) / n
     rank = int(np.sum(dominant > _OUTLIER * left))
-    products, digital = search_counts(np.int64(n), np.int64(most), np.int64(rank))
-    counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital))
+    products, digital, moved = search_counts(np.int64(n), np.int64(most), np.int64(rank))
+    counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital), moved=int(moved))
     if rank == 0:
         return None, counts
     basis, image = basis @ chosen[:, :rank], image @ chosen[:, :rank]
@@ -141,8 +141,13 @@ def find_deflation(
 
 def search_counts(
     n: np.ndarray | np.integer, most: np.ndarray | np.integer, rank: np.ndarray | np.integer
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return products and digital operations of looking for dominant directions.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return products and digital operations of looking for dominant directions, and the numbers
+    that these move.
+
+    An inner product of two vectors and the update of one with the other, two operations per row,
+    read four numbers and write one. Forming T reads and writes every entry, and reads as many
+    numbers for it as there are directions.
 
     Parameters
     ----------
@@ -152,9 +157,12 @@ def search_counts(
     Returns
     -------
     tuple of ndarray
-        ``vmm_ops`` and ``digital_ops``, forming T where directions are taken out included.
+        ``vmm_ops``, ``digital_ops`` and ``moved``, forming T where directions are taken out
+        included.
     """
     sought = np.minimum(most, n // ROWS_PER_DIRECTION)
     width = np.where(sought > 0, sought + _SPARE, 0)
-    digital = n * width * (_PRODUCTS * (width + 1) + 2 * sought) + n * n * rank
-    return _PRODUCTS * width, digital
+    of_vectors = n * width * (_PRODUCTS * (width + 1) + 2 * sought)
+    digital = of_vectors + n * n * rank
+    forming = np.where(rank > 0, n * n * (rank + 2), 0)
+    return _PRODUCTS * width, digital, of_vectors * 5 // 2 + forming

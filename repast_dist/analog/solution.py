@@ -18,6 +18,14 @@ class SolveCounts:
         both its matrices.
     digital_ops : int
         Scalar operations of the digital unit; a multiplication with its addition is one.
+    moved : int
+        Numbers that the digital unit reads from buffers, or writes there, for its scalar
+        operations; inputs and results of products and settlings are not among them.
+    factorisations : int
+        Cholesky factorisations of the whole block by the digital unit; not among its scalar
+        operations.
+    factored_sides : int
+        Right-hand sides that it solved with the factors; not among its scalar operations.
     program_cells : int
         Cells written.
     settling_s : float
@@ -27,6 +35,9 @@ class SolveCounts:
     inv_ops: int = 0
     vmm_ops: int = 0
     digital_ops: int = 0
+    moved: int = 0
+    factorisations: int = 0
+    factored_sides: int = 0
     program_cells: int = 0
     settling_s: float = 0.0
 

@@ -19,6 +19,17 @@ from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import ceil_div
 
+SCALING_OPS, SCALING_MOVES = 2, 6
+"""Digital operations per row of a right-hand side, and numbers that they move: it is scaled, and so
+is the answer.
+"""
+
+UPDATE_MOVES, DOT_MOVES = 3, 2
+"""Numbers per row that adding a multiple of one vector to another, and an inner product, move."""
+
+RESIDUAL_MOVES, NORM_MOVES = UPDATE_MOVES, DOT_MOVES
+"""Of taking a product from the right-hand side, and of the norm of what is left, scaled back."""
+
 
 class Algorithm(Protocol):
     """What a programmed block asks of its scheme."""
@@ -170,8 +181,9 @@ class Run:
         (r,) norms of the right-hand sides; a column of zero needs no round.
     iterations : ndarray
         (r,) int64 rounds; a scheme counts them.
-    digital_ops, refreshes : int
-        Digital operations, and residual products that only the numbers ask for.
+    digital_ops, moved, refreshes : int
+        Digital operations, the numbers that they move, and residual products that only the
+        numbers ask for.
     saturated : bool
         Whether an output went beyond the amplifiers' swing.
     """
@@ -186,7 +198,8 @@ class Run:
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
         self.saturated = False
-        self.applied = self.inv_ops = self.vmm_ops = self.digital_ops = self.refreshes = 0
+        self.applied = self.inv_ops = self.vmm_ops = 0
+        self.digital_ops = self.moved = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
         """Apply what approximates the inverse: the array, and deflation around it."""
@@ -200,6 +213,7 @@ class Run:
         if deflation is None:
             return self._read(array, vectors)
         self.digital_ops += (4 * deflation.rank + 2) * vectors.size
+        self.moved += deflation_moves(deflation.rank) * vectors.size
         weights, rest = deflation.split(vectors)
         inner = solver.inner_scaling[:, None]
         return deflation.join(weights, inner * self._read(array, inner * rest))
@@ -223,10 +237,13 @@ class Run:
 
     def residual(self, columns: np.ndarray) -> np.ndarray:
         """Return ``b - A x`` of some columns, from the multipliers."""
-        return self.b[:, columns] - self.product(self.x[:, columns])
+        residual = self.b[:, columns] - self.product(self.x[:, columns])
+        self.moved += RESIDUAL_MOVES * residual.size
+        return residual
 
     def relative(self, residual: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the relative residual in unscaled terms, as the digital unit would see it."""
+        self.moved += NORM_MOVES * residual.size
         unscaled = residual / self.solver.scaling[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
             relative = np.linalg.norm(unscaled, axis=0) / self.norm[columns]
@@ -247,7 +264,8 @@ class Run:
         counts = SolveCounts(
             self.inv_ops,
             self.vmm_ops,
-            self.digital_ops + 2 * x.size,
+            self.digital_ops + SCALING_OPS * x.size,
+            self.moved + SCALING_MOVES * x.size,
             settling_s=self.applied * self.solver.settling_s,
         )
         scheme = self.solver.scheme
@@ -263,6 +281,14 @@ class Run:
             saturated=self.saturated,
         )
         return dataclasses.replace(solution, usable=scheme.usable(solution) and not self.saturated)
+
+
+def deflation_moves[T: (int, np.ndarray)](rank: T) -> T:
+    """Return the numbers per row that deflation around one application of an array moves: the
+    vector, what is left of it, the answer and what is made of it, with every column of U and S U
+    twice.
+    """
+    return 4 * rank + 6
 
 
 def product_cells[T: (int, np.ndarray)](values: T, bits: int, cell: Cell) -> T:

@@ -160,7 +160,7 @@ def _of_rows(
 def _program(
     block: _Block, vmm: VmmSpec, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
 ) -> BlockSolver:
-    counts = SolveCounts(digital_ops=2 * block.scaled.size)
+    counts = SolveCounts(digital_ops=2 * block.scaled.size, moved=2 * block.scaled.size)
     deflation, inner = None, np.ones(block.size)
     held = block.scaled
     if block.diagonal is None and scheme.most_directions:

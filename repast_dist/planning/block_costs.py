@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from repast_dist.ground.numbers import ceil_div
+from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.ops.pricing import energy_of, time_per_count
+from repast_dist.planning.cholesky import LaneWork, factorisation, triangular_solves
 from repast_dist.planning.solves import BlockShapes, modelled_preparations, modelled_solves
 from repast_dist.planning.specs import Policy
 
@@ -83,6 +84,9 @@ def solve_counts(
     """Return op-table counts of solving, from `SolveCounts` as columns."""
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
+    digital = _digital_work(shapes, counts, copies, chip)
+    moved = ((vmm_ops + inv_ops) * 2 * n + digital["words"]) * g.value_bytes
+    tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
     reads = cells = dac = adc = in_turn = np.zeros(len(shapes), np.int64)
     for products, rows, columns in _products(shapes, inv_ops, vmm_ops):
         driven = products * g.passes
@@ -108,13 +112,52 @@ def solve_counts(
         * np.where(shapes.fused, shapes.size + shapes.held, shapes.piece),
         "inv_dac_conversions": inv_ops * shapes.piece,
         "inv_adc_conversions": inv_ops * shapes.piece,
-        "digital_ops": counts["digital_ops"],
-        "buffer_bytes": (vmm_ops + inv_ops) * 2 * n * g.value_bytes,
+        "digital_ops": digital["operations"],
+        "buffer_bytes": moved,
         "serial_residual_passes": in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_settling_s": counts["settling_s"] / copies,
-        "serial_digital_ops": ceil_div(counts["digital_ops"], digital_lanes(shapes, copies, chip)),
+        "serial_digital_ops": digital["clocks"],
+        "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
     }
+
+
+def _digital_work(
+    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec
+) -> Counts:
+    """Return operations, clocks and moved numbers of the digital units, (blocks,) each: of scalar
+    operations, and of the Cholesky factorisations that took the place of arrays.
+    """
+    operations, words = counts["digital_ops"], counts["moved"]
+    clocks = ceil_div(operations, digital_lanes(shapes, copies, chip))
+    work = {"operations": operations, "clocks": clocks, "words": words}
+    if "factorisations" not in counts:
+        return work  # A plan, in which every solve converges.
+    for place in np.flatnonzero(counts["factorisations"] + counts["factored_sides"]):
+        one = shapes.shared(np.array([place]), shapes.right_sides[[place]])
+        for name, value in dataclasses.asdict(
+            cholesky_work(
+                one,
+                int(counts["factorisations"][place]),
+                int(counts["factored_sides"][place]),
+                int(copies[place]),
+                chip,
+            )
+        ).items():
+            work[name] = work[name] + np.where(np.arange(len(shapes)) == place, value, 0)
+    return work
+
+
+def cholesky_work(
+    shapes: BlockShapes, factorisations: int, right_sides: int, copies: int, chip: ChipSpec
+) -> LaneWork:
+    """Return what the lanes of the tiles that hold one block do to factorise it so many times, and
+    to solve with the factors; see `repast_dist.planning.cholesky`.
+    """
+    tiles = int(ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)[0])
+    size, lanes = int(shapes.size[0]), max(1, chip.digital_lanes)
+    work = factorisation(size, lanes, tiles) * factorisations
+    return work + triangular_solves(size, right_sides, lanes, tiles) if right_sides else work
 
 
 def _products(

@@ -37,6 +37,16 @@ class LaneWork:
     clocks: int
     words: int
 
+    def __add__(self, other: "LaneWork") -> "LaneWork":
+        return LaneWork(
+            self.operations + other.operations,
+            self.clocks + other.clocks,
+            self.words + other.words,
+        )
+
+    def __mul__(self, times: int) -> "LaneWork":
+        return LaneWork(times * self.operations, times * self.clocks, times * self.words)
+
 
 def factorisation(size: int, lanes: int, tiles: int) -> LaneWork:
     """Return the work of ``A = L L'``, column of parts after column of parts.

@@ -8,16 +8,13 @@ from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
-from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.block_costs import (
-    block_banks,
     digital_lanes,
     program_counts,
     solve_counts,
 )
 from repast_dist.planning.blocks import SoiBlock
-from repast_dist.planning.cholesky import LaneWork, factorisation, triangular_solves
 from repast_dist.planning.costs import Cost, priced
 from repast_dist.planning.solves import BlockShapes, block_shapes, counted
 
@@ -99,9 +96,10 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
         "applied": SolveCounts(inv_ops=settlings, vmm_ops=settlings - 1),
         "vmm_op": SolveCounts(vmm_ops=1),
         "digital_op": SolveCounts(digital_ops=lanes),
+        "moved": SolveCounts(moved=1),
         "settling_s": SolveCounts(settling_s=1.0),
     }
-    costs = {name: solving_cost(shapes, one, hardware) for name, one in units.items()}
+    costs = {name: _unit_cost(shapes, one, hardware) for name, one in units.items()}
     with_array, without = (
         _writing_cost(size, hardware, scheme.as_scheme(cls)) for cls in (Fcg, Cg)
     )
@@ -111,6 +109,7 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
             inv_op=(of["applied"] - (settlings - 1) * of["vmm_op"]) / settlings,
             vmm_op=of["vmm_op"],
             digital_op=of["digital_op"] / lanes,
+            moved=of["moved"],
             settling_s=of["settling_s"],
             array=of["array"],
         )
@@ -127,6 +126,13 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
     )
 
 
+def _unit_cost(shapes: BlockShapes, counts: SolveCounts, hardware: Hardware) -> Cost:
+    """Return what a part of a solve costs: the bus moves numbers while others are computed."""
+    columns = solve_counts(shapes, counted({0: counts}, 1), _ONE, hardware)
+    del columns["serial_buffer_words"]
+    return priced(columns, hardware)
+
+
 def _writing_cost(size: int, hardware: Hardware, scheme: Scheme) -> Cost:
     """Return what writing a block's cells costs, without trials."""
     shapes = one_block(size, 1, hardware, scheme)
@@ -141,22 +147,7 @@ def cholesky_costs(shapes: BlockShapes, hardware: Hardware) -> tuple[Cost, Cost]
     The lanes of the tiles that would hold the block do it, as `repast_dist.planning.cholesky`
     says. Numbers have as many bits as those of residual products.
     """
-    size, right_sides, chip = int(shapes.size[0]), int(shapes.right_sides[0]), hardware.chip
-    tiles = int(ceil_div(block_banks(shapes, chip), chip.banks_per_tile)[0])
-    lanes = max(1, chip.digital_lanes)
-    value_bytes = hardware.product_geometry(shapes.product_bits).value_bytes
-
-    def cost(work: LaneWork) -> Cost:
-        moved = work.words * value_bytes
-        counts = {
-            "digital_ops": work.operations,
-            "buffer_bytes": moved,
-            "serial_digital_ops": work.clocks,
-            "serial_buffer_words": ceil_div(moved, tiles * chip.bus_bits // BITS_PER_BYTE),
-        }
-        return priced({name: np.array([count]) for name, count in counts.items()}, hardware)
-
-    return (
-        cost(factorisation(size, lanes, tiles)),
-        cost(triangular_solves(size, right_sides, lanes, tiles)),
-    )
+    right_sides = int(shapes.right_sides[0])
+    factorised = solving_cost(shapes, SolveCounts(factorisations=1), hardware)
+    solved = solving_cost(shapes, SolveCounts(factored_sides=right_sides), hardware)
+    return factorised, solved

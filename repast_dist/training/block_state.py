@@ -276,7 +276,7 @@ class BlockState:
     def _fall_back(
         self, step: int, right: np.ndarray, failed: Solution
     ) -> tuple[np.ndarray, SolveReport]:
-        """Solve the block in the digital unit by Cholesky: n^3 / 6 + n^2 r operations.
+        """Solve the block in the digital unit by Cholesky.
 
         A factor that arrays computed may be off by more than the damping, so that the block is not
         positive definite; damping is then added as Levenberg and Marquardt do, until it is.
@@ -285,12 +285,12 @@ class BlockState:
         n, columns = right.shape
         for attempt in range(_MORE_DAMPING_TRIES):
             more = self._damping * (_MORE_DAMPING**attempt - 1.0)
-            self._pending += SolveCounts(digital_ops=n**3 // 6)
+            self._pending += SolveCounts(factorisations=1)
             try:
                 factor = scipy.linalg.cho_factor(self._damped + more * np.eye(n), lower=True)
             except np.linalg.LinAlgError:
                 continue
-            self._pending += SolveCounts(digital_ops=n * n * columns)
+            self._pending += SolveCounts(factored_sides=columns)
             return scipy.linalg.cho_solve(factor, right), self._report(step, failed, "fallback")
         raise InversionError(
             f"{self._where()}, step {step}: not positive definite with {_MORE_DAMPING:g}^"

@@ -140,7 +140,8 @@ def test_the_price_of_a_solve_by_hand() -> None:
         + 2 * n * solved.counts.settling_s * unit["amplifier"]
         + sides * 2 * n * n * unit["cell"]
         + solved.counts.digital_ops * unit["digital"]
-        + sides * 2 * n * HARDWARE.product_geometry(32).value_bytes
+        # Right-hand sides and answers in and out of the array, and scaled: two read, one written.
+        + sides * (2 + 6) * n * HARDWARE.product_geometry(32).value_bytes
         * (unit["buffer"] + unit["bus"] + unit["register"] + 0.5 * unit["router"])
     )  # fmt: skip
     assert solved.solve_cost.energy_j == pytest.approx(by_hand)

@@ -352,9 +352,11 @@ def solve(chip, block, counts, copies):
         "serial_inv_ops": up(counts.inv_ops, copies),
         "serial_settling_s": counts.settling_s / copies,
     }
-    moved = (counts.vmm_ops + counts.inv_ops) * 2 * n * _WORD
-    work = digital(counts.digital_ops, moved, block.lanes(chip, copies))
-    return both(both(row, settled), work)
+    moved = ((counts.vmm_ops + counts.inv_ops) * 2 * n + counts.moved) * _WORD
+    lanes = block.lanes(chip, copies)
+    work = digital(counts.digital_ops, moved, lanes)
+    # The 16 lanes of a tile share a bus of 32 bytes.
+    return both(both(row, settled), work | {"serial_buffer_words": up(moved, 2 * lanes)})
 
 
 def piece_values(n, depth):

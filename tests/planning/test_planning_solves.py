@@ -67,7 +67,12 @@ def check(
         )
         for rounds in solution.iterations.tolist()
     ]
-    refreshed = SolveCounts(0, solution.refreshes, solution.refreshes * size)
+    # Of a product: subtracted from the right-hand side, and the norm of what is left.
+    refreshed = SolveCounts(
+        vmm_ops=solution.refreshes,
+        digital_ops=solution.refreshes * size,
+        moved=(3 + 2) * solution.refreshes * size,
+    )
     assert_same(solution.counts, as_counts(added(*each)) + refreshed)
     test_s = solver.test_s if settled else None
     programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials, test_s)

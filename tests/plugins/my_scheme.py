@@ -36,9 +36,12 @@ class Richardson(ArrayScheme, IterativeScheme):
             run.iterations[active] += 1
             residual = run.residual(active)
             run.digital_ops += 5 * residual.size
+            run.moved += 3 * residual.size
             keep = run.relative(residual, active) > 0.9 * self.tolerance
             active, residual = active[keep], residual[:, keep]
 
     def per_column(self, rounds, inv):
-        """Return an application of the inverse, a product and five operations per round."""
-        return rounds, rounds, 5 * rounds
+        """Return an application of the inverse, a product and five operations per round, which
+        move three numbers for the answer, three for the residual and two for its norm.
+        """
+        return rounds, rounds, 5 * rounds, 8 * rounds

@@ -47,7 +47,7 @@ def test_a_factor_that_its_products_made_indefinite_gets_more_damping_in_the_dig
     expected = np.linalg.solve(factor + 9 * DAMPING * np.eye(SIZE), right)
     np.testing.assert_allclose(answer, expected, rtol=1e-10)
     assert (np.sum(answer * right, axis=0) > 0).all()
-    assert counts.digital_ops >= 3 * (SIZE**3 // 6) + SIZE**2 * 5
+    assert (counts.factorisations, counts.factored_sides) == (3, 5)
 
 
 def test_a_factor_far_from_positive_is_refused_with_what_may_be_done():

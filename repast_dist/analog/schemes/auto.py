@@ -28,7 +28,15 @@ import numpy as np
 
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.prices import Objective, PriceList, Prices
-from repast_dist.analog.schemes.base import SCHEMES, Blocks, Counts, Scheme, Trial, added
+from repast_dist.analog.schemes.base import (
+    REFRESH_MOVES,
+    SCHEMES,
+    Blocks,
+    Counts,
+    Scheme,
+    Trial,
+    added,
+)
 from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg, GradientScheme
 from repast_dist.analog.schemes.refine import Refine
@@ -261,6 +269,7 @@ def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Cou
     refreshed = {
         "vmm_ops": none + trial.refreshes,
         "digital_ops": trial.refreshes * blocks.size,
+        "moved": REFRESH_MOVES * trial.refreshes * blocks.size,
     }
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:

@@ -13,12 +13,24 @@ from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.prices import PriceList
 from repast_dist.analog.solution import Solution, SolveCounts
-from repast_dist.analog.solver import BlockSolver, Run, product_cells
+from repast_dist.analog.solver import (
+    NORM_MOVES,
+    RESIDUAL_MOVES,
+    SCALING_MOVES,
+    SCALING_OPS,
+    BlockSolver,
+    Run,
+    deflation_moves,
+    product_cells,
+)
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
 Counts = dict[str, np.ndarray]
+
+REFRESH_MOVES = RESIDUAL_MOVES + NORM_MOVES
+"""Numbers per row that a residual which only the numbers ask for moves."""
 
 
 class Blocks(Protocol):
@@ -192,7 +204,7 @@ class Scheme(abc.ABC):
     @abc.abstractmethod
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return what one right-hand side takes in so many rounds.
 
         Parameters
@@ -205,8 +217,9 @@ class Scheme(abc.ABC):
         Returns
         -------
         tuple of ndarray
-            (blocks,) each: calls of `Run.invert`, residual products, and digital operations per
-            row of the block beside those that products and deflation take.
+            (blocks,) each: calls of `Run.invert`, residual products, and, per row of the block,
+            digital operations beside those that products and deflation take, and the numbers that
+            they read from buffers or write there.
         """
 
     def usable(self, solution: Solution) -> bool:
@@ -313,21 +326,24 @@ class Scheme(abc.ABC):
         Returns
         -------
         dict
-            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``program_cells``: (blocks,) int64, and
-            ``settling_s``: (blocks,) float64.
+            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``moved`` and ``program_cells``: (blocks,)
+            int64, and ``settling_s``: (blocks,) float64.
         """
-        applied, products, digital = self.per_column(rounds, inv)
+        applied, products, digital, moved = self.per_column(rounds, inv)
         seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
         # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products.
         settlings = 3**blocks.depth
         rank = self.assumed_rank(blocks) if rank is None else rank
         deflating = np.where(rank > 0, 4 * rank + 2, 0) * applied
-        per_row = digital + products + deflating + _SCALING_OPS
+        per_row = digital + products + deflating + SCALING_OPS
+        around = np.where(rank > 0, deflation_moves(rank), 0) * applied
+        moved_per_row = moved + around + SCALING_MOVES
         sides = blocks.right_sides
         return {
             "inv_ops": sides * applied * settlings,
             "vmm_ops": sides * (applied * (settlings - 1) + products) + refreshes,
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
+            "moved": (sides * moved_per_row + REFRESH_MOVES * refreshes) * blocks.size,
             "program_cells": np.zeros(len(blocks.size), np.int64),
             "settling_s": sides * applied * seconds,
         }
@@ -361,7 +377,8 @@ class Scheme(abc.ABC):
         rank = self.assumed_rank(blocks) if rank is None else rank
         n = blocks.size
         most = np.where(blocks.fused, 0, self.most_directions)
-        vmm_ops, digital_ops = search_counts(n, most, rank)
+        vmm_ops, digital_ops, moved = search_counts(n, most, rank)
+        scaled = n * np.where(blocks.fused, blocks.held, n)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
         values = np.where(held, blocks.product_values, 0)
         forming = np.zeros(len(n), np.int64)
@@ -372,7 +389,8 @@ class Scheme(abc.ABC):
         return {
             "inv_ops": self.tests(blocks, inv),
             "vmm_ops": vmm_ops,
-            "digital_ops": digital_ops + forming + 2 * n * np.where(blocks.fused, blocks.held, n),
+            "digital_ops": digital_ops + forming + 2 * scaled,
+            "moved": moved + 2 * scaled,
             "program_cells": blocks.inverting_cells * self.uses_array
             + product_cells(values, self.product_bits, cell),
             "settling_s": (self.test_s(blocks, inv) if test_s is None else test_s)
@@ -448,10 +466,6 @@ class IterativeScheme(Scheme):
     """
 
     max_iterations: Annotated[int, Ge(1)] = 400
-
-
-_SCALING_OPS = 2
-"""Digital operations per row of a right-hand side: scaling it, and the answer."""
 
 
 def added(*counts: Counts) -> Counts:

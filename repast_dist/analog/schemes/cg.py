@@ -5,7 +5,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from repast_dist.analog.schemes.base import SCHEMES, IterativeScheme
-from repast_dist.analog.schemes.gradients import conjugate_gradients, gradient_ops
+from repast_dist.analog.schemes.gradients import (
+    conjugate_gradients,
+    gradient_moves,
+    gradient_ops,
+)
 from repast_dist.analog.solver import Run
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.spec import spec
@@ -36,6 +40,7 @@ class Cg(IterativeScheme):
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return a product per round."""
-        return 0 * rounds, rounds, gradient_ops(rounds, _WINDOW)
+        moved = gradient_moves(rounds, _WINDOW)
+        return 0 * rounds, rounds, gradient_ops(rounds, _WINDOW), moved

@@ -6,7 +6,11 @@ import numpy as np
 from annotated_types import Ge
 
 from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
-from repast_dist.analog.schemes.gradients import conjugate_gradients, gradient_ops
+from repast_dist.analog.schemes.gradients import (
+    conjugate_gradients,
+    gradient_moves,
+    gradient_ops,
+)
 from repast_dist.analog.solver import Run
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.spec import spec
@@ -44,9 +48,10 @@ class GradientScheme(ArrayScheme, IterativeScheme):
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return an application of the inverse and a product per round."""
-        return rounds, rounds, gradient_ops(rounds, self.conjugate)
+        moved = gradient_moves(rounds, self.conjugate)
+        return rounds, rounds, gradient_ops(rounds, self.conjugate), moved
 
 
 @SCHEMES.register

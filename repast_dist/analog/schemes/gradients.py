@@ -3,7 +3,7 @@
 import numpy as np
 
 from repast_dist.analog.schemes.watch import SAFETY, Watch
-from repast_dist.analog.solver import Run
+from repast_dist.analog.solver import DOT_MOVES, NORM_MOVES, UPDATE_MOVES, Run
 
 _REFRESH_ROUNDS = 16
 _DRIFT = 2.0**-6
@@ -16,6 +16,14 @@ inner products or norms, three updates, scaling and conversion.
 
 _DIRECTION_OPS = 2
 """Of every further direction: an inner product and an update."""
+
+_GRADIENT_MOVES = 2 * DOT_MOVES + 2 * UPDATE_MOVES
+"""Numbers per element and round that two inner products and the updates of answer and residual
+move; the norm of the residual is counted where it is computed.
+"""
+
+_DIRECTION_MOVES = DOT_MOVES + UPDATE_MOVES
+"""Of every direction that is kept, of which both vectors stay in buffers."""
 
 
 def conjugate_gradients(
@@ -62,6 +70,7 @@ def conjugate_gradients(
         run.x[:, active] += direction * step
         run.iterations[active] += 1
         run.digital_ops += (_GRADIENT_OPS + _DIRECTION_OPS * max(len(kept) - 1, 0)) * residual.size
+        run.moved += (_GRADIENT_MOVES + _DIRECTION_MOVES * len(kept)) * residual.size
         residual = residual - image * step
         relative = run.relative(residual, active)
         # What the recurrence says is checked where roundings of the products may have added up:
@@ -97,3 +106,11 @@ def gradient_ops(rounds: np.ndarray, window: int) -> np.ndarray:
     further = further + np.maximum(rounds - 1 - window, 0) * (window - 1)
     ops: np.ndarray = _GRADIENT_OPS * rounds + _DIRECTION_OPS * further
     return ops
+
+
+def gradient_moves(rounds: np.ndarray, window: int) -> np.ndarray:
+    """Return the numbers per row that these operations move, the norms of residuals included."""
+    filling = np.minimum(np.maximum(rounds - 1, 0), window)
+    kept = filling * (filling + 1) // 2 + np.maximum(rounds - 1 - window, 0) * window
+    moves: np.ndarray = (_GRADIENT_MOVES + NORM_MOVES) * rounds + _DIRECTION_MOVES * kept
+    return moves

@@ -6,12 +6,14 @@ import numpy as np
 
 from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
 from repast_dist.analog.schemes.watch import Watch
-from repast_dist.analog.solver import Run
+from repast_dist.analog.solver import NORM_MOVES, RESIDUAL_MOVES, UPDATE_MOVES, Run
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.spec import spec
 
 _PATIENCE = 12
 _UPDATE_OPS = 4
+_MOVES = UPDATE_MOVES + RESIDUAL_MOVES + NORM_MOVES
+"""Numbers per row and round: the answer, the residual, and its norm."""
 
 
 @SCHEMES.register
@@ -38,6 +40,7 @@ class Refine(ArrayScheme, IterativeScheme):
             if not active.size:
                 return
             run.x[:, active] += run.invert(residual)
+            run.moved += UPDATE_MOVES * residual.size
             run.iterations[active] += 1
             residual = run.residual(active)
             run.digital_ops += _UPDATE_OPS * residual.size
@@ -46,6 +49,6 @@ class Refine(ArrayScheme, IterativeScheme):
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return an application of the inverse and a residual product per round."""
-        return rounds, rounds, _UPDATE_OPS * rounds
+        return rounds, rounds, _UPDATE_OPS * rounds, _MOVES * rounds

@@ -33,10 +33,10 @@ class Single(ArrayScheme):
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return one settling, whatever the right-hand side is."""
         one = np.ones_like(rounds)
-        return one, 0 * one, 0 * one
+        return one, 0 * one, 0 * one, 0 * one
 
     def usable(self, solution: Solution) -> bool:
         """Return whether answers are better than none: one step has no target to reach."""

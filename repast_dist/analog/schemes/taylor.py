@@ -12,13 +12,21 @@ from repast_dist.analog.fixed_point import rounded
 from repast_dist.analog.product import Product
 from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
 from repast_dist.analog.schemes.watch import Watch
-from repast_dist.analog.solver import BlockSolver, Run
+from repast_dist.analog.solver import (
+    NORM_MOVES,
+    RESIDUAL_MOVES,
+    UPDATE_MOVES,
+    BlockSolver,
+    Run,
+)
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.spec import spec
 
 _PATIENCE = 4
 _UPDATE_OPS = 4
+_MOVES = UPDATE_MOVES + RESIDUAL_MOVES + NORM_MOVES
+"""Numbers per row and round: the answer, the residual, and its norm, but not slices of a term."""
 
 
 @SCHEMES.register
@@ -49,6 +57,7 @@ class Taylor(ArrayScheme, IterativeScheme):
                 term = -run.product_with(low, term)
             term = self._sliced_inverse(run, high, term)
             run.x[:, active] += term
+            run.moved += UPDATE_MOVES * term.size
             run.iterations[active] += 1
             residual = run.residual(active)
             run.digital_ops += _UPDATE_OPS * residual.size
@@ -57,13 +66,14 @@ class Taylor(ArrayScheme, IterativeScheme):
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return slices of the inverse, each with a product, a residual product per round, and a
         product with the low bits between rounds.
         """
         slices = self._slices(inv)
         products = (slices + 1) * rounds + np.maximum(rounds - 1, 0)
-        return (slices + 1) * rounds, products, _UPDATE_OPS * rounds
+        moved = (2 * UPDATE_MOVES * slices + _MOVES) * rounds
+        return (slices + 1) * rounds, products, _UPDATE_OPS * rounds, moved
 
     def _slices(self, inv: InvSpec) -> int:
         """Return the corrections that one application of A_H^-1 takes."""
@@ -76,6 +86,7 @@ class Taylor(ArrayScheme, IterativeScheme):
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self._slices(run.solver.inv)):
                 x = x + run.invert(np.nan_to_num(vectors - run.product_with(high, x)))
+                run.moved += 2 * UPDATE_MOVES * x.size
         return x
 
 
