@@ -21,7 +21,7 @@ from repast_dist.training.datasets import idx
 @pytest.mark.parametrize(
     "override",
     ["farm=null", "hydra/launcher=[null]", "experiment=" + "x" * 5000, "seed=" + "9" * 5000,
-     "~baseline.inverse_efficiency.points.1", "model=[]", "farm.chips={}", "train=3", "=", "a.b.c",
+     "~baseline.product_efficiency.points.1", "model=[]", "farm.chips={}", "train=3", "=", "a.b.c",
      "seed=[1,{a:2}]", "seed=${seed}", "seed=${nothing}", "plugins=3",
      "chip.inv=null"],
 )  # fmt: skip

@@ -37,7 +37,7 @@ from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec, to_dict
 from repast_dist.hardware.components import Quantity
 from repast_dist.network.layer import LAYERS
-from repast_dist.planning.baselines import GpuSpec, gpu_step
+from repast_dist.planning.gpu import GpuKfac, GpuSpec, gpu_step
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import compose_plain, load_settings
 from repast_dist.studies import run_study
@@ -276,7 +276,7 @@ def beside(settings: RunSettings) -> Any:
     chips = chips_on_die(settings.baseline, settings.hardware)
     return [
         chips,
-        *(vars(gpu_step(settings.baseline, workload, 64, soi)) for soi in (settings.soi, None)),
+        *(vars(gpu_step(settings.baseline, workload, 64, kfac)) for kfac in (GpuKfac(), None)),
     ]
 
 
@@ -651,14 +651,19 @@ _SEARCH = {
 _ANCHORS = ", ".join(
     f"{{kind: {kind}, subject: {subject}, value: 2.0, tolerance: 0.1, source: a paper}}"
     for kind, subject in (
-        ("chip power", "isaac"), ("GPU throughput", "v100 resnet50"),
-        ("GPU throughput", "a100 resnet50"), ("PipeLayer over GTX 1080", "speedup"),
+        ("chip power", "isaac"), ("GPU throughput", "v100 lenet5"),
+        ("PipeLayer over GTX 1080", "speedup"),
     )
 )  # fmt: skip
 SMALL_VALIDATE = (
     "study=validate", f"study.anchors=[{_ANCHORS}]", "study.headline.networks=[lenet5]",
 )  # fmt: skip
 _ANCHOR = {"kind": "chip power", "subject": "isaac", "value": 2.0, "source": "a paper"}
+_ON_GPU = {"kind": "GPU K-FAC over first order", "subject": "v100 lenet5"} | {
+    "value": 2.0,
+    "source": "a paper",
+}
+_TRAINED = {"kind": "GPU throughput", "subject": "v100 bert_base", "value": 2.0, "source": "a page"}
 SMALL_HEADLINE = (
     "study=headline", "study.networks=[lenet5]", "study.sensitive=[lenet5]", "study.bridge={}",
 )  # fmt: skip
@@ -719,8 +724,9 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     },
     (*SMALL_CONVERGENCE, "study.seeds=2"): {"one_seed": ["float64"]},
     SMALL_VALIDATE: {
-        "isaac.tiles": 100, "v100.launch_s.value": 1e-3, "a100.launch_s.value": 1e-3,
-        "gtx1080.launch_s.value": 1e-3, "headline.networks": ["vgg13"], "headline.batch_size": 128,
+        "isaac.tiles": 100, "gpus.v100.launch_s.value": 1e-3,
+        "gpus.gtx1080.launch_s.value": 1e-3, "gpu": "a100", "headline.networks": ["vgg13"],
+        "headline.batch_size": 128, "headline.gpu_schedule.block_size": 64,
         "headline.micro_batch_size": 4, "headline.pipelayer.utilisation.value": 0.5,
         **{f"headline.paper.{name}.value": 5.0 for name in (
             "speedup_over_gpu", "speedup_over_pipelayer", "energy_saving_over_gpu",
@@ -729,11 +735,19 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "headline.paper.speedup_over_gpu.source": "another paper",
         **{f"anchors.{name}": [{**_ANCHOR, name: value}] for name, value in {
             "kind": "chip area", "subject": "another", "value": 60.0, "unit": "W",
-            "tolerance": 0.5, "source": "another paper",
+            "tolerance": 0.5, "source": "another paper", "fitted": True,
+        }.items()},
+        **{f"anchors.{name}": [{**_ON_GPU, name: value}] for name, value in {
+            "batch": 2, "interval": 7, "fisher_passes": 3,
+        }.items()},
+        **{f"anchors.{name}": [{**_TRAINED, name: value}] for name, value in {
+            "sequence": 64, "update_passes": 90.0,
         }.items()},
     },
     SMALL_HEADLINE: {
         "networks": ["vgg13"], "batch_size": 128, "micro_batch_size": 4, "sensitive": ["vgg13"],
+        "gpu_schedule.block_size": 64, "gpu_schedule.interval": 20,
+        "gpu_schedule.factor_interval": 20, "gpu_intervals": [3],
         "pipelayer.utilisation.value": 0.5, "pipelayer_chip.tiles": 10,
         "paper.speedup_over_gpu.value": 5.0,
         "bridge": {"fewer rounds": {"soi.assumed_iterations": 2}},

@@ -21,7 +21,8 @@ from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
-from repast_dist.planning.baselines import BaselineSpec, EpochsSpec, GpuSpec
+from repast_dist.planning.baselines import BaselineSpec, EpochsSpec
+from repast_dist.planning.gpu import GpuSpec
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.studies.study import STUDIES, Study

@@ -110,16 +110,31 @@ def test_factors_of_the_bridge_multiply_up_to_the_papers_ratios(page):
     means = page.tables["means"].to_pylist()
     for ratio, published in (("speedup over GPU", 115.8), ("energy saving over PipeLayer", 12.8)):
         mine = [row for row in rows if row["ratio"] == ratio]
-        assert [row["what"] for row in mine][2:] == ["8 bits", "fewer epochs", "not explained"]
+        assert [row["what"] for row in mine][-3:] == ["8 bits", "fewer epochs", "not explained"]
         assert math.prod(row["factor"] for row in mine) == pytest.approx(published)
         for row, following in itertools.pairwise(mine):
             assert row["after"] == following["before"]
         of = {m["footing"]: m["geometric mean"] for m in means if m["ratio"] == ratio}
-        assert mine[0]["after"] == of[footings.ONE]
-        assert mine[1]["after"] == of[footings.IMPLIED]
+        assert mine[-5]["after"] == pytest.approx(of[footings.ONE])
+        assert mine[-4]["after"] == of[footings.IMPLIED]
         # Fewer epochs of the method: 90 instead of 35, against a first-order step.
     saved = next(r["factor"] for r in rows if r["what"] == "fewer epochs" and r["ratio"] == ratio)
     assert saved == pytest.approx(90 / 35)
+
+
+def test_a_gpu_that_renews_the_chips_blocks_as_often_is_the_first_of_its_schedules(page, settings):
+    first, chosen, *others = page.tables["schedules"].to_pylist()
+    assert (first["GPU inverts"], first["inverses every"]) == ("blocks of 256", 10)
+    assert (chosen["GPU inverts"], chosen["chosen"]) == ("whole factors", "yes")
+    means = {(m["footing"], m["ratio"]): m for m in page.tables["means"].to_pylist()}
+    for footing in (footings.ONE, footings.IMPLIED):
+        mean = means[footing, "speedup over GPU"]["geometric mean"]
+        assert chosen[f"speedup, {footing}"] == pytest.approx(mean)
+        assert first[f"speedup, {footing}"] < chosen[f"speedup, {footing}"]
+    slower = [row["speedup, one chip"] for row in others]
+    assert slower == sorted(slower, reverse=True), "renewed more seldom, the GPU is faster"
+    bridge = page.tables["bridge"].to_pylist()
+    assert bridge[0]["after"] == pytest.approx(first["speedup, one chip"])
 
 
 def test_every_assumed_constant_is_in_the_tornado(page, settings):
@@ -182,7 +197,10 @@ def test_all_judged_anchors_agree():
     page = validate(found.study, found.machine, found.epochs)
     rows = page.tables["anchors"].to_pylist()
     assert [row["subject"] for row in rows if row["verdict"] == "differs"] == []
-    assert sum(row["verdict"] == "agrees" for row in rows) >= 30
+    assert sum(row["verdict"] == "agrees" for row in rows) >= 58
+    # Some published timings of GPUs are met that nothing was fitted to.
+    gpu = [row for row in rows if row["kind"].startswith("GPU")]
+    assert sum(row["verdict"] == "agrees" and row["basis"] == "predicted" for row in gpu) >= 3
 
 
 def test_the_trained_model_is_costed_from_its_own_shapes():

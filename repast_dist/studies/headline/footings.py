@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.planning.baselines import GpuSpec
+from repast_dist.planning.gpu import GpuSpec
 from repast_dist.planning.summary import StepSummary
 from repast_dist.studies.published import PublishedRatios
 

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from repast_dist.planning.baselines import EpochsSpec, GpuSpec
+from repast_dist.planning.baselines import EpochsSpec
+from repast_dist.planning.gpu import GpuKfac, GpuSpec
 from repast_dist.planning.machine import Machine
 from repast_dist.studies.kinds.headline import HeadlineStudy
 
@@ -31,3 +32,8 @@ class HeadlineInputs:
     gpu: GpuSpec
     epochs: EpochsSpec
     bridge: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
+
+    @property
+    def gpu_kfac(self) -> GpuKfac:
+        """What the GPU's second-order step renews."""
+        return self.study.gpu_schedule.beside(self.machine.policy.soi)

@@ -7,7 +7,8 @@ from typing import Any
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import named_workload
 from repast_dist.ops.op import OPS, Segment
-from repast_dist.planning.baselines import BaselineStep, EpochsSpec, gpu_step, pipelayer_step
+from repast_dist.planning.baselines import EpochsSpec, pipelayer_step
+from repast_dist.planning.gpu import BaselineStep, gpu_step
 from repast_dist.planning.summary import StepSummary, summarise
 from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.inputs import HeadlineInputs
@@ -123,9 +124,9 @@ def one_chip_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
 
 def _others(inputs: HeadlineInputs, workload: Workload) -> list[MachineStep]:
     """Return the GPU with second and with first order, and PipeLayer as published and rebuilt."""
-    study, soi = inputs.study, inputs.machine.policy.soi
+    study = inputs.study
     return [
-        _other("gpu", True, gpu_step(inputs.gpu, workload, study.batch_size, soi)),
+        _other("gpu", True, gpu_step(inputs.gpu, workload, study.batch_size, inputs.gpu_kfac)),
         _other("gpu", False, gpu_step(inputs.gpu, workload, study.batch_size, None)),
         _other("pipelayer", False, pipelayer_step(study.pipelayer, workload, study.batch_size)),
         _rebuilt(inputs, workload),

@@ -7,7 +7,7 @@ from typing import Any
 
 from repast_dist.hardware import PARTS, Quantity, quantities
 from repast_dist.network.workload import named_workload
-from repast_dist.planning.baselines import gpu_step
+from repast_dist.planning.gpu import gpu_step
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import coster
 from repast_dist.studies.headline.ratios import geometric_mean
@@ -38,7 +38,7 @@ def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
                 changed.gpu,
                 named_workload(name),
                 changed.study.batch_size,
-                changed.machine.policy.soi,
+                changed.gpu_kfac,
             )
             speed.append(step.samples_per_s / gpu.samples_per_s)
             saving.append(gpu.energy_j / gpu.samples / step.energy_per_sample_j)
@@ -76,7 +76,7 @@ def _assumed(
                 yield f"{component}.{name}", _scale_part(inputs, component, name)
     for name in ("memory_efficiency", "launch_s"):
         yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
-    yield f"{inputs.gpu.name}.inverse_efficiency", _scale_inverse(inputs)
+    yield f"{inputs.gpu.name}.inversion.column_s", _scale_inversion(inputs, "column_s")
     for name in ("assumed_iterations", "block_size", "interval"):
         yield f"soi.{name}", _scale_soi(inputs, name)
     for path in _COUNTS:
@@ -117,13 +117,14 @@ def _scale_gpu(inputs: HeadlineInputs, field: str) -> Callable[[float], Headline
     return scaled
 
 
-def _scale_inverse(inputs: HeadlineInputs) -> Callable[[float], HeadlineInputs]:
+def _scale_inversion(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
     def scaled(factor: float) -> HeadlineInputs:
-        old = inputs.gpu.inverse_efficiency
-        points = tuple((size, min(1.0, share * factor)) for size, share in old.points)
-        changed = dataclasses.replace(old, points=points)
-        gpu = dataclasses.replace(inputs.gpu, inverse_efficiency=changed)
-        return dataclasses.replace(inputs, gpu=gpu)
+        old = inputs.gpu.inversion
+        quantity: Quantity = getattr(old, field)
+        value = (quantity.value or 0.0) * factor
+        changed: dict[str, Any] = {field: dataclasses.replace(quantity, value=value)}
+        inversion = dataclasses.replace(old, **changed)
+        return dataclasses.replace(inputs, gpu=dataclasses.replace(inputs.gpu, inversion=inversion))
 
     return scaled
 

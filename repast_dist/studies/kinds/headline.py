@@ -12,6 +12,7 @@ from repast_dist.ground.spec import spec
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.workload import NetworkName
 from repast_dist.planning.baselines import PipeLayerSpec
+from repast_dist.planning.gpu import GpuScheduleSpec
 from repast_dist.studies.published import PublishedRatios
 from repast_dist.studies.study import HARDWARE, STUDIES, Study
 
@@ -34,6 +35,10 @@ class HeadlineStudy(Study):
         Samples per step of one chip and of the GPU, and per micro-batch.
     sensitive : tuple of str
         Networks over which every assumed constant is halved and doubled.
+    gpu_schedule : GpuScheduleSpec
+        What the GPU inverts, and how often.
+    gpu_intervals : tuple of int
+        Steps between the GPU's inversions that a table shows beside.
     bridge : dict
         Changes of settings, by what they are called, that the page adds one after the other to
         show what the paper's ratios may consist of.
@@ -51,6 +56,8 @@ class HeadlineStudy(Study):
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
     sensitive: Annotated[tuple[NetworkName, ...], MinLen(1)]
+    gpu_schedule: GpuScheduleSpec = GpuScheduleSpec()
+    gpu_intervals: tuple[PositiveInt, ...] = (1, 10, 100)
     bridge: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     pipelayer: PipeLayerSpec
     pipelayer_chip: ChipSpec

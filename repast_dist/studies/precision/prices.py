@@ -6,7 +6,7 @@ from typing import Any
 from repast_dist.analog import SCHEMES, Scheme, SolveCounts
 from repast_dist.ground.spec import to_dict
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.planning.baselines import GpuSpec
+from repast_dist.planning.gpu import GpuSpec
 from repast_dist.planning.solve_costs import (
     cholesky_costs,
     one_block,
