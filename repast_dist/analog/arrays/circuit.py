@@ -19,6 +19,9 @@ from repast_dist.ground.rng import generator
 _FEW_BITS = 12
 """Of converters, up to which single precision is plenty for what is between them."""
 
+_FAR_POLE = 8.0
+"""Multiples of the gain-bandwidth product beyond which a second pole is far."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -132,7 +135,9 @@ class Circuit:
         offset = np.zeros(len(matrix))
         if offset_v.any():
             offset = _applied(inverse, loop.currents(offset_v) / scale)
-        loop = loop.astype(precision)
+        # Far poles are large numbers in the loop, beside whose roundings its slow modes get lost.
+        far = loop.second_pole is not None and loop.second_pole > _FAR_POLE
+        loop = loop.astype(np.float64 if far else precision)
         opamp, at_times = spec.device.opamp, None
         if spec.read_cycles is not None and None not in (opamp.swing_v, opamp.gbw_hz):
             at_times = loop.left_at_doubling_times(spec.read_cycles)
