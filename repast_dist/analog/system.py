@@ -24,7 +24,7 @@ from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.solver import BlockSolver, product_cells
 from repast_dist.analog.specs import InvSpec, VmmSpec
-from repast_dist.ground.errors import DataError
+from repast_dist.ground.errors import DataError, IndefiniteError
 
 _ASYMMETRY = 1e-9
 _SMALLEST = 2.0**-900
@@ -74,9 +74,11 @@ def prepare(
     Raises
     ------
     DataError
-        A formed block is empty, not square, not finite, not symmetric, or its diagonal is not
-        positive. Rows are empty or not finite, their damping is not positive, the arrays are too
-        small for them, or the scheme cannot be fused.
+        A formed block is empty, not square, not finite or not symmetric. Rows are empty or not
+        finite, their damping is not positive, the arrays are too small for them, or the scheme
+        cannot be fused.
+    IndefiniteError
+        The diagonal of a formed block is not positive, or a half of it is singular.
     """
     if isinstance(operator, Rows):
         if not scheme.fusible:
@@ -242,7 +244,7 @@ def _check_matrix(matrix: np.ndarray) -> None:
     if np.abs(matrix - matrix.T).max() > _ASYMMETRY * np.abs(matrix).max():
         raise DataError("inversion takes a symmetric matrix")
     if np.diag(matrix).min() <= 0:
-        raise DataError(
+        raise IndefiniteError(
             "inversion takes a positive definite matrix; its diagonal has an entry of "
             f"{np.diag(matrix).min():.3g} (is it damped?)"
         )

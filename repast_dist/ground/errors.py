@@ -15,6 +15,10 @@ class DataError(RepastError):
     """Input data is missing, malformed or not finite."""
 
 
+class IndefiniteError(DataError):
+    """A matrix that is to be inverted is not positive definite."""
+
+
 class InversionError(RepastError):
     """A linear solve did not reach its target and the policy is to stop."""
 

@@ -9,7 +9,7 @@ import scipy.linalg
 
 from repast_dist.analog import Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
-from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.ground.errors import DataError, IndefiniteError, InversionError
 from repast_dist.ground.rng import When
 from repast_dist.training.engines import Engine, Solver
 from repast_dist.training.optimizers import SecondOrder, Side
@@ -92,6 +92,30 @@ def updated_average(
     return FactorAverage(past * average.matrix + present * fresh, update)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Unsolved:
+    """A block that arrays do not take: every right-hand side is left as it is."""
+
+    method: str
+    why: str
+    program_counts: SolveCounts = dataclasses.field(default_factory=SolveCounts)
+
+    def aged(self, seconds: float) -> "_Unsolved":
+        return self
+
+    def solve(self, right: np.ndarray) -> Solution:
+        zero = ~right.any(axis=0)
+        return Solution(
+            x=np.zeros_like(right),
+            iterations=np.zeros(right.shape[1], np.int64),
+            residual=np.where(zero, 0.0, 1.0),
+            converged=zero,
+            counts=SolveCounts(),
+            method=self.method,
+            usable=bool(zero.all()),
+        )
+
+
 class BlockState:
     """An SOI block as one chip holds it: its average, its arrays and its solver.
 
@@ -154,7 +178,11 @@ class BlockState:
         self._average = updated_average(self._average, contribution, self._optimizer)
 
     def prepare(self, step: int, damping: float) -> None:
-        """Program the damped average into arrays; the average itself is not changed."""
+        """Program the damped average into arrays; the average itself is not changed.
+
+        A factor that arrays computed may be off by more than the damping. Where its diagonal is
+        then not positive, nothing is programmed, and solves with it count as diverged.
+        """
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
         self._damping, self._prepared_at = damping, step
@@ -224,13 +252,20 @@ class BlockState:
         assert self._damped is not None
         self._aged = None
         address = ("soi", When(self._prepared_at), self.block.index)
+        self._solver = self._solver_of(self._damped, address, self._right_sides)
+        self._pending += self._solver.program_counts
+
+    def _solver_of(
+        self, matrix: np.ndarray, address: tuple[int | str | When, ...], right_sides: int
+    ) -> Solver:
         try:
-            self._solver = self._engine.block_solver(self._damped, address, self._right_sides)
+            return self._engine.block_solver(matrix, address, right_sides)
+        except IndefiniteError as error:
+            return _Unsolved(self._inversion.name, str(error))
         except (DataError, np.linalg.LinAlgError) as error:
             raise InversionError(
                 f"{self._where()}, step {self._prepared_at}: cannot be programmed ({error})"
             ) from error
-        self._pending += self._solver.program_counts
 
     def _diverged(
         self, step: int, right: np.ndarray, solution: Solution
@@ -238,7 +273,9 @@ class BlockState:
         policy = self._inversion.on_divergence
         if policy == "raise":
             why = "did not converge"
-            if not solution.stable:
+            if isinstance(self._solver, _Unsolved):
+                why = f"was not tried, since {self._solver.why}"
+            elif not solution.stable:
                 why = "has an unstable array"
             elif solution.saturated:
                 why = "drove amplifiers beyond their swing"
@@ -268,7 +305,7 @@ class BlockState:
         assert self._damped is not None
         matrix = self._damped + (damping - self._damping) * np.eye(self.block.size)
         address = ("soi", When(step), self.block.index, "damp", attempt)
-        solver = self._engine.block_solver(matrix, address, right.shape[1])
+        solver = self._solver_of(matrix, address, right.shape[1])
         solution: Solution = solver.solve(right)
         self._pending += solver.program_counts + solution.counts
         return solution

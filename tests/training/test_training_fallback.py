@@ -24,8 +24,15 @@ def with_smallest(eigenvalue):
     return (matrix + matrix.T) / 2
 
 
-def solved(factor):
-    scheme = SCHEMES.load({"method": "fcg", "on_divergence": "fallback"})
+def with_negative_diagonal():
+    """Return a factor of which products have made an entry of the diagonal negative."""
+    factor = with_smallest(0.5)
+    factor[3, 3] = -0.2
+    return factor
+
+
+def solved(factor, **policy):
+    scheme = SCHEMES.load({"method": "fcg", "on_divergence": "fallback", **policy})
     engine = make_engine(EngineSpec(), 7, VmmSpec(), InvSpec(), LOSSLESS, scheme)
     block = SoiBlock(0, 0, "dense", "A", 0, SIZE)
     state = BlockState(block, 0, engine, scheme, OPTIMIZERS.load({}).second_order)
@@ -48,6 +55,42 @@ def test_a_factor_that_its_products_made_indefinite_gets_more_damping_in_the_dig
     np.testing.assert_allclose(answer, expected, rtol=1e-10)
     assert (np.sum(answer * right, axis=0) > 0).all()
     assert (counts.factorisations, counts.factored_sides) == (3, 5)
+
+
+def test_a_block_with_a_negative_diagonal_is_solved_by_the_digital_unit():
+    factor = with_negative_diagonal()
+    right, answer, report, counts = solved(factor)
+    assert (report.action, report.converged, report.iterations) == ("fallback", False, 0)
+    # Three times the damping leaves a positive diagonal, and nine times a definite block.
+    tries = counts.factorisations
+    assert tries > 1
+    more = DAMPING * 3.0 ** (tries - 1) * np.eye(SIZE)
+    np.testing.assert_allclose(answer, np.linalg.solve(factor + more, right), rtol=1e-10)
+    assert np.linalg.eigvalsh(factor + more).min() > 0
+    assert np.linalg.eigvalsh(factor + more / 3.0).min() <= 0
+    assert counts.inv_ops == counts.program_cells == 0
+
+
+def test_a_block_with_a_negative_diagonal_is_damped_until_arrays_take_it():
+    factor = with_negative_diagonal()
+    right, answer, report, counts = solved(factor, on_divergence="damp", damp_factor=4.0)
+    assert report.action == "damp"
+    assert counts.program_cells > 0
+    left = [
+        np.linalg.norm((factor + DAMPING * 4.0**k * np.eye(SIZE)) @ answer - right) for k in (1, 2)
+    ]
+    assert min(left) < 1e-3 * np.linalg.norm(right)
+
+
+def test_a_block_with_a_negative_diagonal_is_left_alone_where_any_answer_is_used():
+    _, answer, report, _ = solved(with_negative_diagonal(), on_divergence="use")
+    assert (report.action, report.converged, report.residual) == ("use", False, 1.0)
+    assert not answer.any()
+
+
+def test_a_block_with_a_negative_diagonal_stops_a_run_that_asks_for_it():
+    with pytest.raises(InversionError, match=r"block 0.*diagonal has an entry of -0\.1.*valid"):
+        solved(with_negative_diagonal(), on_divergence="raise")
 
 
 def test_a_factor_far_from_positive_is_refused_with_what_may_be_done():

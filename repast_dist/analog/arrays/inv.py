@@ -29,7 +29,7 @@ from repast_dist.analog.arrays.held import Held, hold, input_load, whole_cell
 from repast_dist.analog.arrays.programming import offset_voltages
 from repast_dist.analog.product import LOSSLESS, Product
 from repast_dist.analog.specs import InvSpec
-from repast_dist.ground.errors import DataError
+from repast_dist.ground.errors import DataError, IndefiniteError
 from repast_dist.ground.numbers import ceil_div
 
 _COUPLING_BITS = 32
@@ -273,6 +273,8 @@ def program_inv(
     ------
     DataError
         The matrix is not square or not finite.
+    IndefiniteError
+        A half of a matrix that is split is singular.
     numpy.linalg.LinAlgError
         What the cells hold is singular.
     """
@@ -301,7 +303,7 @@ def _program_halves(
     try:
         schur = d - b.T @ np.linalg.solve(a, b)
     except np.linalg.LinAlgError:
-        raise DataError(
+        raise IndefiniteError(
             f"a matrix of {n} cannot be split over arrays of {spec.size}: a block of it is "
             "singular (is it damped?)"
         ) from None
