@@ -5,30 +5,33 @@ check. Every way to get it wrong ends in a `SettingsError` whose lines name the 
 what would be valid.
 """
 
+import copy
+import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from repast_dist.ground.errors import SettingsError, brief
-from repast_dist.ground.presets import conf_dir, setting_groups
+from repast_dist.ground.presets import conf_dir, conf_state, setting_groups
 from repast_dist.ground.yaml_size import expanded_nodes, interpolated_size
 from repast_dist.studies.settings import RunSettings, checked_settings, unread
 
 # What Hydra and its YAML reader stumble over, beside their own errors.
 _UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
 _LONGEST_MESSAGE = 500
+_PLAIN_KEY = r"[\w.]+"
 _MOST_VALUES = 100_000
 _MOST_POINTS = 10_000
 
@@ -56,28 +59,66 @@ def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> d
     """Compose the groups to plain nested data, without checking values."""
     if config_dir is not None:
         _check_folder(config_dir)
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            adding = [_may_add(item) for item in overrides]
-            config = compose("config", overrides=[*search, *adding])
-            return _written_out(config)
+        return _written_out(_composed(overrides, config_dir))
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error)) from None
     except _UNREADABLE as error:
         raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
 
 
+def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    """Compose settings; groups that were composed before are not composed again for other values.
+
+    Only what is plainly a choice of an option or the value of one setting is told apart, and only
+    where no folder of the user's own may have further groups: Hydra does all else.
+    """
+    groups = setting_groups()
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    kinds = [_kind(item, groups) for item in parsed]
+    if config_dir is not None or "other" in kinds:
+        return _compose([_may_add(item, groups) for item in overrides], config_dir)
+    choices = [str(i.input_line) for i, kind in zip(parsed, kinds, strict=True) if kind == "choice"]
+    config = copy.deepcopy(_of_groups(tuple(choices), conf_state()))
+    for item, kind in zip(parsed, kinds, strict=True):
+        if kind == "value":
+            OmegaConf.update(config, item.key_or_group, item.value(), merge=True, force_add=True)
+    return config
+
+
+@functools.lru_cache(maxsize=32)
+def _of_groups(choices: tuple[str, ...], _state: int) -> DictConfig:
+    return _compose(choices, None)
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+        return compose("config", overrides=[*search, *overrides])
+
+
+def _kind(item: Override, groups: Mapping[str, object]) -> str:
+    """Tell the choice of an option of a group, the value of a setting, and anything else apart."""
+    key = item.key_or_group
+    changes = item.type is OverrideType.CHANGE and item.package is None
+    if not changes or item.is_sweep_override() or re.match(r"hydra\b", key):
+        return "other"
+    if key in groups:
+        return "choice" if isinstance(item.value(), str) else "other"
+    return "value" if re.fullmatch(_PLAIN_KEY, key) else "other"
+
+
 def _written_out(config: DictConfig) -> dict[str, Any]:
     """Return plain data without interpolations; what would fill the memory is refused."""
-    size = interpolated_size(OmegaConf.to_container(config))
+    plain = OmegaConf.to_container(config)
+    size = interpolated_size(plain)
     if size > _MOST_VALUES:
         raise SettingsError(
             f"the interpolations ${{...}} stand for {size} values and characters; valid: at most "
             f"{_MOST_VALUES}"
         )
-    return OmegaConf.to_container(config, resolve=size > 0)  # type: ignore[return-value]
+    return OmegaConf.to_container(config, resolve=True) if size else plain  # type: ignore[return-value]
 
 
 def _check_folder(config_dir: Path) -> None:
@@ -125,13 +166,13 @@ def override_paths(overrides: Sequence[str]) -> list[str]:
     return [path.removeprefix("_global_.") for path in paths]
 
 
-def _may_add(override: str) -> str:
+def _may_add(override: str, groups: Mapping[str, object]) -> str:
     """Let a value be set that the YAML files leave to the default of its class.
 
     Whether there is such a setting at all is for the settings classes to say.
     """
     key = override.partition("=")[0]
-    is_value = re.fullmatch(r"[\w.]+", key) and key not in setting_groups()
+    is_value = re.fullmatch(_PLAIN_KEY, key) and key not in groups
     return f"++{override}" if is_value else override
 
 

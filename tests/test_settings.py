@@ -1,12 +1,17 @@
 """Wrong settings end in one clear line that names the path and what is valid."""
 
 import dataclasses
+import shutil
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+import repast_dist.settings as composed
 from repast_dist.cli import main
 from repast_dist.ground.errors import SettingsError
-from repast_dist.ground.presets import setting_groups
+from repast_dist.ground.presets import conf_dir, setting_groups
 from repast_dist.ground.spec import load, to_dict
 from repast_dist.settings import expand_sweep, load_settings, refuse_unread
 from repast_dist.studies.settings import RunSettings
@@ -57,6 +62,48 @@ def test_every_option_of_every_group_loads():
         for group, option in chosen.items():
             tried[group].add(option)
     assert tried == {group: set(options) for group, options in groups.items()}
+
+
+AS_HYDRA_DOES = [
+    ["farm.chips=7", "farm.chips=9", "seed=1e3", "run_root='a b'", "run_root=\\ x"],
+    ["model=digits_mlp", "farm.chip_overrides={1:{speed:0.5}}", "inversion=refine"],
+    ["farm.chip_overrides={1:{speed:0.5}}", "farm.chip_overrides.2.speed=3", "model.name=${seed}"],
+    ["model.layers=[]", "farm.chips=null", "chip.adc=null", "chip.adc.bits=4"],
+    ["chip.adc.bits=4", "chip.adc={bits: 6}", "new={a: 1}", "new.deep=2"], ["chip={tiles: 3}"],
+    ["new.deep.er=[1,{a:b}]"], ["+other=2", "++chip.tiles=9", "~farm.chips"],
+    ["model=none_such"], ["model.layers.x=3"], ["model.layers.0=3"], ["seed.x=1"], ["seed=[a,b"],
+    ["farm.chips=1,2"], ["farm.chips=range(3)"], ["hydra.run.dir=x"], ["model@x=digits_mlp"],
+    ["study=sweep", "study.axes={farm.chips: [1, 2]}"], ["optimizer=sgd", "optimizer.x=${nothing}"],
+    ["experiment=honest", "device.cell.bits=3"], ["dataset=${model}"], ["seed="], ["seed=???"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", AS_HYDRA_DOES, ids=" ".join)
+def test_values_are_set_on_groups_composed_before_as_hydra_sets_them(overrides):
+    def by_hydra() -> object:
+        adding = [composed._may_add(item, setting_groups()) for item in overrides]
+        return OmegaConf.to_container(composed._compose(adding, None), resolve=True)
+
+    composed.compose_plain(["model=digits_mlp"])
+    try:
+        expected = by_hydra()
+    except (HydraException, OmegaConfBaseException, ValueError):
+        with pytest.raises(SettingsError):
+            composed.compose_plain(overrides)
+    else:
+        assert composed.compose_plain(overrides) == expected
+        composed.compose_plain([*overrides, "seed=77", "farm.chips=77"])
+        assert composed.compose_plain(overrides) == expected
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(composed, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("repast_dist.ground.presets.conf_dir", lambda: tmp_path / "conf")
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    assert composed.compose_plain(["farm.chips=2"])["seed"] == 0
+    file = tmp_path / "conf" / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: 41"))
+    assert composed.compose_plain(["farm.chips=2"])["seed"] == 41
 
 
 def test_settings_survive_the_way_through_plain_data():

@@ -10,6 +10,12 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def conf_state() -> int:
+    """Return a number that is another one when a YAML file has changed."""
+    states = ((path, path.stat()) for path in conf_dir().glob("**/*.yaml"))
+    return hash(tuple((str(path), s.st_mtime_ns, s.st_size, s.st_ino) for path, s in states))
+
+
 def setting_groups() -> dict[str, list[str]]:
     """Return every configuration group and its options."""
     return {
