@@ -47,8 +47,8 @@ class FarmSpec:
         BLAS and OpenMP threads per worker process.
     kernels : {"auto", "float32", "int8"}
         What products on crossbars are computed with: ``int8`` takes the processor's 8-bit units
-        (AMX, VNNI) and the package ``onednn-cpu-gomp``, ``float32`` NumPy's BLAS, ``auto`` the
-        first that a worker's machine has. The numbers are the same.
+        (AMX, VNNI) and the package ``onednn-cpu-gomp``, ``float32`` additions and NumPy's BLAS,
+        ``auto`` the first that a worker's machine has. The numbers are the same.
     object_store_bytes : int
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool

@@ -20,8 +20,9 @@ def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarr
     result = np.zeros((len(values), 1))
     top = 2.0 ** (adc.bits - 1) - 1
     convert_and_add(
-        values.astype(np.float32).reshape(-1, 1, 1, 1),
+        values.astype(np.float32).reshape(-1, 1, 1, 1, 1),
         result,
+        0,
         np.empty(1),
         1,
         1,

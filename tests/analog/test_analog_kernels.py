@@ -8,7 +8,7 @@ import pytest
 
 from repast_dist.analog import AdcSpec, DacSpec, DeviceSpec, Reram, VmmSpec, WireSpec, program_vmm
 from repast_dist.analog.kernels import chosen, onednn
-from repast_dist.analog.kernels.base import LARGEST_STEPS, in_steps, step_of
+from repast_dist.analog.kernels.base import LARGEST_STEPS, Design, in_steps, step_of
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
 from repast_dist.ground.errors import SettingsError
 
@@ -61,47 +61,58 @@ def test_all_kernels_give_the_same_bits(name: str, shape: tuple[int, int, int]) 
         np.testing.assert_array_equal(ranges, found[0][1])
 
 
+def design(top: int, whole: bool, rows: int = 4096) -> Design:
+    bits = int(math.log2(top + 1))
+    answers = np.arange(top + 1)
+    return Design(rows, 7 // bits, bits, answers, whole, 127.0, np.ones(2), 0.0, 0.0)
+
+
+def digits_of(integers: np.ndarray, how: Design) -> np.ndarray:
+    """(N, K) to (N, passes, K) signed digits."""
+    shifts = how.bits * np.arange(how.passes)[:, None]
+    return np.sign(integers)[:, None] * (np.abs(integers)[:, None] >> shifts & how.top)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("top", [1, 3, 127])
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("shape", [(7, 256, 200), (61, 100, 400), (128, 31, 2048)])
+@pytest.mark.parametrize(
+    "shape", [(7, 256, 100), (61, 100, 200), (128, 31, 1024), (17, 65, 64), (5, 3, 2)]
+)
 def test_currents_are_the_exact_sums(
     name: str, top: int, whole: bool, shape: tuple[int, int, int]
 ) -> None:
     random = np.random.default_rng(4)
     count, rows, columns = shape
-    levels = random.integers(-15, 16, size=(rows, columns)).astype(np.float32)
+    levels = random.integers(-15, 16, size=(1, rows, 2, columns)).astype(np.float32)
     # The ends of the range: of digits, and of what two 8-bit parts can hold.
-    levels[0] = 15.0
+    levels[:, 0] = 15.0
     if not whole:
         levels = in_steps(levels + 0.05 * random.normal(size=levels.shape))
-    digits = random.integers(-top, top + 1, size=(count, rows)).astype(np.int32)
-    digits[:, 0] = top
-    tile = kernels(name).tile(levels, whole, np.arange(top + 1))
-    bits = int(math.log2(top + 1))
-    planes = tile.plane_memory(count, 1)
-    tile.planes(digits, bits, 1, planes)
-    currents = np.empty((count, columns), np.float32)
-    tile.product(planes[:, 0], currents)
-    steps = np.rint(levels.astype(np.float64) / tile.step).astype(np.int64)
-    np.testing.assert_array_equal(steps * tile.step, levels)
-    exact = digits.astype(np.int64) @ steps
-    np.testing.assert_array_equal(currents, exact.astype(np.float32))
+    how = design(top, whole)
+    integers = random.integers(-127, 128, size=(1, count, rows)).astype(np.int32)
+    integers[:, :, 0] = 127
+    # Rows that nothing drives, a sample that nothing does, and one of a single sign.
+    integers[:, :, 2], integers[:, 1] = 0, 0
+    integers[:, 2] = np.abs(integers[:, 2])
+    currents = kernels(name).hold(levels, how).currents(0, range(count), integers)
+    steps = np.rint(levels[0].astype(np.float64) / step_of(levels)).astype(np.int64)
+    np.testing.assert_array_equal(steps * step_of(levels), levels[0])
+    exact = np.tensordot(digits_of(integers[0], how), steps, 1)
+    np.testing.assert_array_equal(currents, exact.astype(np.float32) * np.float32(step_of(levels)))
 
 
-@needs_int8
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_largest_digits_and_parts_do_not_saturate(whole: bool) -> None:
+@pytest.mark.parametrize("top", [1, 127])
+def test_the_largest_digits_and_parts_do_not_saturate(name: str, whole: bool, top: int) -> None:
     # 8-bit units that add pairs of products in 16 bits would.
-    top, shape = 127, (256, 300)
-    levels = np.full(shape, 127.0 if whole else float(LARGEST_STEPS), np.float32)
-    levels[::2, ::3] = -levels[0, 0]
-    tile = kernels("int8").tile(levels, whole, np.arange(top + 1))
-    planes = tile.plane_memory(3, 1)
-    planes[:] = np.array([127, -127, 1], planes.dtype)[:, None, None]
-    currents = np.empty((3, 300), np.float32)
-    tile.product(planes[:, 0], currents)
-    exact = planes[:, 0].astype(np.int64) @ levels.astype(np.int64)
+    levels = np.full((1, 256, 2, 150), 127.0 if whole else float(LARGEST_STEPS), np.float32)
+    levels[:, ::2, :, ::3] = -levels[0, 0, 0, 0]
+    how = design(top, whole)
+    integers = np.ones((1, 3, 256), np.int32) * np.array([127, -127, 1], np.int32)[:, None]
+    currents = kernels(name).hold(levels, how).currents(0, range(3), integers)
+    exact = np.tensordot(digits_of(integers[0], how), levels[0].astype(np.int64), 1)
     np.testing.assert_array_equal(currents, exact.astype(np.float32))
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from repast_dist.analog.arrays.converters import BINS, all_converter_errors, needed_ranges
-from repast_dist.analog.arrays.tiles import Conversions, RowTiles
+from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.arrays.vmm import (
     VmmProduct,
     exact_dtype,
@@ -22,6 +22,7 @@ from repast_dist.analog.arrays.vmm import (
     ranges_of,
     some_rows,
 )
+from repast_dist.analog.kernels.base import Conversions, Held
 from repast_dist.analog.kernels.conversion import round_to_integers
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
@@ -60,9 +61,9 @@ class VmmStack:
     site: tuple[int | str, ...] = ()
 
     @cached_property
-    def _tiles(self) -> RowTiles:
+    def _held(self) -> Held:
         assert self.planes is not None
-        return RowTiles(self.planes, self.spec)
+        return hold(self.planes, self.spec)
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -71,7 +72,7 @@ class VmmStack:
     @cached_property
     def _errors(self) -> np.ndarray:
         columns = (0, self.shape[2])
-        return all_converter_errors(self.spec, columns, self._tiles.per, self.seed, *self.site)
+        return all_converter_errors(self.spec, columns, self._held.per, self.seed, *self.site)
 
     def multiply(
         self, inputs: np.ndarray, *call: int | str, ranges: np.ndarray | None = None
@@ -139,21 +140,21 @@ class VmmStack:
         else:
             ranges = fixed_ranges(spec, self.shape[1])
         result = np.zeros((count, rows, columns))
-        keys = noise_keys(spec, self._tiles.per, self.seed, *self.address, *call)
+        keys = noise_keys(spec, self._held.per, self.seed, *self.address, *call)
         how = Conversions(ranges, keys, self._errors, counted, counts)
-        clipped = self._tiles.multiply(integers, how, result)
-        conversions = result.size * spec.passes * spec.slices * self._tiles.per
+        clipped = self._held.add_products(integers, result, how)
+        conversions = result.size * spec.passes * spec.slices * self._held.per
         if counted.size:
             needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
         return VmmProduct(result, conversions, clipped, needed=needed)
 
     def _ranges_for(self, integers: np.ndarray, some: np.ndarray) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32, from some rows of all inputs."""
-        ranges, per = np.ones(self.spec.slices, np.float32), self._tiles.per
+        ranges, per = np.ones(self.spec.slices, np.float32), self._held.per
         chosen = [divmod(number, integers.shape[1]) for number in some.tolist()]
         for part in range(per):
             peaks = [
-                self._tiles.peaks(which * per + part, range(row, row + 1), integers).copy()
+                self._held.currents(which * per + part, range(row, row + 1), integers).copy()
                 for which, row in chosen
             ]
             if peaks:

@@ -21,12 +21,12 @@ from repast_dist.analog.arrays.programming import (
     quantize_symmetric,
     to_siemens,
 )
-from repast_dist.analog.arrays.tiles import Conversions, RowTiles
+from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.fixed_point import shared_step
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, in_steps
-from repast_dist.analog.kernels.conversion import round_to_integers
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Held, in_steps
+from repast_dist.analog.kernels.conversion import largest_magnitude, round_to_integers
 from repast_dist.analog.kernels.draws import cut_into_digits
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
@@ -131,10 +131,10 @@ class VmmArray:
     first_column: int = 0
 
     @cached_property
-    def _tiles(self) -> RowTiles:
-        """The row tiles, ready for products."""
+    def _held(self) -> Held:
+        """What the arrays hold, ready for products."""
         assert self.planes is not None
-        return RowTiles(self.planes[None], self.spec)
+        return hold(self.planes[None], self.spec)
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -145,7 +145,7 @@ class VmmArray:
     def _errors(self) -> np.ndarray:
         """What the converters of every row tile make of codes, see `converter_errors`."""
         columns = (self.first_column, self.first_column + self.shape[1])
-        return all_converter_errors(self.spec, columns, self._tiles.per, self.seed, *self.site)
+        return all_converter_errors(self.spec, columns, self._held.per, self.seed, *self.site)
 
     def multiply(
         self, inputs: np.ndarray, *call: int | str, ranges: np.ndarray | None = None
@@ -202,7 +202,7 @@ class VmmArray:
         """
         if self.planes is None:
             return VmmProduct(np.asarray(codes @ self._exact, np.float64))
-        return self._multiply_planes(codes.astype(np.int32), call)
+        return self._multiply_planes(np.ascontiguousarray(codes, np.int32), call)
 
     def columns(self, start: int, stop: int) -> "VmmArray":
         """Return the same array of which only the columns of some weights are converted."""
@@ -258,10 +258,10 @@ class VmmArray:
             ranges = self._ranges_for(integers, *call)
             needed = ranges if calibrated else None
         result = np.zeros((len(integers), columns))
-        tiles = self._tiles.per
+        tiles = self._held.per
         keys = noise_keys(spec, tiles, self.seed, *self.address, *call)
         how = Conversions(ranges, keys, self._errors, counted[None], counts)
-        clipped = self._tiles.multiply(integers[None], how, result[None])
+        clipped = self._held.add_products(integers[None], result[None], how)
         conversions = result.size * spec.passes * spec.slices * tiles
         if len(counted):
             needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
@@ -286,9 +286,9 @@ class VmmArray:
             return fixed_ranges(spec, self.shape[0])
         some = integers[self._some_rows(len(integers), *call)]
         ranges = np.ones(spec.slices, np.float32)
-        for number in range(self._tiles.per):
-            peaks = self._tiles.peaks(number, range(len(some)), some[None])
-            np.maximum(ranges, ranges_of(peaks, spec), out=ranges)
+        for number in range(self._held.per):
+            currents = self._held.currents(number, range(len(some)), some[None])
+            np.maximum(ranges, ranges_of(currents, spec), out=ranges)
         return ranges
 
 
@@ -317,12 +317,14 @@ def fixed_ranges(spec: VmmSpec, rows: int) -> np.ndarray:
     return np.full(spec.slices, top * min(spec.rows, rows), np.float32)
 
 
-def ranges_of(peaks: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return the calibrated range of every slice, (slices,) float32, for absolute currents in
-    levels, (N, passes, slices, M) float32.
+def ranges_of(currents: np.ndarray, spec: VmmSpec) -> np.ndarray:
+    """Return the calibrated range of every slice, (slices,) float32, for currents in levels, (N,
+    passes, slices, M) float32, of which only the magnitudes are kept.
     """
-    ranges = np.zeros(peaks.shape[2], np.float32)
-    by_slice = peaks.reshape(-1, *peaks.shape[2:]).swapaxes(0, 1)
+    ranges = np.zeros(currents.shape[2], np.float32)
+    np.abs(currents, out=currents)
+    count = currents.shape[0] * currents.shape[1]
+    by_slice = currents.reshape(count, *currents.shape[2:]).swapaxes(0, 1)
     for number, part in enumerate(by_slice):
         if part.size:
             ranges[number] = _high_percentile(part, spec.adc.percentile) * (1.0 + spec.adc.margin)
@@ -453,8 +455,7 @@ def _checked(inputs: np.ndarray, width: int) -> tuple[np.ndarray, float]:
     if inputs.ndim != 2 or inputs.shape[1] != width:
         raise DataError(f"a multiplier takes a matrix (N, {width}), got {inputs.shape}")
     values = np.ascontiguousarray(inputs, np.float64)
-    # NaN propagates through both.
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    largest = largest_magnitude(values)
     if not np.isfinite(largest):
         raise DataError("a multiplier takes finite numbers, got NaN or infinity")
     return values, largest

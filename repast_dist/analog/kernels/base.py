@@ -6,12 +6,13 @@ whatever the order in which a unit adds.
 """
 
 import abc
+import dataclasses
 import math
 
 import numpy as np
 
-from repast_dist.analog.kernels.conversion import bit_planes, convert_and_add
 from repast_dist.analog.kernels.draws import round_to_steps
+from repast_dist.ground.numbers import ceil_div
 
 LARGEST_STEPS = 127 * 256 + 127
 """Steps that a pair can hold: what two 8-bit numbers, the upper one in units of 256, reach."""
@@ -40,54 +41,142 @@ def in_steps(levels: np.ndarray) -> np.ndarray:
     return rounded
 
 
-class Tile(abc.ABC):
-    """What some rows of a multiplier hold, ready for products.
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What products on some multipliers have in common.
 
     Attributes
     ----------
-    rows, columns : int
-        Its size; columns of all slices.
-    step : float
-        What one unit of the currents is worth, in levels.
-    base : float
-        What separates two passes that share a plane; 0 where each has its own.
+    rows : int
+        Of a row tile.
+    passes, bits : int
+        Passes per input and bits per pass; pass p weighs ``2 ** (bits * p)``.
+    answers : ndarray
+        What cells answer to the digits of a pass from 0 to the largest, which is the last one; the
+        digits themselves where cells are linear.
+    whole : bool
+        Whether pairs hold whole levels.
+    codes : float
+        Largest ADC code.
+    slice_weights : ndarray
+        (slices,) float64, what one level of every slice is worth.
+    read_sigma : float
+        Standard deviation of what a cell appears to hold, from read to read, in levels.
+    noise_codes : float
+        Standard deviation of the converters' own noise, in codes.
     """
 
     rows: int
-    columns: int
-    step: float
-    base: float
+    passes: int
+    bits: int
+    answers: np.ndarray
+    whole: bool
+    codes: float
+    slice_weights: np.ndarray
+    read_sigma: float
+    noise_codes: float
+
+    @property
+    def top(self) -> int:
+        """The largest digit."""
+        return len(self.answers) - 1
+
+    @property
+    def bends(self) -> bool:
+        """Whether cells answer to some digit with something else."""
+        return bool((self.answers != np.arange(len(self.answers))).any())
+
+    @property
+    def noisy(self) -> bool:
+        """Whether cells or converters are, from read to read."""
+        return bool(self.read_sigma or self.noise_codes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversions:
+    """How the currents of one product are converted.
+
+    Attributes
+    ----------
+    ranges : ndarray
+        (slices,) float32 ADC full scales in levels; infinity converts whole levels without loss.
+    keys : ndarray
+        (row tiles,) uint64, streams of noise.
+    errors : ndarray
+        (row tiles, 4, slices, M) float32, the converters' answers to an exact code, as
+        coefficients of a polynomial, or (row tiles, 0, 0, 0) where they are exact.
+    counted : ndarray
+        (B, N) bool, whether the codes of a row are counted; (B, 0) counts none.
+    counts : ndarray
+        (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
+    """
+
+    ranges: np.ndarray
+    keys: np.ndarray
+    errors: np.ndarray
+    counted: np.ndarray
+    counts: np.ndarray
+
+
+class Held(abc.ABC):
+    """What B multipliers of one shape hold, ready for products.
+
+    Parameters
+    ----------
+    levels : ndarray
+        (B, K, slices, M) float32 in levels: whole multiples of a step in every row tile.
+    design : Design
+        How each is built.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        B, K, slices, M.
+    design : Design
+        As given.
+    per : int
+        Row tiles of one multiplier; those of all are numbered one multiplier after the other.
+    """
+
+    def __init__(self, levels: np.ndarray, design: Design) -> None:
+        self.shape, self.design = levels.shape, design
+        self.per = ceil_div(levels.shape[1], design.rows)
 
     @abc.abstractmethod
-    def plane_memory(self, samples: int, passes: int, packed: bool = True) -> np.ndarray:
-        """Return reused memory for `planes`, (samples, planes, rows) of the tile's dtype.
+    def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
+        """Convert the currents of all row tiles and add them, weighted, to the result; return how
+        many were beyond the range.
 
-        Parameters
-        ----------
-        samples, passes : int
-            How many there are.
-        packed : bool
-            Passes may share planes if there is a base.
-        """
-
-    def planes(self, integers: np.ndarray, bits: int, passes: int, out: np.ndarray) -> None:
-        """Write what is applied in each pass, or pair of passes; see `bit_planes`.
+        Rows of the multipliers are numbered one multiplier after the other in the stream of noise.
 
         Parameters
         ----------
         integers : ndarray
-            (N, rows) int32.
-        bits, passes : int
-            Magnitude bits per pass, passes per input.
-        out : ndarray
-            (N, planes, rows), of `plane_memory`.
+            (B, N, K) int32 inputs without gaps.
+        result : ndarray
+            (B, N, M) float64 without gaps, added to, in units of whole weights times whole inputs.
+        how : Conversions
+            How currents are converted.
         """
-        base = self.base if out.shape[1] < passes else 0.0
-        bit_planes(integers, bits, passes, base, out)
 
     @abc.abstractmethod
-    def product(self, planes: np.ndarray, out: np.ndarray) -> None:
-        """Write the currents of planes: (n, rows) to (n, columns) float32, in steps."""
+    def currents(self, number: int, rows: range, integers: np.ndarray) -> np.ndarray:
+        """Return the currents of one row tile in levels, (rows, passes, slices, M) float32, valid
+        until the next call; some rows of (B, N, K) int32 without gaps drive it.
+        """
+
+    def total_dtype(self, ranges: np.ndarray) -> type:
+        """Return what sums of codes times pass weights are exact in: float32 where they can."""
+        design = self.design
+        largest = design.codes * 2.0 ** (design.passes * design.bits)
+        fits = not np.isinf(ranges).any() and largest < EXACT_FLOAT32
+        return np.float32 if fits else np.float64
+
+    def place(self, number: int) -> tuple[int, slice]:
+        """Return the multiplier that a row tile belongs to, and its rows there."""
+        which, part = divmod(number, self.per)
+        first = part * self.design.rows
+        return which, slice(first, min(first + self.design.rows, self.shape[1]))
 
 
 class Kernels(abc.ABC):
@@ -102,19 +191,5 @@ class Kernels(abc.ABC):
     name: str
 
     @abc.abstractmethod
-    def tile(self, levels: np.ndarray, whole: bool, answers: np.ndarray) -> Tile:
-        """Return some rows of a multiplier, ready for products.
-
-        Parameters
-        ----------
-        levels : ndarray
-            (rows, columns) float32, what pairs hold, in levels: whole multiples of a step.
-        whole : bool
-            Whether they are whole levels.
-        answers : ndarray
-            What cells answer to the digits of a pass from 0 to the largest, which is the last one;
-            the digits themselves where cells are linear.
-        """
-
-    convert_and_add = staticmethod(convert_and_add)
-    """Converts currents and adds them; see `conversion.convert_and_add`."""
+    def hold(self, levels: np.ndarray, design: Design) -> Held:
+        """Return what multipliers hold, ready for products; see `Held`."""

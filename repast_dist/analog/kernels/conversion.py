@@ -8,20 +8,43 @@ import numba
 import numpy as np
 
 from repast_dist.analog.kernels.noise import fill_normal
+from repast_dist.analog.kernels.vectors import wide
 
+_UPPER = np.float32(256.0)
 _KEEP = {"contract", "nsz"}
+
+
+def largest_magnitude(values: np.ndarray) -> float:
+    """Return the largest magnitude in (N, K) float64; infinite or NaN if any value is."""
+    return float(np.int64(_largest_pattern(values.view(np.int64))).view(np.float64))
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_pattern(patterns: np.ndarray) -> int:
+    """Without its sign, the pattern of a float grows with it; those of NaN are the largest."""
+    wide()
+    largest = np.int64(0)
+    for n in range(patterns.shape[0]):
+        for k in range(patterns.shape[1]):
+            largest = max(largest, patterns[n, k] & np.int64(0x7FFFFFFFFFFFFFFF))
+    return int(largest)
 
 
 @numba.njit(cache=True, nogil=True)
 def round_to_integers(values: np.ndarray, scale: float, top: float, integers: np.ndarray) -> int:
-    """Write ``rint(values / scale)`` within ``±top``: (N, K) float64 to int32 or a float dtype.
+    """Write ``rint(values / scale)`` within ``±top``: (N, K) float64 to int32 or a float dtype, for
+    a scale that is a power of two.
 
     Returns how many values were beyond.
     """
+    wide()
     beyond = np.int64(0)
+    # The same bits in less time: scales are powers of two.
+    per = 1.0 / scale
+    exact = np.isfinite(per)
     for n in range(values.shape[0]):
         for k in range(values.shape[1]):
-            value = np.rint(values[n, k] / scale)
+            value = np.rint(values[n, k] * per if exact else values[n, k] / scale)
             beyond += np.int64(abs(value) > top)
             integers[n, k] = min(max(value, -top), top)
     return int(beyond)
@@ -46,35 +69,47 @@ def bit_planes(
     planes : ndarray
         (N, planes, rows), written: float32, float64, or int8 for digits below 128 without a base.
     """
+    wide()
     samples, rows = integers.shape
-    per = 2 if base > 0.0 else 1
     mask = np.int32((1 << bits) - 1)
+    if base == 0.0:
+        for n in range(samples):
+            for plane in range(planes.shape[1]):
+                low = np.int32(plane * bits)
+                for k in range(rows):
+                    value = integers[n, k]
+                    digit = np.int32((np.int32(abs(value)) >> low) & mask)
+                    planes[n, plane, k] = np.int32(-digit) if value < 0 else digit
+        return
     unit = np.float32(base)
     for n in range(samples):
         for plane in range(planes.shape[1]):
-            low = np.int32(plane * per * bits)
+            low = np.int32(plane * 2 * bits)
             high = np.int32(low + bits)
-            packed = base > 0.0 and plane * per + 1 < passes
+            packed = plane * 2 + 1 < passes
             for k in range(rows):
                 value = integers[n, k]
                 magnitude = np.int32(abs(value))
-                digit = np.float32(np.int32((magnitude >> low) & mask))
+                both = np.float32(np.int32((magnitude >> low) & mask))
                 if packed:
-                    digit += unit * np.float32(np.int32((magnitude >> high) & mask))
-                planes[n, plane, k] = -digit if value < 0 else digit
+                    both += unit * np.float32(np.int32((magnitude >> high) & mask))
+                planes[n, plane, k] = -both if value < 0 else both
 
 
 @numba.njit(cache=True, nogil=True)
 def pass_energies(integers: np.ndarray, bits: int, energies: np.ndarray) -> None:
     """Write the sum of squares of every pass' digits: (N, rows) int32 to (N, passes) float32."""
+    wide()
     samples, rows = integers.shape
     mask = np.int32((1 << bits) - 1)
     for n in range(samples):
         for p in range(energies.shape[1]):
+            low = np.int32(p * bits)
             total = np.int32(0)
             for k in range(rows):
-                digit = (np.int32(abs(integers[n, k])) >> np.int32(p * bits)) & mask
-                total += np.int32(digit * digit)
+                digit = np.int32((np.int32(abs(integers[n, k])) >> low) & mask)
+                # Sums of 32-bit numbers are 64-bit ones unless told otherwise.
+                total = np.int32(total + np.int32(digit * digit))
             energies[n, p] = np.float32(total)
 
 
@@ -82,6 +117,7 @@ def pass_energies(integers: np.ndarray, bits: int, energies: np.ndarray) -> None
 def convert_and_add(
     currents: np.ndarray,
     result: np.ndarray,
+    left: int,
     total: np.ndarray,
     passes: int,
     bits: int,
@@ -103,9 +139,12 @@ def convert_and_add(
     Parameters
     ----------
     currents : ndarray
-        (N, planes, slices, M) float32, in steps, see `bit_planes`.
+        (N, planes, parts, slices, M) float32 or int32, in steps, see `bit_planes`; a second part
+        is what is to be added to 256 times the first.
     result : ndarray
-        (N, M) float64, added to in place.
+        (N, columns) float64, added to in place.
+    left : int
+        Column of the result that is the first of these M.
     total : ndarray
         (M,) scratch in which codes times pass weights add up: float32 where these whole numbers
         stay below 2^24, else float64.
@@ -141,7 +180,8 @@ def convert_and_add(
     int
         Samples beyond the range.
     """
-    samples, planes, slices, columns = currents.shape
+    wide()
+    samples, planes, parts, slices, columns = currents.shape
     noisy = spread.shape[0] > 0
     distorted = errors.shape[0] > 0
     counting = counted.shape[0] > 0
@@ -152,9 +192,10 @@ def convert_and_add(
     clipped = np.int64(0)
     plain = not noisy and not distorted and base == 0.0
     for n in range(samples):
+        row = result[n, left : left + columns]
         if plain and not (counting and counted[n]):
             clipped += _convert_sample(
-                currents[n], result[n], total, bits, step, ranges, codes, slice_weights
+                currents, n, row, total, bits, step, ranges, codes, slice_weights
             )
             continue
         for s in range(slices):
@@ -172,11 +213,12 @@ def convert_and_add(
                 if base > 0.0:
                     number = 2 * plane
                     packed = min(2, passes - number)
-                values = currents[n, plane, s]
+                upper, lower = currents[n, plane, 0, s], currents[n, plane, parts - 1, s]
+                _together(upper, lower, parts == 2, rows[0])
                 if packed == 2:
-                    _unpack(values, np.float32(base), rows)
+                    _unpack(np.float32(base), rows)
                 for part in range(packed):
-                    value = rows[part] if packed == 2 else values
+                    value = rows[part]
                     if noisy:
                         place = ((first + n) * passes + number + part) * slices + s
                         fill_normal(key, place, noise)
@@ -192,15 +234,14 @@ def convert_and_add(
                     clipped += _convert(value, scale, limit, weight, total)
                     if counting and counted[n]:
                         _count(value, scale, places, counts[s])
-            back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
-            for m in range(columns):
-                result[n, m] += back * total[m]
+            _add(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, row)
     return int(clipped)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
 def _convert_sample(
     currents: np.ndarray,
+    n: int,
     result: np.ndarray,
     total: np.ndarray,
     bits: int,
@@ -210,35 +251,60 @@ def _convert_sample(
     slice_weights: np.ndarray,
 ) -> int:
     """Do what `convert_and_add` does for one sample, without noise and errors: half the time."""
+    wide()
+    _, passes, parts, slices, _ = currents.shape
     clipped = np.int64(0)
-    for s in range(currents.shape[1]):
+    for s in range(slices):
         lossless = np.isinf(ranges[s])
         to_code = np.float32(step) * (
             np.float32(1.0) if lossless else np.float32(codes / ranges[s])
         )
         limit = np.float32(np.inf) if lossless else np.float32(codes)
         total[:] = 0.0
-        for number in range(currents.shape[0]):
+        for number in range(passes):
             weight = np.float32(2.0 ** (number * bits))
-            clipped += _convert(currents[number, s], to_code, limit, weight, total)
-        back = slice_weights[s] * (1.0 if lossless else ranges[s] / codes)
-        for m in range(total.shape[0]):
-            result[m] += back * total[m]
+            upper, lower = currents[n, number, 0, s], currents[n, number, parts - 1, s]
+            if parts == 1:
+                clipped += _convert(upper, to_code, limit, weight, total)
+            else:
+                clipped += _convert_pair(upper, lower, to_code, limit, weight, total)
+        _add(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, result)
     return int(clipped)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
-def _unpack(values: np.ndarray, base: np.float32, rows: np.ndarray) -> None:
-    """Split ``p + base * q`` into its whole numbers."""
+def _add(weight: float, total: np.ndarray, result: np.ndarray) -> None:
+    wide()
+    for m in range(total.shape[0]):
+        result[m] += weight * total[m]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _together(upper: np.ndarray, lower: np.ndarray, paired: bool, values: np.ndarray) -> None:
+    """Write one row of samples, of which there are one part or two, as float32."""
+    wide()
+    if paired:
+        for m in range(values.shape[0]):
+            values[m] = _UPPER * np.float32(upper[m]) + np.float32(lower[m])
+    else:
+        for m in range(values.shape[0]):
+            values[m] = upper[m]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _unpack(base: np.float32, rows: np.ndarray) -> None:
+    """Split ``p + base * q``, the first row, into its whole numbers, p and q."""
+    wide()
     per_base = np.float32(1.0) / base
-    for m in range(values.shape[0]):
-        upper = np.rint(values[m] * per_base)
-        rows[0, m] = values[m] - upper * base
+    for m in range(rows.shape[1]):
+        upper = np.rint(rows[0, m] * per_base)
+        rows[0, m] -= upper * base
         rows[1, m] = upper
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
 def _add_scaled(values: np.ndarray, scale: np.float32, noise: np.ndarray) -> None:
+    wide()
     for m in range(values.shape[0]):
         noise[m] = values[m] + scale * noise[m]
 
@@ -252,11 +318,33 @@ def _convert(
     total: np.ndarray,
 ) -> int:
     """Add the codes of one row of samples to the total; return how many were out of range."""
+    wide()
     beyond = np.int32(0)
     for m in range(values.shape[0]):
-        code = np.rint(values[m] * to_code)
+        code = np.rint(np.float32(values[m]) * to_code)
         kept = min(max(code, -limit), limit)
-        beyond += np.int32(kept != code)
+        beyond = np.int32(beyond + np.int32(kept != code))
+        total[m] += weight * kept
+    return int(beyond)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _convert_pair(
+    upper: np.ndarray,
+    lower: np.ndarray,
+    to_code: np.float32,
+    limit: np.float32,
+    weight: np.float32,
+    total: np.ndarray,
+) -> int:
+    """Do what `_convert` does for samples of two parts."""
+    wide()
+    beyond = np.int32(0)
+    for m in range(upper.shape[0]):
+        value = _UPPER * np.float32(upper[m]) + np.float32(lower[m])
+        code = np.rint(value * to_code)
+        kept = min(max(code, -limit), limit)
+        beyond = np.int32(beyond + np.int32(kept != code))
         total[m] += weight * kept
     return int(beyond)
 
@@ -266,6 +354,7 @@ def _answer(
     values: np.ndarray, to_code: np.float32, errors: np.ndarray, answer: np.ndarray
 ) -> None:
     """Write what converters with errors see of one row of samples, in codes."""
+    wide()
     for m in range(values.shape[0]):
         x = values[m] * to_code
         answer[m] = errors[0, m] + x * (errors[1, m] + x * (errors[2, m] + x * errors[3, m]))

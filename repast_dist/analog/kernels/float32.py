@@ -1,18 +1,26 @@
-"""``float32``: products by the BLAS that NumPy has, on any machine."""
+"""``float32``: products on any machine.
+
+Digits of one bit need no multiplication: currents are sums of the rows that are driven
+(`driven.py`). Everything else, and tiles too small for that, goes to the BLAS that NumPy has.
+"""
 
 import numpy as np
 
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Kernels, Tile, step_of
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Design, Held, Kernels, step_of
+from repast_dist.analog.kernels.conversion import bit_planes
+from repast_dist.analog.kernels.driven import DrivenTile
 from repast_dist.analog.kernels.memory import reused
+from repast_dist.analog.kernels.tiles import Tile, Tiled, TileMaker
+from repast_dist.analog.kernels.together import Together
 from repast_dist.ground.numbers import ceil_div
 
 _ANSWER_STEP = 2.0**-16
 """Of what curved cells answer: sums of its multiples are exact in float64."""
 
+_LEAST_ROWS, _LEAST_COLUMNS = 64, 128
+"""Of a tile whose rows are summed: to put them in order costs more than it saves below."""
 
-def bends(answers: np.ndarray) -> bool:
-    """Whether cells answer to some digit with something else."""
-    return bool((answers != np.arange(len(answers))).any())
+_MOST_ROWS = 2**16
 
 
 class FloatTile(Tile):
@@ -20,49 +28,115 @@ class FloatTile(Tile):
 
     Parameters
     ----------
-    levels, whole, answers
-        See `Kernels.tile`.
+    blocks, design
+        See `TileMaker` and `Design`.
     """
 
-    def __init__(self, levels: np.ndarray, whole: bool, answers: np.ndarray) -> None:
-        self.rows, self.columns = levels.shape
-        self.step = 1.0 if whole else step_of(levels)
-        held = np.ascontiguousarray(levels if whole else levels * np.float32(1.0 / self.step))
-        bound = float(np.abs(held).sum(axis=0, dtype=np.float64).max(initial=0.0))
-        bound *= len(answers) - 1
+    def __init__(self, blocks: list[np.ndarray], design: Design) -> None:
+        whole = design.whole
+        self.rows, self.slices, _ = blocks[0].shape
+        self.step = 1.0 if whole else largest_step(blocks)
+        held = [
+            np.ascontiguousarray(block if whole else block * np.float32(1.0 / self.step)).reshape(
+                self.rows, self.slices * block.shape[2]
+            )
+            for block in blocks
+        ]
+        bound = _largest_sum(held) * design.top
         self._answers = None
-        if bends(answers):
-            self._answers = np.rint(np.asarray(answers, np.float64) / _ANSWER_STEP) * _ANSWER_STEP
+        if design.bends:
+            answers = np.asarray(design.answers, np.float64)
+            self._answers = np.rint(answers / _ANSWER_STEP) * _ANSWER_STEP
             bound /= _ANSWER_STEP
         # Currents that are whole numbers below a bound leave room for a second pass.
         base = 2.0 * bound + 1.0
         self.base = base if whole and bound * (base + 1.0) < EXACT_FLOAT32 else 0.0
-        self._held = held if bound < EXACT_FLOAT32 else held.astype(np.float64)
+        exact = np.float32 if bound < EXACT_FLOAT32 else np.float64
+        self._held = [block.astype(exact, copy=False) for block in held]
 
-    def plane_memory(self, samples: int, passes: int, packed: bool = True) -> np.ndarray:
-        """Return memory for planes, of which each holds two passes where there is a base."""
-        count = ceil_div(passes, 2) if packed and self.base else passes
-        return reused("planes", (samples, count, self.rows), self._held.dtype)
-
-    def planes(self, integers: np.ndarray, bits: int, passes: int, out: np.ndarray) -> None:
-        """Write what is applied in each pass, or what cells answer to it."""
-        super().planes(integers, bits, passes, out)
+    def drive(
+        self, integers: np.ndarray, bits: int, passes: int, packed: bool = True
+    ) -> np.ndarray:
+        """Return what is applied in each pass or pair of passes, or what cells answer to it."""
+        base = self.base if packed else 0.0
+        count = ceil_div(passes, 2) if base else passes
+        planes = reused("planes", (len(integers), count, self.rows), self._held[0].dtype)
+        bit_planes(integers, bits, passes, base, planes)
         if self._answers is not None:
-            np.copysign(self._answers[np.abs(out).astype(np.int64)], out, out=out)
+            np.copysign(self._answers[np.abs(planes).astype(np.int64)], planes, out=planes)
+        return planes
 
-    def product(self, planes: np.ndarray, out: np.ndarray) -> None:
-        """Write the currents of planes."""
-        if self._held.dtype == out.dtype:
-            np.matmul(planes, self._held, out=out)
+    def currents(self, driven: np.ndarray, block: int, columns: int) -> np.ndarray:
+        """Return the currents of a block of columns."""
+        samples, planes, _ = driven.shape
+        currents = reused("currents", (samples, planes, 1, self.slices, columns), np.float32)
+        out = currents.reshape(samples * planes, self.slices * columns)
+        rows = driven.reshape(samples * planes, self.rows)
+        if self._held[block].dtype == out.dtype:
+            np.matmul(rows, self._held[block], out=out)
         else:
-            out[:] = planes @ self._held
+            out[:] = rows @ self._held[block]
+        return currents
+
+    def energies(self, integers: np.ndarray, bits: int, passes: int) -> np.ndarray:
+        """Return the sum of squares of what cells answer in each pass, (N, passes) float32."""
+        if self._answers is None:
+            return super().energies(integers, bits, passes)
+        energies = np.empty((len(integers), passes), np.float32)
+        planes = self.drive(integers, bits, passes, packed=False)
+        np.sum(np.square(planes), axis=2, out=energies)
+        return energies
+
+
+def largest_step(blocks: list[np.ndarray]) -> float:
+    """Return the step for what the blocks of a tile hold, in levels."""
+    ends = [end for block in blocks for end in (block.max(initial=0.0), block.min(initial=0.0))]
+    return step_of(np.array(ends))
+
+
+def _largest_sum(blocks: list[np.ndarray]) -> float:
+    """Return the largest sum of magnitudes of a column, of blocks (rows, columns)."""
+    sums = (np.abs(block).sum(axis=0, dtype=np.float64).max(initial=0.0) for block in blocks)
+    return float(max(sums, default=0.0))
+
+
+def sums_rows(rows: int, columns: int, design: Design) -> bool:
+    """Return whether the currents of a tile are sums of its rows, `DrivenTile`."""
+    large = _LEAST_ROWS <= rows < _MOST_ROWS and columns >= _LEAST_COLUMNS
+    return large and design.top == 1 and not design.bends
+
+
+def any_tile(blocks: list[np.ndarray], design: Design) -> Tile:
+    """Return a tile that needs no unit of its own; see `TileMaker`."""
+    rows, slices, _ = blocks[0].shape
+    if sums_rows(rows, slices * sum(block.shape[2] for block in blocks), design):
+        return DrivenTile(blocks, 1.0 if design.whole else largest_step(blocks))
+    return FloatTile(blocks, design)
+
+
+def hold(levels: np.ndarray, design: Design, make: TileMaker, alone: bool = False) -> Held:
+    """Return tiles that are worked on one after the other, or together where the BLAS multiplies.
+
+    Parameters
+    ----------
+    levels, design, make
+        See `Tiled`.
+    alone : bool
+        Whether something else multiplies.
+    """
+    rows = min(design.rows, levels.shape[1])
+    alone |= sums_rows(rows, levels.shape[2] * levels.shape[3], design)
+    # Whole levels leave room for two passes in one plane, which is faster still.
+    if alone or design.whole or design.bends or not levels.size:
+        return Tiled(levels, design, make)
+    return Together(levels, design)
 
 
 class Float32(Kernels):
-    """Products by NumPy's BLAS."""
+    """Products without units of their own."""
 
     name = "float32"
 
-    def tile(self, levels: np.ndarray, whole: bool, answers: np.ndarray) -> Tile:
-        """Return some rows of a multiplier, ready for products."""
-        return FloatTile(levels, whole, answers)
+    def hold(self, levels: np.ndarray, design: Design) -> Held:
+        """Return what multipliers hold, ready for products."""
+        return hold(levels, design, lambda blocks: any_tile(blocks, design))

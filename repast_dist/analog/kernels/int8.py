@@ -1,15 +1,17 @@
 """``int8``: products by matrix units or dot products of 8-bit numbers, through oneDNN.
 
 Signed digits of a pass times whole levels are products of 8-bit numbers. What noisy cells hold,
-whole steps of up to 16 bits, is an upper and a lower 8-bit part: two products.
+whole steps of up to 16 bits, is an upper and a lower 8-bit part, side by side.
 """
 
 import numpy as np
 
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Kernels, Tile, step_of
-from repast_dist.analog.kernels.float32 import FloatTile, bends
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Design, Held, Kernels
+from repast_dist.analog.kernels.conversion import bit_planes
+from repast_dist.analog.kernels.float32 import any_tile, hold, largest_step
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.kernels.onednn import OneDnn
+from repast_dist.analog.kernels.tiles import Tile
 
 _TOP = 127
 _UPPER = 256
@@ -24,38 +26,46 @@ class Int8Tile(Tile):
     ----------
     library : OneDnn
         Multiplies.
-    levels, whole
-        See `Kernels.tile`; whole levels are at most 127, others become two parts.
+    blocks, whole
+        See `TileMaker` and `Design`; whole levels are at most 127, others become two parts.
     """
 
-    base = 0.0
-
-    def __init__(self, library: OneDnn, levels: np.ndarray, whole: bool) -> None:
+    def __init__(self, library: OneDnn, blocks: list[np.ndarray], whole: bool) -> None:
         self._library = library
-        self.rows, self.columns = levels.shape
+        self.rows, self.slices, _ = blocks[0].shape
+        self.step = 1.0 if whole else largest_step(blocks)
+        self.parts = 1 if whole else 2
+        self._held = [self._cut(block.reshape(self.rows, -1), whole) for block in blocks]
+        self._packed: dict[tuple[int, int], np.ndarray] = {}
+
+    def _cut(self, levels: np.ndarray, whole: bool) -> np.ndarray:
+        """Return (rows, columns) as (rows, parts * columns) int8."""
         if whole:
-            self.step = 1.0
-            self._parts = [levels.astype(np.int8)]
-        else:
-            self.step = step_of(levels)
-            steps = (levels * np.float32(1.0 / self.step)).astype(np.int32)
-            upper = (steps + _UPPER // 2) >> 8
-            self._parts = [upper.astype(np.int8), (steps - _UPPER * upper).astype(np.int8)]
-        self._packed: dict[int, list[np.ndarray]] = {}
+            return levels.astype(np.int8)
+        steps = (levels * np.float32(1.0 / self.step)).astype(np.int32)
+        upper = (steps + _UPPER // 2) >> 8
+        return np.concatenate([upper, steps - _UPPER * upper], axis=1).astype(np.int8)
 
-    def plane_memory(self, samples: int, passes: int, packed: bool = True) -> np.ndarray:
-        """Return memory for planes, one for every pass."""
-        return reused("planes", (samples, passes, self.rows), np.int8)
+    def drive(
+        self, integers: np.ndarray, bits: int, passes: int, packed: bool = True
+    ) -> np.ndarray:
+        """Return what is applied in each pass."""
+        planes = reused("planes", (len(integers), passes, self.rows), np.int8)
+        bit_planes(integers, bits, passes, 0.0, planes)
+        return planes
 
-    def product(self, planes: np.ndarray, out: np.ndarray) -> None:
-        """Write the currents of planes."""
-        shape = len(planes), self.rows, self.columns
-        for number in range(len(self._parts)):
-            multiply = self._library.product(shape, float(_UPPER) if number else 0.0)
-            if multiply.layout not in self._packed:
-                packed = [multiply.pack(part) for part in self._parts]
-                self._packed[multiply.layout] = packed
-            multiply(planes, self._packed[multiply.layout][number], out)
+    def currents(self, driven: np.ndarray, block: int, columns: int) -> np.ndarray:
+        """Return the currents of a block of columns."""
+        samples, planes, _ = driven.shape
+        shape = samples, planes, self.parts, self.slices, columns
+        currents = reused("currents", shape, np.int32)
+        width = self.parts * self.slices * columns
+        multiply = self._library.product((samples * planes, self.rows, width))
+        layout = block, multiply.layout
+        if layout not in self._packed:
+            self._packed[layout] = multiply.pack(self._held[block])
+        multiply(driven, self._packed[layout], currents)
+        return currents
 
 
 class Int8(Kernels):
@@ -72,15 +82,25 @@ class Int8(Kernels):
     def __init__(self, library: OneDnn) -> None:
         self._library = library
 
-    def tile(self, levels: np.ndarray, whole: bool, answers: np.ndarray) -> Tile:
-        """Return some rows of a multiplier, ready for products.
+    def hold(self, levels: np.ndarray, design: Design) -> Held:
+        """Return what multipliers hold, ready for products.
 
         Digits that do not fit or are answered by something else, sums that would not be exact, and
-        small tiles go to the BLAS, with the same numbers.
+        small tiles are multiplied without the library, with the same numbers.
         """
-        top = len(answers) - 1
-        exact = top <= _TOP and len(levels) * top * (_UPPER // 2) < EXACT_FLOAT32
-        if bends(answers) or not exact or levels.size < _LEAST_WORK:
-            return FloatTile(levels, whole, answers)
-        whole = whole and float(np.abs(levels).max(initial=0.0)) <= _TOP
-        return Int8Tile(self._library, levels, whole)
+
+        def tile(blocks: list[np.ndarray]) -> Tile:
+            if not _multiplies(len(blocks[0]), sum(block.size for block in blocks), design):
+                return any_tile(blocks, design)
+            largest = max(float(np.abs(block).max(initial=0.0)) for block in blocks)
+            return Int8Tile(self._library, blocks, design.whole and largest <= _TOP)
+
+        rows = min(design.rows, levels.shape[1])
+        size = rows * levels.shape[2] * levels.shape[3]
+        return hold(levels, design, tile, _multiplies(rows, size, design))
+
+
+def _multiplies(rows: int, size: int, design: Design) -> bool:
+    """Return whether the library multiplies with tiles of so many rows and cells."""
+    exact = design.top <= _TOP and rows * design.top * (_UPPER // 2) < EXACT_FLOAT32
+    return exact and size >= _LEAST_WORK and not design.bends

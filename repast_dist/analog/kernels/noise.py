@@ -11,6 +11,8 @@ import hashlib
 import numba
 import numpy as np
 
+from repast_dist.analog.kernels.vectors import wide
+
 _KEEP = {"contract", "nsz"}
 LOG = (
     0.405465287, 0.66666656, -0.222245083, 0.0987790351,
@@ -32,6 +34,7 @@ def fill_normal(key: np.uint64, row: int, out: np.ndarray) -> None:
     out : ndarray
         (M,) float32, written.
     """
+    wide()
     quarter = out.shape[0] // 4
     place = np.uint64(row)
     low = np.uint32(place & np.uint64(0xFFFFFFFF))

@@ -21,7 +21,7 @@ _LIBRARY = "libdnnl.so.3"
 
 # From dnnl_types.h and dnnl_common_types.h.
 _CPU, _IN_ORDER = 1, 1
-_F32, _S8 = 3, 5
+_S32, _S8 = 4, 5
 _ANY = 1
 _NO_MEMORY = ctypes.c_void_p()
 _QUERY_WEIGHTS = 131
@@ -97,9 +97,9 @@ class OneDnn:
         if status:
             raise RuntimeError(f"{_LIBRARY}: {function} returned status {status}")
 
-    def _compiled(self, shape: tuple[int, int, int], keep: float) -> "Int8Product":
-        """Return ``out = left @ right + keep * out`` for shapes (n, k), (k, m), (n, m)."""
-        return Int8Product(self, shape, keep)
+    def _compiled(self, shape: tuple[int, int, int]) -> "Int8Product":
+        """Return ``out = left @ right`` for shapes (n, k), (k, m), (n, m)."""
+        return Int8Product(self, shape)
 
     def description(self, shape: tuple[int, int], kind: int, any_layout: bool) -> ctypes.c_void_p:
         """Return the description of a matrix."""
@@ -155,26 +155,15 @@ class OneDnn:
             raise RuntimeError(f"{_LIBRARY}: a primitive returned status {status}")
 
     def product_primitive(
-        self, left: ctypes.c_void_p, right: ctypes.c_void_p, out: ctypes.c_void_p, keep: float
+        self, left: ctypes.c_void_p, right: ctypes.c_void_p, out: ctypes.c_void_p
     ) -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
-        """Return the description and the primitive of ``out = left @ right + keep * out``."""
-        attributes = ctypes.c_void_p()
-        self.check("dnnl_primitive_attr_create", ctypes.byref(attributes))
-        if keep:
-            after = ctypes.c_void_p()
-            self.check("dnnl_post_ops_create", ctypes.byref(after))
-            self.check(
-                "dnnl_post_ops_append_sum", after, ctypes.c_float(keep), ctypes.c_int32(0), 0
-            )
-            self.check("dnnl_primitive_attr_set_post_ops", attributes, after)
-            self.check("dnnl_post_ops_destroy", after)
+        """Return the description and the primitive of ``out = left @ right``."""
         described, made = ctypes.c_void_p(), ctypes.c_void_p()
         self.check(
             "dnnl_matmul_primitive_desc_create",
             *(ctypes.byref(described), self._engine, left, right, ctypes.c_void_p(), out),
-            attributes,
+            ctypes.c_void_p(),
         )
-        self.check("dnnl_primitive_attr_destroy", attributes)
         self.check("dnnl_primitive_create", ctypes.byref(made), described)
         return described, made
 
@@ -192,7 +181,7 @@ class OneDnn:
 
 
 class Int8Product:
-    """A compiled product of int8 matrices into float32, of one shape.
+    """A compiled product of int8 matrices into int32, of one shape.
 
     Parameters
     ----------
@@ -200,8 +189,6 @@ class Int8Product:
         Compiles and runs it.
     shape : tuple of int
         n, k, m.
-    keep : float
-        What the output is multiplied with before the product is added.
 
     Attributes
     ----------
@@ -209,14 +196,14 @@ class Int8Product:
         Products of a right operand with the same number share its packed form.
     """
 
-    def __init__(self, library: OneDnn, shape: tuple[int, int, int], keep: float) -> None:
+    def __init__(self, library: OneDnn, shape: tuple[int, int, int]) -> None:
         rows, inner, columns = shape
         self._library = library
         left = library.description((rows, inner), _S8, False)
-        out = library.description((rows, columns), _F32, False)
+        out = library.description((rows, columns), _S32, False)
         plain = library.description((inner, columns), _S8, False)
         anyhow = library.description((inner, columns), _S8, True)
-        described, self._product = library.product_primitive(left, anyhow, out, keep)
+        described, self._product = library.product_primitive(left, anyhow, out)
         weights = library.weights(described)
         self.layout = library.layout((inner, columns), weights)
         self._bytes = library.size(weights)
@@ -235,7 +222,7 @@ class Int8Product:
         return packed
 
     def __call__(self, left: np.ndarray, packed: np.ndarray, out: np.ndarray) -> None:
-        """Multiply (n, k) int8 with a packed operand into (n, m) float32, all without gaps."""
+        """Multiply (n, k) int8 with a packed operand into (n, m) int32, all without gaps."""
         self._library.run(self._product, self._operands, left, packed, out)
 
     def __del__(self) -> None:
