@@ -347,6 +347,12 @@ class AdcSpec(ConverterErrors):
     margin : float
         By what part a calibrated range is wider than that: room for currents that grow until the
         range is used, at the price of coarser codes.
+    first_margin : float
+        By what part the ranges of training's first step are wider still, which one micro-batch sets
+        for all.
+    narrowing : float
+        By what part a range gets narrower from one step to the next at most: it then holds the
+        largest currents of some steps.
     calibrated_on : {"previous_step", "first_step", "call"}
         What training sets calibrated ranges by: the step before, the first step for ever, or, as no
         hardware can, the call that is converted. A micro-batch is run for the first step's ranges.
@@ -360,7 +366,9 @@ class AdcSpec(ConverterErrors):
     bits: Annotated[int, Ge(2), Le(16)] = 8
     range: Literal["full", "calibrated", "lossless"] = "calibrated"
     percentile: Annotated[float, Gt(50), Le(100)] = 99.99
-    margin: NonNegative = 0.0
+    margin: NonNegative = 0.0625
+    first_margin: NonNegative = 0.5
+    narrowing: Annotated[float, Gt(0), Le(0.5)] = 0.1
     calibrated_on: Literal["previous_step", "first_step", "call"] = "previous_step"
 
     @property

@@ -25,7 +25,7 @@ from repast_dist.farm.specs import chip_speed
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.optimizers import SecondOrder
-from repast_dist.training.ranges import Ranges, largest
+from repast_dist.training.ranges import Ranges, largest, wider
 from repast_dist.training.sampling import micro_batch_samples, total_steps
 from repast_dist.training.second_order import Preconditioner, under
 from repast_dist.training.solve_report import SolveReport
@@ -238,7 +238,8 @@ class ChipWorker:
                 own = engine.ranges.take()
         self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
         received = self._peers.receive(step, "ranges").values()
-        self._set_ranges(largest([own, *map(_unpacked_ranges, received)]))
+        first = largest([own, *map(_unpacked_ranges, received)])
+        self._set_ranges(wider(first, self._job.machine.hardware.chip.adc.first_margin))
 
     def _set_ranges(self, ranges: Ranges) -> None:
         """Set the converters of all chips; what is not mentioned stays."""

@@ -9,6 +9,10 @@ from repast_dist.ground.numbers import Count, PositiveInt
 from repast_dist.ground.spec import spec
 
 
+_OF_TRAINING = ("calibrated_on", "first_margin", "narrowing")
+"""Settings of converters whose ranges follow what is trained."""
+
+
 @spec
 class VmmArraySpec:
     """The multiplying arrays of a bank.
@@ -202,12 +206,13 @@ class ChipSpec:
                 f"residual.dac_bits={self.residual.dac_bits} is more than the DACs have; valid: at "
                 f"most dac.bits={self.dac.bits}"
             )
-        if self.residual.adc is not None and self.residual.adc.calibrated_on != "previous_step":
-            raise ValueError(
-                f"residual.adc.calibrated_on={self.residual.adc.calibrated_on}: ranges of residual "
-                "products are set when their arrays are written; valid: previous_step, which acts "
-                "on adc alone"
-            )
+        for name in _OF_TRAINING if self.residual.adc is not None else ():
+            value, default = getattr(self.residual.adc, name), getattr(AdcSpec, name)
+            if value != default:
+                raise ValueError(
+                    f"residual.adc.{name}={value}: ranges of residual products are set when their "
+                    f"arrays are written; valid: {default}, which acts on adc alone"
+                )
 
     @property
     def banks(self) -> int:

@@ -36,6 +36,12 @@ class RangeKeeper:
         return needed
 
 
+def wider(ranges: Ranges, margin: float) -> dict[str, np.ndarray]:
+    """Return the ranges of products, each wider by a part of itself."""
+    factor = np.float32(1.0 + margin)
+    return {what: values * factor for what, values in ranges.items()}
+
+
 def largest(parts: Iterable[Ranges]) -> dict[str, np.ndarray]:
     """Return the largest of the ranges for each product, whatever the order of the parts."""
     found: dict[str, np.ndarray] = {}

@@ -157,6 +157,7 @@ def _counts(values: np.ndarray, reach: float) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["normal", "laplace", "uniform"])
 def test_ranges_reach_the_percentile_within_a_few_steps_and_stay(kind, start):
     random, percentile = np.random.default_rng(0), 99.9
+    plain = AdcSpec(percentile=percentile, margin=0.0, narrowing=0.5)
     draw = {
         "normal": lambda: random.normal(size=50_000),
         "laplace": lambda: random.laplace(size=50_000),
@@ -170,22 +171,27 @@ def test_ranges_reach_the_percentile_within_a_few_steps_and_stay(kind, start):
         if step >= 6:
             seen.append(float(ranges[0]))
             assert np.mean(np.abs(values) > ranges[0] * (1 + 0.5 / 127)) < 4 * 0.001
-        ranges = needed_ranges(_counts(values, float(ranges[0])), ranges, percentile)
+        ranges = needed_ranges(_counts(values, float(ranges[0])), ranges, plain)
     assert np.mean(seen) == pytest.approx(wanted, rel=0.12)
 
 
-def test_ranges_change_by_a_factor_of_two_at_most_and_never_fall_below_a_level():
+def test_ranges_double_at_most_narrow_as_they_may_and_never_fall_below_a_level():
     ranges = np.array([8.0, 8.0, 1.0], np.float32)
     silent, loud = np.eye(1, BINS + 1, 0), np.eye(1, BINS + 1, BINS)
     counts = (1000 * np.concatenate([silent, loud, silent])).astype(np.int64)
-    assert needed_ranges(counts, ranges, 99.99).tolist() == [4.0, 16.0, 1.0]
+    for narrowing, narrowest in ((0.5, 4.0), (0.25, 6.0)):
+        adc = AdcSpec(margin=0.0, narrowing=narrowing)
+        assert needed_ranges(counts, ranges, adc).tolist() == [narrowest, 16.0, 1.0]
 
 
 def test_a_margin_widens_ranges_that_steps_and_calls_set():
     random = np.random.default_rng(8)
     values = np.abs(random.standard_normal((32, 400))) * 10.0
     counts, ranges = _counts(values, 36.0), np.array([36.0], np.float32)
-    plain, wider = (needed_ranges(counts, ranges, 99.0, margin) for margin in (0.0, 0.25))
+    plain, wider = (
+        needed_ranges(counts, ranges, AdcSpec(percentile=99.0, margin=margin, narrowing=0.5))
+        for margin in (0.0, 0.25)
+    )
     assert wider == pytest.approx(1.25 * plain)
     weights, inputs = random.standard_normal((20, 9)), random.standard_normal((6, 20))
     called = [

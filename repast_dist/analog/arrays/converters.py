@@ -71,15 +71,13 @@ def all_converter_errors(
     return np.stack([converter_errors(spec, columns, tile, seed, *site) for tile in range(tiles)])
 
 
-def needed_ranges(
-    counts: np.ndarray, ranges: np.ndarray, percentile: float, margin: float = 0.0
-) -> np.ndarray:
+def needed_ranges(counts: np.ndarray, ranges: np.ndarray, adc: AdcSpec) -> np.ndarray:
     """Return the ranges that counted codes ask for.
 
     Where few enough codes are beyond the range, it is the smallest bin's edge that leaves no more
     than the percentile allows above it. Where too many are, the converter does not see how far;
     currents are then taken to fall off exponentially, as fast as between half the range and its
-    end. A range changes by a factor of two at most.
+    end. A range doubles at most, and narrows by no more than it may.
 
     Parameters
     ----------
@@ -87,10 +85,9 @@ def needed_ranges(
         (slices, BINS + 1) int64, see `BINS`.
     ranges : ndarray
         (slices,) float32 in which they were counted.
-    percentile : float
-        Share of the codes, in per cent, that the range should hold.
-    margin : float
-        By what part it should be wider than that.
+    adc : AdcSpec
+        Share of the codes that the range should hold, by what part it should be wider than that, and
+        how fast it may narrow.
 
     Returns
     -------
@@ -99,7 +96,7 @@ def needed_ranges(
     """
     needed = np.empty_like(ranges)
     for number, row in enumerate(counts):
-        allowed = (1.0 - percentile / 100.0) * float(row.sum())
+        allowed = (1.0 - adc.percentile / 100.0) * float(row.sum())
         # above[b]: codes above the upper edge of bin b.
         above = row[::-1].cumsum()[::-1][1:]
         beyond = float(above[-1])
@@ -109,8 +106,8 @@ def needed_ranges(
             tail = math.log(float(above[BINS // 2 - 1]) / beyond)
             excess = math.log(beyond / max(allowed, 0.5))
             factor = 1.0 + excess / (_SLOPE_PER_TAIL * tail) if tail > 0 else _MOST_CHANGE
-        factor *= 1.0 + margin
-        factor = min(max(factor, 1.0 / _MOST_CHANGE), _MOST_CHANGE)
+        factor *= 1.0 + adc.margin
+        factor = min(max(factor, 1.0 - adc.narrowing), _MOST_CHANGE)
         needed[number] = max(float(ranges[number]) * factor, 1.0)
     return needed
 

@@ -264,7 +264,7 @@ class VmmArray:
         clipped = self._held.add_products(integers[None], result[None], how)
         conversions = result.size * spec.passes * spec.slices * tiles
         if len(counted):
-            needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
+            needed = needed_ranges(counts, ranges, spec.adc)
         product = VmmProduct(result, conversions, clipped, needed=needed)
         if ranges is self.ranges and product.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
