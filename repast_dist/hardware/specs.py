@@ -8,7 +8,6 @@ from repast_dist.analog.specs import IDEAL_CONVERTERS, AdcSpec, ConverterErrors,
 from repast_dist.ground.numbers import Count, PositiveInt
 from repast_dist.ground.spec import spec
 
-
 _OF_TRAINING = ("calibrated_on", "first_margin", "narrowing")
 """Settings of converters whose ranges follow what is trained."""
 

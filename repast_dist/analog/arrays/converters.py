@@ -86,8 +86,8 @@ def needed_ranges(counts: np.ndarray, ranges: np.ndarray, adc: AdcSpec) -> np.nd
     ranges : ndarray
         (slices,) float32 in which they were counted.
     adc : AdcSpec
-        Share of the codes that the range should hold, by what part it should be wider than that, and
-        how fast it may narrow.
+        Says which share of the codes the range should hold, by what part it should be wider than
+        that, and how fast it may narrow.
 
     Returns
     -------
