@@ -145,7 +145,7 @@ class VmmStack:
         clipped = self._held.add_products(integers, result, how)
         conversions = result.size * spec.passes * spec.slices * self._held.per
         if counted.size:
-            needed = needed_ranges(counts, ranges, spec.adc.percentile, spec.adc.margin)
+            needed = needed_ranges(counts, ranges, spec.adc)
         return VmmProduct(result, conversions, clipped, needed=needed)
 
     def _ranges_for(self, integers: np.ndarray, some: np.ndarray) -> np.ndarray:
