@@ -21,6 +21,11 @@ PUBLISHED_PARAMETERS = {
     "bert_base": 109_482_240,
     "bert_large": 335_141_888,
     "gpt2_small": 124_439_808,
+    # pytorch-cifar, WideResNet-pytorch; timm: vit_tiny_patch16_224, mixer_b16_224.
+    "resnet18_cifar": 11_173_962,
+    "wrn28_10": 36_479_194,
+    "vit_tiny16": 5_717_416,
+    "mixer_b16": 59_880_472,
     # LeNet-5 with full connections, as commonly reimplemented.
     "lenet5": 61_706,
 }
@@ -43,6 +48,9 @@ PUBLISHED_MACS = {
     "msra3": 5.30e10,
     # TinyBERT (2020): 22.5 GFLOP at 128 tokens; BERT-large scales by its 24 blocks of 1,024.
     "bert_base": 22.5e9 / 2,
+    # WRN-28-10: 5.2 billion (Zagoruyko and Komodakis, 2016); MLP-Mixer B/16: 12.6 (timm).
+    "wrn28_10": 5.24e9,
+    "mixer_b16": 12.6e9,
     # nanoGPT's sizing of GPT-2 at 1,024 tokens: 291,648,307,200 FLOP.
     "gpt2_small": 145.824e9,
     "lenet5": 416_520,
