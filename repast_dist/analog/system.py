@@ -45,6 +45,11 @@ class Rows:
     rows: np.ndarray
     damping: float
 
+    def formed(self) -> np.ndarray:
+        """Return the block, (n, n) float64."""
+        product = self.rows @ self.rows.T / self.rows.shape[1]
+        return product + self.damping * np.eye(len(self.rows))
+
 
 def prepare(
     operator: np.ndarray | Rows,

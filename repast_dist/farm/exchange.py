@@ -21,6 +21,9 @@ Area = tuple[str, int, int, int, int]
 """(layer, first row, last row, first column, last column) of a gradient."""
 TreeNode = tuple[int, int]
 """(level, number) of a sum: level 0 are micro-batches, (l, k) adds (l-1, 2k) and (l-1, 2k+1)."""
+ROWS = "rows"
+RowsOf = tuple[str, int, int]
+"""(`ROWS`, fused block, micro-batch) whose rows an array of a message holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,20 +111,29 @@ class Bucket:
     """The layout of one flat vector that holds all pieces and blocks one worker reduces.
 
     One vector travels as one buffer, however many layers there are. It begins with the gradients;
-    where there are factors, the traces of all blocks and the worker's blocks follow.
+    where there are factors, the traces of all blocks and the worker's blocks follow. Rows of fused
+    blocks are not added up: they travel beside it.
 
     Parameters
     ----------
     pieces : sequence of SolveTask
         The worker's pieces.
     held : sequence of SoiBlock
-        The blocks that its chips hold; each takes n * n entries of the vector.
+        The formed blocks that its chips hold; each takes n * n entries of the vector.
     blocks : int
         Number of all blocks.
+    fused : sequence of SoiBlock
+        The fused blocks that its chips hold.
     """
 
-    def __init__(self, pieces: Sequence[SolveTask], held: Sequence[SoiBlock], blocks: int) -> None:
-        self._pieces, self._held = pieces, held
+    def __init__(
+        self,
+        pieces: Sequence[SolveTask],
+        held: Sequence[SoiBlock],
+        blocks: int,
+        fused: Sequence[SoiBlock] = (),
+    ) -> None:
+        self._pieces, self._held, self._fused = pieces, held, fused
         self._first_trace = sum(math.prod(piece.shape) for piece in pieces)
         self._first_factor = self._first_trace + blocks
         self._size = self._first_factor + sum(block.size**2 for block in held)
@@ -139,20 +151,42 @@ class Bucket:
         gradients : mapping
             Layer -> (in[+1], out) float64.
         factors : mapping
-            (layer, "A" or "G") -> (n, n) float64, or empty.
+            (layer, "A" or "G") -> (n, n) float64 of formed blocks.
         traces : ndarray or None
             (blocks,) float64; None without factors.
         """
-        vector = np.empty(self._size if factors else self._first_trace)
+        vector = np.empty(self._first_trace if traces is None else self._size)
         for area, part in self.gradients(vector).items():
             layer, top, bottom, left, right = area
             part[:] = gradients[layer][top:bottom, left:right]
-        if factors:
+        if traces is not None:
             self.traces(vector)[:] = traces
             for block, held in zip(self._held, self.factors(vector).values(), strict=True):
                 cut = slice(block.start, block.stop)
                 held[:] = factors[block.layer_name, block.factor][cut, cut]
         return vector
+
+    def rows(
+        self, rows: Mapping[FactorKey, np.ndarray], micro_batch: int
+    ) -> dict[RowsOf, np.ndarray]:
+        """Return the rows of a micro-batch that the worker's fused blocks take, (R, n) each."""
+        return {
+            (ROWS, block.index, micro_batch): np.ascontiguousarray(
+                rows[block.layer_name, block.factor][:, block.start : block.stop]
+            )
+            for block in self._fused
+        }
+
+    def gathered(
+        self, found: Mapping[RowsOf, np.ndarray], micro_batches: int
+    ) -> dict[int, np.ndarray]:
+        """Return block number -> rows of the whole batch, micro-batch after micro-batch."""
+        return {
+            block.index: np.concatenate(
+                [found[ROWS, block.index, number] for number in range(micro_batches)]
+            )
+            for block in self._fused
+        }
 
     def gradients(self, vector: np.ndarray) -> dict[Area, np.ndarray]:
         """Return area of a piece -> view of a vector."""

@@ -5,6 +5,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import numpy as np
+
 from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
@@ -18,6 +20,7 @@ from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import AS_WRITTEN, Engine, Schedule, make_engine
+from repast_dist.training.factor_rows import HeldRows
 from repast_dist.training.optimizers import Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
 from repast_dist.training.step import FactorBlocks, FactorKey
@@ -83,19 +86,40 @@ class FarmSetup:
 
     @functools.cached_property
     def factor_blocks(self) -> FactorBlocks:
-        """The ranges of the diagonal blocks of every factor."""
+        """The ranges of the diagonal blocks of every factor whose product is formed."""
         ranges: dict[FactorKey, list[tuple[int, int]]] = {}
         for block in self.plan.blocks:
-            key: FactorKey = (block.layer_name, block.factor)
-            ranges.setdefault(key, []).append((block.start, block.stop))
+            formed = ranges.setdefault((block.layer_name, block.factor), [])
+            if block.index not in self.fused:
+                formed.append((block.start, block.stop))
         return ranges
+
+    @functools.cached_property
+    def fused(self) -> frozenset[int]:
+        """The numbers of the blocks whose product is not formed."""
+        return frozenset(np.flatnonzero(self.plan.shapes.fused).tolist())
+
+    @functools.cached_property
+    def unformed(self) -> frozenset[FactorKey]:
+        """The factors of these blocks."""
+        blocks = (self.plan.blocks[number] for number in self.fused)
+        return frozenset((block.layer_name, block.factor) for block in blocks)
+
+    def held_rows(self, block: int) -> HeldRows | None:
+        """Return how a fused block keeps its running average; None for others."""
+        if block not in self.fused:
+            return None
+        shapes, soi = self.plan.shapes, self.job.machine.policy.soi
+        return HeldRows(int(shapes.held[block] // shapes.fresh[block]), soi.fused_rest)
 
     def bucket(self, worker: int) -> Bucket:
         """Return the layout of the vector that is sent to a worker to be reduced."""
         pieces = [piece for piece in self.pieces if self.routes[piece.chip] == worker]
         held = {number for chip, number in self.held if self.routes[chip] == worker}
-        blocks = self.plan.blocks
-        return Bucket(pieces, [block for block in blocks if block.index in held], len(blocks))
+        blocks = [block for block in self.plan.blocks if block.index in held]
+        formed = [block for block in blocks if block.index not in self.fused]
+        fused = [block for block in blocks if block.index in self.fused]
+        return Bucket(pieces, formed, len(self.plan.blocks), fused)
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
@@ -154,6 +178,7 @@ def make_setup(
         )
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
     plan = _plan(job, model, chips)
+    _check_fusion(job, plan)
     shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(
@@ -179,6 +204,8 @@ def _plan(job: TrainingJob, model: Model, chips: Sequence[int]) -> Plan:
         micro_batch_size=job.train.micro_batch_size,
         sides=second.sides if second else (),
         fisher_passes=fisher_passes(model, second.output_gradients) if second else 0,
+        decay=second.lasting_decay if second else 0.0,
+        fusible=second is not None and second.fusible,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     return make_plan(model.workload, job.machine.hardware, job.machine.policy, work)
@@ -241,6 +268,32 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
     return dataclasses.replace(engine, prices=prices)
 
 
+def _check_fusion(job: TrainingJob, plan: Plan) -> None:
+    """Refuse to fuse blocks where none can be."""
+    soi, second = job.machine.policy.soi, job.optimizer.second_order
+    if soi.fusion != "on" or second is None or not plan.blocks or plan.shapes.fused.any():
+        return
+    if not second.fusible:
+        raise SettingsError(
+            f"soi.fusion=on: the matrices of {second.name} are no products of rows; valid: off, "
+            "auto, or optimizer.method=kfac"
+        )
+    scheme = job.machine.policy.inversion
+    if not scheme.fusible:
+        raise SettingsError(
+            f"soi.fusion=on: inversion.method={scheme.name} needs formed blocks; valid: off, auto, "
+            "or inversion.method=cg|fcg|refine|single"
+        )
+    fewest, size = int(plan.shapes.held.min()), job.machine.hardware.chip.inv.size
+    raise SettingsError(
+        f"soi.fusion=on: no block fits; they are at least {int(plan.shapes.size.min())} "
+        f"wide and hold at least {fewest:,} rows of "
+        f"{soi.held_batches(second.lasting_decay)} batches, inverting arrays {size}; valid: off, "
+        "auto, a smaller optimizer.factor_decay, train.batch_size or soi.block_size, or a larger "
+        "soi.fused_left_out or chip.inv.size"
+    )
+
+
 def _check_cost_only(job: TrainingJob) -> None:
     """Refuse settings that only the cost studies model.
 
@@ -248,7 +301,6 @@ def _check_cost_only(job: TrainingJob) -> None:
     """
     policy = job.machine.policy
     wanted = {
-        "soi.fusion": (policy.soi.fusion, "off"),
         "soi.stale": (policy.soi.stale, False),
         "partition.layers": (policy.partition.layers, "replicate"),
     }

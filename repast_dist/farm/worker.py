@@ -16,7 +16,7 @@ import numpy as np
 from repast_dist.analog import SolveCounts
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.farm.cost import CostRecorder
-from repast_dist.farm.exchange import Area, Bucket, SolveTask, TreeNode, TreeSum, common, within
+from repast_dist.farm.exchange import ROWS, Area, Bucket, RowsOf, SolveTask, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica
@@ -67,7 +67,11 @@ class ChipWorker:
         self._others = [worker for worker in setup.workers if worker != self._me]
         self._buckets = {worker: setup.bucket(worker) for worker in setup.workers}
         self._second_order = Preconditioner(
-            job.optimizer, setup.plan.blocks, job.machine.policy.soi, self._held_blocks()
+            job.optimizer,
+            setup.plan.blocks,
+            job.machine.policy.soi,
+            self._held_blocks(),
+            setup.fused,
         )
         some = self._engines[self._chips[0]]
         self._keeps_ranges = some.keeps_ranges
@@ -97,6 +101,7 @@ class ChipWorker:
                 policy.inversion,
                 optimizer,
                 int(plan.shapes.right_sides[number]) * policy.soi.interval,
+                self._setup.held_rows(number),
             )
             for chip, number in sorted(self._setup.held)
             if chip in self._chips
@@ -252,10 +257,13 @@ class ChipWorker:
 
     def _train(
         self, step: int, statistics: SecondOrder | None
-    ) -> tuple[list[MicroBatchOutcome], dict[int, dict[TreeNode, np.ndarray]]]:
-        """Run this worker's micro-batches; return their outcomes and the sums for every worker."""
+    ) -> tuple[list[MicroBatchOutcome], dict[int, dict[Any, np.ndarray]]]:
+        """Run this worker's micro-batches; return their outcomes, and for every worker the sums and
+        the rows of fused blocks.
+        """
         count = self._job.train.micro_batches
         sums = {worker: TreeSum(count) for worker in self._setup.workers}
+        rows: dict[int, dict[RowsOf, np.ndarray]] = {worker: {} for worker in self._setup.workers}
         outcomes = []
         for engine in self._engines.values():
             engine.meter.take()
@@ -270,11 +278,15 @@ class ChipWorker:
                     loaded = load_weights(self._model, weights, self._engines[chip], step)
                 result = self._run(loaded, chip, step, micro_batch, statistics)
                 outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
-                traces = self._second_order.traces(result.factors) if statistics else None
+                traces = None
+                if statistics:
+                    traces = self._second_order.traces(result.factors, result.rows)
                 for worker, bucket in self._buckets.items():
                     vector = bucket.pack(result.gradients, result.factors, traces)
                     sums[worker].add((0, micro_batch), vector)
-        return outcomes, {worker: held.nodes for worker, held in sums.items()}
+                    if statistics:
+                        rows[worker] |= bucket.rows(result.rows, micro_batch)
+        return outcomes, {worker: held.nodes | rows[worker] for worker, held in sums.items()}
 
     def _run(
         self,
@@ -297,6 +309,7 @@ class ChipWorker:
                 micro_batch,
                 statistics,
                 self._setup.factor_blocks,
+                self._setup.unformed,
             )
         except RepastError as error:
             raise type(error)(f"chip {chip}: {error}") from error
@@ -309,14 +322,22 @@ class ChipWorker:
         dict
             Area -> mean gradient of the batch, for this worker's pieces.
         """
-        whole = TreeSum(self._job.train.micro_batches)
+        train = self._job.train
+        whole, found = TreeSum(train.micro_batches), {}
         for payload in payloads:
-            for node, vector in payload.items():
-                whole.add(node, vector)
-        mean = whole.total / self._job.train.batch_size
+            for key, values in payload.items():
+                if key[0] == ROWS:
+                    found[key] = values
+                else:
+                    whole.add(key, values)
+        mean = whole.total / train.batch_size
         bucket: Bucket = self._buckets[self._me]
         if bucket.has_factors(mean):
-            self._second_order.add(bucket.traces(mean), bucket.factors(mean))
+            rows = {
+                block: values / np.sqrt(train.batch_size)
+                for block, values in bucket.gathered(found, train.micro_batches).items()
+            }
+            self._second_order.add(bucket.traces(mean), bucket.factors(mean) | rows)
         return bucket.gradients(mean)
 
     def _solve_columns(

@@ -9,7 +9,7 @@ from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import time_per_count
 from repast_dist.planning.block_costs import average_ops, block_costs
 from repast_dist.planning.solves import BlockShapes, can_fuse, fuse
-from repast_dist.planning.specs import Policy
+from repast_dist.planning.specs import Policy, StepWork
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,9 @@ class Fusion:
     chosen: np.ndarray
 
 
-def choose_fusion(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Fusion:
+def choose_fusion(
+    shapes: BlockShapes, hardware: Hardware, policy: Policy, work: StepWork
+) -> Fusion:
     """Choose the blocks to fuse by ``soi.fusion``: none, all that fit, or those that get faster.
 
     Parameters
@@ -41,9 +43,13 @@ def choose_fusion(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Fu
         The chip they are solved on.
     policy : Policy
         How they are solved, and how often they are renewed.
+    work : StepWork
+        Whether factors are products of rows.
     """
     apart_s = _apart_seconds(shapes, hardware, policy)
     fused_s = _fused_seconds(shapes, hardware, policy)
+    if not (work.fusible and policy.inversion.fusible):
+        fused_s = np.full(len(shapes), np.inf)
     fits, faster = np.isfinite(fused_s), fused_s < apart_s
     chosen = {"off": np.zeros(len(shapes), bool), "on": fits, "auto": faster}[policy.soi.fusion]
     return Fusion(apart_s, fused_s, chosen)

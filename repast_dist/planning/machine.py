@@ -44,13 +44,19 @@ class Machine:
         micro_batch: int,
         sides: tuple[str, ...] = ("A", "G"),
         speeds: Sequence[float] = (),
+        decay: float = 0.0,
+        fusible: bool = True,
     ) -> Plan:
-        """Return the plan of a step of `batch` samples, rounded up to whole micro-batches."""
+        """Return the plan of a step of `batch` samples, rounded up to whole micro-batches; other
+        parameters are those of `StepWork`.
+        """
         work = StepWork(
             chips=chips,
             micro_batches=ceil_div(batch, micro_batch),
             micro_batch_size=micro_batch,
             sides=sides,
+            decay=decay,
+            fusible=fusible,
             speeds=tuple(speeds),
         )
         return make_plan(workload, self.hardware, self.policy, work)

@@ -173,7 +173,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
-    fusion = choose_fusion(unfused, hardware, policy)
+    fusion = choose_fusion(unfused, hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
     layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
     allocation = allocate(layer_work, policy)
@@ -208,19 +208,21 @@ def _unfused_shapes(
     """Return the columns of blocks, none of them fused.
 
     A block has a layer's columns (A) or its rows with the bias (G) as right-hand sides, and is the
-    product of the rows of a whole batch's activations or errors.
+    product of the rows of whole batches' activations, or errors of every Fisher pass.
     """
+    passes = {"A": 1, "G": max(work.fisher_passes, 1)}
     layers = workload.layers
     right_sides = [
         b.right_sides(layers[b.layer].factor_a_size, layers[b.layer].factor_g_size) for b in blocks
     ]
-    held = [work.batch_size * layers[b.layer].factor_vectors for b in blocks]
+    fresh = [work.batch_size * layers[b.layer].factor_vectors * passes[b.factor] for b in blocks]
     return block_shapes(
         blocks,
         np.array(right_sides, np.int64),
-        np.array(held, np.int64),
+        np.array(fresh, np.int64),
         hardware,
         policy.inversion,
+        policy.soi.held_batches(work.decay),
     )
 
 
@@ -253,7 +255,7 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
     The time with fusion is None for a block whose activations do not fit.
     """
     fusion = plan.fusion
-    columns = (plan.shapes.held, fusion.apart_s, fusion.fused_s, fusion.chosen)
+    columns = (plan.shapes.held, plan.shapes.fresh, fusion.apart_s, fusion.fused_s, fusion.chosen)
     rows = zip(plan.blocks, *(column.tolist() for column in columns), strict=True)
     return [
         {
@@ -262,10 +264,11 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
             "factor": block.factor,
             "n": block.size,
             "rows": held,
+            "batches": held // fresh,
             "apart_s": apart_s,
             "fused_s": fused_s if math.isfinite(fused_s) else None,
             "fused": fused,
             "saved_s": apart_s - fused_s if fused else 0.0,
         }
-        for block, held, apart_s, fused_s, fused in rows
+        for block, held, fresh, apart_s, fused_s, fused in rows
     ]

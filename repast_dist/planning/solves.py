@@ -31,7 +31,10 @@ class BlockShapes:
     inv_arrays, product_arrays : ndarray
         Inverting arrays, and multiplying arrays for the residual product.
     held : ndarray
-        Rows N of the activations or errors of a batch that the block is the product of.
+        Rows N of the activations or errors of the last batches that a fused block is the product
+        of.
+    fresh : ndarray
+        Those of them that are of one batch.
     fused : ndarray of bool
         Whether the arrays hold those rows and their transpose instead of the product; solves and
         residual products then use both.
@@ -46,6 +49,7 @@ class BlockShapes:
     inv_arrays: np.ndarray
     product_arrays: np.ndarray
     held: np.ndarray
+    fresh: np.ndarray
     fused: np.ndarray
     product_bits: int
 
@@ -98,9 +102,10 @@ class BlockShapes:
 def block_shapes(
     blocks: tuple[SoiBlock, ...],
     right_sides: np.ndarray,
-    held: np.ndarray,
+    fresh: np.ndarray,
     hardware: Hardware,
     scheme: Scheme,
+    held_batches: int = 1,
 ) -> BlockShapes:
     """Return the columns of blocks, none of them fused.
 
@@ -121,7 +126,8 @@ def block_shapes(
             0,
         )
         + _coupling_arrays(g, size, depth) * scheme.uses_array,
-        held=held,
+        held=held_batches * fresh,
+        fresh=fresh,
         fused=np.zeros(len(size), bool),
         product_bits=scheme.product_bits,
     )

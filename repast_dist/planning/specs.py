@@ -1,9 +1,10 @@
 """Holds the settings of a plan: SOI blocks, the division of work among chips, and the step."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.numbers import PositiveInt
@@ -23,9 +24,16 @@ class SoiSpec:
     factor_interval : int
         Steps between updates of the running averages.
     fusion : {"off", "auto", "on"}
-        Whether the inverting arrays of a block hold its activations instead of their product (the
-        factor); ``auto`` chooses the faster way for every block. Fused blocks have no running
-        average.
+        Whether the inverting arrays of a block hold its activations (or errors) instead of their
+        product (the factor); ``auto`` chooses the faster way for every block, ``on`` fuses all that
+        fit.
+    fused_left_out : float
+        Weight in the running average, at most, of batches that a fused block no longer holds. It
+        holds the rows of as many of the last batches as that takes; with the running average's
+        decay d, of k batches it leaves out d^k.
+    fused_rest : {"scaled", "identity"}
+        What stands in a fused block for batches that it no longer holds. ``scaled``: the rows of
+        those it holds, scaled up. ``identity``: a multiple of the identity of the same trace.
     stale : bool
         Whether new inverses are prepared while the next steps still use the old ones.
     right_sides_at_once : int
@@ -41,6 +49,8 @@ class SoiSpec:
     interval: PositiveInt = 1
     factor_interval: PositiveInt = 1
     fusion: Literal["off", "auto", "on"] = "off"
+    fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
+    fused_rest: Literal["scaled", "identity"] = "scaled"
     stale: bool = False
     right_sides_at_once: PositiveInt = 256
     assumed_iterations: PositiveInt = 8
@@ -65,6 +75,26 @@ class SoiSpec:
     def inverses_due(self, step: int) -> bool:
         """Whether a step programs the blocks again."""
         return step % self.interval == 0
+
+    def held_batches(self, decay: float) -> int:
+        """Return the batches whose rows a fused block holds.
+
+        Parameters
+        ----------
+        decay : float
+            Weight of the old average in later updates.
+        """
+        if decay <= 0:
+            return 1
+        if decay >= 1:
+            return _MOST_BATCHES
+        batches = math.log(self.fused_left_out) / math.log(decay)
+        return max(1, min(math.ceil(batches - _ROUNDING), _MOST_BATCHES))
+
+
+_ROUNDING = 1e-9
+_MOST_BATCHES = 10**6
+"""Of an average that forgets nothing: more than any array holds."""
 
 
 @spec
@@ -151,6 +181,10 @@ class StepWork:
     fisher_passes : int
         Extra backward passes when factors are due: 1 for sampled labels, 0 for the empirical
         Fisher, the number of classes for the exact one.
+    decay : float
+        Weight of the old running average in later updates; 0: factors are those of one batch.
+    fusible : bool
+        Whether factors are products of rows that arrays may hold instead.
     speeds : tuple of float
         Relative speed of every chip, for farms of unequal chips; empty: all the same. Not used
         where layers are spread over chips.
@@ -161,6 +195,8 @@ class StepWork:
     micro_batch_size: int
     sides: tuple[str, ...] = ("A", "G")
     fisher_passes: int = 1
+    decay: float = 0.0
+    fusible: bool = True
     speeds: tuple[float, ...] = ()
 
     @property

@@ -43,6 +43,8 @@ def planned_step(
         train.micro_batch_size,
         sides=second.sides if second else (),
         speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
+        decay=second.lasting_decay if second else 0.0,
+        fusible=second is not None and second.fusible,
     )
 
 

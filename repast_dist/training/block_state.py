@@ -7,16 +7,20 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from repast_dist.analog import Solution, SolveCounts
+from repast_dist.analog import Rows, Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.errors import DataError, IndefiniteError, InversionError
 from repast_dist.ground.rng import When
 from repast_dist.training.engines import Engine, Solver
+from repast_dist.training.factor_rows import HeldRows, RowAverage, updated_rows
 from repast_dist.training.optimizers import SecondOrder, Side
 from repast_dist.training.solve_report import SolveReport
 
 _MORE_DAMPING, _MORE_DAMPING_TRIES = 3.0, 9
 """Times the damping of a block that is not positive definite, and how often."""
+
+_WORD_SERVES = 16
+"""Products that a word from a buffer is used for when a block is formed digitally."""
 
 
 class FactorBlock(Protocol):
@@ -133,6 +137,8 @@ class BlockState:
         How matrices are averaged, and what the arrays are programmed with.
     right_sides : int
         Right-hand sides that are solved for between two writings, by all chips that hold the block.
+    held_rows : HeldRows or None
+        The rows that the arrays of a fused block hold; None: arrays hold the product.
     """
 
     def __init__(
@@ -143,15 +149,17 @@ class BlockState:
         inversion: Scheme,
         optimizer: SecondOrder,
         right_sides: int = 1,
+        held_rows: HeldRows | None = None,
     ) -> None:
         self.block = block
+        self._held_rows = held_rows
         self._right_sides = right_sides
         self._chip = chip
         self._engine = engine
         self._inversion = inversion
         self._optimizer = optimizer
-        self._average: FactorAverage | None = None
-        self._damped: np.ndarray | None = None
+        self._average: FactorAverage | RowAverage | None = None
+        self._damped: np.ndarray | Rows | None = None
         self._damping = 0.0
         self._prepared_at = -1
         self._solver: Solver | None = None
@@ -160,7 +168,8 @@ class BlockState:
 
     @property
     def average(self) -> np.ndarray:
-        """The running average, (n, n) float64, without damping.
+        """The running average, (n, n) float64, without damping; of a fused block, what its arrays
+        stand for.
 
         Raises
         ------
@@ -169,13 +178,28 @@ class BlockState:
         """
         if self._average is None:
             raise DataError(f"{self._where()}: no factor came yet")
+        if isinstance(self._average, RowAverage):
+            return self._as_rows(self._average, 0.0).formed()
         return self._average.matrix
 
     def add(self, contribution: np.ndarray) -> None:
-        """Add the factor block of a batch, (n, n), to the running average."""
+        """Add a batch to the running average.
+
+        Parameters
+        ----------
+        contribution : ndarray
+            (n, n) factor block of the batch; of a fused block, (R, n) rows whose product it is.
+        """
         if not np.isfinite(contribution).all():
             raise DataError(f"{self._where()}: the factor is not finite")
-        self._average = updated_average(self._average, contribution, self._optimizer)
+        average = self._average
+        if self._held_rows is not None:
+            assert not isinstance(average, FactorAverage)
+            batches = self._held_rows.batches
+            self._average = updated_rows(average, contribution, batches, self._optimizer)
+        else:
+            assert not isinstance(average, RowAverage)
+            self._average = updated_average(average, contribution, self._optimizer)
 
     def prepare(self, step: int, damping: float) -> None:
         """Program the damped average into arrays; the average itself is not changed.
@@ -186,9 +210,12 @@ class BlockState:
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
         self._damping, self._prepared_at = damping, step
-        self._damped = self._optimizer.block_matrix(
-            self.block.factor, self._average.matrix, damping
-        )
+        if isinstance(self._average, RowAverage):
+            self._damped = self._as_rows(self._average, damping)
+        else:
+            self._damped = self._optimizer.block_matrix(
+                self.block.factor, self._average.matrix, damping
+            )
         self._program()
 
     def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
@@ -229,9 +256,19 @@ class BlockState:
         """Return the state of the block as arrays, for a checkpoint."""
         if self._average is None:
             return {}
-        arrays = {"average": self._average.matrix, "updates": np.array(self._average.updates)}
+        arrays = {"updates": np.array(self._average.updates)}
+        if isinstance(self._average, RowAverage):
+            arrays["rows"] = self._average.rows
+            arrays["weights"] = self._average.weights
+            arrays["rest"] = np.array([self._average.rest_weight, self._average.rest_trace])
+        else:
+            arrays["average"] = self._average.matrix
         if self._damped is not None:
-            arrays["damped"] = self._damped
+            if isinstance(self._damped, Rows):
+                arrays["damped_rows"] = self._damped.rows
+                arrays["damped_by"] = np.array(self._damped.damping)
+            else:
+                arrays["damped"] = self._damped
             arrays["damping"] = np.array(self._damping)
             arrays["prepared_at"] = np.array(self._prepared_at)
         return arrays
@@ -241,12 +278,23 @@ class BlockState:
         self._average, self._solver, self._damped = None, None, None
         if "average" in arrays:
             self._average = FactorAverage(np.array(arrays["average"]), int(arrays["updates"]))
+        if "rows" in arrays:
+            rows, weights = np.array(arrays["rows"]), np.array(arrays["weights"])
+            weight, trace = np.array(arrays["rest"]).tolist()
+            self._average = RowAverage(rows, weights, weight, trace, int(arrays["updates"]))
         if "damped" in arrays:
             self._damped = np.array(arrays["damped"])
+        if "damped_rows" in arrays:
+            self._damped = Rows(np.array(arrays["damped_rows"]), float(arrays["damped_by"]))
+        if self._damped is not None:
             self._damping = float(arrays["damping"])
             self._prepared_at = int(arrays["prepared_at"])
             self._program()
         self._pending = SolveCounts()
+
+    def _as_rows(self, average: RowAverage, damping: float) -> Rows:
+        assert self._held_rows is not None
+        return average.operator(damping, self._held_rows.rest)
 
     def _program(self) -> None:
         assert self._damped is not None
@@ -256,7 +304,7 @@ class BlockState:
         self._pending += self._solver.program_counts
 
     def _solver_of(
-        self, matrix: np.ndarray, address: tuple[int | str | When, ...], right_sides: int
+        self, matrix: np.ndarray | Rows, address: tuple[int | str | When, ...], right_sides: int
     ) -> Solver:
         try:
             return self._engine.block_solver(matrix, address, right_sides)
@@ -303,7 +351,7 @@ class BlockState:
 
     def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
         assert self._damped is not None
-        matrix = self._damped + (damping - self._damping) * np.eye(self.block.size)
+        matrix = _with_more_damping(self._damped, damping - self._damping)
         address = ("soi", When(step), self.block.index, "damp", attempt)
         solver = self._solver_of(matrix, address, right.shape[1])
         solution: Solution = solver.solve(right)
@@ -313,18 +361,25 @@ class BlockState:
     def _fall_back(
         self, step: int, right: np.ndarray, failed: Solution
     ) -> tuple[np.ndarray, SolveReport]:
-        """Solve the block in the digital unit by Cholesky.
+        """Solve the block in the digital unit by Cholesky; a fused block is formed first.
 
         A factor that arrays computed may be off by more than the damping, so that the block is not
         positive definite; damping is then added as Levenberg and Marquardt do, until it is.
         """
         assert self._damped is not None
         n, columns = right.shape
+        damped = self._damped
+        if isinstance(damped, Rows):
+            # Half of the products; in parts of 16 x 16, as a Cholesky's, a word serves 16 of them.
+            products = damped.rows.size * (n + 1) // 2
+            moved = 2 * products // _WORD_SERVES + n * (n + 1) // 2
+            self._pending += SolveCounts(digital_ops=products, moved=moved)
+            damped = damped.formed()
         for attempt in range(_MORE_DAMPING_TRIES):
             more = self._damping * (_MORE_DAMPING**attempt - 1.0)
             self._pending += SolveCounts(factorisations=1)
             try:
-                factor = scipy.linalg.cho_factor(self._damped + more * np.eye(n), lower=True)
+                factor = scipy.linalg.cho_factor(damped + more * np.eye(n), lower=True)
             except np.linalg.LinAlgError:
                 continue
             self._pending += SolveCounts(factored_sides=columns)
@@ -363,3 +418,10 @@ class BlockState:
             f"chip {self._chip}, layer {block.layer_name}, block {block.index} "
             f"(factor {block.factor}, {block.start}:{block.stop})"
         )
+
+
+def _with_more_damping(damped: np.ndarray | Rows, more: float) -> np.ndarray | Rows:
+    if isinstance(damped, Rows):
+        return Rows(damped.rows, damped.damping + more)
+    matrix: np.ndarray = damped + more * np.eye(len(damped))
+    return matrix

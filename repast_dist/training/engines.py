@@ -14,6 +14,7 @@ import scipy.linalg
 
 from repast_dist.analog import (
     InvSpec,
+    Rows,
     Scheme,
     Solution,
     SolveCounts,
@@ -209,13 +210,16 @@ class Engine:
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
         return _Float(np.asarray(matrix, np.float64))
 
-    def block_solver(self, damped: np.ndarray, address: Address, right_sides: int = 1) -> Solver:
+    def block_solver(
+        self, damped: np.ndarray | Rows, address: Address, right_sides: int = 1
+    ) -> Solver:
         """Prepare a damped SOI block for solving.
 
         Parameters
         ----------
-        damped : ndarray
-            (n, n) float64, symmetric positive definite, damping included.
+        damped : ndarray or Rows
+            (n, n) float64, symmetric positive definite, damping included; or the rows that it is
+            the product of. Analog arrays hold these as they are, other arithmetic multiplies them.
         address : tuple
             Address of programming errors, what and step first: ``("soi", When(step), block)``.
         right_sides : int
@@ -242,6 +246,8 @@ class Engine:
                 damped, residual, inv, self.inversion, self.seed, *address,
                 prices=lambda size: self.prices(size).for_right_sides(right_sides),
             )  # fmt: skip
+        if isinstance(damped, Rows):
+            damped = damped.formed()
         if not np.isfinite(damped).all():
             raise DataError(f"SOI block {'/'.join(map(str, address))}: not finite")
         if self.spec.inverse == "fixed":

@@ -6,7 +6,7 @@ layer depends on traces alone. Traces add up like the matrices do, so every work
 all blocks along with the sums it reduces, and no further message is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,8 @@ class Preconditioner:
         The schedule of averages and programming.
     held : mapping
         The blocks that this process holds.
+    fused : collection of int
+        Numbers of the blocks whose product is not formed.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Preconditioner:
         blocks: Sequence[FactorBlock],
         renewal: Renewal,
         held: HeldBlocks,
+        fused: Collection[int] = (),
     ) -> None:
+        self._fused = fused
         self._optimizer = optimizer.second_order
         self._blocks, self._renewal, self.held = blocks, renewal, held
         self._damping = BlockDamping(blocks, self._optimizer)
@@ -63,9 +67,21 @@ class Preconditioner:
         """Return whether a step programs the blocks anew."""
         return self._optimizer is not None and self._renewal.inverses_due(step)
 
-    def traces(self, matrices: Mapping[tuple[str, Side], np.ndarray]) -> np.ndarray:
-        """Return the traces of all blocks in a micro-batch's matrices; see `block_traces`."""
-        return block_traces(self._blocks, matrices)
+    def traces(
+        self,
+        matrices: Mapping[tuple[str, Side], np.ndarray],
+        rows: Mapping[tuple[str, Side], np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Return the traces of all blocks of a micro-batch, (blocks,) float64.
+
+        Parameters
+        ----------
+        matrices : mapping
+            (layer, "A" or "G") -> (n, n) float64 of formed blocks.
+        rows : mapping, optional
+            (layer, "A" or "G") -> (R, n) float64 of fused ones.
+        """
+        return block_traces(self._blocks, matrices, rows or {}, self._fused)
 
     def add(self, traces: np.ndarray, matrices: Mapping[int, np.ndarray]) -> None:
         """Add the statistics of a batch to the running averages.
@@ -75,7 +91,7 @@ class Preconditioner:
         traces : ndarray
             (blocks,) of all blocks.
         matrices : mapping
-            Block number -> (n, n), of the blocks that are held here.
+            Block number -> (n, n), of the blocks that are held here; of a fused one (R, n) rows.
         """
         self._damping.add(traces)
         for (_, number), block in self.held.items():
@@ -135,7 +151,10 @@ class Preconditioner:
 
 
 def block_traces(
-    blocks: Sequence[FactorBlock], factors: Mapping[tuple[str, Side], np.ndarray]
+    blocks: Sequence[FactorBlock],
+    factors: Mapping[tuple[str, Side], np.ndarray],
+    rows: Mapping[tuple[str, Side], np.ndarray],
+    fused: Collection[int],
 ) -> np.ndarray:
     """Return the traces of the blocks, (blocks,) float64.
 
@@ -145,11 +164,18 @@ def block_traces(
         All blocks of the plan.
     factors : mapping
         (layer, "A" or "G") -> (n, n) float64.
+    rows : mapping
+        (layer, "A" or "G") -> (R, n) float64, of the factors of fused blocks.
+    fused : collection of int
+        Numbers of the fused blocks.
     """
-    diagonals = {key: np.ascontiguousarray(factor.diagonal()) for key, factor in factors.items()}
+    formed = {key: np.ascontiguousarray(factor.diagonal()) for key, factor in factors.items()}
+    squares = {key: np.sum(values**2, axis=0) for key, values in rows.items()}
     return np.array(
         [
-            diagonals[block.layer_name, block.factor][block.start : block.stop].sum()
+            (squares if block.index in fused else formed)[block.layer_name, block.factor][
+                block.start : block.stop
+            ].sum()
             for block in blocks
         ]
     )

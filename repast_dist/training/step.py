@@ -6,7 +6,7 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -71,6 +71,9 @@ class MicroBatchResult:
     factors : dict
         (name, "A" or "G") -> (n, n) float64; the batch's factor is the sum of these over
         micro-batches, divided by the samples of the batch. Empty if no factors were asked for.
+    rows : dict
+        (name, "A" or "G") -> (R, n) float64, what a factor is the product of; only of factors whose
+        rows were asked for.
     """
 
     samples: int
@@ -79,6 +82,7 @@ class MicroBatchResult:
     squared_error: float
     gradients: dict[str, np.ndarray]
     factors: dict[FactorKey, np.ndarray]
+    rows: dict[FactorKey, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +154,7 @@ def run_micro_batch(
     micro_batch: int,
     statistics: SecondOrder | None = None,
     blocks: FactorBlocks | None = None,
+    unformed: Collection[FactorKey] = (),
 ) -> MicroBatchResult:
     """Return the loss, the gradients and, if asked for, the factors of one micro-batch.
 
@@ -168,8 +173,10 @@ def run_micro_batch(
     statistics : SecondOrder or None
         The optimizer whose statistics are computed; None: no statistics.
     blocks : mapping, optional
-        Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. None:
-        whole factors.
+        Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. Factors
+        without any are left out. None: whole factors.
+    unformed : collection of FactorKey
+        Factors whose rows are returned.
 
     Raises
     ------
@@ -188,11 +195,13 @@ def run_micro_batch(
     for parameter in loaded.model.products:
         gradients[parameter.name] = batch.gradient(parameter, sink.errors[parameter.name])
     factors: dict[FactorKey, np.ndarray] = {}
+    rows: dict[FactorKey, np.ndarray] = {}
     if statistics is not None:
-        factors = _Statistics(batch, statistics, sink, gradients, samples, blocks or {}).matrices()
+        found = _Statistics(batch, statistics, sink, gradients, samples, blocks or {})
+        factors, rows = found.matrices(), found.rows(unformed)
     ordered = {p.name: gradients[p.name] for p in loaded.model.parameters}
     return MicroBatchResult(
-        len(inputs), value.total, value.correct, value.squared_error, ordered, factors
+        len(inputs), value.total, value.correct, value.squared_error, ordered, factors, rows
     )
 
 
@@ -257,15 +266,27 @@ class _MicroBatch:
 
     def input_moment(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the moment of the inputs, (in[+1], in[+1])."""
-        rows, positions = self.inputs(parameter), parameter.positions
         call = self.address("A", parameter)
-        if parameter.sharing == "reduce" and positions > 1:
-            means = rows.reshape(-1, positions, rows.shape[1]).mean(axis=1)
+        if parameter.sharing == "reduce" and parameter.positions > 1:
+            means = self.means(parameter)
             address = self.address("means", parameter)
             matrix = self.loaded.engine.load("factor", means, address)
             return diagonal_blocks(matrix, means, blocks, call)
+        rows = self.inputs(parameter)
         matrix = self.load_activations("factor", parameter)
-        return diagonal_blocks(matrix, rows, blocks, call) / positions
+        return diagonal_blocks(matrix, rows, blocks, call) / parameter.positions
+
+    def input_rows(self, parameter: Parameter) -> np.ndarray:
+        """Return the rows that the moment of the inputs is the product of, (R, in[+1])."""
+        if parameter.sharing == "reduce" and parameter.positions > 1:
+            return self.means(parameter)
+        rows: np.ndarray = self.inputs(parameter) / np.sqrt(parameter.positions)
+        return rows
+
+    def means(self, parameter: Parameter) -> np.ndarray:
+        rows = self.inputs(parameter)
+        means: np.ndarray = rows.reshape(-1, parameter.positions, rows.shape[1]).mean(axis=1)
+        return means
 
     def error_moment(
         self,
@@ -275,8 +296,7 @@ class _MicroBatch:
         blocks: Sequence[tuple[int, int]],
     ) -> np.ndarray:
         """Return the moment of one backward pass's errors, (out, out)."""
-        if parameter.sharing == "reduce" and parameter.positions > 1:
-            errors = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
+        errors = error_rows(parameter, errors)
         address = (*self.address("errors", parameter), number)
         matrix = self.loaded.engine.load("factor", errors, address)
         return diagonal_blocks(matrix, errors, blocks, ("G", *address))
@@ -329,6 +349,8 @@ class _Statistics:
         for parameter in self.batch.loaded.model.preconditioned:
             layer = _Layer(self, parameter)
             for side in self.optimizer.sides:
+                if not self.wanted(parameter, side):
+                    continue
                 matrix = np.asarray(self.optimizer.statistic(side, layer), np.float64)
                 size = _width(parameter, side)
                 if matrix.shape != (size, size):
@@ -339,19 +361,37 @@ class _Statistics:
                 matrices[parameter.name, side] = matrix
         return matrices
 
+    def rows(self, factors: Collection[FactorKey]) -> dict[FactorKey, np.ndarray]:
+        """Return (layer, side) -> (R, n) float64, the rows of these factors."""
+        found: dict[FactorKey, np.ndarray] = {}
+        for parameter in self.batch.loaded.model.preconditioned:
+            layer = _Layer(self, parameter)
+            for side in self.optimizer.sides:
+                if (parameter.name, side) in factors:
+                    rows = self.optimizer.statistic_rows(side, layer)
+                    found[parameter.name, side] = np.asarray(rows, np.float64)
+        return found
+
     @functools.cached_property
-    def error_moments(self) -> dict[str, np.ndarray]:
-        """Layer -> moment of the output gradients; all layers share the backward passes."""
-        layers = self.batch.loaded.model.preconditioned
-        moments = {p.name: np.zeros((p.columns, p.columns)) for p in layers}
-        fisher = self.optimizer.output_gradients
-        for number, sink in enumerate(self.batch.fisher_sinks(fisher, self.sink, self.samples)):
-            for parameter in layers:
-                errors, wanted = sink.errors[parameter.name], self.wanted(parameter, "G")
-                moments[parameter.name] += self.batch.error_moment(
-                    parameter, errors, number, wanted
-                )
-        return moments
+    def errors(self) -> list[Mapping[str, np.ndarray]]:
+        """Layer -> output gradients, of every backward pass of the Fisher matrix; all layers share
+        the passes.
+        """
+        sinks = self.batch.fisher_sinks(self.optimizer.output_gradients, self.sink, self.samples)
+        return [sink.errors for sink in sinks]
+
+    def error_moment(self, parameter: Parameter) -> np.ndarray:
+        """Return the moment of the output gradients of all passes, (out, out)."""
+        moment = np.zeros((parameter.columns, parameter.columns))
+        wanted = self.wanted(parameter, "G")
+        for number, errors in enumerate(self.errors):
+            moment += self.batch.error_moment(parameter, errors[parameter.name], number, wanted)
+        return moment
+
+    def error_rows(self, parameter: Parameter) -> np.ndarray:
+        """Return the rows that this moment is the product of, (R, out)."""
+        passes = [error_rows(parameter, errors[parameter.name]) for errors in self.errors]
+        return np.concatenate(passes)
 
     def wanted(self, parameter: Parameter, side: Side) -> Sequence[tuple[int, int]]:
         """Return the ranges of the diagonal blocks that are kept of a matrix."""
@@ -378,7 +418,13 @@ class _Layer:
         return self._all.batch.input_moment(self._parameter, wanted)
 
     def error_moment(self) -> np.ndarray:
-        return self._all.error_moments[self._parameter.name]
+        return self._all.error_moment(self._parameter)
+
+    def input_rows(self) -> np.ndarray:
+        return self._all.batch.input_rows(self._parameter)
+
+    def error_rows(self) -> np.ndarray:
+        return self._all.error_rows(self._parameter)
 
     def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
         batch = self._all.batch
@@ -389,6 +435,13 @@ class _Layer:
 
 def _width(parameter: Parameter, side: Side) -> int:
     return parameter.rows if side == "A" else parameter.columns
+
+
+def error_rows(parameter: Parameter, errors: np.ndarray) -> np.ndarray:
+    """Return the rows that one backward pass adds to the moment of a layer's errors."""
+    if parameter.sharing == "reduce" and parameter.positions > 1:
+        return np.asarray(errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1))
+    return errors
 
 
 def diagonal_blocks(

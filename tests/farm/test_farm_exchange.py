@@ -114,7 +114,7 @@ def test_a_parcel_carries_the_areas_and_the_diagonal_blocks_of_its_host():
     gradients = {"dense": np.arange(12.0).reshape(3, 4), "norm": np.ones((1, 5))}
     factors = {("dense", "A"): np.arange(9.0).reshape(3, 3), ("dense", "G"): np.eye(4)}
 
-    traces = block_traces(blocks, factors)
+    traces = block_traces(blocks, factors, {}, ())
     vector = bucket.pack(gradients, factors, traces)
     views = bucket.gradients(vector)
     assert set(views) == {piece.area for piece in mine}

@@ -9,7 +9,7 @@ import pytest
 
 from repast_dist.cli import main
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import chosen_workload
+from repast_dist.studies.costing import chosen_workload, planned_step
 from repast_dist.studies.plan import plan_page, soi_bound_s, soi_makespan_s
 
 
@@ -61,9 +61,17 @@ def test_the_command_prints_who_does_what(tmp_path, capsys, extra):
 
 
 def test_the_fusion_table_says_what_was_chosen_and_what_it_saves():
-    plan = small_plan(2, settings=["soi.fusion=auto", "inversion=single", "model=digits_mlp"])
+    fused = (
+        "soi.fusion=auto", "inversion=single", "workload=model", "model=digits_mlp",
+        "optimizer.factor_decay=0.5", "soi.fused_left_out=0.3", "train.batch_size=32",
+        "device.opamp.gbw_hz=null",
+    )  # fmt: skip
+    plan = planned_step(load_settings(["study=plan", "farm.chips=2", *fused]))
     rows = plan_page(plan).tables["fusion"].to_pylist()
     assert len(rows) == len(plan.blocks)
+    assert any(row["fused"] for row in rows)
+    # Two batches of 32, which leave out a quarter of the average.
+    assert {(row["rows"], row["batches"]) for row in rows} == {(64, 2)}
     for row in rows:
         cheaper = row["fused_s"] is not None and row["fused_s"] < row["apart_s"]
         assert row["fused"] == cheaper

@@ -16,6 +16,9 @@ from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 from repast_dist.training.kfac import damped_block
 
+_VERY_MANY = 10**12
+"""Updates, of a training that lasts for ever."""
+
 Arrays = dict[str, np.ndarray]
 Fisher = Literal["sampled", "exact", "empirical"]
 Side = Literal["A", "G"]
@@ -147,6 +150,16 @@ class LayerStatistics(Protocol):
         """Return ``rows^T rows``, (n, n), of any (R, n) matrix."""
 
 
+class LayerRows(Protocol):
+    """The rows of a layer and a micro-batch that its statistics are products of."""
+
+    def input_rows(self) -> np.ndarray:
+        """Return the (R, in[+1]) rows that `LayerStatistics.input_moment` is the product of."""
+
+    def error_rows(self) -> np.ndarray:
+        """Return the (R, out) rows that `LayerStatistics.error_moment` is the product of."""
+
+
 @spec
 class SecondOrder(Optimizer):
     """An optimizer that preconditions gradients with inverses of damped matrices.
@@ -155,13 +168,17 @@ class SecondOrder(Optimizer):
     micro-batch. These are summed over the batch in one fixed order and divided by its samples.
     The chip that holds an SOI block averages it over steps (`average_weights`), damps it
     (`block_matrix`, `dampings`) and programs it into its arrays. The direction of a layer is
-    ``A^-1 dW G^-1``; a side that the method does not have is the identity.
+    ``A^-1 dW G^-1``; a side that the method does not have is the identity. A method whose matrices
+    are products of rows may say so (`fusible`, `statistic_rows`): arrays can then hold the rows.
 
     Attributes
     ----------
     damping : float
         lambda, added to the diagonals.
     """
+
+    fusible: ClassVar[bool] = False
+    """Whether every matrix is a product of `statistic_rows`, and a block its damped average."""
 
     damping: Annotated[float, Gt(0)] = 0.1
 
@@ -188,6 +205,17 @@ class SecondOrder(Optimizer):
     @abc.abstractmethod
     def statistic(self, side: Side, layer: LayerStatistics) -> np.ndarray:
         """Return the symmetric matrix of a side, (n, n) float64, summed over a micro-batch."""
+
+    def statistic_rows(self, side: Side, layer: LayerRows) -> np.ndarray:
+        """Return the (R, n) rows that `statistic` is the product of, of a method that is `fusible`:
+        those of the inputs or those of the errors of a layer.
+        """
+        return layer.input_rows() if side == "A" else layer.error_rows()
+
+    @property
+    def lasting_decay(self) -> float:
+        """Weight of the old average in an update after very many."""
+        return self.average_weights(_VERY_MANY)[0]
 
     def average_weights(self, update: int) -> tuple[float, float]:
         """Return the weights of the old average and of the new matrix in update 1, 2, ..."""

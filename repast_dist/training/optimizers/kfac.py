@@ -45,6 +45,7 @@ class Kfac(SecondOrder):
     """
 
     title: ClassVar[str] = "K-FAC"
+    fusible: ClassVar[bool] = True
 
     method: Literal["kfac"] = "kfac"
     momentum: Fraction = 0.9
