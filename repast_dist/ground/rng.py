@@ -47,6 +47,14 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_Key(digest)))  # type: ignore[arg-type]
 
 
+def words(count: int, seed: int, *address: int | str) -> np.ndarray:
+    """Return so many random words of an address, (count,) uint32: where few are needed, a
+    tenth of the time of a generator.
+    """
+    digest = hashlib.shake_128(_encode((seed, *address))).digest(4 * count)
+    return np.frombuffer(digest, "<u4").astype(np.uint32)
+
+
 class _Key(ISeedSequence):
     """A key as the seed of a Philox stream.
 

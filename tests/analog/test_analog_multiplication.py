@@ -218,3 +218,19 @@ def test_ranges_fit_inputs_that_repeat_with_the_step_of_a_regular_sample():
     array = program_vmm(random.standard_normal((128, 16)), VmmSpec(), 3)
     product = array.multiply(inputs)
     assert product.clip_rate < 0.005
+
+
+@pytest.mark.parametrize("count", [5, 32, 33, 100, 3136])
+def test_the_rows_that_set_a_range_are_spread_over_a_call_and_differ_from_call_to_call(count):
+    from repast_dist.analog.arrays.vmm import some_rows
+
+    found, edges = (
+        [some_rows(count, 0, "x", call) for call in range(200)],
+        np.arange(33) * count // 32,
+    )
+    for rows in found:
+        assert len(np.unique(rows)) == min(count, 32)
+        assert count < 32 or ((rows >= edges[:-1]) & (rows < edges[1:])).all()
+    # Over many calls, every row has its turn.
+    taken = np.bincount(np.concatenate(found), minlength=count)
+    assert count > 1000 or taken.min() > 0

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import scipy.stats
 
-from repast_dist.ground.rng import generator
+from repast_dist.ground.rng import generator, words
 
 
 def test_one_address_gives_the_same_numbers_in_another_process():
@@ -41,3 +41,11 @@ def test_the_key_is_the_whole_hash_of_the_address():
     stream = np.random.Philox(key=int.from_bytes(digest, "little"))
     ours = generator(3, "read", 7).bit_generator
     assert ours.random_raw(9).tolist() == stream.random_raw(9).tolist()
+
+
+def test_words_are_uniform_and_depend_on_the_whole_address():
+    drawn = np.array([words(32, 0, "calibration", step) for step in range(500)])
+    assert scipy.stats.kstest(drawn.ravel() / 2.0**32, "uniform").pvalue > 0.001
+    assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.05
+    assert len({words(2, 0, *address).tobytes() for address in [(1, 23), (12, 3), ("1", 23)]}) == 3
+    np.testing.assert_array_equal(words(9, 3, "a")[:4], words(4, 3, "a"))

@@ -31,13 +31,14 @@ from repast_dist.analog.kernels.draws import cut_into_digits
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
-from repast_dist.ground.rng import generator
+from repast_dist.ground.rng import generator, words
 
 CLIP_WARNING_RATE = 0.01
 """Share of conversions beyond a calibrated range above which a product warns."""
 
 COUNTED_VECTORS = 32
-"""Input vectors of a call, chosen at random, whose codes set a calibrated range."""
+"""Input vectors of a call, one at random of each of as many equal parts, whose codes set a
+calibrated range."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,12 +302,16 @@ def exact_dtype(spec: VmmSpec, rows: int) -> np.dtype:
 
 
 def some_rows(count: int, seed: int, *address: int | str) -> np.ndarray:
-    """Return the numbers of the rows of a call, of so many, whose codes set a range."""
+    """Return the numbers of the rows of a call, of so many, whose codes set a range: one at random
+    of each of as many equal parts.
+    """
     if count <= COUNTED_VECTORS:
         return np.arange(count)
     # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
-    random = generator(seed, "calibration", *address)
-    return np.sort(random.choice(count, COUNTED_VECTORS, replace=False))
+    edges = np.arange(COUNTED_VECTORS + 1) * count // COUNTED_VECTORS
+    within = words(COUNTED_VECTORS, seed, "calibration", *address).astype(np.uint64)
+    within *= np.diff(edges).astype(np.uint64)
+    return edges[:-1] + (within >> np.uint64(32)).astype(np.int64)
 
 
 def fixed_ranges(spec: VmmSpec, rows: int) -> np.ndarray:
