@@ -172,6 +172,9 @@ class ComponentTable:
         An amplifier of an inverting array, or an inverter.
     inv_dac, inv_adc : Component
         Converters of the inverting arrays; one action is one conversion.
+    inv_gain : Component
+        The amplifier in front of each of those ADCs that brings outputs into its range, and the
+        comparator that finds by how much; one action is one conversion.
     digital : Component
         A digital lane: energy per operation and clock period.
     buffer : Component
@@ -205,6 +208,7 @@ class ComponentTable:
     amplifier: Amplifier
     inv_dac: Component
     inv_adc: Component
+    inv_gain: Component
     digital: Component
     buffer: Component
     bus: Component

@@ -216,6 +216,13 @@ PARTS = (
         serves=("inv_adc_conversions",),
     ),
     Part(
+        "inv_gain",
+        "inverting array",
+        instances=lambda chip: chip.inv_arrays * chip.inv.adcs_per_array,
+        rate=lambda peak: peak.settlings * peak.chip.inv.size,
+        serves=("inv_adc_conversions",),
+    ),
+    Part(
         "digital",
         "tile",
         instances=lambda chip: chip.tiles * chip.digital_lanes,

@@ -135,7 +135,7 @@ def test_the_price_of_a_solve_by_hand() -> None:
     assert sides * 50e-9 < solved.counts.settling_s < sides * 1e-6
     values = sides * n
     by_hand = (
-        values * (unit["inv_dac"] + unit["inv_adc"] + unit["sample_hold"])
+        values * (unit["inv_dac"] + unit["inv_adc"] + unit["inv_gain"] + unit["sample_hold"])
         # n amplifiers, and an inverter behind each.
         + 2 * n * solved.counts.settling_s * unit["amplifier"]
         + sides * 2 * n * n * unit["cell"]

@@ -23,6 +23,8 @@ PULSE_J = 3.91e-9 / 128
 # 1 V, 100 MHz and 0.37 pF at 370 MHz pF/mA; no slew rate is asked for.
 AMPLIFIER_W = 1.0 * 100e6 * 0.37e-12 / (370e6 * 1e-12 / 1e-3)
 BRAHMS_DAC_J = 2.2079757511968567e-13
+INV_GAIN_J = 1.15e-12
+"""4 times 1.2 GHz on 0.1 pF take 1.3 mA at 370 MHz pF/mA, for 1 / 1.2 GHz; and a comparator."""
 MAC_J, MAC_LEAK_W = 9.780346196882295e-12, 6.252137522289382e-05
 """A 32-bit multiplier and adder of Aladdin, brought from 40 to 32 nm by hwcomponents."""
 BYTE_J = {
@@ -147,7 +149,7 @@ COUNT_J = {
     "inv_ops": 0.0,
     "amplifier_s": AMPLIFIER_W,
     "inv_dac_conversions": BRAHMS_DAC_J,
-    "inv_adc_conversions": ISAAC_ADC_J + SAMPLE_HOLD_J,
+    "inv_adc_conversions": ISAAC_ADC_J + SAMPLE_HOLD_J + INV_GAIN_J,
     "digital_ops": MAC_J,
     "buffer_bytes": sum(BYTE_J.values()),
     # Links are paid by `link_j`.

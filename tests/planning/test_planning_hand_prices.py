@@ -16,6 +16,7 @@ from hand_prices import (
     CHIPS,
     CONTROL_W,
     COUNT_J,
+    INV_GAIN_J,
     ISAAC_ADC_J,
     ISAAC_DAC_J,
     LINK_J_PER_BYTE,
@@ -113,6 +114,7 @@ def _parts(chip):
         "amplifier": (2 * inverting * chip.inv_size, AMPLIFIER_W, 2 * inverting * chip.inv_size, 0),
         "inv_dac": (inverting * chip.inv_size, BRAHMS_DAC_J, settlings * chip.inv_size, 0),
         "inv_adc": (8 * inverting, ISAAC_ADC_J, settlings * chip.inv_size, 0),
+        "inv_gain": (8 * inverting, INV_GAIN_J, settlings * chip.inv_size, 0),
         "digital": (16 * tiles, MAC_J, 16 * tiles / SAMPLE_S, MAC_LEAK_W),
         # A byte is written and read.
         "buffer": (65536 * tiles, BYTE_J["buffer"], 2 * moved, 0),
@@ -136,6 +138,7 @@ AREAS_UM2 = {
     "amplifier": 100,
     "inv_dac": 438 * 292.44923076923076 / 438,
     "inv_adc": 9600 / 8,
+    "inv_gain": 100,
     "digital": 4425.4646153846155,
     "buffer": 83_000 / 65536,
     "bus": 90_000 / 256 / 12,

@@ -89,7 +89,7 @@ def test_programming_a_block_costs_the_pulses_of_both_its_arrays(plan, table, un
         expected = (
             (pulses + inv_pulses) * (PULSE_J + unit["cell"])
             + pulses * (unit["residual_adc"] + shared + unit["shift_add"])
-            + inv_pulses * (unit["inv_adc"] + shared)
+            + inv_pulses * (unit["inv_adc"] + unit["inv_gain"] + shared)
         )
         expected += ceil(pulses, min(line, 128)) * unit["dac"]
         expected += ceil(inv_pulses, n) * unit["inv_dac"]

@@ -11,8 +11,8 @@ read before they have settled, no more is driven than lets all amplifiers follow
 what they lack is then known.
 
 The test settlings are part of what a preparation counts. A comparator tells the converters the
-power of two by which outputs are amplified in front of them; neither it nor that amplifier is
-priced. Outputs beyond the swing are cut off there, and reported.
+power of two by which outputs are amplified in front of them. Outputs beyond the swing are cut off
+there, and reported.
 """
 
 from collections.abc import Callable
