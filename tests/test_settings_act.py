@@ -129,6 +129,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "idx": ("dataset=idx",),
     "npz": ("dataset=npz",),
     "image_folder": ("dataset=image_folder",),
+    "own samples": ("dataset=factory",),
+    "own module": ("model=factory",),
     "autoencoder": ("model=digits_autoencoder", "engine=float64"),
     "convolutions": ("model=digits_cnn", "engine=float64"),
     "attention": ("model=digits_transformer", "engine=float64"),
@@ -185,6 +187,15 @@ ELSEWHERE = {
     "run_root": "tests/farm/test_farm_settings_act.py",
     "plugins": "tests/test_plugins.py",
     "dataset.targets": "tests/training/test_training_own_data.py",
+    "dataset.factory": "tests/training/test_training_own_code.py",
+    "dataset.arguments": "tests/training/test_training_own_code.py",
+    "dataset.augmentation": "tests/training/test_training_own_code.py",
+    "dataset.scaling of FactoryData": "tests/training/test_training_own_code.py",
+    # Of PyTorch modules.
+    "model.factory": "tests/pytorch/test_torch_farm.py",
+    "model.arguments": "tests/pytorch/test_torch_farm.py",
+    "model.loss of FactoryModel": "tests/pytorch/test_torch_farm.py",
+    "model.likelihood": "tests/pytorch/test_torch_farm.py",
     "workload.path": "tests/network/test_workload_onnx.py",
     # Of a chip that inverts nothing, without converters of their own.
     "chip.residual.adc": "tests/analog/test_analog_residual_products.py",
@@ -594,9 +605,9 @@ GROUPS = [field.name for field in dataclasses.fields(RunSettings) if field.name 
 def test_every_setting_acts_or_is_refused(group):
     silent = [
         path
-        for (path, _), places in group_leaves(group).items()
+        for (path, owner), places in group_leaves(group).items()
         if (path.rpartition(".")[2] not in SHOWN or path == "workload.name")
-        and path not in ELSEWHERE
+        and not {path, f"{path} of {owner}"} & ELSEWHERE.keys()
         and not any(acts(leaf, name) for name, leaf in likeliest_first(places))
     ]
     assert silent == [], "no probe notices these settings"
@@ -618,7 +629,7 @@ def test_what_only_a_plan_models_is_refused_by_training_or_changes_it(path):
 
 @pytest.mark.parametrize(("path", "file"), ELSEWHERE.items())
 def test_a_setting_that_no_probe_reaches_is_changed_in_the_test_that_watches_it(path, file):
-    name = path.rpartition(".")[2]
+    name = path.partition(" ")[0].rpartition(".")[2]
     text = (Path(__file__).parents[1] / file).read_text()
     assert f"{name}=" in text or f'"{name}"' in text
 

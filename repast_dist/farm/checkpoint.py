@@ -1,8 +1,10 @@
 """A checkpoint holds arrays and plain data, has checksums, and is never half written.
 
 A checkpoint is a folder ``step-00000120`` with ``arrays.npz`` (no pickle), ``state.json`` and
-``checksums.json`` (SHA-256 of both). It is written under another name and renamed, so a folder
-with the final name is whole unless somebody changed it later, which the checksums tell.
+``checksums.json`` (SHA-256 of both). The state of a PyTorch module is in ``model.safetensors``
+(no pickle either), which plain PyTorch loads. The folder is written under another name and
+renamed, so one with the final name is whole unless somebody changed it later, which the checksums
+tell.
 """
 
 import dataclasses
@@ -20,6 +22,10 @@ from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import replaced, sha256
 
 ARRAYS, STATE, CHECKSUMS = "arrays.npz", "state.json", "checksums.json"
+MODULE = "model.safetensors"
+
+STATE_DICT = "state_dict/"
+"""What the names of a PyTorch module's arrays begin with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +68,19 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     with replaced(final) as aside:
         aside.mkdir()
-        _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
+        others = {name: value for name, value in arrays.items() if not _of_module(name)}
+        _write_synced(aside / ARRAYS, lambda file: np.savez(file, allow_pickle=False, **others))
+        names = [ARRAYS, STATE]
+        if len(others) < len(arrays):
+            _write_synced(aside / MODULE, lambda file: file.write(_module_bytes(arrays)))
+            names.append(MODULE)
         text = json.dumps({"step": step, **state})
         _write_synced(aside / STATE, lambda file: file.write(text.encode()))
-        sums = json.dumps({name: sha256(aside / name) for name in (ARRAYS, STATE)}, indent=1)
+        sums = json.dumps({name: sha256(aside / name) for name in names}, indent=1)
         _write_synced(aside / CHECKSUMS, lambda file: file.write(sums.encode()))
-    others = list_checkpoints(folder)
-    place = others.index(final)
-    for old in others[place + 1 :] + others[: place + 1][:-keep]:
+    held = list_checkpoints(folder)
+    place = held.index(final)
+    for old in held[place + 1 :] + held[: place + 1][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -89,16 +100,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         sums = json.loads((path / CHECKSUMS).read_text())
-        for name in (ARRAYS, STATE):
+        for name in (ARRAYS, STATE, *([MODULE] if MODULE in sums else [])):
             if sha256(path / name) != sums[name]:
                 raise RunDirectoryError(f"{path / name}: checksum differs, the file is damaged")
         state = json.loads((path / STATE).read_text())
         with np.load(path / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
+        if MODULE in sums:
+            arrays |= _module_arrays((path / MODULE).read_bytes())
         return Checkpoint(step=int(state.pop("step")), arrays=arrays, state=state)
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
-        zipfile.BadZipFile, EOFError, NotImplementedError,
+        zipfile.BadZipFile, EOFError, NotImplementedError, ImportError,
     ) as error:  # fmt: skip
         raise RunDirectoryError(f"{path}: not a readable checkpoint ({error})") from error
 
@@ -129,6 +142,35 @@ def latest_checkpoint(
         except RunDirectoryError as error:
             refused.append(str(error))
     return None, refused
+
+
+def _of_module(name: str) -> bool:
+    return name.startswith(STATE_DICT)
+
+
+def _module_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the state of a module as the bytes of its file."""
+    # It comes with PyTorch's extra: no other network needs it.
+    from safetensors.numpy import save
+
+    state = {
+        name.removeprefix(STATE_DICT): np.ascontiguousarray(value).reshape(value.shape)
+        for name, value in arrays.items()
+        if _of_module(name)
+    }
+    stored: bytes = save(state, {"format": "pt"})
+    return stored
+
+
+def _module_arrays(stored: bytes) -> dict[str, np.ndarray]:
+    """Return the state of a module in the bytes of its file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return {f"{STATE_DICT}{name}": value for name, value in load(stored).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{MODULE}: {error}") from None
 
 
 def _write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:

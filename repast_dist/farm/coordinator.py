@@ -36,9 +36,9 @@ from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.training.engines import ClipCount
+from repast_dist.training.network import Evaluation
 from repast_dist.training.sampling import steps_per_epoch, tested_after, total_steps
 from repast_dist.training.solve_report import SolveReport, merged
-from repast_dist.training.step import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -534,9 +534,9 @@ class Coordinator:
 
     def _reassign(self) -> None:
         """Share out the work of retired workers among the remaining chips."""
-        self._setup = make_setup(self._job, self._setup.data, self._farm.workers)
-        setup = self._farm.put(self._setup)
-        self._farm.get(self._call_all(Worker.reassign, setup))
+        setup = self._setup
+        self._setup = make_setup(self._job, setup.data, self._farm.workers, setup.network)
+        self._farm.get(self._call_all(Worker.reassign, self._farm.put(self._setup)))
 
     def _roll_back(self) -> Checkpoint:
         checkpoint, refused = latest_checkpoint(self._checkpoints)

@@ -15,7 +15,7 @@ import numpy as np
 
 from repast_dist.planning.blocks import SoiBlock
 from repast_dist.planning.holdings import Holdings
-from repast_dist.training.step import FactorKey
+from repast_dist.training.network import FactorKey
 
 Area = tuple[str, int, int, int, int]
 """(layer, first row, last row, first column, last column) of a gradient."""

@@ -9,7 +9,7 @@ import numpy as np
 from repast_dist.farm.peers import Peers
 from repast_dist.farm.records import WorkerAnswer
 from repast_dist.farm.setup import FarmSetup
-from repast_dist.training.step import Evaluation
+from repast_dist.training.network import Evaluation
 
 
 class Worker(Protocol):

@@ -33,6 +33,7 @@ from repast_dist.farm.startup import Patience, told_while
 from repast_dist.farm.worker_log import configure_worker_log
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.ground.plugins import PluginSource, activate, active
+from repast_dist.ground.user_code import ModuleSource, take, taken
 
 _PING_S = 5.0
 _RETRY_S = 0.25
@@ -58,11 +59,13 @@ class RayWorker:
         chips: tuple[int, ...],
         setup: tuple[Any],
         plugins: tuple[PluginSource, ...],
+        code: tuple[ModuleSource, ...],
         wait_s: float,
     ) -> None:
         configure_worker_log(chips)
         self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s)
-        # What plug-ins declare must be there before the setup is unpickled.
+        # What plug-ins and users' modules declare must be there before the setup is unpickled.
+        take(code)
         activate(plugins)
         self._worker = factory(chips, ray.get(setup[0]), self._peers)
 
@@ -97,7 +100,7 @@ class RayFarm:
         self._factory = factory
         self._groups = dict(enumerate(worker_groups(spec)))
         self._setup = (ray.put(setup),)
-        self._plugins = active()
+        self._plugins, self._code = active(), taken()
         self._lifeline = Lifeline()
         self._placement = self._reserve() if spec.placement != "any" else None
         self._handles: dict[int, Any] = {}
@@ -215,7 +218,12 @@ class RayFarm:
             )
         actor_class = ray.remote(**options)(RayWorker)
         return actor_class.remote(
-            self._factory, chips, self._setup, self._plugins, self._spec.call_timeout_s
+            self._factory,
+            chips,
+            self._setup,
+            self._plugins,
+            self._code,
+            self._spec.call_timeout_s,
         )
 
     def _bring_up(self, workers: Sequence[int]) -> None:

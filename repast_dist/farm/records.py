@@ -50,13 +50,13 @@ class MicroBatchOutcome:
         Its number in the step.
     loss_sum : float
         Sum of the losses of its samples.
-    correct : int
-        Samples classified right.
+    correct : float
+        Samples classified right, of sequences the share of their tokens.
     """
 
     micro_batch: int
     loss_sum: float
-    correct: int
+    correct: float
 
 
 @dataclasses.dataclass(frozen=True)

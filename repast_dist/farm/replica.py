@@ -11,6 +11,7 @@ import numpy as np
 from repast_dist.farm.exchange import Area
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import DataError
+from repast_dist.training.network import preconditioned
 from repast_dist.training.optimizers import Update
 from repast_dist.training.second_order import under
 
@@ -21,28 +22,31 @@ class Replica:
     Parameters
     ----------
     setup : FarmSetup
-        Settings and model.
+        Settings and network.
     total_steps : int
         Steps of the run, for the learning rate's schedule.
 
     Attributes
     ----------
     weights : dict
-        Layer -> (in[+1], out) float32.
+        Layer -> (in[+1], out), float32 as a rule.
+    running : dict
+        Name -> numbers that training changes otherwise, such as running means.
     """
 
     def __init__(self, setup: FarmSetup, total_steps: int) -> None:
-        job, model = setup.job, setup.model
-        self._optimizer = job.optimizer
+        job, network = setup.job, setup.network
+        self._optimizer, self._network = job.optimizer, network
         self._total_steps = total_steps
-        self._biased = frozenset(p.name for p in model.parameters if p.bias)
+        self._biased = frozenset(p.name for p in network.parameters if p.bias)
         second = job.optimizer.second_order
-        preconditioned = {p.name for p in model.preconditioned} if second else set()
+        solved = preconditioned(network) if second else frozenset()
         all_needed = second is not None and second.needs_gradients
         self.needed = frozenset(
-            p.name for p in model.parameters if all_needed or p.name not in preconditioned
-        )
+            p.name for p in network.parameters if all_needed or p.name not in solved
+        ) | frozenset(network.running)
         self.weights: dict[str, np.ndarray] = {}
+        self.running: dict[str, np.ndarray] = {}
         self._state: dict[str, np.ndarray] = {}
 
     def update(
@@ -58,7 +62,8 @@ class Replica:
         step : int
             The training step.
         gradients : mapping
-            Area -> mean gradient, for the layers in `needed`.
+            Area -> mean gradient, for the layers in `needed`; running values have their new ones
+            in its place.
         directions : mapping
             Area -> preconditioned gradient, for the layers that have SOI blocks.
 
@@ -67,11 +72,15 @@ class Replica:
         DataError
             A layer's weights are no longer finite.
         """
+        means = self._assembled(gradients)
+        running = {
+            name: _in_type(means.pop(name), held.dtype) for name, held in self.running.items()
+        }
         with np.errstate(over="ignore", invalid="ignore"):
             weights, state = self._optimizer.update(
                 Update(
                     self.weights,
-                    self._assembled(gradients),
+                    means,
                     self._assembled(directions),
                     self._state,
                     step,
@@ -85,28 +94,43 @@ class Replica:
                     f"step {step}, layer {name}: the update is not finite, training diverged; a "
                     "smaller optimizer.learning_rate or more optimizer.damping may help"
                 )
-        self.weights, self._state = weights, state
+        self.weights, self.running, self._state = weights, running, state
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Weights and running values."""
+        return self.weights | self.running
 
     def checksum(self) -> int:
-        """Return a CRC-32 of all weights."""
-        value = 0
-        for name in sorted(self.weights):
-            value = zlib.crc32(np.ascontiguousarray(self.weights[name]), value)
+        """Return a CRC-32 of all values."""
+        value, held = 0, self.values
+        for name in sorted(held):
+            value = zlib.crc32(np.ascontiguousarray(held[name]), value)
         return value
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the state to be saved, under the names ``weights/...`` and ``optimizer/...``."""
-        weights = {f"weights/{name}": value for name, value in self.weights.items()}
-        return weights | {f"optimizer/{name}": value for name, value in self._state.items()}
+        """Return the state to be saved: the network's own, and ``optimizer/...``."""
+        network = self._network.to_state(self.values)
+        return network | {f"optimizer/{name}": value for name, value in self._state.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Load what `arrays` returned; other names are ignored."""
-        self.weights = under("weights", arrays)
+        values = self._network.from_state(arrays)
+        self.running = {name: values.pop(name) for name in self._network.running}
+        self.weights = values
         self._state = under("optimizer", arrays)
 
     def _assembled(self, areas: Mapping[Area, np.ndarray]) -> dict[str, np.ndarray]:
         whole: dict[str, np.ndarray] = {}
         for layer, top, bottom, left, right in sorted(areas):
-            held = whole.setdefault(layer, np.empty(self.weights[layer].shape))
+            held = whole.setdefault(layer, np.empty(self._shape(layer)))
             held[top:bottom, left:right] = areas[layer, top, bottom, left, right]
         return whole
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return (self.weights[name] if name in self.weights else self.running[name]).shape
+
+
+def _in_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return values in another type; whole numbers are the nearest."""
+    return (np.rint(values) if dtype.kind in "iu" else values).astype(dtype)

@@ -11,7 +11,6 @@ from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
-from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.solve_costs import solve_prices
@@ -21,10 +20,10 @@ from repast_dist.planning.wear import cell_writes
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import AS_WRITTEN, Engine, Schedule, make_engine
 from repast_dist.training.factor_rows import HeldRows
+from repast_dist.training.models import MODELS, ModelSource
+from repast_dist.training.network import FactorBlocks, FactorKey, Network
 from repast_dist.training.optimizers import Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
-from repast_dist.training.step import FactorBlocks, FactorKey
-from repast_dist.training.task import check_task, fisher_passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class TrainingJob:
 
     seed: int
     train: TrainSpec
-    model: ModelSpec
+    model: Annotated[ModelSource, MODELS.choice()]
     dataset: Annotated[DataSource, DATASETS.choice()]
     optimizer: Optimizer
     engine: EngineSpec
@@ -60,7 +59,7 @@ class FarmSetup:
         Chip -> worker that holds it.
     workers : tuple of int
         Live workers in ascending order; payloads are exchanged in this order.
-    model : Model
+    network : Network
         The network that is trained.
     data : Dataset
         Training and test set.
@@ -69,7 +68,7 @@ class FarmSetup:
     """
 
     job: TrainingJob
-    model: Model
+    network: Network
     chips: tuple[int, ...]
     plan: Plan
     pieces: tuple[SolveTask, ...]
@@ -138,7 +137,10 @@ class FarmSetup:
 
 
 def make_setup(
-    job: TrainingJob, data: Dataset, groups: Mapping[int, Sequence[int]] | None = None
+    job: TrainingJob,
+    data: Dataset,
+    groups: Mapping[int, Sequence[int]] | None = None,
+    network: Network | None = None,
 ) -> FarmSetup:
     """Plan a job for the live workers and their chips.
 
@@ -150,6 +152,8 @@ def make_setup(
         Training and test set.
     groups : mapping, optional
         Worker -> its chips; by default as the farm's settings say.
+    network : Network, optional
+        The network, where it has been made already.
 
     Raises
     ------
@@ -169,21 +173,23 @@ def make_setup(
         )
     _check_cost_only(job)
     chip_engine(job, 0)  # refuses a chip whose arrays are not simulated
-    model = build_model(job.model)
-    check_task(model, data)
-    if job.train.target_accuracy is not None and job.model.loss != "cross_entropy":
+    if network is None:
+        network = job.model.build(lambda: data, job.seed, job.train.micro_batch_size)
+        network.check(data)
+    if job.train.target_accuracy is not None and not job.model.classifies:
         raise SettingsError(
-            f"train.target_accuracy={job.train.target_accuracy}: {job.model.loss} has no accuracy; "
-            "valid: null, or a model with the loss cross_entropy"
+            f"train.target_accuracy={job.train.target_accuracy}: the loss of {network.name} has no "
+            "accuracy; valid: null, or a model with the loss cross_entropy"
         )
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
-    plan = _plan(job, model, chips)
+    plan = _plan(job, network, chips)
     _check_fusion(job, plan)
-    shapes = {item.name: (item.rows, item.columns) for item in model.parameters}
+    shapes = {item.name: (item.rows, item.columns) for item in network.parameters}
+    shapes |= network.running
     pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
     return FarmSetup(
         job=job,
-        model=model,
+        network=network,
         chips=chips,
         plan=plan,
         pieces=pieces,
@@ -191,11 +197,11 @@ def make_setup(
         routes={chip: worker for worker, group in groups.items() for chip in group},
         workers=tuple(sorted(groups)),
         data=data,
-        schedule=_schedule(job, model),
+        schedule=_schedule(job, network),
     )
 
 
-def _plan(job: TrainingJob, model: Model, chips: Sequence[int]) -> Plan:
+def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
     """Return who does what on some chips."""
     second = job.optimizer.second_order
     work = StepWork(
@@ -203,15 +209,15 @@ def _plan(job: TrainingJob, model: Model, chips: Sequence[int]) -> Plan:
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
         sides=second.sides if second else (),
-        fisher_passes=fisher_passes(model, second.output_gradients) if second else 0,
+        fisher_passes=network.fisher_passes(second.output_gradients) if second else 0,
         decay=second.lasting_decay if second else 0.0,
         fusible=second is not None and second.fusible,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
-    return make_plan(model.workload, job.machine.hardware, job.machine.policy, work)
+    return make_plan(network.workload, job.machine.hardware, job.machine.policy, work)
 
 
-def _schedule(job: TrainingJob, model: Model) -> Schedule:
+def _schedule(job: TrainingJob, network: Network) -> Schedule:
     """Return how cells age and wear, if they do. It is planned for all chips of the farm, so that a
     worker that is lost does not change it.
     """
@@ -219,7 +225,7 @@ def _schedule(job: TrainingJob, model: Model) -> Schedule:
     cells = (device.cell, device.inv_cell)
     if not job.engine.uses_analog() or not any(cell.ages or cell.wears for cell in cells):
         return AS_WRITTEN
-    plan = _plan(job, model, range(job.farm.chips))
+    plan = _plan(job, network, range(job.farm.chips))
     writes = dataclasses.asdict(cell_writes(plan))
     ages = any(cell.ages for cell in cells)
     return Schedule(step_s=summarise(plan).step_s if ages else 0.0, **writes)
@@ -227,10 +233,11 @@ def _schedule(job: TrainingJob, model: Model) -> Schedule:
 
 def beginning(setup: FarmSetup) -> Checkpoint:
     """Return the state of a run before its first step."""
-    job = setup.job
-    weights = init_weights(setup.model, job.seed)
-    arrays = {f"weights/{name}": value for name, value in weights.items()}
-    optimizer = job.optimizer.initial_state(weights)
+    network = setup.network
+    values = network.initial()
+    weights = {item.name: values[item.name] for item in network.parameters}
+    optimizer = setup.job.optimizer.initial_state(weights)
+    arrays = network.to_state(values)
     arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
     return Checkpoint(0, arrays, {"clock_s": 0.0, "epochs": [], "steps": []})
 

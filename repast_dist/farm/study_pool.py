@@ -11,6 +11,7 @@ from repast_dist.farm.cluster import cluster
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.ground.plugins import PluginSource, activate, active
+from repast_dist.ground.user_code import ModuleSource, take, taken
 
 _RETRIES = 2
 # While it waits, the study looks this often whether the cluster is still there.
@@ -72,7 +73,7 @@ def _on_ray(
         task = ray.remote(num_cpus=1, max_retries=_RETRIES, runtime_env=process_environment(farm))(
             _call
         )
-        there, plugins = ray.put(shared), active()
+        there, plugins, code = ray.put(shared), active(), taken()
         limit = farm.study_workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
         waiting = list(enumerate(points))[::-1]
         running: dict[Any, int] = {}
@@ -81,7 +82,7 @@ def _on_ray(
                 while waiting and len(running) < limit:
                     number, point = waiting.pop()
                     arguments = (there, ray.put(point))
-                    ref = task.remote(function, arguments, plugins, farm.blas_threads)
+                    ref = task.remote(function, arguments, plugins, code, farm.blas_threads)
                     running[ref] = number
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
                 lifeline.check()
@@ -96,11 +97,13 @@ def _call(
     function: Callable[..., Any],
     arguments: tuple[Any, Any],
     plugins: tuple[PluginSource, ...],
+    code: tuple[ModuleSource, ...],
     threads: int,
 ) -> Any:
     import ray
 
-    # What plug-ins declare must be there before the arguments are unpickled.
+    # What plug-ins and users' modules declare must be there before the arguments are unpickled.
+    take(code)
     activate(plugins)
     with threadpool_limits(threads):
         return function(*ray.get(list(arguments)))

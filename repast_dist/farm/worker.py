@@ -24,19 +24,12 @@ from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.farm.specs import chip_speed
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.training.block_state import BlockState
+from repast_dist.training.network import Evaluation, LoadedNetwork, MicroBatchResult
 from repast_dist.training.optimizers import SecondOrder
 from repast_dist.training.ranges import Ranges, largest, wider
 from repast_dist.training.sampling import micro_batch_samples, total_steps
 from repast_dist.training.second_order import Preconditioner, under
 from repast_dist.training.solve_report import SolveReport
-from repast_dist.training.step import (
-    Evaluation,
-    LoadedModel,
-    MicroBatchResult,
-    evaluate,
-    load_weights,
-    run_micro_batch,
-)
 
 
 class ChipWorker:
@@ -60,7 +53,7 @@ class ChipWorker:
         """Take another plan; this discards all state, so `restore` must follow."""
         job = setup.job
         self._setup, self._job = setup, job
-        self._model = setup.model
+        self._network = setup.network
         self._engines = {chip: chip_engine(job, chip, setup.schedule) for chip in self._chips}
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
         self._me = setup.routes[self._chips[0]]
@@ -147,12 +140,12 @@ class ChipWorker:
         data, setup = self._setup.data, self._setup
         # The same chip for all, whichever worker holds it: chips may differ.
         engine = chip_engine(self._job, setup.chips[0], setup.schedule)
-        weights = self._replica.weights
-        loaded = load_weights(self._model, weights, engine, self._step, with_backward=False)
+        values = self._replica.values
+        loaded = self._network.load(values, engine, self._step, with_backward=False)
         results = {}
         for chunk in chunks:
             part = slice(chunk * size, (chunk + 1) * size)
-            results[chunk] = evaluate(loaded, data.test_inputs[part], data.test_labels[part])
+            results[chunk] = loaded.evaluate(data.test_inputs[part], data.test_labels[part])
         return results
 
     def common_state(self) -> dict[str, np.ndarray]:
@@ -238,7 +231,7 @@ class ChipWorker:
                 engine = self._engines[chip]
                 # A step that was given up has left its own.
                 engine.ranges.take()
-                loaded = load_weights(self._model, self._replica.weights, engine, step)
+                loaded = self._network.load(self._replica.values, engine, step)
                 self._run(loaded, chip, step, 0, statistics)
                 own = engine.ranges.take()
         self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
@@ -274,8 +267,8 @@ class ChipWorker:
                 if self._setup.micro_batch_owner(micro_batch) != chip:
                     continue
                 if loaded is None:
-                    weights = self._replica.weights
-                    loaded = load_weights(self._model, weights, self._engines[chip], step)
+                    values = self._replica.values
+                    loaded = self._network.load(values, self._engines[chip], step)
                 result = self._run(loaded, chip, step, micro_batch, statistics)
                 outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
                 traces = None
@@ -290,7 +283,7 @@ class ChipWorker:
 
     def _run(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedNetwork,
         chip: int,
         step: int,
         micro_batch: int,
@@ -301,10 +294,10 @@ class ChipWorker:
             job.seed, len(data.train_inputs), job.train, step, micro_batch
         )
         try:
-            return run_micro_batch(
-                loaded,
-                data.train_inputs[samples],
-                data.train_labels[samples],
+            inputs, labels = data.batch(samples, job.seed, step)
+            return loaded.run_micro_batch(
+                inputs,
+                labels,
                 samples,
                 micro_batch,
                 statistics,

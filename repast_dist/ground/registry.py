@@ -9,7 +9,7 @@ setting names it.
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, PlainValidator
@@ -35,6 +35,8 @@ class Registry[T]:
         Package that holds the project's own members, one module each.
     default : str
         Member that settings without the tag mean; empty: the tag is required.
+    implied : mapping, optional
+        Setting -> the member that settings with it and without the tag mean.
 
     Notes
     -----
@@ -42,8 +44,18 @@ class Registry[T]:
     ``repast_dist.cell_models``, add members of installed packages.
     """
 
-    def __init__(self, kind: str, base: type[T], *, tag: str, home: str, default: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        base: type[T],
+        *,
+        tag: str,
+        home: str,
+        default: str = "",
+        implied: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind, self.base, self.tag, self.default = kind, base, tag, default
+        self._implied = implied or {}
         self.entry_points = f"repast_dist.{_plural(kind).replace(' ', '_')}"
         self._home: str | None = home
         self._members: dict[str, type[T]] = {}
@@ -117,7 +129,7 @@ class Registry[T]:
             return data
         if not isinstance(data, Mapping):
             raise Problems([((), f"a {self.kind} is a group of settings, got {brief(data)}")])
-        name = data.get(self.tag, self.default)
+        name = data.get(self.tag) or self.implied_by(data) or self.default
         if not name:
             raise Problems(
                 [((self.tag,), f"a value is required; valid: {', '.join(self.names())}")]
@@ -127,6 +139,10 @@ class Registry[T]:
         except SettingsError as error:
             raise Problems([((self.tag,), str(error))]) from None
         return build(cls, {**data, self.tag: name})
+
+    def implied_by(self, settings: Iterable[str]) -> str:
+        """Return the member that the names of some settings imply; empty: none."""
+        return next((self._implied[name] for name in settings if name in self._implied), "")
 
     def name_of(self, member: T) -> str:
         """Return the name a member's settings go by."""

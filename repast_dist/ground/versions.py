@@ -13,7 +13,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-_OPTIONAL = ("onednn-cpu-gomp",)
+_OPTIONAL = ("onednn-cpu-gomp", "torch")
 
 
 def versions() -> dict[str, str]:

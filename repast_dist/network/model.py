@@ -141,33 +141,3 @@ def init_weights(model: Model, seed: int) -> dict[str, np.ndarray]:
         ).astype(np.float32)
         for p in model.parameters
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class PreconditioningRow:
-    """How one parameter is treated by K-FAC, and why."""
-
-    name: str
-    kind: str
-    shape: tuple[int, int]
-    positions: int
-    preconditioned: bool
-    reason: str
-
-
-def preconditioning_table(model: Model) -> list[PreconditioningRow]:
-    """Return one row per parameter, in order of use."""
-    return [
-        PreconditioningRow(
-            p.name, p.kind, (p.rows, p.columns), p.positions, p.preconditioned, _reason(p)
-        )
-        for p in model.parameters
-    ]
-
-
-def _reason(parameter: Parameter) -> str:
-    if not parameter.preconditioned:
-        return parameter.without_factors
-    if parameter.positions > 1:
-        return f"K-FAC-{parameter.sharing} over {parameter.positions} positions"
-    return "K-FAC"

@@ -38,7 +38,7 @@ class Product(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parameter:
+class Trainable:
     """One array of weights and how it takes part in training.
 
     Attributes
@@ -49,14 +49,8 @@ class Parameter:
         Kind of layer it belongs to, for reports.
     rows, columns : int
         Shape of the array, the bias row included.
-    initialise : callable
-        Returns fresh values (rows, columns), given the parameter, a generator and the model's
-        initialisation.
     bias : bool
         Whether the last row is a bias.
-    product : bool
-        Whether the layer multiplies by it, so that gradients are formed from input rows and
-        errors; the gradient of any other is found in the backward pass.
     positions : int
         Input vectors per sample, S.
     sharing : {"expand", "reduce"}
@@ -69,22 +63,38 @@ class Parameter:
     kind: str
     rows: int
     columns: int
-    initialise: "Callable[[Parameter, np.random.Generator, str], np.ndarray]"
     bias: bool = False
-    product: bool = False
     positions: int = 1
     sharing: str = "expand"
     without_factors: str
 
     @property
-    def inputs(self) -> int:
-        """Input features, without the bias."""
-        return self.rows - self.bias
-
-    @property
     def preconditioned(self) -> bool:
         """Whether K-FAC preconditions it."""
         return not self.without_factors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter(Trainable):
+    """An array of weights of a layer.
+
+    Attributes
+    ----------
+    initialise : callable
+        Returns fresh values (rows, columns), given the parameter, a generator and the model's
+        initialisation.
+    product : bool
+        Whether the layer multiplies by it, so that gradients are formed from input rows and
+        errors; the gradient of any other is found in the backward pass.
+    """
+
+    initialise: "Callable[[Parameter, np.random.Generator, str], np.ndarray]"
+    product: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """Input features, without the bias."""
+        return self.rows - self.bias
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ import pyarrow as pa
 from rich.console import Console
 
 from repast_dist.farm.specs import chip_speed
-from repast_dist.network.model import build_model
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import MODEL, build_workload
 from repast_dist.planning.machine import Machine
@@ -57,7 +56,8 @@ def chosen_workload(settings: RunSettings) -> Workload:
         The file is missing or unreadable.
     """
     if settings.workload.name == MODEL:
-        return build_model(settings.model).workload
+        samples = settings.train.micro_batch_size
+        return settings.model.build(settings.dataset.load, settings.seed, samples).workload
     return build_workload(settings.workload)
 
 

@@ -1,23 +1,22 @@
 """Kronecker factors from real training: a short exact run stores them with its gradients."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
 from repast_dist.analog import SCHEMES
 from repast_dist.ground.errors import SettingsError
-from repast_dist.network.model import Model, ModelSpec, build_model, init_weights
 from repast_dist.planning.blocks import soi_blocks
 from repast_dist.planning.specs import SoiSpec
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
+from repast_dist.training.models import ModelSource
+from repast_dist.training.network import FactorKey, Network, Values
 from repast_dist.training.optimizers import Optimizer, SecondOrder, Side, Update
 from repast_dist.training.sampling import micro_batch_samples, total_steps
 from repast_dist.training.second_order import Preconditioner
 from repast_dist.training.specs import EngineSpec, TrainSpec
-from repast_dist.training.step import FactorKey, load_weights, run_micro_batch
 
 _INTERVAL = 5
 _WHOLE = 2**31
@@ -54,7 +53,7 @@ class Factor:
 
 
 def capture_factors(
-    model_spec: ModelSpec,
+    source: ModelSource,
     dataset: DataSource,
     optimizer: Optimizer,
     train: TrainSpec,
@@ -72,7 +71,9 @@ def capture_factors(
         The optimizer has no factors.
     """
     second = second_order_of(optimizer)
-    model, data = build_model(model_spec), dataset.load()
+    data = dataset.load()
+    network = source.build(lambda: data, seed, train.micro_batch_size)
+    network.check(data)
     engine = make_engine(
         EngineSpec(
             forward="float64",
@@ -83,24 +84,28 @@ def capture_factors(
         ),
         seed,
     )
-    weights = init_weights(model, seed)
-    state = optimizer.initial_state(weights)
-    biased = frozenset(p.name for p in model.products if p.bias)
-    blocks = soi_blocks(model.workload, _WHOLE, second.sides)
+    values = network.initial()
+    running = {name: values.pop(name) for name in network.running}
+    state = optimizer.initial_state(values)
+    biased = frozenset(p.name for p in network.parameters if p.bias)
+    blocks = soi_blocks(network.workload, _WHOLE, second.sides)
     held = {(0, b.index): BlockState(b, 0, engine, SCHEMES.load({}), second) for b in blocks}
     preconditioner = Preconditioner(optimizer, blocks, SoiSpec(interval=_INTERVAL), held)
     gradients: dict[str, np.ndarray] = {}
     total = total_steps(len(data.train_inputs), train)
     for step in range(steps):
-        gradients, fresh = _batch(model, engine, weights, data, second, train, step, seed)
+        gradients, fresh = _batch(
+            network, engine, values | running, data, second, train, step, seed
+        )
+        running = {name: gradients.pop(name).astype(running[name].dtype) for name in running}
         preconditioner.add(
             preconditioner.traces(fresh), {b.index: fresh[b.layer_name, b.factor] for b in blocks}
         )
         if preconditioner.programs(step):
             preconditioner.program(step)
         directions, _ = preconditioner.directions(step, gradients)
-        weights, state = optimizer.update(
-            Update(weights, gradients, directions, state, step, total, biased)
+        values, state = optimizer.update(
+            Update(values, gradients, directions, state, step, total, biased)
         )
     averages: dict[str, dict[Side, np.ndarray]] = {b.layer_name: {} for b in blocks}
     for block in blocks:
@@ -135,9 +140,9 @@ def second_order_of(optimizer: Optimizer) -> SecondOrder:
 
 
 def _batch(
-    model: Model,
+    network: Network,
     engine: Engine,
-    weights: Mapping[str, np.ndarray],
+    values: Values,
     data: Dataset,
     optimizer: SecondOrder,
     train: TrainSpec,
@@ -145,19 +150,13 @@ def _batch(
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[FactorKey, np.ndarray]]:
     """Return gradients of the mean loss and factors of a batch."""
-    loaded = load_weights(model, weights, engine, step)
+    loaded = network.load(values, engine, step)
     gradients: dict[str, np.ndarray] = {}
     factors: dict[FactorKey, np.ndarray] = {}
     for micro_batch in range(train.batch_size // train.micro_batch_size):
         chosen = micro_batch_samples(seed, len(data.train_inputs), train, step, micro_batch)
-        result = run_micro_batch(
-            loaded,
-            data.train_inputs[chosen],
-            data.train_labels[chosen],
-            chosen,
-            micro_batch,
-            optimizer,
-        )
+        inputs, labels = data.batch(chosen, seed, step)
+        result = loaded.run_micro_batch(inputs, labels, chosen, micro_batch, optimizer)
         for name, value in result.gradients.items():
             gradients[name] = gradients.get(name, 0.0) + value / train.batch_size
         for key, factor in result.factors.items():

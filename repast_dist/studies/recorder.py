@@ -17,6 +17,7 @@ from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import LOG, RESULT, TRACE, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
+from repast_dist.ground.user_code import code_checksums
 from repast_dist.ground.versions import versions
 from repast_dist.hardware.effects import ideal_effects
 from repast_dist.report.console import RunProgress
@@ -57,7 +58,7 @@ class RunRecorder:
     ) -> None:
         self._path = run_dir / RESULT
         self._progress = progress
-        self._classifies = settings.model.loss == "cross_entropy"
+        self._classifies = settings.model.classifies
         self._log = _open_log(run_dir / LOG)
         self._started = time.monotonic()
         plain = to_dict(settings)
@@ -77,7 +78,7 @@ class RunRecorder:
                 "settings_sha256": digest,
                 "seed": settings.seed,
                 "versions": versions(),
-                "plugins": checksums(settings.plugins),
+                "plugins": checksums(settings.plugins) | code_checksums(),
                 "ideal_effects": (
                     list(ideal_effects(settings.hardware)) if settings.engine.uses_analog() else []
                 ),
@@ -93,7 +94,8 @@ class RunRecorder:
             # saved after it.
             records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
             self.result = {**stored, **records}
-            _check_plugins(self.result["plugins"], checksums(settings.plugins), run_dir)
+            now = checksums(settings.plugins) | code_checksums()
+            _check_plugins(self.result["plugins"], now, run_dir)
             self._forget(resumed.step)
             told = [f"resumed at step {resumed.step}", *_changed_farm(stored["settings"], plain)]
             self.event(Event(resumed.step, "resume", ", ".join(told)))

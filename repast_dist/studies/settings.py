@@ -19,7 +19,6 @@ from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.network.model import ModelSpec
 from repast_dist.network.workload import WorkloadSpec
 from repast_dist.planning.baselines import BaselineSpec, EpochsSpec
 from repast_dist.planning.gpu import GpuSpec
@@ -27,6 +26,7 @@ from repast_dist.planning.machine import Machine
 from repast_dist.planning.specs import PartitionSpec, Policy, SoiSpec
 from repast_dist.studies.study import STUDIES, Study
 from repast_dist.training.datasets import DATASETS, DataSource
+from repast_dist.training.models import MODELS, ModelSource
 from repast_dist.training.optimizers import OPTIMIZERS, Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
 
@@ -68,7 +68,7 @@ class RunSettings:
     baseline: BaselineSpec
     epochs: EpochsSpec
     train: TrainSpec
-    model: ModelSpec
+    model: Annotated[ModelSource, MODELS.choice()]
     dataset: Annotated[DataSource, DATASETS.choice()]
     optimizer: Annotated[Optimizer, OPTIMIZERS.choice()]
     engine: EngineSpec
@@ -126,7 +126,7 @@ def checked_settings(data: Mapping[str, Any], named: Collection[str] = ()) -> Ru
     named : collection of str
         Dotted paths of the values that the user gave. Where one names which member of a kind is
         used (``dataset.name``), what the files say for another member and the named one does not
-        have is dropped.
+        have is dropped; where one implies a member (``model.factory``), all they say of the kind.
 
     Raises
     ------
@@ -153,10 +153,24 @@ def _switched(
             if dataclasses.is_dataclass(hints.get(name)):
                 result[name] = _switched(value, hints[name], f"{where}.", named)
         elif f"{where}.{registry.tag}" in named and registry.has(value.get(registry.tag)):
-            given = {key: item for key, item in value.items() if f"{where}.{key}" in named}
+            given = _given(value, where, named)
             tag = f"{where}.{registry.tag}"
             result[name] = _as_other_member(registry, value, value[registry.tag], tag) | given
+        else:
+            given = _given(value, where, named)
+            if implied := registry.implied_by(given):
+                # Nothing that the files say is of it.
+                result[name] = given | {registry.tag: implied}
     return result
+
+
+def _given(data: Mapping[str, Any], where: str, named: Collection[str]) -> dict[str, Any]:
+    """Return those of a group's settings that the user named, or of which a part."""
+    return {
+        key: value
+        for key, value in data.items()
+        if any(_within(path, f"{where}.{key}") for path in named)
+    }
 
 
 def _as_other_member(

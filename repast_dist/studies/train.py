@@ -27,7 +27,6 @@ from repast_dist.ground.files import (
     seal,
     unseal,
 )
-from repast_dist.network.model import preconditioning_table
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
@@ -41,6 +40,7 @@ from repast_dist.studies.settings import RunSettings, training_job
 from repast_dist.trace import read_trace, totals, whole_steps
 from repast_dist.trace.stream import stream_messages
 from repast_dist.trace.writer import forget_trace, open_path, part_paths
+from repast_dist.training.network import preconditioning_table
 from repast_dist.training.sampling import steps_per_epoch, tests_after, total_steps
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -259,7 +259,7 @@ def _preconditioning(setup: FarmSetup) -> Table:
     table = Table(title="Preconditioning", title_justify="left")
     for name in ("layer", "kind", "weights", "SOI blocks", "treatment"):
         table.add_column(name, justify="right" if name in ("weights", "SOI blocks") else "left")
-    for row in preconditioning_table(setup.model):
+    for row in preconditioning_table(setup.network.parameters):
         blocks = [block for block in setup.plan.blocks if block.layer_name == row.name]
         sizes = " ".join(f"{block.factor}{block.size}" for block in blocks)
         table.add_row(row.name, row.kind, "x".join(map(str, row.shape)), sizes or "-", row.reason)
@@ -270,7 +270,9 @@ def _facts(setup: FarmSetup) -> dict[str, Any]:
     """Return what result.json says of layers, blocks and plan."""
     return {
         "method": setup.job.optimizer.name,
-        "layers": [dataclasses.asdict(row) for row in preconditioning_table(setup.model)],
+        "layers": [
+            dataclasses.asdict(row) for row in preconditioning_table(setup.network.parameters)
+        ],
         "blocks": [
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks

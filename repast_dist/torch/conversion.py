@@ -153,7 +153,38 @@ def convert(
     if exact_in not in ("float64", "tensors"):
         raise SettingsError(f"exact_in: '{exact_in}'; valid: float64, tensors")
     simulation = Simulation(_engine(settings, machine), batch_dim, exact_in)
-    known = {**CLASSES, **(classes or {})}
+    treatments, work = attach(model, simulation, {**CLASSES, **(classes or {})}, skip)
+    made_of = Conversion(model, settings, machine, simulation, work, treatments)
+    object.__setattr__(model, _KEY, made_of)
+    return model
+
+
+def attach(
+    model: nn.Module,
+    simulation: Simulation,
+    known: Mapping[type[nn.Module], type[Converted]] = CLASSES,
+    skip: Callable[[str, nn.Module], bool] | None = None,
+) -> tuple[tuple[Treatment, ...], WorkCounter]:
+    """Let the products of a network run on the arrays of a simulation.
+
+    Parameters
+    ----------
+    model : Module
+        The network; it is changed in place.
+    simulation : Simulation
+        Its arrays; it gets the matrices of the network.
+    known : mapping
+        PyTorch's class -> what its modules are converted to.
+    skip : callable, optional
+        As of `convert`.
+
+    Returns
+    -------
+    tuple of Treatment
+        How each module with parameters is treated.
+    WorkCounter
+        Counts what its calls compute.
+    """
     paths = {module: path for path, module in model.named_modules()}
     treatments, inside = [], set[nn.Module]()
     for module, path in paths.items():
@@ -177,9 +208,7 @@ def convert(
     work = WorkCounter(model, lambda: stack[-1] if stack else "")
     simulation.watchers.append(work)
     _frame(model, simulation, stack)
-    made_of = Conversion(model, settings, machine, simulation, work, tuple(treatments))
-    object.__setattr__(model, _KEY, made_of)
-    return model
+    return tuple(treatments), work
 
 
 def conversion(model: nn.Module) -> Conversion:

@@ -71,11 +71,11 @@ class Likelihood:
         samples : (N,) integer ndarray
             Numbers of the samples; with the step and the seed they address what is drawn.
         """
-        rows = self._rows(outputs)
+        rows = self.rows(outputs)
         terms = len(rows) // len(samples)
         numbers = (samples[:, None] * terms + np.arange(terms)).ravel()
         errors = sampled_errors(_NAMES[self.kind], rows, seed, step, numbers)
-        return self._shaped(errors, outputs, len(samples))
+        return self._scaled(errors, outputs, len(samples))
 
     def exact(self, outputs: torch.Tensor, samples: int) -> Iterator[torch.Tensor]:
         """Yield output gradients whose outer products add up to the Fisher matrix.
@@ -85,18 +85,18 @@ class Likelihood:
         SettingsError
             A sample has several classes or tokens, whose gradients would mix.
         """
-        rows = self._rows(outputs)
+        rows = self.rows(outputs)
         if len(rows) != samples:
             raise SettingsError(
                 f"fisher=exact: a sample has {len(rows) // samples} terms, whose gradients would "
                 "mix in one backward pass; valid: sampled, empirical"
             )
         for errors in exact_errors(_NAMES[self.kind], rows):
-            yield self._shaped(errors, outputs, samples)
+            yield self._scaled(errors, outputs, samples)
 
     def passes(self, outputs: torch.Tensor) -> int:
         """Return the number of backward passes of the exact Fisher matrix."""
-        return self._rows(outputs).shape[1]
+        return self.rows(outputs).shape[1]
 
     def check(self, outputs: torch.Tensor, gradient: torch.Tensor) -> None:
         """Check that a gradient by the outputs can be that of this loss.
@@ -124,7 +124,7 @@ class Likelihood:
             return self.class_dim
         return 2 if outputs.dim() == 3 else 1
 
-    def _rows(self, outputs: torch.Tensor) -> np.ndarray:
+    def rows(self, outputs: torch.Tensor) -> np.ndarray:
         """Return outputs with one likelihood per row, (R, D) float64."""
         values = to_float64(outputs)
         if self.kind != "cross_entropy":
@@ -132,7 +132,7 @@ class Likelihood:
         moved = np.moveaxis(values, self._class_dim(outputs), -1)
         return np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
 
-    def _shaped(self, errors: np.ndarray, outputs: torch.Tensor, samples: int) -> torch.Tensor:
+    def _scaled(self, errors: np.ndarray, outputs: torch.Tensor, samples: int) -> torch.Tensor:
         """Return errors of rows as a tensor like the outputs, on the scale of a sample's loss."""
         terms = len(errors) // samples
         if self.kind != "cross_entropy":
@@ -140,11 +140,15 @@ class Likelihood:
         # The second derivative of z^2 is 2.
         scale = self.weight * (2.0 if self.kind == "squared_error" else 1.0)
         scale /= terms if self.terms == "mean" else 1
+        return self.shaped(errors * math.sqrt(scale), outputs)
+
+    def shaped(self, errors: np.ndarray, outputs: torch.Tensor) -> torch.Tensor:
+        """Return errors of `rows` as a tensor like the outputs."""
         shape = list(outputs.shape)
         if self.kind == "cross_entropy":
             dim = self._class_dim(outputs) % len(shape)
             order = [*shape[:dim], *shape[dim + 1 :], shape[dim]]
             errors = np.moveaxis(errors.reshape(order), -1, dim)
-        values = np.ascontiguousarray(errors.reshape(shape) * math.sqrt(scale))
+        values = np.ascontiguousarray(errors.reshape(shape))
         made: torch.Tensor = torch.from_numpy(values)
         return made.to(device=outputs.device, dtype=outputs.dtype)

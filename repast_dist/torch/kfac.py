@@ -25,7 +25,7 @@ from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.matrices import Matrix, to_numpy
 from repast_dist.torch.pages import write_page_of
 from repast_dist.torch.simulation import MicroBatch
-from repast_dist.torch.statistics import Statistics
+from repast_dist.torch.statistics import Statistics, logits
 from repast_dist.trace import SOLVE_SCHEMA, solve_batch
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.kfac import kl_clip_scale
@@ -160,8 +160,8 @@ class KFAC(torch.optim.Optimizer):
             self._made.simulation,
             self._method,
             likelihood,
-            outputs or _logits,
-            accumulation_steps,
+            outputs or logits,
+            lambda micro_batch: float(micro_batch.samples * accumulation_steps),
         )
         self._statistics.due = policy.soi.factors_due
         self._statistics.prepare = self._prepare
@@ -496,12 +496,3 @@ def _check_policy(policy: Any) -> None:
     for name, (value, valid) in wanted.items():
         if value != valid:
             raise SettingsError(f"{name}={value} is not modelled here; valid: {valid}")
-
-
-def _logits(result: Any) -> torch.Tensor:
-    """Return the tensor itself, ``.logits``, or the first of several."""
-    if hasattr(result, "logits"):
-        result = result.logits
-    if isinstance(result, tuple | list) and result:
-        result = result[0]
-    return result

@@ -268,6 +268,20 @@ class Simulation:
         if self.engine.keeps_ranges:
             self._set_ranges()
 
+    def write(self, engine: Engine, step: int) -> None:
+        """Write the weights as they are now for a step of an engine; frozen ones stay in place."""
+        if engine is not self.engine:
+            self._loaded.clear()
+        self.engine, self.step = engine, step
+        for name, matrix in self.matrices.items():
+            written, values = step if matrix.trained else 0, matrix.values()
+            held = self._held.get(name)
+            if held is None or held[0] != written or not np.array_equal(held[1], values):
+                self._held[name] = written, np.array(values)
+                self._loaded.pop(("forward", name), None)
+                self._loaded.pop(("backward", name), None)
+        self._advanced = True
+
     def restore_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
         """Set the converters' ranges to those of a state that was saved."""
         self.engine.ranges.take()

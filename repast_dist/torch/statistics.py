@@ -1,7 +1,7 @@
 """Collects an optimizer's statistics of matrices while a network is called and differentiated."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.matrices import to_float64
 from repast_dist.torch.simulation import LOSS, MicroBatch, Simulation, Uses, Watcher
 from repast_dist.training.block_state import FactorBlock
+from repast_dist.training.network import FactorKey
 from repast_dist.training.optimizers import SecondOrder, Side
-from repast_dist.training.step import FactorKey, diagonal_blocks
+from repast_dist.training.step import diagonal_blocks
 
 Outputs = Callable[[Any], torch.Tensor]
 Ranges = Sequence[tuple[int, int]]
@@ -33,8 +34,8 @@ class Statistics(Watcher):
         The loss.
     outputs : callable
         Picks the likelihood's parameters from what the network returns.
-    accumulation_steps : int
-        By how much a micro-batch's loss is divided beside being a mean over its samples.
+    scale : callable
+        Returns what gradients of a micro-batch's loss are multiplied by to be sums over samples.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Statistics(Watcher):
         method: SecondOrder,
         likelihood: Likelihood,
         outputs: Outputs,
-        accumulation_steps: int,
+        scale: Callable[[MicroBatch], float],
     ) -> None:
         self._simulation, self.method = simulation, method
         self._likelihood, self._outputs = likelihood, outputs
-        self._divided_by = accumulation_steps
+        self._scale = scale
         self.micro_batches: list[MicroBatch] = []
         self.due: Callable[[int], bool] = lambda step: True
-        self.blocks: dict[FactorKey, list[tuple[int, int]]] | None = None
+        self.blocks: dict[FactorKey, Ranges] | None = None
+        self.unformed: Collection[FactorKey] = ()
         self.prepare: Callable[[MicroBatch], Sequence[FactorBlock]] = lambda micro_batch: ()
         self.passes = 0
         self._numbers: np.ndarray | None = None
@@ -82,10 +84,11 @@ class Statistics(Watcher):
         if not micro_batch.train:
             return
         if self.blocks is None:
-            self.blocks = {}
+            ranges: dict[FactorKey, list[tuple[int, int]]] = {}
             for block in self.prepare(micro_batch):
                 key: FactorKey = (block.layer_name, block.factor)
-                self.blocks.setdefault(key, []).append((block.start, block.stop))
+                ranges.setdefault(key, []).append((block.start, block.stop))
+            self.blocks = {key: tuple(found) for key, found in ranges.items()}
         self.passes = self._passes(outputs)
         if not self.due(micro_batch.step) or "G" not in self.method.sides:
             return
@@ -110,23 +113,56 @@ class Statistics(Watcher):
         micro_batch.statistics["differentiated"] = True
         if not self.due(micro_batch.step) or not self._of(name):
             return
-        scale = float(micro_batch.samples * self._divided_by)
+        scale = self._scale(micro_batch)
         layer = _Layer(self, micro_batch, uses, errors, gradient, scale, load)
         for side in self.method.sides:
-            micro_batch.statistics[name, side] = self.method.statistic(side, layer)
+            if (name, side) in self.unformed:
+                rows = np.asarray(self.method.statistic_rows(side, layer), np.float64)
+                micro_batch.statistics["rows", name, side] = rows
+            if not self.ranges(name, side):
+                continue
+            matrix = np.asarray(self.method.statistic(side, layer), np.float64)
+            size = self._width(name, side)
+            if matrix.shape != (size, size):
+                raise DataError(
+                    f"optimizer {self.method.name}: statistic {side} of layer {name} is "
+                    f"{matrix.shape}; valid: ({size}, {size})"
+                )
+            micro_batch.statistics[name, side] = matrix
 
     def total(self) -> dict[FactorKey, np.ndarray]:
         """Return the mean over the samples of the step, (layer, side) -> (n, n)."""
-        done = self.finished
-        samples = sum(micro_batch.samples for micro_batch in done)
+        samples = sum(micro_batch.samples for micro_batch in self.finished)
+        return {key: matrix / samples for key, matrix in self.sums().items()}
+
+    def sums(self) -> dict[FactorKey, np.ndarray]:
+        """Return the sum over the samples of the step, (layer, side) -> (n, n)."""
         sums: dict[FactorKey, np.ndarray] = {}
-        for name, side in self.blocks or {}:
-            sizes = self._simulation.matrices[name]
-            width = sizes.inputs + (sizes.bias is not None) if side == "A" else sizes.outputs
-            found = [micro_batch.statistics.get((name, side)) for micro_batch in done]
+        for (name, side), ranges in (self.blocks or {}).items():
+            if not ranges:
+                continue
+            width = self._width(name, side)
+            found = [micro_batch.statistics.get((name, side)) for micro_batch in self.finished]
             parts = [part for part in found if part is not None]
-            sums[name, side] = sum(parts, np.zeros((width, width))) / samples
+            sums[name, side] = sum(parts, np.zeros((width, width)))
         return sums
+
+    def rows(self) -> dict[FactorKey, np.ndarray]:
+        """Return the rows of unformed factors of the only micro-batch, (layer, side) -> (R, n)."""
+        found: dict[FactorKey, np.ndarray] = {}
+        for name, side in self.unformed:
+            for micro_batch in self.micro_batches:
+                rows = micro_batch.statistics.get(("rows", name, side))
+                if rows is None:
+                    uses = micro_batch.uses.get(name)
+                    vectors = 0 if uses is None else uses.vectors
+                    rows = np.zeros((vectors * max(self.passes, 1), self._width(name, side)))
+                found[name, side] = rows
+        return found
+
+    def _width(self, name: str, side: Side) -> int:
+        sizes = self._simulation.matrices[name]
+        return sizes.inputs + (sizes.bias is not None) if side == "A" else sizes.outputs
 
     @property
     def finished(self) -> list[MicroBatch]:
@@ -175,10 +211,7 @@ class Statistics(Watcher):
                 torch.autograd.grad(outputs, tokens, errors, retain_graph=True, allow_unused=True)
             for name in names:
                 found = to_float64(micro_batch.uses[name].take_errors(address))
-                moment = self.error_moment(micro_batch, name, found, number)
-                micro_batch.statistics["moment", name] = (
-                    micro_batch.statistics.get(("moment", name), 0.0) + moment
-                )
+                micro_batch.statistics.setdefault(("errors", name), []).append(found)
 
     def error_moment(
         self, micro_batch: MicroBatch, name: str, errors: np.ndarray, number: int
@@ -226,19 +259,41 @@ class _Layer:
         return moment * (self.samples / len(inputs))
 
     def error_moment(self) -> np.ndarray:
-        name = self._uses.matrix.name
-        if self._all.method.output_gradients == "empirical":
-            errors = to_float64(self._errors) * self._scale
-            return self._all.error_moment(self._micro_batch, name, errors, 0)
-        found: Mapping[Any, Any] = self._micro_batch.statistics
-        if ("moment", name) not in found:
-            width = self._uses.matrix.outputs
-            return np.zeros((width, width))
-        moment: np.ndarray = found["moment", name]
+        name, width = self._uses.matrix.name, self._uses.matrix.outputs
+        moment = np.zeros((width, width))
+        for number, errors in enumerate(self._passes()):
+            moment += self._all.error_moment(self._micro_batch, name, errors, number)
         return moment
+
+    def input_rows(self) -> np.ndarray:
+        inputs = self._uses.inputs()
+        rows: np.ndarray = inputs * np.sqrt(self.samples / len(inputs))
+        return rows
+
+    def error_rows(self) -> np.ndarray:
+        passes = self._passes()
+        return np.concatenate(passes) if passes else np.zeros((0, self._uses.matrix.outputs))
+
+    def _passes(self) -> Sequence[np.ndarray]:
+        """Return the errors of every backward pass of the Fisher matrix, (R, out)."""
+        if self._all.method.output_gradients == "empirical":
+            return [to_float64(self._errors) * self._scale]
+        found: Sequence[np.ndarray] = self._micro_batch.statistics.get(
+            ("errors", self._uses.matrix.name), []
+        )
+        return found
 
     def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
         name = self._uses.matrix.name
         address = (*self._micro_batch.address("moment", name), side)
         matrix = self._all._simulation.engine.load("factor", rows, address)
         return diagonal_blocks(matrix, rows, self._all.ranges(name, side), address)
+
+
+def logits(result: Any) -> torch.Tensor:
+    """Return the tensor itself, ``.logits``, or the first of several."""
+    if hasattr(result, "logits"):
+        result = result.logits
+    if isinstance(result, tuple | list) and result:
+        result = result[0]
+    return result

@@ -1,4 +1,4 @@
-"""Run a micro-batch through a network: its loss, its gradients, its share of the factors.
+"""Run a micro-batch through the layers of the NumPy engine: loss, gradients, share of the factors.
 
 Everything returned is a sum over samples, so that micro-batches add up to a batch whoever ran
 them. Addresses of random draws name the step, the layer and the micro-batch, never a chip.
@@ -18,11 +18,8 @@ from repast_dist.network.model import Model
 from repast_dist.network.node import Parameter, Pass, Product, Sink
 from repast_dist.training.engines import Engine
 from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
+from repast_dist.training.network import Evaluation, FactorBlocks, FactorKey, MicroBatchResult
 from repast_dist.training.optimizers import Fisher, SecondOrder, Side
-
-FactorKey = tuple[str, Side]
-FactorBlocks = Mapping[FactorKey, Sequence[tuple[int, int]]]
-"""Factor -> (start, stop) of its diagonal blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,65 +47,6 @@ class LoadedModel:
     backward: dict[str, Product]
     engine: Engine
     step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class MicroBatchResult:
-    """The sums that one micro-batch contributes to its batch.
-
-    Attributes
-    ----------
-    samples : int
-        Samples in it.
-    loss_sum : float
-        Sum of the losses.
-    correct : int
-        Samples classified right; 0 for reconstruction.
-    squared_error : float
-        Sum of squared reconstruction errors; 0 for classification.
-    gradients : dict
-        Name -> (in[+1], out) float64 sum of the gradients of the samples' losses.
-    factors : dict
-        (name, "A" or "G") -> (n, n) float64; the batch's factor is the sum of these over
-        micro-batches, divided by the samples of the batch. Empty if no factors were asked for.
-    rows : dict
-        (name, "A" or "G") -> (R, n) float64, what a factor is the product of; only of factors whose
-        rows were asked for.
-    """
-
-    samples: int
-    loss_sum: float
-    correct: int
-    squared_error: float
-    gradients: dict[str, np.ndarray]
-    factors: dict[FactorKey, np.ndarray]
-    rows: dict[FactorKey, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The sums of losses and hits over evaluated samples.
-
-    Attributes
-    ----------
-    samples, correct : int
-        Number of samples, and of those classified right.
-    loss_sum, squared_error : float
-        Sums of losses and of squared reconstruction errors.
-    """
-
-    samples: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    squared_error: float = 0.0
-
-    def __add__(self, other: "Evaluation") -> "Evaluation":
-        return Evaluation(
-            self.samples + other.samples,
-            self.loss_sum + other.loss_sum,
-            self.correct + other.correct,
-            self.squared_error + other.squared_error,
-        )
 
 
 def load_weights(

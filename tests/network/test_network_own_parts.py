@@ -125,7 +125,7 @@ def test_a_network_with_an_own_layer_learns_an_own_data_set(plugin: str, tmp_pat
     settings = json.loads(result.read_text())["settings"]
     assert settings["dataset"] == {
         "name": "stripes", "noise": 0.05, "scaling": "unit", "train_samples": None,
-        "test_samples": None,
+        "test_samples": None, "augmentation": None,
     }  # fmt: skip
     last = json.loads(result.read_text())["epochs"][-1]
     assert last["test_accuracy"] > 0.9

@@ -1,11 +1,17 @@
 """What README and docs/pytorch.md show runs as it stands."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from repast_dist.cli import main  # noqa: E402
+from repast_dist.ground import user_code  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 ROOT = Path(__file__).parents[2]
@@ -13,6 +19,25 @@ ROOT = Path(__file__).parents[2]
 
 def blocks(document):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+
+
+def commands(document):
+    """Return the words of each command that trains modules of a user's own."""
+    shown = re.findall(
+        r"^repast-dist (model\.factory.*(?:\n +.*)*)", (ROOT / document).read_text(), re.M
+    )
+    return [shlex.split(text.replace("\\\n", " ")) for text in shown]
+
+
+@pytest.mark.parametrize(("document", "folder"), [("README.md", "."), ("docs/pytorch.md", "jobs")])
+def test_the_commands_for_modules_on_the_farm_work(document, folder, tmp_path, monkeypatch):
+    (words,) = commands(document)
+    monkeypatch.chdir(ROOT / folder)
+    monkeypatch.setattr(user_code, "_TAKEN", {})
+    less = ["train.max_steps=2", "dataset.test_samples=16", "farm.backend=inprocess"]
+    assert main([*words, *less, f"run_root={tmp_path}"]) == 0
+    (found,) = tmp_path.glob("train/*/checkpoints/step-00000002/model.safetensors")
+    assert "conv1.weight" in load_file(found)
 
 
 def test_the_example_of_the_readme_runs():

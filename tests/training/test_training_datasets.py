@@ -147,11 +147,12 @@ def test_missing_files_name_the_setting_and_what_to_do(tmp_path: Path) -> None:
 
 def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
     own = {name: {f.name for f in fields(DATASETS.get(name))} for name in DATASETS.names()}
-    common = {"name", "scaling", "train_samples", "test_samples"}
+    common = {"name", "scaling", "train_samples", "test_samples", "augmentation"}
     files = common | {"folder"}
     assert own == {
         "cifar10": files,
         "digits": common | {"test_fraction", "split_seed"},
+        "factory": common | {"factory", "arguments"},
         "fashion_mnist": files,
         "fashion_small": common,
         "idx": files

@@ -15,7 +15,7 @@ from repast_dist.training.optimizers import OPTIMIZERS
 from repast_dist.training.specs import EngineSpec
 from repast_dist.training.step import load_weights, run_micro_batch
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"factory"})
 DENSE = {"kind": "dense", "outputs": 3}
 
 

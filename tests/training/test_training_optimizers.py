@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from training_networks import network
 
-from repast_dist.network.model import init_weights, preconditioning_table
+from repast_dist.network.model import init_weights
+from repast_dist.training.network import preconditioning_table
 from repast_dist.training.optimizers import Optimizer, Update
 from repast_dist.training.optimizers.adam import Adam
 from repast_dist.training.optimizers.kfac import Kfac
@@ -100,7 +101,7 @@ def test_the_table_says_which_layers_kfac_treats_and_why_not() -> None:
         {"kind": "conv", "outputs": 4, "kernel": 3}, {"kind": "norm", "groups": 2},
         {"kind": "flatten"}, {"kind": "dense", "outputs": 3, "precondition": False},
     ])  # fmt: skip
-    rows = {row.name: row for row in preconditioning_table(model)}
+    rows = {row.name: row for row in preconditioning_table(model.parameters)}
     assert [rows[n].preconditioned for n in ("conv1", "norm1", "dense1")] == [True, False, False]
     assert "4 positions" in rows["conv1"].reason
     assert "plain gradient" in rows["norm1"].reason

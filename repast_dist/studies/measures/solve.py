@@ -8,10 +8,10 @@ from repast_dist.ground.spec import spec
 from repast_dist.studies.measure import MEASURES, Measure
 
 if TYPE_CHECKING:
-    from repast_dist.network.model import ModelSpec
     from repast_dist.studies.factors import Factor
     from repast_dist.studies.settings import RunSettings
     from repast_dist.training.datasets import DataSource
+    from repast_dist.training.models import ModelSource
     from repast_dist.training.specs import TrainSpec
 from repast_dist.training.optimizers import Optimizer
 
@@ -53,7 +53,7 @@ class SolveMeasure(Measure):
 
 @functools.lru_cache(maxsize=4)
 def _factors(
-    model: "ModelSpec", dataset: "DataSource", optimizer: "Optimizer", train: "TrainSpec",
+    model: "ModelSource", dataset: "DataSource", optimizer: "Optimizer", train: "TrainSpec",
     steps: int, seed: int,
 ) -> "list[Factor]":  # fmt: skip
     """Return the factors of a network, trained once for all points that differ elsewhere."""

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,11 @@ from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
+from repast_dist.training.datasets.augmentation import (
+    Augmentation,
+    augmented,
+    chosen_augmentation,
+)
 from repast_dist.training.datasets.split import Samples
 
 
@@ -22,13 +28,16 @@ class Dataset:
     name : str
         Shown in reports.
     train_inputs, test_inputs : ndarray
-        (N, C, H, W) float32, scaled as the settings ask.
+        (N, C, H, W) float32, scaled as the settings ask; of a function of the user's own (N, ...)
+        float32 or int64.
     train_labels, test_labels : ndarray
-        (N,) int64 classes, or (N, K) float32 numbers.
+        (N,) int64 classes, or (N, K) float32 numbers; of a function of the user's own (N, ...).
     classes : int
         Number of classes; 0 where labels are numbers.
     source : str
         Where the data come from and their licence.
+    augmentation : callable or None
+        Returns a training sample anew, given the sample and a stream of random numbers.
     """
 
     name: str
@@ -38,11 +47,22 @@ class Dataset:
     test_labels: np.ndarray
     classes: int
     source: str
+    augmentation: Augmentation | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of a sample."""
+        """Shape of a sample, such as channels, height and width."""
         return self.train_inputs.shape[1:]
+
+    def batch(self, samples: np.ndarray, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs and labels of some training samples, as a step sees them.
+
+        What augmentation draws depends on the seed, the step and the sample, not on the chip.
+        """
+        inputs, labels = self.train_inputs[samples], self.train_labels[samples]
+        if self.augmentation is not None:
+            inputs = augmented(self.augmentation, inputs, seed, step, samples)
+        return inputs, labels
 
 
 @spec
@@ -54,15 +74,21 @@ class DataSource(abc.ABC):
 
     Attributes
     ----------
-    scaling : {"unit", "standard"}
-        Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set.
+    scaling : {"unit", "standard", "none"}
+        Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set; or
+        taken as they are.
     train_samples, test_samples : int or None
         Number of samples that are used, the first ones; None: all.
+    augmentation : str or None
+        A function of one's own, ``module:function``, by which training samples vary: given the
+        sample as an array and a `numpy.random.Generator`, it returns the sample anew, in the same
+        shape. None: every epoch sees the same samples.
     """
 
-    scaling: Literal["unit", "standard"] = "unit"
+    scaling: Literal["unit", "standard", "none"] = "unit"
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
+    augmentation: str | None = None
 
     source: ClassVar[str] = ""
     """Where the data come from and their licence, for reports."""
@@ -106,7 +132,10 @@ class DataSource(abc.ABC):
         if self.scaling == "unit":
             _require_unit(inputs, test_inputs)
         inputs, test_inputs = _scaled(self.scaling, inputs, test_inputs)
-        return Dataset(self.name, inputs, labels, test_inputs, test_labels, classes, self.source)
+        augmentation = chosen_augmentation(self.augmentation, inputs)
+        return Dataset(
+            self.name, inputs, labels, test_inputs, test_labels, classes, self.source, augmentation
+        )
 
     def _first(self, samples: Samples, setting: str) -> Samples:
         inputs, labels = samples
@@ -126,8 +155,8 @@ class DataSource(abc.ABC):
         if train[1].dtype.kind == "f":
             if train[1].shape[1:] != test[1].shape[1:]:
                 raise DataError(
-                    f"dataset {self.name}: {train[1].shape[1]} numbers per training sample, "
-                    f"{test[1].shape[1]} per test sample; valid: as many"
+                    f"dataset {self.name}: {math.prod(train[1].shape[1:])} numbers per training "
+                    f"sample, {math.prod(test[1].shape[1:])} per test sample; valid: as many"
                 )
             return 0
         classes = int(train[1].max()) + 1
@@ -145,6 +174,7 @@ DATASETS: Registry[DataSource] = Registry(
     tag="name",
     home="repast_dist.training.datasets",
     default="digits",
+    implied={"factory": "factory"},
 )
 
 
@@ -159,7 +189,11 @@ def _require_unit(*parts: np.ndarray) -> None:
 
 def _scaled(scaling: str, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale inputs in 0..1; mean and spread are those of the training set."""
-    if scaling == "unit":
+    if train.dtype.kind == "i":
+        if scaling != "none":
+            raise SettingsError(f"dataset.scaling: {scaling} of whole numbers; valid: none")
+        return train, test
+    if scaling != "standard":
         return train.astype(np.float32), test.astype(np.float32)
     mean, spread = train.mean(), train.std()
     return ((train - mean) / spread).astype(np.float32), ((test - mean) / spread).astype(np.float32)

@@ -1,0 +1,475 @@
+"""PyTorch modules as networks that the farm trains; see `repast_dist.training.network`.
+
+A module travels as the user's function made it. Each process makes a copy whose products run on
+the arrays, in float64 like the NumPy engine; what is trained is kept in the precision that it
+came with. What the farm reduces and updates are the matrices (in[+1], out) of converted modules,
+and every other parameter as one row. Running values, such as the means of a batch norm, become
+what a micro-batch leaves of them, averaged over the micro-batches of a step.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from repast_dist.farm.checkpoint import STATE_DICT
+from repast_dist.ground.errors import DataError, RepastError, SettingsError
+from repast_dist.ground.global_streams import kept
+from repast_dist.ground.user_code import described, resolve_callable
+from repast_dist.network.node import Trainable
+from repast_dist.network.shapes import Workload
+from repast_dist.torch.conversion import is_converted
+from repast_dist.torch.draws import KeyedDropout
+from repast_dist.torch.farm_loss import AnyLoss, NamedLoss, OwnLoss
+from repast_dist.torch.farm_module import LiveModule
+from repast_dist.torch.fisher import Likelihood
+from repast_dist.torch.matrices import to_numpy
+from repast_dist.torch.statistics import Statistics, logits
+from repast_dist.training.datasets import Dataset
+from repast_dist.training.engines import Engine
+from repast_dist.training.models.factory import LOSSES, FactoryModel
+from repast_dist.training.network import (
+    Evaluation,
+    FactorBlocks,
+    FactorKey,
+    MicroBatchResult,
+    Values,
+)
+from repast_dist.training.optimizers import Fisher, SecondOrder
+
+_RUNNING = "running/"
+
+
+def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int) -> "ModuleNetwork":
+    """Make the module that settings describe, and see what it computes of the first samples.
+
+    Parameters
+    ----------
+    source : FactoryModel
+        The settings.
+    data : Dataset
+        What it is trained on.
+    seed : int
+        The run's seed.
+    samples : int
+        Samples of a micro-batch.
+
+    Raises
+    ------
+    SettingsError
+        The function fails or returns no module, or the module does not fit data or loss.
+    """
+    module, loss = _made(source, seed), _loss(source)
+    inputs, labels = data.train_inputs[:samples], data.train_labels[:samples]
+    with kept() as begin:
+        begin(seed, "model", "trace")
+        try:
+            _initialise(module, inputs)
+            precision = {name: _precision(item) for name, item in _tensors(module).items()}
+            live = LiveModule(module.double())
+            before = live.buffers()
+            with live.training():
+                outputs = live.module(to_tensor(inputs))
+                _check_outputs(source, outputs)
+                loss.check(outputs, data)
+                loss(outputs, inputs, labels).backward()
+        except RepastError:
+            raise
+        except Exception as error:
+            raise SettingsError(
+                f"model.factory: {source.factory} cannot be trained on inputs of shape "
+                f"{inputs.shape} and type {inputs.dtype}: {described(error)}; valid: a module that "
+                "takes them, computes in float64, and returns what its loss takes"
+            ) from error
+    running = {
+        name: (1, value.size)
+        for name, value in live.buffers().items()
+        if not np.array_equal(value, before[name], equal_nan=True)
+    }
+    workload = live.work.latest
+    assert workload is not None
+    rows = 0 if loss.likelihood is None else len(loss.likelihood.rows(logits(outputs)))
+    facts = ModuleFacts(
+        parameters=live.trainable(workload),
+        running=running,
+        workload=dataclasses.replace(workload, name=source.name),
+        precision=precision,
+        terms=rows // len(inputs),
+        passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
+    )
+    return ModuleNetwork(source, seed, module, loss, facts)
+
+
+def to_tensor(values: np.ndarray) -> torch.Tensor:
+    """Return inputs or labels as a tensor: float64, or whole numbers."""
+    wide = np.float64 if values.dtype.kind == "f" else np.int64
+    return torch.from_numpy(values.astype(wide))
+
+
+def _made(source: FactoryModel, seed: int) -> nn.Module:
+    """Return a copy of the module that the user's function returns."""
+    where = f"model.factory: {source.factory}"
+    function = resolve_callable(source.factory, "model.factory")
+    with kept() as begin:
+        begin(seed, "model")
+        try:
+            module = function(**source.arguments)
+        except Exception as error:
+            raise SettingsError(f"{where}: {described(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise SettingsError(f"{where} returned {type(module).__name__}; valid: a torch.nn.Module")
+    if is_converted(module):
+        raise SettingsError(f"{where}: the module is converted; valid: without repast_dist.convert")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise SettingsError(f"{where}: the module has nothing to train; valid: some parameters")
+    return copy.deepcopy(module).cpu()
+
+
+def _loss(source: FactoryModel) -> AnyLoss:
+    if source.loss in LOSSES:
+        return NamedLoss(source.loss)
+    likelihood = None if source.likelihood is None else Likelihood(source.likelihood)
+    return OwnLoss(resolve_callable(source.loss, "model.loss"), likelihood)
+
+
+def _initialise(module: nn.Module, inputs: np.ndarray) -> None:
+    """Let modules that find out their sizes when they are called do so."""
+    if not any(isinstance(item, nn.UninitializedParameter) for item in module.parameters()):
+        return
+    modes = [part.training for part in module.modules()]
+    module.eval()
+    given = to_tensor(inputs)
+    with torch.no_grad():
+        module(given.to(torch.get_default_dtype()) if given.is_floating_point() else given)
+    for part, mode in zip(module.modules(), modes, strict=True):
+        part.training = mode
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return everything that a state holds, and buffers that it does not hold."""
+    state = {name: item for name, item in module.state_dict().items() if torch.is_tensor(item)}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers()), **state}
+
+
+def _precision(tensor: torch.Tensor) -> np.dtype:
+    """Return in which precision a tensor is kept.
+
+    Raises
+    ------
+    SettingsError
+        It holds complex numbers.
+    """
+    if tensor.is_complex():
+        raise SettingsError("model.factory: complex numbers are not modelled; valid: real ones")
+    kept_in: np.dtype = to_numpy(tensor).dtype
+    return kept_in
+
+
+def _check_outputs(source: FactoryModel, outputs: Any) -> None:
+    given = logits(outputs)
+    if not isinstance(given, torch.Tensor) or not given.requires_grad:
+        what = "what depends on no parameter" if torch.is_tensor(given) else type(given).__name__
+        raise SettingsError(
+            f"model.factory: {source.factory} returns {what}; valid: a tensor, something with "
+            ".logits, or several tensors, of which the first counts"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleFacts:
+    """What is known of a module since its first call.
+
+    Attributes
+    ----------
+    parameters : tuple of Trainable
+        Everything that is trained.
+    running : dict
+        Name of a buffer that training changes -> (1, its numbers).
+    workload : Workload
+        Rows of what it computes.
+    precision : dict
+        Name of a parameter, a buffer or an entry of its state -> type in which it is kept.
+    terms : int
+        Terms of a sample's loss, such as tokens.
+    passes : int
+        Backward passes of the exact Fisher matrix.
+    """
+
+    parameters: tuple[Trainable, ...]
+    running: dict[str, tuple[int, int]]
+    workload: Workload
+    precision: dict[str, np.dtype]
+    terms: int
+    passes: int
+
+
+class ModuleNetwork:
+    """A PyTorch module as a network; see `repast_dist.training.network.Network`.
+
+    Parameters
+    ----------
+    source : FactoryModel
+        Its settings.
+    seed : int
+        The run's seed.
+    module : Module
+        The module in float64, as the function made it.
+    loss : AnyLoss
+        Its loss.
+    facts : ModuleFacts
+        What is known of it.
+    """
+
+    def __init__(
+        self,
+        source: FactoryModel,
+        seed: int,
+        module: nn.Module,
+        loss: AnyLoss,
+        facts: ModuleFacts,
+    ) -> None:
+        self._source, self._seed = source, seed
+        self._module, self.loss, self._facts = module, loss, facts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: item for name, item in vars(self).items() if name != "live"}
+
+    @functools.cached_property
+    def live(self) -> LiveModule:
+        """The copy of this process, whose products run on the arrays."""
+        return LiveModule(self._module)
+
+    @property
+    def name(self) -> str:
+        """Its name in reports."""
+        return self._source.name
+
+    @property
+    def parameters(self) -> tuple[Trainable, ...]:
+        """Everything that is trained."""
+        return self._facts.parameters
+
+    @property
+    def running(self) -> dict[str, tuple[int, int]]:
+        """The buffers that training changes, each as one row."""
+        return self._facts.running
+
+    @property
+    def workload(self) -> Workload:
+        """Rows of what it computes."""
+        return self._facts.workload
+
+    def initial(self) -> dict[str, np.ndarray]:
+        """Return the values that the user's function gave it."""
+        live = LiveModule(self._module)
+        return self._in_precision({name: live.read(name) for name in self._names})
+
+    def fisher_passes(self, fisher: Fisher) -> int:
+        """Return the number of backward passes for the Fisher matrix beside that of the loss.
+
+        Raises
+        ------
+        SettingsError
+            The Fisher matrix is not known of this loss.
+        """
+        if fisher != "empirical" and self.loss.likelihood is None:
+            raise SettingsError(
+                f"optimizer.fisher={fisher}: what model.loss={self._source.loss} is the likelihood "
+                "of is not known; valid: model.likelihood=cross_entropy|binary_cross_entropy|"
+                "squared_error, optimizer.fisher=empirical"
+            )
+        if fisher == "exact" and self._facts.terms > 1:
+            raise SettingsError(
+                f"optimizer.fisher=exact: a sample has {self._facts.terms} terms, whose gradients "
+                "would mix in one backward pass; valid: sampled, empirical"
+            )
+        return {"empirical": 0, "sampled": 1, "exact": self._facts.passes}[fisher]
+
+    def check(self, data: Dataset) -> None:
+        """Do nothing: it was called with the data set's samples when it was made."""
+
+    def load(
+        self, values: Values, engine: Engine, step: int, with_backward: bool = True
+    ) -> "_Loaded":
+        """Write all weights to the arrays of a step; transposes are written when they are used."""
+        return _Loaded(self, values, engine, step)
+
+    def to_state(self, values: Values) -> dict[str, np.ndarray]:
+        """Return the module's ``state_dict``, and running values that it does not hold."""
+        self.live.write(values)
+        precision = self._facts.precision
+        state = {
+            name: to_numpy(item).astype(precision[name]) for name, item in self.live.state().items()
+        }
+        found = {f"{STATE_DICT}{name}": value for name, value in state.items()}
+        return found | {
+            f"{_RUNNING}{name}": values[name] for name in self.running if name not in state
+        }
+
+    def from_state(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the values in a checkpoint's arrays.
+
+        Raises
+        ------
+        DataError
+            They do not hold this module's state.
+        """
+        state = {
+            name.removeprefix(STATE_DICT): value
+            for name, value in arrays.items()
+            if name.startswith(STATE_DICT)
+        }
+        self.live.load_state(state)
+        outside = {
+            name: arrays[f"{_RUNNING}{name}"]
+            for name in self.running
+            if f"{_RUNNING}{name}" in arrays
+        }
+        self.live.write(outside)
+        return self._in_precision({name: self.live.read(name) for name in self._names})
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*(item.name for item in self.parameters), *self.running)
+
+    def _in_precision(self, values: Values) -> dict[str, np.ndarray]:
+        precision = self._facts.precision
+        return {
+            name: value.astype(precision[self.live.tensor_name(name)])
+            for name, value in values.items()
+        }
+
+
+class _Loaded:
+    """See `repast_dist.training.network.LoadedNetwork`."""
+
+    def __init__(self, network: ModuleNetwork, values: Values, engine: Engine, step: int) -> None:
+        self._network, self._values = network, values
+        self._engine, self._step = engine, step
+        self._live = network.live
+        self._live.write(values)
+        self._before = self._live.buffers()
+        self._live.simulation.write(engine, step)
+        self._version = self._live.version
+
+    def run_micro_batch(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        samples: np.ndarray,
+        micro_batch: int,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+    ) -> MicroBatchResult:
+        live, network, seed = self._entered(), self._network, self._engine.seed
+        live.simulation.micro_batches = micro_batch
+        live.set_buffers(self._before)
+        live.module.zero_grad(set_to_none=True)
+        watcher = None
+        if statistics is not None:
+            watcher = self._watcher(statistics, blocks, unformed, samples)
+        dropout = KeyedDropout(seed, self._step, micro_batch, samples)
+        with self._errors_named(micro_batch), kept() as begin, live.training(), dropout:
+            begin(seed, "module", self._step, micro_batch)
+            with live.watched(watcher):
+                outputs = live.module(to_tensor(inputs))
+                loss = network.loss(outputs, inputs, labels)
+                if not np.isfinite(loss.total):
+                    raise DataError(
+                        f"step {self._step}, micro-batch {micro_batch}: the loss is not finite; "
+                        "lower optimizer.learning_rate or raise optimizer.damping"
+                    )
+                loss.backward()
+        gradients = {item.name: live.gradient(item.name) for item in network.parameters}
+        return MicroBatchResult(
+            len(inputs),
+            loss.total,
+            loss.correct,
+            loss.squared_error,
+            gradients | self._running(len(inputs)),
+            {} if watcher is None else watcher.sums(),
+            {} if watcher is None else watcher.rows(),
+        )
+
+    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
+        live = self._entered()
+        live.simulation.evaluations = 0
+        with self._errors_named(None), kept() as begin, live.evaluating():
+            begin(self._engine.seed, "evaluate", self._step)
+            outputs = live.module(to_tensor(inputs))
+            loss = self._network.loss(outputs, inputs, labels)
+        return Evaluation(len(inputs), loss.total, loss.correct, loss.squared_error)
+
+    def _entered(self) -> LiveModule:
+        """Return the module.
+
+        Raises
+        ------
+        DataError
+            Something else has been loaded into it since.
+        """
+        if self._live.version != self._version:
+            raise DataError("the network has been loaded anew since")
+        return self._live
+
+    def _watcher(
+        self,
+        method: SecondOrder,
+        blocks: FactorBlocks | None,
+        unformed: Collection[FactorKey],
+        samples: np.ndarray,
+    ) -> Statistics:
+        likelihood = self._network.loss.likelihood or Likelihood()
+        # The loss is a sum over the samples already.
+        watcher = Statistics(
+            self._live.simulation, method, likelihood, logits, lambda micro_batch: 1.0
+        )
+        watcher.unformed = unformed
+        watcher.blocks = dict(self._whole(method) if blocks is None else blocks)
+        watcher.number(samples)
+        return watcher
+
+    def _whole(self, method: SecondOrder) -> dict[FactorKey, tuple[tuple[int, int]]]:
+        return {
+            (item.name, side): ((0, item.rows if side == "A" else item.columns),)
+            for item in self._network.parameters
+            if item.preconditioned
+            for side in method.sides
+        }
+
+    def _running(self, samples: int) -> dict[str, np.ndarray]:
+        """Return what the micro-batch leaves of running values, times its samples.
+
+        Raises
+        ------
+        DataError
+            It changed other buffers, too.
+        """
+        after, known = self._live.buffers(), self._network.running
+        for name, value in after.items():
+            if name not in known and not np.array_equal(value, self._before[name], equal_nan=True):
+                raise DataError(
+                    f"step {self._step}: buffer {name} of the module changes, and it did not in "
+                    "its first call; valid: buffers that change in every call, or in none"
+                )
+        return {name: samples * after[name].reshape(1, -1).astype(np.float64) for name in known}
+
+    @contextlib.contextmanager
+    def _errors_named(self, micro_batch: int | None) -> Iterator[None]:
+        """Turn errors of the user's code into one line that names step and place."""
+        try:
+            yield
+        except RepastError:
+            raise
+        except Exception as error:
+            where = "test" if micro_batch is None else f"micro-batch {micro_batch}"
+            raise DataError(
+                f"step {self._step}, {where}: model.factory: {described(error)}"
+            ) from error

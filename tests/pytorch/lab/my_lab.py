@@ -1,0 +1,129 @@
+"""Networks, data, a loss and an augmentation of a user's own, for runs on the farm."""
+
+import my_lab_data
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+make_data = my_lab_data.make_data
+NOT_A_FUNCTION = 3
+
+
+class Mixed(nn.Module):
+    """Batch norm, dropout, a grouped convolution and a frozen layer beside plain ones."""
+
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.grouped = nn.Conv2d(width, width, 3, padding=1, groups=2)
+        self.frozen = nn.Conv2d(width, width, 1).requires_grad_(False)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(16 * width, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.conv1(x))), 2)
+        x = F.relu(self.frozen(self.grouped(x)))
+        return self.head(self.dropout(x.flatten(1)))
+
+
+def make_model(width=4, dropout=0.25):
+    return Mixed(width, dropout)
+
+
+def smoothed(outputs, labels):
+    return F.cross_entropy(outputs, labels, label_smoothing=0.1)
+
+
+def shift(image, random):
+    return np.roll(image, random.integers(-1, 2), axis=2)
+
+
+def shift_by_global_streams(image, random):
+    return np.roll(image, int(torch.randint(-1, 2, ())), axis=2)
+
+
+class Text(nn.Module):
+    """The next token, from attention with a tied embedding."""
+
+    def __init__(self, tokens=7, width=8):
+        super().__init__()
+        self.embed = nn.Embedding(tokens, width)
+        self.attention = nn.TransformerEncoderLayer(width, 2, 16, 0.1, batch_first=True)
+        self.head = nn.Linear(width, tokens, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=torch.float64)
+        return self.head(self.attention(self.embed(x), src_mask=mask))
+
+
+def make_text_model():
+    return Text()
+
+
+def make_text():
+    random = np.random.default_rng(0)
+    starts = random.integers(0, 7, 192)
+    tokens = (starts[:, None] + np.arange(7) ** 2) % 7
+    x, y = tokens[:, :-1], tokens[:, 1:]
+    return (x[:128], y[:128]), (x[128:], y[128:])
+
+
+class DigitsCnn(nn.Module):
+    """conf/model/digits_cnn.yaml."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.dense1 = nn.Linear(64, 32)
+        self.dense2 = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.dense2(F.relu(self.dense1(x.flatten(1))))
+
+
+def digits_cnn(seed):
+    """The network with the weights that the NumPy engine begins with."""
+    from repast_dist.network.model import build_model, init_weights
+    from repast_dist.settings import load_settings
+
+    weights = init_weights(build_model(load_settings(["model=digits_cnn"]).model), seed)
+    network = DigitsCnn()
+    with torch.no_grad():
+        for name, values in weights.items():
+            layer = getattr(network, name)
+            layer.weight.copy_(torch.from_numpy(values[:-1].T).reshape(layer.weight.shape))
+            layer.bias.copy_(torch.from_numpy(values[-1]))
+    return network
+
+
+def wants_another_size():
+    return nn.Sequential(nn.Flatten(), nn.Linear(65, 10))
+
+
+def too_few_outputs():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+
+
+def no_module():
+    return 5
+
+
+def fails():
+    raise ValueError("no weights\nfound")
+
+
+class Several(nn.Module):
+    """Returns no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return {"a": self.inner(x)}

@@ -1,0 +1,330 @@
+"""Modules and data of a user's own train on the farm like networks of the NumPy engine."""
+
+import io
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from conftest import final_arrays  # noqa: E402
+from rich.console import Console  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from repast_dist.farm.setup import make_setup  # noqa: E402
+from repast_dist.farm.watcher import RUN_MARK  # noqa: E402
+from repast_dist.ground import user_code  # noqa: E402
+from repast_dist.ground.errors import RunDirectoryError, SettingsError  # noqa: E402
+from repast_dist.settings import load_settings  # noqa: E402
+from repast_dist.studies import resume_study  # noqa: E402
+from repast_dist.studies import train as train_study  # noqa: E402
+from repast_dist.studies.recorder import RunRecorder  # noqa: E402
+from repast_dist.studies.settings import training_job  # noqa: E402
+from repast_dist.trace import read_trace  # noqa: E402
+from repast_dist.training.engines import make_engine  # noqa: E402
+
+HERE = Path(__file__).parent
+OWN = (
+    "model.factory=my_lab:make_model", "dataset.factory=my_lab:make_data",
+    "dataset.augmentation=my_lab:shift", "train.batch_size=48", "train.micro_batch_size=16",
+    "train.max_steps=5", "soi.interval=2", "soi.block_size=40", "seed=3",
+    "farm.checkpoint_every=2",
+)  # fmt: skip
+ALONE = ("farm.backend=inprocess", "farm.chips=1")
+EXACT = ("engine=float64",)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A folder with the user's modules, which are nowhere on Python's path."""
+    monkeypatch.setattr(user_code, "_TAKEN", {})
+    folder = tmp_path / "lab"
+    shutil.copytree(HERE / "lab", folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def losses(run):
+    result = json.loads((run / "result.json").read_text())
+    return [step["loss"] for step in result["steps"]]
+
+
+@pytest.mark.parametrize("chips", [2, 3])
+def test_the_number_of_chips_changes_no_bit(train, lab, chips):
+    one = train(*OWN, *ALONE)
+    several = train(*OWN, "farm.backend=inprocess", f"farm.chips={chips}")
+    assert final_arrays(several) == final_arrays(one)
+    assert losses(several) == losses(one)
+    assert np.ptp(losses(one)) > 0.01
+
+
+def worker_processes():
+    """Processes of workers in the cluster of this test session."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        try:
+            if process.info["name"].startswith("ray::RayWorker") and (
+                process.environ().get(RUN_MARK) == os.environ.get(RUN_MARK)
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_on_ray_get_the_code_and_lose_nothing_when_one_is_killed(train, lab, monkeypatch):
+    one = train(*OWN, *ALONE)
+    opened, recorded, killed = train_study.open_farm, RunRecorder.steps, []
+
+    def without_files(*given):
+        # What is on disk is not what workers get.
+        shutil.rmtree(lab)
+        return opened(*given)
+
+    def kill_one(self, records, *others):
+        recorded(self, records, *others)
+        if not killed and records[-1].step >= 2:
+            killed.append(worker_processes()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(train_study, "open_farm", without_files)
+    monkeypatch.setattr(RunRecorder, "steps", kill_one)
+    several = train(*OWN, "farm.chips=2")
+    assert killed
+    events = json.loads((several / "result.json").read_text())["events"]
+    assert [event["kind"] for event in events].count("recovery") == 1
+    assert losses(several) == losses(one)
+    assert final_arrays(several) == final_arrays(one)
+
+
+class Stop(Exception):
+    """Ends a run in the middle."""
+
+
+def test_a_run_goes_on_from_its_checkpoint_and_not_with_other_code(train, lab, monkeypatch):
+    whole = train(*OWN, *ALONE)
+    recorded = RunRecorder.steps
+
+    def until_four(self, records, *others):
+        if records[-1].step >= 4:
+            raise Stop
+        recorded(self, records, *others)
+
+    monkeypatch.setattr(RunRecorder, "steps", until_four)
+    with pytest.raises(Stop):
+        train(*OWN, *ALONE, root=lab.parent / "stopped")
+    monkeypatch.setattr(RunRecorder, "steps", recorded)
+    (run,) = (lab.parent / "stopped" / "train").iterdir()
+    text = (lab / "my_lab_data.py").read_text()
+    (lab / "my_lab_data.py").write_text(text + "\n# changed\n")
+    with pytest.raises(RunDirectoryError, match="my_lab_data has changed since the run began"):
+        resume_study(run, {}, Console(file=io.StringIO()))
+    (lab / "my_lab_data.py").write_text(text)
+    resume_study(run, {}, Console(file=io.StringIO()))
+    assert losses(run) == losses(whole)
+    assert final_arrays(run) == final_arrays(whole)
+
+
+def test_plain_pytorch_loads_a_checkpoint(train, lab):
+    run = train(*OWN, *ALONE)
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    plain = user_code.resolve("my_lab:make_model", "model.factory")()
+    before = plain.state_dict()["conv1.weight"].clone()
+    plain.load_state_dict(load_file(newest / "model.safetensors"))
+    state = plain.state_dict()
+    assert not torch.equal(state["conv1.weight"], before)
+    assert state["conv1.weight"].dtype == torch.float32
+    # Five steps of the mean over three micro-batches each, counted as five.
+    assert int(state["norm.num_batches_tracked"]) == 5
+    assert float(state["norm.running_var"].sub(1).abs().max()) > 0.01
+    with np.load(newest / "arrays.npz") as stored:
+        assert not [name for name in stored.files if name.startswith(("weights/", "state_dict/"))]
+
+
+def test_running_means_are_those_of_micro_batches(lab):
+    setup = setup_of("engine=float64", "train.batch_size=32")
+    network, values = setup.network, setup.network.initial()
+    state = {name: torch.from_numpy(value) for name, value in state_of(network, values).items()}
+    loaded = network.load(values, make_engine(setup.job.engine, 3), 0)
+    inputs, labels = setup.data.train_inputs[:16], setup.data.train_labels[:16]
+    result = loaded.run_micro_batch(inputs, labels, np.arange(16), 0)
+    plain = user_code.resolve("my_lab:make_model", "model.factory")().double()
+    plain.load_state_dict(state)
+    plain(torch.from_numpy(inputs).double())
+    for name in ("running_mean", "running_var"):
+        np.testing.assert_allclose(
+            result.gradients[f"norm.{name}"][0] / 16, getattr(plain.norm, name).numpy(), rtol=1e-12
+        )
+    # A second run of the same begins with the same buffers.
+    again = loaded.run_micro_batch(inputs, labels, np.arange(16), 0)
+    for name, value in result.gradients.items():
+        np.testing.assert_array_equal(again.gradients[name], value)
+
+
+def state_of(network, values):
+    prefix = "state_dict/"
+    return {name.removeprefix(prefix): v for name, v in network.to_state(values).items()}
+
+
+def setup_of(*others):
+    settings = load_settings([*OWN, *ALONE, *others])
+    return make_setup(training_job(settings), settings.dataset.load())
+
+
+def gradients_of(loaded, data, samples, micro_batch):
+    chosen = np.asarray(samples)
+    result = loaded.run_micro_batch(
+        data.train_inputs[chosen], data.train_labels[chosen], chosen, micro_batch
+    )
+    return result.gradients["head"]
+
+
+def test_dropout_depends_on_step_and_sample_not_on_the_micro_batch(lab):
+    # Batch norm mixes samples, so it is left in eval mode.
+    (lab / "my_lab.py").open("a").write(
+        "\n\ndef make_keyed():\n    model = make_model()\n    model.norm.eval()\n    return model\n"
+    )
+    setup = setup_of("engine=float64", "model.factory=my_lab:make_keyed")
+    network, engine = setup.network, make_engine(setup.job.engine, 3)
+    loaded = network.load(network.initial(), engine, 0)
+    together = gradients_of(loaded, setup.data, [3, 5, 8, 13], 0)
+    apart = sum(gradients_of(loaded, setup.data, part, 1) for part in ([13, 3], [5], [8]))
+    np.testing.assert_allclose(apart, together, rtol=1e-9, atol=1e-12)
+    later = gradients_of(network.load(network.initial(), engine, 1), setup.data, [3, 5, 8, 13], 0)
+    assert not np.allclose(later, together)
+    with pytest.raises(Exception, match="loaded anew"):
+        gradients_of(loaded, setup.data, [3], 0)
+
+
+@pytest.mark.parametrize("function", ["shift", "shift_by_global_streams"])
+def test_augmentation_depends_on_step_and_sample_only(lab, function):
+    data = setup_of(f"dataset.augmentation=my_lab:{function}").data
+    state = torch.get_rng_state()
+    first, _ = data.batch(np.array([3, 5, 8]), 3, 0)
+    torch.rand(5)
+    again, _ = data.batch(np.array([8, 3]), 3, 0)
+    np.testing.assert_array_equal(again, first[[2, 0]])
+    steps = [data.batch(np.arange(16), 3, step)[0] for step in range(4)]
+    assert not np.array_equal(steps[0], steps[1])
+    assert any(not np.array_equal(step, data.train_inputs[:16]) for step in steps)
+    torch.set_rng_state(state)
+
+
+NUMPY = (
+    "dataset=digits", "train.batch_size=32", "train.micro_batch_size=16", "train.max_steps=4",
+    "seed=3", "soi.block_size=40", "dataset.train_samples=96", "dataset.test_samples=64",
+)  # fmt: skip
+MODULE = ("model.factory=my_lab:digits_cnn", "model.arguments.seed=3")
+
+
+@pytest.mark.parametrize(
+    ("engine", "tolerance"),
+    [
+        (("engine=float64",), 1e-9),
+        (("engine=float64", "optimizer.fisher=exact"), 1e-9),
+        (("engine=float64", "optimizer=adam"), 1e-9),
+        (("chip=small",), 1e-6),
+        (("chip=small", "optimizer.fisher=empirical"), 1e-6),
+    ],
+)
+def test_losses_and_costs_are_those_of_the_numpy_engine(train, lab, engine, tolerance):
+    runs = [
+        train(*NUMPY, *network, *engine, "farm.backend=inprocess", "farm.chips=2")
+        for network in (("model=digits_cnn",), MODULE)
+    ]
+    theirs, ours = (json.loads((run / "result.json").read_text()) for run in runs)
+    assert np.ptp(losses(runs[0])) > 0.01
+    np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), rtol=tolerance)
+    for name in ("test_loss", "test_accuracy"):
+        assert ours["epochs"][-1][name] == pytest.approx(theirs["epochs"][-1][name], rel=tolerance)
+    assert ours["totals"]["energy_j"] == pytest.approx(theirs["totals"]["energy_j"], rel=1e-6)
+    assert ours["totals"]["time_s"] == pytest.approx(theirs["totals"]["time_s"], rel=1e-6)
+    # Factors and solves are spread over the chips in the same way.
+    assert [block["chip"] for block in ours["blocks"]] == [
+        block["chip"] for block in theirs["blocks"]
+    ]
+    assert {row["chip"] for row in read_trace(runs[1] / "trace").to_pylist()} == {0, 1}
+
+
+def test_a_text_with_a_tied_embedding_trains_on_tokens(train, lab):
+    text = (
+        "model.factory=my_lab:make_text_model", "dataset.factory=my_lab:make_text",
+        "train.batch_size=32", "train.epochs=6", "optimizer.learning_rate=0.3",
+    )  # fmt: skip
+    run = train(*text, *EXACT, *ALONE)
+    result = json.loads((run / "result.json").read_text())
+    assert result["epochs"][-1]["test_loss"] < 0.8 * result["epochs"][0]["test_loss"]
+    assert 0 < result["epochs"][-1]["test_accuracy"] <= 1
+    rows = {row["name"]: row for row in result["layers"]}
+    assert "shares its weights" in rows["embed.weight"]["reason"]
+    assert rows["attention.self_attn.query"]["preconditioned"]
+    state = load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
+    assert torch.equal(state["embed.weight"], state["head.weight"])
+    several = train(*text, *EXACT, "farm.backend=inprocess", "farm.chips=3")
+    assert final_arrays(several) == final_arrays(run)
+
+
+def test_a_loss_of_ones_own_trains_with_its_likelihood(train, lab):
+    own = ("model.loss=my_lab:smoothed", "model.likelihood=cross_entropy")
+    run = train(*OWN, *own, *EXACT, *ALONE)
+    plain = train(*OWN, *EXACT, *ALONE)
+    assert np.isfinite(losses(run)).all()
+    assert losses(run)[0] != losses(plain)[0]
+    with pytest.raises(SettingsError, match=r"optimizer\.fisher=sampled.*model\.likelihood"):
+        train(*OWN, own[0], *EXACT, *ALONE)
+    empirical = train(*OWN, own[0], *EXACT, *ALONE, "optimizer.fisher=empirical")
+    assert losses(empirical)[0] == losses(run)[0]
+
+
+WRONG = {
+    "model.factory=my_lab": r"model\.factory: 'my_lab'; valid: module:function",
+    "model.factory=no_lab:make": r"no module 'no_lab' in .*valid: a module of the working",
+    "model.factory=my_lab:nothing": r"my_lab has no 'nothing'; valid: Mixed, make_model",
+    "model.factory=my_lab:NOT_A_FUNCTION": r"is 3; valid: a function or a class",
+    "model.factory=my_lab:no_module": r"returned int; valid: a torch\.nn\.Module",
+    "model.factory=my_lab:fails": r"ValueError: no weights found \(.*my_lab\.py, line \d+\)",
+    "model.factory=my_lab:wants_another_size": r"cannot be trained on inputs of shape \(16, 1, 8,",
+    "model.factory=my_lab:too_few_outputs": r"outputs of shape \(9,\) per sample.*10 classes",
+    "model.factory=my_lab:Several": r"my_lab:Several returns dict; valid: a tensor",
+    "model.loss=regression": r"model\.loss: regression does not fit .* labels are classes",
+    "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
+    "model.width=3": r"model\.width: unknown setting; .*factory",
+    "dataset.factory=my_lab:no_module": r"dataset\.factory: my_lab:no_module: TypeError.*x_train",
+    "dataset.augmentation=my_lab:make_text_model": r"dataset\.augmentation: .*TypeError",
+    "dataset.scaling=unit": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_what_is_wrong_is_named_with_what_is_valid(train, lab, override):
+    message = WRONG[override]
+    if message is None:
+        train(*OWN, *EXACT, *ALONE, override, "train.max_steps=1")
+        return
+    with pytest.raises(SettingsError, match=message):
+        train(*OWN, *EXACT, *ALONE, override)
+
+
+def test_without_pytorch_the_extra_is_named(lab, monkeypatch):
+    import importlib
+
+    load = importlib.import_module
+
+    def missing(name, *others):
+        if name.startswith("repast_dist.torch"):
+            raise ModuleNotFoundError("no", name="torch")
+        return load(name, *others)
+
+    settings = load_settings([*OWN, *ALONE])
+    data = settings.dataset.load()
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(SettingsError, match=r"torch is not installed; valid: pip install"):
+        make_setup(training_job(settings), data)
