@@ -222,7 +222,7 @@ NUMPY = (
     "dataset=digits", "train.batch_size=32", "train.micro_batch_size=16", "train.max_steps=4",
     "seed=3", "soi.block_size=40", "dataset.train_samples=96", "dataset.test_samples=64",
 )  # fmt: skip
-MODULE = ("model.factory=my_lab:digits_cnn", "model.arguments.seed=3")
+MODULE = ("model.factory=my_lab:digits_cnn", "model.arguments={seed: 3}")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,18 @@ MODULE = ("model.factory=my_lab:digits_cnn", "model.arguments.seed=3")
         (("engine=float64", "optimizer=adam"), 1e-9),
         (("chip=small",), 1e-6),
         (("chip=small", "optimizer.fisher=empirical"), 1e-6),
+        (
+            (
+                "chip=repast",
+                "engine=float64",
+                "engine.inverse=analog",
+                "soi.fusion=on",
+                "optimizer.factor_decay=0.5",
+                "soi.fused_left_out=0.3",
+                "optimizer.kl_clip=0.001",
+            ),
+            1e-6,
+        ),
     ],
 )
 def test_losses_and_costs_are_those_of_the_numpy_engine(train, lab, engine, tolerance):
