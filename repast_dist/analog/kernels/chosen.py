@@ -12,8 +12,8 @@ from repast_dist.analog.kernels.int8 import Int8
 from repast_dist.analog.kernels.onednn import OneDnn
 from repast_dist.ground.errors import SettingsError
 
-KernelChoice = Literal["auto", "float32", "int8"]
-"""Kernels by name; ``auto``: the fastest that the machine has."""
+KernelChoice = Literal["auto", "float32", "int8", "cuda", "torch"]
+"""Kernels by name; ``auto``: the fastest that the machine's processor has."""
 
 VARIABLE = "REPAST_DIST_KERNELS"
 """Environment variable of processes that have no settings of their own, such as workers."""
@@ -64,6 +64,8 @@ def kernels(name: str) -> Kernels:
             return kernels("int8")
         except SettingsError:
             return kernels("float32")
+    if name in ("cuda", "torch"):
+        return _of_pytorch(name)
     if name != "int8":
         valid = ", ".join(get_args(KernelChoice))
         raise SettingsError(f"farm.kernels={name}: there are none of that name; valid: {valid}")
@@ -77,6 +79,23 @@ def kernels(name: str) -> Kernels:
 
 
 def available() -> tuple[str, ...]:
-    """Return the names of all kernels that this machine has, the fastest first."""
+    """Return the names of all kernels that this machine has for use, those of ``auto`` first."""
     fastest = kernels("auto").name
-    return (fastest,) if fastest == "float32" else (fastest, "float32")
+    found = (fastest,) if fastest == "float32" else (fastest, "float32")
+    try:
+        return (*found, kernels("cuda").name)
+    except SettingsError:
+        return found
+
+
+def _of_pytorch(name: str) -> Kernels:
+    try:
+        from repast_dist.analog.kernels.pytorch import Torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise SettingsError(
+            f"farm.kernels={name} needs PyTorch (pip install 'repast-dist[torch]'); valid without "
+            "it: auto, float32 or int8"
+        ) from None
+    return Torch(name)

@@ -188,7 +188,9 @@ def convert_and_add(
     rows = np.empty((2, columns), np.float32)
     noise = np.empty(columns, np.float32)
     answer = np.empty(columns, np.float32)
-    places = _places(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
+    places = (
+        bins_of_codes(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
+    )
     clipped = np.int64(0)
     plain = not noisy and not distorted and base == 0.0
     for n in range(samples):
@@ -361,7 +363,7 @@ def _answer(
 
 
 @numba.njit(cache=True, nogil=True)
-def _places(top: int, bins: int) -> np.ndarray:
+def bins_of_codes(top: int, bins: int) -> np.ndarray:
     """Return the bin of every magnitude of a code, the largest and the one beyond it included."""
     places = np.empty(top + 2, np.int64)
     for code in range(top + 1):
