@@ -10,6 +10,7 @@ from repast_dist.analog.arrays.converters import (
     BINS,
     converter_errors,
     effective_bits,
+    least_that_counts,
     needed_ranges,
 )
 from repast_dist.analog.kernels.conversion import convert_and_add
@@ -199,3 +200,28 @@ def test_a_margin_widens_ranges_that_steps_and_calls_set():
         for margin in (0.0, 0.25)
     ]
     assert called[1] == pytest.approx(1.25 * called[0])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("percentile", [99.0, 99.99])
+@pytest.mark.parametrize(
+    ("margin", "narrowing"), [(0.0, 0.5), (0.0625, 0.125), (1.5, 0.5), (0.5, 0.9)]
+)
+def test_small_codes_need_not_be_told_apart_to_find_a_range(bits, percentile, margin, narrowing):
+    adc = AdcSpec(bits=bits, percentile=percentile, margin=margin, narrowing=narrowing)
+    top, random = 2 ** (bits - 1) - 1, np.random.default_rng(bits)
+    least = least_that_counts(adc)
+    assert 0 <= least <= top / 2
+    ranges = np.array([50.0], np.float32)
+    for spread in np.geomspace(0.01, 3.0, 40):
+        codes = np.rint(np.abs(random.standard_normal(4000)) * spread * top).astype(int)
+        kept = np.where(codes > least, codes, 0)
+        whole, part = (
+            np.bincount(
+                np.where(c > top, BINS, np.maximum((c * BINS - 1) // top, 0)), minlength=BINS + 1
+            )[None]
+            for c in (codes, kept)
+        )
+        np.testing.assert_array_equal(
+            needed_ranges(whole, ranges, adc), needed_ranges(part, ranges, adc)
+        )

@@ -112,6 +112,14 @@ def needed_ranges(counts: np.ndarray, ranges: np.ndarray, adc: AdcSpec) -> np.nd
     return needed
 
 
+def least_that_counts(adc: AdcSpec) -> int:
+    """Return up to which magnitude of a code its bin does not matter to `needed_ranges`: ranges
+    narrow no faster than they may, and how they fall off is found from the upper half.
+    """
+    bins = min(BINS // 2, int(BINS * (1.0 - adc.narrowing) / (1.0 + adc.margin)))
+    return (2 ** (adc.bits - 1) - 1) * bins // BINS
+
+
 def effective_bits(adc: AdcSpec) -> float:
     """Return the effective number of bits of a full-scale sine, as IEEE Std 1241 defines it.
 

@@ -10,7 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.arrays.converters import BINS, all_converter_errors, needed_ranges
+from repast_dist.analog.arrays.converters import (
+    BINS,
+    all_converter_errors,
+    least_that_counts,
+    needed_ranges,
+)
 from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.arrays.vmm import (
     VmmProduct,
@@ -141,7 +146,7 @@ class VmmStack:
             ranges = fixed_ranges(spec, self.shape[1])
         result = np.zeros((count, rows, columns))
         keys = noise_keys(spec, self._held.per, self.seed, *self.address, *call)
-        how = Conversions(ranges, keys, self._errors, counted, counts)
+        how = Conversions(ranges, keys, self._errors, counted, counts, least_that_counts(spec.adc))
         clipped = self._held.add_products(integers, result, how)
         conversions = result.size * spec.passes * spec.slices * self._held.per
         if counted.size:

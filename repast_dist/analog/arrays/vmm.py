@@ -13,7 +13,12 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.arrays.converters import BINS, all_converter_errors, needed_ranges
+from repast_dist.analog.arrays.converters import (
+    BINS,
+    all_converter_errors,
+    least_that_counts,
+    needed_ranges,
+)
 from repast_dist.analog.arrays.curve import steeper
 from repast_dist.analog.arrays.programming import (
     differential_levels,
@@ -261,7 +266,8 @@ class VmmArray:
         result = np.zeros((len(integers), columns))
         tiles = self._held.per
         keys = noise_keys(spec, tiles, self.seed, *self.address, *call)
-        how = Conversions(ranges, keys, self._errors, counted[None], counts)
+        least = least_that_counts(spec.adc)
+        how = Conversions(ranges, keys, self._errors, counted[None], counts, least)
         clipped = self._held.add_products(integers[None], result[None], how)
         conversions = result.size * spec.passes * spec.slices * tiles
         if len(counted):

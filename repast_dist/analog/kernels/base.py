@@ -109,6 +109,8 @@ class Conversions:
         (B, N) bool, whether the codes of a row are counted; (B, 0) counts none.
     counts : ndarray
         (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
+    least : int
+        Codes up to here may all be counted in the first bin.
     """
 
     ranges: np.ndarray
@@ -116,6 +118,7 @@ class Conversions:
     errors: np.ndarray
     counted: np.ndarray
     counts: np.ndarray
+    least: int = 0
 
 
 class Held(abc.ABC):

@@ -19,9 +19,15 @@ from repast_dist.analog.kernels.conversion import convert_and_add, pass_energies
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.kernels.tiles import read_spread
 from repast_dist.analog.kernels.vectors import wide
+from repast_dist.ground.numbers import ceil_div
 
 _CHUNK_ELEMENTS = 250_000
 """Currents that are worked on at a time: they stay in the cache of a core."""
+
+_LANES = 16
+"""Columns are padded to a multiple, so that loops over few of them are whole vectors."""
+
+_KEEP = {"contract", "nsz"}
 
 
 class Together(Held):
@@ -42,15 +48,14 @@ class Together(Held):
 
     def _in_steps(self, levels: np.ndarray) -> np.ndarray:
         """Return what all tiles hold in steps, (tiles, rows, slices * M) with zeros below the last
-        rows, float64 where sums might not be exact otherwise.
+        rows and behind the last columns, float64 where sums might not be exact otherwise.
         """
         count, rows, slices, columns = self.shape
-        held = levels * np.float32(1.0 / self._step)
-        missing = self.per * self._height - rows
-        if missing:
-            zeros = np.zeros((count, missing, slices, columns), np.float32)
-            held = np.concatenate([held, zeros], axis=1)
-        held = held.reshape(self._count, self._height, slices * columns)
+        width = ceil_div(slices * columns, _LANES) * _LANES
+        held = np.zeros((count, self.per * self._height, width), np.float32)
+        cells = held[:, :rows, : slices * columns]
+        np.multiply(levels.reshape(cells.shape), np.float32(1.0 / self._step), out=cells)
+        held = held.reshape(self._count, self._height, width)
         top = self.design.top
         if self._height * top * LARGEST_STEPS >= EXACT_FLOAT32:
             bound = float(np.abs(held).sum(axis=1, dtype=np.float64).max(initial=0.0)) * top
@@ -60,10 +65,12 @@ class Together(Held):
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result."""
         design, clipped = self.design, 0
+        if not (design.noisy or how.errors.size):
+            return self._add_plain(integers, result, how)
         total: np.ndarray = np.empty(result.shape[2], self.total_dtype(how.ranges))
         for tiles, rows in self._groups(result.shape[1]):
             clipped += _convert_tiles(
-                self._currents(tiles, rows, integers),
+                self._cells(self._currents(tiles, rows, integers)),
                 result,
                 self.per,
                 tiles.start,
@@ -84,9 +91,45 @@ class Together(Held):
             )
         return clipped
 
+    def _add_plain(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
+        """Do what `add_products` does, without noise and with exact converters."""
+        design, (_, _, slices, columns) = self.design, self.shape
+        width, ranges = self._held.shape[2], how.ranges.astype(np.float64)
+        lossless = np.isinf(ranges)
+        per_level = np.where(lossless, 1.0, design.codes / ranges).astype(np.float32)
+        to_code = np.zeros(width, np.float32)
+        to_code[: slices * columns] = np.repeat(np.float32(self._step) * per_level, columns)
+        limits = np.full(width, np.inf, np.float32)
+        limits[: slices * columns] = np.repeat(np.where(lossless, np.inf, design.codes), columns)
+        back = design.slice_weights * np.where(lossless, 1.0, ranges / design.codes)
+        weights = (2.0 ** (design.bits * np.arange(design.passes))).astype(np.float32)
+        total: np.ndarray = np.empty(width, self.total_dtype(how.ranges))
+        beyond = np.zeros(width, np.int32)
+        for tiles, rows in self._groups(result.shape[1]):
+            _convert_plain(
+                self._currents(tiles, rows, integers),
+                result,
+                self.per,
+                tiles.start,
+                rows.start,
+                total,
+                weights,
+                to_code,
+                limits,
+                back,
+                beyond,
+                how.counted,
+                how.counts,
+                how.least,
+                int(design.codes),
+            )
+        return int(beyond.sum())
+
     def currents(self, number: int, rows: range, integers: np.ndarray) -> np.ndarray:
         """Return the currents of one row tile in levels."""
-        currents = self._currents(range(number, number + 1), rows, integers)[0, :, :, 0]
+        currents = self._cells(self._currents(range(number, number + 1), rows, integers))[
+            0, :, :, 0
+        ]
         currents *= np.float32(self._step)
         return currents
 
@@ -107,22 +150,27 @@ class Together(Held):
                 )
 
     def _currents(self, tiles: range, rows: range, integers: np.ndarray) -> np.ndarray:
-        """Return currents in steps, (tiles, rows, passes, 1, slices, M) float32, valid until the
-        next call.
+        """Return currents in steps, (tiles, rows, passes, width) float32, valid until the next
+        call.
         """
-        _, _, slices, columns = self.shape
         shape = (len(tiles), len(rows), self.design.passes)
         planes = reused("planes", (*shape, self._height), self._held.dtype)
         _drive(integers, self.per, tiles.start, rows.start, self.design.bits, planes)
         planes = planes.reshape(len(tiles), -1, self._height)
-        currents = reused("currents", (*shape, 1, slices, columns), np.float32)
-        out = currents.reshape(len(tiles), -1, slices * columns)
+        currents = reused("currents", (*shape, self._held.shape[2]), np.float32)
+        out = currents.reshape(len(tiles), -1, self._held.shape[2])
         held = self._held[tiles.start : tiles.stop]
         if held.dtype == out.dtype:
             np.matmul(planes, held, out=out)
         else:
             out[:] = planes @ held
         return currents
+
+    def _cells(self, currents: np.ndarray) -> np.ndarray:
+        """Return currents without the padding, (tiles, rows, passes, 1, slices, M)."""
+        _, _, slices, columns = self.shape
+        cells = np.ascontiguousarray(currents[..., : slices * columns])
+        return cells.reshape(*currents.shape[:3], 1, slices, columns)
 
     def _spread(self, tiles: range, rows: range, integers: np.ndarray) -> np.ndarray:
         """Return the standard deviation of read noise, (tiles, rows, passes) float32;
@@ -212,3 +260,123 @@ def _convert_tiles(
             counts,
         )
     return clipped
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_KEEP)
+def _convert_plain(
+    currents: np.ndarray,
+    result: np.ndarray,
+    per: int,
+    first_tile: int,
+    first_row: int,
+    total: np.ndarray,
+    pass_weights: np.ndarray,
+    to_code: np.ndarray,
+    limits: np.ndarray,
+    back: np.ndarray,
+    beyond: np.ndarray,
+    counted: np.ndarray,
+    counts: np.ndarray,
+    least: int,
+    top: int,
+) -> None:
+    """Convert the currents of small tiles without noise and errors, and add them to a result.
+
+    Parameters
+    ----------
+    currents : ndarray
+        (tiles, N, passes, width) float32 in steps; columns slice by slice, padded to whole vectors.
+    result : ndarray
+        (B, N, M) float64, added to.
+    per, first_tile, first_row : int
+        Tiles of a multiplier, and the first tile and row of these.
+    total : ndarray
+        (width,) scratch.
+    pass_weights, to_code : ndarray
+        (passes,) and (width,) float32, what passes weigh and what turns steps into codes.
+    limits : ndarray
+        (width,) float32, the largest code, or infinity.
+    back : ndarray
+        (slices,) float64, what turns codes into weighted levels.
+    beyond : ndarray
+        (width,) int32, added to: codes that were cut off.
+    counted, counts, least
+        See `Conversions`.
+    top : int
+        The largest code.
+    """
+    wide()
+    slices, columns = back.shape[0], result.shape[2]
+    lanes = currents.shape[3] // _LANES
+    counting = counted.shape[1] > 0
+    codes = np.empty(currents.shape[2] * columns, np.int32)
+    for t in range(currents.shape[0]):
+        which = (first_tile + t) // per
+        for n in range(currents.shape[1]):
+            total[:] = 0.0
+            for p in range(currents.shape[2]):
+                row, weight = currents[t, n, p], pass_weights[p]
+                for lane in range(lanes):
+                    for j in range(_LANES):
+                        c = lane * _LANES + j
+                        code = np.rint(row[c] * to_code[c])
+                        kept = min(max(code, -limits[c]), limits[c])
+                        beyond[c] += np.int32(kept != code)
+                        total[c] += weight * kept
+            sums = result[which, first_row + n]
+            for s in range(slices):
+                for m in range(columns):
+                    sums[m] += back[s] * total[s * columns + m]
+            if counting and counted[which, first_row + n]:
+                for s in range(slices):
+                    first = s * columns
+                    _count_upper(
+                        currents[t, n],
+                        first,
+                        to_code[first],
+                        top,
+                        least,
+                        codes,
+                        counts[s],
+                    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_upper(
+    currents: np.ndarray,
+    first: int,
+    to_code: np.float32,
+    top: int,
+    least: int,
+    codes: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Count the codes of one sample and slice in bins of equal width: those up to `least` in the
+    first, those beyond the range in the last.
+
+    Parameters
+    ----------
+    currents : ndarray
+        (passes, width) float32, of which the slice's columns begin at `first`.
+    codes : ndarray
+        (passes * M,) int32 scratch.
+    counts : ndarray
+        (bins + 1,) int64, added to.
+    """
+    wide()
+    passes, bins = currents.shape[0], counts.shape[0] - 1
+    columns = codes.shape[0] // passes
+    for p in range(passes):
+        for m in range(columns):
+            code = abs(np.rint(currents[p, first + m] * to_code))
+            codes[p * columns + m] = np.int32(min(code, np.float32(top + 1)))
+    # Most are small: what is left is put in front, without branches.
+    kept = np.int64(0)
+    for i in range(codes.shape[0]):
+        code = codes[i]
+        codes[kept] = code
+        kept += np.int64(code > least)
+    counts[0] += codes.shape[0] - kept
+    for i in range(kept):
+        code = np.int64(codes[i])
+        counts[bins if code > top else (code * bins - 1) // top] += 1
