@@ -15,6 +15,7 @@ from repast_dist.analog import (
     InvSpec,
     OpAmpSpec,
     Reram,
+    Rows,
     prepare,
     program_inv,
 )
@@ -295,6 +296,36 @@ def test_a_fused_loop_oscillates_without_slower_outer_amplifiers():
         spec = dataclasses.replace(_inv(), device=dataclasses.replace(device, opamp=opamp))
         rates.append(program_fused(rows, np.full(64, 0.1), spec, 1, "x").circuit.rate)
     assert rates[0] < 0 < rates[1] < 0.01
+
+
+def _fused(shared, regularisation, seed):
+    """Return a fused block whose cells share deviations, and the mean rounds of a solve with it."""
+    random = np.random.default_rng(seed)
+    n, held = (int(random.integers(8, 64)) for _ in range(2))
+    rows = random.normal(size=(n, n)) @ random.normal(size=(n, held)) / np.sqrt(n)
+    if seed % 2:
+        rows = np.maximum(rows, 0.0)
+    damping = 10 ** random.uniform(-4, -1) * np.sum(rows**2) / held / n
+    spec = _inv()
+    device = dataclasses.replace(spec.device, variation=VariationSpec(**shared))
+    spec = dataclasses.replace(spec, device=device)
+    scheme = SCHEMES.load({"method": "fcg", "array_regularisation": regularisation})
+    solver = prepare(Rows(rows, damping), LOSSLESS, spec, scheme, seed, "x")
+    return solver, solver.solve(random.normal(size=(n, 2))).iterations.mean()
+
+
+@pytest.mark.parametrize("shared", ["array_sigma", "row_sigma", "column_sigma"])
+def test_deviations_that_cells_share_leave_fused_circuits_stable(shared):
+    """What regularises them knows of single cells alone, and more of it takes more rounds."""
+    rounds = []
+    for seed in range(24):
+        solver, few = _fused({shared: 0.1}, 1.0, seed)
+        states = solver.array.circuit.loop.states.astype(np.float64)
+        assert np.linalg.eigvals(states).real.min() > 0
+        assert solver.stable
+        rounds.append((few, _fused({shared: 0.1}, 4.0, seed)[1]))
+    few, many = np.mean(rounds, axis=0)
+    assert few < 0.9 * many
 
 
 @pytest.mark.parametrize("shared", ["array_sigma", "row_sigma", "column_sigma"])
