@@ -13,7 +13,6 @@ from repast_dist.analog import (
     InvSpec,
     OpAmpSpec,
     Reram,
-    Rows,
     prepare,
     program_inv,
 )
@@ -142,59 +141,6 @@ def test_offsets_count_against_the_swing():
     assert solution.saturated
     assert not solution.converged.any()
     assert not solution.usable
-
-
-def _blocks(count, seed):
-    """Yield random small blocks with arrays that are more or less off, and how to solve them."""
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        n = int(random.integers(2, 7))
-        rows = random.normal(size=(n, int(random.integers(1, 2 * n))))
-        damping = 10 ** random.uniform(-4, -1)
-        matrix = rows @ rows.T / rows.shape[1] + damping * np.eye(n)
-        opamp = {"drive_tests": int(random.choice([1, 1, 4]))}
-        if number % 4 == 0:
-            opamp["second_pole_hz"] = float(random.choice([5e6, 1e8]))
-        if number % 4 == 1:
-            opamp["offset_v"] = 0.03
-        inv = _inv(float(random.choice([0.0, 0.05])), int(random.integers(3, 9)), **opamp)
-        method = str(random.choice(["single", "single", "refine", "fcg"]))
-        settings = {"method": method, "target_bits": 6, "array_regularisation": 0.0}
-        if method != "single":
-            settings["max_iterations"] = 4
-        block = matrix if number % 7 else Rows(rows, damping)
-        yield number, block, inv, SCHEMES.load(settings), random.normal(size=(n, 2))
-
-
-def _solve_all(count, seed):
-    """Check that nothing that is unstable or saturated counts as converged; return how many were
-    unstable, saturated, and saturated although their residual is small.
-    """
-    unstable = saturated = deceptive = 0
-    for number, block, inv, scheme, right in _blocks(count, seed):
-        solver = prepare(block, LOSSLESS, inv, scheme, number, "block")
-        solution = solver.solve(right)
-        unstable += not solver.stable
-        saturated += solution.saturated
-        if not solver.stable or solution.saturated:
-            assert not solution.converged.any()
-            assert not solution.usable
-        deceptive += solution.saturated and bool((solution.residual <= scheme.tolerance).all())
-    return unstable, saturated, deceptive
-
-
-def test_no_solve_on_an_unstable_or_saturated_array_has_converged():
-    unstable, saturated, _ = _solve_all(500, 1)
-    assert unstable > 10
-    assert saturated > 10
-
-
-@pytest.mark.slow
-def test_of_ten_thousand_small_blocks_none_unstable_or_saturated_has_converged():
-    unstable, saturated, deceptive = _solve_all(10_000, 2)
-    assert unstable > 300
-    assert saturated > 300
-    assert deceptive > 30
 
 
 def _slewing(matrix, spec, right, drive, seed, until, slew):

@@ -53,6 +53,8 @@ class Circuit:
         Largest entry of the circuit's matrix.
     offset : ndarray
         (n,) what constant currents add to full-scale outputs.
+    raised : ndarray
+        (m,) what offsets of the amplifiers behind these add to them.
     loop : Loop
         The amplifiers.
     rate : float
@@ -84,6 +86,7 @@ class Circuit:
     inverse: np.ndarray
     scale: float
     offset: np.ndarray
+    raised: np.ndarray
     loop: Loop
     rate: float
     read_cycles: float
@@ -132,8 +135,9 @@ class Circuit:
         few = max(spec.dac_bits, spec.adc_bits) <= _FEW_BITS
         precision = np.float32 if few else np.float64
         inverse = _inverse((matrix / scale).astype(precision))
-        offset = np.zeros(len(matrix))
+        offset, raised = np.zeros(len(matrix)), np.zeros(len(offset_v))
         if offset_v.any():
+            raised = loop.raised(offset_v)
             offset = _applied(inverse, loop.currents(offset_v) / scale)
         # Far poles are large numbers in the loop, beside whose roundings its slow modes get lost.
         far = loop.second_pole is not None and loop.second_pole > _FAR_POLE
@@ -155,6 +159,7 @@ class Circuit:
             inverse,
             scale,
             offset,
+            raised,
             loop,
             rate,
             cycles,
@@ -168,7 +173,9 @@ class Circuit:
         slowest = scale * (2 ** (spec.dac_bits - 1) - 1) / float(loop.load.min())
         if at_times is not None:
             circuit = dataclasses.replace(circuit, rising=loop.rising(at_times, cycles))
-        drive = found_drive(circuit._tested, loop.steady, offset, slowest, spec)
+        drive = found_drive(
+            circuit._tested, loop.steady, loop.steady @ offset + raised, slowest, spec
+        )
         density, noise = spec.device.opamp.noise_density, None
         if density is not None and key is not None:
             noise = AmplifierNoise(np.sqrt(density) * loop.noise_root(cycles), key)
@@ -210,7 +217,9 @@ class Circuit:
             outputs, beyond = self._curved_outputs(self.curved, settled * self.drive)
         if self.amplifier_noise is not None:
             outputs += self.amplifier_noise.drawn(codes)
-        amplifiers = self.loop.steady @ outputs if self.curved is None else outputs
+        amplifiers = outputs
+        if self.curved is None:
+            amplifiers = self.loop.steady @ outputs + self.raised[:, None]
         beyond = beyond | ~(np.abs(amplifiers) <= 1.0).all(axis=0)
         np.clip(outputs, -1.0, 1.0, out=outputs)
         read, level = ranged_columns(outputs, spec.adc_bits)

@@ -39,14 +39,14 @@ def found_drive(
     amplifiers : ndarray
         (m, n) what outputs are multiplied with to get what all amplifiers are at.
     offset : ndarray
-        (n,) what offsets add to outputs, in swings.
+        (m,) what offsets add to all amplifiers, in swings.
     slowest : float
         The largest voltage at an input, per unit of an output, when full-scale codes step up.
     spec : InvSpec
         The number of tests, converters, and amplifiers.
     """
     opamp, top = spec.device.opamp, 2 ** (spec.dac_bits - 1) - 1
-    signs = generator(0, "drive").choice([-1.0, 1.0], (len(offset), 1))
+    signs = generator(0, "drive").choice([-1.0, 1.0], (amplifiers.shape[1], 1))
     largest = 0.0
     for _ in range(opamp.drive_tests):
         outputs, on_the_way = respond(top * signs)
@@ -54,7 +54,7 @@ def found_drive(
         largest = max(largest, on_the_way, at_the_end)
         signs = np.where(outputs < 0, -1.0, 1.0)
     # Offsets that take all of the swing saturate whatever is driven.
-    room = 1.0 - float(np.abs(amplifiers @ offset).max(initial=0.0))
+    room = 1.0 - float(np.abs(offset).max(initial=0.0))
     most = (room if room > 0 else 1.0) / (largest or 1.0)
     if spec.read_cycles is not None and opamp.slew is not None:
         most = min(most, opamp.slew / (2.0 * np.pi * slowest))

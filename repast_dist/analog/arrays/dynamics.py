@@ -99,6 +99,12 @@ class Loop:
         driven: np.ndarray = self.load * (offset_v[:n] - self.matrix[:n, n:] @ behind)
         return driven
 
+    def raised(self, offset_v: np.ndarray) -> np.ndarray:
+        """Return what offsets (m,) add to all amplifiers beside what outputs tell of them, (m,)."""
+        n = len(self.load)
+        behind = _solved(self.matrix[n:, n:], offset_v[n:, None])[:, 0]
+        return np.concatenate([np.zeros(n), behind])
+
     def rate_of(self, left: np.ndarray) -> float:
         """Return the smallest real part of an eigenvalue of all states' K; not positive: the loop
         is unstable.
