@@ -19,7 +19,7 @@ def test_drawn_cells_lie_beside_the_data_on_page_and_in_tables(tmp_path):
     folder, figures = answered(tmp_path, "device=cmo_hfox", "study.cells=4000")
     assert figures["largest difference, mean"] < 0.002
     assert figures["largest difference, sigma"] < 0.002
-    assert figures["spread, all cells"] == pytest.approx(0.742e-6, rel=0.01)
+    assert figures["spread, all cells"] == pytest.approx(0.416e-6, rel=0.01)
     rows = pq.read_table(folder / "tables" / "cells.parquet").to_pylist()
     measured = [row for row in rows if row["kind"] == "measured"]
     assert len(measured) == 45
