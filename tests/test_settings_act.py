@@ -131,6 +131,12 @@ BASES: dict[str, tuple[str, ...]] = {
     "image_folder": ("dataset=image_folder",),
     "own samples": ("dataset=factory",),
     "own module": ("model=factory",),
+    "text": ("dataset=text",),
+    "tokens": (
+        "model=text_gpt", "model.input_shape=[1,1,8]", "dataset=text", "dataset.tokens=8",
+        "model.layers=[{kind: embedding, entries: 73, width: 4}, {kind: dense, outputs: 73}]",
+        "dataset.test_samples=12", "engine=float64",
+    ),
     "autoencoder": ("model=digits_autoencoder", "engine=float64"),
     "convolutions": ("model=digits_cnn", "engine=float64"),
     "attention": ("model=digits_transformer", "engine=float64"),
@@ -255,7 +261,7 @@ def samples(settings: RunSettings) -> Any:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             _save_pictures(Path(folder))
             source = dataclasses.replace(source, folder=folder)
-        elif hasattr(source, "folder") or hasattr(source, "path"):
+        elif getattr(source, "folder", "") or getattr(source, "path", ""):
             stack.enter_context(mock.patch.object(type(source), "read", return_value=(some, some)))
         data = source.load()
     arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)

@@ -16,6 +16,8 @@ from repast_dist.network.layer import LAYERS, Layer, Place, Sharing
 from repast_dist.network.node import Chain, Parameter
 from repast_dist.network.shapes import Workload
 
+Loss = Literal["cross_entropy", "next_token", "pixel_cross_entropy", "squared_error", "regression"]
+
 
 @spec
 class ModelSpec:
@@ -29,10 +31,11 @@ class ModelSpec:
         Channels, height, width of one sample.
     layers : tuple of layer settings
         Applied in order.
-    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error", "regression"}
-        ``cross_entropy``: softmax classification. The next two reconstruct the input: a
-        Bernoulli likelihood per pixel (inputs in 0..1), or half the squared error. ``regression``:
-        half the squared error to a data set's numbers.
+    loss : str
+        ``cross_entropy``: softmax classification. ``next_token``: the same for every token of a
+        sample, averaged over them. ``pixel_cross_entropy`` and ``squared_error`` reconstruct the
+        input: a Bernoulli likelihood per pixel (inputs in 0..1), or half the squared error.
+        ``regression``: half the squared error to a data set's numbers.
     sharing : {"expand", "reduce"}
         Kronecker factors of layers that use their weights at several positions or tokens:
         ``expand`` makes every one a row; ``reduce`` makes one row per sample, inputs averaged and
@@ -45,15 +48,18 @@ class ModelSpec:
     name: str
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     layers: tuple[Annotated[Layer, LAYERS.choice()], ...]
-    loss: Literal["cross_entropy", "pixel_cross_entropy", "squared_error", "regression"] = (
-        "cross_entropy"
-    )
+    loss: Loss = "cross_entropy"
     sharing: Sharing = "expand"
     initialisation: Literal["he", "glorot", "sparse"] = "he"
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers: at least one is required")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it chooses among classes, so that it has an accuracy."""
+        return self.loss in ("cross_entropy", "next_token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +116,13 @@ def build_model(spec: ModelSpec) -> Model:
         twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise SettingsError(f"model.layers: names used twice: {', '.join(twice)}")
-    if len(chain.output_shape) != 1:
+    if spec.loss == "next_token":
+        if len(chain.output_shape) != 2:
+            raise SettingsError(
+                f"model.layers: the output {chain.output_shape} is no vector per token, which "
+                "model.loss=next_token takes; end with a dense layer on tokens"
+            )
+    elif len(chain.output_shape) != 1:
         raise SettingsError(
             f"model.layers: the output {chain.output_shape} is no vector; "
             "end with flatten or global_pool and a dense layer"

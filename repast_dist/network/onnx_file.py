@@ -22,7 +22,13 @@ from repast_dist.network import kinds
 from repast_dist.network.onnx_graph import Graph, attribute_of
 from repast_dist.network.onnx_products import PRODUCTS, NotKnown
 from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
-from repast_dist.network.shapes import LayerShape, Workload, digital_shape, normalization_shape
+from repast_dist.network.shapes import (
+    LayerShape,
+    Workload,
+    digital_shape,
+    embedding_shape,
+    normalization_shape,
+)
 
 _FREE = frozenset((
     "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
@@ -257,18 +263,9 @@ def _gather(node: Any, name: str, graph: Graph) -> list[LayerShape]:
         return []
     features = table.shape[1]
     vectors = max(1, graph.elements(node.output[0]) // max(features, 1))
-    row = LayerShape(
-        name=name,
-        kind=kinds.EMBEDDING,
-        in_features=table.shape[0],
-        out_features=features,
-        vectors_per_sample=vectors,
-        bias=False,
-        preconditioned=False,
-        parameters=graph.take(node.input[0], name, made_up=True),
-        elementwise_ops=features * vectors,
-    )
-    return [row]
+    row = embedding_shape(name, table.shape[0], features, vectors)
+    new = graph.take(node.input[0], name, made_up=True)
+    return [dataclasses.replace(row, parameters=new)]
 
 
 def _pool(node: Any, name: str, graph: Graph) -> list[LayerShape]:

@@ -248,6 +248,21 @@ def normalization_shape(name: str, features: int, vectors: int, extra_ops: int =
     )
 
 
+def embedding_shape(name: str, entries: int, features: int, vectors: int) -> LayerShape:
+    """Return a table of `entries` rows, of which `vectors` are looked up per sample, as a row."""
+    return LayerShape(
+        name=name,
+        kind=kinds.EMBEDDING,
+        in_features=entries,
+        out_features=features,
+        vectors_per_sample=vectors,
+        bias=False,
+        preconditioned=False,
+        parameters=entries * features,
+        elementwise_ops=features * vectors,
+    )
+
+
 def attention_shapes(name: str, width: int, heads: int, tokens: int) -> tuple[LayerShape, ...]:
     """Return scores with their softmax, and the weighted sum, of self-attention as rows.
 

@@ -69,7 +69,7 @@ def without_meaningless(result: Mapping[str, Any]) -> dict[str, Any]:
 
     A network that reconstructs its input has no accuracy, one that classifies no squared error.
     """
-    classifies = setting(result, "model.loss", "cross_entropy") == "cross_entropy"
+    classifies = setting(result, "model.loss", "cross_entropy") in ("cross_entropy", "next_token")
     unwanted = "squared_error" if classifies else "accuracy"
     kept = {
         name: [

@@ -72,9 +72,7 @@ class Likelihood:
             Numbers of the samples; with the step and the seed they address what is drawn.
         """
         rows = self.rows(outputs)
-        terms = len(rows) // len(samples)
-        numbers = (samples[:, None] * terms + np.arange(terms)).ravel()
-        errors = sampled_errors(_NAMES[self.kind], rows, seed, step, numbers)
+        errors = sampled_errors(_NAMES[self.kind], rows, seed, step, samples)
         return self._scaled(errors, outputs, len(samples))
 
     def exact(self, outputs: torch.Tensor, samples: int) -> Iterator[torch.Tensor]:

@@ -24,16 +24,17 @@ class LossValue:
     ----------
     total : float
         Sum over samples.
-    correct : int
-        Samples classified right; 0 for reconstruction and regression.
+    correct : float
+        Samples classified right, of tokens the share of each sample's; 0 for reconstruction and
+        regression.
     squared_error : float
         Sum over samples of the squared error of reconstruction or regression; 0 for classification.
     errors : ndarray
-        (N, D) derivative of every sample's loss by its outputs.
+        (N, ...) derivative of every sample's loss by its outputs.
     """
 
     total: float
-    correct: int
+    correct: float
     squared_error: float
     errors: np.ndarray
 
@@ -43,17 +44,22 @@ def loss_value(loss: str, outputs: np.ndarray, inputs: np.ndarray, labels: np.nd
 
     Parameters
     ----------
-    loss : {"cross_entropy", "pixel_cross_entropy", "squared_error", "regression"}
+    loss : str
         As in `ModelSpec`.
-    outputs : (N, D) ndarray
-        Outputs of the network.
+    outputs : (N, D) or (N, T, D) ndarray
+        Outputs of the network; for each of T tokens if the loss is ``next_token``.
     inputs : (N, ...) ndarray
         Inputs of the network, which are the target of a reconstruction.
     labels : ndarray
-        (N,) classes; or (N, D) numbers, the target of a regression.
+        (N,) or (N, T) classes; or (N, D) numbers, the target of a regression.
     """
     if loss == "cross_entropy":
         return _cross_entropy(outputs, labels)
+    if loss == "next_token":
+        rows, tokens = _per_token(outputs)
+        value = _cross_entropy(rows, labels.reshape(-1))
+        errors = value.errors.reshape(outputs.shape) / tokens
+        return LossValue(value.total / tokens, value.correct / tokens, 0.0, errors)
     fitted = labels if loss == "regression" else inputs
     target = fitted.reshape(len(inputs), -1).astype(np.float64)
     if loss in _SQUARED:
@@ -76,17 +82,22 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> LossValue:
     return LossValue(total, correct, 0.0, errors)
 
 
+def _per_token(outputs: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return outputs (N, T, D) as rows (N * T, D), and T."""
+    return outputs.reshape(-1, outputs.shape[2]), outputs.shape[1]
+
+
 def sampled_errors(
     loss: str, outputs: np.ndarray, seed: int, step: int, samples: np.ndarray
 ) -> np.ndarray:
-    """Return output errors for one label per sample, drawn from the model's own likelihood.
+    """Return output errors for labels that are drawn from the model's own likelihood.
 
     Parameters
     ----------
     loss : str
         As in `loss_value`.
-    outputs : (N, D) ndarray
-        What the network returned.
+    outputs : (N, ...) or (N * R, D) ndarray
+        What the network returned; or R rows per sample, each with a label of its own.
     seed, step : int
         The run's seed and the training step.
     samples : (N,) integer ndarray
@@ -95,29 +106,46 @@ def sampled_errors(
 
     Returns
     -------
-    (N, D) ndarray
-        Derivative of each sample's loss for the drawn label.
+    ndarray like `outputs`
+        Derivative of each sample's loss for the drawn label. Tokens have a label each, and count
+        by the root of their share in the loss, so that outer products do by the share.
     """
+    if loss == "next_token":
+        rows, tokens = _per_token(outputs)
+        errors = sampled_errors("cross_entropy", rows, seed, step, samples)
+        return errors.reshape(outputs.shape) / np.sqrt(tokens)
     streams = [generator(seed, "fisher", step, int(number)) for number in samples]
+    terms = len(outputs) // len(samples)
+    size = terms, outputs.shape[1]
     if loss in _SQUARED:
-        return np.stack([stream.standard_normal(outputs.shape[1]) for stream in streams])
+        return np.concatenate([stream.standard_normal(size) for stream in streams])
     if loss == "pixel_cross_entropy":
-        uniform = np.stack([stream.random(outputs.shape[1]) for stream in streams])
+        uniform = np.concatenate([stream.random(size) for stream in streams])
         chance = sigmoid(outputs)
         return chance - (uniform < chance)
     chance = softmax(outputs)
-    uniform = np.array([stream.random() for stream in streams])
+    uniform = np.concatenate([stream.random(terms) for stream in streams])
     drawn = (uniform[:, None] >= np.cumsum(chance, axis=1)[:, :-1]).sum(axis=1)
     chance[np.arange(len(chance)), drawn] -= 1.0
     return chance
 
 
 def exact_errors(loss: str, outputs: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield output errors e_c (N, D) whose outer products add up to the Fisher matrix.
+    """Yield output errors e_c (N, ...) whose outer products add up to the Fisher matrix.
 
-    One per class for ``cross_entropy``: ``sqrt(p_c) (p - onehot(c))``; one per output otherwise:
-    the column of the root of the diagonal Fisher matrix.
+    One per class for ``cross_entropy``: ``sqrt(p_c) (p - onehot(c))``, and one per token and class
+    for ``next_token``; one per output otherwise: the column of the root of the diagonal Fisher
+    matrix.
     """
+    if loss == "next_token":
+        rows, tokens = _per_token(outputs)
+        for each in exact_errors("cross_entropy", rows):
+            per_token = each.reshape(outputs.shape) / np.sqrt(tokens)
+            for token in range(tokens):
+                errors = np.zeros_like(outputs)
+                errors[:, token] = per_token[:, token]
+                yield errors
+        return
     count = outputs.shape[1]
     if loss == "cross_entropy":
         chance = softmax(outputs)

@@ -160,6 +160,7 @@ def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
         "image_folder": files | {"channels", "height", "width", "test_fraction", "split_seed"},
         "mnist": files,
         "npz": common | {"path", "targets"},
+        "text": common | {"path", "tokens", "test_fraction", "split_seed"},
     }
     with pytest.raises(SettingsError, match=r"dataset\.folder: unknown setting; .*split_seed"):
         load_settings(["dataset=digits", "dataset.folder=x"])

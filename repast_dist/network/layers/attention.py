@@ -25,12 +25,15 @@ class AttentionLayer(Layer):
         Must divide the features.
     name : str
         Name in weights and reports; empty: numbered by the model.
+    causal : bool
+        Whether a token attends to itself and those before it only.
     precondition, sharing
         For the projections, as in a dense layer.
     """
 
     kind: Literal["attention"] = "attention"
     heads: PositiveInt = 1
+    causal: bool = False
     name: str = ""
     precondition: bool = True
     sharing: Sharing | None = None
@@ -47,7 +50,7 @@ class AttentionLayer(Layer):
             DenseNode(f"{name}.{part}", shape, width, True, self.precondition, sharing)
             for part in ("query", "key", "value", "output")
         ]
-        return AttentionNode(name, parts[0], parts[1], parts[2], parts[3], self.heads)
+        return AttentionNode(name, parts[0], parts[1], parts[2], parts[3], self.heads, self.causal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,8 @@ class AttentionNode(Node):
 
     The projections are dense layers. Scores and the weighted sum of values are products too: of
     every sample and head, one operand is written to the arrays and the other drives them. The
-    softmax between them is digital.
+    softmax between them is digital, and leaves out the tokens that come later where attention is
+    causal: arrays multiply by whole operands.
     """
 
     name: str
@@ -65,6 +69,7 @@ class AttentionNode(Node):
     value: DenseNode
     output: DenseNode
     heads: int
+    causal: bool
 
     @property
     def output_shape(self) -> Shape:
@@ -89,6 +94,8 @@ class AttentionNode(Node):
         projected = [part.forward(x, run) for part in self._projections]
         q, k, v = (self._split(y) for y, _ in projected)
         scores = self._multiply("forward", "scores", q, k.swapaxes(2, 3), run)
+        if self.causal:
+            scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
         attention = f.softmax(scores / np.sqrt(q.shape[-1]))
         mixed = self._multiply("forward", "mix", attention, v, run)
         y, rows = self.output.forward(self._merge(mixed), run)

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
-from repast_dist.network.shapes import LayerShape, Workload, normalization_shape
+from repast_dist.network.shapes import LayerShape, Workload, embedding_shape, normalization_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import NORM_NOTE, dense, embedding, transformer_block
+from repast_dist.network.tables.rows import NORM_NOTE, dense, transformer_block
 
 _VOCABULARY = 30522
 
@@ -39,9 +39,9 @@ def bert(size: str, sequence: int, pretraining: bool = False) -> Workload:
     """BERT-base or -large (Devlin et al., 2019) with its pooler, and the heads of pre-training."""
     blocks, width, heads = {"base": (12, 768, 12), "large": (24, 1024, 16)}[size]
     layers = [
-        embedding("embeddings.word", _VOCABULARY, width, sequence),
-        embedding("embeddings.position", 512, width, sequence),
-        embedding("embeddings.type", 2, width, sequence),
+        embedding_shape("embeddings.word", _VOCABULARY, width, sequence),
+        embedding_shape("embeddings.position", 512, width, sequence),
+        embedding_shape("embeddings.type", 2, width, sequence),
         normalization_shape("embeddings.norm", width, sequence),
     ]
     for number in range(blocks):

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
-from repast_dist.network.shapes import LayerShape, Workload, normalization_shape
+from repast_dist.network.shapes import LayerShape, Workload, embedding_shape, normalization_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
-from repast_dist.network.tables.rows import NORM_NOTE, embedding, transformer_block
+from repast_dist.network.tables.rows import NORM_NOTE, transformer_block
 
 
 @NETWORKS.register
@@ -27,8 +27,8 @@ def gpt2_small(sequence: int) -> Workload:
     """GPT-2 small (Radford et al., 2019); the output layer shares the word embedding."""
     width = 768
     layers = [
-        embedding("embeddings.word", 50257, width, sequence),
-        embedding("embeddings.position", 1024, width, sequence),
+        embedding_shape("embeddings.word", 50257, width, sequence),
+        embedding_shape("embeddings.position", 1024, width, sequence),
     ]
     for number in range(12):
         layers += transformer_block(f"block{number}", width, 12, sequence, fused_qkv=True)

@@ -79,21 +79,6 @@ def dense(
     )
 
 
-def embedding(name: str, entries: int, features: int, vectors: int) -> LayerShape:
-    """Return a look-up table of `entries` rows."""
-    return LayerShape(
-        name=name,
-        kind=kinds.EMBEDDING,
-        in_features=entries,
-        out_features=features,
-        vectors_per_sample=vectors,
-        bias=False,
-        preconditioned=False,
-        parameters=entries * features,
-        elementwise_ops=features * vectors,
-    )
-
-
 def norm(name: str, channels: int, size: int, *, activation: bool = True) -> LayerShape:
     """Return normalisation of ``size x size`` positions, with the activation behind it."""
     elements = channels * size * size

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +17,8 @@ from repast_dist.training.datasets.augmentation import (
 )
 from repast_dist.training.datasets.split import Samples
 
+Labels = Literal["classes", "tokens", "numbers"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -28,12 +29,13 @@ class Dataset:
     name : str
         Shown in reports.
     train_inputs, test_inputs : ndarray
-        (N, C, H, W) float32, scaled as the settings ask; of a function of the user's own (N, ...)
-        float32 or int64.
+        (N, C, H, W) float32, scaled as the settings ask; tokens are (N, 1, 1, T); of a function of
+        the user's own (N, ...) float32 or int64.
     train_labels, test_labels : ndarray
-        (N,) int64 classes, or (N, K) float32 numbers; of a function of the user's own (N, ...).
+        (N,) int64 classes, (N, T) int64 tokens, or (N, K) float32 numbers; of a function of the
+        user's own (N, ...).
     classes : int
-        Number of classes; 0 where labels are numbers.
+        Number of classes, or of different tokens; 0 where labels are numbers.
     source : str
         Where the data come from and their licence.
     augmentation : callable or None
@@ -53,6 +55,13 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of a sample, such as channels, height and width."""
         return self.train_inputs.shape[1:]
+
+    @property
+    def labels(self) -> Labels:
+        """What labels are."""
+        if not self.classes:
+            return "numbers"
+        return "classes" if self.train_labels.ndim == 1 else "tokens"
 
     def batch(self, samples: np.ndarray, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs and labels of some training samples, as a step sees them.
@@ -75,8 +84,8 @@ class DataSource(abc.ABC):
     Attributes
     ----------
     scaling : {"unit", "standard", "none"}
-        Inputs in 0..1; or shifted and scaled to mean 0 and variance 1 over the training set; or
-        taken as they are.
+        Inputs in 0..1; shifted and scaled to mean 0 and variance 1 over the training set; or as
+        they are, which tokens are.
     train_samples, test_samples : int or None
         Number of samples that are used, the first ones; None: all.
     augmentation : str or None
@@ -104,8 +113,8 @@ class DataSource(abc.ABC):
         """Return the training and the test set, each (inputs, labels).
 
         Inputs are (N, C, H, W) floats, in 0..1 for the scaling ``unit``, labels (N,) int64 counted
-        from 0, or (N, K) floats that are to be fitted. The order is the same in every call:
-        `train_samples` takes the first ones.
+        from 0, (N, T) int64 tokens, or (N, K) floats that are to be fitted. The order is the same
+        in every call: `train_samples` takes the first ones.
 
         Raises
         ------
@@ -124,7 +133,7 @@ class DataSource(abc.ABC):
             More samples are asked for than there are.
         """
         train, test = self.read()
-        classes = self._classes(train, test)
+        classes = _classes(self.name, train, test)
         (inputs, labels), (test_inputs, test_labels) = (
             self._first(train, "train_samples"),
             self._first(test, "test_samples"),
@@ -146,27 +155,6 @@ class DataSource(abc.ABC):
             )
         return inputs[:wanted], labels[:wanted]
 
-    def _classes(self, train: Samples, test: Samples) -> int:
-        if train[0].shape[1:] != test[0].shape[1:]:
-            raise DataError(
-                f"dataset {self.name}: training samples are {train[0].shape[1:]}, test samples "
-                f"{test[0].shape[1:]}; valid: the same shape"
-            )
-        if train[1].dtype.kind == "f":
-            if train[1].shape[1:] != test[1].shape[1:]:
-                raise DataError(
-                    f"dataset {self.name}: {math.prod(train[1].shape[1:])} numbers per training "
-                    f"sample, {math.prod(test[1].shape[1:])} per test sample; valid: as many"
-                )
-            return 0
-        classes = int(train[1].max()) + 1
-        if int(test[1].max()) >= classes:
-            raise DataError(
-                f"dataset {self.name}: the test set has class {test[1].max()}; the training set "
-                f"has {classes} classes"
-            )
-        return classes
-
 
 DATASETS: Registry[DataSource] = Registry(
     "data set",
@@ -176,6 +164,26 @@ DATASETS: Registry[DataSource] = Registry(
     default="digits",
     implied={"factory": "factory"},
 )
+
+
+def _classes(name: str, train: Samples, test: Samples) -> int:
+    """Return how many classes or tokens there are; 0 for numbers."""
+    for what, part in (("samples", 0), ("labels", 1)):
+        shapes = train[part].shape[1:], test[part].shape[1:]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"dataset {name}: training {what} are {shapes[0]}, test {what} {shapes[1]}; "
+                "valid: the same shape"
+            )
+    if train[1].dtype.kind == "f":
+        return 0
+    classes = int(train[1].max()) + 1
+    if int(test[1].max()) >= classes:
+        raise DataError(
+            f"dataset {name}: the test set has class {test[1].max()}; the training set has "
+            f"{classes} classes"
+        )
+    return classes
 
 
 def _require_unit(*parts: np.ndarray) -> None:

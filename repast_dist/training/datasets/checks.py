@@ -45,6 +45,23 @@ def as_numbers(labels: np.ndarray, where: str) -> np.ndarray:
     return values
 
 
+def as_tokens(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
+    """Return tokens (N, T) and those that are to be told, (N, T), as samples (N, 1, 1, T).
+
+    Raises
+    ------
+    DataError
+        They have other or different shapes, or are no whole numbers from 0.
+    """
+    if inputs.ndim != 2 or not inputs.size or inputs.shape != labels.shape:
+        raise DataError(
+            f"{where}: tokens of shape {inputs.shape} and labels of shape {labels.shape}; valid: "
+            "(N, T) for both"
+        )
+    tokens = _classes(inputs, where).astype(np.float32)
+    return tokens[:, None, None, :], _classes(labels, where)
+
+
 def as_samples(
     inputs: np.ndarray,
     labels: np.ndarray,

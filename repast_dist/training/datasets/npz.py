@@ -9,7 +9,7 @@ import numpy as np
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.spec import spec
 from repast_dist.training.datasets.base import DATASETS, DataSource
-from repast_dist.training.datasets.checks import as_classes, as_numbers, as_samples
+from repast_dist.training.datasets.checks import as_classes, as_numbers, as_samples, as_tokens
 from repast_dist.training.datasets.split import Samples
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -27,14 +27,15 @@ class Npz(DataSource):
     path : str
         The file. Inputs are (N, D), (N, H, W) or (N, C, H, W), unsigned bytes or real numbers;
         labels are (N,) classes counted from 0. Features (N, D) become pictures (N, 1, 1, D).
-    targets : {"classes", "numbers"}
-        What the labels are: classes, or real numbers (N,) or (N, K) that ``model.loss=regression``
-        fits, of any scale.
+    targets : {"classes", "numbers", "tokens"}
+        What the labels are: classes; real numbers (N,) or (N, K) that ``model.loss=regression``
+        fits, of any scale; or tokens (N, T), whole numbers from 0 like the inputs (N, T), that
+        ``model.loss=next_token`` tells.
     """
 
     name: Literal["npz"] = "npz"
     path: str = "data/data.npz"
-    targets: Literal["classes", "numbers"] = "classes"
+    targets: Literal["classes", "numbers", "tokens"] = "classes"
 
     source: ClassVar[str] = "arrays of one's own, from dataset.path"
 
@@ -54,6 +55,13 @@ class Npz(DataSource):
                 x, y, x_test, y_test = (archive[name] for name in _NAMES)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"dataset.path: {path} cannot be read: {error}") from None
+        if self.targets == "tokens":
+            if self.scaling != "none":
+                raise DataError(
+                    f"dataset.scaling: {self.scaling} does not fit tokens (dataset.targets=tokens);"
+                    " valid: none"
+                )
+            return (as_tokens(x, y, f"{path}, train"), as_tokens(x_test, y_test, f"{path}, test"))
         as_labels = as_classes if self.targets == "classes" else as_numbers
         return (
             as_samples(x, y, f"{path}, train", as_labels),
