@@ -135,7 +135,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "tokens": (
         "model=text_gpt", "model.input_shape=[1,1,8]", "dataset=text", "dataset.tokens=8",
         "model.layers=[{kind: embedding, entries: 73, width: 4}, {kind: dense, outputs: 73}]",
-        "dataset.test_samples=12", "engine=float64",
+        "dataset.train_samples=96", "dataset.test_samples=12", "engine=float64",
     ),
     "autoencoder": ("model=digits_autoencoder", "engine=float64"),
     "convolutions": ("model=digits_cnn", "engine=float64"),
