@@ -34,11 +34,11 @@ def shipped_model(name: str) -> Model:
 
 
 def samples(model: Model, count: int = 5, seed: int = 1) -> tuple[np.ndarray, ...]:
-    """Return inputs in 0..1, labels and sample numbers."""
+    """Return inputs in 0..1, labels and sample numbers; of tokens all are the first one."""
     random = np.random.default_rng(seed)
     inputs = random.random((count, *model.spec.input_shape))
-    classes = model.chain.output_shape[0]
-    return inputs, random.integers(0, classes, count), np.arange(count) + 100
+    *tokens, classes = model.chain.output_shape
+    return inputs, random.integers(0, classes, (count, *tokens)), np.arange(count) + 100
 
 
 def precondition(
