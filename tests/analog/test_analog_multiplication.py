@@ -101,7 +101,10 @@ def test_a_calibrated_adc_is_far_better_than_one_that_spans_everything():
 def test_programming_errors_have_the_size_asked_for():
     sigma, levels = 0.02, 16
     held = program_vmm(
-        np.zeros((400, 50)), _spec("full", programming_sigma=sigma, clip=False), 7, "w"
+        np.zeros((400, 50)),
+        _spec("full", programming_sigma=sigma, clip=False, g_off_siemens=20e-6),
+        7,
+        "w",
     ).planes
     # A pair holds the difference of two cells: sqrt(2) sigma of the range, in levels.
     draws = held.ravel() / (np.sqrt(2) * sigma * (levels - 1))

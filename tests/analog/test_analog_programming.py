@@ -21,7 +21,9 @@ def _held(level, cell, count=200_000):
 
 def test_the_programming_error_follows_its_profile():
     profile = (1.0, 0.0, -0.8)
-    cell = Reram(bits=3, programming_sigma=0.02, programming_profile=profile, clip=False)
+    # Far enough from no conductance at all.
+    errors = {"programming_sigma": 0.02, "programming_profile": profile, "clip": False}
+    cell = Reram(bits=3, g_off_siemens=20e-6, **errors)
     relative = np.linspace(0.0, 1.0, 10_001)
     shape = 1.0 - 0.8 * relative**2
     scale = 0.02 / np.sqrt(np.trapezoid(shape**2, relative))
@@ -41,6 +43,26 @@ def test_clipping_keeps_conductances_in_their_range_and_only_it_does():
     free = _held(7, Reram(bits=3, programming_sigma=0.05, clip=False))
     assert clipped.max() == 1.0
     assert np.mean(free > 1.0) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Reram(programming_sigma=0.1, clip=False),
+        Reram(flicker_sigma=0.1),
+        Reram(programming_sigma=0.1, clip=False, programming_profile=(1.0, -0.5)),
+    ],
+    ids=["errors", "noise", "profile"],
+)
+def test_no_error_takes_a_conductance_below_zero(cell):
+    """As arrays hold it, and in what pairs hold, whichever way they are programmed."""
+    digits = np.zeros((40, 2, 300), np.int16)
+    both = np.array(pair_conductances(digits, cell, 3, "w"))
+    siemens = cell.g_off_siemens + both * cell.span_siemens
+    assert siemens.min() == pytest.approx(0.0, abs=1e-18)
+    assert 0.4 < np.mean(siemens < 1e-12) < 0.5
+    levels = differential_levels(digits, cell, 3, "w")
+    np.testing.assert_allclose(levels, (both[0] - both[1]) * (cell.levels - 1), atol=1e-12)
 
 
 @pytest.mark.parametrize("siemens", [1.0, 10.0, 20.0, 30.0, 39.0])

@@ -53,8 +53,19 @@ def pair_conductances(
     """Program signed digits; return both cells' conductances relative to the range, 0 at g_off.
 
     Parameters are those of `differential_levels`; `later` says whether cells are used later than
-    programmed, when they have drifted. Float64 arrays of the shape of `digits`.
+    programmed, when they have drifted. Float64 arrays of the shape of `digits`, no conductance
+    below zero.
     """
+    held = _held(digits, cell, seed, *address, use=use, later=later)
+    for side in held:
+        np.maximum(side, cell.lowest, out=side)
+    return held
+
+
+def _held(
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse, later: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what errors leave of both cells, even below zero."""
     random = NormalDraws(seed, "programming", *address)
     top = cell.levels - 1
     if cell.may_fail:

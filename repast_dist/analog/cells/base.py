@@ -63,6 +63,11 @@ class Cell(abc.ABC):
         return self.g_on_siemens - self.g_off_siemens
 
     @property
+    def lowest(self) -> float:
+        """Relative conductance of a cell that does not conduct: no error takes one below it."""
+        return -self.g_off_siemens / self.span_siemens
+
+    @property
     def ideal(self) -> bool:
         """Whether a cell holds exactly what is programmed and reads the same every time."""
         return self.exact and not (self.read_spread or self.may_fail)
@@ -193,8 +198,8 @@ class Cell(abc.ABC):
             float64, same shape; a new array.
         """
         top = self.levels - 1
-        levels = self.program(np.maximum(digits, 0) / top, random)
-        levels -= self.program(np.maximum(-digits, 0) / top, random)
+        levels = np.maximum(self.program(np.maximum(digits, 0) / top, random), self.lowest)
+        levels -= np.maximum(self.program(np.maximum(-digits, 0) / top, random), self.lowest)
         levels *= top
         return levels
 

@@ -84,7 +84,8 @@ class GaussianCell(Cell):
         if self.profile:
             sigma /= profile_rms(self.profile)
         top = self.levels - 1
-        return gaussian_levels(digits, top, sigma, self.profile, self.clipped, random)
+        low, high = (0.0, 1.0) if self.clipped else (self.lowest, np.inf)
+        return gaussian_levels(digits, top, sigma, self.profile, (low, high), random)
 
     def with_programming_sigma(self, sigma: float) -> Self:
         """Return the same cell with another programming error."""

@@ -32,7 +32,8 @@ class Reram(GaussianCell):
         a polynomial in the relative conductance (0 at g_off, 1 at g_on). Scaled so that its RMS
         over the range is `programming_sigma`; empty: the same everywhere.
     clip : bool
-        A programmed conductance cannot leave the range from g_off to g_on.
+        A programmed conductance cannot leave the range from g_off to g_on. Otherwise it can, but no
+        error takes one below zero.
     stuck_on_rate, stuck_off_rate : float
         Share of cells that stay at g_on or g_off whatever is programmed; the same ones as long as
         an array lives.

@@ -54,7 +54,7 @@ def gaussian_levels(
     top: int,
     sigma: float,
     profile: tuple[float, ...],
-    clipped: bool,
+    within: tuple[float, float],
     draws: NormalDraws,
 ) -> np.ndarray:
     """Return what pairs of cells with Gaussian errors hold, in levels.
@@ -71,8 +71,8 @@ def gaussian_levels(
         Standard deviation of a cell relative to the range, or what multiplies the profile.
     profile : tuple of float
         Coefficients of a polynomial in the relative conductance, the constant first; empty: 1.
-    clipped : bool
-        Conductances cannot leave the range.
+    within : tuple of float
+        Relative conductances that none can leave.
     draws : NormalDraws
         One draw per cell, those of positive cells first.
 
@@ -86,7 +86,7 @@ def gaussian_levels(
     _, second = draws.claim(digits.size)
     # Coefficients as Horner's rule wants them.
     down = np.array(profile[::-1], np.float64)
-    _program(digits.reshape(-1), top, sigma, down, clipped, key, first, second, levels.reshape(-1))
+    _program(digits.reshape(-1), top, sigma, down, *within, key, first, second, levels.reshape(-1))
     return levels
 
 
@@ -97,7 +97,8 @@ def _program(
     top: int,
     sigma: float,
     profile: np.ndarray,
-    clipped: bool,
+    low: float,
+    high: float,
     key: np.uint64,
     first: int,
     second: int,
@@ -105,7 +106,6 @@ def _program(
 ) -> None:
     on, against = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     highest = np.float64(top)
-    low, high = (0.0, 1.0) if clipped else (-np.inf, np.inf)
     for start in range(0, digits.shape[0], _BLOCK):
         count = min(_BLOCK, digits.shape[0] - start)
         fill_normal(key, first + start // _BLOCK, on[:count])
