@@ -11,7 +11,7 @@ from pydantic_core import ArgsKwargs
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
 from repast_dist.analog.cells.use import NEW, CellUse
-from repast_dist.ground.numbers import ceil_div
+from repast_dist.ground.numbers import Count, ceil_div
 from repast_dist.ground.spec import Problems, spec
 
 NonNegative = Annotated[float, Ge(0)]
@@ -317,9 +317,14 @@ class ConverterErrors:
     noise_lsb: NonNegative = 0.0
 
     @property
+    def offset_left_lsb(self) -> float:
+        """Standard deviation of the offset that codes have."""
+        return self.offset_lsb
+
+    @property
     def distorts(self) -> bool:
         """Whether a converter's answer to an exact code is another one."""
-        return bool(self.offset_lsb or self.gain_error or self.inl_lsb)
+        return bool(self.offset_left_lsb or self.gain_error or self.inl_lsb)
 
     @property
     def ideal(self) -> bool:
@@ -361,6 +366,11 @@ class AdcSpec(ConverterErrors):
         code and of the gain relative to 1, root mean square of the nonlinearity in steps.
     noise_lsb : float
         Noise of a conversion at the converter's input, standard deviation in steps of the code.
+    nulling_passes : int
+        Passes without inputs at the end of every step, in which all converters measure their offset
+        and then trim it at their inputs; 0: the offset stays.
+    nulled_offset_lsb : float
+        Standard deviation of what nulling leaves of the offset, in steps of the code.
     """
 
     bits: Annotated[int, Ge(2), Le(16)] = 8
@@ -370,6 +380,20 @@ class AdcSpec(ConverterErrors):
     first_margin: NonNegative = 0.5
     narrowing: Annotated[float, Gt(0), Le(0.5)] = 0.1
     calibrated_on: Literal["previous_step", "first_step", "call"] = "previous_step"
+    nulling_passes: Count = 0
+    nulled_offset_lsb: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if self.nulled_offset_lsb and not self.nulling_passes:
+            raise ValueError(
+                f"nulled_offset_lsb={self.nulled_offset_lsb}: with nulling_passes=0 the offset is "
+                "offset_lsb; valid: 0, or passes in which it is measured"
+            )
+
+    @property
+    def offset_left_lsb(self) -> float:
+        """Standard deviation of the offset that codes have."""
+        return self.nulled_offset_lsb if self.nulling_passes else self.offset_lsb
 
     @property
     def keeps_ranges(self) -> bool:

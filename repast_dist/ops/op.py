@@ -168,6 +168,7 @@ GATHER_UPDATES = Op(
     "gather_updates", Phase.COMMUNICATE, Segment.GATHER_UPDATES, collective=Collective.ALL_GATHER
 )
 UPDATE = Op("update", Phase.UPDATE, Segment.UPDATE)
+NULL_OFFSETS = Op("null_offsets", Phase.UPDATE, Segment.UPDATE)
 WRITE_WEIGHTS = Op("write_weights", Phase.PROGRAM, Segment.WRITE_WEIGHTS)
 
 OPS = tuple(item for item in list(globals().values()) if isinstance(item, Op))

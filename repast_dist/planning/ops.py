@@ -166,7 +166,31 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
         clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
         rows.append(_digital_row(plan, op.CLIP, chips, np.full(len(chips), clipped)))
     rows.append(_digital_row(plan, op.UPDATE, chips, held * _UPDATE_OPS))
-    return [*rows, _weight_rows(plan, chips)]
+    return [*rows, *_nulling_rows(plan, chips), _weight_rows(plan, chips)]
+
+
+def _nulling_rows(plan: Plan, chips: np.ndarray) -> list[OpTable]:
+    """Return the rows in which all converters of multiplying arrays measure their offsets: no row
+    of an array is driven, all columns are converted.
+    """
+    chip = plan.hardware.chip
+    own = chip.residual.adc
+    passes, residual = chip.adc.nulling_passes, 0 if own is None else own.nulling_passes
+    if not passes + residual:
+        return []
+    residual_arrays = 0 if own is None else chip.residual_arrays
+    reads = (chip.vmm_arrays - residual_arrays) * passes
+    residual_reads = residual_arrays * residual
+    row = op_rows(
+        op.NULL_OFFSETS,
+        chip=chips,
+        crossbar_reads=reads + residual_reads,
+        adc_conversions=reads * chip.vmm.weight_columns,
+        residual_adc_conversions=residual_reads * chip.vmm.weight_columns,
+        serial_passes=passes,
+        serial_residual_passes=residual,
+    )
+    return [row]
 
 
 def _digital_row(plan: Plan, what: Op, chips: np.ndarray, operations: np.ndarray) -> OpTable:

@@ -130,6 +130,20 @@ def test_offsets_and_gains_change_products_as_arithmetic_says():
     assert got == pytest.approx(expected)
 
 
+def test_what_nulling_leaves_of_offsets_takes_their_place():
+    raw = AdcSpec(offset_lsb=0.25, gain_error=0.01, inl_lsb=0.1)
+    nulled = dataclasses.replace(raw, nulling_passes=1, nulled_offset_lsb=0.05)
+    drawn = [converter_errors(VmmSpec(adc=adc), (0, 3000), 0, 3) for adc in (raw, nulled)]
+    # Of the second Legendre polynomial, which has a constant of its own, a third of the square.
+    offsets = [errors[0] + errors[2] * 127**2 / 3.0 for errors in drawn]
+    np.testing.assert_allclose(offsets[1], offsets[0] / 5.0, atol=1e-6)
+    assert np.std(np.unique(offsets[1])) == pytest.approx(0.05, rel=0.3)
+    np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
+    assert not AdcSpec(offset_lsb=0.25, nulling_passes=1).distorts
+    with pytest.raises(ValueError, match="nulled_offset_lsb=0.1.*valid"):
+        AdcSpec(offset_lsb=0.25, nulled_offset_lsb=0.1)
+
+
 def test_noise_of_conversions_has_the_size_asked_for_and_depends_on_the_address():
     adc = AdcSpec(bits=12, range="full", noise_lsb=30.0)
     spec = VmmSpec(device=DeviceSpec(cell=Reram(bits=7)), adc=adc, input_bits=2, rows=1)

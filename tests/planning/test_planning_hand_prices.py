@@ -72,6 +72,9 @@ HARDWARE = {
     (chip, network): load_settings([f"chip={chip}", f"interconnect={network}"]).hardware
     for chip, network in itertools.product(("small", "repast"), ("board", "switch", "torus"))
 }
+HARDWARE["nulled", "board"] = load_settings(
+    ["chip=small", "chip.adc.nulling_passes=3", "chip.residual.adc.nulling_passes=2"]
+).hardware
 HARDWARE["taox", "board"] = load_settings(["chip=small", "device=hp_inv_taox"]).hardware
 NEAR = 1e-5
 
@@ -665,6 +668,22 @@ def test_exchanges_and_updates_cost_what_a_hand_calculation_says(network, count)
     check(plan, SMALL, table, table["op"] == op.UPDATE.number, digital(update, 4 * update, lanes))
 
 
+def test_nulling_offsets_costs_what_a_hand_calculation_says():
+    """16 banks have 6 arrays of weights and inputs and 2 of residual products, 64 pairs each."""
+    plan = plan_of("nulled", MLP, count=2)
+    table = table_of(plan)
+    row = {
+        "crossbar_reads": 16 * 6 * 3 + 16 * 2 * 2,
+        "adc_conversions": 16 * 6 * 64 * 3,
+        "residual_adc_conversions": 16 * 2 * 64 * 2,
+        "serial_passes": 3,
+        "serial_residual_passes": 2,
+    }
+    check(plan, SMALL, table, table["op"] == op.NULL_OFFSETS.number, row)
+    assert (table["op"] == op.NULL_OFFSETS.number).sum() == 2
+    assert not (table_of(plan_of("small", MLP))["op"] == op.NULL_OFFSETS.number).any()
+
+
 def test_messages_between_the_chips_of_a_pipeline_cost_what_a_hand_calculation_says():
     """fc1 sends 4 samples of 40 numbers of a byte to the next chip, which sends as many back."""
     plan = plan_of("small", MLP, count=2, layers="pipeline")
@@ -680,7 +699,7 @@ BLOCK_OPS = {"average_factor", "program_block", "solve_g", "solve_a"}
 EXCHANGES = {
     "reduce_gradients", "reduce_factors", "exchange_gradients", "reduce_scalar", "gather_updates",
 }  # fmt: skip
-OTHERS = {"send_activations", "send_errors", "clip", "update", "write_weights"}
+OTHERS = {"send_activations", "send_errors", "clip", "update", "null_offsets", "write_weights"}
 
 
 def test_every_operation_of_a_step_has_a_price_by_hand():

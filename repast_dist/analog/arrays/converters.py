@@ -249,7 +249,7 @@ def _polynomials(
     curve = adc.inl_lsb * np.sin(angle) * math.sqrt(7.0) / 2.0
     return np.stack(
         [
-            adc.offset_lsb * offset - bow,
+            adc.offset_left_lsb * offset - bow,
             1.0 + adc.gain_error * gain - 3.0 * curve / top,
             3.0 * bow / top**2,
             5.0 * curve / top**3,
