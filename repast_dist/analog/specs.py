@@ -279,26 +279,6 @@ class DeviceSpec:
 
 
 @spec
-class DacSpec:
-    """Digital-to-analog converters of multiplying arrays.
-
-    Attributes
-    ----------
-    bits : int
-        Of an input's magnitude that are applied in one pass.
-    range : {"full", "calibrated"}
-        Inputs of a call share a step, a power of two that a digital unit finds: the smallest that
-        cuts no input off, or that cuts off what is above the given percentile of the inputs.
-    percentile : float
-        Of the absolute inputs, for ``calibrated``.
-    """
-
-    bits: Annotated[int, Ge(1), Le(8)] = 1
-    range: Literal["full", "calibrated"] = "full"
-    percentile: Annotated[float, Gt(50), Le(100)] = 99.99
-
-
-@spec
 class ConverterErrors:
     """How converters differ from ideal ones.
 
@@ -334,6 +314,41 @@ class ConverterErrors:
 
 IDEAL_CONVERTERS = ConverterErrors()
 """Converters that do nothing but round and clip."""
+
+
+@spec
+class DacSpec(ConverterErrors):
+    """Digital-to-analog converters of multiplying arrays.
+
+    Attributes
+    ----------
+    bits : int
+        Of an input's magnitude that are applied in one pass.
+    range : {"full", "calibrated"}
+        Inputs of a call share a step, a power of two that a digital unit finds: the smallest that
+        cuts no input off, or that cuts off what is above the given percentile of the inputs.
+    percentile : float
+        Of the absolute inputs, for ``calibrated``.
+    offset_lsb, gain_error, inl_lsb : float
+        How they differ from an ideal one, each row of an array having its own: standard deviation
+        of the offset in steps of the digit and of the gain relative to 1, root mean square of the
+        nonlinearity in steps. Rows without a digit are grounded, so that one bit has a gain alone.
+    noise_lsb : float
+        Noise of a conversion at the largest digit, standard deviation in steps; in proportion to
+        the digit.
+    """
+
+    bits: Annotated[int, Ge(1), Le(8)] = 1
+    range: Literal["full", "calibrated"] = "full"
+    percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+
+    def __post_init__(self) -> None:
+        for name in ("offset_lsb", "inl_lsb") if self.bits == 1 else ():
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: rows are grounded or driven by the one level "
+                    "of bits=1, whose error is gain_error; valid: 0, or 2 bits and more"
+                )
 
 
 @spec
@@ -466,13 +481,25 @@ class VmmSpec:
         """Whether products equal those of the integers."""
         device = self.device
         ideal = device.cell.ideal and device.wire.ideal and device.variation.none
-        ideal = ideal and not self.bends
+        ideal = ideal and not self.bends and self.dac.ideal
         return ideal and self.adc.range == "lossless" and self.adc.ideal
 
     @property
     def bends(self) -> bool:
         """Whether cells answer to some digits of inputs as if these were smaller."""
         return self.dac.bits > 1 and not self.device.curve.linear
+
+    @property
+    def holds_levels(self) -> bool:
+        """Whether what pairs appear to hold are whole levels."""
+        device = self.device
+        exact = device.cell.exact and device.wire.ideal and device.variation.none
+        return exact and not self.dac.gain_error
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a product differs from one time to the next."""
+        return bool(self.device.cell.read_spread or self.adc.noise_lsb or self.dac.noise_lsb)
 
     @property
     def slices(self) -> int:

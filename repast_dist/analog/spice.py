@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from repast_dist.analog.arrays.curve import steeper
+from repast_dist.analog.arrays.drivers import driver_gains
 from repast_dist.analog.arrays.fused import FusedInv, program_fused
 from repast_dist.analog.arrays.held import held_pairs
 from repast_dist.analog.arrays.inv import Inverse, OneLoop, program_inv
@@ -90,7 +91,7 @@ def vmm_circuits(
     vector : ndarray
         (K,); its largest entry becomes `full_scale_v`.
     spec : VmmSpec
-        How the multiplier is built.
+        How the multiplier is built. Inputs are no digits here: its DACs have a gain alone.
     full_scale_v : float
         Volts.
     seed, *address
@@ -105,12 +106,16 @@ def vmm_circuits(
         raise DataError(f"weights of {weights.shape} take {weights.shape[:1]}, got {vector.shape}")
     volts = full_scale_v * vector / (np.max(np.abs(vector), initial=0.0) or 1.0)
     wire, curve = spec.device.wire, spec.device.curve
+    gains = driver_gains((len(weights), weights.shape[1] * spec.slices), spec, seed, *address)
     # Through wires flows what full inputs draw; other inputs are answered by the curve.
     more = steeper(curve, full_scale_v)
-    answered = volts if curve.v0_volts is None else curve.v0_volts * np.sinh(volts / curve.v0_volts)
     circuits = []
     for array in physical_arrays(weights, spec, seed, *address):
         part = slice(array.first_row, array.first_row + len(array.siemens))
+        driven = volts[part] * gains[part, array.first_column // (2 * (spec.columns // 2))]
+        answered = driven
+        if curve.v0_volts is not None:
+            answered = curve.v0_volts * np.sinh(driven / curve.v0_volts)
         labels = []
         for column in range(array.first_column, array.first_column + array.siemens.shape[1]):
             weight, slice_and_sign = divmod(column, 2 * spec.slices)
@@ -120,10 +125,10 @@ def vmm_circuits(
         circuits.append(
             Circuit(
                 name,
-                vmm_netlist(array.siemens, volts[part], wire, name, curve),
+                vmm_netlist(array.siemens, driven, wire, name, curve),
                 "A",
                 tuple(labels),
-                answered[part] @ transfer_matrix(array.siemens * more, wire) / more,
+                answered @ transfer_matrix(array.siemens * more, wire) / more,
             )
         )
     return circuits

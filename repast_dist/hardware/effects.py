@@ -57,7 +57,10 @@ def _off(hardware: Hardware) -> Iterator[str]:
 
 def _of_converters(hardware: Hardware) -> Iterator[str]:
     chip = hardware.chip
-    kinds: dict[str, ConverterErrors] = {"multiplying arrays' ADCs": chip.adc}
+    kinds: dict[str, ConverterErrors] = {
+        "multiplying arrays' ADCs": chip.adc,
+        "multiplying arrays' DACs": chip.dac,
+    }
     if chip.inv.arrays_per_bank:
         kinds |= {"inverting arrays' ADCs": chip.inv.adc, "inverting arrays' DACs": chip.inv.dac}
     effects = {
@@ -67,8 +70,11 @@ def _of_converters(hardware: Hardware) -> Iterator[str]:
         "noise": "noise_lsb",
     }
     for name, setting in effects.items():
-        off = [kind for kind, errors in kinds.items() if not getattr(errors, setting)]
-        if len(off) == len(kinds):
+        # The one level of a DAC of one bit has a gain and noise alone.
+        missing = chip.dac if chip.dac.bits == 1 and name in ("offset", "nonlinearity") else None
+        having = {kind: errors for kind, errors in kinds.items() if errors is not missing}
+        off = [kind for kind, errors in having.items() if not getattr(errors, setting)]
+        if len(off) == len(having):
             yield f"{name} of converters"
         else:
             yield from (f"{name} of {kind}" for kind in off)

@@ -132,7 +132,7 @@ class Hardware:
                 opamp=OpAmpSpec(),
                 source="",
             ),
-            dac=DacSpec(bits=residual.dac_bits),
+            dac=self._residual_dac,
             adc=adc,
             rows=residual.rows,
             columns=2 * self.chip.vmm.weight_columns,
@@ -140,6 +140,15 @@ class Hardware:
             use=self._new_cells,
             adcs_per_array=self.chip.vmm.adcs_per_array,
         )
+
+    @property
+    def _residual_dac(self) -> DacSpec:
+        """DACs of residual products: cells that are verified make up for those of their rows."""
+        residual, dac = self.chip.residual, self.chip.dac
+        if residual.verified:
+            return DacSpec(bits=residual.dac_bits)
+        one = {"offset_lsb": 0.0, "inl_lsb": 0.0} if residual.dac_bits == 1 else {}
+        return dataclasses.replace(dac, bits=residual.dac_bits, range="full", **one)
 
     @property
     def _new_cells(self) -> CellUse:

@@ -76,8 +76,9 @@ class ResidualSpec:
         bits that the rows need. None: the chip's ADC, one code per level where it has the bits
         and otherwise over the full range.
     verified : bool
-        Cells are written until each holds its level, as all tested ones of HP-INV did; otherwise
-        they have the errors of ``device.cell``.
+        Cells are written until each holds its level, as all tested ones of HP-INV did, when the
+        DAC of its row drives it; otherwise they have the errors of ``device.cell``, and DACs those
+        of ``dac``.
     wired : bool
         Currents are those behind the wires of ``device.wire``. Otherwise wires are made up for when
         cells are written, as verification of one cell at a time can, which reads it through them.

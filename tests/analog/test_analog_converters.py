@@ -140,7 +140,7 @@ def test_what_nulling_leaves_of_offsets_takes_their_place():
     assert np.std(np.unique(offsets[1])) == pytest.approx(0.05, rel=0.3)
     np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
     assert not AdcSpec(offset_lsb=0.25, nulling_passes=1).distorts
-    with pytest.raises(ValueError, match="nulled_offset_lsb=0.1.*valid"):
+    with pytest.raises(ValueError, match=r"nulled_offset_lsb=0.1.*valid"):
         AdcSpec(offset_lsb=0.25, nulled_offset_lsb=0.1)
 
 

@@ -1,5 +1,6 @@
 """Products by other units of a processor: the same numbers, bit for bit."""
 
+import dataclasses
 import importlib.metadata
 import math
 
@@ -22,6 +23,10 @@ def spec(adc: AdcSpec | None = None, dac_bits: int = 1, rows: int = 256, **cell:
     return VmmSpec(device=device, adc=adc, dac=DacSpec(bits=dac_bits), rows=rows)
 
 
+def with_dacs(ideal: VmmSpec, **errors: float) -> VmmSpec:
+    return dataclasses.replace(ideal, dac=dataclasses.replace(ideal.dac, **errors))
+
+
 CASES = {
     "whole levels": spec(AdcSpec(bits=8, range="full")),
     "calibrated": spec(),
@@ -34,6 +39,10 @@ CASES = {
     "four bits a pass": spec(dac_bits=4, programming_sigma=0.01),
     "eight bits a pass": spec(dac_bits=8, programming_sigma=0.01),
     "lossless converters, noisy cells": spec(AdcSpec(range="lossless"), programming_sigma=0.01),
+    "DACs of one bit": with_dacs(spec(), gain_error=0.01, noise_lsb=0.05),
+    "DACs of two bits": with_dacs(
+        spec(dac_bits=2), gain_error=0.01, offset_lsb=0.3, inl_lsb=0.2, noise_lsb=0.05
+    ),
     "more rows than sums are exact for": spec(rows=2048, dac_bits=4, programming_sigma=0.01),
 }
 

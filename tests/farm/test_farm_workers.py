@@ -108,9 +108,13 @@ def test_a_worker_goes_on_from_the_state_of_others(together):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-DIFFERING = tuple(
-    f"chip.adc.{name}"
-    for name in ("offset_lsb=0.3", "gain_error=0.01", "inl_lsb=0.3", "noise_lsb=0.3")
+DIFFERING = (
+    "chip.adc.offset_lsb=0.3",
+    "chip.adc.gain_error=0.01",
+    "chip.adc.inl_lsb=0.3",
+    "chip.adc.noise_lsb=0.3",
+    "chip.dac.gain_error=0.01",
+    "chip.dac.noise_lsb=0.02",
 )
 
 

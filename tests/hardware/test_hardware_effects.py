@@ -40,6 +40,8 @@ ON = {
     "chip.adc.gain_error": 0.01,
     "chip.adc.inl_lsb": 0.1,
     "chip.adc.noise_lsb": 0.1,
+    "chip.dac.gain_error": 0.01,
+    "chip.dac.noise_lsb": 0.1,
     **{
         f"chip.inv.{kind}.{name}": 0.1
         for kind in ("adc", "dac")
@@ -109,9 +111,11 @@ def test_nothing_is_named_where_everything_is_on():
         ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
         ({"chip.adc.offset_lsb": 0.0}, "offset of multiplying arrays' ADCs"),
         ({"chip.inv.adc.gain_error": 0.0}, "gain error of inverting arrays' ADCs"),
+        ({"chip.dac.gain_error": 0.0}, "gain error of multiplying arrays' DACs"),
+        ({"chip.dac.bits": 2, "chip.dac.inl_lsb": 0.1}, "offset of multiplying arrays' DACs"),
         ({"chip.inv.dac.inl_lsb": 0.0}, "nonlinearity of inverting arrays' DACs"),
         (
-            {f"chip.{kind}.noise_lsb": 0.0 for kind in ("adc", "inv.adc", "inv.dac")},
+            {f"chip.{kind}.noise_lsb": 0.0 for kind in ("adc", "dac", "inv.adc", "inv.dac")},
             "noise of converters",
         ),
         ({"chip.adc.calibrated_on": "call"}, "converter ranges set before the data"),

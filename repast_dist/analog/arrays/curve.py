@@ -30,17 +30,14 @@ _FURTHEST = 40.0
 """Multiples of v0 that an iteration looks at; no amplifier gets there."""
 
 
-def answered_digits(curve: CurveSpec, bits: int) -> np.ndarray:
-    """Return what cells answer to the digits of so many bits, (2^bits,) float32, in full ones.
-
-    Zero and the largest digit are answered exactly.
+def answered(volts: np.ndarray, curve: CurveSpec) -> np.ndarray:
+    """Return the current of multiplying cells at voltages of any shape, relative to that of the
+    largest digit, whose voltage is 1.
     """
-    top = 2**bits - 1
-    digits = np.arange(top + 1) / top
-    if curve.v0_volts is not None:
-        full = curve.read_volts / curve.v0_volts
-        digits = np.sinh(full * digits) / np.sinh(full)
-    return np.asarray(top * digits, np.float32)
+    if curve.v0_volts is None:
+        return volts
+    full = curve.read_volts / curve.v0_volts
+    return np.asarray(np.sinh(full * volts) / np.sinh(full))
 
 
 def steeper(curve: CurveSpec, volts: float | None = None) -> float:

@@ -68,7 +68,7 @@ class VmmStack:
     @cached_property
     def _held(self) -> Held:
         assert self.planes is not None
-        return hold(self.planes, self.spec)
+        return hold(self.planes, self.spec, self.seed, *self.address)
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -197,7 +197,7 @@ def program_stack(
         if spec.device.wire.ideal and spec.device.variation.none:
             # Nothing ties the cells of a multiplier to each other.
             flat = integers.reshape(count * rows, columns)
-            planes = held_planes(flat, spec, seed, *address)
+            planes = held_planes(flat, spec, seed, *address, stacked=count)
             planes = planes.reshape(count, rows, spec.slices, columns)
         else:
             parts = enumerate(integers)

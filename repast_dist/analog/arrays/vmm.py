@@ -20,6 +20,7 @@ from repast_dist.analog.arrays.converters import (
     needed_ranges,
 )
 from repast_dist.analog.arrays.curve import steeper
+from repast_dist.analog.arrays.drivers import appearing
 from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
@@ -140,7 +141,7 @@ class VmmArray:
     def _held(self) -> Held:
         """What the arrays hold, ready for products."""
         assert self.planes is not None
-        return hold(self.planes[None], self.spec)
+        return hold(self.planes[None], self.spec, self.seed, *self.address)
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -344,7 +345,7 @@ def ranges_of(currents: np.ndarray, spec: VmmSpec) -> np.ndarray:
 
 def noise_keys(spec: VmmSpec, tiles: int, seed: int, *address: int | str) -> np.ndarray:
     """Return the keys of the streams of noise of every row tile, (tiles,) uint64."""
-    if not (spec.device.cell.read_spread or spec.adc.noise_lsb):
+    if not spec.noisy:
         return np.zeros(tiles, np.uint64)
     streams = [generator(seed, "read", *address, tile).bit_generator for tile in range(tiles)]
     return np.array([stream.random_raw() for stream in streams], np.uint64)
@@ -375,8 +376,12 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     )
 
 
-def held_planes(integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> np.ndarray:
-    """Return what pairs hold of (K, M) whole numbers: see `VmmArray.planes`."""
+def held_planes(
+    integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str, stacked: int = 1
+) -> np.ndarray:
+    """Return what pairs appear to hold of (K, M) whole numbers, which may be `stacked` multipliers
+    that the same DACs drive: see `VmmArray.planes`.
+    """
     digits = _digits(integers, spec)
     if spec.device.wire.ideal and spec.device.variation.none:
         held = differential_levels(
@@ -387,7 +392,8 @@ def held_planes(integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | 
         held = (positive - negative) * (spec.device.cell.levels - 1)
     else:
         held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
-    return in_steps(held)
+    apart = held.reshape(stacked, len(held) // stacked, *held.shape[1:])
+    return in_steps(appearing(apart, spec, seed, *address).reshape(held.shape))
 
 
 def physical_arrays(

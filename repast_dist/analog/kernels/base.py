@@ -52,8 +52,8 @@ class Design:
     passes, bits : int
         Passes per input and bits per pass; pass p weighs ``2 ** (bits * p)``.
     answers : ndarray
-        What cells answer to the digits of a pass from 0 to the largest, which is the last one; the
-        digits themselves where cells are linear.
+        (digits,) what cells answer to the digits of a pass from 0 to the largest, which is the last
+        one; the digits themselves where cells are linear. (K, digits) where rows differ.
     whole : bool
         Whether pairs hold whole levels.
     codes : float
@@ -79,12 +79,18 @@ class Design:
     @property
     def top(self) -> int:
         """The largest digit."""
-        return len(self.answers) - 1
+        return self.answers.shape[-1] - 1
 
     @property
     def bends(self) -> bool:
         """Whether cells answer to some digit with something else."""
-        return bool((self.answers != np.arange(len(self.answers))).any())
+        return bool((self.answers != np.arange(self.top + 1)).any())
+
+    def of(self, rows: slice) -> "Design":
+        """Return the design of some rows."""
+        if self.answers.ndim == 1:
+            return self
+        return dataclasses.replace(self, answers=self.answers[rows])
 
     @property
     def noisy(self) -> bool:

@@ -42,10 +42,11 @@ class FloatTile(Tile):
             )
             for block in blocks
         ]
-        bound = _largest_sum(held) * design.top
+        bound = _largest_sum(held) * float(np.abs(design.answers).max())
         self._answers = None
         if design.bends:
-            answers = np.asarray(design.answers, np.float64)
+            # (1, digits), or a row of them for every row.
+            answers = np.atleast_2d(np.asarray(design.answers, np.float64))
             self._answers = np.rint(answers / _ANSWER_STEP) * _ANSWER_STEP
             bound /= _ANSWER_STEP
         # Currents that are whole numbers below a bound leave room for a second pass.
@@ -63,7 +64,9 @@ class FloatTile(Tile):
         planes = reused("planes", (len(integers), count, self.rows), self._held[0].dtype)
         bit_planes(integers, bits, passes, base, planes)
         if self._answers is not None:
-            np.copysign(self._answers[np.abs(planes).astype(np.int64)], planes, out=planes)
+            row = np.arange(self.rows) if len(self._answers) > 1 else 0
+            # A DAC may be so far off that it drives a digit the other way.
+            planes[:] = np.sign(planes) * self._answers[row, np.abs(planes).astype(np.int64)]
         return planes
 
     def currents(self, driven: np.ndarray, block: int, columns: int) -> np.ndarray:
@@ -139,4 +142,4 @@ class Float32(Kernels):
 
     def hold(self, levels: np.ndarray, design: Design) -> Held:
         """Return what multipliers hold, ready for products."""
-        return hold(levels, design, lambda blocks: any_tile(blocks, design))
+        return hold(levels, design, any_tile)

@@ -89,7 +89,7 @@ class Int8(Kernels):
         small tiles are multiplied without the library, with the same numbers.
         """
 
-        def tile(blocks: list[np.ndarray]) -> Tile:
+        def tile(blocks: list[np.ndarray], design: Design) -> Tile:
             if not _multiplies(len(blocks[0]), sum(block.size for block in blocks), design):
                 return any_tile(blocks, design)
             largest = max(float(np.abs(block).max(initial=0.0)) for block in blocks)

@@ -80,8 +80,9 @@ class Tile(abc.ABC):
         return energies
 
 
-TileMaker = Callable[[list[np.ndarray]], Tile]
-"""Makes a tile of its blocks of columns, (rows, slices, columns) float32 each."""
+TileMaker = Callable[[list[np.ndarray], Design], Tile]
+"""Makes a tile of its blocks of columns, (rows, slices, columns) float32 each, and of the design of
+its rows."""
 
 
 class Tiled(Held):
@@ -110,7 +111,8 @@ class Tiled(Held):
         self.tiles = []
         for number in range(len(levels) * self.per):
             which, rows = self.place(number)
-            self.tiles.append(make([levels[which, rows, :, block] for block in self._blocks]))
+            blocks = [levels[which, rows, :, block] for block in self._blocks]
+            self.tiles.append(make(blocks, design.of(rows)))
 
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result."""
