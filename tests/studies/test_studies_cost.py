@@ -15,7 +15,7 @@ from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import chosen_workload
 from repast_dist.studies.explain import explain
-from repast_dist.studies.headline import footings
+from repast_dist.studies.headline import footings, sensitivity
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
 from repast_dist.studies.headline.sensitivity import sensitivity_rows
@@ -142,7 +142,43 @@ def test_every_assumed_constant_is_in_the_tornado(page, settings):
     assert {"cell_write.energy_j", "amplifier.supply_v", "amplifier.load_f"} <= names
     assert {"digital.time_s", "device.opamp.gbw_hz"} <= names
     assert {"chip.tiles", "chip.vmm.adcs_per_array", "chip.dac.bits", "soi.interval"} <= names
+    assert {"chip.inv.size", "chip.vmm.rows", "soi.factor_interval", "amplifier.load_f"} <= names
     assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
+
+
+def test_a_change_that_is_priced_with_the_plan_as_it_is_costs_what_a_new_plan_does(settings):
+    study = dataclasses.replace(settings.study, sensitive=("lenet5",), batch_size=64)
+    for objective in ("time", "energy"):
+        partition = dataclasses.replace(settings.partition, objective=objective)
+        machine = settings.machine.changed(partition=partition)
+        inputs = HeadlineInputs(study, machine, settings.baseline, settings.epochs)
+        outcome = sensitivity.Outcomes(inputs)
+        kinds = set()
+        for assumed in sensitivity.assumptions(inputs):
+            if assumed.touches != "plan":
+                kinds.add(assumed.touches)
+                changed = assumed.change(2.0)
+                assert outcome(changed, assumed.touches) == outcome(changed, "plan"), assumed.name
+        assert kinds == {"gpu", "energy"}
+
+
+def test_counts_of_which_there_is_no_half_or_double_chip_are_left_empty(settings):
+    """256 rows at a time are all that an array has, and their converter tells them apart."""
+    chip = settings.chip
+    residual = dataclasses.replace(
+        chip.residual, rows=256, adc=dataclasses.replace(chip.residual.adc, bits=13)
+    )
+    machine = settings.machine.changed(chip=dataclasses.replace(chip, residual=residual))
+    study = dataclasses.replace(settings.study, sensitive=("lenet5",), batch_size=8)
+    rows = sensitivity_rows(HeadlineInputs(study, machine, settings.baseline, settings.epochs))
+    empty = {
+        (row["constant"], end)
+        for row in rows
+        for end in ("halved", "doubled")
+        if math.isnan(row[f"speedup, {end}"])
+    }
+    assert empty == {("chip.residual.rows", "doubled"), ("chip.vmm.rows", "halved")}
+    assert not any(row["charted"] == "yes" for row in rows if (row["constant"], "halved") in empty)
 
 
 def test_the_assumed_settling_decides_where_answers_are_read_once_they_have_settled(settings):

@@ -21,7 +21,7 @@ from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
 from repast_dist.studies.headline.schedules import schedule_rows
-from repast_dist.studies.headline.sensitivity import sensitivity_rows
+from repast_dist.studies.headline.sensitivity import SHOWN, sensitivity_rows
 from repast_dist.studies.published import PublishedRatios
 
 _UNITS = {
@@ -55,7 +55,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         ratios += list(ratio_rows(name, found, epochs))
     means = mean_rows(ratios, study.paper)
     mean_of = {(row["footing"], row["ratio"]): row for row in means}
-    sensitivity = sensitivity_rows(inputs)
+    sensitivity = sensitivity_rows(inputs) if study.sensitive else []
     return StudyPage(
         study="headline",
         title="RePAST beside a GPU and PipeLayer",
@@ -69,7 +69,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             "ratios": table(ratios, {}),
             "means": table(means, {}),
             "phases": table(phases, _UNITS),
-            "sensitivity": table(sensitivity, {}),
+            **({"sensitivity": table(sensitivity, {})} if sensitivity else {}),
         },
         sections=[
             _bridge_section(inputs),
@@ -77,7 +77,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             _schedule_section(),
             StudySection("Time and energy per machine", tables=["machines"]),
             _phase_section(),
-            _sensitivity_section(inputs, sensitivity[0] if sensitivity else {}),
+            *([_sensitivity_section(inputs, sensitivity[0])] if sensitivity else []),
             size_section(),
         ],
         key_figures=[
@@ -246,12 +246,13 @@ def _phase_section() -> StudySection:
 
 
 def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
-    networks = ", ".join(inputs.study.sensitive)
+    networks = len(inputs.study.sensitive)
     charts = [
         Chart(
             "tornado", "sensitivity", f"{title} of one chip over the GPU", x="constant",
-            band=(f"{column}, halved", f"{column}, doubled"), base=base.get(column, 1.0),
-            axis=f"{title.lower()}, geometric mean of {networks}",
+            band=(f"{column}, halved", f"{column}, doubled"), base=base[column],
+            where={"charted": "yes"},
+            axis=f"{title.lower()}, geometric mean of {networks} networks",
         )
         for title, column in (("Speedup", "speedup"), ("Energy saving", "saving"))
     ]  # fmt: skip
@@ -260,10 +261,12 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
         charts=charts,
         tables=["sensitivity"],
         intro="Every constant marked as an assumption and every count that the paper does not "
-        "give, halved and doubled. How long an inverting circuit is taken to settle "
-        "(device.opamp.settled_cycles) decides where answers are read once they have settled: by "
-        "single, taylor and refine. Conjugate gradients read after a time of their own "
-        "(inversion.array_read_after), which the amplifiers' bandwidth scales.",
+        f"give, halved and doubled; charts show the {SHOWN} that decide most, the table all. A "
+        "count of 1 cannot be halved. Twice the residual.rows have a converter of one bit more, "
+        "and twice the levels of a converter are one bit more (adc.bits). How long an inverting "
+        "circuit is taken to settle (device.opamp.settled_cycles) decides where answers are read "
+        "once they have settled: by single, taylor and refine. Conjugate gradients read after a "
+        "time of their own (inversion.array_read_after), which the amplifiers' bandwidth scales.",
     )
 
 

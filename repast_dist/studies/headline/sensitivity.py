@@ -1,93 +1,194 @@
-"""What the constants and counts that are assumed decide: each of them halved and doubled."""
+"""What the constants and counts that are assumed decide: each of them halved and doubled.
+
+A change costs what it touches: figures of the GPU leave the chips' step as it is, and figures of
+energy leave the plan as it is, as long as plans are made for the shortest step.
+"""
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
+from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware import PARTS, Quantity, quantities
 from repast_dist.network.workload import named_workload
-from repast_dist.planning.gpu import gpu_step
+from repast_dist.planning.gpu import BaselineStep, gpu_step
+from repast_dist.planning.plan import Plan
+from repast_dist.planning.summary import StepSummary, summarise
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.machines import coster
 from repast_dist.studies.headline.ratios import geometric_mean
 
 _COUNTS = (
     "tiles",
+    "banks_per_tile",
+    "vmm.rows",
+    "vmm.cols",
     "vmm.arrays_per_bank",
     "vmm.adcs_per_array",
+    "inv.size",
     "inv.arrays_per_bank",
+    "inv.adcs_per_array",
     "residual.arrays_per_bank",
     "dac.bits",
+    "written_arrays_per_bank",
+    "shift_adds_per_bank",
+    "buffer_bytes",
+    "bus_bits",
     "digital_lanes",
 )
-"""Counts of the chip that no publication gives openly. Those that are 1 cannot be halved."""
+"""Counts of the chip that no publication gives openly. Those that are 1 cannot be halved. Weights
+and inputs of 16 bits and inversion of 8 are published.
+"""
+_ROWS, _LEVELS = "residual.rows", "adc.bits"
+"""Rows driven at a time, whose converter has a bit more or less, so that it still tells all levels
+apart; and a bit more or less of the converters of multiplying arrays: twice or half the levels.
+"""
+
+_ENERGIES = ("energy_j", "power_w")
+
+SHOWN = 16
+"""Rows that charts show."""
+
+_Change = Callable[[float], HeadlineInputs]
 
 
-def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
-    """Halve and double everything that is assumed; return the geometric mean speedup and saving of
-    one chip over the GPU.
+@dataclasses.dataclass(frozen=True)
+class Assumed:
+    """Something assumed.
+
+    Attributes
+    ----------
+    name : str
+        Its name in tables.
+    change : callable
+        From a factor to what is compared with it scaled by that.
+    touches : {"gpu", "energy", "plan"}
+        Whether only the GPU's step changes, only energies do, or the plan may.
     """
-    names = list(inputs.study.sensitive)
 
-    def outcome(changed: HeadlineInputs) -> tuple[float, float]:
+    name: str
+    change: _Change
+    touches: Literal["gpu", "energy", "plan"] = "plan"
+
+
+class Outcomes:
+    """Geometric means of one chip's speedup and saving over the GPU, with as little anew as
+    possible.
+    """
+
+    def __init__(self, inputs: HeadlineInputs) -> None:
+        self._inputs = inputs
+        self._plans = {name: _plan(inputs, name) for name in inputs.study.sensitive}
+        self._steps = {name: summarise(plan) for name, plan in self._plans.items()}
+        self._gpu = {name: _gpu(inputs, name) for name in inputs.study.sensitive}
+        objective = inputs.machine.policy.partition.objective
+        self._energy_plans = objective == "energy"
+
+    def __call__(
+        self, changed: HeadlineInputs, touches: Literal["gpu", "energy", "plan"] = "plan"
+    ) -> tuple[float, float]:
         speed, saving = [], []
-        for name in names:
-            step = coster(changed, name)(1)
-            gpu = gpu_step(
-                changed.gpu,
-                named_workload(name),
-                changed.study.batch_size,
-                changed.gpu_kfac,
-            )
+        for name in self._inputs.study.sensitive:
+            step = self._step(changed, name, touches)
+            # The GPU renews as often as the chips.
+            same = changed.gpu == self._inputs.gpu and changed.gpu_kfac == self._inputs.gpu_kfac
+            gpu = self._gpu[name] if same else _gpu(changed, name)
             speed.append(step.samples_per_s / gpu.samples_per_s)
             saving.append(gpu.energy_j / gpu.samples / step.energy_per_sample_j)
         return geometric_mean(speed), geometric_mean(saving)
 
+    def _step(self, changed: HeadlineInputs, name: str, touches: str) -> StepSummary:
+        if touches == "gpu" or changed.machine == self._inputs.machine:
+            return self._steps[name]
+        if touches == "energy" and not self._energy_plans:
+            hardware = changed.machine.hardware
+            return summarise(dataclasses.replace(self._plans[name], hardware=hardware))
+        return summarise(_plan(changed, name))
+
+
+def _plan(inputs: HeadlineInputs, name: str) -> Plan:
+    study = inputs.study
+    return inputs.machine.plan(named_workload(name), 1, study.batch_size, study.micro_batch_size)
+
+
+def _gpu(inputs: HeadlineInputs, name: str) -> BaselineStep:
+    return gpu_step(inputs.gpu, named_workload(name), inputs.study.batch_size, inputs.gpu_kfac)
+
+
+def sensitivity_rows(inputs: HeadlineInputs) -> list[dict[str, Any]]:
+    """Halve and double everything that is assumed; return the geometric mean speedup and saving of
+    one chip over the GPU, NaN where the chip would not be one.
+    """
+    outcome = Outcomes(inputs)
     base = outcome(inputs)
-    rows = []
-    for name, change in _assumed(inputs):
-        half, double = outcome(change(0.5)), outcome(change(2.0))
+    rows: list[dict[str, Any]] = []
+    for assumed in assumptions(inputs):
+        half, double = (_possible(outcome, assumed, factor) for factor in (0.5, 2.0))
         rows.append(
             {
-                "constant": name,
+                "constant": assumed.name,
                 "speedup": base[0],
                 "speedup, halved": half[0],
                 "speedup, doubled": double[0],
                 "saving": base[1],
                 "saving, halved": half[1],
                 "saving, doubled": double[1],
-                "swing": max(abs(math.log(v[0] / base[0])) for v in (half, double)),
+                "swing": _swing(base, half, double),
             }
         )
-    return sorted(rows, key=lambda row: -row["swing"])
+    rows.sort(key=lambda row: -row["swing"])
+    for number, row in enumerate(rows):
+        whole = math.isfinite(row["speedup, halved"] + row["speedup, doubled"])
+        row["charted"] = "yes" if whole and number < SHOWN else "no"
+    return rows
 
 
-def _assumed(
-    inputs: HeadlineInputs,
-) -> Iterator[tuple[str, Callable[[float], HeadlineInputs]]]:
+def _possible(outcome: Outcomes, assumed: Assumed, factor: float) -> tuple[float, float]:
+    """Return what the change leads to; NaN: there is no such chip."""
+    try:
+        return outcome(assumed.change(factor), assumed.touches)
+    except (ValueError, SettingsError):
+        return math.nan, math.nan
+
+
+def _swing(base: tuple[float, float], *ends: tuple[float, float]) -> float:
+    """Return the largest change of both ratios, as a logarithm."""
+    changes = [
+        abs(math.log(value / middle))
+        for end in ends
+        for value, middle in zip(end, base, strict=True)
+        if math.isfinite(value)
+    ]
+    return max(changes, default=0.0)
+
+
+def assumptions(inputs: HeadlineInputs) -> Iterator[Assumed]:
     """Return every constant marked as an assumption and every assumed count, and how to scale
     it.
     """
     for component in (part.name for part in PARTS):
-        figures = quantities(getattr(inputs.machine.hardware.components, component))
-        for name, quantity in figures.items():
+        part = getattr(inputs.machine.hardware.components, component)
+        for name, quantity in quantities(part).items():
+            # No area moves the ratios of one chip.
             if quantity.confidence == "C" and name != "area_m2":
-                yield f"{component}.{name}", _scale_part(inputs, component, name)
+                yield Assumed(
+                    f"{component}.{name}",
+                    _scale_part(inputs, component, name),
+                    "energy" if name in _ENERGIES or component == "amplifier" else "plan",
+                )
     for name in ("memory_efficiency", "launch_s"):
-        yield f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name)
-    yield f"{inputs.gpu.name}.inversion.column_s", _scale_inversion(inputs, "column_s")
-    for name in ("assumed_iterations", "block_size", "interval"):
-        yield f"soi.{name}", _scale_soi(inputs, name)
-    for path in _COUNTS:
-        yield f"chip.{path}", _scale_count(inputs, path)
+        yield Assumed(f"{inputs.gpu.name}.{name}", _scale_gpu(inputs, name), "gpu")
+    name = "inversion.column_s"
+    yield Assumed(f"{inputs.gpu.name}.{name}", _scale_column(inputs), "gpu")
+    for name in ("assumed_iterations", "block_size", "interval", "factor_interval"):
+        yield Assumed(f"soi.{name}", _scale_soi(inputs, name))
+    for path in (*_COUNTS, _ROWS, _LEVELS):
+        yield Assumed(f"chip.{path}", _scale_count(inputs, path))
     for name in ("settled_cycles", "gbw_hz"):
-        yield f"device.opamp.{name}", _scale_amplifiers(inputs, name)
+        yield Assumed(f"device.opamp.{name}", _scale_amplifiers(inputs, name))
 
 
-def _scale_part(
-    inputs: HeadlineInputs, component: str, field: str
-) -> Callable[[float], HeadlineInputs]:
+def _scale_part(inputs: HeadlineInputs, component: str, field: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
         components = inputs.machine.hardware.components
         part = getattr(components, component)
@@ -104,57 +205,74 @@ def _scale_part(
     return scaled
 
 
-def _scale_gpu(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
+def _scale_gpu(inputs: HeadlineInputs, field: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
-        quantity: Quantity = getattr(inputs.gpu, field)
-        value = (quantity.value or 0.0) * factor
-        if quantity.unit == "1":
-            value = min(1.0, value)
-        changed: dict[str, Any] = {field: dataclasses.replace(quantity, value=value)}
-        gpu = dataclasses.replace(inputs.gpu, **changed)
+        changed: dict[str, Any] = {field: _times(getattr(inputs.gpu, field), factor)}
+        return dataclasses.replace(inputs, gpu=dataclasses.replace(inputs.gpu, **changed))
+
+    return scaled
+
+
+def _scale_column(inputs: HeadlineInputs) -> _Change:
+    def scaled(factor: float) -> HeadlineInputs:
+        old = inputs.gpu.inversion
+        inversion = dataclasses.replace(old, column_s=_times(old.column_s, factor))
+        gpu = dataclasses.replace(inputs.gpu, inversion=inversion)
         return dataclasses.replace(inputs, gpu=gpu)
 
     return scaled
 
 
-def _scale_inversion(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
-    def scaled(factor: float) -> HeadlineInputs:
-        old = inputs.gpu.inversion
-        quantity: Quantity = getattr(old, field)
-        value = (quantity.value or 0.0) * factor
-        changed: dict[str, Any] = {field: dataclasses.replace(quantity, value=value)}
-        inversion = dataclasses.replace(old, **changed)
-        return dataclasses.replace(inputs, gpu=dataclasses.replace(inputs.gpu, inversion=inversion))
-
-    return scaled
+def _times(quantity: Quantity, factor: float) -> Quantity:
+    """Return a multiple of a figure; a share stays below 1."""
+    value = (quantity.value or 0.0) * factor
+    return dataclasses.replace(quantity, value=min(1.0, value) if quantity.unit == "1" else value)
 
 
-def _scale_soi(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
+def _scale_soi(inputs: HeadlineInputs, field: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
         soi = inputs.machine.policy.soi
         changed: dict[str, Any] = {field: max(1, round(getattr(soi, field) * factor))}
+        if field.endswith("interval"):
+            # Inversions come with an update of the factors.
+            updates = changed.get("factor_interval", soi.factor_interval)
+            every = changed.get("interval", soi.interval)
+            changed["interval"] = max(1, round(every / updates)) * updates
         soi = dataclasses.replace(soi, **changed)
         return dataclasses.replace(inputs, machine=inputs.machine.changed(soi=soi))
 
     return scaled
 
 
-def _scale_count(inputs: HeadlineInputs, path: str) -> Callable[[float], HeadlineInputs]:
+def _scale_count(inputs: HeadlineInputs, path: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
         chip = inputs.machine.hardware.chip
-        *part, field = path.split(".")
-        whole = getattr(chip, part[0]) if part else chip
-        count = max(1, round(getattr(whole, field) * factor))
-        changed: dict[str, Any] = {field: count}
-        if part:
-            changed = {part[0]: dataclasses.replace(whole, **changed)}
-        chip = dataclasses.replace(chip, **changed)
+        more_bits = round(math.log2(factor))
+        if path == _LEVELS:
+            adc = dataclasses.replace(chip.adc, bits=chip.adc.bits + more_bits)
+            chip = dataclasses.replace(chip, adc=adc)
+        else:
+            chip = _with_count(chip, path, factor)
+        own = chip.residual.adc
+        if path == _ROWS and own is not None:
+            own = dataclasses.replace(own, bits=own.bits + more_bits)
+            residual = dataclasses.replace(chip.residual, adc=own)
+            chip = dataclasses.replace(chip, residual=residual)
         return dataclasses.replace(inputs, machine=inputs.machine.changed(chip=chip))
 
     return scaled
 
 
-def _scale_amplifiers(inputs: HeadlineInputs, field: str) -> Callable[[float], HeadlineInputs]:
+def _with_count(chip: Any, path: str, factor: float) -> Any:
+    *part, field = path.split(".")
+    whole = getattr(chip, part[0]) if part else chip
+    changed: dict[str, Any] = {field: max(1, round(getattr(whole, field) * factor))}
+    if part:
+        changed = {part[0]: dataclasses.replace(whole, **changed)}
+    return dataclasses.replace(chip, **changed)
+
+
+def _scale_amplifiers(inputs: HeadlineInputs, field: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
         device = inputs.machine.hardware.device
         changed: dict[str, Any] = {field: getattr(device.opamp, field) * factor}

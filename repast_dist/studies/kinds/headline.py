@@ -34,7 +34,8 @@ class HeadlineStudy(Study):
     batch_size, micro_batch_size : int
         Samples per step of one chip and of the GPU, and per micro-batch.
     sensitive : tuple of str
-        Networks over which every assumed constant is halved and doubled.
+        Networks over which every assumed constant and count is halved and doubled; none: the page
+        leaves it out.
     gpu_schedule : GpuScheduleSpec
         What the GPU inverts, and how often.
     gpu_intervals : tuple of int
@@ -55,7 +56,7 @@ class HeadlineStudy(Study):
     networks: Annotated[tuple[NetworkName, ...], MinLen(1)]
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
-    sensitive: Annotated[tuple[NetworkName, ...], MinLen(1)]
+    sensitive: tuple[NetworkName, ...] = ()
     gpu_schedule: GpuScheduleSpec = GpuScheduleSpec()
     gpu_intervals: tuple[PositiveInt, ...] = (1, 10, 100)
     bridge: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
