@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 
-def make(samples=64, classes=10, seed=0):
+def make(samples=128, classes=10, seed=0):
     """Images whose brightness is their class, as bytes."""
     generator = np.random.default_rng(seed)
     labels = np.arange(samples + 32) % classes

@@ -129,7 +129,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "idx": ("dataset=idx",),
     "npz": ("dataset=npz",),
     "image_folder": ("dataset=image_folder",),
-    "own samples": ("dataset=factory",),
+    "own samples": ("dataset=factory", "dataset.factory=own_samples:make"),
     "own module": ("model=factory",),
     "text": ("dataset=text",),
     "tokens": (
@@ -196,11 +196,11 @@ ELSEWHERE = {
     "dataset.factory": "tests/training/test_training_own_code.py",
     "dataset.arguments": "tests/training/test_training_own_code.py",
     "dataset.augmentation": "tests/training/test_training_own_code.py",
-    "dataset.scaling of FactoryData": "tests/training/test_training_own_code.py",
     # Of PyTorch modules.
     "model.factory": "tests/pytorch/test_torch_farm.py",
     "model.arguments": "tests/pytorch/test_torch_farm.py",
     "model.loss of FactoryModel": "tests/pytorch/test_torch_farm.py",
+    "model.classes": "tests/pytorch/test_torch_farm.py",
     "model.likelihood": "tests/pytorch/test_torch_farm.py",
     "workload.path": "tests/network/test_workload_onnx.py",
     # Of a chip that inverts nothing, without converters of their own.

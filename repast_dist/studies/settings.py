@@ -268,7 +268,7 @@ def _why_unread(settings: RunSettings, path: str) -> str:
     ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
     if ignored:
         return f"{path}: not read by study={name}: {ignored[0]}"
-    reads = (*_ALWAYS, *study.reads)
+    reads = (*_ALWAYS, *study.reads, *_read_by_model(settings))
     # An experiment presets a training run.
     known = (*reads, "experiment") if "model" in reads else reads
     if any(_within(path, where) or _within(where, path) for where in known):
@@ -277,6 +277,13 @@ def _why_unread(settings: RunSettings, path: str) -> str:
     elsewhere = f", or study={'|'.join(others)}" if others else ""
     own = ", ".join(sorted(dict.fromkeys(["study", *study.reads]))) + elsewhere
     return f"{path}: not read by study={name}; valid: {own}"
+
+
+def _read_by_model(settings: RunSettings) -> tuple[str, ...]:
+    """Return what the model needs of other settings where a study reads it."""
+    study = settings.study
+    reads = "model" in study.reads and "model" not in study.ignores(settings)
+    return ("dataset", "seed") if reads and settings.model.needs_data else ()
 
 
 _ALWAYS = ("study", "run_root", "plugins")

@@ -19,16 +19,17 @@ import torch
 from torch import nn
 
 from repast_dist.farm.checkpoint import STATE_DICT
-from repast_dist.ground.errors import DataError, RepastError, SettingsError
+from repast_dist.ground.errors import DataError, RepastError, SettingsError, brief
 from repast_dist.ground.global_streams import kept
-from repast_dist.ground.user_code import described, resolve_callable
+from repast_dist.ground.user_code import described, resolve, resolve_callable
 from repast_dist.network.node import Trainable
 from repast_dist.network.shapes import Workload
-from repast_dist.torch.conversion import is_converted
+from repast_dist.torch.conversion import CLASSES, is_converted
 from repast_dist.torch.draws import KeyedDropout
 from repast_dist.torch.farm_loss import AnyLoss, NamedLoss, OwnLoss
 from repast_dist.torch.farm_module import LiveModule
 from repast_dist.torch.fisher import Likelihood
+from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import to_numpy
 from repast_dist.torch.statistics import Statistics, logits
 from repast_dist.training.datasets import Dataset
@@ -65,14 +66,14 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
     SettingsError
         The function fails or returns no module, or the module does not fit data or loss.
     """
-    module, loss = _made(source, seed), _loss(source)
+    module, loss, known = _made(source, seed), _loss(source), _known(source)
     inputs, labels = data.train_inputs[:samples], data.train_labels[:samples]
     with kept() as begin:
         begin(seed, "model", "trace")
         try:
             _initialise(module, inputs)
             precision = {name: _precision(item) for name, item in _tensors(module).items()}
-            live = LiveModule(module.double())
+            live = LiveModule(module.double(), known)
             before = live.buffers()
             with live.training():
                 outputs = live.module(to_tensor(inputs))
@@ -103,7 +104,7 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
         terms=rows // len(inputs),
         passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
     )
-    return ModuleNetwork(source, seed, module, loss, facts)
+    return ModuleNetwork(source, module, known, loss, facts)
 
 
 def to_tensor(values: np.ndarray) -> torch.Tensor:
@@ -136,6 +137,28 @@ def _loss(source: FactoryModel) -> AnyLoss:
         return NamedLoss(source.loss)
     likelihood = None if source.likelihood is None else Likelihood(source.likelihood)
     return OwnLoss(resolve_callable(source.loss, "model.loss"), likelihood)
+
+
+def _known(source: FactoryModel) -> dict[type[nn.Module], type[Converted]]:
+    """Return PyTorch's class -> what its modules are converted to, the user's own among them.
+
+    Raises
+    ------
+    SettingsError
+        The setting names no such mapping.
+    """
+    if source.classes is None:
+        return dict(CLASSES)
+    own = resolve(source.classes, "model.classes")
+    if not isinstance(own, Mapping) or not all(
+        isinstance(key, type) and isinstance(value, type) and issubclass(value, Converted)
+        for key, value in own.items()
+    ):
+        raise SettingsError(
+            f"model.classes: {source.classes} is {brief(own)}; valid: a mapping from classes of "
+            "modules to subclasses of repast_dist.torch.Converted"
+        )
+    return {**CLASSES, **own}
 
 
 def _initialise(module: nn.Module, inputs: np.ndarray) -> None:
@@ -216,10 +239,10 @@ class ModuleNetwork:
     ----------
     source : FactoryModel
         Its settings.
-    seed : int
-        The run's seed.
     module : Module
         The module in float64, as the function made it.
+    known : dict
+        PyTorch's class -> what its modules are converted to.
     loss : AnyLoss
         Its loss.
     facts : ModuleFacts
@@ -229,12 +252,12 @@ class ModuleNetwork:
     def __init__(
         self,
         source: FactoryModel,
-        seed: int,
         module: nn.Module,
+        known: dict[type[nn.Module], type[Converted]],
         loss: AnyLoss,
         facts: ModuleFacts,
     ) -> None:
-        self._source, self._seed = source, seed
+        self._source, self._known = source, known
         self._module, self.loss, self._facts = module, loss, facts
 
     def __getstate__(self) -> dict[str, Any]:
@@ -243,7 +266,7 @@ class ModuleNetwork:
     @functools.cached_property
     def live(self) -> LiveModule:
         """The copy of this process, whose products run on the arrays."""
-        return LiveModule(self._module)
+        return LiveModule(self._module, self._known)
 
     @property
     def name(self) -> str:
@@ -267,7 +290,7 @@ class ModuleNetwork:
 
     def initial(self) -> dict[str, np.ndarray]:
         """Return the values that the user's function gave it."""
-        live = LiveModule(self._module)
+        live = LiveModule(self._module, self._known)
         return self._in_precision({name: live.read(name) for name in self._names})
 
     def fisher_passes(self, fisher: Fisher) -> int:

@@ -12,7 +12,8 @@ from torch import nn
 from repast_dist.ground.errors import DataError
 from repast_dist.network.node import Trainable
 from repast_dist.network.shapes import Workload
-from repast_dist.torch.conversion import attach
+from repast_dist.torch.conversion import CLASSES, attach
+from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import Matrix, to_float64, to_numpy
 from repast_dist.torch.simulation import Simulation, Watcher
 from repast_dist.training.engines import make_engine
@@ -30,6 +31,8 @@ class LiveModule:
     ----------
     module : Module
         The module, in float64; it stays as it is.
+    known : mapping
+        PyTorch's class -> what its modules are converted to.
 
     Attributes
     ----------
@@ -43,10 +46,12 @@ class LiveModule:
         How often values were written.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(
+        self, module: nn.Module, known: Mapping[type[nn.Module], type[Converted]] = CLASSES
+    ) -> None:
         self.module = copy.deepcopy(module)
         self.simulation = Simulation(make_engine(_EXACT, 0))
-        treatments, self.work = attach(self.module, self.simulation)
+        treatments, self.work = attach(self.module, self.simulation, known)
         self._reasons = {item.path: item.reason for item in treatments}
         self._modes = {part: part.training for part in self.module.modules()}
         # Calls of a network that is trained are told from others by it.

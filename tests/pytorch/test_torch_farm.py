@@ -17,6 +17,7 @@ from conftest import final_arrays  # noqa: E402
 from rich.console import Console  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from repast_dist.cli import main  # noqa: E402
 from repast_dist.farm.setup import make_setup  # noqa: E402
 from repast_dist.farm.watcher import RUN_MARK  # noqa: E402
 from repast_dist.ground import user_code  # noqa: E402
@@ -296,7 +297,28 @@ def test_a_loss_of_ones_own_trains_with_its_likelihood(train, lab):
     assert losses(empirical)[0] == losses(run)[0]
 
 
+def test_classes_of_ones_own_run_on_the_arrays_of_the_farm(train, lab):
+    own = ("model.factory=my_lab:make_scaled", *ALONE, "train.max_steps=1")
+    digital, arrays = (
+        json.loads((train(*OWN, *own, *more) / "result.json").read_text())
+        for more in ((), ("model.classes=my_lab:CLASSES",))
+    )
+    assert [row["preconditioned"] for row in digital["layers"]] == [False]
+    assert [row["preconditioned"] for row in arrays["layers"]] == [True]
+    assert arrays["steps"][0]["loss"] == pytest.approx(digital["steps"][0]["loss"], rel=0.05)
+
+
+def test_a_plan_of_a_module_needs_the_data_it_is_called_with(lab, tmp_path):
+    words = [*OWN[:2], "workload=model", "study=plan", "farm.chips=2", f"run_root={tmp_path}"]
+    assert main(words) == 0
+    sweep = [*words[:3], "study=sweep", "study.axes={farm.chips: [1, 2]}", words[-1]]
+    assert main([*sweep, "farm.backend=inprocess"]) == 0
+    assert main([*words, "workload=lenet5"]) == 2
+    assert main(["study=plan", "workload=model", "dataset=digits", words[-1]]) == 2
+
+
 WRONG = {
+    "model.classes=my_lab:make_model": r"model\.classes: .*valid: a mapping from classes",
     "model.factory=my_lab": r"model\.factory: 'my_lab'; valid: module:function",
     "model.factory=no_lab:make": r"no module 'no_lab' in .*valid: a module of the working",
     "model.factory=my_lab:nothing": r"my_lab has no 'nothing'; valid: Mixed, make_model",

@@ -42,7 +42,7 @@ def test_samples_may_come_in_several_forms(form):
 
 def test_labels_that_are_real_numbers_are_fitted():
     data = loaded("numbers")
-    assert (data.classes, data.train_labels.shape) == (0, (64, 1))
+    assert (data.classes, data.train_labels.shape) == (0, (128, 1))
     assert loaded("make", scaling="standard").train_inputs.mean() == pytest.approx(0, abs=1e-5)
 
 

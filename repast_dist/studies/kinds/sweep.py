@@ -94,6 +94,8 @@ class SweepStudy(PointStudy):
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return what the measure does not read."""
         reads = self.measure.reads
+        if "model" in reads and settings.model.needs_data:
+            reads = (*reads, "dataset", "seed")
         unread = [
             name
             for name in (*TRAINING, "workload")

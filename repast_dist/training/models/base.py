@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from repast_dist.ground.registry import Registry
 from repast_dist.training.datasets import Dataset
@@ -15,6 +15,9 @@ class ModelSource(abc.ABC):
     A member adds a tag field ``source: Literal["mine"] = "mine"`` and a field `name`, which reports
     show, and makes the network from its own settings.
     """
+
+    needs_data: ClassVar[bool] = False
+    """Whether its shapes follow from the samples of ``dataset``."""
 
     # Members declare the field; a property at run time would stand in its way.
     if TYPE_CHECKING:

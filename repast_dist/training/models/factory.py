@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import spec
@@ -35,6 +35,9 @@ class FactoryModel(ModelSource):
         called with (N, ...) inputs.
     arguments : dict
         Arguments of the function by name.
+    classes : str or None
+        Further classes of modules that run on the arrays, ``module:name`` of a mapping from
+        PyTorch's class to a `repast_dist.torch.Converted`.
     name : str
         Shown in reports; empty: the factory.
     loss : str
@@ -46,9 +49,12 @@ class FactoryModel(ModelSource):
         ``optimizer.fisher=sampled`` and ``exact``.
     """
 
+    needs_data: ClassVar[bool] = True
+
     source: Literal["factory"] = "factory"
     factory: str
     arguments: dict[str, Argument] = field(default_factory=dict)
+    classes: str | None = None
     name: str = ""
     loss: str = "cross_entropy"
     likelihood: Literal["cross_entropy", "binary_cross_entropy", "squared_error"] | None = None

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import repast_dist.torch as rt
+from repast_dist.network import kinds
+
 make_data = my_lab_data.make_data
 NOT_A_FUNCTION = 3
 
@@ -100,6 +103,32 @@ def digits_cnn(seed):
             layer.weight.copy_(torch.from_numpy(values[:-1].T).reshape(layer.weight.shape))
             layer.bias.copy_(torch.from_numpy(values[-1]))
     return network
+
+
+class Scaled(nn.Module):
+    """Twice the inputs times (in, out) weights: a class that the package does not know."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / 16)
+
+    def forward(self, x):
+        return 2 * x @ self.weight
+
+
+class ScaledOnArrays(rt.Converted):
+    def matrices(self):
+        return [self.matrix("", "weight", lambda weight: weight, kinds.DENSE)]
+
+    def forward(self, x):
+        return 2 * self.product("", x)
+
+
+CLASSES = {Scaled: ScaledOnArrays}
+
+
+def make_scaled():
+    return nn.Sequential(nn.Flatten(), Scaled(64, 10))
 
 
 def wants_another_size():
