@@ -261,7 +261,7 @@ def samples(settings: RunSettings) -> Any:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             _save_pictures(Path(folder))
             source = dataclasses.replace(source, folder=folder)
-        elif getattr(source, "folder", "") or getattr(source, "path", ""):
+        elif any(getattr(source, name, "") for name in ("folder", "path", "factory")):
             stack.enter_context(mock.patch.object(type(source), "read", return_value=(some, some)))
         data = source.load()
     arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
