@@ -21,6 +21,9 @@ class SolveCounts:
     moved : int
         Numbers that the digital unit reads from buffers, or writes there, for its scalar
         operations; inputs and results of products and settlings are not among them.
+    spared_slices : int
+        Slices of the weights that products leave out, summed over these: a product with the high
+        bits of a block reads the cells that hold them.
     factorisations : int
         Cholesky factorisations of the whole block by the digital unit; not among its scalar
         operations.
@@ -36,6 +39,7 @@ class SolveCounts:
     vmm_ops: int = 0
     digital_ops: int = 0
     moved: int = 0
+    spared_slices: int = 0
     factorisations: int = 0
     factored_sides: int = 0
     program_cells: int = 0

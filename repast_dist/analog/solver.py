@@ -181,9 +181,9 @@ class Run:
         (r,) norms of the right-hand sides; a column of zero needs no round.
     iterations : ndarray
         (r,) int64 rounds; a scheme counts them.
-    digital_ops, moved, refreshes : int
-        Digital operations, the numbers that they move, and residual products that only the
-        numbers ask for.
+    digital_ops, moved, refreshes, spared_slices : int
+        Digital operations, the numbers that they move, residual products that only the numbers
+        ask for, and slices of weights that products leave out.
     saturated : bool
         Whether an output went beyond the amplifiers' swing.
     """
@@ -198,7 +198,7 @@ class Run:
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
         self.saturated = False
-        self.applied = self.inv_ops = self.vmm_ops = 0
+        self.applied = self.inv_ops = self.vmm_ops = self.spared_slices = 0
         self.digital_ops = self.moved = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
@@ -229,9 +229,10 @@ class Run:
         self.digital_ops += vectors.size
         return self.solver.product.multiply(vectors)
 
-    def product_with(self, product: Product, vectors: np.ndarray) -> np.ndarray:
-        """Multiply with another matrix the multipliers hold."""
+    def product_with(self, product: Product, vectors: np.ndarray, spared: int) -> np.ndarray:
+        """Multiply with a part of the matrix, which leaves out so many slices of the weights."""
         self.vmm_ops += vectors.shape[1]
+        self.spared_slices += spared * vectors.shape[1]
         self.digital_ops += vectors.size
         return product.multiply(vectors)
 
@@ -266,6 +267,7 @@ class Run:
             self.vmm_ops,
             self.digital_ops + SCALING_OPS * x.size,
             self.moved + SCALING_MOVES * x.size,
+            spared_slices=self.spared_slices,
             settling_s=self.applied * self.solver.settling_s,
         )
         scheme = self.solver.scheme

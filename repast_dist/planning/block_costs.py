@@ -99,6 +99,10 @@ def solve_counts(
         # Arrays work side by side, the groups of rows of an array one after the other.
         one = g.passes * ceil_div(np.minimum(rows, g.rows), g.driven_rows)
         in_turn = in_turn + ceil_div(products, copies) * one
+    # Products with some of the bits read the cells that hold these.
+    spared = counts["spared_slices"] * g.passes
+    cells = cells - spared * n * n * g.columns_per_weight
+    adc = adc - spared * ceil_div(n, g.driven_rows) * n
     return {
         "crossbar_reads": reads,
         # One settling reads one piece, with all its slices and copies.

@@ -340,6 +340,9 @@ def solve(chip, block, counts, copies):
         *((count, half, half) for count, half in parts),
     ]:
         row = both(row, residual(chip, count, rows, columns, copies))
+    # Products with some of the bits leave slices out.
+    row["cells_read"] -= counts.spared_slices * _PASSES * n * 2 * n
+    row["residual_adc_conversions"] -= counts.spared_slices * _PASSES * up(n, _DRIVEN) * n
     # Pairs of one piece, or of both activations and of the damping.
     pairs = 2 * n * block.held + n if block.fused else piece_values(n, depth)
     settled = {

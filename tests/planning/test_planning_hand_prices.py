@@ -445,6 +445,24 @@ def test_programming_and_solving_a_block_cost_what_its_scheme_counted(chip, n, m
     check_block(chip, n, {"method": method, "target_bits": 12}, fusion="off")
 
 
+def test_products_with_high_and_low_bits_read_the_slices_that_hold_them():
+    """32 bits in cells of four are eight slices; the eight bits of an inverting cell two, the other
+    23 six. Each of 18 bits takes three corrections, with the high bits, from converters of eight.
+    """
+    plan = plan_of("repast", (FC,), scheme={"method": "taylor", "target_bits": 16})
+    hardware, scheme = plan.hardware, plan.policy.inversion
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(40, 80))
+    matrix, right = rows @ rows.T / 80 + 0.5 * np.eye(40), random.normal(size=(40, 3))
+    right[:, 1] = 0.0
+    solver = prepare(matrix, LOSSLESS, hardware.inv_spec, scheme, 3, "test")
+    solution = solver.solve(right)
+    rounds = solution.iterations
+    assert rounds[1] == 0 < 1 < rounds[0]
+    spared = 3 * rounds * (8 - 2) + np.maximum(rounds - 1, 0) * (8 - 6)
+    assert solution.counts.spared_slices == spared.sum()
+
+
 @pytest.mark.parametrize("method", ["fcg", "refine", "single", "cg"])
 @chips
 def test_a_fused_block_costs_what_its_scheme_counted(chip, method):

@@ -222,6 +222,12 @@ class Scheme(abc.ABC):
             they read from buffers or write there.
         """
 
+    def spared_slices(self, rounds: np.ndarray, inv: InvSpec) -> np.ndarray:
+        """Return the slices of the weights that the products of one right-hand side leave out,
+        (blocks,), of those that hold all bits. Parameters are those of `per_column`.
+        """
+        return 0 * rounds
+
     def usable(self, solution: Solution) -> bool:
         """Return whether a solve may be used as it is; otherwise ``on_divergence`` decides."""
         return bool(solution.converged.all())
@@ -326,8 +332,8 @@ class Scheme(abc.ABC):
         Returns
         -------
         dict
-            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``moved`` and ``program_cells``: (blocks,)
-            int64, and ``settling_s``: (blocks,) float64.
+            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``moved``, ``spared_slices`` and
+            ``program_cells``: (blocks,) int64, and ``settling_s``: (blocks,) float64.
         """
         applied, products, digital, moved = self.per_column(rounds, inv)
         seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
@@ -344,6 +350,7 @@ class Scheme(abc.ABC):
             "vmm_ops": sides * (applied * (settlings - 1) + products) + refreshes,
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
             "moved": (sides * moved_per_row + REFRESH_MOVES * refreshes) * blocks.size,
+            "spared_slices": sides * self.spared_slices(rounds, inv),
             "program_cells": np.zeros(len(blocks.size), np.int64),
             "settling_s": sides * applied * seconds,
         }
@@ -391,6 +398,7 @@ class Scheme(abc.ABC):
             "vmm_ops": vmm_ops,
             "digital_ops": digital_ops + forming + 2 * scaled,
             "moved": moved + 2 * scaled,
+            "spared_slices": np.zeros(len(n), np.int64),
             "program_cells": blocks.inverting_cells * self.uses_array
             + product_cells(values, self.product_bits, cell),
             "settling_s": (self.test_s(blocks, inv) if test_s is None else test_s)

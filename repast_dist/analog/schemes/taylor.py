@@ -48,14 +48,15 @@ class Taylor(ArrayScheme, IterativeScheme):
         """Sum the series; each term is one bit-sliced application of A_H^-1."""
         watch = Watch(run, self.tolerance, _PATIENCE)
         high, low = _halves(run.solver)
+        spared_of_high, spared_of_low = self._spared(run.solver.inv)
         active = np.flatnonzero(run.norm > 0)
         term = run.b[:, active]
         for number in range(self.max_iterations):
             if not active.size:
                 return
             if number:
-                term = -run.product_with(low, term)
-            term = self._sliced_inverse(run, high, term)
+                term = -run.product_with(low, term, spared_of_low)
+            term = self._sliced_inverse(run, high, term, spared_of_high)
             run.x[:, active] += term
             run.moved += UPDATE_MOVES * term.size
             run.iterations[active] += 1
@@ -75,25 +76,44 @@ class Taylor(ArrayScheme, IterativeScheme):
         moved = (2 * UPDATE_MOVES * slices + _MOVES) * rounds
         return (slices + 1) * rounds, products, _UPDATE_OPS * rounds, moved
 
+    def spared_slices(self, rounds: np.ndarray, inv: InvSpec) -> np.ndarray:
+        """Return the slices that products with the high and with the low bits leave out."""
+        of_high, of_low = self._spared(inv)
+        return self._slices(inv) * of_high * rounds + of_low * np.maximum(rounds - 1, 0)
+
+    def _spared(self, inv: InvSpec) -> tuple[int, int]:
+        """Return the slices of the weights that a product with the high bits leaves out, which are
+        those of an inverting cell, and one with the low bits.
+        """
+        bits, each = self.product_bits - 1, inv.device.cell.bits
+        high = min(inv.device.inv_cell.bits, bits)
+        slices = ceil_div(bits, each)
+        return slices - ceil_div(high, each), slices - ceil_div(bits - high, each)
+
     def _slices(self, inv: InvSpec) -> int:
         """Return the corrections that one application of A_H^-1 takes."""
         bits = min(inv.dac_bits, inv.adc_bits)
         return ceil_div(self.target_bits + 2, max(bits - 2, 1))
 
-    def _sliced_inverse(self, run: Run, high: Product, vectors: np.ndarray) -> np.ndarray:
+    def _sliced_inverse(
+        self, run: Run, high: Product, vectors: np.ndarray, spared: int
+    ) -> np.ndarray:
         """Apply A_H^-1 with b and x cut into converter-sized slices, most significant first."""
         x = run.invert(vectors)
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self._slices(run.solver.inv)):
-                x = x + run.invert(np.nan_to_num(vectors - run.product_with(high, x)))
+                left = vectors - run.product_with(high, x, spared)
+                x = x + run.invert(np.nan_to_num(left))
                 run.moved += 2 * UPDATE_MOVES * x.size
         return x
 
 
 def _halves(solver: BlockSolver) -> tuple[Product, Product]:
-    """Return what a cell's bits hold of the scaled block, and the rest of it."""
+    """Return what a cell's bits hold of the scaled block, and the rest of it in the other bits."""
     whole = solver.product
     (matrix,) = whole.factors
     loaded = matrix + solver.shift * np.eye(solver.size)
-    high = rounded(loaded, solver.inv.device.inv_cell.bits + 1)
-    return whole.holding(high, "high"), whole.holding(matrix - high, "low")
+    bits = min(solver.inv.device.inv_cell.bits, whole.bits - 1)
+    high = rounded(loaded, bits + 1)
+    low = rounded(matrix - high, max(whole.bits - bits, 2))
+    return whole.holding(high, "high"), whole.holding(low, "low")
