@@ -6,6 +6,7 @@ numbers on any chip, in any process and in any order of calls, which is what mak
 bit-identical for every number of chips.
 """
 
+import functools
 import hashlib
 
 import numpy as np
@@ -72,9 +73,11 @@ class _Key(ISeedSequence):
 
 def _encode(address: Address) -> bytes:
     """Encode an address without ambiguity: a type letter, the length and the text per part."""
-    parts = []
-    for part in address:
-        kind = "s" if isinstance(part, str) else "i"
-        text = part if isinstance(part, str) else str(int(part))
-        parts.append(f"{kind}{len(text)}:{text}")
-    return "|".join(parts).encode()
+    return "|".join(map(_encoded, address)).encode()
+
+
+@functools.lru_cache(maxsize=2**14)
+def _encoded(part: int | str) -> str:
+    kind = "s" if isinstance(part, str) else "i"
+    text = part if isinstance(part, str) else str(int(part))
+    return f"{kind}{len(text)}:{text}"

@@ -1,6 +1,7 @@
 """Converters: how far each is from an ideal one, and which ranges multiplying arrays need."""
 
 import dataclasses
+import functools
 import math
 from typing import Self
 
@@ -43,21 +44,8 @@ def converter_errors(
     ndarray
         (4, slices, columns) float32, coefficients of the polynomial in the code, constant first.
     """
-    first, last = columns
-    pairs = np.arange(first * spec.slices, last * spec.slices)
-    width = max(spec.columns // 2, 1)
-    numbers = pairs // width * spec.adcs_per_array + pairs % width * spec.adcs_per_array // width
-    arrays = (
-        range(int(pairs[0]) // width, ceil_div(int(pairs[-1]) + 1, width)) if len(pairs) else ()
-    )
-    drawn = np.zeros((4, (len(arrays) + (arrays[0] if arrays else 0)) * spec.adcs_per_array))
-    for array in arrays:
-        part = slice(array * spec.adcs_per_array, (array + 1) * spec.adcs_per_array)
-        random = generator(seed, "converters", *site, tile, array)
-        top = 2.0 ** (spec.adc.bits - 1) - 1.0
-        drawn[:, part] = _polynomials(spec.adc, top, spec.adcs_per_array, random)
-    held = drawn[:, numbers].reshape(4, last - first, spec.slices)
-    return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
+    design = spec.adc, spec.slices, spec.columns, spec.adcs_per_array
+    return _tile_errors(*design, columns, tile, seed, site).copy()
 
 
 def all_converter_errors(
@@ -68,7 +56,37 @@ def all_converter_errors(
     """
     if not spec.adc.distorts:
         return np.zeros((tiles, 0, 0, 0), np.float32)
-    return np.stack([converter_errors(spec, columns, tile, seed, *site) for tile in range(tiles)])
+    design = spec.adc, spec.slices, spec.columns, spec.adcs_per_array
+    return np.stack([_tile_errors(*design, columns, tile, seed, site) for tile in range(tiles)])
+
+
+# Converters stay the same from step to step.
+@functools.lru_cache(maxsize=4096)
+def _tile_errors(
+    adc: AdcSpec,
+    slices: int,
+    array_columns: int,
+    adcs_per_array: int,
+    columns: tuple[int, int],
+    tile: int,
+    seed: int,
+    site: tuple[int | str, ...],
+) -> np.ndarray:
+    first, last = columns
+    pairs = np.arange(first * slices, last * slices)
+    width = max(array_columns // 2, 1)
+    numbers = pairs // width * adcs_per_array + pairs % width * adcs_per_array // width
+    arrays = (
+        range(int(pairs[0]) // width, ceil_div(int(pairs[-1]) + 1, width)) if len(pairs) else ()
+    )
+    drawn = np.zeros((4, (len(arrays) + (arrays[0] if arrays else 0)) * adcs_per_array))
+    for array in arrays:
+        part = slice(array * adcs_per_array, (array + 1) * adcs_per_array)
+        random = generator(seed, "converters", *site, tile, array)
+        top = 2.0 ** (adc.bits - 1) - 1.0
+        drawn[:, part] = _polynomials(adc, top, adcs_per_array, random)
+    held = drawn[:, numbers].reshape(4, last - first, slices)
+    return np.ascontiguousarray(held.swapaxes(1, 2), np.float32)
 
 
 def needed_ranges(counts: np.ndarray, ranges: np.ndarray, adc: AdcSpec) -> np.ndarray:

@@ -40,20 +40,22 @@ def shared_factors(
     """
     rows, columns = shape
     tall, wide = ceil_div(rows, array[0]), ceil_div(columns, array[1])
-    row, column = np.arange(rows), np.arange(columns)
     random = generator(seed, "variation", *place(address))
-    factors = np.ones(shape)
-    for sigma, drawn, index in (
-        (variation.array_sigma, (tall, wide), np.ix_(row // array[0], column // array[1])),
-        (variation.row_sigma, (rows, wide), np.ix_(row, column // array[1])),
-        (variation.column_sigma, (tall, columns), np.ix_(row // array[0], column)),
-    ):
-        draws = random.standard_normal(drawn)
-        if sigma:
-            factors += sigma * draws[index]
+    of_arrays = variation.array_sigma * random.standard_normal((tall, wide))
+    of_rows = variation.row_sigma * random.standard_normal((rows, wide))
+    of_columns = variation.column_sigma * random.standard_normal((tall, columns))
+    die = 0.0
     if variation.die_sigma:
-        factors += variation.die_sigma * generator(seed, "die", use.chip).standard_normal()
-    return np.maximum(factors, 0.0)
+        die = variation.die_sigma * generator(seed, "die", use.chip).standard_normal()
+    factors = np.empty(shape)
+    for down in range(tall):
+        for along in range(wide):
+            row = slice(down * array[0], (down + 1) * array[0])
+            column = slice(along * array[1], (along + 1) * array[1])
+            part = 1.0 + of_arrays[down, along] + of_rows[row, along, None]
+            np.add(part, of_columns[down, column], out=factors[row, column])
+    factors += die
+    return np.maximum(factors, 0.0, out=factors)
 
 
 def scaled(relative: np.ndarray, factors: np.ndarray, cell: Cell) -> np.ndarray:

@@ -26,6 +26,8 @@ import numba
 import numpy as np
 from scipy.linalg import blas, lapack
 
+from repast_dist.analog.kernels.conversion import largest_magnitude
+from repast_dist.analog.kernels.vectors import wide
 from repast_dist.analog.specs import WireSpec
 from repast_dist.ground.errors import DataError
 
@@ -86,21 +88,22 @@ def _shoot(conductances: np.ndarray, row_ohm: float, column_ohm: float) -> np.nd
     # Rows and columns without cells, at open ends, change nothing.
     rows, columns = conductances.shape
     above = -rows % 4
-    cells = np.pad(conductances, ((above, 0), (0, columns % 2)))
-    high, wide = cells.shape
+    high, across = rows + above, columns + columns % 2
+    cells = np.zeros((high, across))
+    cells[above:, :columns] = conductances
     # What open ends of rows and of columns do to sources; to grounds, and the currents there.
-    sources = np.empty((high, high)), np.empty((high, wide))
-    grounds = np.empty((2 * wide, high)), np.empty((2 * wide, wide))
+    sources = np.empty((high, high)), np.empty((high, across))
+    grounds = np.empty((2 * across, high)), np.empty((2 * across, across))
     for of_rows, up, down in zip((True, False), sources, grounds, strict=True):
-        _follow(cells, row_ohm, column_ohm, of_rows, up, down[:wide], down[wide:])
-    largest = max(np.abs(part).max() for part in (*sources, grounds[0][:wide], grounds[1][:wide]))
-    if not largest <= _MOST_GROWTH:
+        _follow(cells, row_ohm, column_ohm, of_rows, up, down[:across], down[across:])
+    potentials = (*sources, grounds[0][:across], grounds[1][:across])
+    if not all(largest_magnitude(part) <= _MOST_GROWTH for part in potentials):
         return None
     # Rows are followed downwards: no source sees the open ends of rows below it.
     ends = blas.dtrsm(1.0, sources[0].T, grounds[0].T, lower=0)
     of_columns = grounds[1] - ends.T @ sources[1]
-    makes_up = np.linalg.solve(of_columns[:wide].T, of_columns[wide:].T)
-    currents: np.ndarray = ends[:, wide:] - ends[:, :wide] @ makes_up
+    makes_up = np.linalg.solve(of_columns[:across].T, of_columns[across:].T)
+    currents: np.ndarray = ends[:, across:] - ends[:, :across] @ makes_up
     return np.ascontiguousarray(currents[above:, :columns])
 
 
@@ -169,6 +172,7 @@ def _follow(
         (K, n), (M, n) volts and (M, n) siemens, written: the potentials where sources and ground
         should be and the currents into ground, per volt at each open end.
     """
+    wide()
     rows, columns = cells.shape
     count = sources.shape[1]
     along, down = np.empty(8 * _LANES), np.empty(2 * columns * _LANES)
@@ -207,6 +211,7 @@ def _four_rows(
     Both lie in one vector, so that the inner loop turns into vector instructions: `along`
     (8 lanes,) of every row, `down` (2 lanes M,) of every column.
     """
+    wide()
     lanes = _LANES
     for m in range(cells.shape[1] - 1, 0, -2):
         left0, left1, left2, left3 = cells[:, m - 1]
