@@ -78,6 +78,24 @@ def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Bloc
     )
 
 
+def block_energy_j(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
+    """Return the modelled energy per step of preparing, programming and solving every block."""
+    soi, size = policy.soi, len(shapes)
+    solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    one = np.ones(size, np.int64)
+    solve, prepare, program = (
+        energy_of(counts, hardware.costs, size)
+        for counts in (
+            solve_counts(shapes, solving, one, hardware),
+            solve_counts(shapes, preparing, one, hardware),
+            program_counts(shapes, preparing, one, hardware),
+        )
+    )
+    joules: np.ndarray = solve + (prepare + program) / soi.interval
+    return joules
+
+
 def solve_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
 ) -> Counts:

@@ -60,7 +60,7 @@ class Plan:
     shapes : BlockShapes
         The blocks as columns.
     fusion : Fusion
-        Modelled time of each block with and without fusion, and what was chosen.
+        Modelled work of each block with and without fusion, and what was chosen.
     """
 
     workload: Workload
@@ -173,7 +173,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
-    fusion = choose_fusion(unfused, hardware, policy, work)
+    fusion = choose_fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
     layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
     allocation = allocate(layer_work, policy)
@@ -226,6 +226,20 @@ def _unfused_shapes(
     )
 
 
+def _rows_written(workload: Workload, blocks: tuple[SoiBlock, ...]) -> np.ndarray:
+    """Return a mask of the blocks whose rows are written only to form their product: errors, and
+    inputs that are combined over the vectors of a sample first.
+    """
+    layers = [workload.layers[block.layer] for block in blocks]
+    return np.array(
+        [
+            block.factor == "G" or layer.factor_vectors < layer.vectors_per_sample
+            for block, layer in zip(blocks, layers, strict=True)
+        ],
+        bool,
+    )
+
+
 def _formed(blocks: tuple[SoiBlock, ...], fusion: Fusion) -> tuple[SoiBlock, ...]:
     """Return the blocks whose product is formed."""
     fused = fusion.chosen.tolist()
@@ -250,12 +264,20 @@ def _micro_batch_owner(stages: int, partition: PartitionSpec, work: StepWork) ->
 
 
 def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Return, per block, the time with and without fusion, what it saves, and what was chosen.
+    """Return, per block, time and energy with and without fusion, and what was chosen.
 
-    The time with fusion is None for a block whose activations do not fit.
+    Those with fusion are None for a block whose activations do not fit.
     """
     fusion = plan.fusion
-    columns = (plan.shapes.held, plan.shapes.fresh, fusion.apart_s, fusion.fused_s, fusion.chosen)
+    columns = (
+        plan.shapes.held,
+        plan.shapes.fresh,
+        fusion.apart_s,
+        fusion.fused_s,
+        fusion.apart_j,
+        fusion.fused_j,
+        fusion.chosen,
+    )
     rows = zip(plan.blocks, *(column.tolist() for column in columns), strict=True)
     return [
         {
@@ -267,8 +289,11 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
             "batches": held // fresh,
             "apart_s": apart_s,
             "fused_s": fused_s if math.isfinite(fused_s) else None,
+            "apart_j": apart_j,
+            "fused_j": fused_j if math.isfinite(fused_j) else None,
             "fused": fused,
             "saved_s": apart_s - fused_s if fused else 0.0,
+            "saved_j": apart_j - fused_j if fused else 0.0,
         }
-        for block, held, fresh, apart_s, fused_s, fused in rows
+        for block, held, fresh, apart_s, fused_s, apart_j, fused_j, fused in rows
     ]

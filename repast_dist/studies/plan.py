@@ -85,17 +85,19 @@ def plan_page(plan: Plan) -> StudyPage:
             ),
         ]
         fusion = fusion_rows(plan)
-        tables["fusion"] = table(fusion, {"apart_s": "s", "fused_s": "s", "saved_s": "s"})
+        measures = {"s": "s", "j": "J"}
+        units = {f"{w}_{m}": u for w in ("apart", "fused", "saved") for m, u in measures.items()}
+        tables["fusion"] = table(fusion, units)
         inside = sum(row["fused"] for row in fusion)
-        saved = sum(row["saved_s"] for row in fusion)
+        saved, saved_j = (sum(row[f"saved_{unit}"] for row in fusion) for unit in measures)
         sections.append(
             StudySection(
                 "Fusion of products and inversion",
                 tables=["fusion"],
                 intro=f"soi.fusion={plan.policy.soi.fusion}: {inside} of {len(fusion)} blocks have "
                 "their activations in the inverting loop instead of their product, which saves "
-                f"{si(saved, 's')} of block work per step. No time where the activations of a "
-                "batch do not fit an inverting array.",
+                f"{si(saved, 's')} and {si(saved_j, 'J')} of block work per step. No time where "
+                "the rows of the batches that are held do not fit an inverting array.",
             )
         )
     return StudyPage(
