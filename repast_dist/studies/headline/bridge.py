@@ -11,14 +11,16 @@ from repast_dist.studies.headline.ratios import implied_means, one_chip_means, p
 
 _EPOCH, _TARGET = "geometric mean", "to target, geometric mean"
 
-ONE_CHIP, WHOLE = "one chip, per epoch", "the GPU renews whole factors"
+ONE_CHIP, WHOLE, OWN = "one chip", "the GPU renews whole factors", "the GPU's own schedule"
+CHIPS, FIRST = "more chips, larger batch", "the GPU trains first order"
 EPOCHS, REST = "fewer epochs", "not explained"
 
 
 def bridge_rows(
     inputs: HeadlineInputs, means: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return one row per ratio and factor, in order: the factor, and the products before and after.
+    """Return one row per ratio and factor, in order: the factor, the products before and after,
+    and what it means.
 
     The first row of a ratio over the GPU has it renew the same blocks as often as the chips do.
 
@@ -38,16 +40,20 @@ def bridge_rows(
     alike = one_chip_means(
         dataclasses.replace(inputs, study=dataclasses.replace(inputs.study, gpu_schedule=same))
     )
+    fewer = inputs.epochs.first_order / inputs.epochs.second_order
+    meanings = _meanings(inputs)
     rows = []
     for ratio in inputs.study.paper.by_name:
         implied = means[footings.IMPLIED, ratio]
         values = {ONE_CHIP: alike[ratio]}
         if ratio.endswith("GPU"):
-            values[WHOLE] = means[footings.ONE, ratio][_EPOCH]
-        values[f"chips on the {footings.IMPLIED}"] = implied[_EPOCH]
+            values[schedule_name(inputs)] = means[footings.ONE, ratio][_EPOCH]
+        values[CHIPS] = implied[_EPOCH]
         for name, found in changed.items():
             values[name] = found[ratio][_EPOCH]
             implied = found[ratio]
+        if ratio.endswith("GPU"):
+            values[FIRST] = implied[_TARGET] / fewer
         values[EPOCHS] = implied[_TARGET]
         values[REST] = published_ratio(inputs.study.paper, ratio)
         before = 1.0
@@ -59,7 +65,34 @@ def bridge_rows(
                     "factor": value / before,
                     "before": before,
                     "after": value,
+                    "meaning": meanings[name],
                 }
             )
             before = value
     return rows
+
+
+def schedule_name(inputs: HeadlineInputs) -> str:
+    """Return what the factor is called by which the GPU's schedule differs from the chips'."""
+    return WHOLE if inputs.study.gpu_schedule == GpuScheduleSpec() else OWN
+
+
+def _meanings(inputs: HeadlineInputs) -> dict[str, str]:
+    """Return what every factor means."""
+    epochs = inputs.epochs
+    changes = {
+        name: "a change that the paper may have made: "
+        + ", ".join(f"{path}={value}" for path, value in inputs.study.bridge.get(name, {}).items())
+        for name in inputs.bridge
+    }
+    return changes | {
+        ONE_CHIP: "one chip beside the other machine, over the same samples; a GPU renews the same "
+        "blocks of the factors as often",
+        OWN: "as study.gpu_schedule says, instead of the chips' blocks and intervals",
+        WHOLE: "as K-FAC codes on GPUs do, instead of diagonal blocks",
+        CHIPS: "as many chips as the power feeds that the paper's ratios imply, with as many "
+        "samples each as one chip had; the other machine keeps its batch",
+        FIRST: "it runs plain gradient steps, which take less time than K-FAC's",
+        EPOCHS: f"{epochs.second_order:g} of second order against {epochs.first_order:g} of first",
+        REST: "what is left to the paper's figure",
+    }

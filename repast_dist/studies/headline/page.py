@@ -1,5 +1,6 @@
 """Writes the page of ``study=headline``: ratios, machines, where it goes, and assumptions."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from repast_dist.studies.costing import (
     workload_notes,
 )
 from repast_dist.studies.headline import footings
-from repast_dist.studies.headline.bridge import bridge_rows
+from repast_dist.studies.headline.bridge import CHIPS, ONE_CHIP, bridge_rows, schedule_name
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
@@ -55,14 +56,15 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
         ratios += list(ratio_rows(name, found, epochs))
     means = mean_rows(ratios, study.paper)
     mean_of = {(row["footing"], row["ratio"]): row for row in means}
+    bridge = bridge_rows(inputs, mean_of)
     sensitivity = sensitivity_rows(inputs) if study.sensitive else []
     return StudyPage(
         study="headline",
         title="RePAST beside a GPU and PipeLayer",
-        answer=_answer(inputs, mean_of),
+        answer=_answer(inputs, mean_of, bridge),
         tables={
             "footings": table(_footing_rows(study.paper, mean_of), {}),
-            "bridge": table(bridge_rows(inputs, mean_of), {}),
+            "bridge": table(bridge, {}),
             "schedules": table(schedule_rows(inputs, machines), {}),
             "machines": table(machines, _UNITS),
             NETWORKS: size_table(named_workload(name) for name in study.networks),
@@ -72,13 +74,16 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             **({"sensitivity": table(sensitivity, {})} if sensitivity else {}),
         },
         sections=[
-            _bridge_section(inputs),
-            _ratio_section(inputs),
-            _schedule_section(),
-            StudySection("Time and energy per machine", tables=["machines"]),
-            _phase_section(),
+            _bridge_section(inputs, mean_of),
+            _ratio_section(inputs, mean_of),
+            _schedule_section(inputs),
+            _machine_section(inputs, machines),
+            _phase_section(inputs, phases),
             *([_sensitivity_section(inputs, sensitivity[0])] if sensitivity else []),
-            size_section(),
+            dataclasses.replace(
+                size_section(),
+                notes=workload_notes(named_workload(name) for name in study.networks),
+            ),
         ],
         key_figures=[
             KeyFigure(
@@ -90,8 +95,10 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             for name, published in study.paper.by_name.items()
         ],
         notes=[
-            *(Note(text) for text in _notes(inputs, machines, phases, mean_of)),
-            *workload_notes(named_workload(name) for name in study.networks),
+            Note(
+                "No constant is tuned to reach the paper's figures. The chip's counts are our "
+                "assumption, since the paper's are not openly available."
+            )
         ],
         captions={
             "footings": "Geometric means over networks, for the same epochs and to target. Chips: "
@@ -111,22 +118,24 @@ Means = Mapping[tuple[str, str], Row]
 """(footing, ratio) -> the means over networks."""
 
 
-def _answer(inputs: HeadlineInputs, means: Means) -> str:
+def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
     speedup, saving = "speedup over GPU", "energy saving over GPU"
     paper, chip = inputs.study.paper, inputs.machine.hardware.chip.name
+    factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
+    chips, own = means[footings.IMPLIED, speedup]["mean chips"], schedule_name(inputs)
 
     def ours(footing: str, ratio: str) -> str:
         return f"{means[footing, ratio]['geometric mean']:.3g}"
 
     return (
         f"On {len(inputs.study.networks)} networks, as many {chip} chips as the power feeds that "
-        f"the paper's ratios imply ({means[footings.IMPLIED, speedup]['mean chips']:.0f}, at "
-        f"{footings.implied_power(paper):.3g} times the GPU's power) run an epoch "
-        f"{ours(footings.IMPLIED, speedup)} times as fast as {inputs.gpu.name} and take "
-        f"{ours(footings.IMPLIED, saving)} times less energy (geometric means; the paper: "
-        f"{published_ratio(paper, speedup)} and {published_ratio(paper, saving)}). One chip is "
-        f"{ours(footings.ONE, speedup)} times as fast and takes {ours(footings.ONE, saving)} times "
-        "less."
+        f"the paper's ratios imply ({chips:.0f}, at {footings.implied_power(paper):.3g} times the "
+        f"GPU's power) run an epoch {ours(footings.IMPLIED, speedup)} times as fast as "
+        f"{inputs.gpu.name} and take {ours(footings.IMPLIED, saving)} times less energy (geometric "
+        f"means; the paper: {published_ratio(paper, speedup)} and {published_ratio(paper, saving)})"
+        f". The {ours(footings.IMPLIED, speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
+        f"GPU does the same work) times {factor[own]:.3g} ({own}) times {factor[CHIPS]:.3g} "
+        f"({chips:.0f} chips, with {chips:.0f} times the batch)."
     )
 
 
@@ -168,7 +177,7 @@ def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
     ]
 
 
-def _bridge_section(inputs: HeadlineInputs) -> StudySection:
+def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
     paper, gpu = inputs.study.paper, inputs.gpu
     factor = footings.implied_power(paper)
     power_w = factor * (gpu.board_w.value or 0.0)
@@ -189,8 +198,9 @@ def _bridge_section(inputs: HeadlineInputs) -> StudySection:
         "What the ratios consist of",
         charts=charts,
         tables=["footings", "bridge"],
-        intro="The factors of a chart multiply up from one chip to the paper's figure. The paper's "
-        "own ratios imply its footing: energy is power times time, so a machine that is "
+        intro="The factors of a chart multiply up from one chip to the paper's figure; the table "
+        f"says what each of them means. {_batch(inputs, means)} The paper's own ratios imply how "
+        "many chips to compare: energy is power times time, so a machine that is "
         f"{paper.speedup_over_gpu.value} times as fast with {paper.energy_saving_over_gpu.value} "
         f"times less energy draws {factor:.3g} times the GPU's power, here {power_w:,.0f} W, and "
         f"{of_pipelayer:.2g} times PipeLayer's, whose published peaks make {published_w:,.0f} W. "
@@ -201,17 +211,38 @@ def _bridge_section(inputs: HeadlineInputs) -> StudySection:
     )
 
 
-def _schedule_section() -> StudySection:
+def _batch(inputs: HeadlineInputs, means: Means) -> str:
+    """Say why so many chips are more than so many times as fast as one."""
+    one, implied = (
+        means[footing, "speedup over GPU"] for footing in (footings.ONE, footings.IMPLIED)
+    )
+    return (
+        f"The batch grows with the number of chips ({inputs.study.batch_size} samples each; the "
+        "other machines keep so many): programming and solving with the blocks of the factors is "
+        f"then shared by more chips and more samples, so that {implied['mean chips']:.0f} chips "
+        f"are {implied['geometric mean'] / one['geometric mean']:.3g} times as fast as one."
+    )
+
+
+def _schedule_section(inputs: HeadlineInputs) -> StudySection:
     return StudySection(
         "What the GPU renews",
         tables=["schedules"],
         intro="K-FAC codes on GPUs invert whole factors, while the chips invert diagonal blocks of "
         "them. How often they renew factors and inverses is their choice, and published ones range "
         "from every step to every 834 steps; the chips keep their own schedule in all rows.",
+        notes=[
+            Note(
+                f"The GPU's products are {inputs.gpu.product_efficiency.source}; its convolutions "
+                f"are {inputs.gpu.convolution_efficiency.source}; its inversion is "
+                f"{inputs.gpu.inversion.column_s.source}. study=validate puts all that beside "
+                "measurements."
+            )
+        ],
     )
 
 
-def _ratio_section(inputs: HeadlineInputs) -> StudySection:
+def _ratio_section(inputs: HeadlineInputs, means: Means) -> StudySection:
     charts = [
         Chart(
             "bars", "ratios", f"RePAST's {name}", x="network", y="per epoch", series="footing",
@@ -224,11 +255,27 @@ def _ratio_section(inputs: HeadlineInputs) -> StudySection:
         "Ratios",
         charts=charts,
         tables=["means", "ratios"],
-        intro="Means over all networks, with the paper's four numbers beside.",
+        intro="Means over all networks, with the paper's four numbers beside. Ratios are given for "
+        "several numbers of chips, each with a reason; 'rebuilt' is PipeLayer's chip made of our "
+        "parts and mapped as ours are, instead of its published peak.",
+        notes=[_about_pipelayer(inputs, means)],
     )
 
 
-def _phase_section() -> StudySection:
+def _machine_section(inputs: HeadlineInputs, machines: Sequence[Row]) -> StudySection:
+    fed = [r["chips"] for r in machines if r["footing"] == footings.POWER]
+    notes = [
+        f"The GPU's power feeds {min(fed)} to {max(fed)} chips at what they draw in an average "
+        f"step; a supply for the peak of {inputs.machine.hardware.peak_power_w:.0f} W per chip "
+        "would feed fewer.",
+        *_reached(inputs, machines),
+    ]
+    return StudySection(
+        "Time and energy per machine", tables=["machines"], notes=[Note(text) for text in notes]
+    )
+
+
+def _phase_section(inputs: HeadlineInputs, phases: Sequence[Row]) -> StudySection:
     charts = [
         Chart(
             "bars", "phases", f"{title} of one chip", x="network", y=column, series="phase",
@@ -242,6 +289,13 @@ def _phase_section() -> StudySection:
         tables=["phases"],
         intro="Time is given by segments of a step, energy by phases. In 'compute' layers work "
         "side by side; its time is divided among operations by how long they keep the chip busy.",
+        notes=[
+            Note(
+                f"On average {_largest_shares(phases)}. A product takes "
+                f"{inputs.machine.hardware.chip.input_bits - 1} passes at one bit each, and a "
+                "solve repeats one inversion and one 32-bit product per round."
+            )
+        ],
     )
 
 
@@ -270,39 +324,23 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
     )
 
 
-def _notes(
-    inputs: HeadlineInputs, machines: Sequence[Row], phases: Sequence[Row], means: Means
-) -> list[str]:
-    """Say what differs from the paper, from the breakdown."""
-    hardware = inputs.machine.hardware
+def _about_pipelayer(inputs: HeadlineInputs, means: Means) -> Note:
+    """Say how PipeLayer is taken, and what it is at equal area and power."""
     rebuilt = means[footings.ONE, "speedup over PipeLayer, rebuilt"]["geometric mean"]
-    fed = [r["chips"] for r in machines if r["footing"] == footings.POWER]
     same_area = (
         means[footings.ONE, "speedup over PipeLayer"]["geometric mean"]
         * (inputs.study.pipelayer.area_m2.value or 0.0)
-        / hardware.area_m2
+        / inputs.machine.hardware.area_m2
     )
     same_power = means[footings.ONE, "energy saving over PipeLayer"]["geometric mean"]
-    return [
-        "No constant is tuned to reach the paper's figures. The chip's counts are our assumption, "
-        "since the paper's are not openly available.",
-        f"Where one chip's time goes, on average: {_largest_shares(phases)}. A product takes "
-        f"{hardware.chip.input_bits - 1} passes at one bit each, and a solve repeats one inversion "
-        "and one 32-bit product per round.",
-        *_reached(inputs, machines),
+    return Note(
         "PipeLayer is taken at its published peak, which favours it most. Beside a first-order "
         "chip of its kind, built from the same parts and mapped the same way, one RePAST chip "
         f"runs an epoch at {rebuilt:.2g} times the speed, since second order does more work. At "
         f"equal area RePAST runs an epoch at {same_area:.2g} times PipeLayer's published speed, "
         f"at equal power at {same_power:.2g} times: the saving of energy is the speedup at equal "
-        "power.",
-        f"The GPU's power feeds {min(fed)} to {max(fed)} chips at what they draw in an average "
-        f"step; a supply for the peak of {hardware.peak_power_w:.0f} W per chip would feed fewer.",
-        f"GPU: its products are {inputs.gpu.product_efficiency.source}; its convolutions are "
-        f"{inputs.gpu.convolution_efficiency.source}; its inversion is "
-        f"{inputs.gpu.inversion.column_s.source}. study=validate puts all that beside "
-        "measurements.",
-    ]
+        "power."
+    )
 
 
 def _largest_shares(phases: Sequence[Row]) -> str:
