@@ -7,6 +7,7 @@ imported there by its name.
 """
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -20,7 +21,7 @@ import sys
 import sysconfig
 import traceback
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,27 @@ def take(sources: Sequence[ModuleSource]) -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def code_checksums() -> dict[str, str]:
-    """Return module -> SHA-256 of its text, for the records of a run."""
-    return {source.name: source.sha256 for source in taken()}
+def bring(references: Iterable[str]) -> None:
+    """Take the modules of references along without running them, as far as they can be found."""
+    for reference in references:
+        with contextlib.suppress(SettingsError):
+            _taken_along(reference.rpartition(":")[0], "")
+
+
+def code_checksums(references: Iterable[str]) -> dict[str, str]:
+    """Return module -> SHA-256 of its text, of some references, for the records of a run."""
+    places = {reference.rpartition(":")[0] for reference in references}
+    names = [name for place in sorted(places) for name in _OF_PLACE.get(place, ())]
+    return {name: _TAKEN[name].sha256 for name in names if name in _TAKEN}
 
 
 _TAKEN: dict[str, ModuleSource] = {}
+_OF_PLACE: dict[str, tuple[str, ...]] = {}
+"""Module or file of a reference -> the modules that were taken along for it."""
 
 
-def _module(place: str, setting: str) -> types.ModuleType:
-    """Import the module of a reference."""
+def _taken_along(place: str, setting: str) -> str:
+    """Take the module of a reference along with what it imports; return its name."""
     name, places = place, [Path.cwd(), *_own_folders()]
     if place.endswith(".py"):
         path = Path(place)
@@ -160,7 +172,7 @@ def _module(place: str, setting: str) -> types.ModuleType:
             raise SettingsError(f"{setting}: {place} is not a file; valid: a file of Python code")
         name, places = path.stem, [path.resolve().parent]
     if name == "__main__":
-        return sys.modules[name]
+        return name
     if not all(part.isidentifier() for part in name.split(".")):
         raise SettingsError(f"{setting}: {brief(name)} is no name of a module")
     try:
@@ -173,11 +185,19 @@ def _module(place: str, setting: str) -> types.ModuleType:
         for source in sources:
             sys.modules.pop(source.name, None)
     take(sources)
+    if sources:
+        _OF_PLACE[place] = tuple(source.name for source in sources)
+    return name
+
+
+def _module(place: str, setting: str) -> types.ModuleType:
+    """Import the module of a reference."""
+    name = _taken_along(place, setting)
     try:
         return importlib.import_module(name)
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name in _prefixes(name)
-        if missing and not sources and name not in _TAKEN:
+        if missing and name not in _TAKEN:
             raise SettingsError(
                 f"{setting}: no module '{name}' in {Path.cwd()}, and none is installed; valid: a "
                 "module of the working directory, an installed one, or folder/my_lab.py:make"

@@ -78,7 +78,7 @@ class RunRecorder:
                 "settings_sha256": digest,
                 "seed": settings.seed,
                 "versions": versions(),
-                "plugins": checksums(settings.plugins) | code_checksums(),
+                "plugins": _checksums(settings),
                 "ideal_effects": (
                     list(ideal_effects(settings.hardware)) if settings.engine.uses_analog() else []
                 ),
@@ -94,7 +94,7 @@ class RunRecorder:
             # saved after it.
             records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
             self.result = {**stored, **records}
-            now = checksums(settings.plugins) | code_checksums()
+            now = _checksums(settings)
             _check_plugins(self.result["plugins"], now, run_dir)
             self._forget(resumed.step)
             told = [f"resumed at step {resumed.step}", *_changed_farm(stored["settings"], plain)]
@@ -200,6 +200,11 @@ class RunRecorder:
         write_json(self._path, self.result)
         self._saved_at = time.monotonic()
         self._save_cost_s = self._saved_at - started
+
+
+def _checksums(settings: RunSettings) -> dict[str, str]:
+    """Return plug-in or module of the user's -> SHA-256 of its text."""
+    return checksums(settings.plugins) | code_checksums(settings.code)
 
 
 def _changed_farm(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

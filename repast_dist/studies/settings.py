@@ -15,6 +15,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import load, spec, to_dict
+from repast_dist.ground.user_code import bring
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.interconnect import InterconnectSpec
@@ -98,6 +99,11 @@ class RunSettings:
         return Machine(self.hardware, policy)
 
     @property
+    def code(self) -> tuple[str, ...]:
+        """What they name of the user's own code, ``module:function`` each."""
+        return (*self.model.code, *self.dataset.code)
+
+    @property
     def gpu(self) -> GpuSpec:
         """The baseline, for a study that compares with a GPU.
 
@@ -136,7 +142,9 @@ def checked_settings(data: Mapping[str, Any], named: Collection[str] = ()) -> Ru
     names = data.get("plugins", ())
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         activate(read_plugins(names))
-    return load(RunSettings, _switched(data, RunSettings, "", named))
+    settings = load(RunSettings, _switched(data, RunSettings, "", named))
+    bring(settings.code)
+    return settings
 
 
 def _switched(

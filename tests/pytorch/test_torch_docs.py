@@ -34,6 +34,7 @@ def test_the_commands_for_modules_on_the_farm_work(document, folder, tmp_path, m
     (words,) = commands(document)
     monkeypatch.chdir(ROOT / folder)
     monkeypatch.setattr(user_code, "_TAKEN", {})
+    monkeypatch.setattr(user_code, "_OF_PLACE", {})
     less = ["train.max_steps=2", "dataset.test_samples=16", "farm.backend=inprocess"]
     assert main([*words, *less, f"run_root={tmp_path}"]) == 0
     (found,) = tmp_path.glob("train/*/checkpoints/step-00000002/model.safetensors")

@@ -45,6 +45,7 @@ EXACT = ("engine=float64",)
 def lab(tmp_path, monkeypatch):
     """A folder with the user's modules, which are nowhere on Python's path."""
     monkeypatch.setattr(user_code, "_TAKEN", {})
+    monkeypatch.setattr(user_code, "_OF_PLACE", {})
     folder = tmp_path / "lab"
     shutil.copytree(HERE / "lab", folder)
     monkeypatch.chdir(folder)

@@ -22,6 +22,7 @@ RUN = (
 @pytest.fixture(autouse=True)
 def nothing_taken(monkeypatch):
     monkeypatch.setattr(user_code, "_TAKEN", {})
+    monkeypatch.setattr(user_code, "_OF_PLACE", {})
 
 
 def loaded(name, **others):
@@ -91,11 +92,14 @@ def test_code_travels_with_what_it_imports_and_nothing_else(tmp_path, monkeypatc
     package(tmp_path, "other.py", "raise RuntimeError\n")
     assert user_code.resolve("kit.parts:make", "x")() == 7
     sources = user_code.taken()
+    assert set(user_code.code_checksums(["kit.parts:other"])) == {item.name for item in sources}
+    assert user_code.code_checksums(["elsewhere:make"]) == {}
     assert {item.name for item in sources} == {"kit", "kit.parts", "kit.deep", "helper_of_kit"}
     # Elsewhere there are no files, and the same texts run.
     for name in ("kit", "kit.parts", "kit.deep", "helper_of_kit"):
         sys.modules.pop(name)
     user_code._TAKEN.clear()
+    user_code._OF_PLACE.clear()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(SettingsError, match=r"x: no module 'kit\.parts'"):

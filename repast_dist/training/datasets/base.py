@@ -108,6 +108,11 @@ class DataSource(abc.ABC):
         @property
         def name(self) -> str: ...
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What its settings name of the user's own code, ``module:function`` each."""
+        return () if self.augmentation is None else (self.augmentation,)
+
     @abc.abstractmethod
     def read(self) -> tuple[Samples, Samples]:
         """Return the training and the test set, each (inputs, labels).

@@ -49,6 +49,11 @@ class FactoryData(DataSource):
 
     source: ClassVar[str] = "a function of one's own, dataset.factory"
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The functions that it names."""
+        return (self.factory, *super().code)
+
     def __hash__(self) -> int:
         return hash(repr(self))
 

@@ -26,6 +26,11 @@ class ModelSource(abc.ABC):
         def name(self) -> str: ...
 
     @property
+    def code(self) -> tuple[str, ...]:
+        """What its settings name of the user's own code, ``module:function`` each."""
+        return ()
+
+    @property
     @abc.abstractmethod
     def classifies(self) -> bool:
         """Whether its loss is that of classes, so that accuracy means something."""

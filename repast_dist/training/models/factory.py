@@ -73,6 +73,12 @@ class FactoryModel(ModelSource):
         return hash(repr(self))
 
     @property
+    def code(self) -> tuple[str, ...]:
+        """The functions and the mapping that it names."""
+        names = (self.factory, self.loss, self.classes or "")
+        return tuple(name for name in names if ":" in name)
+
+    @property
     def classifies(self) -> bool:
         """Whether its loss is that of classes."""
         return "cross_entropy" in (self.loss, self.likelihood)
