@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import math
 
+import numba
 import numpy as np
 import pytest
 
@@ -11,6 +12,9 @@ from repast_dist.analog import AdcSpec, DacSpec, DeviceSpec, Reram, VmmSpec, Wir
 from repast_dist.analog.kernels import chosen, onednn
 from repast_dist.analog.kernels.base import LARGEST_STEPS, Design, in_steps, step_of
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
+from repast_dist.analog.kernels.driven import DrivenTile
+from repast_dist.analog.kernels.int8 import Int8Tile
+from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.errors import SettingsError
 
 NAMES = available()
@@ -187,6 +191,34 @@ def test_a_processor_without_8_bit_products_is_refused(monkeypatch: pytest.Monke
     finally:
         monkeypatch.undo()
         kernels.cache_clear()
+
+
+def test_hot_loops_are_compiled_for_the_widest_vectors() -> None:
+    @numba.njit
+    def loop(values: np.ndarray) -> None:
+        wide()
+        for n in range(values.shape[0]):
+            values[n] *= 3.0
+
+    loop(np.empty(4, np.float32))
+    assert all('"prefer-vector-width"="512"' in code for code in loop.inspect_llvm().values())
+
+
+@needs_int8
+def test_without_a_matrix_unit_the_rows_of_noisy_cells_are_summed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, weights = operands((20, 256, 200))
+    found = []
+    for unit in (True, False):
+        monkeypatch.setattr(onednn.OneDnn, "has_matrix_unit", unit)
+        for name in ("programming errors", "calibrated"):
+            with using("int8"):
+                array = program_vmm(weights, CASES[name], 1, "w")
+                found.append((type(array._held.tiles[0]), array.multiply(inputs).values))
+    assert [kind for kind, _ in found] == [Int8Tile, Int8Tile, DrivenTile, Int8Tile]
+    for (_, values), (_, others) in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_array_equal(values, others)
 
 
 def test_wires_leave_multiples_of_a_step() -> None:

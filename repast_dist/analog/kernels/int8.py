@@ -8,7 +8,7 @@ import numpy as np
 
 from repast_dist.analog.kernels.base import EXACT_FLOAT32, Design, Held, Kernels
 from repast_dist.analog.kernels.conversion import bit_planes
-from repast_dist.analog.kernels.float32 import any_tile, hold, largest_step
+from repast_dist.analog.kernels.float32 import any_tile, hold, largest_step, sums_rows
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.kernels.onednn import OneDnn
 from repast_dist.analog.kernels.tiles import Tile
@@ -86,21 +86,24 @@ class Int8(Kernels):
         """Return what multipliers hold, ready for products.
 
         Digits that do not fit or are answered by something else, sums that would not be exact, and
-        small tiles are multiplied without the library, with the same numbers.
+        small tiles are multiplied without the library, with the same numbers; so are two parts of
+        what noisy cells hold where there is no matrix unit and rows can be summed instead.
         """
 
         def tile(blocks: list[np.ndarray], design: Design) -> Tile:
-            if not _multiplies(len(blocks[0]), sum(block.size for block in blocks), design):
+            size = sum(block.size for block in blocks)
+            if not self._multiplies(len(blocks[0]), size, design):
                 return any_tile(blocks, design)
             largest = max(float(np.abs(block).max(initial=0.0)) for block in blocks)
             return Int8Tile(self._library, blocks, design.whole and largest <= _TOP)
 
         rows = min(design.rows, levels.shape[1])
         size = rows * levels.shape[2] * levels.shape[3]
-        return hold(levels, design, tile, _multiplies(rows, size, design))
+        return hold(levels, design, tile, self._multiplies(rows, size, design))
 
-
-def _multiplies(rows: int, size: int, design: Design) -> bool:
-    """Return whether the library multiplies with tiles of so many rows and cells."""
-    exact = design.top <= _TOP and rows * design.top * (_UPPER // 2) < EXACT_FLOAT32
-    return exact and size >= _LEAST_WORK and not design.bends
+    def _multiplies(self, rows: int, size: int, design: Design) -> bool:
+        """Return whether the library multiplies with tiles of so many rows and cells."""
+        exact = design.top <= _TOP and rows * design.top * (_UPPER // 2) < EXACT_FLOAT32
+        twice = not (design.whole or self._library.has_matrix_unit)
+        summed = twice and sums_rows(rows, size // max(rows, 1), design)
+        return exact and size >= _LEAST_WORK and not (design.bends or summed)

@@ -27,7 +27,7 @@ _NO_MEMORY = ctypes.c_void_p()
 _QUERY_WEIGHTS = 131
 _SRC, _WEIGHTS, _DST = 1, 33, 17
 _FROM, _TO = 1, 17
-_AVX2_VNNI, _AVX512_VNNI = 0x0F, 0x67
+_AVX2_VNNI, _AVX512_VNNI, _AMX = 0x0F, 0x67, 0xFEF
 
 _SHAPES = 256
 """Products of different shapes that are kept compiled."""
@@ -88,8 +88,16 @@ class OneDnn:
 
         Without them, oneDNN adds pairs of products in 16 bits, which saturates.
         """
+        return self._has(_AVX2_VNNI) or self._has(_AVX512_VNNI)
+
+    @property
+    def has_matrix_unit(self) -> bool:
+        """Whether the processor multiplies 8-bit matrices as a whole."""
+        return self._has(_AMX)
+
+    def _has(self, instructions: int) -> bool:
         found = int(self._library.dnnl_get_effective_cpu_isa())
-        return any(found & needed == needed for needed in (_AVX2_VNNI, _AVX512_VNNI))
+        return found & instructions == instructions
 
     def check(self, function: str, *arguments: object) -> None:
         """Call a function that returns a status, and raise RuntimeError if it is not success."""

@@ -18,7 +18,8 @@ def wide(typing_context: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        set.add(builder.function.attributes, _WIDEST)
+        if isinstance(builder.function.attributes, set):
+            set.add(builder.function.attributes, _WIDEST)
         return context.get_dummy_value()
 
     return types.void(), generate
