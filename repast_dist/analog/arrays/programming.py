@@ -152,6 +152,7 @@ def quantize_symmetric(values: np.ndarray, bits: int) -> tuple[np.ndarray, float
         ``values ≈ integers * scale``; 0 input gives scale 1.
     """
     top = float(2 ** (bits - 1) - 1)
-    largest = float(np.max(np.abs(values), initial=0.0))
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     scale = largest / top if largest > 0 else 1.0
-    return np.rint(values / scale), scale
+    integers = np.asarray(values / scale)
+    return np.rint(integers, out=integers), scale

@@ -60,14 +60,17 @@ def conjugate_gradients(
     for count in range(1, max_iterations + 1):
         if not active.size:
             return
-        direction = run.invert(residual)
+        direction = np.array(run.invert(residual))
         for old, image, curvature in kept:
-            direction = direction - old * (_dot(direction, image) / curvature)
+            direction -= old * (_dot(direction, image) / curvature)
         image = run.product(direction)
         curvature = _dot(direction, image)
         usable = np.isfinite(curvature) & (curvature > 0)
         step = np.where(usable, _dot(direction, residual) / np.where(usable, curvature, 1.0), 0.0)
-        run.x[:, active] += direction * step
+        if active.size == run.x.shape[1]:
+            run.x += direction * step
+        else:
+            run.x[:, active] += direction * step
         run.iterations[active] += 1
         run.digital_ops += (_GRADIENT_OPS + _DIRECTION_OPS * max(len(kept) - 1, 0)) * residual.size
         run.moved += (_GRADIENT_MOVES + _DIRECTION_MOVES * len(kept)) * residual.size
