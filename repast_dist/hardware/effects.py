@@ -64,7 +64,7 @@ def _of_converters(hardware: Hardware) -> Iterator[str]:
     if chip.inv.arrays_per_bank:
         kinds |= {"inverting arrays' ADCs": chip.inv.adc, "inverting arrays' DACs": chip.inv.dac}
     effects = {
-        "offset": "offset_lsb",
+        "offset": "offset_left_lsb",
         "gain error": "gain_error",
         "nonlinearity": "inl_lsb",
         "noise": "noise_lsb",

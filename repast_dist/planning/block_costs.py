@@ -1,10 +1,11 @@
 """Counts and times what chips do with SOI blocks: averaging, programming and solving."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from repast_dist.analog.arrays.vmm import COUNTED_VECTORS
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
@@ -13,6 +14,9 @@ from repast_dist.ops.pricing import energy_of, time_per_count
 from repast_dist.planning.cholesky import LaneWork, factorisation, triangular_solves
 from repast_dist.planning.solves import BlockShapes, modelled_preparations, modelled_solves
 from repast_dist.planning.specs import Policy
+
+RANGING_DRIVES = 2
+"""Times that arrays of residual products are driven by every vector that sets their ranges."""
 
 _AVERAGE_OPS = 3
 """Digital operations per number of a running average: decay, add, damp."""
@@ -105,28 +109,15 @@ def solve_counts(
     digital = _digital_work(shapes, counts, copies, chip)
     moved = ((vmm_ops + inv_ops) * 2 * n + digital["words"]) * g.value_bytes
     tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
-    reads = cells = dac = adc = in_turn = np.zeros(len(shapes), np.int64)
-    for products, rows, columns in _products(shapes, inv_ops, vmm_ops):
-        driven = products * g.passes
-        column_tiles = ceil_div(columns * g.slices, g.weight_columns)
-        groups = ceil_div(rows, g.driven_rows)
-        reads = reads + driven * groups * column_tiles
-        cells = cells + driven * rows * columns * g.slices * g.columns_per_weight
-        dac = dac + driven * rows * column_tiles
-        adc = adc + driven * groups * columns * g.slices
-        # Arrays work side by side, the groups of rows of an array one after the other.
-        one = g.passes * ceil_div(np.minimum(rows, g.rows), g.driven_rows)
-        in_turn = in_turn + ceil_div(products, copies) * one
+    driven = _driven_counts(_products(shapes, inv_ops, vmm_ops), copies, g)
     # Products with some of the bits read the cells that hold these.
     spared = counts["spared_slices"] * g.passes
-    cells = cells - spared * n * n * g.columns_per_weight
-    adc = adc - spared * ceil_div(n, g.driven_rows) * n
-    return {
-        "crossbar_reads": reads,
+    cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
+    converted = driven["residual_adc_conversions"] - spared * ceil_div(n, g.driven_rows) * n
+    return driven | {
         # One settling reads one piece, with all its slices and copies.
         "cells_read": cells + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
-        "dac_conversions": dac,
-        "residual_adc_conversions": adc,
+        "residual_adc_conversions": converted,
         "inv_ops": inv_ops,
         # Every amplifier has an inverter behind it.
         "amplifier_s": counts["settling_s"]
@@ -136,11 +127,35 @@ def solve_counts(
         "inv_adc_conversions": inv_ops * shapes.piece,
         "digital_ops": digital["operations"],
         "buffer_bytes": moved,
-        "serial_residual_passes": in_turn,
         "serial_inv_ops": ceil_div(inv_ops, copies),
         "serial_settling_s": counts["settling_s"] / copies,
         "serial_digital_ops": digital["clocks"],
         "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+    }
+
+
+def _driven_counts(
+    products: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], copies: np.ndarray, g: Geometry
+) -> Counts:
+    """Return the counts of products with their number, rows and columns, on so many copies."""
+    reads = cells = dac = adc = in_turn = np.zeros(len(copies), np.int64)
+    for number, rows, columns in products:
+        driven = number * g.passes
+        column_tiles = ceil_div(columns * g.slices, g.weight_columns)
+        groups = ceil_div(rows, g.driven_rows)
+        reads = reads + driven * groups * column_tiles
+        cells = cells + driven * rows * columns * g.slices * g.columns_per_weight
+        dac = dac + driven * rows * column_tiles
+        adc = adc + driven * groups * columns * g.slices
+        # Arrays work side by side, the groups of rows of an array one after the other.
+        one = g.passes * ceil_div(np.minimum(rows, g.rows), g.driven_rows)
+        in_turn = in_turn + ceil_div(number, copies) * one
+    return {
+        "crossbar_reads": reads,
+        "cells_read": cells,
+        "dac_conversions": dac,
+        "residual_adc_conversions": adc,
+        "serial_residual_passes": in_turn,
     }
 
 
@@ -218,12 +233,39 @@ def program_counts(
     at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
     row_pulses = ceil_div(arrays, at_once) * rows * pulses
-    return {
+    writing = {
         "cell_writes": multiplying + inverting,
         "write_pulses": whole(multiplying * g.pulses) + whole(inverting * inv_cell.write_pulses),
         "buffer_bytes": shapes.product_values * g.value_bytes,
         "serial_row_pulses": row_pulses,
     } | _verify_counts(shapes, multiplying, inverting, row_pulses, hardware)
+    ranging = _ranging_counts(shapes, multiplying > 0, copies, hardware)
+    return writing | {name: writing.get(name, 0) + values for name, values in ranging.items()}
+
+
+def _ranging_counts(
+    shapes: BlockShapes, multiplies: np.ndarray, copies: np.ndarray, hardware: Hardware
+) -> Counts:
+    """Return the counts of setting calibrated ranges of residual products: vectors drive the arrays
+    of every copy twice, first with converters that span everything, then with ranges as far as
+    currents were found to reach, and counters beside them count codes.
+    """
+    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
+    if chip.residual.adc is None or chip.residual.adc.range != "calibrated":
+        return {}
+    vectors = np.where(multiplies, RANGING_DRIVES * COUNTED_VECTORS, 0)
+    matrices = [(vectors, *shape) for shape in shapes.factors]
+    for level in range(int(shapes.depth.max(initial=0))):
+        half, pairs = ceil_div(shapes.size, 2 ** (level + 1)), 2 * 2**level
+        matrices.append((np.where(level < shapes.depth, pairs * vectors, 0), half, half))
+    driven = _driven_counts(matrices, np.ones(len(shapes), np.int64), g)
+    serial = "serial_residual_passes"
+    counts = {name: values * (1 if name == serial else copies) for name, values in driven.items()}
+    taken = sum(number * rows for number, rows, _ in matrices)
+    return counts | {
+        "digital_ops": counts["residual_adc_conversions"],
+        "buffer_bytes": taken * copies * g.value_bytes,
+    }
 
 
 def _product_cells(shapes: BlockShapes, counts: Counts, g: Geometry) -> np.ndarray:

@@ -110,6 +110,7 @@ def test_nothing_is_named_where_everything_is_on():
         ({"device.opamp.slew_v_per_s": None}, "slew rate of amplifiers"),
         ({"device.opamp.second_pole_hz": None}, "second pole of amplifiers"),
         ({"chip.adc.offset_lsb": 0.0}, "offset of multiplying arrays' ADCs"),
+        ({"chip.adc.nulling_passes": 1}, "offset of multiplying arrays' ADCs"),
         ({"chip.inv.adc.gain_error": 0.0}, "gain error of inverting arrays' ADCs"),
         ({"chip.dac.gain_error": 0.0}, "gain error of multiplying arrays' DACs"),
         ({"chip.dac.bits": 2, "chip.dac.inl_lsb": 0.1}, "offset of multiplying arrays' DACs"),

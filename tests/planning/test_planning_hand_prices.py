@@ -43,6 +43,7 @@ from hand_prices import (
     personal,
     piece_values,
     program,
+    residual,
     scatter,
     seconds,
     serial_s,
@@ -72,6 +73,9 @@ HARDWARE = {
     (chip, network): load_settings([f"chip={chip}", f"interconnect={network}"]).hardware
     for chip, network in itertools.product(("small", "repast"), ("board", "switch", "torus"))
 }
+HARDWARE["ranged", "board"] = load_settings(
+    ["chip=small", "chip.residual.adc.range=calibrated"]
+).hardware
 HARDWARE["nulled", "board"] = load_settings(
     ["chip=small", "chip.adc.nulling_passes=3", "chip.residual.adc.nulling_passes=2"]
 ).hardware
@@ -488,6 +492,55 @@ def check_block(chip, n, scheme, fusion):
     if not block.fused:
         row = average(chip, n, block.banks(chip))
         check(plan, chip, table, mine & (table["op"] == op.AVERAGE_FACTOR.number), row)
+
+
+@pytest.mark.parametrize(("n", "halved"), [(100, []), (300, [150, 150, 75, 75, 75, 75])])
+def test_setting_the_ranges_of_residual_products_is_paid_when_their_arrays_are_written(n, halved):
+    """32 vectors drive every array twice, and every code is counted; halves of 300 rows, and their
+    halves, have couplings both ways.
+    """
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=n - 1, out_features=SIDES)
+    soi = SoiSpec(block_size=512)
+    plans = [plan_of(name, (layer,), soi=soi) for name in ("small", "ranged")]
+    tables = [table_of(plan) for plan in plans]
+    wide, ranged = (
+        table.where(
+            np.flatnonzero((table["op"] == op.PROGRAM_BLOCK.number) & (table["block"] == 0))
+        )
+        for table in tables
+    )
+    copies = int(plans[1].places.copies[0])
+    assert copies == int(plans[0].places.copies[0])
+    matrices = [residual(SMALL, 2 * 32, rows, rows, 1) for rows in (n, *halved)]
+    codes = sum(matrix["residual_adc_conversions"] for matrix in matrices) * copies
+    added = {name: sum(matrix[name] for matrix in matrices) for name in matrices[0]}
+    added = {name: k * (1 if name.startswith("serial") else copies) for name, k in added.items()}
+    added |= {"digital_ops": codes, "buffer_bytes": 64 * (n + sum(halved)) * 4 * copies}
+    for name in (*COUNTS, *SERIAL):
+        assert ranged[name][0] - wide[name][0] == added.get(name, 0), name
+    joule, second = (
+        [getattr(price(rows, plans[0].hardware.costs), what)[0] for rows in (wide, ranged)]
+        for what in ("energy_j", "duration_s")
+    )
+    assert joule[1] - joule[0] == pytest.approx(joules(added), rel=NEAR)
+    assert second[1] - second[0] == pytest.approx(seconds(SMALL, added), rel=1e-4)
+
+
+def test_codes_that_set_ranges_of_residual_products_are_those_that_are_priced(monkeypatch):
+    from repast_dist.analog.arrays import vmm
+    from repast_dist.analog.product import Product
+
+    seen = []
+
+    def ranges_of(peaks, spec):
+        seen.append(peaks.size)
+        return np.full(peaks.shape[2], 1e6, np.float32)
+
+    monkeypatch.setattr(vmm, "ranges_of", ranges_of)
+    hardware, random = HARDWARE["ranged", "board"], np.random.default_rng(0)
+    product = Product.of((random.normal(size=(100, 100)),), 32, hardware.residual_spec, 1, "block")
+    product.multiply(random.normal(size=(100, 2)))
+    assert 2 * sum(seen) == residual(SMALL, 2 * 32, 100, 100, 1)["residual_adc_conversions"]
 
 
 def cells_of(chip, block, method):

@@ -1,4 +1,4 @@
-"""Everything on: three modelled effects are left out on purpose, and any can be."""
+"""Everything on: two modelled effects are left out on purpose, and any can be."""
 
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from repast_dist.studies.sweep import sweep_points
 
 VERIFIED = "cell errors in residual products"
 WIRED = "wire resistance in residual products"
-OFFSET = "offset of multiplying arrays' ADCs"
-LEFT_OUT = {VERIFIED, WIRED, OFFSET}
+LEFT_OUT = {VERIFIED, WIRED}
 """Off in the experiment, since networks diverge with them."""
 
 OF_INVERTING = {
@@ -42,12 +41,11 @@ OFF = {
     "ideal converters": {
         f"{what} of converters" for what in ("offset", "gain error", "nonlinearity", "noise")
     },
-    # That of all converters is off then, which has one name.
-    "ideal converters of inverting arrays": {
-        "offset of converters",
-        *(name for name in OF_INVERTING if not name.startswith("offset")),
+    "ideal converters of inverting arrays": OF_INVERTING,
+    "offsets of converters are not nulled": set(),
+    "ideal DACs of multiplying arrays": {
+        f"{what} of multiplying arrays' DACs" for what in ("gain error", "noise")
     },
-    "offset of converters": set(),
     "residual products behind wires": set(),
     "exact cells in residual products": set(),
     "errors of cells in residual products": set(),
@@ -65,7 +63,7 @@ OFF = {
 
 
 @pytest.mark.parametrize("model", ["digits_cnn", "fashion_mlp", "fashion_cnn"])
-def test_honest_hardware_leaves_three_modelled_effects_out(model: str) -> None:
+def test_honest_hardware_leaves_two_modelled_effects_out(model: str) -> None:
     data = "digits" if model.startswith("digits") else "fashion_1280"
     settings = load_settings(["experiment=honest", f"model={model}", f"dataset={data}"])
     assert set(ideal_effects(settings.hardware)) == LEFT_OUT
@@ -88,17 +86,12 @@ def test_every_variant_of_the_effects_switches_off_what_it_says() -> None:
         "no wire resistance",
         "residual products behind wires",
     ]
-    assert [name for name, off in found.items() if OFFSET not in off] == [
-        "ideal converters",
-        "ideal converters of inverting arrays",
-        "offset of converters",
-    ]
     assert {name: off - LEFT_OUT for name, off in found.items()} == OFF
     assert ideal >= set().union(*OFF.values()) - {
         # Amplifiers at rest at once have no poles, and nothing slews or is noisy on the way.
         "second pole of amplifiers", "slew rate of amplifiers", "noise of amplifiers",
         # Where those of all converters are off they have one name.
-        *OF_INVERTING,
+        *OF_INVERTING, *OFF["ideal DACs of multiplying arrays"],
     }  # fmt: skip
 
 
