@@ -130,7 +130,7 @@ def test_factors_of_the_bridge_multiply_up_to_the_papers_ratios(page):
 def test_a_gpu_that_renews_the_chips_blocks_as_often_is_the_first_of_its_schedules(page, settings):
     first, chosen, *others = page.tables["schedules"].to_pylist()
     assert (first["GPU inverts"], first["inverses every"]) == ("blocks of 256", 10)
-    assert (chosen["GPU inverts"], chosen["chosen"]) == ("whole factors", "yes")
+    assert (chosen["GPU inverts"], chosen["in use"]) == ("whole factors", "yes")
     means = {(m["footing"], m["ratio"]): m for m in page.tables["means"].to_pylist()}
     for footing in (footings.ONE, footings.IMPLIED):
         mean = means[footing, "speedup over GPU"]["geometric mean"]

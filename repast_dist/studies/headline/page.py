@@ -104,10 +104,14 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             "footings": "Geometric means over networks, for the same epochs and to target. Chips: "
             f"as many as the power feeds that the paper's ratios imply ({footings.IMPLIED}), as "
             f"the GPU's power feeds ({footings.POWER}), as have the area of its die "
-            f"({footings.AREA}), or as reach the paper's speedup over it ({footings.REACHED}).",
+            f"({footings.AREA}), or as reach the paper's speedup over it ({footings.REACHED}). To "
+            "target: until the network has learned, which takes fewer epochs of second order; the "
+            f"other machine trains first order. {_inferred(inputs)}",
             "ratios": "Per epoch: the same samples, second order on both RePAST and GPU, first "
             "order on PipeLayer. To target: RePAST with second-order epochs against first-order "
             "epochs on the other machine.",
+            "schedules": "The row in use is marked; steps between updates of factors and between "
+            "inversions.",
             "machines": "Power is the board's for the GPU, and that of the average step else.",
         },
         sources=_sources(inputs),
@@ -178,6 +182,26 @@ def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
 
 
 def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
+    charts = [
+        Chart(
+            "bridge", "bridge", f"From one chip to the paper: {name}", x="what",
+            band=("before", "after"), where={"ratio": name}, axis="geometric mean",
+        )
+        for name in inputs.study.paper.by_name
+    ]  # fmt: skip
+    return StudySection(
+        "What the ratios consist of",
+        charts=charts,
+        tables=["footings", "bridge"],
+        intro="The factors of a chart multiply up from one chip to the paper's figure; the table "
+        f"below says what each of them means. {_batch(inputs, means)} The changes after it are "
+        "what the paper may have done otherwise; nothing says that it did. 'Not explained' is what "
+        "is left.",
+    )
+
+
+def _inferred(inputs: HeadlineInputs) -> str:
+    """Say which power the paper's ratios imply, and what speaks against it."""
     paper, gpu = inputs.study.paper, inputs.gpu
     factor = footings.implied_power(paper)
     power_w = factor * (gpu.board_w.value or 0.0)
@@ -186,28 +210,15 @@ def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
     published_w = rate * (pipelayer.area_m2.value or 0.0)
     published_w /= pipelayer.operations_per_joule.value or 1.0
     area_mm2 = inputs.machine.hardware.area_m2 * 1e6
-    charts = [
-        Chart(
-            "bridge", "bridge", f"From one chip to the paper: {name}", x="what",
-            band=("before", "after"), where={"ratio": name}, axis=f"{name}, geometric mean",
-        )
-        for name in paper.by_name
-    ]  # fmt: skip
     of_pipelayer = paper.speedup_over_pipelayer.value / paper.energy_saving_over_pipelayer.value
-    return StudySection(
-        "What the ratios consist of",
-        charts=charts,
-        tables=["footings", "bridge"],
-        intro="The factors of a chart multiply up from one chip to the paper's figure; the table "
-        f"says what each of them means. {_batch(inputs, means)} The paper's own ratios imply how "
-        "many chips to compare: energy is power times time, so a machine that is "
-        f"{paper.speedup_over_gpu.value} times as fast with {paper.energy_saving_over_gpu.value} "
-        f"times less energy draws {factor:.3g} times the GPU's power, here {power_w:,.0f} W, and "
-        f"{of_pipelayer:.2g} times PipeLayer's, whose published peaks make {published_w:,.0f} W. "
-        "This is inferred, not published. Against it speaks that PipeLayer's power on "
-        f"{(pipelayer.area_m2.value or 0.0) * 1e6:.1f} mm2 is more than a chip can shed, and that "
-        f"our chips for it have {area_mm2:.0f} mm2 each. The changes in between are what the paper "
-        "may have done otherwise; nothing says that it did. 'Not explained' is what is left.",
+    return (
+        f"'{footings.IMPLIED}': the paper's own ratios imply how many chips to compare. Energy is "
+        f"power times time, so a machine that is {paper.speedup_over_gpu.value} times as fast with "
+        f"{paper.energy_saving_over_gpu.value} times less energy draws {factor:.3g} times the "
+        f"GPU's power, here {power_w:,.0f} W, and {of_pipelayer:.2g} times PipeLayer's, whose "
+        f"published peaks make {published_w:,.0f} W. This is inferred, not published. Against it "
+        f"speaks that PipeLayer's power on {(pipelayer.area_m2.value or 0.0) * 1e6:.1f} mm2 is "
+        f"more than a chip can shed, and that our chips for it have {area_mm2:.0f} mm2 each."
     )
 
 
@@ -360,8 +371,10 @@ def _reached(inputs: HeadlineInputs, machines: Sequence[Row]) -> list[str]:
     if not chips:
         return []
     area_mm2 = inputs.machine.hardware.area_m2 * 1e6
+    ends = sorted({min(chips), max(chips)})
+    counts = " to ".join(str(end) for end in ends)
+    areas = " to ".join(f"{end * area_mm2:,.0f}" for end in ends)
     return [
-        f"The paper's speedup over the GPU is reached with {min(chips)} to {max(chips)} chips "
-        f"({min(chips) * area_mm2:,.0f} to {max(chips) * area_mm2:,.0f} mm2 of silicon), on "
-        f"{len(chips)} of {len(inputs.study.networks)} networks."
+        f"The paper's speedup over the GPU is reached with {counts} chips ({areas} mm2 of "
+        f"silicon), on {len(chips)} of {len(inputs.study.networks)} networks."
     ]

@@ -42,6 +42,7 @@ def schedule_rows(
         }
         row: dict[str, Any] = {
             "GPU inverts": _blocks(kfac),
+            "in use": "yes" if kfac == chosen else "",
             "factors every": float("nan") if kfac is None else kfac.factor_interval,
             "inverses every": float("nan") if kfac is None else kfac.interval,
         }
@@ -51,7 +52,7 @@ def schedule_rows(
                 row[f"{title}, {footing}"] = geometric_mean(
                     [_per_sample(steps[r["network"]], column) / r[_COLUMNS[column]] for r in ours]
                 )
-        rows.append(row | {"chosen": "yes" if kfac == chosen else ""})
+        rows.append(row)
     return rows
 
 
