@@ -631,7 +631,7 @@ def test_every_setting_acts_or_is_refused(group):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    ["partition.overlap_exchange", "partition.layers", "soi.stale"],
+    ["partition.overlap_exchange", "partition.layers"],
 )
 def test_what_only_a_plan_models_is_refused_by_training_or_changes_it(path):
     group = path.partition(".")[0]

@@ -36,6 +36,8 @@ def align(
     agreed = agree(
         np.stack([cost.seconds for cost in chips.values()], axis=1),
         np.stack([cost.hidden_s for cost in chips.values()], axis=1),
+        np.stack([cost.behind_s for cost in chips.values()], axis=1),
+        next(iter(chips.values())).stale,
     )
     starts, ends = [], []
     for number in range(len(agreed.added_s)):

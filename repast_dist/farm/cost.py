@@ -33,12 +33,18 @@ class _Priced:
         (segments,) what the chip needs for each; 0 where it has no rows.
     hidden_s : float
         How long before it has computed the chip can begin to exchange gradients.
+    behind_s : ndarray
+        (segments,) what it does beside the next steps.
+    stale : int
+        Steps that this may take.
     """
 
     columns: dict[str, np.ndarray]
     segment: np.ndarray
     seconds: np.ndarray
     hidden_s: float
+    behind_s: np.ndarray
+    stale: int
 
 
 class CostRecorder:
@@ -58,7 +64,7 @@ class CostRecorder:
 
     def __init__(self, chip: int, plan: Plan, place: int, speed: float = 1.0) -> None:
         self._chip, self._plan, self._place, self._speed = chip, plan, place, speed
-        self._outer: dict[tuple[bool, bool], tuple[_Priced, _Priced]] = {}
+        self._outer: dict[tuple[bool, bool, bool], tuple[_Priced, _Priced]] = {}
         self._steps: list[tuple[int, list[_Priced]]] = []
 
     def price(
@@ -73,17 +79,19 @@ class CostRecorder:
 
         A step in which ranges were `calibrated` ran its first micro-batch twice.
         """
-        kind = factors_due, calibrated
+        # Nothing is there that the first step could go on with.
+        waits = step == 0
+        kind = factors_due, calibrated, waits
         if kind not in self._outer:
             # The same in every such step; no segment holds rows of these and of blocks.
             plan = self._plan.calibrating if calibrated else self._plan
             first, last = outer_rows(plan, self._place, factors_due)
-            self._outer[kind] = self._priced(first, plan), self._priced(last, plan)
+            self._outer[kind] = self._priced(first, plan, waits), self._priced(last, plan, waits)
         before, after = self._outer[kind]
         blocks = block_rows(
             self._plan, self._place, factors_due, inverses_due=inverses_due, solves=solves
         )
-        self._steps.append((step, [before, self._priced(blocks, self._plan), after]))
+        self._steps.append((step, [before, self._priced(blocks, self._plan, waits), after]))
 
     def take(self) -> ChipCost:
         """Return the steps added since the last call."""
@@ -100,6 +108,8 @@ class CostRecorder:
             segment=np.concatenate([part.segment for part in parts]),
             seconds=np.stack([sum(part.seconds for part in step) for _, step in self._steps]),
             hidden_s=np.array([sum(part.hidden_s for part in step) for _, step in self._steps]),
+            behind_s=np.stack([sum(part.behind_s for part in step) for _, step in self._steps]),
+            stale=np.array([step[0].stale for _, step in self._steps]),
             static_w=self._plan.hardware.costs.static_w,
         )
         self.clear()
@@ -109,10 +119,10 @@ class CostRecorder:
         """Forget the steps added since the last `take`."""
         self._steps = []
 
-    def _priced(self, table: OpTable, plan: Plan) -> _Priced:
+    def _priced(self, table: OpTable, plan: Plan, waits: bool) -> _Priced:
         costs = price(table, plan.hardware.costs)
         duration_s = costs.duration_s / self._speed
-        placed = place(plan, table, duration_s)
+        placed = place(plan, table, duration_s, waits=waits)
         columns = trace_columns(
             table,
             {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
@@ -122,4 +132,6 @@ class CostRecorder:
             placed.segment,
             placed.chip_seconds[self._place],
             float(placed.hidden_s[self._place]),
+            placed.behind_s[self._place],
+            placed.stale,
         )

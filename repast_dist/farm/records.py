@@ -29,6 +29,10 @@ class ChipCost:
         (steps, segments) time that the chip needs for each segment.
     hidden_s : ndarray
         (steps,) how long before it has computed the chip can begin to exchange gradients.
+    behind_s : ndarray
+        (steps, segments) time of what it does beside the next steps.
+    stale : ndarray
+        (steps,) steps that this may take.
     static_w : float
         Power the chip draws whatever it does.
     """
@@ -37,6 +41,8 @@ class ChipCost:
     segment: np.ndarray
     seconds: np.ndarray
     hidden_s: np.ndarray
+    behind_s: np.ndarray
+    stale: np.ndarray
     static_w: float
 
 

@@ -308,7 +308,6 @@ def _check_cost_only(job: TrainingJob) -> None:
     """
     policy = job.machine.policy
     wanted = {
-        "soi.stale": (policy.soi.stale, False),
         "partition.layers": (policy.partition.layers, "replicate"),
     }
     for path, (value, valid) in wanted.items():

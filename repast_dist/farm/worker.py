@@ -95,6 +95,7 @@ class ChipWorker:
                 optimizer,
                 int(plan.shapes.right_sides[number]) * policy.soi.interval,
                 self._setup.held_rows(number),
+                policy.soi.stale,
             )
             for chip, number in sorted(self._setup.held)
             if chip in self._chips

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from repast_dist.analog.schemes.base import Scheme
-from repast_dist.ground.numbers import PositiveInt
+from repast_dist.ground.numbers import Count, PositiveInt
 from repast_dist.ground.spec import spec
 
 
@@ -34,8 +34,9 @@ class SoiSpec:
     fused_rest : {"scaled", "identity"}
         What stands in a fused block for batches that it no longer holds. ``scaled``: the rows of
         those it holds, scaled up. ``identity``: a multiple of the identity of the same trace.
-    stale : bool
-        Whether new inverses are prepared while the next steps still use the old ones.
+    stale : int
+        Steps that still use the old inverses while new ones are prepared beside them, in arrays of
+        their own; at most `interval`. 0: steps wait for them, as the first step does in any case.
     right_sides_at_once : int
         Most right-hand sides of a block that are solved together; further ones are solved after
         them, or on other chips (``partition.grad_worker_fraction``).
@@ -51,7 +52,7 @@ class SoiSpec:
     fusion: Literal["off", "auto", "on"] = "off"
     fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
     fused_rest: Literal["scaled", "identity"] = "scaled"
-    stale: bool = False
+    stale: Count = 0
     right_sides_at_once: PositiveInt = 256
     assumed_iterations: PositiveInt = 8
 
@@ -61,6 +62,11 @@ class SoiSpec:
                 f"interval={self.interval} is no multiple of "
                 f"factor_interval={self.factor_interval}; valid: a multiple, so that inversions "
                 "see fresh factors"
+            )
+        if self.stale > self.interval:
+            raise ValueError(
+                f"stale={self.stale} exceeds interval={self.interval}; valid: at most that, so "
+                "that inverses are used before the next ones come"
             )
 
     def factors_due(self, step: int) -> bool:

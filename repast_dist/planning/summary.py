@@ -21,8 +21,6 @@ from repast_dist.trace.schema import PHASES
 
 _TITLES = [segment.title for segment in Segment]
 _OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
-_IS_RENEWAL = np.array([op.renewal for op in OPS])
-_RENEW, _REDUCE_FACTORS = Segment.RENEW_AND_SOLVE_G.number, Segment.REDUCE_FACTORS.number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +109,6 @@ def summarise(plan: Plan) -> StepSummary:
     chips, weights = _representatives(plan)
     costed = [_cost(plan, chips, weights, kind) for kind in kinds]
     segments = shares @ np.array([item.segment_s for item in costed])
-    if plan.policy.soi.stale and plan.work.second_order:
-        renewal_s = float(shares @ [item.renewal_s for item in costed])
-        segments = _renewed_behind(plan, segments, renewal_s)
     step_s = float(segments.sum())
     dynamic = shares @ np.array([item.phase_energy_j for item in costed])
     static = plan.hardware.costs.static_w * plan.work.chips * step_s
@@ -179,7 +174,6 @@ class _StepCost:
     """The cost of one step of a kind. Energies, times of phases and writes are of all chips."""
 
     segment_s: np.ndarray
-    renewal_s: float
     phase_energy_j: np.ndarray
     phase_busy_s: np.ndarray
     op_busy_s: np.ndarray
@@ -205,7 +199,6 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
     phase = table["phase"]
     return _StepCost(
         segment_s=placed.segment_seconds,
-        renewal_s=_renewal_seconds(plan, table, costs.duration_s),
         phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
         op_busy_s=np.bincount(table["op"], costs.duration_s * counted, len(OPS)),
@@ -238,26 +231,3 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
     common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
     both_s = placed.overlap_s[source]
     return common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
-
-
-def _renewal_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> float:
-    """Return the time the busiest chip needs to renew its blocks."""
-    rows = _IS_RENEWAL[table["op"]]
-    if not rows.any():
-        return 0.0
-    width = plan.hardware.chip.banks
-    key = table["chip"][rows].astype(np.int64) * width + table["bank"][rows]
-    per_bank = np.bincount(key, duration_s[rows])
-    return float(per_bank.max())
-
-
-def _renewed_behind(plan: Plan, segments: np.ndarray, renewal_s: float) -> np.ndarray:
-    """Return the time per segment if blocks are renewed during other work; what does not fit adds
-    time.
-    """
-    hidden = segments.copy()
-    hidden[_REDUCE_FACTORS] = 0.0
-    hidden[_RENEW] = max(0.0, segments[_RENEW] - renewal_s)
-    behind = float(segments[_REDUCE_FACTORS]) + renewal_s
-    hidden[_RENEW] += max(0.0, behind - float(hidden.sum()))
-    return hidden

@@ -1,7 +1,9 @@
 """Places the rows of a step in time by their dependences.
 
 A step is a sequence of segments. A segment starts when every chip has finished the previous one;
-only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``. In the first
+only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``, and blocks
+may be renewed beside whatever else this step and the next ones do, with ``soi.stale``: what does
+not end within so many steps, taken to be as long as this one, is waited for. In the first
 segment samples pass through the layers. Since all samples are equal, sample i leaves stage s of a
 pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical jobs with
 unlimited buffers), so a formula gives the schedule. In the other segments the rows of a bank run
@@ -13,12 +15,13 @@ from functools import cached_property
 
 import numpy as np
 
-from repast_dist.ops.op import OPS, Resource, Segment
+from repast_dist.ops.op import OPS, REDUCE_FACTORS, Resource, Segment
 from repast_dist.ops.table import OpTable
 from repast_dist.planning.plan import Plan
 
 _SEGMENT = np.array([op.segment.number for op in OPS])
 _RESOURCE = np.array([int(op.resource) for op in OPS])
+_IS_RENEWAL = np.array([op.renewal or op is REDUCE_FACTORS for op in OPS])
 _IS_BACKWARD = np.array([op.backward for op in OPS])
 
 
@@ -37,17 +40,23 @@ class Placement:
     hidden_s : ndarray
         (chips,) time by which a chip can begin to exchange gradients before it has finished
         computing.
+    behind_s : ndarray
+        (chips, segments) time of what is done beside the next steps.
+    stale : int
+        Steps that it may take.
     """
 
     segment: np.ndarray
     start_s: np.ndarray
     chip_seconds: np.ndarray
     hidden_s: np.ndarray
+    behind_s: np.ndarray
+    stale: int
 
     @cached_property
     def clock(self) -> "Clock":
         """When the segments begin, for all chips."""
-        return agree(self.chip_seconds, self.hidden_s)
+        return agree(self.chip_seconds, self.hidden_s, self.behind_s, self.stale)
 
     @property
     def segment_seconds(self) -> np.ndarray:
@@ -101,7 +110,12 @@ class Clock:
         return Clock(self.added_s[number], self.early_s[number])
 
 
-def agree(chip_seconds: np.ndarray, hidden_s: np.ndarray) -> Clock:
+def agree(
+    chip_seconds: np.ndarray,
+    hidden_s: np.ndarray,
+    behind_s: np.ndarray | None = None,
+    stale: int | np.ndarray = 0,
+) -> Clock:
     """Return the clock of a step: a segment ends when the slowest chip has finished it.
 
     The exchange of gradients may begin before the first segment ends, as soon as every chip has
@@ -113,15 +127,22 @@ def agree(chip_seconds: np.ndarray, hidden_s: np.ndarray) -> Clock:
         (..., chips, segments) time that each chip needs for each segment.
     hidden_s : ndarray
         (..., chips) time by which a chip can begin to exchange before it has finished computing.
+    behind_s : ndarray, optional
+        (..., chips, segments) time of what is done beside the next steps, segment after segment.
+    stale : int or ndarray
+        Steps that it may take, (...).
     """
     added: np.ndarray = chip_seconds.max(axis=-2)
     computed = chip_seconds[..., Segment.COMPUTE.number]
     early = added[..., Segment.COMPUTE.number] - (computed - hidden_s).max(axis=-1)
     added[..., Segment.REDUCE_GRADIENTS.number] -= early
+    if behind_s is not None:
+        late = behind_s.max(axis=-2).sum(axis=-1) - stale * added.sum(axis=-1)
+        added[..., Segment.RENEW_AND_SOLVE_G.number] += np.maximum(late, 0.0)
     return Clock(added, early)
 
 
-def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
+def place(plan: Plan, table: OpTable, duration_s: np.ndarray, *, waits: bool = False) -> Placement:
     """Place the rows of one step.
 
     Parameters
@@ -132,10 +153,12 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
         Rows of any of the plan's chips, as `step_ops` orders them.
     duration_s : ndarray
         (rows,) duration of each row.
+    waits : bool
+        Whether the step waits for its new inverses, as there are no old ones.
     """
     segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
-    seconds = np.zeros((plan.work.chips, len(Segment)))
+    seconds, behind_s = np.zeros((2, plan.work.chips, len(Segment)))
     drain = np.zeros(plan.work.chips)
     computing = np.flatnonzero(segment == Segment.COMPUTE.number)
     if len(computing):
@@ -143,12 +166,21 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray) -> Placement:
         start[computing], ends, drains = _flow(plan, part, duration_s[computing])
         np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], ends)
         drain[part["chip"]] = drains
-    others = np.flatnonzero(segment != Segment.COMPUTE.number)
-    if len(others):
-        part = table.where(others)
-        turn = _turn(plan, part)
-        start[others] = _queue(part, segment[others], turn, duration_s[others], seconds)
-    return Placement(segment, start, seconds, _hidden(plan, drain, seconds))
+    stale = 0 if waits else plan.policy.soi.stale
+    beside = np.zeros(len(table), bool)
+    if stale:
+        # Blocks that take turns are written in every step, which cannot be put off.
+        beside = _IS_RENEWAL[table["op"]] & (_turn(plan, table) == 0)
+    for rows, filled in (
+        ((segment != Segment.COMPUTE.number) & ~beside, seconds),
+        (beside, behind_s),
+    ):
+        place = np.flatnonzero(rows)
+        if len(place):
+            part = table.where(place)
+            turn = _turn(plan, part)
+            start[place] = _queue(part, segment[place], turn, duration_s[place], filled)
+    return Placement(segment, start, seconds, _hidden(plan, drain, seconds), behind_s, stale)
 
 
 def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.ndarray:

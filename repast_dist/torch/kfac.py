@@ -489,7 +489,7 @@ def _method(**values: Any) -> Kfac:
 def _check_policy(policy: Any) -> None:
     wanted = {
         "soi.fusion": (policy.soi.fusion, "off"),
-        "soi.stale": (policy.soi.stale, False),
+        "soi.stale": (policy.soi.stale, 0),
         "partition.layers": (policy.partition.layers, "replicate"),
         "partition.grad_worker_fraction": (policy.partition.grad_worker_fraction, 0.0),
     }

@@ -139,6 +139,8 @@ class BlockState:
         Right-hand sides that are solved for between two writings, by all chips that hold the block.
     held_rows : HeldRows or None
         The rows that the arrays of a fused block hold; None: arrays hold the product.
+    stale : int
+        Steps that still solve with the old arrays while new ones are written.
     """
 
     def __init__(
@@ -150,19 +152,19 @@ class BlockState:
         optimizer: SecondOrder,
         right_sides: int = 1,
         held_rows: HeldRows | None = None,
+        stale: int = 0,
     ) -> None:
         self.block = block
         self._held_rows = held_rows
+        self._stale = stale
         self._right_sides = right_sides
         self._chip = chip
         self._engine = engine
         self._inversion = inversion
         self._optimizer = optimizer
         self._average: FactorAverage | RowAverage | None = None
-        self._damped: np.ndarray | Rows | None = None
-        self._damping = 0.0
-        self._prepared_at = -1
-        self._solver: Solver | None = None
+        self._written: _Written | None = None
+        self._next: _Written | None = None
         self._aged: tuple[int, Solver] | None = None
         self._pending = SolveCounts()
 
@@ -202,21 +204,29 @@ class BlockState:
             self._average = updated_average(average, contribution, self._optimizer)
 
     def prepare(self, step: int, damping: float) -> None:
-        """Program the damped average into arrays; the average itself is not changed.
+        """Program the damped average into arrays; the average itself is not changed. Where there
+        are old arrays, they go on for `stale` steps.
 
         A factor that arrays computed may be off by more than the damping. Where its diagonal is
         then not positive, nothing is programmed, and solves with it count as diverged.
         """
         if self._average is None:
             raise DataError(f"{self._where()}: programmed at step {step} before any factor came")
-        self._damping, self._prepared_at = damping, step
+        self._take_over(step)
         if isinstance(self._average, RowAverage):
-            self._damped = self._as_rows(self._average, damping)
+            damped: np.ndarray | Rows = self._as_rows(self._average, damping)
         else:
-            self._damped = self._optimizer.block_matrix(
-                self.block.factor, self._average.matrix, damping
-            )
-        self._program()
+            damped = self._optimizer.block_matrix(self.block.factor, self._average.matrix, damping)
+        new = self._program(damped, damping, step)
+        if self._stale and self._written is not None:
+            self._next = new
+        else:
+            self._written, self._aged = new, None
+
+    def _take_over(self, step: int) -> None:
+        """Go over to the new arrays once the old ones have served their steps."""
+        if self._next is not None and step >= self._next.step + self._stale:
+            self._written, self._next, self._aged = self._next, None, None
 
     def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
         """Solve for right-hand sides (n, r); if the solve diverges, apply the chosen policy.
@@ -226,25 +236,26 @@ class BlockState:
         InversionError
             ``inversion.on_divergence=raise``, or no policy helped.
         """
-        if self._solver is None:
+        self._take_over(step)
+        if self._written is None:
             raise DataError(
                 f"{self._where()}: solve at step {step} before the block was programmed"
             )
         if not np.isfinite(right).all():
             raise DataError(f"{self._where()}: the gradient at step {step} is not finite")
-        solution = self._as_held(step, self._solver).solve(right)
+        solution = self._as_held(step, self._written).solve(right)
         self._pending += solution.counts
         if solution.usable:
             return solution.x, self._report(step, solution, "none")
-        return self._diverged(step, right, solution)
+        return self._diverged(step, right, solution, self._written)
 
-    def _as_held(self, step: int, solver: Solver) -> Solver:
+    def _as_held(self, step: int, written: "_Written") -> Solver:
         """Return the block as its arrays hold it some steps after they were written."""
         step_s = self._engine.schedule.step_s
-        if not step_s or step == self._prepared_at:
-            return solver
+        if not step_s or step == written.step:
+            return written.solver
         if self._aged is None or self._aged[0] != step:
-            self._aged = step, solver.aged((step - self._prepared_at) * step_s)
+            self._aged = step, written.solver.aged((step - written.step) * step_s)
         return self._aged[1]
 
     def take_counts(self) -> SolveCounts:
@@ -263,66 +274,68 @@ class BlockState:
             arrays["rest"] = np.array([self._average.rest_weight, self._average.rest_trace])
         else:
             arrays["average"] = self._average.matrix
-        if self._damped is not None:
-            if isinstance(self._damped, Rows):
-                arrays["damped_rows"] = self._damped.rows
-                arrays["damped_by"] = np.array(self._damped.damping)
-            else:
-                arrays["damped"] = self._damped
-            arrays["damping"] = np.array(self._damping)
-            arrays["prepared_at"] = np.array(self._prepared_at)
+        for name, written in (("written", self._written), ("next", self._next)):
+            if written is not None:
+                arrays |= {f"{name}/{key}": value for key, value in written.arrays().items()}
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Load what `arrays` returned; the block is programmed again, with the same errors."""
-        self._average, self._solver, self._damped = None, None, None
+        self._average, self._written, self._next, self._aged = None, None, None, None
         if "average" in arrays:
             self._average = FactorAverage(np.array(arrays["average"]), int(arrays["updates"]))
         if "rows" in arrays:
             rows, weights = np.array(arrays["rows"]), np.array(arrays["weights"])
             weight, trace = np.array(arrays["rest"]).tolist()
             self._average = RowAverage(rows, weights, weight, trace, int(arrays["updates"]))
-        if "damped" in arrays:
-            self._damped = np.array(arrays["damped"])
-        if "damped_rows" in arrays:
-            self._damped = Rows(np.array(arrays["damped_rows"]), float(arrays["damped_by"]))
-        if self._damped is not None:
-            self._damping = float(arrays["damping"])
-            self._prepared_at = int(arrays["prepared_at"])
-            self._program()
+        self._written = self._programmed_again("written", arrays)
+        self._next = self._programmed_again("next", arrays)
         self._pending = SolveCounts()
+
+    def _programmed_again(self, name: str, arrays: Mapping[str, np.ndarray]) -> "_Written | None":
+        if f"{name}/step" not in arrays:
+            return None
+        if f"{name}/rows" in arrays:
+            rows, added = np.array(arrays[f"{name}/rows"]), float(arrays[f"{name}/added"])
+            damped: np.ndarray | Rows = Rows(rows, added)
+        else:
+            damped = np.array(arrays[f"{name}/damped"])
+        return self._program(damped, float(arrays[f"{name}/damping"]), int(arrays[f"{name}/step"]))
 
     def _as_rows(self, average: RowAverage, damping: float) -> Rows:
         assert self._held_rows is not None
         return average.operator(damping, self._held_rows.rest)
 
-    def _program(self) -> None:
-        assert self._damped is not None
-        self._aged = None
-        address = ("soi", When(self._prepared_at), self.block.index)
-        self._solver = self._solver_of(self._damped, address, self._right_sides)
-        self._pending += self._solver.program_counts
+    def _program(self, damped: np.ndarray | Rows, damping: float, step: int) -> "_Written":
+        solver = self._solver_of(damped, step, (), self._right_sides)
+        self._pending += solver.program_counts
+        return _Written(damped, damping, step, solver)
 
     def _solver_of(
-        self, matrix: np.ndarray | Rows, address: tuple[int | str | When, ...], right_sides: int
+        self,
+        matrix: np.ndarray | Rows,
+        step: int,
+        more: tuple[int | str, ...],
+        right_sides: int,
     ) -> Solver:
+        address = ("soi", When(step), self.block.index, *more)
         try:
             return self._engine.block_solver(matrix, address, right_sides)
         except IndefiniteError as error:
             return _Unsolved(self._inversion.name, str(error))
         except (DataError, np.linalg.LinAlgError) as error:
             raise InversionError(
-                f"{self._where()}, step {self._prepared_at}: cannot be programmed ({error})"
+                f"{self._where()}, step {step}: cannot be programmed ({error})"
             ) from error
 
     def _diverged(
-        self, step: int, right: np.ndarray, solution: Solution
+        self, step: int, right: np.ndarray, solution: Solution, written: "_Written"
     ) -> tuple[np.ndarray, SolveReport]:
         policy = self._inversion.on_divergence
         if policy == "raise":
             why = "did not converge"
-            if isinstance(self._solver, _Unsolved):
-                why = f"was not tried, since {self._solver.why}"
+            if isinstance(written.solver, _Unsolved):
+                why = f"was not tried, since {written.solver.why}"
             elif not solution.stable:
                 why = "has an unstable array"
             elif solution.saturated:
@@ -337,11 +350,11 @@ class BlockState:
             return self._use(step, solution)
         if policy == "damp":
             for attempt in range(self._inversion.damp_tries):
-                more = self._damping * self._inversion.damp_factor ** (attempt + 1)
-                again = self._solve_damped(step, right, more, attempt)
+                more = written.damping * self._inversion.damp_factor ** (attempt + 1)
+                again = self._solve_damped(step, right, written, more, attempt)
                 if again.usable:
                     return again.x, self._report(step, again, "damp", solution)
-        return self._fall_back(step, right, solution)
+        return self._fall_back(step, right, solution, written)
 
     def _use(self, step: int, solution: Solution) -> tuple[np.ndarray, SolveReport]:
         """Use the solution although it missed its target, and report this."""
@@ -349,26 +362,25 @@ class BlockState:
             raise InversionError(f"{self._where()}, step {step}: the answer is not finite")
         return solution.x, self._report(step, solution, "use")
 
-    def _solve_damped(self, step: int, right: np.ndarray, damping: float, attempt: int) -> Solution:
-        assert self._damped is not None
-        matrix = _with_more_damping(self._damped, damping - self._damping)
-        address = ("soi", When(step), self.block.index, "damp", attempt)
-        solver = self._solver_of(matrix, address, right.shape[1])
+    def _solve_damped(
+        self, step: int, right: np.ndarray, written: "_Written", damping: float, attempt: int
+    ) -> Solution:
+        matrix = _with_more_damping(written.damped, damping - written.damping)
+        solver = self._solver_of(matrix, step, ("damp", attempt), right.shape[1])
         solution: Solution = solver.solve(right)
         self._pending += solver.program_counts + solution.counts
         return solution
 
     def _fall_back(
-        self, step: int, right: np.ndarray, failed: Solution
+        self, step: int, right: np.ndarray, failed: Solution, written: "_Written"
     ) -> tuple[np.ndarray, SolveReport]:
         """Solve the block in the digital unit by Cholesky; a fused block is formed first.
 
         A factor that arrays computed may be off by more than the damping, so that the block is not
         positive definite; damping is then added as Levenberg and Marquardt do, until it is.
         """
-        assert self._damped is not None
         n, columns = right.shape
-        damped = self._damped
+        damped = written.damped
         if isinstance(damped, Rows):
             # Half of the products; in parts of 16 x 16, as a Cholesky's, a word serves 16 of them.
             products = damped.rows.size * (n + 1) // 2
@@ -376,7 +388,7 @@ class BlockState:
             self._pending += SolveCounts(digital_ops=products, moved=moved)
             damped = damped.formed()
         for attempt in range(_MORE_DAMPING_TRIES):
-            more = self._damping * (_MORE_DAMPING**attempt - 1.0)
+            more = written.damping * (_MORE_DAMPING**attempt - 1.0)
             self._pending += SolveCounts(factorisations=1)
             try:
                 factor = scipy.linalg.cho_factor(damped + more * np.eye(n), lower=True)
@@ -386,7 +398,7 @@ class BlockState:
             return scipy.linalg.cho_solve(factor, right), self._report(step, failed, "fallback")
         raise InversionError(
             f"{self._where()}, step {step}: not positive definite with {_MORE_DAMPING:g}^"
-            f"{_MORE_DAMPING_TRIES - 1} times its damping of {self._damping:g}; valid: more "
+            f"{_MORE_DAMPING_TRIES - 1} times its damping of {written.damping:g}; valid: more "
             "optimizer.damping, or engine.factor=float64"
         )
 
@@ -418,6 +430,35 @@ class BlockState:
             f"chip {self._chip}, layer {block.layer_name}, block {block.index} "
             f"(factor {block.factor}, {block.start}:{block.stop})"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """What arrays were written with.
+
+    Attributes
+    ----------
+    damped : ndarray or Rows
+        The damped block.
+    damping : float
+        Its damping.
+    step : int
+        The step in which it was written.
+    solver : Solver
+        The arrays.
+    """
+
+    damped: np.ndarray | Rows
+    damping: float
+    step: int
+    solver: Solver
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all but the solver as arrays, for a checkpoint."""
+        arrays = {"damping": np.array(self.damping), "step": np.array(self.step)}
+        if isinstance(self.damped, Rows):
+            return arrays | {"rows": self.damped.rows, "added": np.array(self.damped.damping)}
+        return arrays | {"damped": self.damped}
 
 
 def _with_more_damping(damped: np.ndarray | Rows, more: float) -> np.ndarray | Rows:

@@ -1,6 +1,7 @@
 """What chips agree on about a step: when the exchange of gradients begins, and what it adds."""
 
 import numpy as np
+import pytest
 
 from repast_dist.ops import Segment
 from repast_dist.planning.timeline import agree
@@ -37,3 +38,21 @@ def test_steps_are_agreed_on_one_by_one():
     clock = agree(both, np.array([[3.0, 3.0], [0.0, 0.0]]))
     assert clock.added_s.sum(axis=1).tolist() == [11.0, 16.0]
     assert clock.early_s.tolist() == [3.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("behind", "stale", "step_s"),
+    [([8.0, 5.0], 1, 12.0), ([20.0, 5.0], 1, 23.0), ([20.0, 5.0], 2, 12.0), ([30.0, 0.0], 2, 21.0)],
+)
+def test_what_is_done_beside_the_next_steps_is_waited_for_if_it_takes_longer(behind, stale, step_s):
+    """Ten seconds of computing and two of solving; reducing factors takes three, renewing the
+    blocks of the busiest chip the rest. It has `stale` steps of twelve seconds.
+    """
+    busy, beside = np.zeros((2, 2, len(Segment)))
+    busy[:, Segment.COMPUTE.number] = 10.0
+    busy[:, Segment.RENEW_AND_SOLVE_G.number] = [2.0, 1.0]
+    beside[:, Segment.REDUCE_FACTORS.number] = 3.0
+    beside[:, Segment.RENEW_AND_SOLVE_G.number] = behind
+    clock = agree(busy, np.zeros(2), beside, stale)
+    assert clock.added_s.sum() == pytest.approx(step_s)
+    assert clock.added_s[Segment.COMPUTE.number] == 10.0

@@ -20,9 +20,7 @@ def test_weights_that_stay_are_written_once_per_step():
     assert cell_writes(plan_of()).weights == 1.0
 
 
-@pytest.mark.parametrize(
-    ("interval", "stale", "sets"), [(1, "false", 1), (4, "false", 1), (4, "true", 2)]
-)
+@pytest.mark.parametrize(("interval", "stale", "sets"), [(1, 0, 1), (4, 0, 1), (4, 2, 2)])
 def test_inverting_cells_are_written_once_per_renewal_of_their_set(interval, stale, sets):
     writes = cell_writes(plan_of(f"soi.interval={interval}", f"soi.stale={stale}"))
     assert writes.inverses == pytest.approx(1 / (interval * sets))

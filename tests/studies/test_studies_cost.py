@@ -271,7 +271,7 @@ def test_a_study_leaves_its_tables_in_a_run_directory(tmp_path, study, left):
     assert (folder / left).is_file()
 
 
-@pytest.mark.parametrize("setting", ["soi.stale=true", "partition.layers=pipeline"])
+@pytest.mark.parametrize("setting", ["partition.layers=pipeline", "partition.layers=auto"])
 def test_training_refuses_what_only_the_cost_studies_model(tmp_path, setting):
     overrides = [setting, f"run_root={tmp_path}", "farm.backend=inprocess", "train.max_steps=1"]
     with pytest.raises(SettingsError, match=setting.partition("=")[0].replace(".", r"\.")):
