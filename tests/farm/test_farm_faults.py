@@ -9,11 +9,13 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import final_arrays
+from strangers import Strangers
 
 from repast_dist.cli import main
 from repast_dist.farm.watcher import RUN_MARK
@@ -96,46 +98,66 @@ def test_the_files_of_ray_lie_where_no_other_user_comes():
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("kill", "seed"), [(1, 0), (1, 1), (2, 2)])
-def test_killed_workers_come_back_and_the_result_is_the_same(
-    train, tmp_path, undisturbed, kill, seed
+def test_every_worker_killed_once_leaves_the_result_the_same(train, tmp_path, undisturbed):
+    struck = set()
+    lot = random.Random(0)
+
+    def strike(delay_s):
+        time.sleep(delay_s)
+        left = [process for process in _worker_processes() if process.pid not in struck]
+        process = lot.choice(left)
+        struck.add(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+
+    moments = [(3 + 4 * number, lot.random() * 0.15) for number in range(3)]
+    threads = [_when_steps(tmp_path, at, partial(strike, late)) for at, late in moments]
+    run_dir = train(*SETTINGS, "farm.chips=3")
+    for thread in threads:
+        thread.join()
+    assert len(struck) == 3
+    _assert_whole(run_dir, undisturbed)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_killed_at_once_come_back_though_strangers_bother_those_who_join(
+    train, tmp_path, undisturbed, monkeypatch
 ):
-    lot = random.Random(seed)
+    # Ray is not imported before its authentication is set.
+    from repast_dist.farm.ray_farm import RayFarm
+
+    lot = random.Random(2)
+    wait = RayFarm._wait
+
+    def wait_and_tell(farm, asked):
+        """Tell strangers where workers listen, before these know it of each other."""
+        found = wait(farm, asked)
+        if found and isinstance(found[0], tuple):
+            strangers.bother(found, of_each_kind=3)
+            time.sleep(0.3)
+        return found
 
     def strike():
         time.sleep(lot.random() * 0.15)
-        for process in lot.sample(_worker_processes(), kill):
+        for process in lot.sample(_worker_processes(), 2):
             os.kill(process.pid, signal.SIGKILL)
 
-    thread = _when_steps(tmp_path, 3 + seed, strike)
-    run_dir = train(*SETTINGS, "farm.chips=3")
-    thread.join()
+    monkeypatch.setattr(RayFarm, "_wait", wait_and_tell)
+    with Strangers() as strangers:
+        thread = _when_steps(tmp_path, 5, strike)
+        run_dir = train(*SETTINGS, "farm.chips=3")
+        thread.join()
+    # The three listen when they begin, and again after the loss.
+    assert sum(met > 2 for met in strangers.met.values()) >= 6
+    _assert_whole(run_dir, undisturbed)
+
+
+def _assert_whole(run_dir, undisturbed):
+    """Check that a run recovered, and lacks nothing of one that nobody disturbed."""
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
     result = json.loads((run_dir / "result.json").read_text())
     assert [item["step"] for item in result["steps"]] == list(range(STEPS))
     assert any(item["kind"] == "recovery" for item in result["events"])
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_every_worker_killed_once_leaves_the_result_the_same(train, tmp_path, undisturbed):
-    threads = []
-    struck = set()
-
-    def strike():
-        for process in _worker_processes():
-            if process.pid not in struck:
-                struck.add(process.pid)
-                os.kill(process.pid, signal.SIGKILL)
-                return
-
-    for number in range(3):
-        threads.append(_when_steps(tmp_path, 3 + 4 * number, strike))
-    run_dir = train(*SETTINGS, "farm.chips=3")
-    for thread in threads:
-        thread.join()
-    assert final_arrays(run_dir) == undisturbed
-    assert verify(run_dir / "trace", steps=STEPS) == []
 
 
 @pytest.mark.usefixtures("ray_cluster")

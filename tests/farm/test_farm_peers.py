@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from strangers import Strangers
 
 from repast_dist.farm import peers as peers_module
 from repast_dist.farm.certificate import RunCertificate
@@ -279,48 +280,12 @@ def test_many_silent_strangers_keep_nobody_waiting_and_the_door_is_closed_at_the
         assert_numbers_pass(second, first)
 
 
-class Attack:
-    """Strangers of every kind at every port they learn of, again and again."""
-
-    def __init__(self):
-        self.over = threading.Event()
-        self.met = 0
-        self._threads = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def on(self, endpoints):
-        """Attack some ports until all is over."""
-        for endpoint in endpoints:
-            for words, pause_s in (([], 1.0), ([b"\x16"] * 50, 0.1), ([b"noise" * 2000] * 20, 0.0)):
-                for _ in range(3):
-                    given = (endpoint, words, pause_s)
-                    self._threads.append(threading.Thread(target=self._bother, args=given))
-                    self._threads[-1].start()
-
-    def _bother(self, endpoint, words, pause_s):
-        while not self.over.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(endpoint, 1.0) as plain:
-                self.met += 1
-                for word in words or [b""]:
-                    plain.sendall(word)
-                    if self.over.wait(pause_s):
-                        return
-            self.over.wait(0.02)
-
-
 def test_strangers_of_every_kind_do_not_keep_workers_from_joining_after_a_loss():
     peers = {3 * number: SocketPeers(HERE, 20.0) for number in range(3)}
-    with Attack() as attack, concurrent.futures.ThreadPoolExecutor(3) as pool:
+    with Strangers() as strangers, concurrent.futures.ThreadPoolExecutor(3) as pool:
         for step in range(3):
             endpoints = {worker: own.endpoint for worker, own in peers.items()}
-            attack.on(endpoints.values())
+            strangers.bother(endpoints.values(), of_each_kind=3)
             time.sleep(0.3)
             certificate = RunCertificate.make()
             started = time.monotonic()
@@ -349,7 +314,7 @@ def test_strangers_of_every_kind_do_not_keep_workers_from_joining_after_a_loss()
             with pytest.raises(PeersLost):
                 lost.result()
             peers[6] = SocketPeers(HERE, 20.0)
-        assert attack.met > 50
+        assert sum(strangers.met.values()) > 50
     for own in peers.values():
         own.close()
 
