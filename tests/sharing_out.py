@@ -8,9 +8,7 @@ import re
 
 from xdist.scheduler import LoadScopeScheduling
 
-_OWN_PROCESSES = re.compile(
-    r"test_farm_faults\.py::test_(an_interrupt|a_killed|two_runs|the_chips)"
-)
+_OWN_PROCESSES = re.compile(r"test_farm_faults\.py::test_(an_interrupt|a_killed|the_chips)")
 _WITH_RAY = re.compile(
     r"test_farm_(faults|training|optimizers|settings_act)\.py|test_studies_points\.py|test_plugins\.py"
 )

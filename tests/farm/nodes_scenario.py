@@ -56,10 +56,10 @@ def main() -> None:
     hold_until(removed)
     root, *settings = sys.argv[1:]
     small = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    head = {**small, "include_dashboard": False}
+    # Among the nodes is that of the coordinator, which stays.
+    head = {**small, "include_dashboard": False, "resources": {"chip_host": 3}}
     cluster = patiently(partial(Cluster, initialize_head=True, head_node_args=head))
     first = patiently(partial(cluster.add_node, resources={"chip_host": 2}, **small))
-    patiently(partial(cluster.add_node, resources={"chip_host": 3}, **small))
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     failures: list[BaseException] = []
 

@@ -253,7 +253,11 @@ def test_a_killed_driver_leaves_no_process_and_the_run_can_be_resumed(
     assert verify(run_dir / "trace", steps=STEPS) == []
 
 
-def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, undisturbed):
+def test_a_killed_raylet_ends_the_run_in_one_line_and_another_run_is_not_disturbed(
+    tmp_path, undisturbed
+):
+    others = tmp_path / "others"
+    other = _started(others, stdout=subprocess.DEVNULL)
     process = _started(
         tmp_path, held_at=8, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -277,6 +281,8 @@ def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, 
     assert process.returncode == 1
     assert "state-dump" not in output
     assert json.loads((run_dir / "result.json").read_text())["status"] == "failed"
+    assert other.wait(timeout=500) == 0
+    assert final_arrays(_only_run(others)) == undisturbed
     assert _resumed(run_dir) == 0
     assert final_arrays(run_dir) == undisturbed
     assert verify(run_dir / "trace", steps=STEPS) == []
@@ -284,15 +290,6 @@ def test_a_killed_raylet_ends_the_run_in_one_line_and_the_run_goes_on(tmp_path, 
 
 def _resumed(run_dir):
     return main([f"resume={run_dir}", "farm.backend=inprocess"])
-
-
-def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, undisturbed):
-    roots = [tmp_path / "a", tmp_path / "b"]
-    runs = [_started(root, stdout=subprocess.DEVNULL) for root in roots]
-    for run in runs:
-        assert run.wait(timeout=500) == 0
-    for root in roots:
-        assert final_arrays(_only_run(root)) == undisturbed
 
 
 @pytest.mark.timeout(500)
