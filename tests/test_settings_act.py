@@ -573,8 +573,8 @@ def likeliest_first(places: list[tuple[str, Leaf]]) -> list[tuple[str, Leaf]]:
     def likeness(place: tuple[str, Leaf]) -> int:
         name, leaf = place
         named = {word for part in leaf.path[-2:] for word in str(part).split("_")}
-        keys = (override.partition("=")[0] for override in BASES[name])
-        return -len(named & {word for key in keys for word in re.split(r"[._]", key)})
+        changed = {word for item in BASES[name] for word in re.split(r"[._=]", item)}
+        return -len(named & changed)
 
     return sorted(places, key=likeness)
 
