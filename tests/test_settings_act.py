@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import itertools
 import json
 import re
 import tempfile
@@ -46,8 +45,6 @@ from repast_dist.studies.convergence.training import convergence_point
 from repast_dist.studies.costing import chosen_workload, planned_step
 from repast_dist.studies.explain import explain
 from repast_dist.studies.headline.footings import chips_on_die
-from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.sensitivity import _assumed as assumed
 from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job
 from repast_dist.studies.study import STUDIES
 from repast_dist.training.datasets.image_folder import ImageFolder
@@ -805,11 +802,6 @@ def pretended_curve(data: Any, job: Any) -> dict[str, Any]:
     return {"epochs": [epoch], "first_loss": 2.5, "steps": 3, "diverged": None, "solves": {}}
 
 
-def few_assumed(inputs: HeadlineInputs) -> Iterator[Any]:
-    """Return two assumptions that a headline rests on; all of them take ten times as long."""
-    return itertools.islice(assumed(inputs), 2)
-
-
 def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """Return what a study says and the files that it leaves, without its settings."""
     pages: list[Any] = []
@@ -817,7 +809,6 @@ def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
         mock.patch("repast_dist.studies.output.write_study", lambda page, _: pages.append(page)),
         mock.patch("repast_dist.studies.convergence.answer.convergence_point", pretended_curve),
         mock.patch("repast_dist.studies.validate._PIPELAYER_NETWORKS", ("vgg13",)),
-        mock.patch("repast_dist.studies.headline.sensitivity._assumed", few_assumed),
         mock.patch("repast_dist.studies.headline.footings._MOST_CHIPS", 8),
         warnings.catch_warnings(),
     ):
