@@ -197,6 +197,20 @@ def test_faster_amplifiers_settle_sooner_for_the_same_energy_at_more_power(compo
     assert slow_j == pytest.approx(fast_j) == pytest.approx(2 * 128 * 120e-9 * 100e-6)
 
 
+def test_the_peak_power_of_a_chip_grows_with_the_bandwidth_of_its_amplifiers(components):
+    """An amplifier and an inverter for each row of every inverting array, of 1 uW per megahertz."""
+    chip, network = (
+        preset(ChipSpec, "chip", "repast"),
+        preset(InterconnectSpec, "interconnect", "board"),
+    )
+    slow, fast = (
+        Hardware(chip, DeviceSpec(opamp=OpAmpSpec(gbw_hz=gbw_hz)), components, network)
+        for gbw_hz in (1e8, 1e9)
+    )
+    amplifiers = 2 * chip.inv_arrays * chip.inv.size
+    assert fast.peak_power_w - slow.peak_power_w == pytest.approx(amplifiers * 0.9e-3)
+
+
 def test_no_current_per_bandwidth_is_refused(components):
     data = to_dict(components)
     data["amplifier"]["gbw_per_current"]["value"] = 0.0
