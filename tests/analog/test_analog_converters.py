@@ -39,6 +39,7 @@ def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarr
         errors,
         np.zeros(0, np.bool_),
         np.zeros((1, BINS + 1), np.int64),
+        0,
     )
     return result[:, 0] * top
 

@@ -133,6 +133,7 @@ def convert_and_add(
     errors: np.ndarray,
     counted: np.ndarray,
     counts: np.ndarray,
+    least: int,
 ) -> int:
     """Convert the currents of one row tile and add them, weighted, to the result.
 
@@ -174,6 +175,8 @@ def convert_and_add(
         (N,) bool, whether the codes of a row are counted; (0,) counts none.
     counts : ndarray
         (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
+    least : int
+        Codes up to here are all counted in the first bin.
 
     Returns
     -------
@@ -188,6 +191,7 @@ def convert_and_add(
     rows = np.empty((2, columns), np.float32)
     noise = np.empty(columns, np.float32)
     answer = np.empty(columns, np.float32)
+    scratch = np.empty(columns, np.int32)
     places = (
         bins_of_codes(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
     )
@@ -195,10 +199,17 @@ def convert_and_add(
     plain = not noisy and not distorted and base == 0.0
     for n in range(samples):
         row = result[n, left : left + columns]
-        if plain and not (counting and counted[n]):
+        if plain:
             clipped += _convert_sample(
                 currents, n, row, total, bits, step, ranges, codes, slice_weights
             )
+            if counting and counted[n]:
+                for s in range(slices):
+                    scale = np.float32(step) * np.float32(codes / ranges[s])
+                    for plane in range(planes):
+                        upper, lower = currents[n, plane, 0, s], currents[n, plane, parts - 1, s]
+                        _together(upper, lower, parts == 2, rows[0])
+                        count_codes(rows[0], scale, least, places, scratch, counts[s])
             continue
         for s in range(slices):
             lossless = np.isinf(ranges[s])
@@ -235,7 +246,7 @@ def convert_and_add(
                     weight = np.float32(2.0 ** ((number + part) * bits))
                     clipped += _convert(value, scale, limit, weight, total)
                     if counting and counted[n]:
-                        _count(value, scale, places, counts[s])
+                        count_codes(value, scale, least, places, scratch, counts[s])
             _add(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, row)
     return int(clipped)
 
@@ -373,9 +384,41 @@ def bins_of_codes(top: int, bins: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(values: np.ndarray, to_code: np.float32, places: np.ndarray, counts: np.ndarray) -> None:
-    """Count the codes of one row of samples in bins of equal width, and those beyond."""
+def count_codes(
+    values: np.ndarray,
+    to_code: np.float32,
+    least: int,
+    places: np.ndarray,
+    codes: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Count the codes of one row of samples in bins of equal width, and those beyond.
+
+    Parameters
+    ----------
+    values : ndarray
+        (M,) float32.
+    to_code : float32
+        What turns them into codes.
+    least : int
+        Codes up to here are all counted in the first bin.
+    places : ndarray
+        See `bins_of_codes`.
+    codes : ndarray
+        (M,) int32 scratch.
+    counts : ndarray
+        (bins + 1,) int64, added to.
+    """
+    wide()
     beyond = np.float32(places.shape[0] - 1)
     for m in range(values.shape[0]):
-        code = min(abs(np.rint(values[m] * to_code)), beyond)
-        counts[places[np.int32(code)]] += 1
+        codes[m] = np.int32(min(abs(np.rint(values[m] * to_code)), beyond))
+    # Most are small: what is left is put in front, without branches.
+    kept = np.int64(0)
+    for m in range(values.shape[0]):
+        code = codes[m]
+        codes[kept] = code
+        kept += np.int64(code > least)
+    counts[0] += values.shape[0] - kept
+    for i in range(kept):
+        counts[places[codes[i]]] += 1

@@ -17,8 +17,10 @@ from repast_dist.ground.numbers import ceil_div
 _ANSWER_STEP = 2.0**-16
 """Of what curved cells answer: sums of its multiples are exact in float64."""
 
-_LEAST_ROWS, _LEAST_COLUMNS = 64, 128
-"""Of a tile whose rows are summed: to put them in order costs more than it saves below."""
+_LEAST_ROWS, _LEAST_COLUMNS, _LEAST_CELLS = 64, 128, 2**15
+"""Of a tile whose rows are summed: to put them in order costs more than it saves below, and small
+tiles are faster together.
+"""
 
 _MOST_ROWS = 2**16
 
@@ -106,6 +108,7 @@ def _largest_sum(blocks: list[np.ndarray]) -> float:
 def sums_rows(rows: int, columns: int, design: Design) -> bool:
     """Return whether the currents of a tile are sums of its rows, `DrivenTile`."""
     large = _LEAST_ROWS <= rows < _MOST_ROWS and columns >= _LEAST_COLUMNS
+    large &= rows * columns >= _LEAST_CELLS
     return large and design.top == 1 and not design.bends
 
 

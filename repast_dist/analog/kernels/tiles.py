@@ -196,6 +196,7 @@ class Tiled(Held):
                 errors,
                 how.counted[which, rows.start : rows.stop],
                 how.counts,
+                how.least,
             )
         return clipped
 

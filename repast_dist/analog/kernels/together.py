@@ -15,7 +15,12 @@ from repast_dist.analog.kernels.base import (
     Held,
     step_of,
 )
-from repast_dist.analog.kernels.conversion import convert_and_add, pass_energies
+from repast_dist.analog.kernels.conversion import (
+    bins_of_codes,
+    convert_and_add,
+    count_codes,
+    pass_energies,
+)
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.kernels.tiles import read_spread
 from repast_dist.analog.kernels.vectors import wide
@@ -88,6 +93,7 @@ class Together(Held):
                 how.errors,
                 how.counted,
                 how.counts,
+                how.least,
             )
         return clipped
 
@@ -231,6 +237,7 @@ def _convert_tiles(
     errors: np.ndarray,
     counted: np.ndarray,
     counts: np.ndarray,
+    least: int,
 ) -> int:
     """Convert the currents of some tiles and add them to a result, see `convert_and_add`; return
     how many samples were beyond the range.
@@ -258,6 +265,7 @@ def _convert_tiles(
             errors[part],
             counted[which, first_row:last],
             counts,
+            least,
         )
     return clipped
 
@@ -309,7 +317,8 @@ def _convert_plain(
     slices, columns = back.shape[0], result.shape[2]
     lanes = currents.shape[3] // _LANES
     counting = counted.shape[1] > 0
-    codes = np.empty(currents.shape[2] * columns, np.int32)
+    codes = np.empty(columns, np.int32)
+    places = bins_of_codes(top, counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
     for t in range(currents.shape[0]):
         which = (first_tile + t) // per
         for n in range(currents.shape[1]):
@@ -330,53 +339,6 @@ def _convert_plain(
             if counting and counted[which, first_row + n]:
                 for s in range(slices):
                     first = s * columns
-                    _count_upper(
-                        currents[t, n],
-                        first,
-                        to_code[first],
-                        top,
-                        least,
-                        codes,
-                        counts[s],
-                    )
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_upper(
-    currents: np.ndarray,
-    first: int,
-    to_code: np.float32,
-    top: int,
-    least: int,
-    codes: np.ndarray,
-    counts: np.ndarray,
-) -> None:
-    """Count the codes of one sample and slice in bins of equal width: those up to `least` in the
-    first, those beyond the range in the last.
-
-    Parameters
-    ----------
-    currents : ndarray
-        (passes, width) float32, of which the slice's columns begin at `first`.
-    codes : ndarray
-        (passes * M,) int32 scratch.
-    counts : ndarray
-        (bins + 1,) int64, added to.
-    """
-    wide()
-    passes, bins = currents.shape[0], counts.shape[0] - 1
-    columns = codes.shape[0] // passes
-    for p in range(passes):
-        for m in range(columns):
-            code = abs(np.rint(currents[p, first + m] * to_code))
-            codes[p * columns + m] = np.int32(min(code, np.float32(top + 1)))
-    # Most are small: what is left is put in front, without branches.
-    kept = np.int64(0)
-    for i in range(codes.shape[0]):
-        code = codes[i]
-        codes[kept] = code
-        kept += np.int64(code > least)
-    counts[0] += codes.shape[0] - kept
-    for i in range(kept):
-        code = np.int64(codes[i])
-        counts[bins if code > top else (code * bins - 1) // top] += 1
+                    for p in range(currents.shape[2]):
+                        row = currents[t, n, p, first : first + columns]
+                        count_codes(row, to_code[first], least, places, codes, counts[s])
