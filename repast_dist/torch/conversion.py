@@ -20,6 +20,7 @@ from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.layers.conv import Conv1d, Conv2d, ConvTranspose2d
 from repast_dist.torch.layers.linear import Linear
 from repast_dist.torch.layers.recurrent import GRU, LSTM
+from repast_dist.torch.matrices import Matrix
 from repast_dist.torch.simulation import ExactIn, MicroBatch, Simulation
 from repast_dist.torch.work import WorkCounter
 from repast_dist.training.engines import Engine, make_engine
@@ -293,16 +294,46 @@ def _swap(module: nn.Module, made: type[Converted], simulation: Simulation, path
 
 
 def _mark_shared(model: nn.Module, simulation: Simulation) -> None:
-    """Mark matrices whose weights serve elsewhere, too: one gradient comes from several uses."""
+    """Make matrices of several modules with the same weights one matrix of several uses; mark those
+    whose weights serve elsewhere otherwise, too.
+    """
     users: dict[int, list[str]] = {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             users.setdefault(id(parameter), []).append(f"{path}.{name}".lstrip("."))
+    _make_one(users, simulation)
     for name, matrix in simulation.matrices.items():
+        if name in simulation.aliases.values():
+            continue
         names = users.get(id(matrix.parameter(matrix.weight)), [])
         if len(names) > 1 and not matrix.without_factors:
             why = f"shares its weights ({', '.join(names)}): plain gradient"
             simulation.matrices[name] = dataclasses.replace(matrix, without_factors=why)
+
+
+def _make_one(users: Mapping[int, list[str]], simulation: Simulation) -> None:
+    """Let matrices that have all their parameters in common be uses of the first of them."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name, matrix in simulation.matrices.items():
+        if matrix.groups == 1 and not matrix.without_factors:
+            parts = tuple(id(matrix.parameter(part)) for part in matrix.parts)
+            alike.setdefault(parts, []).append(name)
+    for parts, names in alike.items():
+        first, *others = (simulation.matrices[name] for name in names)
+        whole = all(len(users.get(part, ())) == len(names) for part in parts)
+        if others and whole and all(_looks_like(first, other) for other in others):
+            for name in names[1:]:
+                simulation.aliases[name] = first.name
+                del simulation.matrices[name]
+
+
+def _looks_like(one: Matrix, other: Matrix) -> bool:
+    """Return whether two matrices are the same view of the same parameters."""
+    return one.kind == other.kind and all(
+        torch.equal(mine.view(numbers), theirs.view(numbers))
+        for mine, theirs in zip(one.parts, other.parts, strict=True)
+        for numbers in [torch.arange(one.parameter(mine).numel()).view_as(one.parameter(mine))]
+    )
 
 
 def _keep_path(module: nn.Module, path: str, stack: list[str]) -> None:

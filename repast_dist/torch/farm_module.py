@@ -75,7 +75,7 @@ class LiveModule:
         held: dict[str, Matrix] = {}
         covered: dict[int, int] = {}
         for name, matrix in self.simulation.matrices.items():
-            if matrix.trained and matrix.groups == 1 and not matrix.without_factors:
+            if matrix.preconditioned:
                 held[name] = matrix
                 for part in matrix.parts:
                     parameter = matrix.parameter(part)

@@ -192,6 +192,8 @@ class Simulation:
     ----------
     matrices : dict
         Name -> matrix.
+    aliases : dict
+        Name of a matrix that has the weights of another -> that one's name.
     step : int
         Number of the current step.
     backward : tuple
@@ -201,6 +203,7 @@ class Simulation:
     def __init__(self, engine: Engine, batch_dim: int = 0, exact_in: ExactIn = "float64") -> None:
         self.engine, self.batch_dim, self.exact_in = engine, batch_dim, exact_in
         self.matrices: dict[str, Matrix] = {}
+        self.aliases: dict[str, str] = {}
         self.watchers: list[Watcher] = []
         self.step, self.micro_batches, self.evaluations = 0, 0, 0
         self.backward: Backward = LOSS
@@ -214,6 +217,10 @@ class Simulation:
             "a converted network cannot be copied: its arrays are addressed by one network; "
             "valid: copy it first and convert the copy"
         )
+
+    def matrix(self, name: str) -> Matrix:
+        """Return a matrix, or the one whose weights it has."""
+        return self.matrices[self.aliases.get(name, name)]
 
     # Calls --------------------------------------------------------------------------------
 

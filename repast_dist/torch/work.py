@@ -214,17 +214,21 @@ class _Rows:
     def _add_matrix(self, name: str) -> None:
         uses = self._call.uses[name]
         matrix = uses.matrix
-        if matrix.group:
+        # Groups with factors of their own are rows of their own, others are one.
+        apart = matrix.preconditioned
+        if matrix.group and not apart:
             return
         base = name.rpartition(".")[0] if matrix.groups > 1 else name
         module = self._modules.get(base)
+        groups = 1 if apart else matrix.groups
+        kind = matrix.kind if groups == 1 or matrix.kind is not kinds.CONV else kinds.GROUPED_CONV
         if isinstance(matrix.module, tuple(RECURRENT)):
             self._notes[
                 "The states of a recurrent layer are counted like the vectors of a sequence that "
                 "is known at once: that each step waits for the one before is not in the time."
             ] = None
         own_bias = matrix.bias is None and isinstance(module, nn.ConvTranspose2d)
-        extra = module.bias if own_bias and module is not None else None
+        extra = module.bias if own_bias and module is not None and not matrix.group else None
         shared = any(
             id(matrix.parameter(matrix.weight)) == id(other.matrix.parameter(other.matrix.weight))
             and other.matrix.weight == matrix.weight
@@ -232,8 +236,8 @@ class _Rows:
             if other_name != name and ("matrix", other_name) in self._of
         )
         trained = matrix.trained and not shared
-        count = matrix.groups * matrix.inputs * matrix.outputs
-        count += 0 if matrix.bias is None else matrix.groups * matrix.outputs
+        count = groups * matrix.inputs * matrix.outputs
+        count += 0 if matrix.bias is None else groups * matrix.outputs
         if extra is not None:
             self._counted.add(id(extra))
             count += int(extra.numel())
@@ -241,14 +245,14 @@ class _Rows:
             "matrix",
             name,
             LayerShape(
-                name=base,
-                kind=matrix.kind,
+                name=name if apart else base,
+                kind=kind,
                 in_features=matrix.inputs,
                 out_features=matrix.outputs,
                 vectors_per_sample=max(ceil_div(uses.vectors, self._samples), 1),
                 bias=matrix.bias is not None,
                 preconditioned=matrix.preconditioned,
-                groups=matrix.groups,
+                groups=groups,
                 parameters=count if trained else 0,
                 trained=matrix.trained,
             ),

@@ -244,3 +244,104 @@ def test_what_cannot_be_is_refused():
         rt.KFAC(model, engine="float64")
     with pytest.raises(SettingsError, match="momentum"):
         rt.KFAC(model, momentum=1.5)
+
+
+class Apart(nn.Module):
+    """A convolution of several groups as convolutions of their own, side by side."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.parts = nn.ModuleList()
+        weights, biases = whole.weight.chunk(whole.groups), whole.bias.chunk(whole.groups)
+        for weight, bias in zip(weights, biases, strict=True):
+            part = type(whole)(*weight.shape[1::-1], whole.kernel_size, padding=whole.padding)
+            part.weight, part.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+            self.parts.append(part)
+
+    def forward(self, x):
+        pieces = x.chunk(len(self.parts), dim=1)
+        return torch.cat([part(piece) for part, piece in zip(self.parts, pieces, strict=True)], 1)
+
+
+@pytest.mark.parametrize("fisher", ["exact", "sampled", "empirical"])
+@pytest.mark.parametrize(("conv", "size"), [(nn.Conv2d, (4, 4)), (nn.Conv1d, (7,))])
+def test_groups_have_the_factors_of_convolutions_side_by_side(conv, size, fisher):
+    torch.manual_seed(0)
+    whole = nn.Sequential(conv(6, 9, 3, padding=1, groups=3), nn.Flatten(), nn.LazyLinear(4))
+    x, y = torch.randn(8, 6, *size, dtype=DOUBLE), torch.randint(0, 4, (8,))
+    whole(x.float())
+    whole = whole.double()
+    apart = copy.deepcopy(whole)
+    apart[0] = Apart(apart[0]).double()
+    for model in (whole, apart):
+        optimizer = rt.KFAC(model, lr=0.1, damping=0.03, fisher=fisher, **EXACT)
+        for _ in range(2):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        assert len({row["block"] for row in optimizer.solves.to_pylist()}) == 8
+    for name in ("weight", "bias"):
+        wanted = torch.cat([getattr(part, name) for part in apart[0].parts])
+        np.testing.assert_allclose(
+            getattr(whole[0], name).detach(), wanted.detach(), rtol=1e-9, atol=1e-12
+        )
+    np.testing.assert_allclose(whole[2].weight.detach(), apart[2].weight.detach(), rtol=1e-9)
+
+
+class Twice(nn.Module):
+    """One layer that is called twice, or two that share its weights."""
+
+    def __init__(self, one, tied):
+        super().__init__()
+        self.first = one
+        if tied:
+            self.second = nn.Linear(5, 5).double()
+            self.second.weight, self.second.bias = one.weight, one.bias
+        self.head = nn.Linear(5, 3).double()
+
+    def forward(self, x):
+        x = torch.tanh(self.first(x))
+        return self.head(torch.tanh((self.second if hasattr(self, "second") else self.first)(x)))
+
+
+@pytest.mark.parametrize("fisher", ["exact", "sampled"])
+def test_layers_that_share_all_weights_are_one_layer_that_is_used_twice(fisher):
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    y = torch.arange(8) % 3
+    found = []
+    for tied in (False, True):
+        torch.manual_seed(0)
+        one = nn.Linear(5, 5).double()
+        state = torch.get_rng_state()
+        model = Twice(one, tied)
+        torch.set_rng_state(state)
+        model.head.reset_parameters()
+        optimizer = rt.KFAC(model, lr=0.1, fisher=fisher, **EXACT)
+        for _ in range(2):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        assert len({row["block"] for row in optimizer.solves.to_pylist()}) == 4
+        found.append([item.detach().numpy() for item in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_factors_of_a_layer_used_twice_are_those_of_both_uses():
+    # By hand, from PyTorch's own gradients of the logits' derivatives.
+    torch.manual_seed(0)
+    model = Twice(nn.Linear(5, 5).double(), True)
+    x, y = torch.randn(6, 5, dtype=DOUBLE), torch.randint(0, 3, (6,))
+    one = torch.ones(6, 1, dtype=DOUBLE)
+    before = model.first(x)
+    middle = torch.tanh(before)
+    after = model.first(middle)
+    z = model.head(torch.tanh(after))
+    errors = torch.autograd.grad(F.cross_entropy(z, y, reduction="sum"), (before, after))
+    rows = torch.cat([torch.cat([x, one], 1), torch.cat([middle.detach(), one], 1)])
+    gradients = torch.cat(errors)
+    optimizer = rt.KFAC(model, fisher="empirical", **EXACT)
+    F.cross_entropy(model(x), y).backward()
+    total = optimizer._statistics.total()
+    np.testing.assert_allclose(total["first", "A"], rows.T @ rows / 12, rtol=1e-12)
+    np.testing.assert_allclose(total["first", "G"], gradients.T @ gradients / 6, rtol=1e-9)

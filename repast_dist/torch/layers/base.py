@@ -78,7 +78,7 @@ class Converted(nn.Module):
 
     def product(self, name: str, rows: torch.Tensor) -> torch.Tensor:
         """Return ``rows @ weights + bias`` of the matrix with that part's name, (R, out)."""
-        return multiply(self._simulation, self._simulation.matrices[self.named(name)], rows)
+        return multiply(self._simulation, self._simulation.matrix(self.named(name)), rows)
 
     def operand_product(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return ``left @ right`` of activations (N, H, T, K), (N, H, K, M)."""

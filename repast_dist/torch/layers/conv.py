@@ -12,7 +12,7 @@ from repast_dist.network.kinds import LayerKind
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import Matrix
 
-_OF_GROUPS = "several groups: plain gradient"
+_OF_CHANNELS = "a channel of its own each: plain gradient"
 
 
 class _Convolution(Converted):
@@ -32,12 +32,12 @@ class _Convolution(Converted):
 
     def matrices(self) -> list[Matrix]:
         """Return the weights of every group, (channels x kernel, out)."""
-        depthwise = self.groups > 1
-        kind: LayerKind = kinds.DEPTHWISE_CONV if depthwise else kinds.CONV
         wide = self.out_channels // self.groups
+        depthwise = self.groups > 1 and wide == 1
+        kind: LayerKind = kinds.DEPTHWISE_CONV if depthwise else kinds.CONV
         return [
             self.matrix(
-                f"{group}" if depthwise else "",
+                f"{group}" if self.groups > 1 else "",
                 "weight",
                 functools.partial(_of_group, group=group, wide=wide),
                 kind,
@@ -45,7 +45,7 @@ class _Convolution(Converted):
                 functools.partial(_bias_of_group, group=group, wide=wide),
                 group=group,
                 groups=self.groups,
-                without_factors=_OF_GROUPS if depthwise else "",
+                without_factors=_OF_CHANNELS if depthwise else "",
             )
             for group in range(self.groups)
         ]
@@ -104,17 +104,17 @@ class ConvTranspose2d(Converted):
 
     def matrices(self) -> list[Matrix]:
         """Return the weights of every group, (in, channels x kernel); the bias is added later."""
-        several = self.groups > 1
         wide = self.in_channels // self.groups
+        depthwise = self.groups > 1 and wide == 1
         return [
             self.matrix(
-                f"{group}" if several else "",
+                f"{group}" if self.groups > 1 else "",
                 "weight",
                 functools.partial(_transposed_group, group=group, wide=wide),
-                kinds.DEPTHWISE_CONV if several else kinds.CONV,
+                kinds.DEPTHWISE_CONV if depthwise else kinds.CONV,
                 group=group,
                 groups=self.groups,
-                without_factors=_OF_GROUPS if several else "",
+                without_factors=_OF_CHANNELS if depthwise else "",
             )
             for group in range(self.groups)
         ]
