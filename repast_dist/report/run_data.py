@@ -69,7 +69,9 @@ def without_meaningless(result: Mapping[str, Any]) -> dict[str, Any]:
 
     A network that reconstructs its input has no accuracy, one that classifies no squared error.
     """
-    classifies = setting(result, "model.loss", "cross_entropy") in ("cross_entropy", "next_token")
+    # Of a loss of one's own, its likelihood tells.
+    losses = {setting(result, "model.loss", "cross_entropy"), setting(result, "model.likelihood")}
+    classifies = bool(losses & {"cross_entropy", "next_token"})
     unwanted = "squared_error" if classifies else "accuracy"
     kept = {
         name: [

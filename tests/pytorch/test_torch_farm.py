@@ -291,6 +291,7 @@ def test_a_loss_of_ones_own_trains_with_its_likelihood(train, lab):
     run = train(*OWN, *own, *EXACT, *ALONE)
     plain = train(*OWN, *EXACT, *ALONE)
     assert np.isfinite(losses(run)).all()
+    assert "accuracy" in (run / "report.html").read_text().partition("</h1>")[2][:3000].lower()
     assert losses(run)[0] != losses(plain)[0]
     with pytest.raises(SettingsError, match=r"optimizer\.fisher=sampled.*model\.likelihood"):
         train(*OWN, own[0], *EXACT, *ALONE)

@@ -23,11 +23,6 @@ class LayerModel(ModelSpec, ModelSource):
 
     source: Literal["layers"] = "layers"
 
-    @property
-    def classifies(self) -> bool:
-        """Whether its loss is that of classes."""
-        return self.loss == "cross_entropy"
-
     def build(self, data: Callable[[], Dataset], seed: int, samples: int) -> LayeredNetwork:
         """Build the layers; neither data nor micro-batches play a part."""
         return LayeredNetwork(build_model(self), seed)
