@@ -52,7 +52,22 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
         Unknown group, option or key, wrong type or value, impossible combination.
     """
     named = {item.partition("=")[0].lstrip("+") for item in overrides}
-    return checked_settings(compose_plain(overrides, config_dir), named)
+    composed = compose_plain(overrides, config_dir)
+    missing = list(_missing(composed, ""))
+    if missing:
+        raise SettingsError(
+            "\n".join(f"{path}: has no value; valid: {path}=..." for path in missing)
+        )
+    return checked_settings(composed, named)
+
+
+def _missing(data: Any, path: str) -> Iterator[str]:
+    """Yield the paths of values that an option leaves to the user to set."""
+    if data == "???":
+        yield path
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            yield from _missing(value, f"{path}.{name}" if path else str(name))
 
 
 def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:

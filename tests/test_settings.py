@@ -106,6 +106,23 @@ def test_a_file_that_changes_is_read_anew(tmp_path, monkeypatch):
     assert composed.compose_plain(["farm.chips=2"])["seed"] == 41
 
 
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["study=plan", "workload=onnx"], "workload.path"),
+        (["study=plan", "device=table"], "device.cell.table"),
+        (["-m", "study=plan", "chip=repast", "workload=resnet50,onnx"], "workload.path"),
+    ],
+)
+def test_what_an_option_leaves_to_be_set_is_asked_for_before_anything_runs(
+    words, path, tmp_path, capsys
+):
+    assert main([*words, f"run_root={tmp_path}"]) == 2
+    expected = f"repast-dist: error: {path}: has no value; valid: {path}=..."
+    assert capsys.readouterr().err.splitlines() == [expected]
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_survive_the_way_through_plain_data():
     settings = load_settings(["farm.chips=3", "inversion=refine"])
     assert load(RunSettings, to_dict(settings)) == settings
