@@ -113,7 +113,7 @@ def test_a_network_learns_with_every_effect_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_default_network_trains_on_with_every_effect_on(tmp_path: Path) -> None:
-    """Over four epochs: with an offset of a quarter of a code that is not nulled, which adds up over
+    """Over four epochs: with offsets of a quarter of a code that are not nulled, which add up over
     the passes of an ADC, training diverges in the third.
     """
     run = rd.train(
