@@ -14,7 +14,8 @@ A-DEF2 with its transpose)
     U (U' S U)^-1 U' + P T^-1 P',    P = I - U (U' S U)^-1 U' S
 
 The digital unit computes these thin products. U need not be precise, because whatever it spans is
-treated exactly. A few subspace iterations on the multipliers find it.
+treated exactly. A few subspace iterations on the multipliers find it. Conjugate gradients without
+an array have the mean of T's eigenvalues in place of T.
 """
 
 import dataclasses
@@ -81,6 +82,14 @@ class Deflation:
         diagonal = np.maximum(np.diag(remainder), _ROUNDING * np.diag(matrix).max())
         return np.asarray(1.0 / np.sqrt(np.maximum(diagonal, _SMALLEST_DIAGONAL * diagonal.mean())))
 
+    def mean(self, matrix: np.ndarray) -> float:
+        """Return the mean eigenvalue of T of the matrix S, over the directions that are left; of a
+        matrix of low rank, of which nothing is left, more than rounding.
+        """
+        whole = float(np.trace(matrix))
+        left = whole - float(np.sum(self.image @ self.core * self.image))
+        return max(left / (len(matrix) - self.rank), _ROUNDING * whole)
+
     def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights (k, r) of the directions in the answer, and ``P' b``."""
         weights = self.core @ (self.basis.T @ vectors)
@@ -93,7 +102,12 @@ class Deflation:
 
 
 def find_deflation(
-    matrix: np.ndarray, product: Product, most: int, seed: int, *address: int | str
+    matrix: np.ndarray,
+    product: Product,
+    most: int,
+    seed: int,
+    *address: int | str,
+    formed: bool = True,
 ) -> tuple[Deflation | None, SolveCounts]:
     """Return the dominant directions of a matrix, or None where they are not dominant.
 
@@ -107,12 +121,14 @@ def find_deflation(
         Directions at most; there is no more than one for 16 rows.
     seed, *address
         Address of the start vectors.
+    formed : bool
+        Whether T is formed, as an array needs it.
 
     Returns
     -------
     Deflation or None
     SolveCounts
-        What looking for them took, and forming T where they are found.
+        What looking for them took, and forming T.
     """
     n = len(matrix)
     rank = min(most, n // ROWS_PER_DIRECTION)
@@ -129,7 +145,8 @@ def find_deflation(
     dominant = values[::-1][:rank]
     left = (np.trace(matrix) - dominant.sum()) / n
     rank = int(np.sum(dominant > _OUTLIER * left))
-    products, digital, moved = search_counts(np.int64(n), np.int64(most), np.int64(rank))
+    found = np.int64(n), np.int64(most), np.int64(rank)
+    products, digital, moved = search_counts(*found, formed=formed)
     counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital), moved=int(moved))
     if rank == 0:
         return None, counts
@@ -140,7 +157,11 @@ def find_deflation(
 
 
 def search_counts(
-    n: np.ndarray | np.integer, most: np.ndarray | np.integer, rank: np.ndarray | np.integer
+    n: np.ndarray | np.integer,
+    most: np.ndarray | np.integer,
+    rank: np.ndarray | np.integer,
+    *,
+    formed: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return products and digital operations of looking for dominant directions, and the numbers
     that these move.
@@ -153,16 +174,17 @@ def search_counts(
     ----------
     n, most, rank : ndarray
         Rows of a block, directions to look for at most, and directions that are taken out.
+    formed : bool
+        Whether T is formed where directions are taken out.
 
     Returns
     -------
     tuple of ndarray
-        ``vmm_ops``, ``digital_ops`` and ``moved``, forming T where directions are taken out
-        included.
+        ``vmm_ops``, ``digital_ops`` and ``moved``.
     """
     sought = np.minimum(most, n // ROWS_PER_DIRECTION)
     width = np.where(sought > 0, sought + _SPARE, 0)
     of_vectors = n * width * (_PRODUCTS * (width + 1) + 2 * sought)
-    digital = of_vectors + n * n * rank
-    forming = np.where(rank > 0, n * n * (rank + 2), 0)
+    digital = of_vectors + n * n * rank * formed
+    forming = np.where(rank > 0, n * n * (rank + 2), 0) * formed
     return _PRODUCTS * width, digital, of_vectors * 5 // 2 + forming

@@ -202,23 +202,23 @@ class Run:
         self.digital_ops = self.moved = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
-        """Apply what approximates the inverse: the array, and deflation around it."""
-        solver, array = self.solver, self.solver.array
+        """Apply what approximates the inverse: the array, or nothing, and deflation around it."""
+        solver, deflation = self.solver, self.solver.deflation
+        if deflation is None:
+            return self._read(vectors)
+        self.digital_ops += (4 * deflation.rank + 2) * vectors.size
+        self.moved += deflation_moves(deflation.rank) * vectors.size
+        weights, rest = deflation.split(vectors)
+        inner = solver.inner_scaling[:, None]
+        return deflation.join(weights, inner * self._read(inner * rest))
+
+    def _read(self, vectors: np.ndarray) -> np.ndarray:
+        array = self.solver.array
         if array is None:
             return vectors
         self.applied += vectors.shape[1]
         self.inv_ops += vectors.shape[1] * array.inv_ops
         self.vmm_ops += vectors.shape[1] * array.vmm_ops
-        deflation = solver.deflation
-        if deflation is None:
-            return self._read(array, vectors)
-        self.digital_ops += (4 * deflation.rank + 2) * vectors.size
-        self.moved += deflation_moves(deflation.rank) * vectors.size
-        weights, rest = deflation.split(vectors)
-        inner = solver.inner_scaling[:, None]
-        return deflation.join(weights, inner * self._read(array, inner * rest))
-
-    def _read(self, array: Inverse, vectors: np.ndarray) -> np.ndarray:
         reading = array.read(vectors)
         self.saturated |= bool(reading.saturated.any())
         return reading.outputs

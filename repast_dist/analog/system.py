@@ -171,12 +171,13 @@ def _program(
     deflation, inner = None, np.ones(block.size)
     held = block.scaled
     if block.diagonal is None and scheme.most_directions:
-        deflation, found = find_deflation(
-            held, block.product, scheme.most_directions, seed, *address
-        )
+        most, formed = scheme.most_directions, scheme.uses_array
+        deflation, found = find_deflation(held, block.product, most, seed, *address, formed=formed)
         counts += found
-    if deflation is not None:
+    if deflation is not None and scheme.uses_array:
         held, inner = _deflated(deflation, held)
+    elif deflation is not None:
+        inner = np.full(block.size, deflation.mean(held) ** -0.5)
     shift, array = 0.0, None
     if scheme.uses_array:
         shift, array = _program_array(block, held, inv, scheme, seed, *address)

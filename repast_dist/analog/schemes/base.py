@@ -346,13 +346,13 @@ class Scheme(abc.ABC):
         moved_per_row = moved + around + SCALING_MOVES
         sides = blocks.right_sides
         return {
-            "inv_ops": sides * applied * settlings,
-            "vmm_ops": sides * (applied * (settlings - 1) + products) + refreshes,
+            "inv_ops": sides * applied * settlings * self.uses_array,
+            "vmm_ops": sides * (applied * (settlings - 1) * self.uses_array + products) + refreshes,
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
             "moved": (sides * moved_per_row + REFRESH_MOVES * refreshes) * blocks.size,
             "spared_slices": sides * self.spared_slices(rounds, inv),
             "program_cells": np.zeros(len(blocks.size), np.int64),
-            "settling_s": sides * applied * seconds,
+            "settling_s": sides * applied * seconds * self.uses_array,
         }
 
     def program_counts(
@@ -384,7 +384,7 @@ class Scheme(abc.ABC):
         rank = self.assumed_rank(blocks) if rank is None else rank
         n = blocks.size
         most = np.where(blocks.fused, 0, self.most_directions)
-        vmm_ops, digital_ops, moved = search_counts(n, most, rank)
+        vmm_ops, digital_ops, moved = search_counts(n, most, rank, formed=self.uses_array)
         scaled = n * np.where(blocks.fused, blocks.held, n)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
         values = np.where(held, blocks.product_values, 0)
@@ -461,6 +461,25 @@ class ArrayScheme(Scheme):
             copies=self.array_copies,
             read_cycles=None if after == "settled" else after,
         )
+
+
+@spec
+class DeflatingScheme(Scheme):
+    """A scheme that takes a few dominant directions out of a block.
+
+    Attributes
+    ----------
+    deflation : int
+        Dominant directions that are taken out at most; 0: none.
+        See `repast_dist.analog.deflation`.
+    """
+
+    deflation: Annotated[int, Ge(0)] = 8
+
+    @property
+    def most_directions(self) -> int:
+        """Dominant directions that are taken out at most."""
+        return self.deflation
 
 
 @spec

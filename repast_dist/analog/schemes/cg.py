@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from repast_dist.analog.schemes.base import SCHEMES, IterativeScheme
+from repast_dist.analog.schemes.base import SCHEMES, DeflatingScheme, IterativeScheme
 from repast_dist.analog.schemes.gradients import (
     conjugate_gradients,
     gradient_moves,
@@ -21,8 +21,9 @@ _WINDOW = 1
 
 @SCHEMES.register
 @spec
-class Cg(IterativeScheme):
-    """Conjugate gradients on the multipliers, without an inverting array.
+class Cg(DeflatingScheme, IterativeScheme):
+    """Conjugate gradients on the multipliers, without an inverting array, but with dominant
+    directions taken out as for one.
 
     Attributes
     ----------
@@ -41,6 +42,6 @@ class Cg(IterativeScheme):
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return a product per round."""
+        """Return a product per round, and what deflation does before it."""
         moved = gradient_moves(rounds, _WINDOW)
-        return 0 * rounds, rounds, gradient_ops(rounds, _WINDOW), moved
+        return rounds, rounds, gradient_ops(rounds, _WINDOW), moved

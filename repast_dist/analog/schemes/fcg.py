@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge
 
-from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, IterativeScheme
+from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, DeflatingScheme, IterativeScheme
 from repast_dist.analog.schemes.gradients import (
     conjugate_gradients,
     gradient_moves,
@@ -19,28 +19,19 @@ _PATIENCE = 80
 
 
 @spec
-class GradientScheme(ArrayScheme, IterativeScheme):
+class GradientScheme(ArrayScheme, DeflatingScheme, IterativeScheme):
     """Conjugate gradients with the array as the preconditioner.
 
     Attributes
     ----------
-    deflation : int
-        Dominant directions that are taken out of the array at most; 0: none.
-        See `repast_dist.analog.deflation`.
     conjugate : int
         Directions before it that a new one is made conjugate to.
     """
 
-    deflation: Annotated[int, Ge(0)] = 8
     conjugate: Annotated[int, Ge(1)] = 4
 
     own_regularisation: ClassVar[float] = 1.0
     own_read_after: ClassVar[float | Literal["settled"]] = 12.0
-
-    @property
-    def most_directions(self) -> int:
-        """Dominant directions that are taken out of the array at most."""
-        return self.deflation
 
     def solve(self, run: Run) -> None:
         """Go along conjugate directions that the array proposes."""
