@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-SILENT, TRICKLING, NOISY = ([b""], 1.0), ([b"\x16"] * 50, 0.1), ([b"noise" * 2000] * 20, 0.0)
+SILENT, TRICKLING, NOISY = ([b""], 3600.0), ([b"\x16"] * 3600, 0.1), ([b"noise" * 2000] * 20, 0.0)
 """What each kind says, and how long it waits after every word, in seconds."""
 
 
