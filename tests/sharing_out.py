@@ -10,14 +10,17 @@ from xdist.scheduler import LoadScopeScheduling
 
 _OWN_PROCESSES = re.compile(r"test_farm_faults\.py::test_(an_interrupt|a_killed|the_chips)")
 _WITH_RAY = re.compile(
-    r"test_farm_(faults|training|optimizers|settings_act)\.py|test_studies_points\.py|test_plugins\.py"
+    r"test_farm_(faults|training|optimizers|settings_act|stale)\.py|test_studies_points\.py"
+    r"|test_plugins\.py|test_torch_farm\.py|test_farm_fusion\.py::test_fused_blocks_on_ray"
 )
 _APART = re.compile(
     r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"
+    r"|test_farm_fusion\.py::test_fused_blocks_train"
     r"|test_analog_(dynamics|swing)\.py::test_of_ten_thousand|test_farm_clipping\.py"
 )
 _FIRST = (
-    "test_farm_settings_act", "removed_node", "is_refused[device]", "test_farm_watch",
+    "test_farm_settings_act", "removed_node", "is_refused[device]", "blocks_train_like",
+    "test_farm_watch",
     "test_farm_faults", "ten_thousand", "is_refused[inversion]", "leaves[fashion_cnn]",
     "test_jobs_launchers", "test_docs_commands", "test_farm", "is_refused[", "leaves[fashion_mlp]",
     "test_readme_commands", "cheapest_method", "never_make_a_step_slower", "reach_their_bits",
@@ -35,7 +38,7 @@ def scope(nodeid: str) -> str:
     """Return the name of the tests that run on the same process."""
     if _OWN_PROCESSES.search(nodeid):
         return nodeid
-    if _WITH_RAY.search(nodeid.partition("::")[0]):
+    if _WITH_RAY.search(nodeid):
         return "ray"
     return nodeid if _APART.search(nodeid) else nodeid.partition("::")[0]
 
