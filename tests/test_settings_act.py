@@ -70,6 +70,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "refine": ("inversion=refine",),
     "taylor": ("inversion=taylor",),
     "cg": ("inversion=cg",),
+    "two slices": ("inversion.array_slices=2",),
     "auto": ("inversion=auto",),
     "auto beside amplifiers of much power": ("inversion=auto",
                                              "components.amplifier.supply_v.value=200.0"),

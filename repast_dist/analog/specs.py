@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 from pydantic_core import ArgsKwargs
@@ -533,6 +534,8 @@ class InvSpec:
     read_cycles : float or None
         When outputs are read, in multiples of the amplifiers' 1 / gain-bandwidth; None: when they
         have settled to half a step of the ADC.
+    read_backs : int
+        Times that a cell is read, for its mean, before the next slice is written.
     use : CellUse
         What the cells have been through in a run.
     """
@@ -547,7 +550,18 @@ class InvSpec:
     slices: Annotated[int, Ge(1), Le(4)] = 1
     copies: Annotated[int, Ge(1), Le(16)] = 1
     read_cycles: Positive | None = None
+    read_backs: Annotated[int, Ge(1)] = 16
     use: CellUse = NEW
+
+    @property
+    def read_back_error(self) -> float:
+        """Standard deviation of what the cells of a pair are read back to hold, relative to the
+        range: of the converter's steps, which span a cell's range, its noise and the cells' own.
+        """
+        step = 1.0 / (2**self.adc_bits - 1)
+        converter = np.hypot(1.0 / np.sqrt(12.0), self.adc.noise_lsb) * step
+        one = np.hypot(converter, self.device.inv_cell.read_spread)
+        return float(np.sqrt(2.0) * one / np.sqrt(self.read_backs))
 
     @property
     def cell_use(self) -> CellUse:

@@ -233,12 +233,16 @@ def program_counts(
     at_once = block_banks(shapes, chip) * chip.written_arrays_per_bank
     rows = np.maximum(shapes.piece, np.minimum(shapes.size, g.rows))
     row_pulses = ceil_div(arrays, at_once) * rows * pulses
+    # Reads of a slice before the next is written: a row of both cells of a pair at a time.
+    back, back_arrays = map(shapes.scheme.read_back, (inverting, shapes.inv_arrays))
+    back = back * shapes.scheme.read_backs
+    back_rows = ceil_div(back_arrays, at_once) * shapes.piece * shapes.scheme.read_backs
     writing = {
         "cell_writes": multiplying + inverting,
         "write_pulses": whole(multiplying * g.pulses) + whole(inverting * inv_cell.write_pulses),
         "buffer_bytes": shapes.product_values * g.value_bytes,
         "serial_row_pulses": row_pulses,
-    } | _verify_counts(shapes, multiplying, inverting, row_pulses, hardware)
+    } | _read_counts(shapes, multiplying, inverting, row_pulses, (back, back_rows), hardware)
     ranging = _ranging_counts(shapes, multiplying > 0, copies, hardware)
     return writing | {name: writing.get(name, 0) + values for name, values in ranging.items()}
 
@@ -276,22 +280,26 @@ def _product_cells(shapes: BlockShapes, counts: Counts, g: Geometry) -> np.ndarr
     return cells
 
 
-def _verify_counts(
+def _read_counts(
     shapes: BlockShapes,
     multiplying: np.ndarray,
     inverting: np.ndarray,
     row_pulses: np.ndarray,
+    back: tuple[np.ndarray, np.ndarray],
     hardware: Hardware,
 ) -> Counts:
-    """Return the counts of the reads that follow pulses; every one takes a pass."""
+    """Return the counts of the reads that follow pulses, and of cells and rows that are read back;
+    every one takes a pass.
+    """
     device, g = hardware.device, hardware.product_geometry(shapes.product_bits)
     read = whole(multiplying * g.pulses) * g.verified
-    inv_read = whole(inverting * device.inv_cell.write_pulses) * device.inv_cell.write_verify
+    verified = whole(inverting * device.inv_cell.write_pulses) * device.inv_cell.write_verify
+    inv_read = verified + back[0]
     if not (read.any() or inv_read.any()):
         return {}
     drives = ceil_div(read, np.minimum(shapes.size * g.slices, g.weight_columns))
     inv_drives = ceil_div(inv_read, shapes.piece)
-    passes = whole(row_pulses * g.columns_per_weight)
+    verifying = np.where(read + verified > 0, whole(row_pulses * g.columns_per_weight), 0)
     return {
         "crossbar_reads": drives + inv_drives,
         "cells_read": read + inv_read,
@@ -299,7 +307,7 @@ def _verify_counts(
         "residual_adc_conversions": read,
         "inv_dac_conversions": inv_drives,
         "inv_adc_conversions": inv_read,
-        "serial_residual_passes": np.where(read + inv_read > 0, passes, 0),
+        "serial_residual_passes": verifying + back[1] * g.columns_per_weight,
     }
 
 

@@ -38,8 +38,8 @@ class BlockShapes:
     fused : ndarray of bool
         Whether the arrays hold those rows and their transpose instead of the product; solves and
         residual products then use both.
-    product_bits : int
-        Fixed-point bits of residual products.
+    scheme : Scheme
+        How the blocks are solved.
     """
 
     size: np.ndarray
@@ -51,17 +51,22 @@ class BlockShapes:
     held: np.ndarray
     fresh: np.ndarray
     fused: np.ndarray
-    product_bits: int
+    scheme: Scheme
 
     def __len__(self) -> int:
         return len(self.size)
+
+    @property
+    def product_bits(self) -> int:
+        """Fixed-point bits of residual products."""
+        return self.scheme.product_bits
 
     def shared(self, block: np.ndarray, right_sides: np.ndarray) -> "BlockShapes":
         """Return the columns of some blocks with other numbers of right-hand sides."""
         taken = {
             field.name: getattr(self, field.name)[block]
             for field in dataclasses.fields(self)
-            if field.name not in ("right_sides", "product_bits")
+            if field.name not in ("right_sides", "scheme")
         }
         return dataclasses.replace(self, right_sides=right_sides, **taken)
 
@@ -129,7 +134,7 @@ def block_shapes(
         held=held_batches * fresh,
         fresh=fresh,
         fused=np.zeros(len(size), bool),
-        product_bits=scheme.product_bits,
+        scheme=scheme,
     )
 
 

@@ -17,6 +17,7 @@ from repast_dist.analog import (
     prepare,
     program_inv,
 )
+from repast_dist.analog.arrays.held import hold
 from repast_dist.analog.deflation import find_deflation
 from repast_dist.analog.product import Product
 
@@ -207,9 +208,27 @@ def test_slices_and_copies_make_an_array_more_precise():
 
     one = error()
     assert error(slices=2) < 0.15 * one
-    assert error(slices=3) < 0.02 * one
+    assert error(slices=3, read_backs=4096) < 0.02 * one
     assert 0.4 * one < error(copies=4) < 0.7 * one
     assert program_inv(matrix, _inv(slices=2, copies=4), 3, "x").cells == 8 * 2 * 64 * 64
+
+
+@pytest.mark.parametrize(
+    ("adc_bits", "read_backs", "read_sigma"), [(8, 16, 0.0), (6, 1, 0.0), (8, 4, 0.02)]
+)
+def test_what_slices_are_misread_to_hold_is_left(adc_bits, read_backs, read_sigma):
+    """By hand: steps of the converter over a cell's range are off by a step over the root of 12,
+    readings of cells by their noise, both cells of a pair alike, and a mean by less.
+    """
+    matrix = _spd(96, 10.0)
+    cell = Reram(bits=8, programming_sigma=0.01, read_sigma=read_sigma)
+    more = {"slices": 3, "adc_bits": adc_bits, "read_backs": read_backs}
+    spec = InvSpec(device=DeviceSpec(inv_cell=cell), size=256, **more)
+    held = hold(matrix, spec, 3, "x").matrix
+    found = np.sqrt(np.mean((held - matrix) ** 2)) / np.abs(matrix).max()
+    step = 1 / (2**adc_bits - 1)
+    expected = np.sqrt(2 * (step**2 / 12 + read_sigma**2) / read_backs)
+    assert found == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("slices", [1, 2])

@@ -452,6 +452,24 @@ def test_programming_and_solving_a_block_cost_what_its_scheme_counted(chip, n, m
     check_block(chip, n, {"method": method, "target_bits": 12}, fusion="off")
 
 
+def test_cells_of_a_slice_are_read_before_the_next_is_written():
+    """100 rows and columns in pairs: 20,000 cells of the first slice, each read five times, 500
+    rows of either cell of a pair. Nothing else is read: pulses are not verified.
+    """
+    layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=99, out_features=SIDES)
+    scheme = {"method": "fcg", "array_slices": 2, "array_read_back": 5}
+    plan = plan_of("repast", (layer,), scheme=scheme)
+    table, copies = table_of(plan), int(plan.places.copies[0])
+    mine = (table["block"] == 0) & (table["op"] == op.PROGRAM_BLOCK.number)
+    for name, reads in (
+        ("inv_adc_conversions", 5 * 20_000 * copies),
+        ("cells_read", 5 * 20_000 * copies),
+        ("inv_dac_conversions", 5 * 20_000 // 100 * copies),
+        ("serial_residual_passes", 2 * 5 * 100),
+    ):
+        assert table[name][mine].tolist() == [reads], name
+
+
 def test_products_with_high_and_low_bits_read_the_slices_that_hold_them():
     """32 bits in cells of four are eight slices; the eight bits of an inverting cell two, the other
     23 six. Each of 18 bits takes three corrections, with the high bits, from converters of eight.

@@ -55,7 +55,7 @@ class Held:
 def hold(matrix: np.ndarray, spec: InvSpec, seed: int, *address: int | str) -> Held:
     """Program a matrix, (n, m), with all slices and copies.
 
-    The slices after the first hold what those before them are read back to have left out.
+    The slices after the first hold what those before them are measured to have left out.
     """
     # Sign comes from the pair, so the magnitude has all the cell's levels.
     cell = spec.device.inv_cell
@@ -136,12 +136,17 @@ def held_pairs(
 def _read_back(
     levels: Held, digits: np.ndarray, spec: InvSpec, seed: int, *address: int | str
 ) -> np.ndarray:
-    """Return what cells hold when the next slice is programmed: before they drift."""
+    """Return what cells are measured to hold when the next slice is programmed: before they
+    drift, and with the error of a mean of readings. Noise makes up for the steps of the converter.
+    """
     cell = spec.device.inv_cell
-    if not (cell.ages or cell.warms or cell.slow_spread):
-        return levels.matrix
-    whole, use = digits.astype(np.int64), spec.cell_use
-    return _held_levels(whole, spec, seed, *address, use=use, later=False).matrix
+    matrix = levels.matrix
+    if cell.ages or cell.warms or cell.slow_spread:
+        whole, use = digits.astype(np.int64), spec.cell_use
+        matrix = _held_levels(whole, spec, seed, *address, use=use, later=False).matrix
+    random = generator(seed, "read back", *address)
+    error = spec.read_back_error * (cell.levels - 1)
+    return matrix + error * random.standard_normal(matrix.shape)
 
 
 def _within_range(errors: np.ndarray) -> np.ndarray:
@@ -241,12 +246,15 @@ def cell_error(spec: InvSpec) -> float:
     """Return the RMS error of a programmed entry relative to the largest one.
 
     Rounding to the cell's levels is uniform over one level. A further slice has the same errors
-    of a full scale that is the largest error before it, about `_LARGEST_ERROR` times the RMS.
-    Copies share their rounding where one slice is all there is.
+    of a full scale that is the largest error before it, about `_LARGEST_ERROR` times the RMS, and
+    leaves what those before it are misread to hold. Copies share their rounding where one slice is
+    all there is.
     """
     rounding = 1.0 / (spec.device.inv_cell.levels - 1) / np.sqrt(12.0)
     noise = spec.device.inv_cell.pair_error
     if spec.slices == 1:
         return float(np.hypot(rounding, noise / np.sqrt(spec.copies)))
     one = float(np.hypot(rounding, noise))
-    return one * (_LARGEST_ERROR * one) ** (spec.slices - 1) / float(np.sqrt(spec.copies))
+    scales = (_LARGEST_ERROR * one) ** np.arange(spec.slices)
+    left = np.hypot(one * scales[-1], spec.read_back_error * np.linalg.norm(scales[:-1]))
+    return float(left / np.sqrt(spec.copies))

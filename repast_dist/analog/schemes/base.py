@@ -166,6 +166,15 @@ class Scheme(abc.ABC):
         """Inverting arrays that hold one piece of a block."""
         return 0
 
+    @property
+    def read_backs(self) -> int:
+        """Times that a cell of a slice is read before the next slice is written."""
+        return 0
+
+    def read_back(self, count: np.ndarray) -> np.ndarray:
+        """Return how many of so many inverting cells, or arrays, are read back."""
+        return 0 * count
+
     def arrays(self, inv: InvSpec) -> InvSpec:
         """Return the inverting arrays with what the scheme puts on their amplifiers."""
         return inv
@@ -425,6 +434,9 @@ class ArrayScheme(Scheme):
     array_slices, array_copies : int
         Arrays on the same amplifiers that hold what the ones before them left out, and that
         average their errors; each takes as many cells as the first.
+    array_read_back : int
+        Times that each cell of a slice is read by the array's converters, for the mean, before what
+        it left out is written to the next slice.
     array_read_after : float, "settled" or None
         When outputs are read, in multiples of the amplifiers' 1 / gain-bandwidth product, or when
         they have settled to half a step of the ADC. None: after 12 by conjugate gradients, whose
@@ -434,6 +446,7 @@ class ArrayScheme(Scheme):
     array_regularisation: Annotated[float, Ge(0)] | None = None
     array_slices: Annotated[int, Ge(1), Le(4)] = 1
     array_copies: Annotated[int, Ge(1), Le(16)] = 1
+    array_read_back: Annotated[int, Ge(1)] = 16
     array_read_after: Annotated[float, Gt(0)] | Literal["settled"] | None = None
 
     own_regularisation: ClassVar[float] = 0.0
@@ -452,6 +465,24 @@ class ArrayScheme(Scheme):
         """Inverting arrays that hold one piece of a block."""
         return self.array_slices * self.array_copies
 
+    @property
+    def read_backs(self) -> int:
+        """Times that a cell of a slice is read before the next slice is written."""
+        return self.array_read_back
+
+    def read_back(self, count: np.ndarray) -> np.ndarray:
+        """Return those of all slices but the last."""
+        return count * (self.array_slices - 1) // self.array_slices
+
+    def ignores(self, split: bool) -> dict[str, str]:
+        """Return also that nothing is read back where there is one slice."""
+        unread = super().ignores(split)
+        if self.array_slices == 1:
+            unread["array_read_back"] = (
+                "one slice is not read back; valid: inversion.array_slices above 1"
+            )
+        return unread
+
     def arrays(self, inv: InvSpec) -> InvSpec:
         """Return the inverting arrays with the scheme's slices, copies and time of reading."""
         after = self.array_read_after or self.own_read_after
@@ -459,6 +490,7 @@ class ArrayScheme(Scheme):
             inv,
             slices=self.array_slices,
             copies=self.array_copies,
+            read_backs=self.array_read_back,
             read_cycles=None if after == "settled" else after,
         )
 
