@@ -70,7 +70,6 @@ BASES: dict[str, tuple[str, ...]] = {
     "refine": ("inversion=refine",),
     "taylor": ("inversion=taylor",),
     "cg": ("inversion=cg",),
-    "two slices": ("inversion.array_slices=2",),
     "auto": ("inversion=auto",),
     "auto beside amplifiers of much power": ("inversion=auto",
                                              "components.amplifier.supply_v.value=200.0"),
@@ -158,6 +157,10 @@ BASES: dict[str, tuple[str, ...]] = {
     "measured": ("device=cmo_hfox", "device.age_s=1e4"),
     "wan2022 wires": ("device=wan2022", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
     "ideal wires": ("device=ideal", "device.wire.row_ohm=5.0", "device.wire.column_ohm=5.0"),
+}  # fmt: skip
+BASES |= {
+    f"{method} in two slices": (f"inversion={method}", "inversion.array_slices=2")
+    for method in ("single", "refine", "taylor", "fcg", "auto")
 }  # fmt: skip
 BASES |= {
     f"retried {method}": (
