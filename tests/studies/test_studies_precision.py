@@ -133,7 +133,8 @@ def test_a_point_costs_what_a_solve_of_the_same_block_costs(folder):
         for row in points(folder)
         if (row["grid"], row["method"], row["inversion.target_bits"]) == ("targets", "cg", 16)
     )
-    assert row["bits"] == pytest.approx(solved.bits.min())
+    # The search for directions begins with other vectors.
+    assert row["bits"] == pytest.approx(solved.bits.min(), abs=0.2)
     assert row["program_j"] == pytest.approx(solved.program_cost.energy_j)
     assert row["solve_s"] == pytest.approx(solved.solve_cost.time_s)
     assert row["energy_j"] == pytest.approx(solved.energy_j)
