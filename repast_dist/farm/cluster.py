@@ -160,14 +160,17 @@ def _private_ray() -> dict[str, str]:
 
 
 def _patient_ray(spec: FarmSpec) -> dict[str, str]:
-    """Return the environment that lets Ray's processes take their time on a busy machine."""
+    """Return the environment that lets Ray's processes take their time on a busy machine.
+
+    Not for a raylet's own connections: what it asks before the other side listens, it asks again
+    after this time only, and Ray gives up first.
+    """
     seconds = max(int(spec.start_timeout_s), 1)
     patient = {
         "RAY_gcs_server_port_wait_time_s": seconds,
         "RAY_gcs_rpc_server_connect_timeout_s": seconds,
         "RAY_worker_register_timeout_seconds": seconds,
         "RAY_agent_register_timeout_ms": 1000 * seconds,
-        "RAY_raylet_client_connect_timeout_milliseconds": 1000 * seconds,
     }
     return {name: os.environ.get(name, str(value)) for name, value in patient.items()}
 
