@@ -69,9 +69,9 @@ def _run(options: argparse.Namespace) -> int:
         print(_settings_as_yaml(overrides, options), end="")
         return EXIT_OK
     if resumed is not None:
-        resume(resumed, *overrides, quiet=False)
+        resume(resumed, *overrides, jobs=options.jobs, quiet=False)
     elif options.multirun:
-        sweep({}, *overrides, quiet=False, config_dir=options.config_dir)
+        sweep({}, *overrides, jobs=options.jobs, quiet=False, config_dir=options.config_dir)
     else:
         answer(overrides, quiet=False, config_dir=options.config_dir)
     return EXIT_OK
@@ -102,6 +102,12 @@ def _fail(error: Exception, status: int) -> int:
     return status
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs; valid: 1 or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     groups = "\n".join(
         f"  {name:<14}{', '.join(options)}" for name, options in setting_groups().items()
@@ -117,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="run every combination of a=1,2 b=x,y"
     )
+    parser.add_argument(
+        "-j", "--jobs", type=_count, metavar="N",
+        help="how many runs of -m at a time; without it, as many as there are processors for",
+    )  # fmt: skip
     parser.add_argument("--cfg", action="store_true", help="print the settings and stop")
     parser.add_argument(
         "--config-dir", type=Path, metavar="DIR", help="a folder with groups of your own"

@@ -95,11 +95,12 @@ def answer(
 def sweep(
     axes: Mapping[str, Iterable[Any]] | str,
     *overrides: Override,
+    jobs: int | None = None,
     quiet: bool | None = None,
     config_dir: str | Path | None = None,
     **groups: Any,
 ) -> Sweep:
-    """Run every combination of some settings, one after the other.
+    """Run every combination of some settings.
 
     Parameters
     ----------
@@ -107,6 +108,9 @@ def sweep(
         Setting -> its values, ``{"farm.chips": [1, 2], "inversion": ["taylor", "fcg"]}``, or one
         axis as on the command line, ``"farm.chips=1,2"``; such text among the overrides is one
         more.
+    jobs : int, optional
+        How many runs at a time; None: as many as this machine has processors for. They are
+        computed in processes of their own; a single one at a time in this process.
     *overrides, quiet, config_dir, **groups
         As in `train`; ``study="plan"`` asks another question than a training run.
 
@@ -125,10 +129,15 @@ def sweep(
     varied = [axes] if isinstance(axes, str) else [_axis(*axis) for axis in axes.items()]
     points = expand_sweep([*as_overrides(overrides, groups), *varied])
     settings = [checked_settings(point, config_dir) for point in points]
-    return Sweep(run_sweep(settings, points, console(quiet)).resolve())
+    return Sweep(run_sweep(settings, points, console(quiet), jobs).resolve())
 
 
-def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None) -> Run:
+def resume(
+    run_dir: str | Path,
+    *overrides: Override,
+    jobs: int | None = None,
+    quiet: bool | None = None,
+) -> Run:
     """Go on with a run or a sweep that was stopped.
 
     Parameters
@@ -137,6 +146,8 @@ def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None)
         Its directory.
     *overrides : str or mapping
         Settings of ``farm`` to change; nothing else may change.
+    jobs : int, optional
+        Of a sweep: as in `sweep`.
     quiet : bool, optional
         As in `train`.
 
@@ -150,7 +161,7 @@ def resume(run_dir: str | Path, *overrides: Override, quiet: bool | None = None)
     folder = Path(run_dir)
     farm = farm_overrides(as_overrides(overrides, {}))
     if (folder / SWEEP).is_file():
-        return Sweep(resume_sweep(folder, farm, console(quiet)).resolve())
+        return Sweep(resume_sweep(folder, farm, console(quiet), jobs).resolve())
     return Run(resume_study(folder, farm, console(quiet)).resolve())
 
 

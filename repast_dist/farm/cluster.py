@@ -26,6 +26,8 @@ from repast_dist.ground.errors import FarmError
 
 # Ray turns 127.0.0.1 into the machine's outside address; any other loopback address is kept.
 LOOPBACK = "127.0.0.2"
+# Where the processes of a sweep find the Ray that the sweep has started for all of them.
+_SHARED = "REPAST_DIST_SHARED_RAY"
 _CONNECT_TIMEOUT_S = 5.0
 _LONGEST_REASON = 300
 logger = logging.getLogger(__name__)
@@ -45,12 +47,27 @@ def cluster(spec: FarmSpec) -> Iterator[None]:
     """
     if _ray_is_up():
         yield
+    elif spec.address == "local" and _SHARED in os.environ:
+        with _attached(os.environ[_SHARED]):
+            yield
     elif spec.address == "local":
         with _local_cluster(spec):
             yield
     else:
         with _attached(spec.address):
             yield
+
+
+@contextlib.contextmanager
+def shared_cluster() -> Iterator[None]:
+    """Have processes that are started inside the block use this process' Ray, if there is one."""
+    if not _ray_is_up():
+        yield
+        return
+    import ray
+
+    with _environment({_SHARED: ray.get_runtime_context().gcs_address}):
+        yield
 
 
 def _ray_is_up() -> bool:

@@ -1,6 +1,8 @@
-"""Several settings of a study, one after the other, in one table: ``-m key=a,b``."""
+"""Several settings of a study, in one table: ``-m key=a,b``.
 
-import contextlib
+Runs go on side by side, each in a process of its own, as far as there are processors for them.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from repast_dist.farm.cluster import cluster
 from repast_dist.ground.errors import RepastError, RunDirectoryError
 from repast_dist.ground.files import REPORT, RESULT
 from repast_dist.ground.plugins import checksums
@@ -16,17 +17,20 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import data_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
-from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.output import Figures, read_figures, write_answer
-from repast_dist.studies.run_directory import locked, new_run_directory, noted_directories
+from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.sweep_runs import do_missing
 from repast_dist.studies.sweep_state import SweepState
 
 
 def run_sweep(
-    settings: Sequence[RunSettings], points: Sequence[Sequence[str]], console: Console | None = None
+    settings: Sequence[RunSettings],
+    points: Sequence[Sequence[str]],
+    console: Console | None = None,
+    jobs: int | None = None,
 ) -> Path:
-    """Run several settings one after the other on one cluster, and put them into one table.
+    """Run several settings on one cluster, and put them into one table.
 
     Parameters
     ----------
@@ -34,12 +38,17 @@ def run_sweep(
         One per point.
     points : sequence of sequence of str
         The overrides of each point, for the headings.
+    console : Console, optional
+        Where the runs are shown.
+    jobs : int, optional
+        How many runs at a time; None: as many as this machine has processors for.
 
     Returns
     -------
     Path
-        A folder with ``sweep.json``, ``tables/sweep.parquet`` and a page: the settings that differ
-        and the key figures of every run. Training runs get a page that compares their curves, too.
+        A folder with the runs, ``sweep.json``, ``tables/sweep.parquet`` and a page: the settings
+        that differ and the key figures of every run. Training runs get a page that compares their
+        curves, too.
 
     Raises
     ------
@@ -50,12 +59,15 @@ def run_sweep(
     root = Path(settings[0].run_root)
     folder = new_run_directory(root, "sweep", lambda it: SweepState.begin(it, settings, points))
     with locked(folder):
-        _go_on(SweepState.read(folder, {}), {}, console or Console())
+        _go_on(SweepState.read(folder, {}), {}, console or Console(), jobs)
     return folder
 
 
 def resume_sweep(
-    folder: Path, farm: Mapping[str, Any] | None = None, console: Console | None = None
+    folder: Path,
+    farm: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+    jobs: int | None = None,
 ) -> Path:
     """Go on with a sweep that was stopped: finished runs are kept, one under way is resumed.
 
@@ -65,6 +77,8 @@ def resume_sweep(
         The sweep's folder.
     farm : mapping, optional
         Settings of ``farm`` to change in the runs that are not finished.
+    console, jobs
+        As in `run_sweep`.
 
     Raises
     ------
@@ -77,23 +91,16 @@ def resume_sweep(
         state = SweepState.read(folder, farm or {})
         if len(state.finished) == len(state.points) and (folder / REPORT).is_file():
             raise RunDirectoryError(f"{folder}: the sweep is finished, there is nothing to resume")
-        _go_on(state, farm or {}, console or Console())
+        _go_on(state, farm or {}, console or Console(), jobs)
     return folder
 
 
-def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console) -> None:
+def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: int | None) -> None:
     """Do the runs that are missing, and show all."""
-    on_ray = [
-        point.settings.farm
-        for point in state.points
-        if point.settings.farm.backend == "ray" and _uses_farm(point.settings)
-    ]
     stopped: BaseException | None = None
     # What has been computed is worth a table, whatever comes between.
     try:
-        with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
-            for number in range(len(state.points)):
-                _run(state, number, farm, console)
+        do_missing(state, farm, console, jobs)
     except (KeyboardInterrupt, RepastError, OSError) as error:
         stopped = error
     hint = f"resume={state.folder} goes on"
@@ -114,33 +121,11 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console) -> None
     raise stopped
 
 
-def _run(state: SweepState, number: int, farm: Mapping[str, Any], console: Console) -> None:
-    """Do the run of one point, or what is left of it."""
-    point = state.points[number]
-    console.rule(
-        f"run {number + 1} of {len(state.points)}: {' '.join(point.overrides) or 'defaults'}"
-    )
-    if point.finished or point.finished_meanwhile():
-        console.print(f"Finished before: {point.run}", markup=False, soft_wrap=True)
-    elif point.run is not None and point.has_begun():
-        resume_study(point.run, farm, console)
-    else:
-        with noted_directories(lambda path: _begun(state, number, path)):
-            point.run = run_study(point.settings, console)
-    point.finished = True
-    state.save()
-
-
-def _begun(state: SweepState, number: int, run_dir: Path) -> None:
-    state.points[number].run = run_dir
-    state.save()
-
-
 def _show(state: SweepState, console: Console) -> None:
     """Write the tables and pages of the finished runs."""
     folder, points = state.folder, state.finished
     settings = [point.settings for point in points]
-    directories = [point.run for point in points if point.run is not None]
+    directories = [point.run for point in points]
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
     table = sweep_table(differing, figures, directories)
@@ -159,10 +144,6 @@ def _show(state: SweepState, console: Console) -> None:
     if len(directories) > 1 and all((run / RESULT).is_file() for run in directories):
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
-
-
-def _uses_farm(settings: RunSettings) -> bool:
-    return any(name in ("farm", "farm.address") for name in settings.study.reads)
 
 
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

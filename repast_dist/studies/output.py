@@ -41,6 +41,20 @@ def write_answer(
     write_json(folder / ANSWER, data)
 
 
+def read_answer(folder: Path) -> str:
+    """Return the answer of a run, in a sentence or two.
+
+    Raises
+    ------
+    RunDirectoryError
+        There is no ``answer.json``, or it is damaged.
+    """
+    path = folder / ANSWER
+    stored = read_json(path)
+    checked_entries(path, stored, {"answer": str})
+    return str(stored["answer"])
+
+
 def read_figures(folder: Path) -> Figures:
     """Return the key figures of a run.
 

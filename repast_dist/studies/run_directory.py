@@ -12,25 +12,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
-from repast_dist.ground.files import LOCK, RESULT
+from repast_dist.ground.files import LOCK, RESULT, SETTINGS
 
-_NOTED: contextvars.ContextVar[tuple[Callable[[Path], None], ...]] = contextvars.ContextVar(
-    "noted", default=()
-)
+_PLACES: contextvars.ContextVar[list[Path]] = contextvars.ContextVar("places")
 
 
 @contextlib.contextmanager
-def noted_directories(note: Callable[[Path], None]) -> Iterator[None]:
-    """Have a function called with every run directory that is made inside the block, at once."""
-    token = _NOTED.set((*_NOTED.get(), note))
+def placed(path: Path) -> Iterator[None]:
+    """Have the next run directory that is made inside the block be this one.
+
+    It may be there, as long as it holds no run.
+    """
+    token = _PLACES.set([path])
     try:
         yield
     finally:
-        _NOTED.reset(token)
+        _PLACES.reset(token)
 
 
 def new_run_directory(root: Path, study: str, fill: Callable[[Path], object]) -> Path:
     """Make ``root/study/<date-time>``; a name already taken gets a number behind it.
+
+    Inside `placed` it is the directory named there.
 
     Parameters
     ----------
@@ -43,21 +46,37 @@ def new_run_directory(root: Path, study: str, fill: Callable[[Path], object]) ->
     Raises
     ------
     RunDirectoryError
-        The disk is full or not writable.
+        The disk is full or not writable; or the directory that was named holds a run.
     """
-    parent = root / study
+    places = _PLACES.get([])
+    place = places.pop() if places else None
+    parent = place.absolute().parent if place else root / study
     aside = parent / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
     try:
         aside.mkdir(parents=True)
         fill(aside)
-        path = _renamed(aside, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        if place is not None:
+            return _moved(aside, place)
+        return _renamed(aside, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     except OSError as error:
         raise RunDirectoryError(f"run_root: no run can begin in {parent} ({error})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for note in _NOTED.get():
-        note(path)
-    return path
+
+
+def _moved(aside: Path, place: Path) -> Path:
+    """Give a folder the place that was named; what else lies there, such as logs, stays."""
+    if (place / SETTINGS).exists():
+        raise RunDirectoryError(
+            f"{place}: there is a run already; valid: resume={place}, or another directory"
+        )
+    with contextlib.suppress(OSError):
+        os.rename(aside, place)
+        return place
+    # Its settings make a folder a run: they come last.
+    for item in sorted(aside.iterdir(), key=lambda it: it.name == SETTINGS):
+        os.rename(item, place / item.name)
+    return place
 
 
 def _renamed(aside: Path, stamp: str) -> Path:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from rich.console import Console
+
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import (
     ANSWER,
@@ -21,6 +23,8 @@ from repast_dist.ground.files import (
     write_json,
 )
 from repast_dist.ground.spec import to_dict
+from repast_dist.studies import resume_study, run_study
+from repast_dist.studies.run_directory import placed
 from repast_dist.studies.run_result import settings_digest
 from repast_dist.studies.settings import RunSettings, checked_settings
 
@@ -29,7 +33,7 @@ _POINT: dict[str, type | tuple[type, ...]] = {
     "settings": str,
     "sha256": str,
     "overrides": list,
-    "run": (str, type(None)),
+    "run": str,
     "finished": bool,
 }
 
@@ -46,8 +50,8 @@ class SweepPoint:
         What the user said of it, for the headings.
     sha256 : str
         Identifies the settings.
-    run : Path or None
-        Its run directory, once it has begun.
+    run : Path
+        Where its run directory is, once it has begun.
     finished : bool
         Whether the run is finished.
     """
@@ -55,23 +59,40 @@ class SweepPoint:
     settings: RunSettings
     overrides: list[str]
     sha256: str
-    run: Path | None = None
+    run: Path
     finished: bool = False
 
     def finished_meanwhile(self) -> bool:
         """Return whether the run is finished, also if nobody noted it."""
-        if self.run is None or not (self.run / ANSWER).is_file():
+        if not (self.run / ANSWER).is_file():
             return False
         training = self.run / RESULT
         return not training.is_file() or read_json(training).get("status") == "finished"
 
+    def do(self, farm: Mapping[str, Any], console: Console) -> None:
+        """Do the run, or what is left of it.
+
+        Parameters
+        ----------
+        farm : mapping
+            Settings of ``farm`` to change where it is gone on with.
+        console : Console
+            Where it is shown.
+
+        Raises
+        ------
+        KeyboardInterrupt, RepastError, OSError
+            Ctrl-C, or the run failed.
+        """
+        if self.has_begun():
+            resume_study(self.run, farm, console)
+        elif not self.finished_meanwhile():
+            with placed(self.run):
+                self.run = run_study(self.settings, console)
+
     def has_begun(self) -> bool:
         """Return whether there is a run directory to go on with."""
-        return (
-            self.run is not None
-            and (self.run / SETTINGS).is_file()
-            and self.settings.study.can_resume(self.run)
-        )
+        return (self.run / SETTINGS).is_file() and self.settings.study.can_resume(self.run)
 
 
 @dataclasses.dataclass
@@ -94,15 +115,30 @@ class SweepState:
 
     @classmethod
     def begin(
-        cls, folder: Path, settings: Sequence[RunSettings], overrides: Sequence[Sequence[str]]
+        cls,
+        folder: Path,
+        settings: Sequence[RunSettings],
+        overrides: Sequence[Sequence[str]],
+        runs: Sequence[str] = (),
     ) -> None:
-        """Write down the points of a new sweep."""
+        """Write down the points of a new sweep.
+
+        Parameters
+        ----------
+        folder : Path
+            The sweep's folder.
+        settings, overrides : sequence
+            Of every point.
+        runs : sequence of str, optional
+            Where its run directory is, below the sweep's folder; by default numbered from 1.
+        """
         (folder / _FOLDER).mkdir()
         points = []
         for number, (item, words) in enumerate(zip(settings, overrides, strict=True)):
             plain = to_dict(item)
-            write_json(folder / _name(number), plain)
-            points.append(SweepPoint(item, list(words), settings_digest(plain)))
+            write_json(folder / settings_file(number), plain)
+            run = folder / (runs[number] if runs else f"{number + 1:04d}")
+            points.append(SweepPoint(item, list(words), settings_digest(plain), run))
         write_json(folder / SETTINGS, to_dict(settings[0]))
         cls(folder, points).save()
 
@@ -136,8 +172,8 @@ class SweepState:
                 )
             checked_entries(folder / item["settings"], plain, {"farm": dict})
             settings = checked_settings({**plain, "farm": plain["farm"] | farm})
-            run = folder / item["run"] if item["run"] else None
-            finished = item["finished"] and run is not None and (run / ANSWER).is_file()
+            run = folder / item["run"]
+            finished = item["finished"] and (run / ANSWER).is_file()
             points.append(
                 SweepPoint(settings, list(item["overrides"]), item["sha256"], run, finished)
             )
@@ -156,10 +192,10 @@ class SweepState:
         """Write what has changed."""
         plan = [
             {
-                "settings": _name(number),
+                "settings": settings_file(number),
                 "sha256": point.sha256,
                 "overrides": point.overrides,
-                "run": None if point.run is None else self.relative(point.run),
+                "run": self.relative(point.run),
                 "finished": point.finished,
             }
             for number, point in enumerate(self.points)
@@ -168,5 +204,6 @@ class SweepState:
         write_json(self.folder / SWEEP, {"runs": runs, "points": self.table, "plan": plan})
 
 
-def _name(number: int) -> str:
+def settings_file(number: int) -> str:
+    """Return where the settings of a point are, below the sweep's folder."""
     return f"{_FOLDER}/{number + 1:04d}.json"

@@ -149,7 +149,9 @@ def _train(
     except BaseException as error:
         # On a full disk not even this can be written; what is there stays readable.
         with contextlib.suppress(OSError, RunDirectoryError):
-            recorder.finish("failed", error=str(error) or type(error).__name__)
+            stopped = isinstance(error, KeyboardInterrupt)
+            status = "interrupted" if stopped else "failed"
+            recorder.finish(status, error=str(error) or type(error).__name__)
             seal(run_dir)
         if isinstance(error, OSError):
             raise RunDirectoryError(f"{run_dir}: {error}; resume={run_dir} goes on") from error

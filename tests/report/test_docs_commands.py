@@ -65,8 +65,8 @@ def test_the_tutorial_works_from_an_empty_folder(
             run_here(line) if lines else run_line(tmp_path, line)
             lines += 1
     assert lines >= 8
-    reports = list(tmp_path.glob("*/train/*/report.html"))
-    assert len(reports) == 8  # five single runs and a sweep of three
+    assert len(list(tmp_path.glob("*/train/*/report.html"))) == 5
+    assert len(list(tmp_path.glob("bits/sweep/*/*/report.html"))) == 3
 
 
 def test_the_settings_reference_is_that_of_the_settings_classes() -> None:

@@ -2,11 +2,16 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 from conftest import final_arrays
 from rich.console import Console
@@ -264,10 +269,12 @@ def points() -> list[list[str]]:
     return [[*FAST, f"seed={seed}"] for seed in (0, 1, 2)]
 
 
-def swept(root: Path, points: list[list[str]], console: Console | None = None) -> Path:
+def swept(
+    root: Path, points: list[list[str]], console: Console | None = None, jobs: int = 1
+) -> Path:
     """Run a sweep and return its folder."""
     points = [[f"run_root={root}", *point] for point in points]
-    return multirun.run_sweep([load_settings(point) for point in points], points, console)
+    return multirun.run_sweep([load_settings(point) for point in points], points, console, jobs)
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +284,70 @@ def undisturbed_sweep(tmp_path_factory, points) -> list[Path]:
 
 def runs_of(folder: Path) -> list[Path]:
     return [folder / run for run in json.loads((folder / "sweep.json").read_text())["runs"]]
+
+
+def test_runs_side_by_side_give_what_they_give_one_after_the_other(
+    tmp_path, undisturbed_sweep, points
+):
+    console = quiet()
+    folder = swept(tmp_path, points, console, jobs=2)
+    assert [final_arrays(run) for run in runs_of(folder)] == [
+        final_arrays(run) for run in undisturbed_sweep
+    ]
+    assert "3 runs, 2 at a time" in console.file.getvalue()
+    rows = pq.read_table(folder / "tables" / "sweep.parquet").to_pylist()
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+
+
+def test_the_process_of_a_failed_run_tells_its_error_and_the_others_are_kept(tmp_path, points):
+    # A file where the second run's directory would be.
+    class Blocked(multirun.SweepState):
+        @classmethod
+        def begin(cls, folder, settings, overrides):
+            super().begin(folder, settings, overrides)
+            (folder / "0002").write_text("in the way")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(multirun, "SweepState", Blocked)
+        with pytest.raises(RunDirectoryError, match=r"run 2 of 3: .*seed=1: .*0002"):
+            swept(tmp_path, points, quiet(), jobs=2)
+    (folder,) = tmp_path.glob("sweep/*")
+    assert no_child_processes()
+    (folder / "0002").unlink()
+    rd.resume(folder, quiet=True, jobs=2)
+    assert len(runs_of(folder)) == 3
+
+
+def test_ctrl_c_stops_runs_side_by_side_and_they_go_on(tmp_path, undisturbed_sweep):
+    longer = [
+        [*FAST, f"seed={seed}", "train.epochs=200", "train.max_steps=null"] for seed in (0, 1)
+    ]
+    shown = io.StringIO()
+
+    def interrupt():
+        while not list(tmp_path.glob("sweep/*/000?/result.json")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            swept(tmp_path, longer, Console(file=shown), jobs=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert no_child_processes()
+    (folder,) = tmp_path.glob("sweep/*")
+    assert f"resume={folder}" in shown.getvalue().replace("\n", "")
+    begun = [json.loads(file.read_text()) for file in folder.glob("000?/result.json")]
+    assert begun
+    assert {result["status"] for result in begun} == {"interrupted"}
+
+
+def no_child_processes() -> bool:
+    return not any(
+        "run_process" in " ".join(child.cmdline()) for child in psutil.Process().children()
+    )
 
 
 class Stop:
@@ -324,11 +395,11 @@ def test_a_sweep_that_was_stopped_compares_what_it_has_and_goes_on(
         assert f"repast-dist resume={folder}" in console.file.getvalue().replace("\n", "")
         assert (folder / "report.html").is_file() == (done > 0)
     before = [(run / "checksums.json").read_bytes() for run in runs_of(folder)]
-    rd.resume(folder, "farm.checkpoint_every=2", quiet=True)
+    rd.resume(folder, "farm.checkpoint_every=2", quiet=True, jobs=1)
     runs = runs_of(folder)
     assert [(run / "checksums.json").read_bytes() for run in runs][:done] == before
     # The run under way was gone on with, not begun again.
-    assert len(list((tmp_path / "train").iterdir())) == 3
+    assert sorted(it.name for it in folder.glob("0*")) == ["0001", "0002", "0003"]
     assert [final_arrays(run) for run in runs] == [final_arrays(run) for run in undisturbed_sweep]
     assert all("complete" in check(run) for run in runs)
     assert (folder / "compare.html").is_file()
