@@ -50,3 +50,21 @@ def mirror_by_global_streams(image, _):
 
 def crop(image, random):
     return image[:, 1:]
+
+
+def several(form="several"):
+    """Images with a row of four numbers, a mask and two labels each."""
+    (x, y), (x_test, y_test) = make()
+    return tuple(
+        {
+            "several": (a, a[:, 0, 0, :4] / 1.0, a[:, 0] > 50, b),
+            "items": [
+                ((one, one[0, 0, :4] / 1.0, one[0] > 50), label)
+                for one, label in zip(a, b, strict=True)
+            ],
+            "two labels": {"image": a, "labels": {"kind": b, "half": b / 2}},
+            "too few": (a, a[:-1, 0, 0, :4] / 1.0, b),
+            "no name": {"an image": a, "labels": b},
+        }[form]
+        for a, b in ((x, y), (x_test, y_test))
+    )

@@ -31,8 +31,10 @@ from repast_dist.torch.farm_module import LiveModule
 from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import to_numpy
+from repast_dist.torch.samples import called
 from repast_dist.torch.statistics import Statistics, logits
 from repast_dist.training.datasets import Dataset
+from repast_dist.training.datasets.records import sample_text
 from repast_dist.training.engines import Engine
 from repast_dist.training.models.factory import LOSSES, FactoryModel
 from repast_dist.training.network import (
@@ -76,17 +78,18 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
             live = LiveModule(module.double(), known)
             before = live.buffers()
             with live.training():
-                outputs = live.module(to_tensor(inputs))
-                _check_outputs(source, outputs)
+                outputs = called(live.module, inputs)
+                if loss.likelihood is not None:
+                    _check_outputs(source, outputs)
                 loss.check(outputs, data)
                 loss(outputs, inputs, labels).backward()
         except RepastError:
             raise
         except Exception as error:
             raise SettingsError(
-                f"model.factory: {source.factory} cannot be trained on inputs of shape "
-                f"{inputs.shape} and type {inputs.dtype}: {described(error)}; valid: a module that "
-                "takes them, computes in float64, and returns what its loss takes"
+                f"model.factory: {source.factory} cannot be trained on {len(inputs)} inputs of "
+                f"shape {sample_text(inputs)}: {described(error)}; valid: a module that takes "
+                "them, computes in float64, and returns what its loss takes"
             ) from error
     running = {
         name: (1, value.size)
@@ -105,12 +108,6 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
         passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
     )
     return ModuleNetwork(source, module, known, loss, facts)
-
-
-def to_tensor(values: np.ndarray) -> torch.Tensor:
-    """Return inputs or labels as a tensor: float64, or whole numbers."""
-    wide = np.float64 if values.dtype.kind == "f" else np.int64
-    return torch.from_numpy(values.astype(wide))
 
 
 def _made(source: FactoryModel, seed: int) -> nn.Module:
@@ -167,9 +164,8 @@ def _initialise(module: nn.Module, inputs: np.ndarray) -> None:
         return
     modes = [part.training for part in module.modules()]
     module.eval()
-    given = to_tensor(inputs)
     with torch.no_grad():
-        module(given.to(torch.get_default_dtype()) if given.is_floating_point() else given)
+        called(module, inputs, torch.get_default_dtype())
     for part, mode in zip(module.modules(), modes, strict=True):
         part.training = mode
 
@@ -200,7 +196,7 @@ def _check_outputs(source: FactoryModel, outputs: Any) -> None:
         what = "what depends on no parameter" if torch.is_tensor(given) else type(given).__name__
         raise SettingsError(
             f"model.factory: {source.factory} returns {what}; valid: a tensor, something with "
-            ".logits, or several tensors, of which the first counts"
+            ".logits or ['logits'], or several tensors, of which the first counts"
         )
 
 
@@ -402,7 +398,7 @@ class _Loaded:
         with self._errors_named(micro_batch), kept() as begin, live.training(), dropout:
             begin(seed, "module", self._step, micro_batch)
             with live.watched(watcher):
-                outputs = live.module(to_tensor(inputs))
+                outputs = called(live.module, inputs)
                 loss = network.loss(outputs, inputs, labels)
                 if not np.isfinite(loss.total):
                     raise DataError(
@@ -426,7 +422,7 @@ class _Loaded:
         live.simulation.evaluations = 0
         with self._errors_named(None), kept() as begin, live.evaluating():
             begin(self._engine.seed, "evaluate", self._step)
-            outputs = live.module(to_tensor(inputs))
+            outputs = called(live.module, inputs)
             loss = self._network.loss(outputs, inputs, labels)
         return Evaluation(len(inputs), loss.total, loss.correct, loss.squared_error)
 

@@ -9,8 +9,10 @@ import torch
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.torch.fisher import Likelihood
+from repast_dist.torch.samples import to_tensors
 from repast_dist.torch.statistics import logits
 from repast_dist.training.datasets import Dataset
+from repast_dist.training.datasets.records import sample_text
 from repast_dist.training.losses import loss_value
 
 _NAMED = {
@@ -84,6 +86,17 @@ class NamedLoss:
         SettingsError
             It is not; the message says what would be.
         """
+        if data.train_labels.dtype.names:
+            raise SettingsError(
+                f"model.loss: {self.name} takes one array of labels, {data.name} has "
+                f"{sample_text(data.train_labels)}; valid: module:function"
+            )
+        of_inputs = self.name in ("squared_error", "pixel_cross_entropy")
+        if of_inputs and data.train_inputs.dtype.names:
+            raise SettingsError(
+                f"model.loss: {self.name} fits one array of inputs, {data.name} has "
+                f"{data.sample_text}; valid: cross_entropy, regression, or module:function"
+            )
         given = logits(outputs)
         rows = self.likelihood.rows(given)
         each, labels = tuple(given.shape[1:]), data.train_labels.shape[1:]
@@ -112,8 +125,10 @@ class NamedLoss:
                 f"model.factory: {rows.shape[1]} outputs per sample; {self.name} fits "
                 f"{int(np.prod(fitted, dtype=int))} numbers; valid: as many"
             )
+        if self.name != "pixel_cross_entropy":
+            return
         low, high = float(data.train_inputs.min()), float(data.train_inputs.max())
-        if self.name == "pixel_cross_entropy" and (low < 0 or high > 1):
+        if low < 0 or high > 1:
             raise SettingsError(
                 f"model.loss: pixel_cross_entropy needs inputs in 0..1, {data.name} has "
                 f"{low:.3g} to {high:.3g}; valid: dataset.scaling=unit"
@@ -132,13 +147,12 @@ class OwnLoss:
         What it is the negative log-likelihood of, if that is known.
     """
 
-    function: Callable[[Any, torch.Tensor], torch.Tensor]
+    function: Callable[[Any, Any], torch.Tensor]
     likelihood: Likelihood | None
 
     def __call__(self, outputs: Any, inputs: np.ndarray, labels: np.ndarray) -> ModuleLoss:
         """Return the loss of what the module returned."""
-        values = labels.astype(np.float64) if labels.dtype.kind == "f" else labels
-        mean = self.function(outputs, torch.from_numpy(values))
+        mean = self.function(outputs, to_tensors(labels))
         if not isinstance(mean, torch.Tensor) or mean.numel() != 1:
             raise SettingsError(
                 f"model.loss: returned {type(mean).__name__}; valid: a tensor of one number, the "

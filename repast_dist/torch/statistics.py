@@ -1,7 +1,7 @@
 """Collects an optimizer's statistics of matrices while a network is called and differentiated."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -291,9 +291,11 @@ class _Layer:
 
 
 def logits(result: Any) -> torch.Tensor:
-    """Return the tensor itself, ``.logits``, or the first of several."""
+    """Return the tensor itself, ``.logits`` or ``["logits"]``, or the first of several."""
     if hasattr(result, "logits"):
         result = result.logits
+    if isinstance(result, Mapping) and result:
+        result = result.get("logits", next(iter(result.values())))
     if isinstance(result, tuple | list) and result:
         result = result[0]
     return result

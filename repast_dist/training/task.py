@@ -24,7 +24,7 @@ def check_task(model: Model, data: Dataset) -> None:
     if tuple(spec.input_shape) != data.input_shape:
         raise SettingsError(
             f"model.input_shape: {spec.name} takes samples of {tuple(spec.input_shape)}, "
-            f"dataset {data.name} has {data.input_shape}; choose a model made for it"
+            f"dataset {data.name} has {data.sample_text}; choose a model made for it"
         )
     outputs = model.chain.output_shape[-1]
     if _LABELS.get(spec.loss, data.labels) != data.labels:

@@ -310,6 +310,68 @@ def test_classes_of_ones_own_run_on_the_arrays_of_the_farm(train, lab):
     assert arrays["steps"][0]["loss"] == pytest.approx(digital["steps"][0]["loss"], rel=0.05)
 
 
+BOTH = (
+    "model.factory=my_lab:PictureAndTable", "dataset.factory=my_lab:make_both",
+    "train.batch_size=48", "train.micro_batch_size=16", "train.max_steps=4", "soi.interval=2",
+    "seed=3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["pair", "mapping", "items"])
+def test_samples_of_several_arrays_train_in_any_form(train, lab, form):
+    one = train(*BOTH, *EXACT, *ALONE)
+    other = train(
+        *BOTH, *EXACT, f"dataset.arguments.form={form}", "farm.chips=2", "farm.backend=inprocess"
+    )
+    assert losses(other) == losses(one)
+    assert final_arrays(other) == final_arrays(one)
+    result = json.loads((one / "result.json").read_text())
+    rows = {row["name"]: row["preconditioned"] for row in result["layers"]}
+    assert rows == {"conv": True, "table": True, "classes": True, "number": True}
+    assert 0 < result["epochs"][-1]["test_accuracy"] < 1
+
+
+def test_the_first_loss_of_several_inputs_and_outputs_is_that_of_plain_pytorch(train, lab):
+    own = (
+        "dataset.arguments.form=two labels", "model.loss=my_lab:both_losses",
+        "optimizer.fisher=empirical", "dataset.train_samples=48", "train.max_steps=1",
+    )  # fmt: skip
+    run = train(*BOTH, *own, *EXACT, *ALONE)
+    make, loss = (
+        user_code.resolve(f"my_lab:{name}", "model") for name in ("make_both", "both_losses")
+    )
+    (picture, table), labels = make("two labels")[0]
+    module = setup_of(*BOTH[:2], *own, *EXACT, "dataset.augmentation=null").network._module
+
+    def tensor(values):
+        return torch.from_numpy(np.float32(values[:48])).double()
+
+    plain = module(tensor(picture), tensor(table))
+    given = {
+        "classes": tensor(labels["classes"]).long(),
+        "means": tensor(labels["means"])[:, None],
+    }
+    assert losses(run)[0] == pytest.approx(loss(plain, given).item(), rel=1e-9)
+
+
+def test_several_arrays_are_augmented_and_checked(train, lab):
+    data = setup_of(*BOTH[:2], "dataset.augmentation=my_lab:shift_both").data
+    varied, _ = data.batch(np.arange(32), 3, 0)
+    assert not np.array_equal(varied["0"], data.train_inputs["0"][:32])
+    np.testing.assert_array_equal(varied["1"], data.train_inputs["1"][:32])
+    for override, message in {
+        "dataset.scaling=standard": r"standard of several arrays \(0 \(1, 8, 8\), 1 \(3,\)",
+        "dataset.augmentation=my_lab:shift": r"dataset\.augmentation: my_lab:shift",
+        "model.loss=squared_error": r"one array of inputs, factory has 0 \(1, 8, 8\), 1 \(3,\)",
+        "dataset.arguments.form=two labels": r"cross_entropy takes one array of labels.*classes",
+        "model.factory=my_lab:make_model": r"cannot be trained on 16 inputs of shape 0 \(1, 8, 8\)",
+    }.items():
+        with pytest.raises(SettingsError, match=message):
+            train(*BOTH, *EXACT, *ALONE, override)
+    with pytest.raises(SettingsError, match=r"takes samples of .* factory has 0 \(1, 8, 8\), 1"):
+        train("model=digits_mlp", *BOTH[1:], *EXACT, *ALONE)
+
+
 def test_a_plan_of_a_module_needs_the_data_it_is_called_with(lab, tmp_path):
     words = [*OWN[:2], "workload=model", "study=plan", "farm.chips=2", f"run_root={tmp_path}"]
     assert main(words) == 0
@@ -327,9 +389,9 @@ WRONG = {
     "model.factory=my_lab:NOT_A_FUNCTION": r"is 3; valid: a function or a class",
     "model.factory=my_lab:no_module": r"returned int; valid: a torch\.nn\.Module",
     "model.factory=my_lab:fails": r"ValueError: no weights found \(.*my_lab\.py, line \d+\)",
-    "model.factory=my_lab:wants_another_size": r"cannot be trained on inputs of shape \(16, 1, 8,",
+    "model.factory=my_lab:wants_another_size": r"trained on 16 inputs of shape \(1, 8,",
     "model.factory=my_lab:too_few_outputs": r"outputs of shape \(9,\) per sample.*10 classes",
-    "model.factory=my_lab:Several": r"my_lab:Several returns dict; valid: a tensor",
+    "model.factory=my_lab:Nothing": r"my_lab:Nothing returns str; valid: a tensor",
     "model.loss=regression": r"model\.loss: regression does not fit .* labels are classes",
     "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
     "model.width=3": r"model\.width: unknown setting; .*factory",

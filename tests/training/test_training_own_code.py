@@ -41,6 +41,28 @@ def test_samples_may_come_in_several_forms(form):
                               wanted.train_inputs)  # fmt: skip
 
 
+def test_samples_of_several_arrays_are_records():
+    data, plain = loaded("several"), loaded("make")
+    kinds = data.train_inputs.dtype
+    assert [kinds[name].base for name in kinds.names] == [np.float32, np.float32, bool]
+    np.testing.assert_array_equal(data.train_inputs["0"], plain.train_inputs)
+    np.testing.assert_array_equal(data.train_labels, plain.train_labels)
+    np.testing.assert_array_equal(loaded("several", arguments={"form": "items"}).train_inputs,
+                                  data.train_inputs)  # fmt: skip
+    both = loaded("several", arguments={"form": "two labels"})
+    assert both.sample_text == "image (1, 8, 8)"
+    assert (both.classes, both.train_labels.dtype.names) == (0, ("kind", "half"))
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [("too few", "0 has 128, 1 has 127 samples"), ("no name", r"named \['an image'\]")],
+)
+def test_samples_of_several_arrays_that_do_not_fit_are_named(form, message):
+    with pytest.raises(DataError, match=message):
+        loaded("several", arguments={"form": form})
+
+
 def test_labels_that_are_real_numbers_are_fitted():
     data = loaded("numbers")
     assert (data.classes, data.train_labels.shape) == (0, (128, 1))

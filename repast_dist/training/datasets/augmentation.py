@@ -9,8 +9,9 @@ from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.global_streams import kept
 from repast_dist.ground.rng import generator
 from repast_dist.ground.user_code import described, resolve_callable
+from repast_dist.training.datasets.records import Parts, apart, as_record
 
-Augmentation = Callable[[np.ndarray, np.random.Generator], Any]
+Augmentation = Callable[[Parts, np.random.Generator], Any]
 _SETTING = "dataset.augmentation"
 
 
@@ -40,8 +41,9 @@ def augmented(
     Parameters
     ----------
     function : callable
-        Sample and generator -> sample. The streams of Python, NumPy and PyTorch that it may draw
-        from instead begin at the same address.
+        Sample and generator -> sample; a sample of several arrays is a tuple or a dict. The
+        streams of Python, NumPy and PyTorch that it may draw from instead begin at the same
+        address.
     inputs : (N, ...) ndarray
         The samples.
     seed, step : int
@@ -60,7 +62,10 @@ def augmented(
             address = ("augmentation", step, number)
             begin(seed, *address)
             try:
-                made = np.asarray(function(np.array(inputs[place]), generator(seed, *address)))
+                made = function(apart(np.array(inputs[place])), generator(seed, *address))
+                made = as_record(made, inputs) if inputs.dtype.names else np.asarray(made)
+            except DataError:
+                raise
             except Exception as error:
                 raise DataError(described(error)) from error
             if made.shape != inputs.shape[1:]:

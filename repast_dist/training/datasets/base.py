@@ -15,6 +15,7 @@ from repast_dist.training.datasets.augmentation import (
     augmented,
     chosen_augmentation,
 )
+from repast_dist.training.datasets.records import sample_text
 from repast_dist.training.datasets.split import Samples
 
 Labels = Literal["classes", "tokens", "numbers"]
@@ -30,12 +31,12 @@ class Dataset:
         Shown in reports.
     train_inputs, test_inputs : ndarray
         (N, C, H, W) float32, scaled as the settings ask; tokens are (N, 1, 1, T); of a function of
-        the user's own (N, ...) float32 or int64.
+        the user's own (N, ...) float32 or int64, or (N,) records of several such arrays.
     train_labels, test_labels : ndarray
         (N,) int64 classes, (N, T) int64 tokens, or (N, K) float32 numbers; of a function of the
-        user's own (N, ...).
+        user's own (N, ...), or (N,) records.
     classes : int
-        Number of classes, or of different tokens; 0 where labels are numbers.
+        Number of classes, or of different tokens; 0 where labels are numbers or several arrays.
     source : str
         Where the data come from and their licence.
     augmentation : callable or None
@@ -53,8 +54,13 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of a sample, such as channels, height and width."""
+        """Shape of a sample, such as channels, height and width; of several arrays, ()."""
         return self.train_inputs.shape[1:]
+
+    @property
+    def sample_text(self) -> str:
+        """Shapes of a sample's arrays in words."""
+        return sample_text(self.train_inputs)
 
     @property
     def labels(self) -> Labels:
@@ -90,8 +96,8 @@ class DataSource(abc.ABC):
         Number of samples that are used, the first ones; None: all.
     augmentation : str or None
         A function of one's own, ``module:function``, by which training samples vary: given the
-        sample as an array and a `numpy.random.Generator`, it returns the sample anew, in the same
-        shape. None: every epoch sees the same samples.
+        sample as an array (or several) and a `numpy.random.Generator`, it returns the sample anew,
+        in the same shape. None: every epoch sees the same samples.
     """
 
     scaling: Literal["unit", "standard", "none"] = "unit"
@@ -143,7 +149,7 @@ class DataSource(abc.ABC):
             self._first(train, "train_samples"),
             self._first(test, "test_samples"),
         )
-        if self.scaling == "unit":
+        if self.scaling == "unit" and not inputs.dtype.names:
             _require_unit(inputs, test_inputs)
         inputs, test_inputs = _scaled(self.scaling, inputs, test_inputs)
         augmentation = chosen_augmentation(self.augmentation, inputs)
@@ -174,13 +180,13 @@ DATASETS: Registry[DataSource] = Registry(
 def _classes(name: str, train: Samples, test: Samples) -> int:
     """Return how many classes or tokens there are; 0 for numbers."""
     for what, part in (("samples", 0), ("labels", 1)):
-        shapes = train[part].shape[1:], test[part].shape[1:]
+        shapes = sample_text(train[part]), sample_text(test[part])
         if shapes[0] != shapes[1]:
             raise DataError(
                 f"dataset {name}: training {what} are {shapes[0]}, test {what} {shapes[1]}; "
                 "valid: the same shape"
             )
-    if train[1].dtype.kind == "f":
+    if train[1].dtype.kind in "fV":
         return 0
     classes = int(train[1].max()) + 1
     if int(test[1].max()) >= classes:
@@ -202,9 +208,12 @@ def _require_unit(*parts: np.ndarray) -> None:
 
 def _scaled(scaling: str, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale inputs in 0..1; mean and spread are those of the training set."""
-    if train.dtype.kind == "i":
+    if train.dtype.kind in "ibV":
         if scaling != "none":
-            raise SettingsError(f"dataset.scaling: {scaling} of whole numbers; valid: none")
+            what = (
+                f"several arrays ({sample_text(train)})" if train.dtype.names else "whole numbers"
+            )
+            raise SettingsError(f"dataset.scaling: {scaling} of {what}; valid: none")
         return train, test
     if scaling != "standard":
         return train.astype(np.float32), test.astype(np.float32)

@@ -1,6 +1,6 @@
 """``factory``: samples that a function of the user's own returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
@@ -11,10 +11,12 @@ from repast_dist.ground.global_streams import kept
 from repast_dist.ground.spec import spec
 from repast_dist.ground.user_code import described, resolve_callable
 from repast_dist.training.datasets.base import DATASETS, DataSource
+from repast_dist.training.datasets.records import Parts, joined, sample_text
 from repast_dist.training.datasets.split import Samples
 
 Argument = str | int | float | bool | None
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_LABELS = "labels"
 _LEVELS = np.float32(255.0)
 _VALID = (
     "valid: ((x, y), (x_test, y_test)) of arrays or tensors, two data sets whose items are (x, y), "
@@ -34,6 +36,8 @@ class FactoryData(DataSource):
     factory : str
         The function, ``module:function`` or ``folder/my_lab.py:function``. It returns a training
         and a test set: each (x, y) as arrays or tensors, or a data set whose items are (x, y).
+        Several inputs are (x1, x2, y), a tuple or a mapping in the place of x, or a mapping with
+        ``labels``; several labels are a tuple or a mapping in the place of y.
         Unsigned bytes are divided by 255, other whole numbers are tokens; labels that are whole
         numbers are classes.
     arguments : dict
@@ -75,18 +79,21 @@ class FactoryData(DataSource):
 
     def _samples(self, part: Any, which: str) -> Samples:
         where = f"dataset.factory: {self.factory}, {which} set"
-        if not (isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0])):
-            items = [part[number] for number in range(len(part))]
+        if _is_whole(part):
+            inputs, labels = (_each(_array, values) for values in _split(part))
+        else:
+            items = [_split(part[number]) for number in range(len(part))]
             if not items:
                 raise DataError(f"{where}: it is empty")
-            part = [np.stack([_array(item[place]) for item in items]) for place in (0, 1)]
-        inputs, labels = (_array(values) for values in part)
-        if inputs.ndim < 2 or not inputs.size or labels.ndim < 1 or len(labels) != len(inputs):
+            inputs, labels = (_stacked([item[place] for item in items]) for place in (0, 1))
+        inputs = joined(_each(lambda values: _inputs(values, where), inputs), f"{where}, inputs")
+        labels = joined(_each(lambda values: _labels(values, where), labels), f"{where}, labels")
+        if len(labels) != len(inputs) or not (inputs.dtype.names or inputs.ndim > 1):
             raise DataError(
-                f"{where}: inputs of shape {inputs.shape} and labels of shape {labels.shape}; "
-                "valid: (N, ...) and (N, ...)"
+                f"{where}: {len(inputs)} inputs of shape {sample_text(inputs)} and {len(labels)} "
+                f"labels of shape {sample_text(labels)}; valid: (N, ...) and (N, ...)"
             )
-        return _inputs(inputs, where), _labels(labels, where)
+        return inputs, labels
 
 
 def _parts(made: Any) -> tuple[Any, Any]:
@@ -99,7 +106,53 @@ def _parts(made: Any) -> tuple[Any, Any]:
 
 
 def _is_array(values: Any) -> bool:
-    return isinstance(values, Sequence) or hasattr(values, "__array__")
+    return isinstance(values, list) or hasattr(values, "__array__")
+
+
+def _is_whole(part: Any) -> bool:
+    """Return whether a set is given as its arrays, and not as items."""
+    if isinstance(part, Mapping | tuple):
+        return True
+    return isinstance(part, list) and len(part) == 2 and _is_array(part[0])
+
+
+def _split(part: Any) -> tuple[Any, Any]:
+    """Return inputs and labels of a set or of an item: labels are the last, or have that name."""
+    if isinstance(part, Mapping):
+        inputs = {name: values for name, values in part.items() if name != _LABELS}
+        return inputs, part[_LABELS]
+    *inputs, labels = part
+    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), labels
+
+
+def _is_several(values: Any) -> bool:
+    """Return whether inputs or labels are several arrays."""
+    if isinstance(values, Mapping):
+        return True
+    return isinstance(values, tuple) and any(
+        _is_array(part) and not isinstance(part, np.generic) for part in values
+    )
+
+
+def _each(function: Callable[[Any], np.ndarray], values: Any) -> Parts:
+    """Return what a function makes of one array, or of each of several."""
+    if isinstance(values, Mapping):
+        return {name: function(part) for name, part in values.items()}
+    if _is_several(values):
+        return tuple(function(part) for part in values)
+    return function(values)
+
+
+def _stacked(items: Sequence[Any]) -> Parts:
+    """Return what items hold, each array of theirs with the items as first dimension."""
+    first = items[0]
+    if isinstance(first, Mapping):
+        return {name: np.stack([_array(item[name]) for item in items]) for name in first}
+    if _is_several(first):
+        return tuple(
+            np.stack([_array(part) for part in parts]) for parts in zip(*items, strict=True)
+        )
+    return np.stack([_array(item) for item in items])
 
 
 def _array(values: Any) -> np.ndarray:
@@ -107,16 +160,20 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _inputs(values: np.ndarray, where: str) -> np.ndarray:
+    _check_any(values, f"{where}: inputs")
     if values.dtype == np.uint8:
         return np.asarray(values.astype(np.float32) / _LEVELS)
     if values.dtype.kind in "iu":
         return values.astype(np.int64)
+    if values.dtype.kind == "b":
+        return values
     if values.dtype.kind != "f":
         raise DataError(f"{where}: inputs of type {values.dtype}; valid: real or whole numbers")
     return _finite(values, f"{where}: inputs")
 
 
 def _labels(values: np.ndarray, where: str) -> np.ndarray:
+    _check_any(values, f"{where}: labels")
     if values.dtype.kind in "iub":
         whole = values.astype(np.int64)
         if whole.min() < 0:
@@ -125,6 +182,11 @@ def _labels(values: np.ndarray, where: str) -> np.ndarray:
     if values.dtype.kind != "f":
         raise DataError(f"{where}: labels of type {values.dtype}; valid: real or whole numbers")
     return _finite(values[:, None] if values.ndim == 1 else values, f"{where}: labels")
+
+
+def _check_any(values: np.ndarray, what: str) -> None:
+    if not values.ndim or not values.size:
+        raise DataError(f"{what} of shape {values.shape}; valid: (N, ...)")
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:

@@ -147,7 +147,7 @@ def fails():
     raise ValueError("no weights\nfound")
 
 
-class Several(nn.Module):
+class Nothing(nn.Module):
     """Returns no tensor."""
 
     def __init__(self):
@@ -155,4 +155,56 @@ class Several(nn.Module):
         self.inner = nn.Linear(8, 10)
 
     def forward(self, x):
-        return {"a": self.inner(x)}
+        return "nothing"
+
+
+class PictureAndTable(nn.Module):
+    """Two inputs, and two outputs by name: a class, and a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.table = nn.Linear(3, 5)
+        self.classes = nn.Linear(4 * 16 + 5, 10)
+        self.number = nn.Linear(4 * 16 + 5, 1)
+
+    def forward(self, picture, table):
+        x = F.max_pool2d(F.relu(self.conv(picture)), 2).flatten(1)
+        both = torch.cat([x, torch.tanh(self.table(table))], 1)
+        return {"number": self.number(both), "logits": self.classes(both)}
+
+
+def make_both(form="tuple"):
+    """Return digits with three of their sums beside them; classes, or classes and a mean."""
+    (x, y), (x_test, y_test) = make_data()
+
+    def inputs(picture):
+        table = np.stack([picture[..., :4].sum((1, 2, 3)), picture.sum((1, 2, 3)),
+                          picture[:, :, :4].sum((1, 2, 3))], 1) / 16  # fmt: skip
+        return picture, table
+
+    def part(picture, classes):
+        picture, table = inputs(picture)
+        means = picture.mean((1, 2, 3))
+        return {
+            "tuple": (picture, table, classes),
+            "pair": ((picture, table), classes),
+            "mapping": {"picture": picture, "table": table, "labels": classes},
+            "items": [
+                ({"table": b, "picture": a}, c)
+                for a, b, c in zip(picture, table, classes, strict=True)
+            ],
+            "two labels": ((picture, table), {"classes": classes, "means": means}),
+        }[form]
+
+    return part(x, y), part(x_test, y_test)
+
+
+def both_losses(outputs, labels):
+    number = F.mse_loss(outputs["number"], labels["means"])
+    return F.cross_entropy(outputs["logits"], labels["classes"]) + number
+
+
+def shift_both(sample, random):
+    picture, table = sample
+    return np.roll(picture, random.integers(-1, 2), axis=2), table
