@@ -96,7 +96,13 @@ def _together(g: Geometry, rows: Any, columns: Any) -> Any:
 
 
 def product_counts(
-    g: Geometry, vectors: Any, rows: Any, columns: Any, groups: Any = 1, copies: Any = 1
+    g: Geometry,
+    vectors: Any,
+    rows: Any,
+    columns: Any,
+    groups: Any = 1,
+    copies: Any = 1,
+    stacked: Any = False,
 ) -> Counts:
     """Return the counts of multiplying input vectors by matrices.
 
@@ -112,6 +118,8 @@ def product_counts(
         Independent matrices that work at the same time.
     copies : int array
         Copies of each matrix, which share its input vectors and so shorten the serial count.
+    stacked : bool array
+        Whether the groups share their range, and counters count vectors of all of them together.
 
     Returns
     -------
@@ -121,14 +129,15 @@ def product_counts(
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
     driven = vectors * g.passes * groups
+    calls = np.where(stacked, 1, groups)
+    counted = calls * np.minimum(vectors * groups // calls, g.counted_vectors)
     return {
         "crossbar_reads": vectors * g.passes * array_count(g, rows, columns, groups),
         "cells_read": driven * rows * columns * g.slices * g.columns_per_weight,
         "dac_conversions": driven * rows * column_tiles,
         "adc_conversions": driven * row_tiles * columns * g.slices,
         "digital_ops": vectors * groups * (columns * (row_tiles - 1) + STEP_OPS * rows),
-        "counter_ops": np.minimum(vectors, g.counted_vectors)
-        * (g.passes * groups * row_tiles * columns * g.slices),
+        "counter_ops": counted * g.passes * row_tiles * columns * g.slices,
         "buffer_bytes": vectors * groups * (rows + columns) * g.value_bytes,
         "serial_passes": ceil_div(vectors, copies) * g.passes,
     }

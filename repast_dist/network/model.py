@@ -13,10 +13,9 @@ from repast_dist.ground.numbers import PositiveInt
 from repast_dist.ground.rng import generator
 from repast_dist.ground.spec import spec
 from repast_dist.network.layer import LAYERS, Layer, Place, Sharing
+from repast_dist.network.losses import Loss, LossShape
 from repast_dist.network.node import Chain, Parameter
 from repast_dist.network.shapes import Workload
-
-Loss = Literal["cross_entropy", "next_token", "pixel_cross_entropy", "squared_error", "regression"]
 
 
 @spec
@@ -93,9 +92,11 @@ class Model:
     @cached_property
     def workload(self) -> Workload:
         """The network as rows of what its layers compute; products keep their weights' names."""
+        *rows, width = self.chain.output_shape
         return Workload(
             name=self.spec.name,
             layers=self.chain.shapes(),
+            losses=(LossShape(loss=self.spec.loss, rows=math.prod(rows), width=width),),
             input_shape=tuple(self.spec.input_shape),
             source="trained in this run",
         )

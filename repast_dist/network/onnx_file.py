@@ -19,6 +19,7 @@ from onnx import shape_inference
 
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.network import kinds
+from repast_dist.network.losses import Loss, LossShape
 from repast_dist.network.onnx_graph import Graph, attribute_of
 from repast_dist.network.onnx_products import PRODUCTS, NotKnown
 from repast_dist.network.operations import ADDITION, FUNCTION, NORMALIZATION, POOL, SOFTMAX
@@ -72,6 +73,8 @@ _PER_INPUT = {
 }  # fmt: skip
 """Digital operations per input element; squares are summed, and sorting compares, twice."""
 _POOLS = frozenset(("MaxPool", "AveragePool", "LpPool"))
+_IMAGE = 4
+"""Axes of a batch of images, channels behind the samples."""
 _DOMAINS = frozenset(("", "ai.onnx", "com.microsoft"))
 
 # What a file that is no network makes the readers of its nodes stumble over.
@@ -93,7 +96,12 @@ class _Reading:
 
 
 def workload_from_onnx(
-    path: Path, *, batch_axis: int = 0, sequence: int | None = None, allow_unknown: bool = False
+    path: Path,
+    *,
+    batch_axis: int = 0,
+    sequence: int | None = None,
+    allow_unknown: bool = False,
+    loss: Loss | None = None,
 ) -> Workload:
     """Read a network from an ONNX file.
 
@@ -109,6 +117,8 @@ def workload_from_onnx(
     allow_unknown : bool
         Whether operators that are not known may hold weights: priced as one digital operation per
         output element.
+    loss : str or None
+        What the first output is trained for, as ``model.loss``; None: its loss is not priced.
 
     Returns
     -------
@@ -151,8 +161,18 @@ def workload_from_onnx(
         layers=tuple(_with_left_over(done.layers, graph)),
         input_shape=graph.input_shape,
         source=str(path),
-        assumptions=tuple(_assumptions(done, graph, sequence)),
+        assumptions=tuple(_assumptions(done, graph, sequence, loss)),
+        losses=() if loss is None else (_loss_shape(loss, graph),),
     )
+
+
+def _loss_shape(loss: Loss, graph: Graph) -> LossShape:
+    """Return the loss of the first output, of which every row has a label: the axis of classes is
+    the last one, and of images that behind the samples.
+    """
+    shape = graph.result or (1,)
+    width = max(shape[1] if len(shape) >= _IMAGE else shape[-1], 1)
+    return LossShape(loss=loss, rows=graph.per_sample(math.prod(shape) // width), width=width)
 
 
 def _read(node: Any, graph: Graph, done: _Reading, path: Path, allow_unknown: bool) -> None:
@@ -335,7 +355,9 @@ def _unique(name: str, names: Counter[str]) -> str:
     return name if names[name] == 1 else f"{name}_{names[name]}"
 
 
-def _assumptions(done: _Reading, graph: Graph, sequence: int | None) -> list[str]:
+def _assumptions(
+    done: _Reading, graph: Graph, sequence: int | None, loss: Loss | None
+) -> list[str]:
     notes = [
         f"Operator {name} ({count} times) is not known: one digital operation per output element."
         for name, count in sorted(done.unknown.items())
@@ -362,4 +384,6 @@ def _assumptions(done: _Reading, graph: Graph, sequence: int | None) -> list[str
         notes.append("Kronecker factors of recurrent layers take their steps as independent.")
     if done.operators["Conv"] and not any(done.operators[name] for name in _NORMALIZATIONS):
         notes.append("The file has no normalisation: where it was folded, its work is missing.")
+    if loss is None:
+        notes.append("The file does not say what it is trained for: workload.loss prices a loss.")
     return notes

@@ -93,6 +93,7 @@ class Graph:
             )
         self.batch = first[batch_axis] if first else 1
         self.input_shape = first[:batch_axis] + first[batch_axis + 1 :]
+        self.result = self.shapes.get(model.graph.output[0].name, ()) if model.graph.output else ()
         self.constants: dict[str, Constant] = {}
         self._sizes: dict[str, int] = {}
         self._left: dict[str, int] = {}

@@ -16,6 +16,7 @@ from annotated_types import Ge, MinLen
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
 from repast_dist.network.kinds import LayerKind
+from repast_dist.network.losses import LossShape
 from repast_dist.network.operations import NORMALIZATION, SOFTMAX
 
 Count = Annotated[int, Ge(0)]
@@ -178,6 +179,8 @@ class Workload:
         What was assumed where the source does not say, one sentence each.
     samples_per_epoch : int or None
         Samples of the data set the network is usually trained on; None: unknown.
+    losses : tuple of LossShape
+        What its outputs are trained for, at most one per layer; empty: its losses are not priced.
     """
 
     name: str
@@ -186,12 +189,19 @@ class Workload:
     source: str = ""
     assumptions: tuple[str, ...] = ()
     samples_per_epoch: Annotated[int, Ge(1)] | None = None
+    losses: tuple[LossShape, ...] = ()
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
         twice = {name for name, times in Counter(names).items() if times > 1}
         if twice:
             raise ValueError(f"workload '{self.name}': layer names used twice: {sorted(twice)}")
+        ends = Counter(loss.layer or names[-1] for loss in self.losses)
+        if wrong := {name for name, times in ends.items() if times > 1 or name not in names}:
+            raise ValueError(
+                f"workload '{self.name}': losses of layers that are missing, or have several: "
+                f"{sorted(wrong)}"
+            )
 
     @cached_property
     def parameter_count(self) -> int:
@@ -207,6 +217,12 @@ class Workload:
     def digital_ops_per_sample(self) -> int:
         """Digital operations of one sample's forward pass."""
         return sum(layer.elementwise_ops for layer in self.layers)
+
+    def loss_of(self, layer: int) -> LossShape | None:
+        """Return the loss of a layer's outputs, if it has one."""
+        last = self.layers[-1].name
+        name = self.layers[layer].name
+        return next((loss for loss in self.losses if (loss.layer or last) == name), None)
 
     @cached_property
     def preconditioned_parameters(self) -> int:

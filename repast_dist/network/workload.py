@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.spec import spec
+from repast_dist.network.losses import Loss
 from repast_dist.network.shapes import Workload
 from repast_dist.network.tables import NETWORKS, network_table
 
@@ -71,6 +72,9 @@ class WorkloadSpec:
     unknown : {"refuse", "allow"}
         What becomes of a file's operators that hold weights and are not known: the file is refused,
         or they are priced as one digital operation per output element.
+    loss : str or None
+        What a file's first output is trained for, as ``model.loss``: files do not say. None: its
+        loss is not priced.
     """
 
     name: str
@@ -79,9 +83,10 @@ class WorkloadSpec:
     pretraining: bool = False
     batch_axis: Annotated[int, Ge(0)] = 0
     unknown: Literal["refuse", "allow"] = "refuse"
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        for field, default in (("batch_axis", 0), ("unknown", "refuse")):
+        for field, default in (("batch_axis", 0), ("unknown", "refuse"), ("loss", None)):
             given = getattr(self, field)
             if self.name != ONNX and given != default:
                 raise ValueError(f"{field}={given}: only a file has it; valid: name=onnx")
@@ -127,6 +132,7 @@ def build_workload(spec: WorkloadSpec) -> Workload:
         batch_axis=spec.batch_axis,
         sequence=spec.sequence,
         allow_unknown=spec.unknown == "allow",
+        loss=spec.loss,
     )
     if not workload.macs_per_sample:
         raise DataError(f"{path}: no layer with weights found")

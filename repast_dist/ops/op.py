@@ -105,6 +105,7 @@ RELOAD_WEIGHTS = Op("reload_weights", Phase.PROGRAM, Segment.COMPUTE)
 WRITE_OPERAND = Op("write_operand", Phase.PROGRAM, Segment.COMPUTE)
 VMM_FORWARD = Op("vmm_forward", Phase.FORWARD, Segment.COMPUTE)
 ELEMENTWISE_FORWARD = Op("elementwise_forward", Phase.FORWARD, Segment.COMPUTE, Resource.DIGITAL)
+LOSS = Op("loss", Phase.FORWARD, Segment.COMPUTE, Resource.DIGITAL)
 WRITE_ACTIVATIONS = Op(
     "write_activations", Phase.PROGRAM, Segment.COMPUTE, Resource.ACTIVATION_ARRAYS
 )
@@ -119,6 +120,7 @@ VMM_GRADIENT = Op(
 SEND_ERRORS = Op("send_errors", Phase.COMMUNICATE, Segment.COMPUTE, Resource.LINKS, backward=True)
 
 # Factors are formed from what flows.
+LOSS_FISHER = Op("loss_fisher", Phase.SOI, Segment.COMPUTE, Resource.DIGITAL, backward=True)
 VMM_FISHER = Op("vmm_fisher", Phase.SOI, Segment.COMPUTE, backward=True)
 ELEMENTWISE_FISHER = Op(
     "elementwise_fisher", Phase.SOI, Segment.COMPUTE, Resource.DIGITAL, backward=True

@@ -34,6 +34,11 @@ that is not part of a product. The forward pass reads it once (a normalisation t
 statistics) and writes it once; the backward pass reads values and gradients once (a normalisation
 twice) and writes once.
 """
+_LOSS_PASSES, _LOSS_KERNELS = 6, 4
+"""How often an output is read or written by PyTorch's cross entropy, and its kernels: log-softmax
+reads and writes; the loss picks labels; its derivative is written, mostly zeros; that of the
+softmax reads both and writes.
+"""
 _FACTOR_PASSES = 6
 """How often K-FAC codes read or write the operand of a factor before they multiply it: patches are
 copied to be contiguous and divided by the positions and by the batch, each read and written
@@ -254,7 +259,8 @@ def gpu_step(
     passed = float((errors * layers.errors_pass).sum())
     phases = {
         Phase.FORWARD.value: float(products(vectors, layers.rows, layers.columns).sum())
-        + machine.elementwise(layers, samples, "forward"),
+        + machine.elementwise(layers, samples, "forward")
+        + machine.losses(layers, samples),
         Phase.BACKWARD.value: passed
         + float(products(layers.columns, vectors, layers.rows).sum())
         + machine.elementwise(layers, samples, "backward"),
@@ -319,6 +325,12 @@ class GpuTimes:
         passes = np.where(layers.products, *_PASSES[direction])
         seconds = _VALUE_BYTES * passes * touched / self._bandwidth
         return float((seconds + self._launch_s * (touched > 0)).sum())
+
+    def losses(self, layers: LayerTable, samples: int) -> float:
+        """Return the time of losses and their derivatives by the outputs."""
+        touched = layers.loss_outputs * samples
+        seconds = _VALUE_BYTES * _LOSS_PASSES * touched / self._bandwidth
+        return float((seconds + _LOSS_KERNELS * self._launch_s * (touched > 0)).sum())
 
 
 def _kfac_phases(

@@ -130,6 +130,7 @@ def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
         LayerOp(op.WRITE_OPERAND, layers.written, _operand_writes(work, arrays)),
         LayerOp(op.VMM_FORWARD, layers.products, _forward(work, arrays)),
         LayerOp(op.ELEMENTWISE_FORWARD, digital, elementwise),
+        LayerOp(op.LOSS, layers.loss_outputs > 0, _loss(work, arrays, layers.loss_ops)),
         LayerOp(op.WRITE_ACTIVATIONS, with_gradients, _activation_writes(work, arrays)),
         LayerOp(op.VMM_BACKWARD, layers.errors_pass, _backward(work, arrays)),
         LayerOp(op.ELEMENTWISE_BACKWARD, digital, elementwise),
@@ -149,7 +150,10 @@ def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
         return []
     layers, elementwise = work.layers, _elementwise(work, arrays)
     digital = elementwise["digital_ops"] > 0
+    # The exact matrix has a pass for every output.
+    derivatives = _loss(work, arrays, layers.drawn_ops if passes == 1 else layers.root_ops)
     return [
+        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, _times(passes, derivatives)),
         LayerOp(op.VMM_FISHER, layers.errors_pass, _times(passes, _backward(work, arrays))),
         LayerOp(op.ELEMENTWISE_FISHER, digital, _times(passes, elementwise)),
         LayerOp(op.OPERAND_FISHER, layers.written, _times(passes, _gradient(work, arrays))),
@@ -194,7 +198,9 @@ def _weight_products(
     """
     layers, g = work.layers, work.hardware.geometry
     vectors = work.step.micro_batch_size * layers.vectors
-    counts = product_counts(g, vectors, rows, columns, layers.groups, arrays.copies)
+    counts = product_counts(
+        g, vectors, rows, columns, layers.groups, arrays.copies, stacked=layers.written
+    )
     needed = array_count(g, rows, columns, layers.groups)
     rounds = ceil_div(needed, np.maximum(arrays.written, 1))
     counts["serial_passes"] = counts["serial_passes"] * np.where(arrays.resident, 1, rounds)
@@ -206,7 +212,8 @@ def _gradient(work: LayerWork, arrays: LayerArrays) -> Counts:
     the inputs.
     """
     layers, inputs = work.layers, work.layers.inputs(work.step.micro_batch_size)
-    counts = product_counts(work.hardware.geometry, layers.columns, *inputs)
+    g, stacked = work.hardware.geometry, layers.written
+    counts = product_counts(g, layers.columns, *inputs, stacked=stacked)
     return _of_pool(work, arrays, counts)
 
 
@@ -289,9 +296,23 @@ def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
 
 
 def _elementwise(work: LayerWork, arrays: LayerArrays) -> Counts:
-    layers, chip, samples = work.layers, work.hardware.chip, work.step.micro_batch_size
-    operations = (layers.elementwise + layers.bias * layers.outputs) * samples
-    moved = 2 * layers.outputs * samples * work.hardware.geometry.value_bytes
+    layers = work.layers
+    operations = layers.elementwise + layers.bias * layers.outputs
+    return _digital(work, arrays, operations, layers.outputs)
+
+
+def _loss(work: LayerWork, arrays: LayerArrays, operations: np.ndarray) -> Counts:
+    """Return the counts of derivatives by outputs: those are read, and the derivatives written."""
+    return _digital(work, arrays, operations, work.layers.loss_outputs)
+
+
+def _digital(
+    work: LayerWork, arrays: LayerArrays, operations: np.ndarray, elements: np.ndarray
+) -> Counts:
+    """Return the counts of so many operations per sample on elements that are read and written."""
+    chip, samples = work.hardware.chip, work.step.micro_batch_size
+    operations = operations * samples
+    moved = 2 * elements * samples * work.hardware.geometry.value_bytes
     tiles = ceil_div(arrays.weight_banks, chip.banks_per_tile)
     lanes = np.maximum(1, chip.digital_lanes * tiles)
     return {

@@ -40,6 +40,11 @@ class LayerTable:
         Output elements per sample.
     parameters : ndarray
         Number of trainable parameters.
+    loss_outputs : ndarray
+        Output elements per sample of which a loss is computed; 0: of none.
+    loss_ops, drawn_ops, root_ops : ndarray
+        Digital operations per sample of the loss with its derivative, and of the derivatives of a
+        Fisher pass with drawn labels or of the exact matrix; see `LossShape`.
     a_sizes, g_sizes : tuple of ndarray
         Widths of the SOI blocks of each layer's factors; empty if it is not preconditioned.
     """
@@ -58,6 +63,10 @@ class LayerTable:
     elementwise: np.ndarray
     outputs: np.ndarray
     parameters: np.ndarray
+    loss_outputs: np.ndarray
+    loss_ops: np.ndarray
+    drawn_ops: np.ndarray
+    root_ops: np.ndarray
     a_sizes: tuple[np.ndarray, ...]
     g_sizes: tuple[np.ndarray, ...]
 
@@ -98,6 +107,7 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
     trained = np.array([layer.trained for layer in layers])
     first = np.flatnonzero(product & trained)[:1]
     errors_pass = product & (np.arange(len(layers)) > (first[0] if len(first) else len(layers)))
+    losses = [workload.loss_of(number) for number in range(len(layers))]
     sizes: dict[str, list[list[int]]] = {"A": [[] for _ in layers], "G": [[] for _ in layers]}
     for block in blocks:
         sizes[block.factor][block.layer].append(block.size)
@@ -120,6 +130,10 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         elementwise=column([item.elementwise_ops for item in layers]),
         outputs=column([item.output_elements_per_sample for item in layers]),
         parameters=column([item.parameter_count for item in layers]),
+        loss_outputs=column([loss.outputs if loss else 0 for loss in losses]),
+        loss_ops=column([loss.value_ops if loss else 0 for loss in losses]),
+        drawn_ops=column([loss.drawn_ops if loss else 0 for loss in losses]),
+        root_ops=column([loss.root_ops if loss else 0 for loss in losses]),
         a_sizes=tuple(column(values) for values in sizes["A"]),
         g_sizes=tuple(column(values) for values in sizes["G"]),
     )

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.network.losses import Loss
 from repast_dist.torch.matrices import to_float64
 from repast_dist.training.losses import exact_errors, sampled_errors
 
 LossKind = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
-_NAMES = {
+_NAMES: dict[str, Loss] = {
     "cross_entropy": "cross_entropy",
     "binary_cross_entropy": "pixel_cross_entropy",
     "squared_error": "squared_error",
@@ -57,6 +58,11 @@ class Likelihood:
         if not self.weight > 0:
             raise SettingsError(f"loss.weight: {self.weight}; valid: more than 0")
 
+    @property
+    def loss(self) -> Loss:
+        """The loss of the NumPy engine with the same formulas."""
+        return _NAMES[self.kind]
+
     def sampled(
         self, outputs: torch.Tensor, seed: int, step: int, samples: np.ndarray
     ) -> torch.Tensor:
@@ -72,7 +78,7 @@ class Likelihood:
             Numbers of the samples; with the step and the seed they address what is drawn.
         """
         rows = self.rows(outputs)
-        errors = sampled_errors(_NAMES[self.kind], rows, seed, step, samples)
+        errors = sampled_errors(self.loss, rows, seed, step, samples)
         return self._scaled(errors, outputs, len(samples))
 
     def exact(self, outputs: torch.Tensor, samples: int) -> Iterator[torch.Tensor]:
@@ -89,7 +95,7 @@ class Likelihood:
                 f"fisher=exact: a sample has {len(rows) // samples} terms, whose gradients would "
                 "mix in one backward pass; valid: sampled, empirical"
             )
-        for errors in exact_errors(_NAMES[self.kind], rows):
+        for errors in exact_errors(self.loss, rows):
             yield self._scaled(errors, outputs, samples)
 
     def passes(self, outputs: torch.Tensor) -> int:

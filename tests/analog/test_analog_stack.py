@@ -14,8 +14,11 @@ from repast_dist.analog import (
     program_stack,
     program_vmm,
 )
+from repast_dist.analog.arrays import converters
 from repast_dist.analog.kernels.chosen import available, using
 from repast_dist.ground.errors import DataError
+from repast_dist.hardware import Geometry, product_counts
+from repast_dist.hardware.specs import ChipSpec
 
 NOISY = Reram(bits=4, programming_sigma=0.01)
 LOSSLESS = AdcSpec(range="lossless")
@@ -106,3 +109,23 @@ def test_inputs_of_another_shape_or_without_end_are_refused(inputs):
         stack.multiply(inputs)
     with pytest.raises(DataError, match="a stack takes"):
         program_stack(np.full((2, 3, 4), np.nan), VmmSpec())
+
+
+@pytest.mark.parametrize(("count", "rows"), [(3, 10), (3, 30), (40, 2), (1, 3)])
+def test_as_many_codes_are_counted_for_the_next_range_as_are_priced(count, rows, monkeypatch):
+    counted = []
+
+    def needed_ranges(counts, *others):
+        counted.append(int(counts.sum()))
+        return converters.needed_ranges(counts, *others)
+
+    monkeypatch.setattr("repast_dist.analog.arrays.stack.needed_ranges", needed_ranges)
+    chip, device = ChipSpec(name="c"), DeviceSpec(cell=NOISY)
+    geometry = Geometry.of(chip, device, chip.weight_bits, chip.input_bits)
+    spec = VmmSpec(device=device, rows=chip.vmm.rows)
+    weights, inputs = _operands(count, rows, inner=200)
+    stack = program_stack(weights, spec)
+    stack.multiply(inputs, ranges=np.full(spec.slices, 100.0, np.float32))
+    priced = product_counts(geometry, rows, 200, 6, count, stacked=True)
+    assert counted == [priced["counter_ops"]]
+    assert min(count * rows, 32) * spec.passes * spec.slices * 2 * 6 == counted[0]

@@ -194,7 +194,9 @@ def arrays_of(chip, rows, columns, groups=1):
     return groups * up(rows, chip.rows) * up(wide, chip.pairs)
 
 
-def multiply(chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repeats=1):
+def multiply(
+    chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repeats=1, stacked=False
+):
     """Return the row of multiplying vectors by matrices of weights or activations.
 
     Every vector drives each row once per bit, on all arrays side by side; each array converts its
@@ -207,7 +209,9 @@ def multiply(chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repea
     moved = vectors * groups * (rows + columns) * chip.value_bytes
     # Each input is compared and shifted; counters of codes set the range of the next step.
     sums = vectors * groups * (columns * (above - 1) + 2 * rows)
-    counted = min(vectors, 32) * chip.passes * groups * above * columns * chip.slices
+    # Those of a stack of matrices count vectors of all of them together.
+    some = min(vectors * groups, 32) if stacked else min(vectors, 32) * groups
+    counted = some * chip.passes * above * columns * chip.slices
     return {
         "crossbar_reads": vectors * chip.passes * arrays_of(chip, rows, columns, groups),
         "cells_read": driven * rows * 2 * columns * chip.slices,

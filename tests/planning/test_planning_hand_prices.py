@@ -58,6 +58,7 @@ from repast_dist.analog import LOSSLESS, SCHEMES, Rows, SolveCounts, prepare
 from repast_dist.farm.setup import make_setup
 from repast_dist.hardware import PARTS
 from repast_dist.network import LayerShape, Workload, kinds
+from repast_dist.network.losses import LossShape
 from repast_dist.network.shapes import attention_shapes
 from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
@@ -275,7 +276,7 @@ class LayerByHand:
         return multiply(
             self.chip, self.vectors, rows, columns,
             groups=self.groups, copies=a.copies, banks=a.weight_banks,
-            repeats=1 if a.resident else turns,
+            repeats=1 if a.resident else turns, stacked=self.layer.operand_written,
         )  # fmt: skip
 
     def pooled(self, vectors, rows, columns, groups=1):
@@ -284,6 +285,7 @@ class LayerByHand:
         return multiply(
             self.chip, vectors, rows, columns,
             groups=groups, banks=a.pool_banks, repeats=up(a.activations, max(a.pool, 1)),
+            stacked=self.layer.operand_written,
         )  # fmt: skip
 
     def gradient(self):
@@ -787,11 +789,49 @@ def test_messages_between_the_chips_of_a_pipeline_cost_what_a_hand_calculation_s
         check(plan, SMALL, table, where, {"link_bytes": 160, "link_s": time, "link_j": joule})
 
 
+@pytest.mark.parametrize(
+    ("loss", "value", "drawn", "root"),
+    [
+        # Per row: exponentials, sum, shares; logarithm, sum, minus one.
+        ("cross_entropy", 3 * 20 + 3, 2 * 20 + 2, 20 + 2),
+        ("next_token", 3 * (3 * 20 + 3), 3 * (2 * 20 + 2), 20 + 2),
+        # The root is that of p (1 - p).
+        ("pixel_cross_entropy", 6 * 20, 3 * 20, 3),
+        ("regression", 3 * 20, 2 * 20, 1),
+    ],
+)
+def test_a_loss_costs_what_its_formula_says(loss, value, drawn, root):
+    """The last layer has 20 outputs, three rows of them per sample if they are tokens."""
+    rows = 3 if loss == "next_token" else 1
+    last = dataclasses.replace(FC, name="fc2", out_features=20, vectors_per_sample=rows)
+    shape = LossShape(loss=loss, rows=rows, width=20)
+    net = Workload(name="net", layers=(FC, last), losses=(shape,))
+    for passes, per_pass in ((1, drawn), (2, root)):
+        policy = Policy(soi=SOI, partition=PartitionSpec(), inversion=SCHEMES.load({}))
+        work = StepWork(
+            chips=1, micro_batches=BATCHES, micro_batch_size=SAMPLES, fisher_passes=passes
+        )
+        plan = make_plan(net, hardware_of("small"), policy, work)
+        table, banks = table_of(plan), int(plan.allocation.weight_banks[1])
+        lanes = 16 * up(banks, SMALL.banks_per_tile)
+        moved = 2 * SAMPLES * rows * 20 * SMALL.value_bytes
+        for name, row in (
+            ("loss", digital(SAMPLES * value, moved, lanes)),
+            ("loss_fisher", times(passes, digital(SAMPLES * per_pass, moved, lanes))),
+        ):
+            where = table["op"] == OP_NAMES.index(name)
+            assert table["layer"][where].tolist() == [1] * BATCHES
+            check(plan, SMALL, table, where, row)
+
+
 BLOCK_OPS = {"average_factor", "program_block", "solve_g", "solve_a"}
 EXCHANGES = {
     "reduce_gradients", "reduce_factors", "exchange_gradients", "reduce_scalar", "gather_updates",
 }  # fmt: skip
-OTHERS = {"send_activations", "send_errors", "clip", "update", "null_offsets", "write_weights"}
+OTHERS = {
+    "send_activations", "send_errors", "clip", "update", "null_offsets", "write_weights", "loss",
+    "loss_fisher",
+}  # fmt: skip
 
 
 def test_every_operation_of_a_step_has_a_price_by_hand():

@@ -11,8 +11,9 @@ import pytest
 
 from repast_dist.ground.spec import load
 from repast_dist.network import Workload
+from repast_dist.network.losses import Loss, LossShape
 from repast_dist.network.model import ModelSpec, build_model
-from repast_dist.network.shapes import digital_shape
+from repast_dist.network.shapes import digital_shape, embedding_shape
 from repast_dist.network.tables import network_table
 from repast_dist.network.tables.rows import dense, transformer_block
 from repast_dist.network.workload import WorkloadSpec, build_workload
@@ -25,11 +26,20 @@ from repast_dist.trace.schema import COUNTS
 Layers = list[dict[str, Any]]
 
 
-def from_settings(layers: Layers, shape: tuple[int, ...], rows: int | None = None) -> Workload:
+TEN_CLASSES = LossShape(loss="cross_entropy", rows=1, width=10)
+
+
+def from_settings(
+    layers: Layers, shape: tuple[int, ...], rows: int | None = None, **others: Any
+) -> Workload:
     """Return the workload of a trained network; `rows` cuts a head that the model needs."""
-    spec = load(ModelSpec, {"name": "settings", "input_shape": list(shape), "layers": layers})
+    spec = load(
+        ModelSpec, {"name": "settings", "input_shape": list(shape), "layers": layers, **others}
+    )
     workload = build_model(spec).workload
-    return dataclasses.replace(workload, layers=workload.layers[:rows])
+    if rows is None:
+        return workload
+    return dataclasses.replace(workload, layers=workload.layers[:rows], losses=())
 
 
 # What is compared ---------------------------------------------------------------------------
@@ -52,7 +62,7 @@ def mlp_table() -> Workload:
         dense("fc2", 300, 100, bias=False),
         dense("fc3", 100, 10, activation=False),
     )
-    return Workload(name="table", layers=layers)
+    return Workload(name="table", layers=layers, losses=(TEN_CLASSES,))
 
 
 def lenet() -> Workload:
@@ -81,12 +91,11 @@ def residual() -> Workload:
 
 def residual_table() -> Workload:
     rows = network_table("resnet18").layers
-    return Workload(
-        name="table", layers=tuple(row for row in rows if row.name.startswith("layer2.0."))
-    )
+    layers = tuple(row for row in rows if row.name.startswith("layer2.0."))
+    return Workload(name="table", layers=layers)
 
 
-WIDTH, TOKENS, HEADS = 32, 16, 2
+WIDTH, TOKENS, HEADS, WORDS = 32, 16, 2, 23
 
 
 def transformer() -> Workload:
@@ -111,7 +120,24 @@ def transformer_table() -> Workload:
         digital_shape("average", WIDTH, size),
         dense("head", WIDTH, 10, activation=False),
     )
-    return Workload(name="table", layers=layers)
+    return Workload(name="table", layers=layers, losses=(TEN_CLASSES,))
+
+
+def language_model() -> Workload:
+    return from_settings(
+        [{"kind": "embedding", "entries": WORDS, "width": WIDTH},
+         {"kind": "dense", "outputs": WORDS, "bias": False}],
+        (1, 1, TOKENS), loss="next_token",
+    )  # fmt: skip
+
+
+def language_table() -> Workload:
+    layers = (
+        embedding_shape("words", WORDS, WIDTH, TOKENS),
+        dense("head", WIDTH, WORDS, vectors=TOKENS, bias=False, activation=False),
+    )
+    loss = LossShape(loss="next_token", rows=TOKENS, width=WORDS)
+    return Workload(name="table", layers=layers, losses=(loss,))
 
 
 # The same as ONNX files ---------------------------------------------------------------------
@@ -155,15 +181,17 @@ class Graph:
         parts = [self.weight(channels) for _ in range(4)]
         return self("BatchNormalization", value, *parts)
 
-    def read(self, folder: Path, result: str) -> Workload:
-        helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        ends = [helper.make_tensor_value_info(name, kind, shape)
-                for name, shape in (("x", self.shape), (result, None))]  # fmt: skip
+    def read(
+        self, folder: Path, result: str, loss: Loss | None = "cross_entropy", kind: int = 0
+    ) -> Workload:
+        helper, number = self.onnx.helper, self.onnx.TensorProto.FLOAT
+        ends = [helper.make_tensor_value_info("x", kind or number, self.shape),
+                helper.make_tensor_value_info(result, number, None)]  # fmt: skip
         graph = helper.make_graph(self.nodes, "g", ends[:1], ends[1:], self.weights)
         opsets = [helper.make_opsetid("", 20)]
         path = folder / "network.onnx"
         self.onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
-        return build_workload(WorkloadSpec(name="onnx", path=str(path)))
+        return build_workload(WorkloadSpec(name="onnx", path=str(path), loss=loss))
 
 
 def mlp_file(folder: Path) -> Workload:
@@ -189,7 +217,7 @@ def residual_file(folder: Path) -> Workload:
     first = g.norm(g.conv("x", 64, 128, 3, pads=around, strides=[2, 2]), 128)
     body = g.norm(g.conv(g("Relu", first), 128, 128, 3, pads=around), 128)
     shortcut = g.norm(g.conv("x", 64, 128, 1, strides=[2, 2]), 128)
-    return g.read(folder, g("Relu", g("Add", body, shortcut)))
+    return g.read(folder, g("Relu", g("Add", body, shortcut)), loss=None)
 
 
 def transformer_file(folder: Path) -> Workload:
@@ -215,6 +243,13 @@ def transformer_file(folder: Path) -> Workload:
     value = norm(g("Add", value, g.tokenwise(inner, 4 * WIDTH, WIDTH)))
     pooled = g("ReduceMean", value, g.weight(1, values=[1]), keepdims=0)
     return g.read(folder, g.gemm(pooled, WIDTH, 10))
+
+
+def language_file(folder: Path) -> Workload:
+    g = Graph(1, TOKENS)
+    value = g("Gather", g.weight(WORDS, WIDTH), "x")
+    head = g("MatMul", value, g.weight(WIDTH, WORDS))
+    return g.read(folder, head, loss="next_token", kind=g.onnx.TensorProto.INT64)
 
 
 # The comparison -----------------------------------------------------------------------------
@@ -251,12 +286,14 @@ SOURCES: dict[str, tuple[Callable[[], Workload], Callable[[], Workload]]] = {
     "LeNet": (lenet, lambda: network_table("lenet5")),
     "residual block": (residual, residual_table),
     "transformer": (transformer, transformer_table),
+    "language model": (language_model, language_table),
 }
 FILES = {
     "MLP": mlp_file,
     "LeNet": lenet_file,
     "residual block": residual_file,
     "transformer": transformer_file,
+    "language model": language_file,
 }
 
 
@@ -283,5 +320,8 @@ def _compare(one: Workload, other: Workload, *overrides: str) -> None:
     ]
     for number, (row, same) in enumerate(zip(first, second, strict=True)):
         assert row == same, f"row {number}: {row['op']} of layer {row['layer']}"
-    assert {row["op"] for row in first} >= {"vmm_forward", "elementwise_forward", "solve_a"}
+    expected = {"vmm_forward", "elementwise_forward", "solve_a"}
+    if other.losses:
+        expected |= {"loss", "loss_fisher"}
+    assert {row["op"] for row in first} >= expected
     assert any(row["energy_j"] > 0 for row in first)

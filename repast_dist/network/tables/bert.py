@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
+from repast_dist.network.losses import LossShape
 from repast_dist.network.shapes import LayerShape, Workload, embedding_shape, normalization_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
 from repast_dist.network.tables.rows import NORM_NOTE, dense, transformer_block
@@ -48,15 +49,21 @@ def bert(size: str, sequence: int, pretraining: bool = False) -> Workload:
         layers += transformer_block(f"block{number}", width, heads, sequence)
     layers.append(dense("pooler", width, width))
     assumptions = [f"Sequences of {sequence} tokens.", NORM_NOTE]
+    losses = []
     if pretraining:
         layers += _heads(width, sequence)
+        losses += [
+            LossShape(loss="next_token", rows=sequence, width=_VOCABULARY, layer="words.output"),
+            LossShape(loss="cross_entropy", rows=1, width=2, layer="sentences"),
+        ]
         assumptions.append(
             "The output layer over the vocabulary, which shares the word embedding, is not "
             "preconditioned, and predicts all tokens, masked or not."
         )
     else:
         assumptions.append(
-            "BERT without a task's head; workload.pretraining=true adds those of pre-training."
+            "BERT without a task's head and loss; workload.pretraining=true adds those of "
+            "pre-training."
         )
     return Workload(
         name=f"bert_{size}",
@@ -64,6 +71,7 @@ def bert(size: str, sequence: int, pretraining: bool = False) -> Workload:
         input_shape=(sequence,),
         source="Devlin et al., 2019",
         assumptions=tuple(assumptions),
+        losses=tuple(losses),
     )
 
 

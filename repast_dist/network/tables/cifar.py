@@ -3,6 +3,7 @@
 from typing import Literal
 
 from repast_dist.ground.spec import spec
+from repast_dist.network.losses import LossShape
 from repast_dist.network.operations import ADDITION, FUNCTION
 from repast_dist.network.shapes import LayerShape, Workload, digital_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
@@ -84,4 +85,5 @@ def _cifar(name: str, layers: list[LayerShape], width: int, size: int, source: s
         source=source,
         assumptions=(NORM_NOTE,),
         samples_per_epoch=_SAMPLES,
+        losses=(LossShape(loss="cross_entropy", rows=1, width=10),),
     )

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
+from repast_dist.network.losses import LossShape
 from repast_dist.network.shapes import LayerShape, Workload, embedding_shape, normalization_shape
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
 from repast_dist.network.tables.rows import NORM_NOTE, transformer_block
@@ -55,4 +56,5 @@ def gpt2_small(sequence: int) -> Workload:
             "The output layer is not preconditioned: its factor G is as wide as the vocabulary.",
             NORM_NOTE,
         ),
+        losses=(LossShape(loss="next_token", rows=sequence, width=50257),),
     )

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from repast_dist.ground.spec import spec
+from repast_dist.network.losses import LossShape
 from repast_dist.network.shapes import Workload
 from repast_dist.network.tables.base import NETWORKS, NetworkTable
 from repast_dist.network.tables.rows import MNIST_SAMPLES, conv, dense, pool
@@ -36,4 +37,5 @@ def lenet5() -> Workload:
         input_shape=(1, 32, 32),
         source="LeCun et al., 1998, with full instead of partial connections in conv2",
         samples_per_epoch=MNIST_SAMPLES,
+        losses=(LossShape(loss="cross_entropy", rows=1, width=10),),
     )

@@ -5,6 +5,7 @@ network.
 """
 
 from repast_dist.network import kinds
+from repast_dist.network.losses import LossShape
 from repast_dist.network.operations import ADDITION, FUNCTION, POOL
 from repast_dist.network.shapes import (
     LayerShape,
@@ -121,6 +122,7 @@ def image_net(name: str, layers: tuple[LayerShape, ...], source: str) -> Workloa
         source=source,
         assumptions=(NORM_NOTE,) if noted else (),
         samples_per_epoch=_IMAGENET_SAMPLES,
+        losses=(LossShape(loss="cross_entropy", rows=1, width=layers[-1].out_features),),
     )
 
 
