@@ -19,6 +19,8 @@ class OperationPrices:
         Of the conversions of one settling, of one product, and of one digital operation. Products
         between the settlings of an inverse by halves are smaller; what they save is taken off the
         settlings.
+    side_op : float
+        Of the conversions of a settling that takes place beside others.
     moved : float
         Of a number that digital operations move.
     settling_s : float
@@ -30,6 +32,7 @@ class OperationPrices:
     inv_op: float = 1.0
     vmm_op: float = 1.0
     digital_op: float = 0.0
+    side_op: float = 1.0
     moved: float = 0.0
     settling_s: float = 0.0
     array: float = 0.0
@@ -37,7 +40,7 @@ class OperationPrices:
     def of(self, counts: SolveCounts) -> float:
         """Return the price of counts; the cells that were programmed have none."""
         return (
-            self.inv_op * counts.inv_ops
+            (self.side_op if counts.beside else self.inv_op) * counts.inv_ops
             + self.vmm_op * counts.vmm_ops
             + self.digital_op * counts.digital_ops
             + self.moved * counts.moved

@@ -13,6 +13,8 @@ class SolveCounts:
     ----------
     inv_ops : int
         Settlings of inverting arrays, one per right-hand side.
+    beside : int
+        Those of them that take place beside another of the same right-hand side.
     vmm_ops : int
         Matrix-vector products on the multipliers, at ``product_bits``; of a fused block, through
         both its matrices.
@@ -36,6 +38,7 @@ class SolveCounts:
     """
 
     inv_ops: int = 0
+    beside: int = 0
     vmm_ops: int = 0
     digital_ops: int = 0
     moved: int = 0

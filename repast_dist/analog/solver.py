@@ -198,7 +198,7 @@ class Run:
         self.x = np.zeros_like(self.b)
         self.iterations = np.zeros(right.shape[1], np.int64)
         self.saturated = False
-        self.applied = self.inv_ops = self.vmm_ops = self.spared_slices = 0
+        self.applied = self.inv_ops = self.beside = self.vmm_ops = self.spared_slices = 0
         self.digital_ops = self.moved = self.refreshes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
@@ -218,6 +218,7 @@ class Run:
             return vectors
         self.applied += vectors.shape[1]
         self.inv_ops += vectors.shape[1] * array.inv_ops
+        self.beside += vectors.shape[1] * array.beside
         self.vmm_ops += vectors.shape[1] * array.vmm_ops
         reading = array.read(vectors)
         self.saturated |= bool(reading.saturated.any())
@@ -264,6 +265,7 @@ class Run:
         residual = np.where(usable, residual, np.inf)
         counts = SolveCounts(
             self.inv_ops,
+            self.beside,
             self.vmm_ops,
             self.digital_ops + SCALING_OPS * x.size,
             self.moved + SCALING_MOVES * x.size,

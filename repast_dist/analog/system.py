@@ -4,6 +4,7 @@ Residual products run on bit-sliced multipliers; see `repast_dist.analog.product
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from repast_dist.analog.arrays.held import regularising_shift
 from repast_dist.analog.arrays.inv import (
     Inverse,
     coupling_values,
-    depth_of,
     forming_ops,
+    piece_edges,
+    program_diagonal,
     program_inv,
 )
 from repast_dist.analog.deflation import Deflation, find_deflation
@@ -182,8 +184,12 @@ def _program(
     if scheme.uses_array:
         shift, array = _program_array(block, held, inv, scheme, seed, *address)
         tested_s = inv.device.opamp.seconds(array.test_cycles)
-        counts += SolveCounts(program_cells=array.cells, inv_ops=array.tests, settling_s=tested_s)
-    depth = 0 if block.diagonal is not None else depth_of(block.size, inv.size)
+        tests = array.tests
+        beside = tests * array.beside // (array.beside + 1)
+        counts += SolveCounts(
+            program_cells=array.cells, inv_ops=tests, beside=beside, settling_s=tested_s
+        )
+    depth = 0 if block.diagonal is not None else scheme.depth(block.size, inv.size)
     values = block.product.values if scheme.uses_products or depth else 0
     if array is not None and depth:
         counts += SolveCounts(digital_ops=forming_ops(block.size, depth))
@@ -228,12 +234,31 @@ def _program_array(
 ) -> tuple[float, Inverse]:
     """Return the regularisation and the programmed array."""
     amount = scheme.regularisation
+    if block.diagonal is None and block.size > inv.size and not scheme.depth(block.size, inv.size):
+        return _program_pieces(held, inv, scheme, seed, *address)
     if block.diagonal is None:
         shift = regularising_shift(held, amount, inv, seed, *address)
         loaded = held + shift * np.eye(block.size)
         return shift, program_inv(loaded, inv, seed, *address, product=block.product)
     shift = amount * fused_error(held, inv)
     return shift, program_fused(held, block.diagonal + shift, inv, seed, *address)
+
+
+def _program_pieces(
+    held: np.ndarray, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
+) -> tuple[float, Inverse]:
+    """Return the largest regularisation and the programmed pieces of the diagonal, each regularised
+    by the error of its own array.
+    """
+    edges = piece_edges(len(held), scheme.pieces(len(held), inv.size))
+    loaded, shifts = np.array(held), []
+    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
+        piece = held[start:stop, start:stop]
+        shifts.append(
+            regularising_shift(piece, scheme.regularisation, inv, seed, *address, "piece", number)
+        )
+        loaded[start:stop, start:stop] += shifts[-1] * np.eye(stop - start)
+    return max(shifts), program_diagonal(loaded, edges, inv, seed, *address)
 
 
 def _scaling(diagonal: np.ndarray, scheme: Scheme) -> np.ndarray:

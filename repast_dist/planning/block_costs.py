@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from repast_dist.analog.arrays.inv import piece_values
 from repast_dist.analog.arrays.vmm import COUNTED_VECTORS
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
@@ -107,27 +108,32 @@ def solve_counts(
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
     digital = _digital_work(shapes, counts, copies, chip)
-    moved = ((vmm_ops + inv_ops) * 2 * n + digital["words"]) * g.value_bytes
+    in_turn = inv_ops - counts["beside"]
+    at_once = np.where(in_turn > 0, inv_ops / np.maximum(in_turn, 1), 1.0)
+    settled = _settled(shapes, counts, chip)
+    converted_rows = sum(number * width for number, width, _ in settled)
+    moved = (vmm_ops * 2 * n + 2 * converted_rows + digital["words"]) * g.value_bytes
     tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
-    driven = _driven_counts(_products(shapes, inv_ops, vmm_ops), copies, g)
+    driven = _driven_counts(_products(shapes, settled[0][0], vmm_ops), copies, g)
     # Products with some of the bits read the cells that hold these.
     spared = counts["spared_slices"] * g.passes
     cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
     converted = driven["residual_adc_conversions"] - spared * ceil_div(n, g.driven_rows) * n
     return driven | {
         # One settling reads one piece, with all its slices and copies.
-        "cells_read": cells + inv_ops * (shapes.inverting_cells // 2**shapes.depth),
+        "cells_read": cells + sum(number * read for number, _, read in settled),
         "residual_adc_conversions": converted,
         "inv_ops": inv_ops,
         # Every amplifier has an inverter behind it.
         "amplifier_s": counts["settling_s"]
         * 2
+        * at_once
         * np.where(shapes.fused, shapes.size + shapes.held, shapes.piece),
-        "inv_dac_conversions": inv_ops * shapes.piece,
-        "inv_adc_conversions": inv_ops * shapes.piece,
+        "inv_dac_conversions": converted_rows,
+        "inv_adc_conversions": converted_rows,
         "digital_ops": digital["operations"],
         "buffer_bytes": moved,
-        "serial_inv_ops": ceil_div(inv_ops, copies),
+        "serial_inv_ops": ceil_div(in_turn, copies),
         "serial_settling_s": counts["settling_s"] / copies,
         "serial_digital_ops": digital["clocks"],
         "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
@@ -197,13 +203,30 @@ def cholesky_work(
     return work + triangular_solves(size, right_sides, lanes, tiles) if right_sides else work
 
 
+def _settled(
+    shapes: BlockShapes, counts: Counts, chip: ChipSpec
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+    """Return settlings, the width of an array and the cells that it reads, with all slices and
+    copies: of nested halves or whole blocks, and of the pieces of a diagonal.
+    """
+    n, pieces = shapes.size, ceil_div(shapes.size, chip.inv.size)
+    beside = counts["beside"]
+    of_diagonal = beside + np.where(pieces > 1, beside // np.maximum(pieces - 1, 1), 0)
+    nested = counts["inv_ops"] - of_diagonal
+    cells = shapes.inverting_cells // shapes.pieces
+    # A choice by trial may hold either in the arrays that are there for the halves.
+    held = 2 * shapes.inv_arrays // np.maximum(shapes.pieces, 1)
+    piece = held * (piece_values(n, pieces) // pieces)
+    return (nested, shapes.piece, cells), (of_diagonal, ceil_div(n, pieces), piece)
+
+
 def _products(
-    shapes: BlockShapes, inv_ops: np.ndarray, vmm_ops: np.ndarray
+    shapes: BlockShapes, nested: np.ndarray, vmm_ops: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield products with their number, rows and columns: with whole blocks, and with the couplings
     of halves, two of them for every time that a matrix is inverted by halves.
     """
-    applied = inv_ops // 3**shapes.depth
+    applied = np.where(shapes.depth > 0, nested // 3**shapes.depth, 0)
     whole = vmm_ops - applied * (3**shapes.depth - 1)
     for rows, columns in shapes.factors:
         yield whole, rows, columns

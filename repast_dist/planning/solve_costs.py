@@ -8,6 +8,7 @@ from repast_dist.analog.schemes.cg import Cg
 from repast_dist.analog.schemes.fcg import Fcg
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.errors import CapacityError, SettingsError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.block_costs import (
     digital_lanes,
@@ -92,8 +93,10 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
     lanes = int(digital_lanes(shapes, _ONE, hardware.chip)[0])
     # An inverse by halves multiplies between its settlings, with less than the whole block.
     settlings = 3 ** int(shapes.depth[0])
+    pieces = ceil_div(size, hardware.chip.inv.size)
     units = {
         "applied": SolveCounts(inv_ops=settlings, vmm_ops=settlings - 1),
+        "side_by_side": SolveCounts(inv_ops=pieces, beside=pieces - 1),
         "vmm_op": SolveCounts(vmm_ops=1),
         "digital_op": SolveCounts(digital_ops=lanes),
         "moved": SolveCounts(moved=1),
@@ -107,6 +110,7 @@ def solve_prices(size: int, hardware: Hardware, scheme: Scheme) -> Prices:
     def prices(of: dict[str, float]) -> OperationPrices:
         return OperationPrices(
             inv_op=(of["applied"] - (settlings - 1) * of["vmm_op"]) / settlings,
+            side_op=of["side_by_side"] / pieces,
             vmm_op=of["vmm_op"],
             digital_op=of["digital_op"] / lanes,
             moved=of["moved"],

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.inv import coupling_values, couplings, depth_of, piece_values
+from repast_dist.analog.arrays.inv import coupling_values, couplings, piece_values
 from repast_dist.analog.schemes.base import Counts, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
@@ -25,9 +25,10 @@ class BlockShapes:
     right_sides : ndarray
         Right-hand sides per step, which are the other dimension of the layer's gradient.
     depth : ndarray
-        How often the block is halved until a piece fits an inverting array.
-    piece : ndarray
-        Width of a piece.
+        How often the block is halved, with Schur complements, until a piece fits an inverting
+        array.
+    pieces, piece : ndarray
+        Its pieces, and the width of the widest.
     inv_arrays, product_arrays : ndarray
         Inverting arrays, and multiplying arrays for the residual product.
     held : ndarray
@@ -45,6 +46,7 @@ class BlockShapes:
     size: np.ndarray
     right_sides: np.ndarray
     depth: np.ndarray
+    pieces: np.ndarray
     piece: np.ndarray
     inv_arrays: np.ndarray
     product_arrays: np.ndarray
@@ -85,8 +87,8 @@ class BlockShapes:
         fused.
         """
         of_fused = 2 * self.size * self.held + self.size
-        values = np.where(self.fused, of_fused, piece_values(self.size, self.depth))
-        per_piece = self.inv_arrays // (np.where(self.fused, 2, 1) * 2**self.depth)
+        values = np.where(self.fused, of_fused, piece_values(self.size, self.pieces))
+        per_piece = self.inv_arrays // (np.where(self.fused, 2, 1) * self.pieces)
         cells: np.ndarray = 2 * per_piece * values
         return cells
 
@@ -118,13 +120,16 @@ def block_shapes(
     """
     g = hardware.product_geometry(scheme.product_bits)
     size = np.array([block.size for block in blocks], np.int64)
-    depth = np.array([depth_of(int(n), hardware.chip.inv.size) for n in size], np.int64)
+    array = hardware.chip.inv.size
+    depth = np.array([scheme.depth(int(n), array) for n in size], np.int64)
+    pieces = np.array([scheme.pieces(int(n), array) for n in size], np.int64)
     return BlockShapes(
         size=size,
         right_sides=right_sides,
         depth=depth,
-        piece=ceil_div(size, 2**depth),
-        inv_arrays=2**depth * scheme.arrays_per_piece,
+        pieces=pieces,
+        piece=ceil_div(size, pieces),
+        inv_arrays=pieces * scheme.arrays_per_piece,
         product_arrays=np.where(
             scheme.uses_products | (depth > 0),
             array_count(g, size, size),
@@ -149,7 +154,7 @@ def _coupling_arrays(g: Geometry, size: np.ndarray, depth: np.ndarray) -> np.nda
 
 def can_fuse(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
     """Return a mask of the blocks whose activations and their transpose fit inverting arrays."""
-    fits: np.ndarray = (shapes.depth == 0) & (shapes.held <= chip.inv.size)
+    fits: np.ndarray = (shapes.pieces == 1) & (shapes.held <= chip.inv.size)
     return fits
 
 

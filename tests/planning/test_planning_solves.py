@@ -1,6 +1,7 @@
 """What the planner prices is what a run counts: every number of every scheme, without tolerance."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -98,12 +99,29 @@ def test_what_is_priced_is_what_a_solve_counts(method, size, slices):
         assert solution.iterations.max() >= 1
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_pieces_of_a_diagonal_are_counted_as_settling_at_once(size, slices):
+    data = {"method": "fcg", "array_pieces": "diagonal", "array_slices": slices}
+    solution = check(SCHEMES.load(data), size, opamp=OpAmpSpec(gbw_hz=1e8))
+    assert solution.converged.all()
+    pieces, counts = -(-size // ARRAY), solution.counts
+    # No product but those of residuals, and the time of one settling a round.
+    rounds = int(solution.iterations.sum())
+    assert counts.inv_ops == pieces * rounds
+    assert counts.beside == (pieces - 1) * rounds
+    assert counts.vmm_ops == rounds + solution.refreshes
+    assert counts.settling_s == pytest.approx(rounds * 12 / 1e8)
+
+
 @pytest.mark.parametrize("after", [9.0, "settled"])
-@pytest.mark.parametrize("method", ["single", "fcg", "auto"])
+@pytest.mark.parametrize("method", ["single", "fcg", "pieces", "auto"])
 @pytest.mark.parametrize(("size", "fused"), [(17, False), (101, False), (17, True)])
 def test_settlings_that_find_the_drive_of_an_array_are_counted(method, size, fused, after):
     opamp = OpAmpSpec(gbw_hz=1e8, swing_v=0.5, slew_v_per_s=1e8, drive_tests=3)
     data = {"method": method, "target_bits": 8, "array_read_after": after}
+    if method == "pieces":
+        data |= {"method": "fcg", "array_pieces": "diagonal"}
     if fused and method == "auto":
         data["method"] = "refine"
     solution = check(SCHEMES.load(data), size, fused=fused, opamp=opamp)
@@ -165,6 +183,8 @@ def test_what_auto_tries_before_it_writes_an_array_is_counted_once(size, array, 
     prices = Prices(of, of, right_sides)
     _, solver = check(scheme, size, prices=lambda _: prices, solver_too=True)
     names = [trial.scheme.name for trial in solver.trials if trial.scheme.name != "refine"]
+    # A block wider than an array with the pieces of its diagonal, then with nested halves.
+    names = [name for name, _ in itertools.groupby(names)]
     assert names[: len(tried)] == tried[: len(names)]
     assert ("fcg" in names) == ("fcg" in tried)
 

@@ -17,6 +17,7 @@ how long that takes, the loop says (`repast_dist.analog.arrays.dynamics`).
 import abc
 import dataclasses
 import functools
+import itertools
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -43,6 +44,10 @@ class Inverse(Protocol):
         """Settlings per right-hand side."""
 
     @property
+    def beside(self) -> int:
+        """Those of them that take place beside another."""
+
+    @property
     def vmm_ops(self) -> int:
         """Analog products per right-hand side."""
 
@@ -52,7 +57,9 @@ class Inverse(Protocol):
 
     @property
     def settling_cycles(self) -> float:
-        """Time of all settlings of a right-hand side, in multiples of 1 / gain-bandwidth."""
+        """Time of all settlings of a right-hand side, in multiples of 1 / gain-bandwidth; of those
+        beside each other, the longest.
+        """
 
     @property
     def stable(self) -> bool:
@@ -92,6 +99,11 @@ class OneLoop(abc.ABC):
     def inv_ops(self) -> int:
         """Settlings per right-hand side."""
         return 1
+
+    @property
+    def beside(self) -> int:
+        """None takes place beside another."""
+        return 0
 
     @property
     def vmm_ops(self) -> int:
@@ -200,6 +212,11 @@ class BlockInv:
         return 2 * self.first.inv_ops + self.second.inv_ops
 
     @property
+    def beside(self) -> int:
+        """None: each needs what the one before it found."""
+        return 0
+
+    @property
     def vmm_ops(self) -> int:
         """Analog products per right-hand side, the two couplings included."""
         return 2 * self.first.vmm_ops + self.second.vmm_ops + 2
@@ -246,6 +263,116 @@ class BlockInv:
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Return the answers alone, (n, r)."""
         return self.read(right).outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalInv:
+    """The diagonal pieces of a matrix too large for one array, all of which settle at once; what
+    couples them is left out.
+
+    Attributes
+    ----------
+    pieces : tuple of InvArray
+        The arrays.
+    edges : tuple of int
+        First row of every piece, and the number of rows.
+    """
+
+    pieces: tuple[InvArray, ...]
+    edges: tuple[int, ...]
+
+    @property
+    def inv_ops(self) -> int:
+        """Settlings per right-hand side, one of every piece."""
+        return len(self.pieces)
+
+    @property
+    def beside(self) -> int:
+        """All but one take place beside another."""
+        return len(self.pieces) - 1
+
+    @property
+    def vmm_ops(self) -> int:
+        """Nothing is multiplied."""
+        return 0
+
+    @property
+    def cells(self) -> int:
+        """Cells programmed, both of every pair."""
+        return sum(piece.cells for piece in self.pieces)
+
+    @property
+    def settling_cycles(self) -> float:
+        """Time of the longest settling, in multiples of 1 / gain-bandwidth."""
+        return max(piece.settling_cycles for piece in self.pieces)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the amplifiers of all pieces come to rest."""
+        return all(piece.stable for piece in self.pieces)
+
+    @property
+    def tests(self) -> int:
+        """Settlings that found out how strongly inputs may be driven, of all pieces."""
+        return sum(piece.tests for piece in self.pieces)
+
+    @property
+    def test_cycles(self) -> float:
+        """Time of these, all pieces at once, in multiples of 1 / gain-bandwidth."""
+        return max(piece.test_cycles for piece in self.pieces)
+
+    def driven_as(self, other: Any) -> "DiagonalInv":
+        """Return the arrays with the drive of others of the same kind, their younger selves."""
+        pairs = zip(self.pieces, other.pieces, strict=True)
+        return dataclasses.replace(self, pieces=tuple(one.driven_as(old) for one, old in pairs))
+
+    def read(self, right: np.ndarray) -> Reading:
+        """Solve for the parts of many right-hand sides, (n, r), each scaled to the converters'
+        range on its own.
+        """
+        readings = [
+            piece.read(right[start:stop])
+            for piece, (start, stop) in zip(
+                self.pieces, itertools.pairwise(self.edges), strict=True
+            )
+        ]
+        beyond = np.any([reading.saturated for reading in readings], axis=0)
+        return Reading(np.vstack([reading.outputs for reading in readings]), beyond)
+
+
+def piece_edges(n: int, pieces: int) -> tuple[int, ...]:
+    """Return the first row of each of so many nearly equal pieces of n rows, and n; wider pieces
+    are the later ones.
+    """
+    return tuple(n * number // pieces for number in range(pieces + 1))
+
+
+def program_diagonal(
+    matrix: np.ndarray, edges: tuple[int, ...], spec: InvSpec, seed: int = 0, *address: int | str
+) -> DiagonalInv:
+    """Program the diagonal pieces of a symmetric positive definite matrix for inversion.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (n, n) float64.
+    edges : tuple of int
+        First row of every piece, at most ``spec.size`` apart, and n.
+    spec : InvSpec
+        How arrays are built.
+    seed, *address
+        Address of the programming errors.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        What the cells of a piece hold is singular.
+    """
+    pieces = [
+        _program_one(matrix[start:stop, start:stop], spec, seed, *address, "piece", number)
+        for number, (start, stop) in enumerate(itertools.pairwise(edges))
+    ]
+    return DiagonalInv(tuple(pieces), edges)
 
 
 def program_inv(
@@ -361,9 +488,8 @@ def coupling_values(n: int, depth: int) -> int:
     return sum(rows * columns for rows, columns in couplings(n, depth))
 
 
-def piece_values(n: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return the entries of all pieces of matrices of n rows that are halved `depth` times."""
-    pieces = 2**depth
+def piece_values(n: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """Return the entries of so many nearly equal diagonal pieces of matrices of n rows."""
     width, wider = n // pieces, n % pieces
     values: np.ndarray = wider * (width + 1) ** 2 + (pieces - wider) * width**2
     return values

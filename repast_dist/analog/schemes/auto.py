@@ -6,7 +6,8 @@ arrays did for them is priced:
 
 1. A single step, where the target is no more than the converters can give.
 2. Conjugate gradients without any array, for no more than what writing one costs.
-3. Conjugate gradients, dominant directions taken out of the array.
+3. Conjugate gradients, dominant directions taken out of the array; of a block wider than an array
+   first with the pieces of its diagonal alone, then with its nested halves.
 4. Refinement with the same array, read once it has settled, if no directions were taken out.
 5. Conjugate gradients without any array, if the second trial was cut off.
 
@@ -26,6 +27,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from repast_dist.analog.arrays.inv import piece_values
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.prices import Objective, PriceList, Prices
 from repast_dist.analog.schemes.base import (
@@ -93,8 +95,13 @@ class Auto(GradientScheme):
         alone = rounds and tried.add(multipliers, most=rounds)
         if alone and tried.best is multipliers and self._array_cannot_pay(tried, one, inv):
             return tried.chosen(multipliers)
-        gradients = programmed(self.as_scheme(Fcg))
-        written = tried.add(gradients, beside=multipliers if alone else None)
+        there = multipliers if alone else None
+        wide = size > inv.size
+        pieces = self.as_scheme(Fcg, array_pieces="diagonal")
+        if wide and tried.add(programmed(pieces), beside=there):
+            there = multipliers
+        gradients = programmed(self.as_scheme(Fcg, array_pieces="nested"))
+        written = tried.add(gradients, beside=there)
         # Their array and multipliers serve the others, too.
         if written and gradients.deflation is None:
             tried.add(programmed(self.as_scheme(Refine)), written=True)
@@ -128,7 +135,10 @@ class Auto(GradientScheme):
     def expected_trials(self, assumed: int, inv: InvSpec) -> tuple[Trial, ...]:
         """Return all that may be tried, with the same rounds."""
         rounds = np.full(_TRIALS, self.rounds(assumed))
-        trials = [Trial(self.as_scheme(Fcg), True, rounds)]
+        trials = [Trial(self.as_scheme(Fcg, array_pieces="nested"), True, rounds)]
+        # Its multipliers are those of the nested halves.
+        pieces = self.as_scheme(Fcg, array_pieces="diagonal")
+        trials.append(Trial(pieces, True, rounds, beside=self.as_scheme(Cg), wide=True))
         if not self.deflation:
             trials.append(Trial(self.as_scheme(Refine), False, rounds))
         trials.append(Trial(self.as_scheme(Cg), False, rounds))
@@ -256,8 +266,8 @@ class _Tried:
 
 
 def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Counts:
-    one = _OneSide(blocks)
     scheme = trial.scheme
+    one = _OneSide(blocks, scheme, inv)
     none = np.zeros_like(blocks.size)
     rank = scheme.assumed_rank(blocks) if trial.rank is None else none + trial.rank
     parts = [
@@ -273,23 +283,26 @@ def _trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Cou
     }
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:
-        parts.append(scheme.program_counts(blocks, cell, inv, rank, test_s=trial.test_s))
+        parts.append(scheme.program_counts(one, cell, inv, rank, test_s=trial.test_s))
     if trial.beside is not None:
-        there = trial.beside.program_counts(blocks, cell, inv)
+        there = trial.beside.program_counts(one, cell, inv)
         parts.append({name: -count for name, count in there.items()})
-    return added(*parts)
+    counts = added(*parts)
+    tried = blocks.size > inv.size
+    return {name: column * tried for name, column in counts.items()} if trial.wide else counts
 
 
 class _OneSide:
-    """Blocks with one right-hand side each."""
+    """Blocks with one right-hand side each, as a scheme holds them."""
 
-    def __init__(self, blocks: Blocks) -> None:
-        self.size, self.depth, self.held, self.fused = (
-            blocks.size,
-            blocks.depth,
-            blocks.held,
-            blocks.fused,
-        )
+    def __init__(self, blocks: Blocks, scheme: Scheme, inv: InvSpec) -> None:
+        self.size, self.held, self.fused = blocks.size, blocks.held, blocks.fused
+        sizes = blocks.size.tolist()
+        self.depth = np.array([scheme.depth(size, inv.size) for size in sizes], np.int64)
+        self.pieces = np.array([scheme.pieces(size, inv.size) for size in sizes], np.int64)
         self.right_sides = np.ones_like(blocks.size)
         self.product_values = blocks.product_values
-        self.inverting_cells = blocks.inverting_cells
+        # Slices and copies are those of all schemes that are tried.
+        held = blocks.inverting_cells // piece_values(blocks.size, blocks.pieces)
+        cells = held * piece_values(blocks.size, self.pieces)
+        self.inverting_cells = np.where(blocks.fused, blocks.inverting_cells, cells)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from repast_dist.analog.arrays.inv import coupling_values, forming_ops
+from repast_dist.analog.arrays.inv import coupling_values, depth_of, forming_ops
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.prices import PriceList
@@ -46,7 +46,11 @@ class Blocks(Protocol):
 
     @property
     def depth(self) -> np.ndarray:
-        """Halvings until a piece fits an inverting array."""
+        """Halvings whose Schur complements are inverted until a piece fits an inverting array."""
+
+    @property
+    def pieces(self) -> np.ndarray:
+        """Pieces, each in an array of its own."""
 
     @property
     def held(self) -> np.ndarray:
@@ -87,6 +91,8 @@ class Trial:
         Time of the settlings that tested the arrays; None: as the scheme expects.
     beside : Scheme or None
         Whose arrays were there already and serve this scheme, too, where others are programmed.
+    wide : bool
+        Whether it is tried with blocks wider than an array alone.
     """
 
     scheme: "Scheme"
@@ -97,6 +103,7 @@ class Trial:
     settling_s: float | None = None
     test_s: float | None = None
     beside: "Scheme | None" = None
+    wide: bool = False
 
 
 @spec
@@ -179,6 +186,16 @@ class Scheme(abc.ABC):
         """Return the inverting arrays with what the scheme puts on their amplifiers."""
         return inv
 
+    def depth(self, size: int, array: int) -> int:
+        """Return how often a block of `size` rows is halved for arrays of `array` rows, so that the
+        Schur complements of the halves fit them.
+        """
+        return depth_of(size, array)
+
+    def pieces(self, size: int, array: int) -> int:
+        """Return the pieces of a block of `size` rows, each in an array of `array` rows."""
+        return 1 << depth_of(size, array)
+
     def settling_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
         """Return the time that the settlings of one application of the inverse are expected to
         take, (blocks,) in seconds. An inverse that is halved d times costs 3^d of them.
@@ -191,12 +208,15 @@ class Scheme(abc.ABC):
         """
         opamp = inv.device.opamp
         tested = self.uses_array and opamp.swing_v is not None
-        settlings: np.ndarray = 2**blocks.depth * (opamp.drive_tests if tested else 0)
+        settlings: np.ndarray = blocks.pieces * (opamp.drive_tests if tested else 0)
         return settlings
 
     def test_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
-        """Return the time that these are expected to take, (blocks,) in seconds."""
-        seconds: np.ndarray = self.tests(blocks, inv) * self._one_settling_s(blocks, inv)
+        """Return the time that these are expected to take, (blocks,) in seconds; diagonal pieces
+        are tested at once.
+        """
+        at_once = blocks.pieces // 2**blocks.depth
+        seconds: np.ndarray = self.tests(blocks, inv) // at_once * self._one_settling_s(blocks, inv)
         return seconds
 
     def _one_settling_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
@@ -341,13 +361,15 @@ class Scheme(abc.ABC):
         Returns
         -------
         dict
-            ``inv_ops``, ``vmm_ops``, ``digital_ops``, ``moved``, ``spared_slices`` and
+            ``inv_ops``, ``beside``, ``vmm_ops``, ``digital_ops``, ``moved``, ``spared_slices`` and
             ``program_cells``: (blocks,) int64, and ``settling_s``: (blocks,) float64.
         """
         applied, products, digital, moved = self.per_column(rounds, inv)
         seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
-        # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products.
-        settlings = 3**blocks.depth
+        # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products, one by
+        # diagonal pieces a settling of each, at once.
+        in_turn = 3**blocks.depth
+        settlings = np.where(blocks.depth > 0, in_turn, blocks.pieces)
         rank = self.assumed_rank(blocks) if rank is None else rank
         deflating = np.where(rank > 0, 4 * rank + 2, 0) * applied
         per_row = digital + products + deflating + SCALING_OPS
@@ -356,7 +378,8 @@ class Scheme(abc.ABC):
         sides = blocks.right_sides
         return {
             "inv_ops": sides * applied * settlings * self.uses_array,
-            "vmm_ops": sides * (applied * (settlings - 1) * self.uses_array + products) + refreshes,
+            "beside": sides * applied * (settlings - in_turn) * self.uses_array,
+            "vmm_ops": sides * (applied * (in_turn - 1) * self.uses_array + products) + refreshes,
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
             "moved": (sides * moved_per_row + REFRESH_MOVES * refreshes) * blocks.size,
             "spared_slices": sides * self.spared_slices(rounds, inv),
@@ -398,12 +421,14 @@ class Scheme(abc.ABC):
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
         values = np.where(held, blocks.product_values, 0)
         forming = np.zeros(len(n), np.int64)
+        at_once = blocks.pieces // 2**blocks.depth
         if self.uses_array:
             split = list(zip(n.tolist(), blocks.depth.tolist(), strict=True))
             values = values + np.array([coupling_values(*one) for one in split], np.int64)
             forming += np.array([forming_ops(*one) for one in split], np.int64)
         return {
             "inv_ops": self.tests(blocks, inv),
+            "beside": self.tests(blocks, inv) * (at_once - 1) // at_once,
             "vmm_ops": vmm_ops,
             "digital_ops": digital_ops + forming + 2 * scaled,
             "moved": moved + 2 * scaled,

@@ -13,6 +13,7 @@ from repast_dist.analog.schemes.gradients import (
 )
 from repast_dist.analog.solver import Run
 from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.spec import spec
 
 _PATIENCE = 80
@@ -54,6 +55,32 @@ class Fcg(GradientScheme):
     ----------
     method : {"fcg"}
         The scheme's name.
+    array_pieces : {"nested", "diagonal"}
+        How a block wider than an array is held. ``nested``: as halves and their Schur complements,
+        which are inverted by 3^d settlings and 3^d - 1 products one after the other where it is
+        halved d times. ``diagonal``: the pieces along its diagonal alone, as wide as arrays are,
+        all of which settle at once; conjugate gradients make up for what couples them.
     """
 
     method: Literal["fcg"] = "fcg"
+    array_pieces: Literal["nested", "diagonal"] = "nested"
+
+    def depth(self, size: int, array: int) -> int:
+        """Return no halvings where the pieces of the diagonal are all that is held."""
+        return 0 if self.array_pieces == "diagonal" else super().depth(size, array)
+
+    def pieces(self, size: int, array: int) -> int:
+        """Return the pieces, of the diagonal no more than are needed."""
+        if self.array_pieces == "diagonal":
+            return ceil_div(size, array)
+        return super().pieces(size, array)
+
+    def ignores(self, split: bool) -> dict[str, str]:
+        """Return also that blocks which fit an array have one piece."""
+        unread = super().ignores(split)
+        if not split:
+            unread["array_pieces"] = (
+                "no block is wider than an inverting array; valid: soi.block_size above "
+                "chip.inv.size"
+            )
+        return unread
