@@ -76,6 +76,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "slew rate that takes much current": ("components.amplifier.slew_per_current.value=0.0001",
                                           "device.opamp.swing_v=0.5",
                                           "device.opamp.slew_v_per_s=1000000.0"),
+    "blocks wider than an array": ("soi.block_size=80", "chip.inv.size=32"),
     "hard solves": ("inversion.max_iterations=1", "inversion.target_bits=30"),
     "ill-conditioned solves": ("inversion.target_bits=20", "optimizer.damping=0.00001"),
     "few right-hand sides": ("soi.right_sides_at_once=4",),

@@ -303,6 +303,8 @@ class Block:
         Whether the arrays hold those activations.
     inv_arrays, product_arrays : int
         Arrays of one copy.
+    diagonal : bool
+        Whether the inverting arrays hold the pieces of its diagonal alone.
     """
 
     n: int
@@ -310,13 +312,19 @@ class Block:
     fused: bool
     inv_arrays: int
     product_arrays: int
+    diagonal: bool = False
 
     def depth(self, chip):
         """Return how often it is halved until a piece fits an inverting array."""
+        if self.diagonal:
+            return 0
         return max(0, math.ceil(math.log2(self.n / chip.inv_size)))
 
+    def pieces(self, chip):
+        return up(self.n, chip.inv_size) if self.diagonal else 2 ** self.depth(chip)
+
     def piece(self, chip):
-        return up(self.n, 2 ** self.depth(chip))
+        return up(self.n, self.pieces(chip))
 
     def banks(self, chip):
         """Return the banks that one copy lies in; its arrays are spread over them."""
@@ -331,9 +339,10 @@ def solve(chip, block, counts, copies):
     """Return the row of solving from what the scheme counted.
 
     An inverse that is halved d times costs 3^d settlings, and the products with two couplings at
-    every halving, each as large as one half by the other.
+    every halving, each as large as one half by the other. Pieces of a diagonal settle at once.
     """
-    depth, n = block.depth(chip), block.n
+    depth, n, pieces = block.depth(chip), block.n, block.pieces(chip)
+    at_once = pieces if block.diagonal else 1
     applied = counts.inv_ops // 3**depth
     parts = [(2 * 3**level * applied, up(n, 2 ** (level + 1))) for level in range(depth)]
     whole = counts.vmm_ops - sum(count for count, _ in parts)
@@ -348,29 +357,31 @@ def solve(chip, block, counts, copies):
     row["cells_read"] -= counts.spared_slices * _PASSES * n * 2 * n
     row["residual_adc_conversions"] -= counts.spared_slices * _PASSES * up(n, _DRIVEN) * n
     # Pairs of one piece, or of both activations and of the damping.
-    pairs = 2 * n * block.held + n if block.fused else piece_values(n, depth)
+    pairs = 2 * n * block.held + n if block.fused else piece_values(n, pieces)
     settled = {
-        "cells_read": counts.inv_ops * (2 * pairs // 2**depth),
+        "cells_read": counts.inv_ops * (2 * (pairs // pieces)),
         "inv_ops": counts.inv_ops,
         "inv_dac_conversions": counts.inv_ops * block.piece(chip),
         "inv_adc_conversions": counts.inv_ops * block.piece(chip),
         # As many inverters as amplifiers.
         "amplifier_s": counts.settling_s
         * 2
+        * at_once
         * (n + block.held if block.fused else block.piece(chip)),
-        "serial_inv_ops": up(counts.inv_ops, copies),
+        "serial_inv_ops": up(counts.inv_ops // at_once, copies),
         "serial_settling_s": counts.settling_s / copies,
     }
-    moved = ((counts.vmm_ops + counts.inv_ops) * 2 * n + counts.moved) * _WORD
+    words = 2 * (counts.vmm_ops * n + counts.inv_ops * block.piece(chip)) + counts.moved
+    moved = words * _WORD
     lanes = block.lanes(chip, copies)
     work = digital(counts.digital_ops, moved, lanes)
     # The 16 lanes of a tile share a bus of 32 bytes.
     return both(both(row, settled), work | {"serial_buffer_words": up(moved, 2 * lanes)})
 
 
-def piece_values(n, depth):
-    """Return the entries of n x n blocks along the diagonal, 2^depth of nearly equal width."""
-    edges = [n * part // 2**depth for part in range(2**depth + 1)]
+def piece_values(n, pieces):
+    """Return the entries of n x n blocks along the diagonal, so many of nearly equal width."""
+    edges = [n * part // pieces for part in range(pieces + 1)]
     return sum((stop - start) ** 2 for start, stop in itertools.pairwise(edges))
 
 

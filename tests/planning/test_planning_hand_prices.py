@@ -410,15 +410,17 @@ def block_of(chip, plan):
     """Return the figures of the plan's first block, an A block, as it lies on arrays."""
     n, held = int(plan.shapes.size[0]), int(plan.shapes.held[0])
     fused, scheme = bool(plan.shapes.fused[0]), plan.policy.inversion
-    block = Block(n, held, fused, 0, 0)
+    diagonal = getattr(scheme, "array_pieces", "nested") == "diagonal"
+    block = Block(n, held, fused, 0, 0, diagonal)
     depth = block.depth(chip)
-    inverting = 0 if scheme.name == "cg" else 2**depth * (2 if fused else 1)
+    inverting = 0 if scheme.name == "cg" else block.pieces(chip) * (2 if fused else 1)
     products = [(n, held), (held, n)] if fused else [(n, n)]
     if scheme.name == "single" and not depth:
         products = []
     if inverting:
         products += schur_couplings(n, depth)
-    return Block(n, held, fused, inverting, sum(_wide(chip, *shape) for shape in products))
+    arrays = sum(_wide(chip, *shape) for shape in products)
+    return Block(n, held, fused, inverting, arrays, diagonal)
 
 
 def _wide(chip, rows, columns):
@@ -452,6 +454,14 @@ def solved(plan, chip, n, held, fused):
 def test_programming_and_solving_a_block_cost_what_its_scheme_counted(chip, n, method):
     """300 rows are halved once on arrays of 256, twice on arrays of 128."""
     check_block(chip, n, {"method": method, "target_bits": 12}, fusion="off")
+
+
+@pytest.mark.parametrize("n", [100, 255, 300])
+@chips
+def test_pieces_of_a_diagonal_cost_what_the_scheme_counted(chip, n):
+    """255 rows are two pieces of unequal width on arrays of 128, 300 rows two or three."""
+    scheme = {"method": "fcg", "target_bits": 12, "array_pieces": "diagonal"}
+    check_block(chip, n, scheme, fusion="off")
 
 
 def test_cells_of_a_slice_are_read_before_the_next_is_written():
@@ -574,7 +584,7 @@ def cells_of(chip, block, method):
         values = 0
     if method != "cg":
         values += sum(rows * columns for rows, columns in schur_couplings(n, depth))
-    inverting = 2 * n * block.held + n if block.fused else piece_values(n, depth)
+    inverting = 2 * n * block.held + n if block.fused else piece_values(n, block.pieces(chip))
     return 2 * chip.product_slices * values, 0 if method == "cg" else 2 * inverting
 
 
