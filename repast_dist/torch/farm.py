@@ -21,9 +21,7 @@ from torch import nn
 from repast_dist.farm.checkpoint import STATE_DICT
 from repast_dist.ground.errors import DataError, RepastError, SettingsError, brief
 from repast_dist.ground.global_streams import kept
-from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.user_code import described, resolve, resolve_callable
-from repast_dist.network.losses import LossShape
 from repast_dist.network.node import Trainable
 from repast_dist.network.shapes import Workload
 from repast_dist.torch.conversion import CLASSES, is_converted
@@ -101,12 +99,12 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
     workload = live.work.latest
     assert workload is not None
     rows = 0 if loss.likelihood is None else len(loss.likelihood.rows(logits(outputs)))
+    # A loss of the user's own that is no likelihood is not priced.
+    losses = loss.likelihood and (loss.likelihood.shape(logits(outputs), len(inputs)),)
     facts = ModuleFacts(
         parameters=live.trainable(workload),
         running=running,
-        workload=dataclasses.replace(
-            workload, name=source.name, losses=_losses(loss, logits(outputs), len(inputs))
-        ),
+        workload=dataclasses.replace(workload, name=source.name, losses=losses or ()),
         precision=precision,
         terms=rows // len(inputs),
         passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
@@ -138,18 +136,6 @@ def _loss(source: FactoryModel) -> AnyLoss:
         return NamedLoss(source.loss)
     likelihood = None if source.likelihood is None else Likelihood(source.likelihood)
     return OwnLoss(resolve_callable(source.loss, "model.loss"), likelihood)
-
-
-def _losses(loss: AnyLoss, outputs: torch.Tensor, samples: int) -> tuple[LossShape, ...]:
-    """Return what the loss costs; one of the user's own that is no likelihood is not priced."""
-    if loss.likelihood is None:
-        return ()
-    rows = loss.likelihood.rows(outputs)
-    return (
-        LossShape(
-            loss=loss.likelihood.loss, rows=ceil_div(len(rows), samples), width=rows.shape[1]
-        ),
-    )
 
 
 def _known(source: FactoryModel) -> dict[type[nn.Module], type[Converted]]:

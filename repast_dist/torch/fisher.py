@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.network.losses import Loss
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.network.losses import Loss, LossShape
 from repast_dist.torch.matrices import to_float64
 from repast_dist.training.losses import exact_errors, sampled_errors
 
@@ -62,6 +63,12 @@ class Likelihood:
     def loss(self) -> Loss:
         """The loss of the NumPy engine with the same formulas."""
         return _NAMES[self.kind]
+
+    def shape(self, outputs: torch.Tensor, samples: int) -> LossShape:
+        """Return what the loss is computed of, for its price."""
+        rows = self.rows(outputs)
+        per_sample = ceil_div(len(rows), max(samples, 1))
+        return LossShape(loss=self.loss, rows=per_sample, width=rows.shape[1])
 
     def sampled(
         self, outputs: torch.Tensor, seed: int, step: int, samples: np.ndarray

@@ -374,8 +374,9 @@ class KFAC(torch.optim.Optimizer):
 
     def _kind(self, done: Sequence[MicroBatch]) -> StepKind:
         largest = max(done, key=lambda item: item.samples)
+        workload = self._made.work.workload(largest.signature)
         return StepKind(
-            workload=self._made.work.workload(largest.signature),
+            workload=dataclasses.replace(workload, losses=self._statistics.losses),
             micro_batches=len(done),
             micro_batch_size=largest.samples,
             sides=self._method.sides,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.network.losses import LossShape
 from repast_dist.network.node import Product, Role
 from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.matrices import to_float64
@@ -55,6 +56,7 @@ class Statistics(Watcher):
         self.unformed: Collection[FactorKey] = ()
         self.prepare: Callable[[MicroBatch], Sequence[FactorBlock]] = lambda micro_batch: ()
         self.passes = 0
+        self.losses: tuple[LossShape, ...] = ()
         self._numbers: np.ndarray | None = None
 
     def number(self, samples: Sequence[int] | np.ndarray | torch.Tensor) -> None:
@@ -90,11 +92,12 @@ class Statistics(Watcher):
                 ranges.setdefault(key, []).append((block.start, block.stop))
             self.blocks = {key: tuple(found) for key, found in ranges.items()}
         self.passes = self._passes(outputs)
-        if not self.due(micro_batch.step) or "G" not in self.method.sides:
-            return
         if self.method.output_gradients == "empirical":
             return
         given = self._given(outputs)
+        self.losses = (self._likelihood.shape(given, micro_batch.samples),)
+        if not self.due(micro_batch.step) or "G" not in self.method.sides:
+            return
         if given.requires_grad:
             self._differentiate(micro_batch, given)
 
