@@ -58,12 +58,14 @@ class CostRecorder:
         Who does what.
     place : int
         The chip's number in the plan.
-    speed : float
-        Its speed, relative to others.
     """
 
-    def __init__(self, chip: int, plan: Plan, place: int, speed: float = 1.0) -> None:
-        self._chip, self._plan, self._place, self._speed = chip, plan, place, speed
+    def __init__(self, chip: int, plan: Plan, place: int) -> None:
+        self._chip, self._plan, self._place = chip, plan, place
+        # The pace of a sample is that of all chips that it passes.
+        stages = plan.allocation.stages
+        first = place // stages * stages
+        self._pipeline = list(range(first, first + stages))
         self._outer: dict[tuple[bool, bool, bool], tuple[_Priced, _Priced]] = {}
         self._steps: list[tuple[int, list[_Priced]]] = []
 
@@ -85,7 +87,7 @@ class CostRecorder:
         if kind not in self._outer:
             # The same in every such step; no segment holds rows of these and of blocks.
             plan = self._plan.calibrating if calibrated else self._plan
-            first, last = outer_rows(plan, self._place, factors_due)
+            first, last = outer_rows(plan, self._pipeline, factors_due)
             self._outer[kind] = self._priced(first, plan, waits), self._priced(last, plan, waits)
         before, after = self._outer[kind]
         blocks = block_rows(
@@ -119,17 +121,27 @@ class CostRecorder:
         """Forget the steps added since the last `take`."""
         self._steps = []
 
+    def _speed_of(self, chip: np.ndarray) -> np.ndarray:
+        """Return the relative speed of the plan's chips."""
+        speeds = self._plan.work.speeds
+        return np.array(speeds)[chip] if speeds else np.ones(len(chip))
+
     def _priced(self, table: OpTable, plan: Plan, waits: bool) -> _Priced:
         costs = price(table, plan.hardware.costs)
-        duration_s = costs.duration_s / self._speed
+        duration_s = costs.duration_s / self._speed_of(table["chip"])
         placed = place(plan, table, duration_s, waits=waits)
+        mine = np.flatnonzero(table["chip"] == self._place)
         columns = trace_columns(
-            table,
-            {"start_s": placed.start_s, "duration_s": duration_s, "energy_j": costs.energy_j},
+            table.where(mine),
+            {
+                "start_s": placed.start_s[mine],
+                "duration_s": duration_s[mine],
+                "energy_j": costs.energy_j[mine],
+            },
         )
         return _Priced(
             columns,
-            placed.segment,
+            placed.segment[mine],
             placed.chip_seconds[self._place],
             float(placed.hidden_s[self._place]),
             placed.behind_s[self._place],

@@ -108,11 +108,12 @@ def within(area: Area, whole: Area) -> tuple[slice, slice]:
 
 
 class Bucket:
-    """The layout of one flat vector that holds all pieces and blocks one worker reduces.
+    """The layout of one flat vector that holds all pieces and blocks of a stage that one worker
+    reduces.
 
     One vector travels as one buffer, however many layers there are. It begins with the gradients;
-    where there are factors, the traces of all blocks and the worker's blocks follow. Rows of fused
-    blocks are not added up: they travel beside it.
+    where there are factors, the traces of the stage's blocks and the worker's blocks follow. Rows
+    of fused blocks are not added up: they travel beside it.
 
     Parameters
     ----------
@@ -120,8 +121,8 @@ class Bucket:
         The worker's pieces.
     held : sequence of SoiBlock
         The formed blocks that its chips hold; each takes n * n entries of the vector.
-    blocks : int
-        Number of all blocks.
+    blocks : sequence of SoiBlock
+        All blocks of the stage.
     fused : sequence of SoiBlock
         The fused blocks that its chips hold.
     """
@@ -130,12 +131,13 @@ class Bucket:
         self,
         pieces: Sequence[SolveTask],
         held: Sequence[SoiBlock],
-        blocks: int,
+        blocks: Sequence[SoiBlock],
         fused: Sequence[SoiBlock] = (),
     ) -> None:
         self._pieces, self._held, self._fused = pieces, held, fused
+        self.blocks = blocks
         self._first_trace = sum(math.prod(piece.shape) for piece in pieces)
-        self._first_factor = self._first_trace + blocks
+        self._first_factor = self._first_trace + len(blocks)
         self._size = self._first_factor + sum(block.size**2 for block in held)
 
     def pack(
@@ -197,12 +199,8 @@ class Bucket:
             first += size
         return views
 
-    def has_factors(self, vector: np.ndarray) -> bool:
-        """Whether a vector holds factors."""
-        return len(vector) > self._first_trace
-
     def traces(self, vector: np.ndarray) -> np.ndarray:
-        """Return the (blocks,) traces as a view of a vector with factors."""
+        """Return the traces of `blocks` as a view of a vector with factors."""
         return vector[self._first_trace : self._first_factor]
 
     def factors(self, vector: np.ndarray) -> dict[int, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import AS_WRITTEN, Engine, Schedule, make_engine
 from repast_dist.training.factor_rows import HeldRows
 from repast_dist.training.models import MODELS, ModelSource
-from repast_dist.training.network import FactorBlocks, FactorKey, Network
+from repast_dist.training.network import FactorBlocks, FactorKey, Network, Part
 from repast_dist.training.optimizers import Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
 
@@ -111,14 +112,44 @@ class FarmSetup:
         shapes, soi = self.plan.shapes, self.job.machine.policy.soi
         return HeldRows(int(shapes.held[block] // shapes.fresh[block]), soi.fused_rest)
 
-    def bucket(self, worker: int) -> Bucket:
-        """Return the layout of the vector that is sent to a worker to be reduced."""
-        pieces = [piece for piece in self.pieces if self.routes[piece.chip] == worker]
+    @functools.cached_property
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """The layers of the workload, ``first:last``, of every stage that chips hold; one stage if
+        every chip holds all layers.
+        """
+        stage = self.plan.allocation.stage
+        firsts = np.flatnonzero(np.diff(stage, prepend=-1)).tolist()
+        return tuple(itertools.pairwise([*firsts, len(stage)]))
+
+    @functools.cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What the network has in these stages, if there are several."""
+        return tuple(self.network.part(first, last) for first, last in self.stages)
+
+    @functools.cached_property
+    def stage_of(self) -> dict[str, int]:
+        """Name of what is trained, or of running values -> its stage."""
+        if len(self.stages) == 1:
+            trained = [item.name for item in self.network.parameters]
+            return dict.fromkeys([*trained, *self.network.running], 0)
+        parts = enumerate(self.parts)
+        return {item.name: stage for stage, part in parts for item in part.parameters}
+
+    def bucket(self, worker: int, stage: int) -> Bucket:
+        """Return the layout of the vector that is sent to a worker to be reduced, of what a
+        micro-batch leaves in a stage.
+        """
+        pieces = [
+            piece
+            for piece in self.pieces
+            if self.routes[piece.chip] == worker and self.stage_of[piece.area[0]] == stage
+        ]
         held = {number for chip, number in self.held if self.routes[chip] == worker}
-        blocks = [block for block in self.plan.blocks if block.index in held]
+        met = [block for block in self.plan.blocks if self.stage_of[block.layer_name] == stage]
+        blocks = [block for block in met if block.index in held]
         formed = [block for block in blocks if block.index not in self.fused]
         fused = [block for block in blocks if block.index in self.fused]
-        return Bucket(pieces, formed, len(self.plan.blocks), fused)
+        return Bucket(pieces, formed, met, fused)
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
@@ -132,8 +163,20 @@ class FarmSetup:
         return self.chips[self.plan.block_owner[block]]
 
     def micro_batch_owner(self, micro_batch: int) -> int:
-        """Return the chip that runs a micro-batch."""
+        """Return the chip that runs a micro-batch, or the first of the chips that do."""
         return self.chips[self.plan.micro_batch_owner[micro_batch]]
+
+    def place_in_pipeline(self, chip: int) -> tuple[int, int]:
+        """Return the first chip of the pipeline that a chip belongs to, and its stage in it; behind
+        the last of `stages` for chips that hold no layers.
+        """
+        place = self.chips.index(chip)
+        stage = place % self.plan.allocation.stages
+        return self.chips[place - stage], stage
+
+    def next_in_pipeline(self, chip: int, further: int) -> int:
+        """Return the chip so many places further on in the pipeline of a chip."""
+        return self.chips[self.chips.index(chip) + further]
 
 
 def make_setup(
@@ -158,8 +201,8 @@ def make_setup(
     Raises
     ------
     SettingsError
-        The training set is smaller than a batch, the model does not take its samples, or a setting
-        is of use to cost studies only.
+        The training set is smaller than a batch, the model does not take its samples, or it cannot
+        be spread over chips.
     """
     if groups is None:
         one_process = job.farm.backend == "inprocess"
@@ -171,11 +214,11 @@ def make_setup(
             f"train.batch_size={job.train.batch_size} exceeds the "
             f"{len(data.train_inputs)} training samples of dataset {job.dataset.name}"
         )
-    _check_cost_only(job)
     chip_engine(job, 0)  # refuses a chip whose arrays are not simulated
     if network is None:
         network = job.model.build(lambda: data, job.seed, job.train.micro_batch_size)
         network.check(data)
+    _check_stages(job, network)
     if job.train.target_accuracy is not None and not job.model.classifies:
         raise SettingsError(
             f"train.target_accuracy={job.train.target_accuracy}: the loss of {network.name} has no "
@@ -301,17 +344,12 @@ def _check_fusion(job: TrainingJob, plan: Plan) -> None:
     )
 
 
-def _check_cost_only(job: TrainingJob) -> None:
-    """Refuse settings that only the cost studies model.
-
-    With them the cost of a run would describe other hardware than its numbers.
-    """
-    policy = job.machine.policy
-    wanted = {
-        "partition.layers": (policy.partition.layers, "replicate"),
-    }
-    for path, (value, valid) in wanted.items():
-        if value != valid:
-            raise SettingsError(
-                f"{path}={value} is modelled by the cost studies only; valid in training: {valid}"
-            )
+def _check_stages(job: TrainingJob, network: Network) -> None:
+    """Refuse to spread a network over chips that runs as a whole."""
+    layers = job.machine.policy.partition.layers
+    if layers != "replicate" and not network.workload.cuts:
+        raise SettingsError(
+            f"partition.layers={layers}: {network.name} has no place where one tensor is all that "
+            "goes on from one chip to the next, or is a PyTorch module, which is called as a "
+            "whole; valid: replicate"
+        )

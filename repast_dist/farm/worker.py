@@ -16,18 +16,18 @@ import numpy as np
 from repast_dist.analog import SolveCounts
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.farm.cost import CostRecorder
-from repast_dist.farm.exchange import ROWS, Area, Bucket, RowsOf, SolveTask, TreeSum, common, within
+from repast_dist.farm.exchange import ROWS, Area, RowsOf, SolveTask, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica
 from repast_dist.farm.setup import FarmSetup, chip_engine
-from repast_dist.farm.specs import chip_speed
-from repast_dist.ground.errors import FarmError, RepastError
+from repast_dist.farm.stages import StageRunner
+from repast_dist.ground.errors import FarmError
 from repast_dist.training.block_state import BlockState
-from repast_dist.training.network import Evaluation, LoadedNetwork, MicroBatchResult
+from repast_dist.training.network import Evaluation
 from repast_dist.training.optimizers import SecondOrder
 from repast_dist.training.ranges import Ranges, largest, wider
-from repast_dist.training.sampling import micro_batch_samples, total_steps
+from repast_dist.training.sampling import total_steps
 from repast_dist.training.second_order import Preconditioner, under
 from repast_dist.training.solve_report import SolveReport
 
@@ -58,7 +58,12 @@ class ChipWorker:
         self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
         self._me = setup.routes[self._chips[0]]
         self._others = [worker for worker in setup.workers if worker != self._me]
-        self._buckets = {worker: setup.bucket(worker) for worker in setup.workers}
+        self._stages = range(len(setup.stages))
+        self._buckets = {
+            worker: [setup.bucket(worker, stage) for stage in self._stages]
+            for worker in setup.workers
+        }
+        self._runner = StageRunner(setup, self._engines, self._peers, self._timed)
         self._second_order = Preconditioner(
             job.optimizer,
             setup.plan.blocks,
@@ -71,10 +76,7 @@ class ChipWorker:
         self._follows = some.keeps_ranges and some.vmm is not None and some.vmm.adc.follows
         self._ranges: dict[str, np.ndarray] = {}
         self._costs = {
-            chip: CostRecorder(
-                chip, setup.plan, setup.chips.index(chip), chip_speed(job.farm, chip)
-            )
-            for chip in self._chips
+            chip: CostRecorder(chip, setup.plan, setup.chips.index(chip)) for chip in self._chips
         }
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
@@ -180,14 +182,13 @@ class ChipWorker:
         calibrates = self._keeps_ranges and not self._ranges
         if calibrates:
             self._calibrate(step, statistics)
-        with self._timed("train"):
-            outcomes, sums = self._train(step, statistics)
-            own = sums.pop(self._me)
+        outcomes, sums = self._train(step, statistics)
+        own = sums.pop(self._me)
         self._peers.send(step, "sums", sums)
         received = self._peers.receive(step, "sums")
 
         with self._timed("reduce"):
-            gradients = self._reduce([own, *received.values()])
+            gradients = self._reduce([own, *received.values()], statistics is not None)
         if programs:
             with self._timed("prepare"):
                 self._second_order.program(step)
@@ -223,18 +224,14 @@ class ChipWorker:
     def _calibrate(self, step: int, statistics: SecondOrder | None) -> None:
         """Run the step's first micro-batch for the ranges that it needs; its sums are not used.
 
-        One chip does it, with the ranges of the very calls, and tells the others.
+        The chips that hold its layers do it, with the ranges of the very calls, and tell the
+        others.
         """
-        chip = self._setup.micro_batch_owner(0)
-        own: Ranges = {}
-        if chip in self._chips:
-            with self._timed("calibrate"):
-                engine = self._engines[chip]
-                # A step that was given up has left its own.
-                engine.ranges.take()
-                loaded = self._network.load(self._replica.values, engine, step)
-                self._run(loaded, chip, step, 0, statistics)
-                own = engine.ranges.take()
+        # A step that was given up has left its own.
+        self._needed_ranges()
+        for _ in self._runner.run(step, "calibrate", self._replica.values, statistics, [0]):
+            pass
+        own = self._needed_ranges()
         self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
         received = self._peers.receive(step, "ranges").values()
         first = largest([own, *map(_unpacked_ranges, received)])
@@ -255,60 +252,32 @@ class ChipWorker:
         """Run this worker's micro-batches; return their outcomes, and for every worker the sums and
         the rows of fused blocks.
         """
-        count = self._job.train.micro_batches
-        sums = {worker: TreeSum(count) for worker in self._setup.workers}
-        rows: dict[int, dict[RowsOf, np.ndarray]] = {worker: {} for worker in self._setup.workers}
+        count, workers = self._job.train.micro_batches, self._setup.workers
+        sums = {worker: [TreeSum(count) for _ in self._stages] for worker in workers}
+        rows: dict[int, dict[RowsOf, np.ndarray]] = {worker: {} for worker in workers}
         outcomes = []
         for engine in self._engines.values():
             engine.meter.take()
             engine.ranges.take()
-        for chip in self._chips:
-            loaded = None
-            for micro_batch in range(count):
-                if self._setup.micro_batch_owner(micro_batch) != chip:
-                    continue
-                if loaded is None:
-                    values = self._replica.values
-                    loaded = self._network.load(values, self._engines[chip], step)
-                result = self._run(loaded, chip, step, micro_batch, statistics)
-                outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
+        values = self._replica.values
+        for passed in self._runner.run(step, "train", values, statistics, range(count)):
+            with self._timed("train"):
+                result, micro_batch, stage = passed.result, passed.micro_batch, passed.stage
+                if stage == self._stages[-1]:
+                    outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
                 traces = None
                 if statistics:
-                    traces = self._second_order.traces(result.factors, result.rows)
-                for worker, bucket in self._buckets.items():
+                    blocks = self._buckets[self._me][stage].blocks
+                    traces = self._second_order.traces(result.factors, result.rows, blocks)
+                for worker in workers:
+                    bucket = self._buckets[worker][stage]
                     vector = bucket.pack(result.gradients, result.factors, traces)
-                    sums[worker].add((0, micro_batch), vector)
+                    sums[worker][stage].add((0, micro_batch), vector)
                     if statistics:
                         rows[worker] |= bucket.rows(result.rows, micro_batch)
-        return outcomes, {worker: held.nodes | rows[worker] for worker, held in sums.items()}
+        return outcomes, {worker: _nodes(sums[worker]) | rows[worker] for worker in workers}
 
-    def _run(
-        self,
-        loaded: LoadedNetwork,
-        chip: int,
-        step: int,
-        micro_batch: int,
-        statistics: SecondOrder | None,
-    ) -> MicroBatchResult:
-        job, data = self._job, self._setup.data
-        samples = micro_batch_samples(
-            job.seed, len(data.train_inputs), job.train, step, micro_batch
-        )
-        try:
-            inputs, labels = data.batch(samples, job.seed, step)
-            return loaded.run_micro_batch(
-                inputs,
-                labels,
-                samples,
-                micro_batch,
-                statistics,
-                self._setup.factor_blocks,
-                self._setup.unformed,
-            )
-        except RepastError as error:
-            raise type(error)(f"chip {chip}: {error}") from error
-
-    def _reduce(self, payloads: Sequence[Arrays]) -> dict[Area, np.ndarray]:
+    def _reduce(self, payloads: Sequence[Arrays], factors_due: bool) -> dict[Area, np.ndarray]:
         """Add up the contributions of all micro-batches and update the running averages.
 
         Returns
@@ -317,22 +286,28 @@ class ChipWorker:
             Area -> mean gradient of the batch, for this worker's pieces.
         """
         train = self._job.train
-        whole, found = TreeSum(train.micro_batches), {}
+        whole, found = [TreeSum(train.micro_batches) for _ in self._stages], {}
         for payload in payloads:
             for key, values in payload.items():
                 if key[0] == ROWS:
                     found[key] = values
                 else:
-                    whole.add(key, values)
-        mean = whole.total / train.batch_size
-        bucket: Bucket = self._buckets[self._me]
-        if bucket.has_factors(mean):
-            rows = {
-                block: values / np.sqrt(train.batch_size)
-                for block, values in bucket.gathered(found, train.micro_batches).items()
-            }
-            self._second_order.add(bucket.traces(mean), bucket.factors(mean) | rows)
-        return bucket.gradients(mean)
+                    stage, *node = key
+                    whole[stage].add(tuple(node), values)
+        gradients: dict[Area, np.ndarray] = {}
+        traces = np.empty(len(self._setup.plan.blocks))
+        matrices: dict[int, np.ndarray] = {}
+        for bucket, tree in zip(self._buckets[self._me], whole, strict=True):
+            mean = tree.total / train.batch_size
+            gradients |= bucket.gradients(mean)
+            if factors_due:
+                traces[[block.index for block in bucket.blocks]] = bucket.traces(mean)
+                matrices |= bucket.factors(mean)
+                for block, values in bucket.gathered(found, train.micro_batches).items():
+                    matrices[block] = values / np.sqrt(train.batch_size)
+        if factors_due:
+            self._second_order.add(traces, matrices)
+        return gradients
 
     def _solve_columns(
         self, step: int, gradients: Mapping[Area, np.ndarray]
@@ -389,7 +364,17 @@ class ChipWorker:
         try:
             yield
         finally:
-            self._busy_s[part] = time.perf_counter() - started
+            spent_s = time.perf_counter() - started
+            self._busy_s[part] = self._busy_s.get(part, 0.0) + spent_s
+
+
+def _nodes(stages: Sequence[TreeSum]) -> dict[Any, np.ndarray]:
+    """Return (stage, level, number) -> sum."""
+    return {
+        (stage, *node): values
+        for stage, tree in enumerate(stages)
+        for node, values in tree.nodes.items()
+    }
 
 
 def _packed(

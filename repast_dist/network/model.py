@@ -99,7 +99,15 @@ class Model:
             losses=(LossShape(loss=self.spec.loss, rows=math.prod(rows), width=width),),
             input_shape=tuple(self.spec.input_shape),
             source="trained in this run",
+            cuts=tuple(self.chain.cuts),
         )
+
+    def between(self, first: int, last: int) -> "Model":
+        """Return the part of the network that has the rows ``first:last`` of the workload, both of
+        them among its cuts or its ends.
+        """
+        chain = self.chain.between(first, last)
+        return dataclasses.replace(self, chain=chain, parameters=chain.parameters())
 
 
 def build_model(spec: ModelSpec) -> Model:

@@ -232,6 +232,32 @@ class Chain(Node):
             rows |= node.rows_of(kept)
         return rows
 
+    @property
+    def cuts(self) -> dict[int, int]:
+        """Row of `shapes` -> number of the layer that begins with it, for all layers but the first
+        that have rows of their own. One tensor is all that passes between such a layer and those
+        before it.
+        """
+        found: dict[int, int] = {}
+        rows = 0
+        for number, node in enumerate(self.nodes):
+            own = len(node.shapes())
+            if not own or (node.pointwise and rows):
+                continue
+            if rows:
+                found[rows] = number
+            rows += own
+        return found
+
+    def between(self, first: int, last: int) -> "Chain":
+        """Return the layers that have the rows ``first:last`` of `shapes`; both are `cuts` or the
+        chain's ends.
+        """
+        numbers = self.cuts
+        start, stop = numbers.get(first, 0), numbers.get(last, len(self.nodes))
+        shape = self.nodes[start - 1].output_shape if start else self.input_shape
+        return Chain(self.nodes[start:stop], shape)
+
     def _needs(self, need_input: bool) -> list[bool]:
         """Whether each layer must hand its error on: something before it has parameters."""
         needs, before = [], need_input

@@ -181,6 +181,9 @@ class Workload:
         Samples of the data set the network is usually trained on; None: unknown.
     losses : tuple of LossShape
         What its outputs are trained for, at most one per layer; empty: its losses are not priced.
+    cuts : tuple of int or None
+        Layers before which one tensor is all that goes on, so that another chip may take over;
+        None: before any layer. Empty: the network cannot be spread over chips.
     """
 
     name: str
@@ -190,6 +193,7 @@ class Workload:
     assumptions: tuple[str, ...] = ()
     samples_per_epoch: Annotated[int, Ge(1)] | None = None
     losses: tuple[LossShape, ...] = ()
+    cuts: tuple[Annotated[int, Ge(1)], ...] | None = None
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]

@@ -139,22 +139,34 @@ Range = tuple[int, int]
 
 
 def stage_ranges(
-    needs: Needs, budget: ArrayBudget, partition: PartitionSpec, chips: int
+    needs: Needs,
+    budget: ArrayBudget,
+    partition: PartitionSpec,
+    chips: int,
+    cuts: Sequence[int] | None = None,
 ) -> tuple[int, list[Range]]:
     """Return the number of chips that the layers are spread over, and the layers of each; the last
-    chips may have none.
+    chips may have none. They are cut before any layer, or before some of the `cuts`.
     """
-    weights: list[int] = needs.weights.tolist()
+    end = len(needs.weights)
     if partition.layers == "replicate":
-        return 1, [(0, len(weights))]
+        return 1, [(0, end)]
+    starts = list(range(end)) if cuts is None else [0, *cuts]
+    weights: list[int] = np.add.reduceat(needs.weights, starts).tolist()
+    ends = [*starts, end]
     most = min(chips, max(1, sum(arrays > 0 for arrays in weights)))
     divisors = [count for count in range(1, most + 1) if chips % count == 0]
     if partition.layers == "auto":
         for count in divisors:
-            ranges = _spread(weights, count)
+            ranges = _layers(_spread(weights, count), ends)
             if all(needs.take(np.arange(*layers)).held <= budget.layers for layers in ranges):
                 return count, ranges
-    return divisors[-1], _spread(weights, divisors[-1])
+    return divisors[-1], _layers(_spread(weights, divisors[-1]), ends)
+
+
+def _layers(ranges: Sequence[Range], ends: Sequence[int]) -> list[Range]:
+    """Return the layers of ranges of groups of layers."""
+    return [(ends[first], ends[last]) for first, last in ranges]
 
 
 def _spread(weights: Sequence[int], stages: int) -> list[Range]:

@@ -71,7 +71,7 @@ def outer_rows(plan: Plan, chips: Chips, factors_due: bool) -> tuple[OpTable, Op
     wanted = plan.chip_mask(chips)
     before = [
         *(_per_micro_batch(plan, wanted, item) for item in _layer_ops(plan, factors_due)),
-        *_stage_sends(plan, wanted),
+        *_stage_sends(plan, wanted, factors_due),
         *_exchange_rows(plan, wanted, factors_due),
     ]
     return concatenate(before), concatenate(_update_rows(plan, wanted))
@@ -97,24 +97,34 @@ def _per_micro_batch(plan: Plan, wanted: np.ndarray, item: LayerOp) -> OpTable:
     return op_rows(item.what, chip=chip, bank=bank, layer=layer, micro_batch=micro_batch, **columns)
 
 
-def _stage_sends(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
-    """Return the messages between the chips of a pipeline of layers."""
+def _stage_sends(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+    """Return the messages between the chips of a pipeline of layers. Errors go back in every pass,
+    those of the Fisher matrix together with those of the loss.
+    """
     last = np.flatnonzero(np.diff(plan.allocation.stage) > 0)
+    passes = 1 + (plan.work.fisher_passes if factors_due else 0)
     return [
-        *_sends(plan, wanted, op.SEND_ACTIVATIONS, last, last),
-        *_sends(plan, wanted, op.SEND_ERRORS, last + 1, last),
+        *_sends(plan, wanted, op.SEND_ACTIVATIONS, last, last, 1),
+        *_sends(plan, wanted, op.SEND_ERRORS, last + 1, last, passes),
     ]
 
 
 def _sends(
-    plan: Plan, wanted: np.ndarray, what: Op, senders: np.ndarray, made_by: np.ndarray
+    plan: Plan,
+    wanted: np.ndarray,
+    what: Op,
+    senders: np.ndarray,
+    made_by: np.ndarray,
+    times: int,
 ) -> list[OpTable]:
-    """Return the messages that layers send; each is as large as the output of a layer `made_by`."""
+    """Return the messages that layers send; each is so many times as large as the output of a layer
+    `made_by`.
+    """
     chip, micro_batch, place = _places(plan, wanted, senders)
     if not len(place):
         return []
     samples, value_bytes = plan.work.micro_batch_size, plan.hardware.geometry.value_bytes
-    size = samples * plan.layers.outputs[made_by] * value_bytes
+    size = times * samples * plan.layers.outputs[made_by] * value_bytes
     network, chips = plan.hardware.interconnect, plan.work.chips
     costs = [send(network, chips, float(one)) for one in size]
     row = op_rows(

@@ -176,7 +176,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     fusion = choose_fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
     layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
-    allocation = allocate(layer_work, policy)
+    allocation = allocate(layer_work, policy, workload.cuts)
     costs = block_costs(shapes, hardware, policy)
     cost_s = costs.per_step_s
     room = _room_for_blocks(shapes, allocation, hardware.chip, policy, work.chips)

@@ -57,7 +57,7 @@ _PRICES = 1e-9
 _PASSES = 4
 
 
-def allocate(work: LayerWork, policy: Policy) -> Allocation:
+def allocate(work: LayerWork, policy: Policy, cuts: tuple[int, ...] | None = None) -> Allocation:
     """Give layers their arrays.
 
     Parameters
@@ -66,6 +66,8 @@ def allocate(work: LayerWork, policy: Policy) -> Allocation:
         The layers, the chip, and the micro-batches of a step.
     policy : Policy
         What the arrays are divided for, spreading over chips, overflow and copies.
+    cuts : tuple of int or None
+        Layers before which another chip may take over; None: any.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def allocate(work: LayerWork, policy: Policy) -> Allocation:
     partition, chip = policy.partition, work.hardware.chip
     budget = ArrayBudget.of(chip, second_order=work.step.second_order)
     needs = Needs.of(work.layers, work.hardware, work.step)
-    stages, ranges = stage_ranges(needs, budget, partition, work.step.chips)
+    stages, ranges = stage_ranges(needs, budget, partition, work.step.chips, cuts)
     goal = _Goal.of(work, policy, stages)
     placed = []
     for start, stop in ranges:

@@ -12,14 +12,14 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
 from repast_dist.farm.checkpoint import STATE_DICT
-from repast_dist.ground.errors import DataError, RepastError, SettingsError, brief
+from repast_dist.ground.errors import DataError, FarmError, RepastError, SettingsError, brief
 from repast_dist.ground.global_streams import kept
 from repast_dist.ground.user_code import described, resolve, resolve_callable
 from repast_dist.network.node import Trainable
@@ -104,7 +104,7 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
     facts = ModuleFacts(
         parameters=live.trainable(workload),
         running=running,
-        workload=dataclasses.replace(workload, name=source.name, losses=losses or ()),
+        workload=dataclasses.replace(workload, name=source.name, losses=losses or (), cuts=()),
         precision=precision,
         terms=rows // len(inputs),
         passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
@@ -320,6 +320,16 @@ class ModuleNetwork:
     ) -> "_Loaded":
         """Write all weights to the arrays of a step; transposes are written when they are used."""
         return _Loaded(self, values, engine, step)
+
+    def part(self, first: int, last: int) -> NoReturn:
+        """Refuse, as a module is called as a whole; its workload has no cuts.
+
+        Raises
+        ------
+        FarmError
+            Always.
+        """
+        raise FarmError(f"{self.name}: PyTorch modules are not spread over chips")
 
     def to_state(self, values: Values) -> dict[str, np.ndarray]:
         """Return the module's ``state_dict``, and running values that it does not hold."""

@@ -19,7 +19,13 @@ from repast_dist.training.network import (
 )
 from repast_dist.training.optimizers import Fisher, SecondOrder
 from repast_dist.training.second_order import under
-from repast_dist.training.step import LoadedModel, evaluate, load_weights, run_micro_batch
+from repast_dist.training.step import (
+    LoadedModel,
+    PartRun,
+    evaluate,
+    load_weights,
+    run_micro_batch,
+)
 from repast_dist.training.task import check_task, fisher_passes
 
 _WEIGHTS = "weights"
@@ -78,6 +84,10 @@ class LayeredNetwork:
         """Load all weights into the arithmetic of a step."""
         return _Loaded(load_weights(self.model, values, engine, step, with_backward))
 
+    def part(self, first: int, last: int) -> "LayeredPart":
+        """Return the layers that have some rows of the workload."""
+        return LayeredPart(self.model.between(first, last), first > 0)
+
     def to_state(self, values: Values) -> dict[str, np.ndarray]:
         """Return the weights under the names ``weights/...``."""
         return {f"{_WEIGHTS}/{name}": value for name, value in values.items()}
@@ -85,6 +95,41 @@ class LayeredNetwork:
     def from_state(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the weights in a checkpoint's arrays."""
         return under(_WEIGHTS, arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayeredPart:
+    """Successive layers of a network; see `repast_dist.training.network.Part`.
+
+    Attributes
+    ----------
+    model : Model
+        The layers.
+    behind : bool
+        Whether there are layers before them.
+    """
+
+    model: Model
+    behind: bool
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What of them is trained, in order of use."""
+        return self.model.parameters
+
+    def load(self, values: Values, engine: Engine, step: int) -> "_LoadedPart":
+        """Load their weights into the arithmetic of a step."""
+        return _LoadedPart(load_weights(self.model, values, engine, step, behind=self.behind))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoadedPart:
+    """See `repast_dist.training.network.LoadedPart`."""
+
+    model: LoadedModel
+
+    def begin(self, micro_batch: int) -> PartRun:
+        return PartRun(self.model, micro_batch)
 
 
 @dataclasses.dataclass(frozen=True)

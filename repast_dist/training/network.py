@@ -131,6 +131,56 @@ class LoadedNetwork(Protocol):
         """Return the sums of loss and hits over samples."""
 
 
+class PartRun(Protocol):
+    """A micro-batch on its way through successive layers of a network."""
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Return what the last layer makes of the inputs of the first, (N, ...) each."""
+
+    def errors(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        samples: np.ndarray,
+        statistics: SecondOrder | None,
+    ) -> list[np.ndarray]:
+        """Return the errors at the network's outputs, of every backward pass; only of its last
+        layers. Parameters are those of `LoadedNetwork.run_micro_batch`, of the whole network.
+        """
+
+    def backward(self, errors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Go back with the errors of every pass; return those at the inputs of the first layer."""
+
+    def result(
+        self,
+        samples: np.ndarray,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+    ) -> MicroBatchResult:
+        """Return what the micro-batch contributes, of these layers; the loss is 0 but of the last
+        ones. Parameters are those of `LoadedNetwork.run_micro_batch`.
+        """
+
+
+class LoadedPart(Protocol):
+    """Successive layers of a network whose weights are loaded for one step."""
+
+    def begin(self, micro_batch: int) -> PartRun:
+        """Return a micro-batch that is about to enter."""
+
+
+class Part(Protocol):
+    """Successive layers of a network, which one chip holds."""
+
+    @property
+    def parameters(self) -> Sequence[Trainable]:
+        """What of them is trained, in order of use."""
+
+    def load(self, values: Values, engine: Engine, step: int) -> LoadedPart:
+        """Load their weights into the arithmetic of a step."""
+
+
 class Network(Protocol):
     """A network that can be trained; the same object in every process, without any state."""
 
@@ -175,6 +225,11 @@ class Network(Protocol):
         self, values: Values, engine: Engine, step: int, with_backward: bool = True
     ) -> LoadedNetwork:
         """Load all weights into the arithmetic of a step; `evaluate` needs no `with_backward`."""
+
+    def part(self, first: int, last: int) -> Part:
+        """Return the layers that have the rows ``first:last`` of the workload; both are among its
+        `cuts`, or its ends.
+        """
 
     def to_state(self, values: Values) -> dict[str, np.ndarray]:
         """Return values under the names and in the shapes in which a checkpoint holds them."""

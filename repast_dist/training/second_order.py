@@ -71,8 +71,9 @@ class Preconditioner:
         self,
         matrices: Mapping[tuple[str, Side], np.ndarray],
         rows: Mapping[tuple[str, Side], np.ndarray] | None = None,
+        blocks: Sequence[FactorBlock] | None = None,
     ) -> np.ndarray:
-        """Return the traces of all blocks of a micro-batch, (blocks,) float64.
+        """Return the traces of blocks of a micro-batch, (blocks,) float64.
 
         Parameters
         ----------
@@ -80,8 +81,11 @@ class Preconditioner:
             (layer, "A" or "G") -> (n, n) float64 of formed blocks.
         rows : mapping, optional
             (layer, "A" or "G") -> (R, n) float64 of fused ones.
+        blocks : sequence of FactorBlock, optional
+            The blocks; None: all of the network.
         """
-        return block_traces(self._blocks, matrices, rows or {}, self._fused)
+        wanted = self._blocks if blocks is None else blocks
+        return block_traces(wanted, matrices, rows or {}, self._fused)
 
     def add(self, traces: np.ndarray, matrices: Mapping[int, np.ndarray]) -> None:
         """Add the statistics of a batch to the running averages.
@@ -161,7 +165,7 @@ def block_traces(
     Parameters
     ----------
     blocks : sequence of FactorBlock
-        All blocks of the plan.
+        The blocks.
     factors : mapping
         (layer, "A" or "G") -> (n, n) float64.
     rows : mapping

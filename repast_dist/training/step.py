@@ -1,12 +1,14 @@
 """Run a micro-batch through the layers of the NumPy engine: loss, gradients, share of the factors.
 
+Successive layers may be run on their own (`PartRun`), with what comes from the layers before and
+behind them, so that the layers of a network can be spread over chips.
+
 Everything returned is a sum over samples, so that micro-batches add up to a batch whoever ran
 them. Addresses of random draws name the step, the layer and the micro-batch, never a chip.
 """
 
 import dataclasses
-import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,19 +19,20 @@ from repast_dist.network.functional import with_ones
 from repast_dist.network.model import Model
 from repast_dist.network.node import Parameter, Pass, Product, Sink
 from repast_dist.training.engines import Engine
-from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
+from repast_dist.training.losses import LossValue, exact_errors, loss_value, sampled_errors
 from repast_dist.training.network import Evaluation, FactorBlocks, FactorKey, MicroBatchResult
-from repast_dist.training.optimizers import Fisher, SecondOrder, Side
+from repast_dist.training.optimizers import SecondOrder, Side
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A network whose weights are loaded for one step, for any number of micro-batches.
+    """A network, or a part of one, whose weights are loaded for one step, for any number of
+    micro-batches.
 
     Attributes
     ----------
     model : Model
-        The network.
+        The network or the part.
     weights : mapping
         Name -> (in[+1], out) float32.
     forward, backward : dict
@@ -39,6 +42,8 @@ class LoadedModel:
         The arithmetic of its products.
     step : int
         The training step.
+    behind : bool
+        Whether layers that are trained lie before it, to which errors go on.
     """
 
     model: Model
@@ -47,6 +52,7 @@ class LoadedModel:
     backward: dict[str, Product]
     engine: Engine
     step: int
+    behind: bool = False
 
 
 def load_weights(
@@ -55,6 +61,7 @@ def load_weights(
     engine: Engine,
     step: int,
     with_backward: bool = True,
+    behind: bool = False,
 ) -> LoadedModel:
     """Load all weights into the arithmetic of a step.
 
@@ -70,6 +77,8 @@ def load_weights(
         The training step.
     with_backward : bool
         Load transposes too; not needed for evaluation.
+    behind : bool
+        Whether layers that are trained lie before the model, which is a part of a network.
     """
     matrices = {p.name: weights[p.name][: p.inputs] for p in model.products}
     step = When(step)
@@ -77,11 +86,11 @@ def load_weights(
         name: engine.load("forward", matrix, ("weights", step, name))
         for name, matrix in matrices.items()
     }
-    names = model.chain.transposed(need_input=False) if with_backward else ()
+    names = model.chain.transposed(need_input=behind) if with_backward else ()
     backward = {
         name: engine.load("backward", matrices[name].T, ("transpose", step, name)) for name in names
     }
-    return LoadedModel(model, weights, forward, backward, engine, step)
+    return LoadedModel(model, weights, forward, backward, engine, step, behind)
 
 
 def run_micro_batch(
@@ -121,26 +130,10 @@ def run_micro_batch(
     DataError
         The loss is not finite: training diverged.
     """
-    batch = _MicroBatch(loaded, inputs, micro_batch)
-    value = loss_value(loaded.model.spec.loss, batch.outputs, inputs, labels)
-    if not np.isfinite(value.total):
-        raise DataError(
-            f"step {loaded.step}, micro-batch {micro_batch}: the loss is not finite; "
-            "lower optimizer.learning_rate or raise optimizer.damping"
-        )
-    sink = batch.backward(value.errors)
-    gradients = dict(sink.direct)
-    for parameter in loaded.model.products:
-        gradients[parameter.name] = batch.gradient(parameter, sink.errors[parameter.name])
-    factors: dict[FactorKey, np.ndarray] = {}
-    rows: dict[FactorKey, np.ndarray] = {}
-    if statistics is not None:
-        found = _Statistics(batch, statistics, sink, gradients, samples, blocks or {})
-        factors, rows = found.matrices(), found.rows(unformed)
-    ordered = {p.name: gradients[p.name] for p in loaded.model.parameters}
-    return MicroBatchResult(
-        len(inputs), value.total, value.correct, value.squared_error, ordered, factors, rows
-    )
+    run = PartRun(loaded, micro_batch)
+    run.forward(inputs)
+    run.backward(run.errors(inputs, labels, samples, statistics))
+    return run.result(samples, statistics, blocks, unformed)
 
 
 def evaluate(
@@ -165,37 +158,117 @@ def _pass(loaded: LoadedModel, call: tuple[int | str, ...]) -> Pass:
     return Pass(loaded.weights, loaded.forward, loaded.backward, loaded.engine.load, call)
 
 
-class _MicroBatch:
-    """A micro-batch after its forward pass; activations are loaded once, as (R, in[+1])."""
+class PartRun:
+    """A micro-batch on its way through a network, or through a part of one: forward, backward, and
+    then what it leaves. Activations are loaded once, as (R, in[+1]).
 
-    def __init__(self, loaded: LoadedModel, inputs: np.ndarray, number: int) -> None:
-        self.loaded, self.number = loaded, number
-        self.run = _pass(loaded, ("micro_batch", loaded.step, number))
-        chain = loaded.model.chain
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The network or the part, with this step's weights.
+    micro_batch : int
+        Number of the micro-batch in its step; addresses what is programmed for it.
+    """
+
+    def __init__(self, loaded: LoadedModel, micro_batch: int) -> None:
+        self.loaded, self.number = loaded, micro_batch
+        self.run = _pass(loaded, ("micro_batch", loaded.step, micro_batch))
+        self.activations: dict[tuple[str, str], Product] = {}
+        self.sinks: list[Sink] = []
+        self._value: LossValue | None = None
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Return what the last layer makes of the inputs of the first, (N, ...) each."""
+        chain = self.loaded.model.chain
+        self.outputs: np.ndarray
         self.outputs, self.saved = chain.forward(inputs.astype(np.float64), self.run)
         self.rows = chain.rows_of(self.saved)
-        self.activations: dict[tuple[str, str], Product] = {}
+        return self.outputs
 
-    def backward(self, errors: np.ndarray, call: tuple[int | str, ...] = ()) -> Sink:
-        """Return what a backward pass of output errors (N, D) finds."""
-        sink = Sink()
-        run = dataclasses.replace(self.run, call=(*self.run.call, *call))
-        self.loaded.model.chain.backward(errors, self.saved, run, sink, need_input=False)
-        return sink
+    def errors(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        samples: np.ndarray,
+        statistics: SecondOrder | None,
+    ) -> list[np.ndarray]:
+        """Return the errors at the network's outputs, (N, ...): those of the loss, and those of the
+        passes that the Fisher matrix takes beside it.
 
-    def fisher_sinks(self, fisher: Fisher, sink: Sink, samples: np.ndarray) -> Iterator[Sink]:
-        """Yield backward passes whose outer products make the Fisher matrix; `sink` has the
-        loss's own.
+        Parameters
+        ----------
+        inputs, labels : ndarray
+            What the whole network is given, and what it should make of it.
+        samples : (N,) integer ndarray
+            Numbers of the samples in the data set.
+        statistics : SecondOrder or None
+            The optimizer whose statistics are computed.
+
+        Raises
+        ------
+        DataError
+            The loss is not finite: training diverged.
         """
-        loss, engine = self.loaded.model.spec.loss, self.loaded.engine
-        if fisher == "empirical":
-            yield sink
-        elif fisher == "sampled":
-            labels = (engine.seed, self.loaded.step, samples)
-            yield self.backward(sampled_errors(loss, self.outputs, *labels), ("fisher", 0))
-        else:
-            for number, errors in enumerate(exact_errors(loss, self.outputs)):
-                yield self.backward(errors, ("fisher", number))
+        loaded = self.loaded
+        loss = loaded.model.spec.loss
+        value = self._value = loss_value(loss, self.outputs, inputs, labels)
+        if not np.isfinite(value.total):
+            raise DataError(
+                f"step {loaded.step}, micro-batch {self.number}: the loss is not finite; "
+                "lower optimizer.learning_rate or raise optimizer.damping"
+            )
+        fisher = "empirical" if statistics is None else statistics.output_gradients
+        if fisher == "sampled":
+            labels_of = (loaded.engine.seed, loaded.step, samples)
+            return [value.errors, sampled_errors(loss, self.outputs, *labels_of)]
+        if fisher == "exact":
+            return [value.errors, *exact_errors(loss, self.outputs)]
+        return [value.errors]
+
+    def backward(self, errors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Go back with the errors of every pass; return those at the inputs of the part, if layers
+        that are trained lie before it.
+        """
+        handed_on = []
+        for number, error in enumerate(errors):
+            sink = Sink()
+            call = (*self.run.call, *(("fisher", number - 1) if number else ()))
+            run = dataclasses.replace(self.run, call=call)
+            behind = self.loaded.behind
+            back = self.loaded.model.chain.backward(error, self.saved, run, sink, behind)
+            self.sinks.append(sink)
+            if back is not None:
+                handed_on.append(back)
+        return handed_on
+
+    def result(
+        self,
+        samples: np.ndarray,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+    ) -> MicroBatchResult:
+        """Return what the micro-batch contributes to its batch: of the part's layers, and the loss
+        where it is known here. Parameters are those of `run_micro_batch`.
+        """
+        sink, value = self.sinks[0], self._value
+        gradients = dict(sink.direct)
+        for parameter in self.loaded.model.products:
+            gradients[parameter.name] = self.gradient(parameter, sink.errors[parameter.name])
+        factors: dict[FactorKey, np.ndarray] = {}
+        rows: dict[FactorKey, np.ndarray] = {}
+        if statistics is not None:
+            found = _Statistics(self, statistics, gradients, len(samples), blocks or {})
+            factors, rows = found.matrices(), found.rows(unformed)
+        return MicroBatchResult(
+            samples=len(samples),
+            loss_sum=0.0 if value is None else value.total,
+            correct=0.0 if value is None else value.correct,
+            squared_error=0.0 if value is None else value.squared_error,
+            gradients={p.name: gradients[p.name] for p in self.loaded.model.parameters},
+            factors=factors,
+            rows=rows,
+        )
 
     def gradient(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
         """Return inputs^T errors, (in[+1], out): activations are the matrix, errors the inputs."""
@@ -265,14 +338,13 @@ class _Statistics:
 
     def __init__(
         self,
-        batch: _MicroBatch,
+        batch: PartRun,
         optimizer: SecondOrder,
-        sink: Sink,
         gradients: Mapping[str, np.ndarray],
-        samples: np.ndarray,
+        samples: int,
         blocks: FactorBlocks,
     ) -> None:
-        self.batch, self.optimizer, self.sink = batch, optimizer, sink
+        self.batch, self.optimizer = batch, optimizer
         self.gradients, self.samples, self.blocks = gradients, samples, blocks
 
     def matrices(self) -> dict[FactorKey, np.ndarray]:
@@ -310,13 +382,13 @@ class _Statistics:
                     found[parameter.name, side] = np.asarray(rows, np.float64)
         return found
 
-    @functools.cached_property
+    @property
     def errors(self) -> list[Mapping[str, np.ndarray]]:
-        """Layer -> output gradients, of every backward pass of the Fisher matrix; all layers share
-        the passes.
+        """Layer -> output gradients, of every backward pass of the Fisher matrix: those beside the
+        loss's own, or the loss's own. All layers share the passes.
         """
-        sinks = self.batch.fisher_sinks(self.optimizer.output_gradients, self.sink, self.samples)
-        return [sink.errors for sink in sinks]
+        sinks = self.batch.sinks
+        return [sink.errors for sink in sinks[1:] or sinks]
 
     def error_moment(self, parameter: Parameter) -> np.ndarray:
         """Return the moment of the output gradients of all passes, (out, out)."""
@@ -349,7 +421,7 @@ class _Layer:
 
     @property
     def samples(self) -> int:
-        return len(self._all.samples)
+        return self._all.samples
 
     def input_moment(self) -> np.ndarray:
         wanted = self._all.wanted(self._parameter, "A")

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from repast_dist.analog import SCHEMES
-from repast_dist.ground.errors import SettingsError
 from repast_dist.network.tables import network_table
 from repast_dist.planning.machine import Machine
 from repast_dist.settings import load_settings
@@ -269,10 +268,3 @@ def test_a_study_leaves_its_tables_in_a_run_directory(tmp_path, study, left):
         overrides.append("study.chips=[1,2]")
     folder = run_study(load_settings(overrides), Console(quiet=True))
     assert (folder / left).is_file()
-
-
-@pytest.mark.parametrize("setting", ["partition.layers=pipeline", "partition.layers=auto"])
-def test_training_refuses_what_only_the_cost_studies_model(tmp_path, setting):
-    overrides = [setting, f"run_root={tmp_path}", "farm.backend=inprocess", "train.max_steps=1"]
-    with pytest.raises(SettingsError, match=setting.partition("=")[0].replace(".", r"\.")):
-        run_study(load_settings(overrides), Console(quiet=True))

@@ -1,0 +1,276 @@
+"""Micro-batches of a step on their way through the chips that the layers are spread over.
+
+The chips of a pipeline hold successive layers, one stage each. Time goes in slots: in each, a stage
+runs one micro-batch forward and another one backward, and hands on what comes out. Micro-batch k of
+a pipeline is in stage s forward in slot k + s, and backward in slot k + 2 (S - 1) - s, of S stages;
+so never more than 2 S - 1 of them are on their way. Activations and errors go straight to the
+worker that holds the next stage, in the layout in which they were made, so that sums over them have
+the same bits wherever they are formed.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from repast_dist.farm.peers import Arrays, Peers
+from repast_dist.farm.setup import FarmSetup
+from repast_dist.ground.errors import RepastError
+from repast_dist.training.engines import Engine
+from repast_dist.training.network import LoadedPart, MicroBatchResult, PartRun, Values
+from repast_dist.training.optimizers import SecondOrder
+from repast_dist.training.sampling import micro_batch_samples
+
+_ACTIVATIONS, _ERRORS = "activations", "errors"
+_Address = tuple[str, int, int]
+"""(what, chip that takes it, micro-batch)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Passed:
+    """What a micro-batch left in one stage.
+
+    Attributes
+    ----------
+    stage, chip, micro_batch : int
+        Where, and which micro-batch of the step.
+    result : MicroBatchResult
+        Gradients and factors of the stage's layers; the loss of the last stage.
+    """
+
+    stage: int
+    chip: int
+    micro_batch: int
+    result: MicroBatchResult
+
+
+class StageRunner:
+    """Runs micro-batches through what the chips of one worker hold.
+
+    Parameters
+    ----------
+    setup : FarmSetup
+        Settings, plan and data.
+    engines : mapping
+        Chip of this worker -> its arithmetic.
+    peers : Peers
+        The other workers.
+    timed : callable
+        Part of a step -> a context in which this worker computes; it waits for others outside.
+    """
+
+    def __init__(
+        self,
+        setup: FarmSetup,
+        engines: Mapping[int, Engine],
+        peers: Peers,
+        timed: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._setup, self._engines, self._peers, self._timed = setup, engines, peers, timed
+        me = setup.routes[next(iter(engines))]
+        self._others = [worker for worker in setup.workers if worker != me]
+
+    def run(
+        self,
+        step: int,
+        part: str,
+        values: Values,
+        statistics: SecondOrder | None,
+        micro_batches: Sequence[int],
+    ) -> Iterator[Passed]:
+        """Run micro-batches of a step; yield what they leave in the stages of this worker.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        part : str
+            The part of the step that they are.
+        values : mapping
+            Weights and running values.
+        statistics : SecondOrder or None
+            The optimizer whose statistics are computed; None: no statistics.
+        micro_batches : sequence of int
+            The micro-batches, the same ones on all workers.
+
+        Raises
+        ------
+        PeersLost
+            Other workers are gone.
+        RepastError
+            What a chip found wrong.
+        """
+        queues: dict[int, list[int]] = {}
+        for number in micro_batches:
+            queues.setdefault(self._setup.micro_batch_owner(number), []).append(number)
+        if len(self._setup.stages) == 1:
+            yield from self._alone(step, part, values, statistics, queues)
+        else:
+            yield from self._together(step, part, values, statistics, queues)
+
+    def _alone(
+        self,
+        step: int,
+        part: str,
+        values: Values,
+        statistics: SecondOrder | None,
+        queues: Mapping[int, Sequence[int]],
+    ) -> Iterator[Passed]:
+        """Every chip runs whole micro-batches."""
+        for chip, engine in self._engines.items():
+            loaded = None
+            for number in queues.get(chip, ()):
+                with self._timed(part), _named(chip):
+                    if loaded is None:
+                        loaded = self._setup.network.load(values, engine, step)
+                    samples = _samples(self._setup, step, number)
+                    inputs, labels = _batch(self._setup, step, samples)
+                    result = loaded.run_micro_batch(
+                        inputs,
+                        labels,
+                        samples,
+                        number,
+                        statistics,
+                        self._setup.factor_blocks,
+                        self._setup.unformed,
+                    )
+                yield Passed(0, chip, number, result)
+
+    def _together(
+        self,
+        step: int,
+        part: str,
+        values: Values,
+        statistics: SecondOrder | None,
+        queues: Mapping[int, Sequence[int]],
+    ) -> Iterator[Passed]:
+        """Chips hand on what they made, slot by slot."""
+        setup = self._setup
+        last = len(setup.stages) - 1
+        slots = max(map(len, queues.values())) + 2 * last
+        line = _Line(setup, self._engines, step, values, statistics)
+        places = [(chip, *setup.place_in_pipeline(chip)) for chip in self._engines]
+        for slot in range(slots):
+            passed: list[Passed] = []
+            with self._timed(part):
+                for chip, first, stage in places:
+                    queue = queues.get(first, [])
+                    forward, backward = slot - stage, slot - 2 * last + stage
+                    with _named(chip):
+                        if stage <= last and 0 <= forward < len(queue):
+                            line.forward(chip, stage, queue[forward])
+                        if stage <= last and 0 <= backward < len(queue):
+                            passed.append(line.backward(chip, stage, queue[backward]))
+            if slot < slots - 1:
+                self._hand_on(step, f"{part} {slot}", line)
+            yield from passed
+
+    def _hand_on(self, step: int, part: str, line: "_Line") -> None:
+        """Exchange what the chips made in a slot."""
+        outgoing: dict[int, dict[Any, np.ndarray]] = {worker: {} for worker in self._others}
+        for address, arrays in line.take_outgoing().items():
+            worker = self._setup.routes[address[1]]
+            if worker in outgoing:
+                outgoing[worker] |= _laid_out(address, arrays)
+            else:
+                line.incoming[address] = arrays
+        self._peers.send(step, part, outgoing)
+        for message in self._peers.receive(step, part).values():
+            line.incoming |= _as_made(message)
+
+
+class _Line:
+    """The stages of one worker's chips in one step, and what is between them."""
+
+    def __init__(
+        self,
+        setup: FarmSetup,
+        engines: Mapping[int, Engine],
+        step: int,
+        values: Values,
+        statistics: SecondOrder | None,
+    ) -> None:
+        self._setup, self._engines, self._step = setup, engines, step
+        self._values, self._statistics = values, statistics
+        self._loaded: dict[int, LoadedPart] = {}
+        self._running: dict[tuple[int, int], PartRun] = {}
+        self._outgoing: dict[_Address, list[np.ndarray]] = {}
+        self.incoming: dict[_Address, list[np.ndarray]] = {}
+
+    def forward(self, chip: int, stage: int, number: int) -> None:
+        """Run a micro-batch through the layers of a stage."""
+        if chip not in self._loaded:
+            engine = self._engines[chip]
+            self._loaded[chip] = self._setup.parts[stage].load(self._values, engine, self._step)
+        run = self._running[chip, number] = self._loaded[chip].begin(number)
+        if stage:
+            (inputs,) = self.incoming.pop((_ACTIVATIONS, chip, number))
+        else:
+            samples = _samples(self._setup, self._step, number)
+            inputs, _ = _batch(self._setup, self._step, samples)
+        outputs = run.forward(inputs)
+        if stage < len(self._setup.stages) - 1:
+            after = self._setup.next_in_pipeline(chip, 1)
+            self._outgoing[_ACTIVATIONS, after, number] = [outputs]
+
+    def backward(self, chip: int, stage: int, number: int) -> Passed:
+        """Send the errors of a micro-batch back through the layers of a stage."""
+        setup, statistics = self._setup, self._statistics
+        run = self._running.pop((chip, number))
+        samples = _samples(setup, self._step, number)
+        if stage < len(setup.stages) - 1:
+            errors = self.incoming.pop((_ERRORS, chip, number))
+        else:
+            errors = run.errors(*_batch(setup, self._step, samples), samples, statistics)
+        handed_on = run.backward(errors)
+        if stage:
+            self._outgoing[_ERRORS, setup.next_in_pipeline(chip, -1), number] = handed_on
+        result = run.result(samples, statistics, setup.factor_blocks, setup.unformed)
+        return Passed(stage, chip, number, result)
+
+    def take_outgoing(self) -> dict[_Address, list[np.ndarray]]:
+        """Return what was made for other stages since the last call."""
+        outgoing, self._outgoing = self._outgoing, {}
+        return outgoing
+
+
+def _samples(setup: FarmSetup, step: int, number: int) -> np.ndarray:
+    """Return the numbers of a micro-batch's samples in the data set."""
+    job = setup.job
+    return micro_batch_samples(job.seed, len(setup.data.train_inputs), job.train, step, number)
+
+
+def _batch(setup: FarmSetup, step: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples and their labels."""
+    return setup.data.batch(samples, setup.job.seed, step)
+
+
+@contextlib.contextmanager
+def _named(chip: int) -> Iterator[None]:
+    """Name the chip in what it finds wrong."""
+    try:
+        yield
+    except RepastError as error:
+        raise type(error)(f"chip {chip}: {error}") from error
+
+
+def _laid_out(address: _Address, arrays: Sequence[np.ndarray]) -> dict[Any, np.ndarray]:
+    """Return a message that keeps the order in which the axes of arrays lie in memory."""
+    message: dict[Any, np.ndarray] = {}
+    for place, values in enumerate(arrays):
+        order = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])
+        message[*address, place, *order] = values.transpose(order)
+    return message
+
+
+def _as_made(message: Arrays) -> dict[_Address, list[np.ndarray]]:
+    """Undo `_laid_out`."""
+    found: dict[_Address, list[np.ndarray]] = {}
+    for key, values in sorted(message.items(), key=lambda item: item[0][:4]):
+        what, chip, number, _, *order = key
+        made = values.transpose(np.argsort(order))
+        found.setdefault((what, chip, number), []).append(made)
+    return found
