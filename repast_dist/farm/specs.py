@@ -45,11 +45,12 @@ class FarmSpec:
         Where workers go on a cluster of several nodes.
     blas_threads : int
         BLAS and OpenMP threads per worker process.
-    kernels : {"auto", "float32", "int8", "cuda", "torch"}
-        What products on crossbars are computed with: ``int8`` takes the processor's 8-bit units
-        (AMX, VNNI) and the package ``onednn-cpu-gomp``, ``float32`` additions and NumPy's BLAS,
-        ``auto`` the first that a worker's machine has; ``cuda`` PyTorch on a GPU, which a node's
-        workers share, ``torch`` PyTorch on the processor. The numbers are the same.
+    kernels : {"auto", "amx", "int8", "float32", "cuda", "torch"}
+        What products on crossbars are computed with: ``amx`` takes the processor's matrix unit for
+        8-bit numbers, ``int8`` other 8-bit units (VNNI) and the package ``onednn-cpu-gomp``,
+        ``float32`` additions and NumPy's BLAS, ``auto`` the first of these that a worker's machine
+        has; ``cuda`` PyTorch on a GPU, which a node's workers share, ``torch`` PyTorch on the
+        processor. The numbers are the same.
     object_store_bytes : int
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool

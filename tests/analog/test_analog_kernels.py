@@ -8,8 +8,18 @@ import numba
 import numpy as np
 import pytest
 
-from repast_dist.analog import AdcSpec, DacSpec, DeviceSpec, Reram, VmmSpec, WireSpec, program_vmm
-from repast_dist.analog.kernels import chosen, onednn
+from repast_dist.analog import (
+    AdcSpec,
+    DacSpec,
+    DeviceSpec,
+    Reram,
+    VmmSpec,
+    WireSpec,
+    program_stack,
+    program_vmm,
+)
+from repast_dist.analog.kernels import chosen, onednn, tile_registers
+from repast_dist.analog.kernels.amx import AmxTiles
 from repast_dist.analog.kernels.base import LARGEST_STEPS, Design, in_steps, step_of
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
 from repast_dist.analog.kernels.driven import DrivenTile
@@ -18,6 +28,8 @@ from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.errors import SettingsError
 
 NAMES = available()
+needs_several = pytest.mark.skipif(len(NAMES) < 2, reason="this machine has one kind of kernels")
+needs_amx = pytest.mark.skipif("amx" not in NAMES, reason="no matrix unit on this machine")
 needs_int8 = pytest.mark.skipif("int8" not in NAMES, reason="no int8 kernels on this machine")
 
 
@@ -47,6 +59,10 @@ CASES = {
     "DACs of two bits": with_dacs(
         spec(dac_bits=2), gain_error=0.01, offset_lsb=0.3, inl_lsb=0.2, noise_lsb=0.05
     ),
+    "converters with errors": spec(
+        AdcSpec(range="calibrated", offset_lsb=0.5, gain_error=0.01, inl_lsb=0.5, noise_lsb=0.3)
+    ),
+    "converters of twelve bits": spec(AdcSpec(bits=12, range="full"), programming_sigma=0.01),
     "more rows than sums are exact for": spec(rows=2048, dac_bits=4, programming_sigma=0.01),
 }
 
@@ -57,9 +73,9 @@ def operands(shape: tuple[int, int, int], seed: int = 3) -> tuple[np.ndarray, np
     return random.normal(size=(count, rows)), random.normal(size=(rows, columns))
 
 
-@needs_int8
+@needs_several
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("shape", [(5, 300, 170), (33, 1030, 70), (90, 256, 256)])
+@pytest.mark.parametrize("shape", [(5, 300, 170), (33, 1030, 70), (90, 256, 256), (2, 3, 1)])
 def test_all_kernels_give_the_same_bits(name: str, shape: tuple[int, int, int]) -> None:
     inputs, weights = operands(shape)
     found = []
@@ -68,10 +84,30 @@ def test_all_kernels_give_the_same_bits(name: str, shape: tuple[int, int, int]) 
             array = program_vmm(weights, CASES[name], 1, "w")
             array.calibrate(inputs)
             assert array.ranges is not None
-            found.append((array.multiply(inputs).values, array.ranges))
-    for values, ranges in found[1:]:
-        np.testing.assert_array_equal(values, found[0][0])
-        np.testing.assert_array_equal(ranges, found[0][1])
+            kept = array.multiply(inputs)
+            narrow = array.multiply(inputs, ranges=np.float32(0.2) * array.ranges)
+            found.append((array.ranges, kept, narrow))
+    for ranges, *products in found[1:]:
+        np.testing.assert_array_equal(ranges, found[0][0])
+        for product, other in zip(products, found[0][1:], strict=True):
+            np.testing.assert_array_equal(product.values, other.values)
+            assert product.clipped == other.clipped
+            np.testing.assert_array_equal(product.needed, other.needed)
+
+
+@needs_several
+@pytest.mark.parametrize("name", CASES)
+def test_all_kernels_give_the_same_bits_of_stacks(name: str) -> None:
+    random = np.random.default_rng(5)
+    inputs, weights = random.normal(size=(9, 20, 33)), random.normal(size=(9, 33, 21))
+    found = []
+    for kernel in NAMES:
+        with using(kernel):
+            found.append(program_stack(weights, CASES[name], 1, "w").multiply(inputs))
+    for product in found[1:]:
+        np.testing.assert_array_equal(product.values, found[0].values)
+        assert product.clipped == found[0].clipped
+        np.testing.assert_array_equal(product.needed, found[0].needed)
 
 
 def design(top: int, whole: bool, rows: int = 4096) -> Design:
@@ -159,11 +195,13 @@ def test_kernels_are_those_of_the_block_and_otherwise_the_fastest(
     monkeypatch.setenv(chosen.VARIABLE, "float32")
     assert current().name == "float32"
     monkeypatch.setenv(chosen.VARIABLE, "abacus")
-    with pytest.raises(SettingsError, match=r"farm\.kernels=abacus.*valid: auto, float32, int8"):
+    with pytest.raises(
+        SettingsError, match=r"farm\.kernels=abacus.*valid: auto, amx, int8, float32"
+    ):
         current()
 
 
-def test_without_the_package_float32_computes_and_int8_says_what_to_install(
+def test_without_the_package_others_compute_and_int8_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> None:
@@ -172,7 +210,7 @@ def test_without_the_package_float32_computes_and_int8_says_what_to_install(
     monkeypatch.setattr(onednn.importlib.metadata, "files", missing)
     kernels.cache_clear()
     try:
-        assert available() == ("float32",)
+        assert available() == tuple(name for name in NAMES if name != "int8")
         with pytest.raises(SettingsError, match=r"pip install 'repast-dist\[fast\]'"):
             kernels("int8")
     finally:
@@ -187,10 +225,39 @@ def test_a_processor_without_8_bit_products_is_refused(monkeypatch: pytest.Monke
     try:
         with pytest.raises(SettingsError, match=r"farm\.kernels=int8: the processor has no"):
             kernels("int8")
-        assert kernels("auto").name == "float32"
+        assert "int8" not in available()
     finally:
         monkeypatch.undo()
         kernels.cache_clear()
+
+
+def test_a_processor_without_a_matrix_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "has_matrix_unit", lambda: False)
+    kernels.cache_clear()
+    try:
+        with pytest.raises(SettingsError, match=r"farm\.kernels=amx: the processor has no matrix"):
+            kernels("amx")
+        assert kernels("auto").name in ("int8", "float32")
+    finally:
+        monkeypatch.undo()
+        kernels.cache_clear()
+
+
+def test_there_is_no_matrix_unit_where_code_is_compiled_for_another_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tile_registers.config, "CPU_NAME", "haswell")
+    assert not tile_registers.has_matrix_unit.__wrapped__()
+
+
+@needs_amx
+def test_tiles_of_any_size_are_multiplied_by_the_matrix_unit() -> None:
+    for shape in ((2, 3, 1), (5, 300, 170)):
+        inputs, weights = operands(shape)
+        with using("amx"):
+            array = program_vmm(weights, CASES["programming errors"], 1, "w")
+            assert np.isfinite(array.multiply(inputs).values).all()
+            assert isinstance(array._held, AmxTiles)
 
 
 def test_hot_loops_are_compiled_for_the_widest_vectors() -> None:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator
 from typing import Literal, get_args
 
+from repast_dist.analog.kernels.amx import Amx
 from repast_dist.analog.kernels.base import Kernels
 from repast_dist.analog.kernels.float32 import Float32
 from repast_dist.analog.kernels.int8 import Int8
 from repast_dist.analog.kernels.onednn import OneDnn
+from repast_dist.analog.kernels.tile_registers import has_matrix_unit
 from repast_dist.ground.errors import SettingsError
 
-KernelChoice = Literal["auto", "float32", "int8", "cuda", "torch"]
+KernelChoice = Literal["auto", "amx", "int8", "float32", "cuda", "torch"]
 """Kernels by name; ``auto``: the fastest that the machine's processor has."""
 
 VARIABLE = "REPAST_DIST_KERNELS"
@@ -57,13 +59,17 @@ def kernels(name: str) -> Kernels:
     SettingsError
         This machine does not have them, or nothing is called so.
     """
+    if name == "auto":
+        return kernels(_of_processor()[0])
     if name == "float32":
         return Float32()
-    if name == "auto":
-        try:
-            return kernels("int8")
-        except SettingsError:
-            return kernels("float32")
+    if name == "amx":
+        if not has_matrix_unit():
+            raise SettingsError(
+                "farm.kernels=amx: the processor has no matrix unit for 8-bit numbers (AMX), or "
+                "the system does not grant it; valid: auto, int8 or float32"
+            )
+        return Amx()
     if name in ("cuda", "torch"):
         return _of_pytorch(name)
     if name != "int8":
@@ -80,12 +86,20 @@ def kernels(name: str) -> Kernels:
 
 def available() -> tuple[str, ...]:
     """Return the names of all kernels that this machine has for use, those of ``auto`` first."""
-    fastest = kernels("auto").name
-    found = (fastest,) if fastest == "float32" else (fastest, "float32")
+    found = _of_processor()
     try:
         return (*found, kernels("cuda").name)
     except SettingsError:
         return found
+
+
+def _of_processor() -> tuple[str, ...]:
+    """Return the names of all kernels that the processor has, the fastest first."""
+    found = []
+    for name in ("amx", "int8", "float32"):
+        with contextlib.suppress(SettingsError):
+            found.append(kernels(name).name)
+    return tuple(found)
 
 
 def _of_pytorch(name: str) -> Kernels:

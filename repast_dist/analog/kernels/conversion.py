@@ -247,7 +247,7 @@ def convert_and_add(
                     clipped += _convert(value, scale, limit, weight, total)
                     if counting and counted[n]:
                         count_codes(value, scale, least, places, scratch, counts[s])
-            _add(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, row)
+            add_weighted(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, row)
     return int(clipped)
 
 
@@ -281,12 +281,13 @@ def _convert_sample(
                 clipped += _convert(upper, to_code, limit, weight, total)
             else:
                 clipped += _convert_pair(upper, lower, to_code, limit, weight, total)
-        _add(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, result)
+        add_weighted(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, result)
     return int(clipped)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_KEEP)
-def _add(weight: float, total: np.ndarray, result: np.ndarray) -> None:
+def add_weighted(weight: float, total: np.ndarray, result: np.ndarray) -> None:
+    """Add sums of codes, (M,), to a row of results, (M,) float64, with a weight."""
     wide()
     for m in range(total.shape[0]):
         result[m] += weight * total[m]
