@@ -7,9 +7,17 @@ import numpy as np
 
 def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:
     """Round to `bits` bits of the largest entry, sign included."""
+    codes, step = codes_of(matrix, bits)
+    codes *= step
+    return codes
+
+
+def codes_of(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+    """Return whole numbers of `bits` bits, sign included, and what one of them is worth."""
     largest = float(np.max(np.abs(matrix), initial=0.0))
     step = (largest if largest > 0 else 1.0) / (2 ** (bits - 1) - 1)
-    return np.rint(matrix / step) * step
+    codes = matrix / step
+    return np.rint(codes, out=codes), step
 
 
 def exponent_of(values: np.ndarray) -> int:
@@ -35,10 +43,3 @@ def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndar
     step = largest / (2 ** (bits - 1) - 1)
     codes = values / step
     return np.rint(codes, out=codes), step
-
-
-def rounded_columns(values: np.ndarray, bits: int) -> np.ndarray:
-    """Round every column to `bits` bits of its own largest entry."""
-    codes, step = codes_of_columns(values, bits)
-    codes *= step
-    return codes

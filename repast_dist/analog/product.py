@@ -16,7 +16,8 @@ import numpy as np
 
 from repast_dist.analog.arrays.vmm import COUNTED_VECTORS, VmmArray, program_vmm
 from repast_dist.analog.cells.ideal import Ideal
-from repast_dist.analog.fixed_point import codes_of_columns, rounded, rounded_columns
+from repast_dist.analog.fixed_point import codes_of, codes_of_columns, rounded
+from repast_dist.analog.kernels.whole import WholeMatrix, hold_whole
 from repast_dist.analog.specs import AdcSpec, DeviceSpec, VmmSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
@@ -105,13 +106,23 @@ class Product:
 
     def _times(self, number: int, vectors: np.ndarray) -> np.ndarray:
         if self.vmm.exact:
-            return np.asarray(self.factors[number] @ rounded_columns(vectors, self.bits))
+            codes, steps = codes_of_columns(vectors, self.bits)
+            whole, worth = self._wholes[number]
+            exact = whole.multiply(codes)
+            exact *= worth * steps
+            return exact
         codes, step = codes_of_columns(vectors, self.bits)
         # Read noise is that of these inputs, whenever they come and whatever comes beside them.
         call = int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest())
         array = self._arrays[number]
         product = array.multiply_codes(np.ascontiguousarray(codes.T), call)
         return np.asarray(product.values.T * (step * array.weight_scale))
+
+    @cached_property
+    def _wholes(self) -> tuple[tuple[WholeMatrix, float], ...]:
+        """The factors as whole numbers, and what one of them is worth."""
+        found = (codes_of(factor, self.bits) for factor in self.factors)
+        return tuple((hold_whole(codes, self.bits), step) for codes, step in found)
 
     @cached_property
     def _arrays(self) -> tuple[VmmArray, ...]:

@@ -10,7 +10,13 @@ import numba
 import numpy as np
 
 from repast_dist.analog.kernels import tile_registers as unit
-from repast_dist.analog.kernels.base import Conversions, Design, Held, Kernels, step_of
+from repast_dist.analog.kernels.base import (
+    Conversions,
+    Design,
+    Held,
+    Kernels,
+    step_of,
+)
 from repast_dist.analog.kernels.conversion import (
     add_weighted,
     bins_of_codes,
@@ -26,7 +32,6 @@ SIDE, DEEP = unit.SIDE, unit.DEEP
 _TOP, _UPPER = 127, 256
 _TILE = 4 * SIDE * SIDE
 _FITS_INT32 = 2**31
-_WHOLE_TILES = unit.whole_tiles()
 _PART_BYTES = 2**20
 """Currents that are worked on at a time where they are converted apart."""
 
@@ -86,7 +91,7 @@ class AmxTiles(Held):
         double = self.total_dtype(how.ranges) is np.float64
         return int(
             _add_tiles(
-                _WHOLE_TILES,
+                unit.WHOLE_TILES,
                 self._held,
                 integers,
                 result,
@@ -127,7 +132,7 @@ class AmxTiles(Held):
         """Write the currents of one row tile, (rows, passes, slices, M) float32, in steps."""
         which, where = self.place(number)
         _write_currents(
-            _WHOLE_TILES,
+            unit.WHOLE_TILES,
             self._held[number],
             integers[which, rows.start : rows.stop, where],
             self.design.bits,
@@ -145,7 +150,7 @@ class AmxTiles(Held):
         shape = min(at_once, max(result.shape[1], 1)), design.passes, 1, slices, columns
         return int(
             _add_tiles_apart(
-                _WHOLE_TILES,
+                unit.WHOLE_TILES,
                 self._held,
                 integers,
                 result,

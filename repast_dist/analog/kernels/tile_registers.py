@@ -49,13 +49,16 @@ def has_matrix_unit() -> bool:
     return not ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA)
 
 
-def whole_tiles() -> np.ndarray:
-    """Return the configuration in which all registers have 16 rows of 64 bytes, (64,) uint8."""
+def _whole_tiles() -> np.ndarray:
     configuration = np.zeros(64, np.uint8)
     configuration[0] = 1
     configuration[16:32].view(np.uint16)[:] = DEEP
     configuration[48:56] = SIDE
     return configuration
+
+
+WHOLE_TILES = _whole_tiles()
+"""(64,) uint8, the configuration in which all registers have 16 rows of 64 bytes."""
 
 
 def _called(build: Any, name: str, *arguments: Any, returns: Any = None) -> Any:
@@ -71,7 +74,7 @@ def _pointer(build: Any, address: Any, kind: Any = _BYTE) -> Any:
 
 @intrinsic
 def configure(typing_context: Any, address: Any) -> Any:
-    """Set the shapes of this thread's tile registers to those at an address, see `whole_tiles`."""
+    """Set the shapes of this thread's tile registers to those at an address, see `WHOLE_TILES`."""
 
     def generate(context: Any, build: Any, signature: Any, given: Any) -> Any:
         _called(build, "llvm.x86.ldtilecfg", _pointer(build, given[0]))
@@ -103,6 +106,10 @@ def clear(typing_context: Any, tile: Any) -> Any:
 
 
 def _moving(name: str) -> Callable[..., Any]:
+    """Return an intrinsic that moves a tile from or to an address, with so many bytes from one row
+    to the next.
+    """
+
     def typed(typing_context: Any, tile: Any, address: Any, stride: Any) -> Any:
         def generate(context: Any, build: Any, signature: Any, given: Any) -> Any:
             number, place = _BYTE(tile.literal_value), _pointer(build, given[1])
@@ -111,23 +118,32 @@ def _moving(name: str) -> Callable[..., Any]:
 
         return types.void(tile, types.intp, types.intp), generate
 
-    return typed
+    return intrinsic(prefer_literal=True)(typed)
 
 
-load = intrinsic(prefer_literal=True)(_moving("llvm.x86.tileloadd64"))
-store = intrinsic(prefer_literal=True)(_moving("llvm.x86.tilestored64"))
+load = _moving("llvm.x86.tileloadd64")
+store = _moving("llvm.x86.tilestored64")
 
 
-@intrinsic(prefer_literal=True)
-def add_product(typing_context: Any, out: Any, left: Any, right: Any) -> Any:
-    """Add the product of two tiles of int8 to one of int32."""
-    numbers = [_BYTE(tile.literal_value) for tile in (out, left, right)]
+def _multiplying(name: str) -> Callable[..., Any]:
+    """Return an intrinsic that adds the product of two tiles of bytes to one of int32."""
 
-    def generate(context: Any, build: Any, signature: Any, given: Any) -> Any:
-        _called(build, "llvm.x86.tdpbssd", *numbers)
-        return context.get_dummy_value()
+    def typed(typing_context: Any, out: Any, left: Any, right: Any) -> Any:
+        numbers = [_BYTE(tile.literal_value) for tile in (out, left, right)]
 
-    return types.void(out, left, right), generate
+        def generate(context: Any, build: Any, signature: Any, given: Any) -> Any:
+            _called(build, name, *numbers)
+            return context.get_dummy_value()
+
+        return types.void(out, left, right), generate
+
+    return intrinsic(prefer_literal=True)(typed)
+
+
+add_product = _multiplying("llvm.x86.tdpbssd")
+add_product_right_unsigned = _multiplying("llvm.x86.tdpbsud")
+add_product_left_unsigned = _multiplying("llvm.x86.tdpbusd")
+add_product_unsigned = _multiplying("llvm.x86.tdpbuud")
 
 
 def _at(build: Any, address: Any, offset: Any, kind: Any) -> Any:
