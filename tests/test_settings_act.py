@@ -701,6 +701,11 @@ _TRAINED = {"kind": "GPU throughput", "subject": "v100 bert_base", "value": 2.0,
 SMALL_HEADLINE = (
     "study=headline", "study.networks=[lenet5]", "study.sensitive=[]", "study.bridge={}",
 )  # fmt: skip
+SMALL_SEARCH = (
+    "study=search", "study.measures={cost: {kind: cost}}", "study.points=4", "study.keep=2",
+    "study.parameters={chip.tiles: {low: 4, high: 64}}", "study.sampler={kind: random}",
+    "study.objectives={cost.step_s: lowest, cost.energy_per_sample_j: lowest}",
+)  # fmt: skip
 _CHART = {"kind": "line", "x": "farm.chips", "y": "step_s"}
 _MATRIX = "a file that is not there.npy"
 
@@ -737,6 +742,13 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
             "kind": "bars", "x": "samples_per_s", "y": "samples_per_s", "value": "samples_per_s",
             "series": "variant", "title": "Other", "log_x": True, "log_y": True,
         }.items()},
+    },
+    SMALL_SEARCH: {
+        "question": "Another", "parameters": {"chip.tiles": [4, 8]}, "points": 3, "keep": 1,
+        "measures": {"cost": {"kind": "cost"}, "more": {"kind": "cost"}},
+        "objectives": {"cost.area_m2": "lowest"}, "sampler": {"kind": "tpe", "first": 1},
+        "constraints": {"cost.area_m2": {"at_most": 1e-4}}, "finals": {"also": {"kind": "cost"}},
+        "pruning": {"column": "cost.step_s"},
     },
     SMALL_PRECISION: {
         "variants": {"other": _METHOD}, "solve": ["reading"], "prices": [],
@@ -815,6 +827,8 @@ def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
         mock.patch("repast_dist.studies.convergence.answer.convergence_point", pretended_curve),
         mock.patch("repast_dist.studies.validate._PIPELAYER_NETWORKS", ("vgg13",)),
         mock.patch("repast_dist.studies.headline.footings._MOST_CHIPS", 8),
+        # What points take of the processor differs from time to time.
+        mock.patch("repast_dist.studies.search.evaluate.processor_s", return_value=0.0),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

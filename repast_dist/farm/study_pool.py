@@ -1,7 +1,8 @@
 """Compute independent points of a study in worker processes or in this process."""
 
+import itertools
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -21,10 +22,13 @@ _LOOK_S = 1.0
 def map_unordered[Shared, Point, Result](
     function: Callable[[Shared, Point], Result],
     shared: Shared,
-    points: Sequence[Point],
+    points: Iterable[Point],
     farm: FarmSpec,
 ) -> Generator[tuple[int, Result]]:
     """Apply a function to every point and yield the results in the order they are finished.
+
+    A point is taken when a worker is free for it, after the results so far were yielded, so that
+    what comes next may depend on them.
 
     Parameters
     ----------
@@ -32,11 +36,12 @@ def map_unordered[Shared, Point, Result](
         A function of a module, ``function(shared, point)``.
     shared : object
         Moved to every worker once.
-    points : sequence
+    points : iterable
         One call each.
     farm : FarmSpec
         ``backend`` says where: on Ray workers, or here one after the other;
-        ``study_workers`` how many at a time.
+        ``study_workers`` how many at a time, by default as many as the cluster has cores, also
+        those of nodes that join later.
 
     Yields
     ------
@@ -50,8 +55,11 @@ def map_unordered[Shared, Point, Result](
     FarmError
         A worker died again and again on one point.
     """
-    if farm.backend == "ray" and points:
-        yield from _on_ray(function, shared, points, farm)
+    if farm.backend == "ray":
+        rest = iter(points)
+        # A cluster is only started if there is something to do.
+        for first in rest:
+            yield from _on_ray(function, shared, itertools.chain([first], rest), farm)
         return
     # A product's last bits depend on the number of threads: the same everywhere.
     with using(farm.kernels), threadpool_limits(farm.blas_threads):
@@ -60,7 +68,7 @@ def map_unordered[Shared, Point, Result](
 
 
 def _on_ray(
-    function: Callable[..., Any], shared: Any, points: Sequence[Any], farm: FarmSpec
+    function: Callable[..., Any], shared: Any, points: Iterable[Any], farm: FarmSpec
 ) -> Generator[tuple[int, Any]]:
     with cluster(farm):
         # Ray may only be imported once the cluster's authentication is set.
@@ -74,16 +82,17 @@ def _on_ray(
             _call
         )
         there, plugins, code = ray.put(shared), active(), taken()
-        limit = farm.study_workers or int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
-        waiting = list(enumerate(points))[::-1]
+        waiting = enumerate(points)
         running: dict[Any, int] = {}
         try:
-            while waiting or running:
-                while waiting and len(running) < limit:
-                    number, point = waiting.pop()
+            while True:
+                free = (farm.study_workers or _cores(ray)) - len(running)
+                for number, point in itertools.islice(waiting, max(0, free)):
                     arguments = (there, ray.put(point))
                     ref = task.remote(function, arguments, plugins, code, farm.blas_threads)
                     running[ref] = number
+                if not running:
+                    break
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
                 lifeline.check()
                 for ref in done:
@@ -91,6 +100,10 @@ def _on_ray(
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
+
+
+def _cores(ray: Any) -> int:
+    return int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))
 
 
 def _call(

@@ -188,7 +188,11 @@ class PointProgress(_Progress):
 
     def advance(self) -> None:
         """Count one more point."""
-        self._done += 1
+        self.reach(self._done + 1)
+
+    def reach(self, done: int) -> None:
+        """Show that so many points are done."""
+        self._done = done
         self._show(self._done)
 
 

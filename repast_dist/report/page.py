@@ -58,7 +58,8 @@ class Figure:
     title : str
         What it shows, as a heading.
     data, layout : list, dict
-        Plotly traces and layout as plain data, in the colours of `palette`.
+        Plotly traces and layout as plain data, in the colours of `palette`. A click on a mark
+        whose ``customdata`` names a row of a table (`Table.row_ids`) shows that row below.
     frame : Frame
         Caption and size.
     """
@@ -94,6 +95,8 @@ class Table:
         How to read it.
     folded : bool
         Starts closed (long reference tables); printing opens it.
+    row_ids : sequence of str
+        Names of the rows, by which figures can point at them; empty: none.
     """
 
     title: str
@@ -101,6 +104,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     folded: bool = False
+    row_ids: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,7 +352,11 @@ def _table(table: Table) -> str:
         f'<button type="button">{_text(column.name)}</button></th>'
         for column in table.columns
     )
-    body = "".join("<tr>" + "".join(map(_cell, row, table.columns)) + "</tr>" for row in table.rows)
+    starts = [f'<tr id="{_text(name)}">' for name in table.row_ids] or ["<tr>"] * len(table.rows)
+    body = "".join(
+        start + "".join(map(_cell, row, table.columns)) + "</tr>"
+        for start, row in zip(starts, table.rows, strict=True)
+    )
     caption = f'<p class="caption">{_text(table.caption)}</p>' if table.caption else ""
     inner = (
         f'{caption}<div class="scroll" tabindex="0"><table class="sortable"><thead><tr>{heads}</tr>'

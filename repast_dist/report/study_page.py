@@ -110,13 +110,14 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class StudySection:
-    """A part of a study's page: charts first, then the named tables."""
+    """A part of a study's page: charts first, then other parts, then the named tables."""
 
     title: str
     charts: Sequence[Chart] = ()
     tables: Sequence[str] = ()
     intro: str = ""
     notes: Sequence[Note] = ()
+    parts: Sequence[Part] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,6 +360,7 @@ def _section(study: StudyPage, section: StudySection) -> Section:
     parts: list[Part] = list(section.notes)
     for chart in section.charts:
         parts.append(chart_figure(chart, _table_named(study, chart.table, chart.title)))
+    parts += section.parts
     for name in section.tables:
         table = _table_named(study, name, section.title)
         caption = study.captions.get(name, "")

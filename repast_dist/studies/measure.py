@@ -1,13 +1,21 @@
 """What a sweep measures at each of its points."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repast_dist.ground.registry import Registry
 
 if TYPE_CHECKING:
     from repast_dist.studies.settings import RunSettings
+
+
+Watch = Callable[[int, Mapping[str, Any]], None]
+"""Is told the figures known after an epoch; raises `Stopped` where it is no use to go on."""
+
+
+class Stopped(Exception):
+    """A watch ended what was being measured."""
 
 
 class Measure(abc.ABC):
@@ -40,6 +48,16 @@ class Measure(abc.ABC):
         RepastError
             The point cannot be computed.
         """
+
+    def watched(self, settings: "RunSettings", watch: Watch) -> dict[str, Any]:
+        """Return what `record` does; a measure that takes long tells what it knows meanwhile.
+
+        Raises
+        ------
+        Stopped
+            The watch had seen enough.
+        """
+        return self.record(settings)
 
 
 MEASURES: Registry[Measure] = Registry(

@@ -87,7 +87,11 @@ def begin(settings: RunSettings, run_dir: Path | None = None) -> Path:
 
 
 def finish(
-    page: StudyPage, settings: RunSettings, console: Console, run_dir: Path | None = None
+    page: StudyPage,
+    settings: RunSettings,
+    console: Console,
+    run_dir: Path | None = None,
+    answered: bool = False,
 ) -> Path:
     """Write a study's page and tables with the settings that made them, and say where.
 
@@ -101,6 +105,8 @@ def finish(
         Where the answer and the paths are printed.
     run_dir : Path, optional
         What `begin` returned; None makes a new one.
+    answered : bool
+        Whether the answer was printed already.
     """
     folder = begin(settings, run_dir)
     plugins = checksums(settings.plugins)
@@ -117,7 +123,8 @@ def finish(
         ),
         folder,
     )
-    console.print(page.answer, markup=False)
+    if not answered:
+        console.print(page.answer, markup=False)
     console.print(f"Tables:        {folder / 'tables'}", markup=False, soft_wrap=True)
     console.print(f"Report:        {report}", markup=False, soft_wrap=True)
     return folder

@@ -18,6 +18,11 @@ QUICK = ["farm.backend=inprocess"]
 TRAINING = [*QUICK, "train.max_steps=1"]
 LESS = {
     "study=headline": ["study.networks=[resnet18]", "study.sensitive=[resnet18]"],
+    "search=headline": [
+        "study.points=4", "study.measures.chip.of.networks=[resnet18]",
+        "study.finals.all.of.networks=[resnet18]", "study.finals.fed.of.networks=[resnet18]",
+        "study.sampler.population=2", *QUICK,
+    ],
     "study=scaling": ["study.chips=[1,4]", *QUICK],
     "study=scaling_all": ["study.chips=[1,2]", "study.networks=[lenet5,vgg16]", *QUICK],
     "study=precision": [
@@ -73,7 +78,7 @@ def test_commands_of_the_readme_work(folder, text, capsys):
         assert stopped.value.code == 0
         assert "study" in capsys.readouterr().out
         return
-    study = next((word for word in words if word.startswith("study=")), None)
+    study = next((word for word in words if word.startswith(("study=", "search="))), None)
     less = TRAINING if study is None else LESS.get(study, [])
     assert main([*words, *less, f"run_root={folder / 'more'}"]) == 0
 

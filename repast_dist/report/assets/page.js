@@ -71,7 +71,29 @@
     }));
   }
 
+  // A click on a mark that stands for a row of a table shows the row below the plot.
+  function chosen(div, row) {
+    if (!row) return;
+    const figure = div.closest("figure");
+    figure.querySelector(".chosen")?.remove();
+    const list = document.createElement("dl");
+    list.className = "chosen";
+    const heads = row.closest("table").tHead.rows[0].cells;
+    [...row.cells].forEach((cell, column) => {
+      const pair = document.createElement("div");
+      for (const [tag, text] of [["dt", heads[column].textContent], ["dd", cell.textContent]]) {
+        pair.append(Object.assign(document.createElement(tag), { textContent: text }));
+      }
+      list.append(pair);
+    });
+    div.after(list);
+  }
+
   draw();
+  plots.forEach(({ div }) => div.on("plotly_click", ({ points }) => {
+    const name = points[0].customdata;
+    if (typeof name === "string") chosen(div, document.getElementById(name));
+  }));
   document.querySelectorAll("table.sortable").forEach(sortable);
   dark.addEventListener("change", draw);
   narrow.addEventListener("change", draw);

@@ -14,6 +14,7 @@ from repast_dist.farm.launch import open_farm
 from repast_dist.farm.records import EpochRecord, Event, StepRecord
 from repast_dist.farm.setup import TrainingJob, beginning, make_setup
 from repast_dist.ground.errors import DataError, InversionError
+from repast_dist.studies.measure import Watch
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.solve_report import SolveReport
 
@@ -24,7 +25,8 @@ _LARGEST = 1e9
 class _Curves:
     """Collects what the study shows of a run; see `repast_dist.farm.coordinator.Recorder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
         self.epochs: list[dict[str, Any]] = []
         self.first_loss: float | None = None
         self.steps_done = 0
@@ -58,6 +60,8 @@ class _Curves:
                 "energy_j": self._energy_j,
             }
         )
+        if self._watch is not None:
+            self._watch(record.epoch, self.epochs[-1])
 
     def event(self, event: Event) -> None:
         """Nothing to note: missed targets are counted from the reports."""
@@ -81,7 +85,9 @@ class _Curves:
         }
 
 
-def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
+def convergence_point(
+    data: Dataset, job: TrainingJob, watch: Watch | None = None
+) -> dict[str, Any]:
     """Train one network and return its curves.
 
     Parameters
@@ -90,6 +96,8 @@ def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
         Named by ``job.dataset``.
     job : TrainingJob
         All that decides the run.
+    watch : callable, optional
+        Is told every epoch's figures, and may end the run by `repast_dist.studies.measure.Stopped`.
 
     Returns
     -------
@@ -98,7 +106,7 @@ def convergence_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
         first batch; ``diverged``: None, or what ended training; ``solves``: residuals and rounds.
     """
     setup = make_setup(job, data)
-    curves = _Curves()
+    curves = _Curves(watch)
     diverged = None
     with tempfile.TemporaryDirectory() as folder, open_farm(job.farm, setup) as farm:
         try:

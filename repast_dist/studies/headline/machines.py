@@ -122,15 +122,19 @@ def one_chip_on(inputs: HeadlineInputs, name: str) -> list[MachineStep]:
     return [_repast(footings.ONE, 1, coster(inputs, name)(1)), *_others(inputs, workload)]
 
 
+def published_on(inputs: HeadlineInputs, workload: Workload) -> tuple[MachineStep, MachineStep]:
+    """Return the steps of the GPU with second order, and of PipeLayer as published."""
+    study = inputs.study
+    gpu = gpu_step(inputs.gpu, workload, study.batch_size, inputs.gpu_kfac)
+    pipelayer = pipelayer_step(study.pipelayer, workload, study.batch_size)
+    return _other("gpu", True, gpu), _other("pipelayer", False, pipelayer)
+
+
 def _others(inputs: HeadlineInputs, workload: Workload) -> list[MachineStep]:
     """Return the GPU with second and with first order, and PipeLayer as published and rebuilt."""
-    study = inputs.study
-    return [
-        _other("gpu", True, gpu_step(inputs.gpu, workload, study.batch_size, inputs.gpu_kfac)),
-        _other("gpu", False, gpu_step(inputs.gpu, workload, study.batch_size, None)),
-        _other("pipelayer", False, pipelayer_step(study.pipelayer, workload, study.batch_size)),
-        _rebuilt(inputs, workload),
-    ]
+    gpu, pipelayer = published_on(inputs, workload)
+    first = gpu_step(inputs.gpu, workload, inputs.study.batch_size, None)
+    return [gpu, _other("gpu", False, first), pipelayer, _rebuilt(inputs, workload)]
 
 
 def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> MachineStep:

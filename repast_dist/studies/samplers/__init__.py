@@ -1,0 +1,1 @@
+"""Who can propose the points of a search, one file each."""
