@@ -7,6 +7,7 @@ it works for decide its share of an operation's energy.
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 
 from repast_dist.ground.numbers import BITS_PER_BYTE
 from repast_dist.hardware.specs import ChipSpec
@@ -67,6 +68,16 @@ class UnitCosts:
     def buffer_word_s(self) -> float:
         """Time of one word on a tile's bus."""
         return self.parts["buffer"].time_s
+
+    @cached_property
+    def count_j(self) -> dict[str, float]:
+        """Energy of one count of each column that a part serves: that of all parts it needs."""
+        joules: dict[str, float] = {}
+        for part in PARTS:
+            each = part.times(self) * self.parts[part.name].energy_j
+            for count in part.serves:
+                joules[count] = joules.get(count, 0) + each
+        return joules
 
     @property
     def link_byte_s(self) -> float:

@@ -79,7 +79,7 @@ def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
 
 def energy_per_count(costs: UnitCosts) -> dict[str, float]:
     """Return the energy of one count of each column of an op table, in joules."""
-    return {count: sum(parts.values()) for count, parts in component_energy(costs).items()}
+    return {count: costs.count_j[count] for count in COUNTS if count in costs.count_j}
 
 
 def time_per_count(costs: UnitCosts) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Builds the rows of the op table that belong to SOI blocks: averaging, programming, solving."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -75,6 +75,13 @@ def _averaging(plan: Plan) -> Counts:
     return average_counts(plan.held_shapes, plan.hardware)
 
 
+@once_per_plan
+def _modelled(plan: Plan, what: Callable[..., Counts]) -> Counts:
+    """Return modelled counts of every holding."""
+    rounds = plan.policy.soi.assumed_iterations
+    return what(plan.held_shapes, plan.policy.inversion, plan.hardware, rounds)
+
+
 def _solve_columns(
     plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
 ) -> Counts:
@@ -82,16 +89,14 @@ def _solve_columns(
 
     Blocks that take turns write the same cells again in steps that prepare no inverses.
     """
-    shapes, scheme = plan.held_shapes, plan.policy.inversion
-    rounds = plan.policy.soi.assumed_iterations
-    preparing = modelled_preparations(shapes, scheme, plan.hardware, rounds)
+    preparing = _modelled(plan, modelled_preparations)
     if solves is not None:
         columns = counted(dict(solves), len(plan.blocks))
         solving = {name: values[plan.holdings.block] for name, values in columns.items()}
         if inverses_due:
             return solving
     else:
-        solving = modelled_solves(shapes, scheme, plan.hardware, rounds)
+        solving = _modelled(plan, modelled_solves)
         if inverses_due:
             return added(solving, preparing)
     return {**solving, "program_cells": preparing["program_cells"]}

@@ -7,6 +7,7 @@ is left out is the exchange: n (n + 1) / 2 numbers of a product, n times the row
 """
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
@@ -20,37 +21,10 @@ from repast_dist.planning.specs import Policy, StepWork
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fusion:
-    """Modelled work of each block per step with and without fusion, and what was chosen.
+    """Modelled work of each block per step with and without fusion, and what is chosen. What
+    nobody asks for is not worked out.
 
     Attributes
-    ----------
-    apart_s, fused_s : ndarray
-        Modelled time per block and step on one copy, without and with fusion; `fused_s` is infinite
-        if the activations do not fit an inverting array.
-    apart_j, fused_j : ndarray
-        Modelled energy, likewise.
-    chosen : ndarray of bool
-        Whether the block is fused.
-    """
-
-    apart_s: np.ndarray
-    fused_s: np.ndarray
-    apart_j: np.ndarray
-    fused_j: np.ndarray
-    chosen: np.ndarray
-
-
-def choose_fusion(
-    shapes: BlockShapes,
-    rows_written: np.ndarray,
-    hardware: Hardware,
-    policy: Policy,
-    work: StepWork,
-) -> Fusion:
-    """Choose the blocks to fuse by ``soi.fusion``: none, all that fit, or those that take less of
-    what ``partition.objective`` names.
-
-    Parameters
     ----------
     shapes : BlockShapes
         The blocks, none of them fused.
@@ -64,19 +38,62 @@ def choose_fusion(
     work : StepWork
         Micro-batches, and whether factors are products of rows.
     """
-    formed_s, formed_j = _forming(shapes, rows_written, hardware, work)
-    interval = policy.soi.factor_interval
-    apart_s = formed_s / interval + block_costs(shapes, hardware, policy).per_step_s
-    apart_j = formed_j / interval + block_energy_j(shapes, hardware, policy)
-    possible = can_fuse(shapes, hardware.chip) & work.fusible & policy.inversion.fusible
-    inside = fuse(shapes, possible, hardware)
-    fused_s = np.where(possible, block_costs(inside, hardware, policy).per_step_s, np.inf)
-    fused_j = np.where(possible, block_energy_j(inside, hardware, policy), np.inf)
-    time = policy.partition.objective == "time"
-    cheaper = fused_s < apart_s if time else fused_j < apart_j
-    none = np.zeros(len(shapes), bool)
-    chosen = {"off": none, "on": possible, "auto": cheaper}[policy.soi.fusion]
-    return Fusion(apart_s, fused_s, apart_j, fused_j, chosen)
+
+    shapes: BlockShapes
+    rows_written: np.ndarray
+    hardware: Hardware
+    policy: Policy
+    work: StepWork
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """Mask of the blocks to fuse by ``soi.fusion``: none, all that fit, or those that take less
+        of what ``partition.objective`` names.
+        """
+        if self.policy.soi.fusion == "off":
+            return np.zeros(len(self.shapes), bool)
+        if self.policy.soi.fusion == "on":
+            return self._possible
+        if self.policy.partition.objective == "time":
+            return np.asarray(self.fused_s < self.apart_s)
+        return np.asarray(self.fused_j < self.apart_j)
+
+    @cached_property
+    def apart_s(self) -> np.ndarray:
+        """Modelled time per block and step on one copy, without fusion."""
+        costs = block_costs(self.shapes, self.hardware, self.policy)
+        return np.asarray(self._formed[0] / self.policy.soi.factor_interval + costs.per_step_s)
+
+    @cached_property
+    def apart_j(self) -> np.ndarray:
+        """Modelled energy, likewise."""
+        joules = block_energy_j(self.shapes, self.hardware, self.policy)
+        return np.asarray(self._formed[1] / self.policy.soi.factor_interval + joules)
+
+    @cached_property
+    def fused_s(self) -> np.ndarray:
+        """Modelled time with fusion, infinite if the activations do not fit an inverting array."""
+        costs = block_costs(self._inside, self.hardware, self.policy)
+        return np.where(self._possible, costs.per_step_s, np.inf)
+
+    @cached_property
+    def fused_j(self) -> np.ndarray:
+        """Modelled energy, likewise."""
+        joules = block_energy_j(self._inside, self.hardware, self.policy)
+        return np.where(self._possible, joules, np.inf)
+
+    @cached_property
+    def _possible(self) -> np.ndarray:
+        fits = can_fuse(self.shapes, self.hardware.chip)
+        return fits & self.work.fusible & self.policy.inversion.fusible
+
+    @cached_property
+    def _inside(self) -> BlockShapes:
+        return fuse(self.shapes, self._possible, self.hardware)
+
+    @cached_property
+    def _formed(self) -> tuple[np.ndarray, np.ndarray]:
+        return _forming(self.shapes, self.rows_written, self.hardware, self.work)
 
 
 def _forming(

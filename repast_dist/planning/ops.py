@@ -1,5 +1,6 @@
 """Builds the op table of a training step from a plan, for numeric and for cost-only runs."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -63,15 +64,19 @@ def step_ops(
     return table
 
 
-def outer_rows(plan: Plan, chips: Chips, factors_due: bool) -> tuple[OpTable, OpTable]:
+def outer_rows(
+    plan: Plan, chips: Chips, factors_due: bool, *, one_each: bool = False
+) -> tuple[OpTable, OpTable]:
     """Return the rows before and after those of the SOI blocks, which are the same in all steps.
 
-    Parameters are those of `step_ops`; the step is 0.
+    Parameters are those of `step_ops`; the step is 0. With `one_each`, micro-batches are left out
+    but the first of every chip: all do the same.
     """
     wanted = plan.chip_mask(chips)
+    runs = _Runs.of(plan, wanted, one_each)
     before = [
-        *(_per_micro_batch(plan, wanted, item) for item in _layer_ops(plan, factors_due)),
-        *_stage_sends(plan, wanted, factors_due),
+        *(_per_micro_batch(plan, runs, item) for item in _layer_ops(plan, factors_due)),
+        *_stage_sends(plan, runs, factors_due),
         *_exchange_rows(plan, wanted, factors_due),
     ]
     return concatenate(before), concatenate(_update_rows(plan, wanted))
@@ -85,10 +90,42 @@ def _layer_ops(plan: Plan, factors_due: bool) -> list[LayerOp]:
     return layer_ops(plan.layer_work, plan.allocation, factors_due)
 
 
-def _per_micro_batch(plan: Plan, wanted: np.ndarray, item: LayerOp) -> OpTable:
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """Micro-batches, and chips that are looked at.
+
+    Attributes
+    ----------
+    wanted : ndarray
+        (chips,) bool.
+    micro_batch, owner : ndarray
+        Numbers of micro-batches, and the first chip of the replica that runs each.
+    """
+
+    wanted: np.ndarray
+    micro_batch: np.ndarray
+    owner: np.ndarray
+
+    @classmethod
+    def of(cls, plan: Plan, wanted: np.ndarray, one_each: bool) -> "_Runs":
+        owner = np.asarray(plan.micro_batch_owner)
+        if one_each:
+            owner, micro_batch = np.unique(owner, return_index=True)
+        else:
+            micro_batch = np.arange(len(owner))
+        return cls(wanted, micro_batch, owner)
+
+    def places(self, plan: Plan, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return chip, micro-batch and place in `layers` of everything that the chips run."""
+        chip = np.add.outer(self.owner, plan.allocation.stage[layers])
+        number, place = np.nonzero(self.wanted[chip])
+        return chip[number, place], self.micro_batch[number], place
+
+
+def _per_micro_batch(plan: Plan, runs: _Runs, item: LayerOp) -> OpTable:
     """Make a row per micro-batch and layer that does the operation."""
     layers = np.flatnonzero(item.layers)
-    chip, micro_batch, place = _places(plan, wanted, layers)
+    chip, micro_batch, place = runs.places(plan, layers)
     if not len(place):
         return concatenate([])
     layer = layers[place]
@@ -97,21 +134,21 @@ def _per_micro_batch(plan: Plan, wanted: np.ndarray, item: LayerOp) -> OpTable:
     return op_rows(item.what, chip=chip, bank=bank, layer=layer, micro_batch=micro_batch, **columns)
 
 
-def _stage_sends(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[OpTable]:
+def _stage_sends(plan: Plan, runs: _Runs, factors_due: bool) -> list[OpTable]:
     """Return the messages between the chips of a pipeline of layers. Errors go back in every pass,
     those of the Fisher matrix together with those of the loss.
     """
     last = np.flatnonzero(np.diff(plan.allocation.stage) > 0)
     passes = 1 + (plan.work.fisher_passes if factors_due else 0)
     return [
-        *_sends(plan, wanted, op.SEND_ACTIVATIONS, last, last, 1),
-        *_sends(plan, wanted, op.SEND_ERRORS, last + 1, last, passes),
+        *_sends(plan, runs, op.SEND_ACTIVATIONS, last, last, 1),
+        *_sends(plan, runs, op.SEND_ERRORS, last + 1, last, passes),
     ]
 
 
 def _sends(
     plan: Plan,
-    wanted: np.ndarray,
+    runs: _Runs,
     what: Op,
     senders: np.ndarray,
     made_by: np.ndarray,
@@ -120,7 +157,7 @@ def _sends(
     """Return the messages that layers send; each is so many times as large as the output of a layer
     `made_by`.
     """
-    chip, micro_batch, place = _places(plan, wanted, senders)
+    chip, micro_batch, place = runs.places(plan, senders)
     if not len(place):
         return []
     samples, value_bytes = plan.work.micro_batch_size, plan.hardware.geometry.value_bytes
@@ -137,15 +174,6 @@ def _sends(
         link_j=np.array([cost.energy_j for cost in costs])[place],
     )
     return [row]
-
-
-def _places(
-    plan: Plan, wanted: np.ndarray, layers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return chip, micro-batch and place in `layers` of everything that the wanted chips run."""
-    chip = np.add.outer(np.asarray(plan.micro_batch_owner), plan.allocation.stage[layers])
-    micro_batch, place = np.nonzero(wanted[chip])
-    return chip[micro_batch, place], micro_batch, place
 
 
 # Exchanges and update -------------------------------------------------------------------------

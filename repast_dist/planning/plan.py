@@ -16,7 +16,7 @@ from repast_dist.planning.allocation import Allocation
 from repast_dist.planning.block_costs import BlockCosts, block_costs
 from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
-from repast_dist.planning.fusion import Fusion, choose_fusion
+from repast_dist.planning.fusion import Fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
 from repast_dist.planning.layer_ops import LayerWork
 from repast_dist.planning.layers import LayerTable, layer_table
@@ -173,7 +173,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
-    fusion = choose_fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
+    fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
     layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
     allocation = allocate(layer_work, policy, workload.cuts)

@@ -12,9 +12,10 @@ import numpy as np
 
 from repast_dist.ops.op import OP_NAMES, OPS, Segment
 from repast_dist.ops.pricing import price
-from repast_dist.ops.table import OpTable
-from repast_dist.planning.ops import step_ops
-from repast_dist.planning.plan import Plan
+from repast_dist.ops.table import OpTable, concatenate
+from repast_dist.planning.block_ops import block_rows
+from repast_dist.planning.ops import outer_rows
+from repast_dist.planning.plan import Plan, once_per_plan
 from repast_dist.planning.timeline import Placement, place, samples_of_replicas
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
@@ -185,17 +186,13 @@ class _StepCost:
 
 def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -> _StepCost:
     """Return the cost of a step, from the rows of chips that each stand for so many others."""
-    table = step_ops(
-        plan,
-        chips.tolist(),
-        0,
-        factors_due=kind.factors_due,
-        inverses_due=kind.inverses_due,
-        every_block=True,
-    )
+    before, after = _outer_rows(plan, tuple(chips.tolist()), factors_due=kind.factors_due)
+    blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)
+    table = concatenate([before, blocks, after])
     costs = price(table, plan.hardware.costs)
-    placed = place(plan, table, costs.duration_s)
-    counted = _row_weights(plan, table, chips, weights)
+    times = _micro_batches(plan, table)
+    placed = place(plan, table, costs.duration_s, stands_for=times)
+    counted = _row_weights(plan, table, chips, weights) * times
     phase = table["phase"]
     return _StepCost(
         segment_s=placed.segment_seconds,
@@ -204,11 +201,28 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
         op_busy_s=np.bincount(table["op"], costs.duration_s * counted, len(OPS)),
         chip_busy_s=_busy(plan, placed, chips),
         link_bytes=float(
-            np.bincount(table["chip"], table["link_bytes"], plan.work.chips).max(initial=0.0)
+            np.bincount(table["chip"], table["link_bytes"] * times, plan.work.chips).max(
+                initial=0.0
+            )
         ),
         cell_writes=float(table["cell_writes"] @ counted),
         rows=len(table),
     )
+
+
+@once_per_plan
+def _outer_rows(
+    plan: Plan, chips: tuple[int, ...], *, factors_due: bool
+) -> tuple[OpTable, OpTable]:
+    """Return the rows before and after those of blocks, of one micro-batch of every chip."""
+    return outer_rows(plan, chips, factors_due and plan.work.second_order, one_each=True)
+
+
+def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:
+    """Return how many micro-batches each row stands for, (rows,): those of its chip, or one."""
+    per_replica = samples_of_replicas(plan) // plan.work.micro_batch_size
+    replica = table["chip"].astype(np.int64) // plan.allocation.stages
+    return np.where(table["micro_batch"] >= 0, per_replica[replica], 1)
 
 
 def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:

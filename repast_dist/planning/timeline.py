@@ -142,7 +142,14 @@ def agree(
     return Clock(added, early)
 
 
-def place(plan: Plan, table: OpTable, duration_s: np.ndarray, *, waits: bool = False) -> Placement:
+def place(
+    plan: Plan,
+    table: OpTable,
+    duration_s: np.ndarray,
+    *,
+    waits: bool = False,
+    stands_for: np.ndarray | None = None,
+) -> Placement:
     """Place the rows of one step.
 
     Parameters
@@ -155,6 +162,9 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray, *, waits: bool = F
         (rows,) duration of each row.
     waits : bool
         Whether the step waits for its new inverses, as there are no old ones.
+    stands_for : ndarray, optional
+        (rows,) micro-batches that each row of the first segment stands for, if the table has the
+        rows of one of each replica alone; None: one.
     """
     segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
@@ -163,7 +173,10 @@ def place(plan: Plan, table: OpTable, duration_s: np.ndarray, *, waits: bool = F
     computing = np.flatnonzero(segment == Segment.COMPUTE.number)
     if len(computing):
         part = table.where(computing)
-        start[computing], ends, drains = _flow(plan, part, duration_s[computing])
+        spent = duration_s[computing]
+        if stands_for is not None:
+            spent = spent * stands_for[computing]
+        start[computing], ends, drains = _flow(plan, part, spent)
         np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], ends)
         drain[part["chip"]] = drains
     stale = 0 if waits else plan.policy.soi.stale

@@ -483,6 +483,7 @@ def couplings(n: int, depth: int, *, part_of_block: bool = True) -> tuple[tuple[
     return (*(() if part_of_block else ((m, n - m), (n - m, m))), *first, *second)
 
 
+@functools.cache
 def coupling_values(n: int, depth: int) -> int:
     """Return the values of `couplings`."""
     return sum(rows * columns for rows, columns in couplings(n, depth))
