@@ -90,9 +90,14 @@ class Deflation:
         left = whole - float(np.sum(self.image @ self.core * self.image))
         return max(left / (len(matrix) - self.rank), _ROUNDING * whole)
 
+    def weights(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the weights (k, r) of the directions in the answer."""
+        weights: np.ndarray = self.core @ (self.basis.T @ vectors)
+        return weights
+
     def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights (k, r) of the directions in the answer, and ``P' b``."""
-        weights = self.core @ (self.basis.T @ vectors)
+        weights = self.weights(vectors)
         return weights, vectors - self.image @ weights
 
     def join(self, weights: np.ndarray, answer: np.ndarray) -> np.ndarray:

@@ -81,6 +81,8 @@ class BlockSolver:
         What the preparation took.
     trials : tuple of Trial
         What was tried to choose the scheme.
+    inverse : Product or None
+        The inverse on the multipliers, or of what deflation leaves; it takes the array's place.
     after : callable or None
         Returns what products and array have become after some seconds; None: cells do not age.
     """
@@ -98,6 +100,7 @@ class BlockSolver:
     scheme: Algorithm
     program_counts: SolveCounts
     trials: tuple[Any, ...] = ()
+    inverse: Product | None = None
     after: Callable[[float], tuple[Product, Inverse | None]] | None = dataclasses.field(
         default=None, compare=False
     )
@@ -107,7 +110,10 @@ class BlockSolver:
         if self.after is None or not seconds:
             return self
         product, array = self.after(seconds)
-        return dataclasses.replace(self, product=product, array=array)
+        inverse = None if self.inverse is None else self.inverse.aged(seconds)
+        return dataclasses.replace(
+            self, product=product, array=array if self.array else None, inverse=inverse
+        )
 
     @property
     def size(self) -> int:
@@ -204,13 +210,24 @@ class Run:
     def invert(self, vectors: np.ndarray) -> np.ndarray:
         """Apply what approximates the inverse: the array, or nothing, and deflation around it."""
         solver, deflation = self.solver, self.solver.deflation
+        if solver.inverse is not None:
+            return self._times_inverse(solver.inverse, vectors)
         if deflation is None:
             return self._read(vectors)
-        self.digital_ops += (4 * deflation.rank + 2) * vectors.size
+        self.digital_ops += deflation_ops(deflation.rank) * vectors.size
         self.moved += deflation_moves(deflation.rank) * vectors.size
         weights, rest = deflation.split(vectors)
         inner = solver.inner_scaling[:, None]
         return deflation.join(weights, inner * self._read(inner * rest))
+
+    def _times_inverse(self, inverse: Product, vectors: np.ndarray) -> np.ndarray:
+        deflation = self.solver.deflation
+        answer = self.product_with(inverse, vectors, 0)
+        if deflation is None:
+            return answer
+        self.digital_ops += joining_ops(deflation.rank) * vectors.size
+        self.moved += joining_moves(deflation.rank) * vectors.size
+        return deflation.join(deflation.weights(vectors), answer)
 
     def _read(self, vectors: np.ndarray) -> np.ndarray:
         array = self.solver.array
@@ -231,7 +248,9 @@ class Run:
         return self.solver.product.multiply(vectors)
 
     def product_with(self, product: Product, vectors: np.ndarray, spared: int) -> np.ndarray:
-        """Multiply with a part of the matrix, which leaves out so many slices of the weights."""
+        """Multiply with the inverse, or with a part of the matrix that leaves out so many slices of
+        the weights.
+        """
         self.vmm_ops += vectors.shape[1]
         self.spared_slices += spared * vectors.shape[1]
         self.digital_ops += vectors.size
@@ -285,6 +304,27 @@ class Run:
             saturated=self.saturated,
         )
         return dataclasses.replace(solution, usable=scheme.usable(solution) and not self.saturated)
+
+
+def deflation_ops[T: (int, np.ndarray)](rank: T) -> T:
+    """Return the digital operations per row of deflation around one application of an array: an
+    inner product and an update with every column of U and of S U, and two scalings.
+    """
+    return 4 * rank + 2
+
+
+def joining_ops[T: (int, np.ndarray)](rank: T) -> T:
+    """Return the digital operations per row of the directions' share of an answer: an inner product
+    with every column of U and of S U, and an update with that of U.
+    """
+    return 3 * rank
+
+
+def joining_moves[T: (int, np.ndarray)](rank: T) -> T:
+    """Return the numbers per row that these move: the vector, the answer and what is made of it,
+    with every column of U twice and of S U once.
+    """
+    return 3 * rank + 3
 
 
 def deflation_moves[T: (int, np.ndarray)](rank: T) -> T:

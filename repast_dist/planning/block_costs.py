@@ -263,7 +263,7 @@ def program_counts(
     writing = {
         "cell_writes": multiplying + inverting,
         "write_pulses": whole(multiplying * g.pulses) + whole(inverting * inv_cell.write_pulses),
-        "buffer_bytes": shapes.product_values * g.value_bytes,
+        "buffer_bytes": (shapes.product_values + shapes.inverse_values) * g.value_bytes,
         "serial_row_pulses": row_pulses,
     } | _read_counts(shapes, multiplying, inverting, row_pulses, (back, back_rows), hardware)
     ranging = _ranging_counts(shapes, multiplying > 0, copies, hardware)
@@ -285,6 +285,8 @@ def _ranging_counts(
     for level in range(int(shapes.depth.max(initial=0))):
         half, pairs = ceil_div(shapes.size, 2 ** (level + 1)), 2 * 2**level
         matrices.append((np.where(level < shapes.depth, pairs * vectors, 0), half, half))
+    inverses = np.where(shapes.inverse_values > 0, vectors, 0)
+    matrices.append((inverses, shapes.size, shapes.size))
     driven = _driven_counts(matrices, np.ones(len(shapes), np.int64), g)
     serial = "serial_residual_passes"
     counts = {name: values * (1 if name == serial else copies) for name, values in driven.items()}
@@ -297,7 +299,7 @@ def _ranging_counts(
 
 def _product_cells(shapes: BlockShapes, counts: Counts, g: Geometry) -> np.ndarray:
     """Return those of the programmed cells of one copy that are in multiplying arrays."""
-    values = shapes.product_values + shapes.coupling_values
+    values = shapes.product_values + shapes.coupling_values + shapes.inverse_values
     held = np.where(shapes.product_arrays > 0, values, 0)
     cells: np.ndarray = np.minimum(held * g.slices * g.columns_per_weight, counts["program_cells"])
     return cells

@@ -223,6 +223,7 @@ def _unfused_shapes(
         hardware,
         policy.inversion,
         policy.soi.held_batches(work.decay),
+        policy.soi.interval,
     )
 
 

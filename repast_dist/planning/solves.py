@@ -39,6 +39,8 @@ class BlockShapes:
     fused : ndarray of bool
         Whether the arrays hold those rows and their transpose instead of the product; solves and
         residual products then use both.
+    between : ndarray
+        Right-hand sides between two writings, of all chips that hold a block.
     scheme : Scheme
         How the blocks are solved.
     """
@@ -53,6 +55,7 @@ class BlockShapes:
     held: np.ndarray
     fresh: np.ndarray
     fused: np.ndarray
+    between: np.ndarray
     scheme: Scheme
 
     def __len__(self) -> int:
@@ -100,6 +103,13 @@ class BlockShapes:
         return np.array([coupling_values(*shape) for shape in shapes], np.int64)
 
     @property
+    def inverse_values(self) -> np.ndarray:
+        """Values of the inverses that multiplying arrays hold beside the blocks."""
+        holds = self.scheme.holds_inverse(self.size, self.between) & ~self.fused
+        values: np.ndarray = np.where(holds, self.size**2, 0)
+        return values
+
+    @property
     def product_values(self) -> np.ndarray:
         """Values of the matrices of the residual product."""
         values: np.ndarray = np.where(self.fused, 2 * self.size * self.held, self.size**2)
@@ -113,8 +123,9 @@ def block_shapes(
     hardware: Hardware,
     scheme: Scheme,
     held_batches: int = 1,
+    interval: int = 1,
 ) -> BlockShapes:
-    """Return the columns of blocks, none of them fused.
+    """Return the columns of blocks, none of them fused, which are renewed once in so many steps.
 
     With a scheme without residual products, blocks that fit one array need no multiplying arrays.
     """
@@ -123,6 +134,7 @@ def block_shapes(
     array = hardware.chip.inv.size
     depth = np.array([scheme.depth(int(n), array) for n in size], np.int64)
     pieces = np.array([scheme.pieces(int(n), array) for n in size], np.int64)
+    between = right_sides * interval
     return BlockShapes(
         size=size,
         right_sides=right_sides,
@@ -135,10 +147,12 @@ def block_shapes(
             array_count(g, size, size),
             0,
         )
-        + _coupling_arrays(g, size, depth) * scheme.uses_array,
+        + _coupling_arrays(g, size, depth) * scheme.uses_array
+        + array_count(g, size, size) * scheme.holds_inverse(size, between),
         held=held_batches * fresh,
         fresh=fresh,
         fused=np.zeros(len(size), bool),
+        between=between,
         scheme=scheme,
     )
 

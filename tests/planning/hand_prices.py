@@ -305,6 +305,8 @@ class Block:
         Arrays of one copy.
     diagonal : bool
         Whether the inverting arrays hold the pieces of its diagonal alone.
+    inverse : bool
+        Whether multiplying arrays hold its inverse, too.
     """
 
     n: int
@@ -313,6 +315,7 @@ class Block:
     inv_arrays: int
     product_arrays: int
     diagonal: bool = False
+    inverse: bool = False
 
     def depth(self, chip):
         """Return how often it is halved until a piece fits an inverting array."""
@@ -390,7 +393,7 @@ def program(chip, block, multiplying, inverting, copies):
     time, and read after every pulse with the converters of each.
     """
     rows = max(block.piece(chip), min(block.n, chip.rows))
-    values = 2 * block.n * block.held if block.fused else block.n**2
+    values = 2 * block.n * block.held if block.fused else (1 + block.inverse) * block.n**2
     arrays = block.inv_arrays + block.product_arrays
     row_pulses = up(arrays, block.banks(chip)) * rows * chip.pulses
     pulses, inv_pulses = (round(cells * copies * chip.pulses) for cells in (multiplying, inverting))

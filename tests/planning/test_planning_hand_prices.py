@@ -417,10 +417,12 @@ def block_of(chip, plan):
     products = [(n, held), (held, n)] if fused else [(n, n)]
     if scheme.name == "single" and not depth:
         products = []
+    if scheme.name == "explicit":
+        products += [(n, n)]
     if inverting:
         products += schur_couplings(n, depth)
     arrays = sum(_wide(chip, *shape) for shape in products)
-    return Block(n, held, fused, inverting, arrays, diagonal)
+    return Block(n, held, fused, inverting, arrays, diagonal, scheme.name == "explicit")
 
 
 def _wide(chip, rows, columns):
@@ -454,6 +456,12 @@ def solved(plan, chip, n, held, fused):
 def test_programming_and_solving_a_block_cost_what_its_scheme_counted(chip, n, method):
     """300 rows are halved once on arrays of 256, twice on arrays of 128."""
     check_block(chip, n, {"method": method, "target_bits": 12}, fusion="off")
+
+
+@chips
+def test_an_inverse_in_arrays_of_its_own_costs_what_the_scheme_counted(chip):
+    scheme = {"method": "explicit", "target_bits": 8, "inverse_from": 0.01}
+    check_block(chip, 100, scheme, fusion="off")
 
 
 @pytest.mark.parametrize("n", [100, 255, 300])
@@ -582,6 +590,8 @@ def cells_of(chip, block, method):
     values = 2 * n * block.held if block.fused else n * n
     if method == "single" and not depth:
         values = 0
+    if method == "explicit":
+        values += n * n
     if method != "cg":
         values += sum(rows * columns for rows, columns in schur_couplings(n, depth))
     inverting = 2 * n * block.held + n if block.fused else piece_values(n, block.pieces(chip))

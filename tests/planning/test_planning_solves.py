@@ -40,10 +40,10 @@ def right_hand_sides(size, columns):
     return right
 
 
-def shapes_of(size, sides, held, scheme, fused):
+def shapes_of(size, sides, held, scheme, fused, interval=1):
     block = SoiBlock(0, 0, "layer", "A", 0, size)
     sides, held = np.array([sides]), np.array([held])
-    shapes = block_shapes((block,), sides, held, HARDWARE, scheme)
+    shapes = block_shapes((block,), sides, held, HARDWARE, scheme, interval=interval)
     return fuse(shapes, np.array([True]), HARDWARE) if fused else shapes
 
 
@@ -59,7 +59,7 @@ def check(
     solver = prepare(operator, vmm, inv, scheme, 3, "test", prices=prices)
     solution = solver.solve(right_hand_sides(size, columns))
     found = np.array([solver.deflation.rank if solver.deflation else 0])
-    one = shapes_of(size, 1, held, scheme, fused)
+    one = shapes_of(size, 1, held, scheme, fused, prices(size).right_sides)
     used = solver.scheme
     settled = used.arrays(inv).read_cycles is None
     each = [
@@ -112,6 +112,47 @@ def test_pieces_of_a_diagonal_are_counted_as_settling_at_once(size, slices):
     assert counts.beside == (pieces - 1) * rounds
     assert counts.vmm_ops == rounds + solution.refreshes
     assert counts.settling_s == pytest.approx(rounds * 12 / 1e8)
+
+
+@pytest.mark.parametrize("pieces", ["nested", "diagonal"])
+@pytest.mark.parametrize("size", SIZES)
+def test_an_inverse_is_counted_column_by_column_and_as_one_product_afterwards(size, pieces):
+    data = {"method": "explicit", "target_bits": 8, "array_pieces": pieces}
+    many = Prices(right_sides=2 * size)
+    solution, solver = check(SCHEMES.load(data), size, prices=lambda _: many, solver_too=True)
+    assert solution.converged.all()
+    assert solution.counts.vmm_ops == np.count_nonzero(solution.iterations)
+    assert solution.counts.inv_ops == 0
+    # Columns of the identity were solved with by rounds, each with a product at least.
+    assert len(solver.trials[0].rounds) == size
+    assert solver.program_counts.vmm_ops >= size
+
+
+def test_an_inverse_of_too_few_bits_is_not_used_but_paid():
+    data = {"method": "explicit", "target_bits": 8, "product_bits": 10, "max_iterations": 30}
+    many = Prices(right_sides=200)
+    solution, solver = check(SCHEMES.load(data), 64, prices=lambda _: many, solver_too=True)
+    assert solution.method == "fcg"
+    assert len(solver.trials[0].rounds) == 64
+
+
+@pytest.mark.parametrize(("right_sides", "method"), [(63, "fcg"), (64, "explicit")])
+def test_an_inverse_is_formed_for_right_hand_sides_enough(right_sides, method):
+    data = {"method": "explicit", "target_bits": 8, "inverse_from": 2.0}
+    prices = Prices(right_sides=right_sides)
+    solution = check(SCHEMES.load(data), 32, prices=lambda _: prices)
+    assert solution.method == method
+
+
+def test_a_plan_counts_every_column_of_an_inverse():
+    """As a run does whose columns all take the assumed rounds."""
+    scheme = SCHEMES.load({"method": "explicit", "deflation": 0})
+    shapes = shapes_of(40, 10, 20, scheme, fused=False, interval=8)
+    (planned,) = modelled_preparations(shapes, scheme, HARDWARE, 7)["vmm_ops"].tolist()
+    # 40 columns of 7 rounds, each with a product and, halved once, two couplings; four tries.
+    assert planned == 40 * 7 * 3 + 4 + 4
+    (solving,) = modelled_solves(shapes, scheme, HARDWARE, 7)["vmm_ops"].tolist()
+    assert solving == 10
 
 
 @pytest.mark.parametrize("after", [9.0, "settled"])

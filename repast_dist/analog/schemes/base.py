@@ -21,6 +21,7 @@ from repast_dist.analog.solver import (
     BlockSolver,
     Run,
     deflation_moves,
+    deflation_ops,
     product_cells,
 )
 from repast_dist.analog.specs import InvSpec
@@ -67,6 +68,10 @@ class Blocks(Protocol):
     @property
     def inverting_cells(self) -> np.ndarray:
         """Cells of the inverting arrays."""
+
+    @property
+    def between(self) -> np.ndarray:
+        """Right-hand sides between two writings, of all that hold the block."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +201,17 @@ class Scheme(abc.ABC):
         """Return the pieces of a block of `size` rows, each in an array of `array` rows."""
         return 1 << depth_of(size, array)
 
+    def holds_inverse(self, size: np.ndarray, between: np.ndarray) -> np.ndarray:
+        """Return a mask of the formed blocks beside which multiplying arrays hold the inverse.
+
+        Parameters
+        ----------
+        size, between : ndarray
+            Rows, and right-hand sides between two writings, (blocks,) each.
+        """
+        none: np.ndarray = np.zeros(len(size), bool)
+        return none
+
     def settling_s(self, blocks: Blocks, inv: InvSpec) -> np.ndarray:
         """Return the time that the settlings of one application of the inverse are expected to
         take, (blocks,) in seconds. An inverse that is halved d times costs 3^d of them.
@@ -250,6 +266,12 @@ class Scheme(abc.ABC):
             digital operations beside those that products and deflation take, and the numbers that
             they read from buffers or write there.
         """
+
+    def around_one(self, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the digital operations per row that deflation takes around one application of the
+        inverse, and the numbers that they move, for so many directions.
+        """
+        return deflation_ops(rank), deflation_moves(rank)
 
     def spared_slices(self, rounds: np.ndarray, inv: InvSpec) -> np.ndarray:
         """Return the slices of the weights that the products of one right-hand side leave out,
@@ -371,10 +393,9 @@ class Scheme(abc.ABC):
         in_turn = 3**blocks.depth
         settlings = np.where(blocks.depth > 0, in_turn, blocks.pieces)
         rank = self.assumed_rank(blocks) if rank is None else rank
-        deflating = np.where(rank > 0, 4 * rank + 2, 0) * applied
-        per_row = digital + products + deflating + SCALING_OPS
-        around = np.where(rank > 0, deflation_moves(rank), 0) * applied
-        moved_per_row = moved + around + SCALING_MOVES
+        deflating, around = self.around_one(rank)
+        per_row = digital + products + np.where(rank > 0, deflating, 0) * applied + SCALING_OPS
+        moved_per_row = moved + np.where(rank > 0, around, 0) * applied + SCALING_MOVES
         sides = blocks.right_sides
         return {
             "inv_ops": sides * applied * settlings * self.uses_array,

@@ -46,15 +46,12 @@ class GradientScheme(ArrayScheme, DeflatingScheme, IterativeScheme):
         return rounds, rounds, gradient_ops(rounds, self.conjugate), moved
 
 
-@SCHEMES.register
 @spec
-class Fcg(GradientScheme):
-    """Flexible conjugate gradients, dominant directions taken out of the array.
+class PieceScheme(GradientScheme):
+    """Conjugate gradients for blocks that may be wider than an array.
 
     Attributes
     ----------
-    method : {"fcg"}
-        The scheme's name.
     array_pieces : {"nested", "diagonal"}
         How a block wider than an array is held. ``nested``: as halves and their Schur complements,
         which are inverted by 3^d settlings and 3^d - 1 products one after the other where it is
@@ -62,7 +59,6 @@ class Fcg(GradientScheme):
         all of which settle at once; conjugate gradients make up for what couples them.
     """
 
-    method: Literal["fcg"] = "fcg"
     array_pieces: Literal["nested", "diagonal"] = "nested"
 
     def depth(self, size: int, array: int) -> int:
@@ -84,3 +80,17 @@ class Fcg(GradientScheme):
                 "chip.inv.size"
             )
         return unread
+
+
+@SCHEMES.register
+@spec
+class Fcg(PieceScheme):
+    """Flexible conjugate gradients, dominant directions taken out of the array.
+
+    Attributes
+    ----------
+    method : {"fcg"}
+        The scheme's name.
+    """
+
+    method: Literal["fcg"] = "fcg"
