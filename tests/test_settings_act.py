@@ -218,6 +218,7 @@ ELSEWHERE = {
     "model.loss of FactoryModel": "tests/pytorch/test_torch_farm.py",
     "model.classes": "tests/pytorch/test_torch_farm.py",
     "model.likelihood": "tests/pytorch/test_torch_farm.py",
+    "model.device": "tests/pytorch/test_torch_farm.py",
     "workload.path": "tests/network/test_workload_onnx.py",
     # Of a chip that inverts nothing, without converters of their own.
     "chip.residual.adc": "tests/analog/test_analog_residual_products.py",

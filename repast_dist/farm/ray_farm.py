@@ -389,9 +389,9 @@ def process_environment(spec: FarmSpec) -> dict[str, dict[str, str]]:
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     variables = dict.fromkeys(names, str(spec.blas_threads))
-    if spec.kernels == "cuda":
-        # Workers share the GPU, which Ray hides from actors that do not reserve one.
-        variables["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    # Kernels and modules may use the GPU that workers share: Ray hides it from actors that do not
+    # reserve one.
+    variables["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     return {"env_vars": variables | {VARIABLE: spec.kernels} | _KEEP_MEMORY}
 
 

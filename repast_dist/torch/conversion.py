@@ -296,9 +296,14 @@ def _swap(module: nn.Module, made: type[Converted], simulation: Simulation, path
 def _mark_shared(model: nn.Module, simulation: Simulation) -> None:
     """Make matrices of several modules with the same weights one matrix of several uses; mark those
     whose weights serve elsewhere otherwise, too.
+
+    Look-ups do not count: they hand on rows of the weights, and the Fisher matrix of weights that
+    are multiplied by, too, is taken to be that of the product.
     """
     users: dict[int, list[str]] = {}
     for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            continue
         for name, parameter in module.named_parameters(recurse=False):
             users.setdefault(id(parameter), []).append(f"{path}.{name}".lstrip("."))
     _make_one(users, simulation)

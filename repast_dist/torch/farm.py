@@ -112,6 +112,19 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
     return ModuleNetwork(source, module, known, loss, facts)
 
 
+def accelerator(name: str) -> torch.device:
+    """Return a device that is not the processor.
+
+    Raises
+    ------
+    SettingsError
+        This process has none.
+    """
+    if not torch.cuda.is_available():
+        raise SettingsError(f"model.device={name}: PyTorch sees no GPU here; valid: cpu")
+    return torch.device(name)
+
+
 def _made(source: FactoryModel, seed: int) -> nn.Module:
     """Return a copy of the module that the user's function returns."""
     where = f"model.factory: {source.factory}"
@@ -259,12 +272,25 @@ class ModuleNetwork:
         self._module, self.loss, self._facts = module, loss, facts
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: item for name, item in vars(self).items() if name != "live"}
+        return {name: item for name, item in vars(self).items() if name not in ("live", "working")}
 
     @functools.cached_property
     def live(self) -> LiveModule:
         """The copy of this process, whose products run on the arrays."""
         return LiveModule(self._module, self._known)
+
+    @functools.cached_property
+    def working(self) -> LiveModule:
+        """The copy that micro-batches run on, where the settings want it.
+
+        Raises
+        ------
+        SettingsError
+            This process has no such device.
+        """
+        if self._source.device == "cpu":
+            return self.live
+        return LiveModule(self._module, self._known, accelerator(self._source.device))
 
     @property
     def name(self) -> str:
@@ -383,7 +409,7 @@ class _Loaded:
     def __init__(self, network: ModuleNetwork, values: Values, engine: Engine, step: int) -> None:
         self._network, self._values = network, values
         self._engine, self._step = engine, step
-        self._live = network.live
+        self._live = network.working
         self._live.write(values)
         self._before = self._live.buffers()
         self._live.simulation.write(engine, step)
@@ -410,7 +436,7 @@ class _Loaded:
         with self._errors_named(micro_batch), kept() as begin, live.training(), dropout:
             begin(seed, "module", self._step, micro_batch)
             with live.watched(watcher):
-                outputs = called(live.module, inputs)
+                outputs = called(live.module, inputs, device=live.device)
                 loss = network.loss(outputs, inputs, labels)
                 if not np.isfinite(loss.total):
                     raise DataError(
@@ -434,7 +460,7 @@ class _Loaded:
         live.simulation.evaluations = 0
         with self._errors_named(None), kept() as begin, live.evaluating():
             begin(self._engine.seed, "evaluate", self._step)
-            outputs = called(live.module, inputs)
+            outputs = called(live.module, inputs, device=live.device)
             loss = self._network.loss(outputs, inputs, labels)
         return Evaluation(len(inputs), loss.total, loss.correct, loss.squared_error)
 

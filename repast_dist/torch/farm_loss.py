@@ -9,7 +9,7 @@ import torch
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.torch.fisher import Likelihood
-from repast_dist.torch.samples import to_tensors
+from repast_dist.torch.samples import device_of, to_tensors
 from repast_dist.torch.statistics import logits
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.datasets.records import sample_text
@@ -152,7 +152,7 @@ class OwnLoss:
 
     def __call__(self, outputs: Any, inputs: np.ndarray, labels: np.ndarray) -> ModuleLoss:
         """Return the loss of what the module returned."""
-        mean = self.function(outputs, to_tensors(labels))
+        mean = self.function(outputs, to_tensors(labels, device=device_of(outputs)))
         if not isinstance(mean, torch.Tensor) or mean.numel() != 1:
             raise SettingsError(
                 f"model.loss: returned {type(mean).__name__}; valid: a tensor of one number, the "

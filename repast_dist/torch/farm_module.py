@@ -15,7 +15,8 @@ from repast_dist.network.shapes import Workload
 from repast_dist.torch.conversion import CLASSES, attach
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import Matrix, to_float64, to_numpy
-from repast_dist.torch.simulation import Simulation, Watcher
+from repast_dist.torch.samples import CPU
+from repast_dist.torch.simulation import ExactIn, Simulation, Watcher
 from repast_dist.training.engines import make_engine
 from repast_dist.training.specs import EngineSpec
 
@@ -33,11 +34,16 @@ class LiveModule:
         The module, in float64; it stays as it is.
     known : mapping
         PyTorch's class -> what its modules are converted to.
+    device : device
+        Where the copy is. Elsewhere than on the processor, PyTorch computes products in float64
+        itself.
 
     Attributes
     ----------
     module : Module
         The copy.
+    device : device
+        Where it is.
     simulation : Simulation
         Its arrays.
     work : WorkCounter
@@ -47,10 +53,14 @@ class LiveModule:
     """
 
     def __init__(
-        self, module: nn.Module, known: Mapping[type[nn.Module], type[Converted]] = CLASSES
+        self,
+        module: nn.Module,
+        known: Mapping[type[nn.Module], type[Converted]] = CLASSES,
+        device: torch.device = CPU,
     ) -> None:
-        self.module = copy.deepcopy(module)
-        self.simulation = Simulation(make_engine(_EXACT, 0))
+        self.module, self.device = copy.deepcopy(module).to(device), device
+        exact_in: ExactIn = "float64" if device == CPU else "tensors"
+        self.simulation = Simulation(make_engine(_EXACT, 0), exact_in=exact_in)
         treatments, self.work = attach(self.module, self.simulation, known)
         self._reasons = {item.path: item.reason for item in treatments}
         self._modes = {part: part.training for part in self.module.modules()}

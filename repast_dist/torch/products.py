@@ -183,18 +183,18 @@ class _OperandProduct(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(left, right)
         ctx.multiply = functools.partial(_multiply, micro_batch, name, use)
-        return _like(ctx.multiply("forward", left, right), left)
+        return ctx.multiply("forward", left, right)
 
     @staticmethod
     def backward(ctx: Any, error: torch.Tensor) -> Any:
         left, right = ctx.saved_tensors
         for_left = for_right = None
         if ctx.needs_input_grad[0]:
-            for_left = _like(ctx.multiply("backward", error, right.swapaxes(2, 3)), left)
+            for_left = ctx.multiply("backward", error, right.swapaxes(2, 3)).to(left.dtype)
         if ctx.needs_input_grad[1]:
             # The arrays hold what drove the product, errors drive them.
             back = ctx.multiply("gradient", error.swapaxes(2, 3), left)
-            for_right = _like(back.swapaxes(2, 3), right)
+            for_right = back.swapaxes(2, 3).to(right.dtype)
         return for_left, for_right, None, None, None
 
 
@@ -205,5 +205,8 @@ def _multiply(
     role: Role,
     left: torch.Tensor,
     right: torch.Tensor,
-) -> np.ndarray:
-    return operand_products(micro_batch, role, name, use, to_float64(left), to_float64(right))
+) -> torch.Tensor:
+    if micro_batch.simulation.native(role):
+        return left @ right
+    values = operand_products(micro_batch, role, name, use, to_float64(left), to_float64(right))
+    return _like(values, left)

@@ -221,7 +221,11 @@ class _Rows:
         base = name.rpartition(".")[0] if matrix.groups > 1 else name
         module = self._modules.get(base)
         groups = 1 if apart else matrix.groups
-        kind = matrix.kind if groups == 1 or matrix.kind is not kinds.CONV else kinds.GROUPED_CONV
+        kind = matrix.kind
+        if apart and kind is kinds.DEPTHWISE_CONV:
+            kind = kinds.CONV  # of one channel
+        elif groups > 1 and kind is kinds.CONV:
+            kind = kinds.GROUPED_CONV
         if isinstance(matrix.module, tuple(RECURRENT)):
             self._notes[
                 "The states of a recurrent layer are counted like the vectors of a sequence that "

@@ -21,7 +21,10 @@ def check_task(model: Model, data: Dataset) -> None:
         is not defined for the labels or for the inputs' range.
     """
     spec = model.spec
-    if tuple(spec.input_shape) != data.input_shape:
+    given = data.input_shape
+    if data.labels == "tokens" and len(given) == 1:
+        given = (1, 1, *given)
+    if tuple(spec.input_shape) != given:
         raise SettingsError(
             f"model.input_shape: {spec.name} takes samples of {tuple(spec.input_shape)}, "
             f"dataset {data.name} has {data.sample_text}; choose a model made for it"

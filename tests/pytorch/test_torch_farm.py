@@ -27,6 +27,7 @@ from repast_dist.studies import resume_study  # noqa: E402
 from repast_dist.studies import train as train_study  # noqa: E402
 from repast_dist.studies.recorder import RunRecorder  # noqa: E402
 from repast_dist.studies.settings import training_job  # noqa: E402
+from repast_dist.torch import farm as torch_farm  # noqa: E402
 from repast_dist.trace import read_trace  # noqa: E402
 from repast_dist.training.engines import make_engine  # noqa: E402
 
@@ -278,12 +279,60 @@ def test_a_text_with_a_tied_embedding_trains_on_tokens(train, lab):
     assert result["epochs"][-1]["test_loss"] < 0.8 * result["epochs"][0]["test_loss"]
     assert 0 < result["epochs"][-1]["test_accuracy"] <= 1
     rows = {row["name"]: row for row in result["layers"]}
-    assert "shares its weights" in rows["embed.weight"]["reason"]
+    assert rows["head"]["preconditioned"]
+    assert "embed.weight" not in rows
     assert rows["attention.self_attn.query"]["preconditioned"]
     state = load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
     assert torch.equal(state["embed.weight"], state["head.weight"])
     several = train(*text, *EXACT, "farm.backend=inprocess", "farm.chips=3")
     assert final_arrays(several) == final_arrays(run)
+
+
+def test_the_shipped_text_comes_as_tokens(train, lab):
+    text = (
+        "model.factory=my_lab:make_text_model", "model.arguments={tokens: 73, width: 16}",
+        "dataset=text", "dataset.tokens=16", "dataset.train_samples=96", "dataset.test_samples=32",
+        "train.batch_size=32", "train.micro_batch_size=16", "train.epochs=2",
+        "optimizer.damping=0.1", "chip=small",
+    )  # fmt: skip
+    run, exact = train(*text, *ALONE), train(*text, *ALONE, *EXACT)
+    assert losses(run)[-1] < 0.95 * losses(run)[0]
+    np.testing.assert_allclose(losses(run), losses(exact), rtol=0.02)
+    several = train(*text, "farm.backend=inprocess", "farm.chips=2", "train.max_steps=2")
+    assert losses(several) == losses(run)[:2]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_modules_are_not_put_there(train, lab):
+    with pytest.raises(SettingsError, match=r"model\.device=cuda: PyTorch sees no GPU here"):
+        train(*OWN, *EXACT, *ALONE, "model.device=cuda")
+
+
+DEVICE_CASES = {
+    "images": ((), EXACT, 1e-9),
+    "images on arrays": ((), ("chip=small",), 1e-6),
+    "tokens": (
+        ("model.factory=my_lab:make_text_model", "dataset.factory=my_lab:make_text",
+         "dataset.augmentation=null", "train.batch_size=32"),
+        EXACT, 1e-9,
+    ),
+    "a loss of one's own": (
+        ("model.loss=my_lab:smoothed", "model.likelihood=cross_entropy"), EXACT, 1e-9,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DEVICE_CASES)
+def test_modules_on_another_device_agree_with_those_on_the_processor(train, lab, monkeypatch, case):
+    more, engine, tolerance = DEVICE_CASES[case]
+    here = train(*OWN, *more, *engine, *ALONE)
+    if not torch.cuda.is_available():
+        # The processor by another name goes all the ways of a device that is not the processor.
+        stand_in = torch.device("cpu:0")
+        monkeypatch.setattr(torch_farm, "accelerator", lambda name: stand_in)
+    there = train(*OWN, *more, *engine, *ALONE, "model.device=cuda")
+    assert np.ptp(losses(here)) > 0.01
+    np.testing.assert_allclose(losses(there), losses(here), rtol=tolerance)
 
 
 def test_a_loss_of_ones_own_trains_with_its_likelihood(train, lab):

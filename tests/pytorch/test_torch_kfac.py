@@ -327,6 +327,41 @@ def test_layers_that_share_all_weights_are_one_layer_that_is_used_twice(fisher):
         np.testing.assert_array_equal(one, other)
 
 
+class Tied(nn.Module):
+    """A look-up and a head with the same weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 5)
+        self.hidden = nn.Linear(5, 5)
+        self.head = nn.Linear(5, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.hidden(self.embed(tokens))))
+
+
+def test_a_tied_embedding_has_the_factors_of_its_product_and_the_gradient_of_both_uses():
+    torch.manual_seed(0)
+    model = Tied().double()
+    reference = copy.deepcopy(model)
+    tokens, y = torch.randint(0, 7, (12,)), torch.randint(0, 7, (12,))
+    with torch.no_grad():
+        hidden = torch.tanh(reference.hidden(reference.embed(tokens)))
+    g = softmax_hessian(reference(tokens).detach()).mean(dim=0)
+    a = hidden.T @ hidden / 12
+    F.cross_entropy(reference(tokens), y).backward()
+    step = torch.linalg.solve(a + 0.03 * torch.eye(5), reference.embed.weight.grad.T)
+    step = torch.linalg.solve(g + 0.03 * torch.eye(7), step.T)
+    optimizer = rt.KFAC(
+        model, lr=0.1, damping=0.03, damping_form="plain", fisher="exact", kl_clip=None, **EXACT
+    )
+    F.cross_entropy(model(tokens), y).backward()
+    optimizer.step()
+    torch.testing.assert_close(model.embed.weight, reference.embed.weight - 0.1 * step)
+    assert model.head.weight is model.embed.weight
+
+
 def test_the_factors_of_a_layer_used_twice_are_those_of_both_uses():
     # By hand, from PyTorch's own gradients of the logits' derivatives.
     torch.manual_seed(0)

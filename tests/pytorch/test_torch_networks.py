@@ -68,9 +68,8 @@ def test_a_depthwise_network(hardware, digits):
     optimizer = rt.KFAC(network, lr=0.05, damping=0.03)
     losses = train(network, optimizer, parts(*digits, 32, 16), classified)
     assert learned(losses, 0.7)
-    plain = {matrix.name for matrix in rt.conversion(network).simulation.matrices.values()
-             if not matrix.preconditioned}  # fmt: skip
-    assert plain == {f"3.{group}" for group in range(8)}
+    treated = {block.layer_name for block in optimizer._blocks}
+    assert treated == {"0", *(f"3.{channel}" for channel in range(8)), "6", "10"}
 
 
 def tokens_of(samples, length):
@@ -91,8 +90,8 @@ def test_a_causal_transformer_with_a_tied_embedding_on_text(hardware):
     optimizer = rt.KFAC(network, lr=0.1, damping=0.03, kl_clip=0.1)
     losses = train(network, optimizer, parts(x, y, 8, 12), next_letter)
     assert learned(losses, 0.9)
-    head = rt.conversion(network).simulation.matrices["head"]
-    assert "shares its weights" in head.without_factors
+    treated = {block.layer_name for block in optimizer._blocks}
+    assert treated == {"head", *(f"blocks.0.{name}" for name in ("qkv", "out", "fc1", "fc2"))}
 
 
 def test_an_lstm_on_text(hardware):

@@ -1,7 +1,7 @@
 """Gradients, factors and updates of an attention block, an LSTM cell and a depthwise network.
 
-Compared with PyTorch's own gradients and with curvlinops, run in double precision; what they
-computed is stored in ``tests/oracles/torch``, the script beside it made it.
+Compared with PyTorch's own gradients, with curvlinops and with kfac-pytorch, run in double
+precision; what they computed is stored in ``tests/oracles/torch``, the script beside it made it.
 """
 
 from pathlib import Path
@@ -62,7 +62,10 @@ CASES = {
         **{name: f"attention.{name}" for name in (*PROJECTIONS, "output")}, "head": "head",
     }),
     "cell": (Cell, {"ih": "lstm.l0.ih", "hh": "lstm.l0.hh", "head": "head"}),
-    "depthwise": (Depthwise, {"pointwise": "pointwise", "head": "head"}),
+    "depthwise": (Depthwise, {
+        **{f"channels.{channel}": f"depthwise.{channel}" for channel in range(4)},
+        "pointwise": "pointwise", "head": "head",
+    }),
 }  # fmt: skip
 
 
@@ -87,10 +90,6 @@ def prepared(case, **options):
 
     for theirs, ours in names.items():
         matrices[ours].scatter(stored(case, "parameter", theirs), place)
-    if case == "depthwise":
-        for part in ("weight", "bias"):
-            parameter = getattr(network.depthwise, part)
-            values[parameter] = ORACLES[f"depthwise/parameter/depthwise.{part}"]
     with torch.no_grad():
         for parameter, value in values.items():
             parameter.copy_(torch.from_numpy(value))
@@ -101,15 +100,10 @@ def prepared(case, **options):
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_those_of_pytorch(case):
-    network, _, matrices = prepared(case)
+    _, _, matrices = prepared(case)
     for theirs, matrix in matrices.items():
         found = matrix.gathered(lambda parameter: parameter.grad)
         np.testing.assert_allclose(found, stored(case, "gradient", theirs), **TIGHT)
-    if case == "depthwise":
-        for part in ("weight", "bias"):
-            found = getattr(network.depthwise, part).grad.numpy()
-            wanted = ORACLES[f"depthwise/gradient/depthwise.{part}"]
-            np.testing.assert_allclose(found, wanted, **TIGHT)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -126,7 +120,7 @@ def test_factors_are_those_of_curvlinops(case, fisher):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("fisher", ["exact", "empirical"])
 def test_updates_are_those_of_curvlinops(case, fisher):
-    network, optimizer, matrices = prepared(
+    _, optimizer, matrices = prepared(
         case, fisher=fisher, lr=0.1, damping=float(ORACLES["damping"]), kl_clip=None
     )
     optimizer.step()
@@ -136,12 +130,24 @@ def test_updates_are_those_of_curvlinops(case, fisher):
         np.testing.assert_allclose(
             moved, 0.1 * stored(case, f"{fisher}/direction", theirs), rtol=1e-7, atol=1e-11
         )
-    if case == "depthwise":
-        moved = ORACLES["depthwise/parameter/depthwise.weight"] - (
-            network.depthwise.weight.detach().numpy()
-        )
-        wanted = 0.1 * ORACLES["depthwise/gradient/depthwise.weight"]
-        np.testing.assert_allclose(moved, wanted, rtol=1e-7, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_factors_and_updates_are_those_of_kfac_pytorch(case):
+    _, optimizer, matrices = prepared(
+        case, fisher="empirical", lr=0.1, damping=float(ORACLES["damping"]), kl_clip=None,
+        damping_form="plain",
+    )  # fmt: skip
+    found = optimizer._statistics.total()
+    optimizer.step()
+    for theirs, matrix in matrices.items():
+        for side in ("A", "G"):
+            wanted = ORACLES[f"{case}/kfac_pytorch/{side}/{theirs}"]
+            np.testing.assert_allclose(found[matrix.name, side], wanted, **TIGHT)
+        moved = stored(case, "parameter", theirs) - matrix.gathered(lambda parameter: parameter)
+        wanted = 0.1 * stored(case, "kfac_pytorch/direction", theirs)
+        # It inverts in single precision.
+        np.testing.assert_allclose(moved, wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
 
 
 def test_factors_of_a_sequence_count_every_step_of_the_lstm():

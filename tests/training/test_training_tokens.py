@@ -118,7 +118,8 @@ def test_windows_of_the_shipped_text_hold_it_whole_and_each_label_is_the_next_ch
     characters = sorted(set(text))
     assert data.classes == len(characters) == 73
     assert data.labels == "tokens"
-    assert data.input_shape == (1, 1, 50)
+    assert data.input_shape == (50,)
+    assert data.train_inputs.dtype == np.int64
 
     def spelled(numbers: np.ndarray) -> str:
         return "".join(characters[int(number)] for number in numbers)
@@ -129,10 +130,10 @@ def test_windows_of_the_shipped_text_hold_it_whole_and_each_label_is_the_next_ch
         (windows[:-held_out], data.train_inputs, data.train_labels),
         (windows[-held_out:], data.test_inputs, data.test_labels),
     ):
-        found = [spelled(x[0, 0]) + spelled(y[-1:]) for x, y in zip(inputs, labels, strict=True)]
+        found = [spelled(x) + spelled(y[-1:]) for x, y in zip(inputs, labels, strict=True)]
         assert sorted(found) == sorted(part)
         assert found != part
-        np.testing.assert_array_equal(inputs[:, 0, 0, 1:], labels[:, :-1])
+        np.testing.assert_array_equal(inputs[:, 1:], labels[:, :-1])
 
 
 def test_texts_of_ones_own_and_what_is_wrong_with_them(tmp_path: Path) -> None:

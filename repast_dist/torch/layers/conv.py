@@ -12,8 +12,6 @@ from repast_dist.network.kinds import LayerKind
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import Matrix
 
-_OF_CHANNELS = "a channel of its own each: plain gradient"
-
 
 class _Convolution(Converted):
     """Convolutions in one or two dimensions; one dimension is an image of one row."""
@@ -45,7 +43,6 @@ class _Convolution(Converted):
                 functools.partial(_bias_of_group, group=group, wide=wide),
                 group=group,
                 groups=self.groups,
-                without_factors=_OF_CHANNELS if depthwise else "",
             )
             for group in range(self.groups)
         ]
@@ -114,7 +111,6 @@ class ConvTranspose2d(Converted):
                 kinds.DEPTHWISE_CONV if depthwise else kinds.CONV,
                 group=group,
                 groups=self.groups,
-                without_factors=_OF_CHANNELS if depthwise else "",
             )
             for group in range(self.groups)
         ]

@@ -30,7 +30,7 @@ class Dataset:
     name : str
         Shown in reports.
     train_inputs, test_inputs : ndarray
-        (N, C, H, W) float32, scaled as the settings ask; tokens are (N, 1, 1, T); of a function of
+        (N, C, H, W) float32, scaled as the settings ask; tokens are (N, T) int64; of a function of
         the user's own (N, ...) float32 or int64, or (N,) records of several such arrays.
     train_labels, test_labels : ndarray
         (N,) int64 classes, (N, T) int64 tokens, or (N, K) float32 numbers; of a function of the
@@ -123,8 +123,9 @@ class DataSource(abc.ABC):
     def read(self) -> tuple[Samples, Samples]:
         """Return the training and the test set, each (inputs, labels).
 
-        Inputs are (N, C, H, W) floats, in 0..1 for the scaling ``unit``, labels (N,) int64 counted
-        from 0, (N, T) int64 tokens, or (N, K) floats that are to be fitted. The order is the same
+        Inputs are (N, C, H, W) floats, in 0..1 for the scaling ``unit``, or (N, T) int64 tokens,
+        labels (N,) int64 counted from 0, (N, T) int64 tokens, or (N, K) floats that are to be
+        fitted. The order is the same
         in every call: `train_samples` takes the first ones.
 
         Raises

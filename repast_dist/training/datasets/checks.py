@@ -46,7 +46,7 @@ def as_numbers(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def as_tokens(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
-    """Return tokens (N, T) and those that are to be told, (N, T), as samples (N, 1, 1, T).
+    """Return tokens (N, T) and those that are to be told, (N, T), as int64.
 
     Raises
     ------
@@ -58,8 +58,7 @@ def as_tokens(inputs: np.ndarray, labels: np.ndarray, where: str) -> Samples:
             f"{where}: tokens of shape {inputs.shape} and labels of shape {labels.shape}; valid: "
             "(N, T) for both"
         )
-    tokens = _classes(inputs, where).astype(np.float32)
-    return tokens[:, None, None, :], _classes(labels, where)
+    return _classes(inputs, where), _classes(labels, where)
 
 
 def as_samples(

@@ -55,7 +55,7 @@ class Text(DataSource):
     )
 
     def read(self) -> tuple[Samples, Samples]:
-        """Return windows of tokens, (N, 1, 1, T), and the token behind each, (N, T)."""
+        """Return windows of tokens, (N, T), and the token behind each, (N, T)."""
         text = self._text()
         points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         # Instead of sorting millions of characters.
@@ -75,7 +75,7 @@ class Text(DataSource):
                 f"{windows} windows of {self.tokens}; valid: enough for a training and a test set"
             )
         x, y = (numbers[i : i + windows * self.tokens].reshape(windows, -1) for i in (0, 1))
-        inputs, labels = x[:, None, None].astype(np.float32), y.astype(np.int64)
+        inputs, labels = x.astype(np.int64), y.astype(np.int64)
         parts = (np.arange(windows - test), np.arange(windows - test, windows))
         orders = [
             generator(self.split_seed, "windows", number).permutation(part)

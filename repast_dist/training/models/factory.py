@@ -47,6 +47,9 @@ class FactoryModel(ModelSource):
     likelihood : {"cross_entropy", "binary_cross_entropy", "squared_error"} or None
         What a loss of one's own is the negative log-likelihood of, a mean over its terms, for
         ``optimizer.fisher=sampled`` and ``exact``.
+    device : {"cpu", "cuda"}
+        Where workers keep the module and compute what does not run on the arrays, and products
+        whose arithmetic is ``float64``. A GPU rounds otherwise than the processor.
     """
 
     needs_data: ClassVar[bool] = True
@@ -58,6 +61,7 @@ class FactoryModel(ModelSource):
     name: str = ""
     loss: str = "cross_entropy"
     likelihood: Literal["cross_entropy", "binary_cross_entropy", "squared_error"] | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES and ":" not in self.loss:

@@ -62,8 +62,8 @@ class Text(nn.Module):
         return self.head(self.attention(self.embed(x), src_mask=mask))
 
 
-def make_text_model():
-    return Text()
+def make_text_model(tokens=7, width=8):
+    return Text(tokens, width)
 
 
 def make_text():
