@@ -8,7 +8,6 @@ from torch import nn
 
 from repast_dist.training.datasets.records import apart
 
-
 CPU = torch.device("cpu")
 
 
