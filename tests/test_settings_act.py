@@ -573,11 +573,30 @@ def group_leaves(group: str) -> dict[tuple[str, str], list[tuple[str, Leaf]]]:
     return found
 
 
+SHOWN_BY: dict[str, str] = {
+    "chip.residual.adc.margin": "coarse residual products",
+    "chip.residual.adc.noise_lsb": "converters that differ",
+    "chip.residual.adc.percentile": "coarse residual products",
+    "chip.adc.offset_lsb": "residual products whose converters null themselves",
+    "device.cell.g_off_siemens": "flicker",
+    "device.cell.g_on_siemens": "warm",
+    "device.MeasuredPoint.mean_siemens": "row 9",
+    "inversion.conjugate": "ill-conditioned solves",
+    "partition.micro_batches": "sharing",
+    "partition.overlap_exchange": "sharing",
+    "partition.replicate_layers": "large network",
+}
+"""Where settings are known to act that are named like nothing there; a guess, tried first."""
+
+
 def likeliest_first(places: list[tuple[str, Leaf]]) -> list[tuple[str, Leaf]]:
     """Put bases first that change what a setting is named like: those switch on what it acts on."""
 
     def likeness(place: tuple[str, Leaf]) -> int:
         name, leaf = place
+        row = next((f"row {part}" for part in leaf.path if isinstance(part, int)), "")
+        if SHOWN_BY.get(leaf.identity[0]) in (name, row):
+            return -100
         named = {word for part in leaf.path[-2:] for word in str(part).split("_")}
         changed = {word for item in BASES[name] for word in re.split(r"[._=]", item)}
         return -len(named & changed)

@@ -23,7 +23,9 @@ from repast_dist.trace import read_solves, read_trace
 FUSED = (
     "model=digits_mlp", "soi.block_size=24", "soi.interval=2", "train.batch_size=16",
     "train.micro_batch_size=8", "optimizer.factor_decay=0.5", "soi.fused_left_out=0.1",
-    "soi.fusion=on", "train.max_steps=7", "train.epochs=1",
+    "soi.fusion=on", "train.max_steps=5", "train.epochs=1",
+    "model.layers=[{kind: flatten}, {kind: dense, name: hidden, outputs: 24}, {kind: relu}, "
+    "{kind: dense, name: readout, outputs: 10}]",
 )  # fmt: skip
 HERE = "farm.backend=inprocess"
 EFFECTS = (
@@ -120,7 +122,7 @@ def test_a_run_counts_what_its_plan_counts(train, interval):
     plan = _setup(*settings, chips=2).plan
     assert plan.shapes.fused.all()
     rows = read_trace(run_dir / "trace").to_pylist()
-    for step in range(7):
+    for step in range(5):
         due = step % interval == 0
         table = step_ops(plan, None, step, factors_due=True, inverses_due=due)
         names = np.array(OP_NAMES)[table["op"]]
@@ -219,20 +221,18 @@ def test_a_method_whose_matrices_are_no_products_of_rows_is_not_fused(monkeypatc
 
 
 @pytest.mark.slow
-def test_fused_blocks_train_like_formed_ones(train, tmp_path):
-    """Over three seeds, losses of the last epoch lie within the spread of formed blocks."""
-    common = (
-        "train.epochs=4", "train.max_steps=null", "train.batch_size=32", "soi.block_size=256",
-        "train.micro_batch_size=32", "soi.interval=5", "engine=float64", "engine.inverse=analog",
-        HERE, "farm.chips=1",
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fused_blocks_train_like_formed_ones(train, tmp_path, seed):
+    """Without rounding but that of circuits, losses are nearly those of formed blocks."""
+    settings = (
+        "train.batch_size=32", "train.micro_batch_size=32", "train.max_steps=24",
+        "soi.block_size=256", "soi.interval=4", "engine=float64", "engine.inverse=analog",
+        HERE, "farm.chips=1", f"seed={seed}",
     )  # fmt: skip
-    last: dict[str, list[float]] = {"off": [], "on": []}
-    for seed in range(3):
-        for fusion, found in last.items():
-            losses = _losses(
-                train(*FUSED, *common, f"soi.fusion={fusion}", f"seed={seed}",
-                      root=tmp_path / f"{fusion}{seed}")
-            )  # fmt: skip
-            found.append(float(np.mean(losses[-len(losses) // 4 :])))
-    spread = np.ptp(last["off"])
-    assert abs(np.mean(last["on"]) - np.mean(last["off"])) < spread
+    formed, fused = (
+        _losses(train(*FUSED, *settings, f"soi.fusion={value}", root=tmp_path / value))
+        for value in ("off", "on")
+    )
+    assert fused != formed
+    assert np.mean(formed[-6:]) < 0.3 * formed[0]
+    assert abs(np.mean(fused[-6:]) - np.mean(formed[-6:])) < 0.05 * np.mean(formed[-6:])
