@@ -18,6 +18,9 @@ STEPS, BATCH, BLOCK, INTERVAL = 3, 32, 24, 2
 RATE, MOMENTUM, DECAY, CLIP, DAMPING = 0.1, 0.9, 0.01, 0.003, 0.05
 RUN = (
     "engine=float64", "model=digits_mlp", "farm.backend=inprocess", "farm.chips=3",
+    "model.layers=[{kind: flatten}, {kind: dense, name: dense1, outputs: 26}, {kind: relu}, "
+    "{kind: dense, name: dense2, outputs: 25}, {kind: relu}, "
+    "{kind: dense, name: dense3, outputs: 10}]",
     f"train.batch_size={BATCH}", "train.micro_batch_size=8", f"train.max_steps={STEPS}",
     f"soi.block_size={BLOCK}", f"soi.interval={INTERVAL}", "optimizer.fisher=empirical",
     "optimizer.schedule=constant", f"optimizer.weight_decay={DECAY}",

@@ -20,7 +20,8 @@ from repast_dist.training.sampling import micro_batch_samples
 from repast_dist.training.step import load_weights, run_micro_batch
 
 OWN = f"plugins=[{Path(__file__).with_name('own_optimizers.py')}]"
-SMALL = ("model=digits_mlp", "train.epochs=1", "soi.block_size=24", "farm.backend=inprocess")
+SMALL = ("model=digits_mlp", "train.batch_size=48", "soi.block_size=24", "train.epochs=1",
+         "farm.backend=inprocess")  # fmt: skip
 ONE_STEP = ("engine=float64", "train.max_steps=1", "soi.block_size=1024", "farm.backend=inprocess",
             "model=digits_mlp")  # fmt: skip
 
@@ -45,7 +46,7 @@ def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_users_second_order_optimizer_trains_on_two_workers(train):
-    options = (*SMALL[:3], *_own("shampoo"), "train.max_steps=3", "inversion.on_divergence=use")
+    options = (*SMALL[:4], *_own("shampoo"), "train.max_steps=3", "inversion.on_divergence=use")
     alone = train(*options, "farm.backend=inprocess", "farm.chips=1")
     assert final_arrays(train(*options, "farm.chips=2")) == final_arrays(alone)
 

@@ -14,7 +14,11 @@ from repast_dist.report.run_data import energy_by_component
 from repast_dist.trace import read_solves, read_trace, totals, verify
 
 # A network whose factors are split over chips, with programming noise in every array.
-SMALL = ("model=digits_mlp", "train.max_steps=7", "train.epochs=1", "soi.block_size=24")
+STEPS = 5
+SMALL = (
+    "model=digits_mlp", f"train.max_steps={STEPS}", "train.epochs=1", "soi.block_size=24",
+    "train.batch_size=48", "train.micro_batch_size=8",
+)  # fmt: skip
 
 
 def _steps(run_dir):
@@ -154,7 +158,7 @@ def test_the_trace_adds_up_to_the_totals_of_the_result(train):
     each_s = result["totals"]["time_s"] / len(result["steps"])
     expected = result["wear"]["endurance"] / first * each_s
     assert result["wear"]["lifetime_s"] == pytest.approx(expected, rel=1e-12)
-    assert verify(run_dir / "trace", steps=7) == []
+    assert verify(run_dir / "trace", steps=STEPS) == []
 
 
 def test_the_energy_of_components_adds_up_to_that_of_every_phase(train):
@@ -174,7 +178,7 @@ def test_nothing_is_solved_with_a_before_all_chips_solved_with_g(train):
     """Segments of a step are barriers that all chips pass together."""
     run_dir = train(*SMALL, "farm.backend=inprocess", "farm.chips=3")
     trace = read_trace(run_dir / "trace").to_pylist()
-    for step in range(7):
+    for step in range(STEPS):
         rows = [row for row in trace if row["step"] == step]
         solved_g = max(r["start_s"] + r["duration_s"] for r in rows if r["op"] == "solve_g")
         started_a = min(r["start_s"] for r in rows if r["op"] == "solve_a")
@@ -288,8 +292,8 @@ def test_a_disk_that_is_full_when_the_report_is_due_costs_no_step(train, tmp_pat
     resume_study(run_dir, {}, Console(file=io.StringIO()))
     result = json.loads((run_dir / "result.json").read_text())
     assert result["status"] == "finished"
-    assert [item["step"] for item in result["steps"]] == list(range(7))
+    assert [item["step"] for item in result["steps"]] == list(range(STEPS))
     assert (run_dir / "report.html").exists()
-    assert verify(run_dir / "trace", steps=7) == []
+    assert verify(run_dir / "trace", steps=STEPS) == []
     with pytest.raises(RunDirectoryError, match="nothing to resume"):
         resume_study(run_dir, {}, Console(file=io.StringIO()))

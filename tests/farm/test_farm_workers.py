@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -17,7 +18,12 @@ from repast_dist.ground.errors import DataError, FarmError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 
-SMALL = ("model=digits_mlp", "soi.block_size=24", "soi.interval=2", "train.micro_batch_size=8")
+SMALL = (
+    "model=digits_mlp", "soi.block_size=24", "soi.interval=2", "train.micro_batch_size=8",
+    "train.batch_size=32",
+    "model.layers=[{kind: flatten}, {kind: dense, name: dense1, outputs: 24}, {kind: relu}, "
+    "{kind: dense, name: dense2, outputs: 10}]",
+)  # fmt: skip
 STEPS = 5
 
 
@@ -57,6 +63,7 @@ def together():
         pool.shutdown()
 
 
+@functools.cache
 def alone(*settings):
     setup = setup_of({0: [0]}, *settings)
     worker = ChipWorker((0,), setup, NoPeers())
