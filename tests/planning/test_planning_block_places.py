@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from repast_dist.settings import load_settings
 
 TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
 QUICK = ("resnet50", "bert_base", "vgg16")
+ALL = os.environ.get("REPAST_FUZZ") == "full"
+CHIPS = (1, 2, 3, 4, 8, 16) if ALL else (1, 2, 3, 16)
+TILES = (80, 120, 168, 240, 400) if ALL else (80, 168, 240)
 
 
 @functools.cache
@@ -80,18 +84,25 @@ def test_the_timeline_lets_turns_follow_each_other_beside_blocks_that_stay():
 
 @pytest.mark.parametrize(
     "name",
-    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in TABLES if name not in QUICK)],
+    [
+        *QUICK,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (TABLES if ALL else TABLES[2::3])
+            if name not in QUICK
+        ),
+    ],
 )
 def test_more_chips_or_tiles_never_solve_longer_and_chips_gain_no_more_than_their_number(name):
     """Within 2 % for more chips, 3 % for more tiles, 12 % for what chips gain: whole copies of
     blocks leave a rest of arrays.
     """
     workload = table(name)
-    by_chips = {chips: solving_s(plan_of(workload, chips)) for chips in (1, 2, 3, 4, 8, 16)}
+    by_chips = {chips: solving_s(plan_of(workload, chips)) for chips in CHIPS}
     for (few, before), (many, after) in itertools.pairwise(by_chips.items()):
         assert after <= before * 1.02, (few, many)
         assert by_chips[1] <= many * after * 1.12, many
-    by_tiles = [solving_s(plan_of(workload, tiles=tiles)) for tiles in (80, 120, 168, 240, 400)]
+    by_tiles = [solving_s(plan_of(workload, tiles=tiles)) for tiles in TILES]
     for before, after in itertools.pairwise(by_tiles):
         assert after <= before * 1.03
 
