@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml
 	  "Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "Installing into $(VENV) with $(PYTHON) (a minute or two, once)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,onnx,images,query,search]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,onnx,images,query,launchers,search]'
 	@touch $@
 
 clean: ## Delete the environment, caches and build results (runs/ stays)

@@ -4,18 +4,26 @@ What computes is imported once there is something to do: ``--help`` answers at o
 """
 
 import argparse
+import itertools
 import logging
+import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from repast_dist import __version__
 from repast_dist.ground.errors import RepastError, SettingsError
 from repast_dist.ground.presets import setting_groups
 
+# What names Hydra's own settings: `hydra.run.dir=...`, `hydra/launcher=...`.
+_FOR_HYDRA = re.compile(r"[+~]*hydra[./@]")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 _EXAMPLES = """\
 examples:
@@ -34,7 +42,8 @@ groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 failed, 2 wrong settings, 130 Ctrl-C."""
-    options = _parser().parse_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_intermixed_args(list(_with_choices(words)))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     _stop_like_ctrl_c()
     try:
@@ -43,11 +52,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_USAGE)
     except RepastError as error:
         return _fail(error, EXIT_FAILED)
+    except BrokenPipeError:
+        # Who reads has seen enough, as with `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except OSError as error:
         return _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _with_choices(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words; ``--cfg`` and ``--info`` in front of a setting mean their first choice."""
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        yield word
+        if word in ("--cfg", "-c") and following not in ("job", "hydra", "all"):
+            yield "job"
+        elif word in ("--info", "-i") and following not in _INFO:
+            yield "all"
 
 
 def _stop_like_ctrl_c() -> None:
@@ -63,17 +86,27 @@ def _run(options: argparse.Namespace) -> int:
     from repast_dist.api.running import answer, resume, sweep
 
     resumed, overrides = _split_resume(options.overrides)
-    if resumed is not None and options.multirun:
-        raise SettingsError("resume: one run at a time; leave out --multirun")
-    if options.cfg and resumed is None:
-        print(_settings_as_yaml(overrides, options), end="")
-        return EXIT_OK
+    where = {"config_dir": options.config_dir, "config_name": options.config_name}
     if resumed is not None:
+        if options.multirun:
+            raise SettingsError("resume: one run at a time; leave out --multirun")
         resume(resumed, *overrides, jobs=options.jobs, quiet=False)
+    elif options.info or options.shell_completion or options.cfg in ("hydra", "all"):
+        from repast_dist import hydra_app
+
+        hydra_app.tell(options, hydra_app.Where(**where), overrides)
+    elif options.cfg:
+        print(_settings_as_yaml(overrides, options), end="")
+    elif any(_FOR_HYDRA.match(item) for item in overrides):
+        from repast_dist import hydra_app
+
+        hydra_app.launch(
+            overrides, hydra_app.Where(**where), multirun=options.multirun, jobs=options.jobs
+        )
     elif options.multirun:
-        sweep({}, *overrides, jobs=options.jobs, quiet=False, config_dir=options.config_dir)
+        sweep({}, *overrides, jobs=options.jobs, quiet=False, **where)
     else:
-        answer(overrides, quiet=False, config_dir=options.config_dir)
+        answer(overrides, quiet=False, **where)
     return EXIT_OK
 
 
@@ -83,8 +116,21 @@ def _settings_as_yaml(overrides: Sequence[str], options: argparse.Namespace) -> 
     from repast_dist.settings import as_yaml, expand_sweep
 
     points = expand_sweep(overrides) if options.multirun else [list(overrides)]
-    settings = [checked_settings(point, options.config_dir) for point in points]
-    return "---\n".join(as_yaml(to_dict(item)) for item in settings)
+    where = (options.config_dir, options.config_name)
+    plain = [to_dict(checked_settings(point, *where)) for point in points]
+    if options.package:
+        plain = [_part(item, options.package) for item in plain]
+    return "---\n".join(as_yaml(item) for item in plain)
+
+
+def _part(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the settings below a dotted path, as they stand in a file of that group."""
+    found: Any = settings
+    for name in path.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            raise SettingsError(f"--package: no settings at '{path}'; valid: chip, farm, chip.adc")
+        found = found[name]
+    return dict(found) if isinstance(found, Mapping) else {name: found}
 
 
 def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -127,10 +173,32 @@ def _parser() -> argparse.ArgumentParser:
         "-j", "--jobs", type=_count, metavar="N",
         help="how many runs of -m at a time; without it, as many as there are processors for",
     )  # fmt: skip
-    parser.add_argument("--cfg", action="store_true", help="print the settings and stop")
     parser.add_argument(
-        "--config-dir", type=Path, metavar="DIR", help="a folder with groups of your own"
+        "-c", "--cfg", nargs="?", const="job", choices=("job", "hydra", "all"),
+        help="print the settings and stop; hydra, all: with Hydra's own",
+    )  # fmt: skip
+    parser.add_argument(
+        "-p", "--package", metavar="PATH", help="with --cfg: only those below, such as chip.adc"
     )
+    parser.add_argument(
+        "--resolve", action="store_true", help="with --cfg hydra: references worked out"
+    )
+    parser.add_argument(
+        "-i", "--info", nargs="?", const="all", choices=_INFO,
+        help="print what Hydra found and where",
+    )  # fmt: skip
+    parser.add_argument(
+        "-cd", "--config-dir", type=Path, metavar="DIR", help="a folder with groups of your own"
+    )
+    parser.add_argument(
+        "-cn", "--config-name", metavar="NAME", default="config",
+        help="another file of defaults, such as one in that folder",
+    )  # fmt: skip
+    parser.add_argument("-r", "--run", action="store_true", help="one run, as without it")
+    parser.add_argument(
+        "-sc", "--shell-completion", action="store_true",
+        help='tab completion: eval "$(repast-dist -sc install=bash)" (zsh takes it, too; fish)',
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

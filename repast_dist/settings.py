@@ -14,7 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
@@ -32,11 +35,18 @@ from repast_dist.studies.settings import RunSettings, checked_settings, unread
 _UNREADABLE = (YAMLError, ValueError, TypeError, AttributeError, OSError, RecursionError, KeyError)
 _LONGEST_MESSAGE = 500
 _PLAIN_KEY = r"[\w.]+"
+_CHANGES = (OverrideType.CHANGE, OverrideType.FORCE_ADD)
 _MOST_VALUES = 100_000
 _MOST_POINTS = 10_000
 
 
-def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunSettings:
+CONFIG = "config"
+"""The file of ``conf/`` that lists the defaults."""
+
+
+def load_settings(
+    overrides: Sequence[str] = (), config_dir: Path | None = None, config_name: str = CONFIG
+) -> RunSettings:
     """Compose and check the settings.
 
     Parameters
@@ -45,6 +55,8 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
         Hydra overrides: ``group=option``, ``dotted.key=value``, ``+new=value``.
     config_dir : Path, optional
         A folder of the user's own with the same groups, searched after the package's.
+    config_name : str
+        The file that lists the defaults, in ``conf/`` or in that folder.
 
     Raises
     ------
@@ -52,7 +64,7 @@ def load_settings(overrides: Sequence[str] = (), config_dir: Path | None = None)
         Unknown group, option or key, wrong type or value, impossible combination.
     """
     named = {item.partition("=")[0].lstrip("+") for item in overrides}
-    composed = compose_plain(overrides, config_dir)
+    composed = compose_plain(overrides, config_dir, config_name)
     missing = list(_missing(composed, ""))
     if missing:
         raise SettingsError(
@@ -70,19 +82,21 @@ def _missing(data: Any, path: str) -> Iterator[str]:
             yield from _missing(value, f"{path}.{name}" if path else str(name))
 
 
-def compose_plain(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+def compose_plain(
+    overrides: Sequence[str], config_dir: Path | None = None, config_name: str = CONFIG
+) -> dict[str, Any]:
     """Compose the groups to plain nested data, without checking values."""
     if config_dir is not None:
-        _check_folder(config_dir)
+        check_folder(config_dir)
     try:
-        return _written_out(_composed(overrides, config_dir))
+        return _written_out(_composed(overrides, config_dir, config_name))
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(_explain(error)) from None
+        raise SettingsError(explain(error)) from None
     except _UNREADABLE as error:
         raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
 
 
-def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+def _composed(overrides: Sequence[str], config_dir: Path | None, config_name: str) -> DictConfig:
     """Compose settings; groups that were composed before are not composed again for other values.
 
     Only what is plainly a choice of an option or the value of one setting is told apart, and only
@@ -91,8 +105,9 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     groups = setting_groups()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     kinds = [_kind(item, groups) for item in parsed]
-    if config_dir is not None or "other" in kinds:
-        return _compose([_may_add(item, groups) for item in overrides], config_dir)
+    if config_dir is not None or config_name != CONFIG or "other" in kinds:
+        words = [as_hydra_takes_it(item) for item in overrides]
+        return _compose(words, config_dir, config_name)
     choices = [str(i.input_line) for i, kind in zip(parsed, kinds, strict=True) if kind == "choice"]
     config = copy.deepcopy(_of_groups(tuple(choices), conf_state()))
     for item, kind in zip(parsed, kinds, strict=True):
@@ -103,20 +118,32 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
 
 @functools.lru_cache(maxsize=32)
 def _of_groups(choices: tuple[str, ...], _state: int) -> DictConfig:
-    return _compose(choices, None)
+    return _compose(choices, None, CONFIG)
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+def _compose(overrides: Sequence[str], config_dir: Path | None, config_name: str) -> DictConfig:
+    hydra_with(config_dir)
+    try:
+        return compose(config_name, overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def hydra_with(config_dir: Path | None) -> Hydra:
+    """Return Hydra with the package's files and those of a folder of the user's own."""
+    version.setbase("1.3")
+    search = create_config_search_path(str(conf_dir()))
+    if config_dir is not None:
+        before = SearchPathQuery(provider="schema")
+        search.prepend("command-line", f"file://{config_dir.absolute()}", before)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        return compose("config", overrides=[*search, *overrides])
+    return Hydra.create_main_hydra2(task_name="repast-dist", config_search_path=search)
 
 
 def _kind(item: Override, groups: Mapping[str, object]) -> str:
     """Tell the choice of an option of a group, the value of a setting, and anything else apart."""
     key = item.key_or_group
-    changes = item.type is OverrideType.CHANGE and item.package is None
+    changes = item.type in _CHANGES and item.package is None
     if not changes or item.is_sweep_override() or re.match(r"hydra\b", key):
         return "other"
     if key in groups:
@@ -136,8 +163,14 @@ def _written_out(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True) if size else plain  # type: ignore[return-value]
 
 
-def _check_folder(config_dir: Path) -> None:
-    """Refuse a folder that is none, and files in it that would fill the memory."""
+def check_folder(config_dir: Path) -> None:
+    """Refuse a folder that is none, and files in it that would fill the memory.
+
+    Raises
+    ------
+    SettingsError
+        Names the folder or the file.
+    """
     if not config_dir.is_dir():
         raise SettingsError(f"--config-dir: {config_dir} is no folder")
     for file in [*config_dir.glob("*.yaml"), *config_dir.glob("*/*.yaml")]:
@@ -181,14 +214,19 @@ def override_paths(overrides: Sequence[str]) -> list[str]:
     return [path.removeprefix("_global_.") for path in paths]
 
 
-def _may_add(override: str, groups: Mapping[str, object]) -> str:
-    """Let a value be set that the YAML files leave to the default of its class.
+def as_hydra_takes_it(override: str) -> str:
+    """Return an override so that Hydra takes it where its YAML files have no such value or choice.
 
-    Whether there is such a setting at all is for the settings classes to say.
+    A value may be set that the files leave to the default of its class (whether there is such a
+    setting at all is for the settings classes to say), and ``+group=option`` chooses an option of
+    a group that the defaults list already.
     """
+    groups = setting_groups()
     key = override.partition("=")[0]
+    if key.startswith("+") and key.lstrip("+") in groups:
+        return override.lstrip("+")
     is_value = re.fullmatch(_PLAIN_KEY, key) and key not in groups
-    return f"++{override}" if is_value else override
+    return f"++{override}" if is_value and not key.startswith("hydra.") else override
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -248,8 +286,8 @@ def farm_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return {name: farm[name] for name in changed}
 
 
-def _explain(error: Exception) -> str:
-    """Turn Hydra's several-line messages into one that names the path and what is valid."""
+def explain(error: Exception) -> str:
+    """Return Hydra's several-line message as one line that names the path and what is valid."""
     several = re.search(r"Ambiguous value for argument '\+*([^']+)'", str(error))
     if several:
         key, _, values = several.group(1).partition("=")
@@ -257,8 +295,12 @@ def _explain(error: Exception) -> str:
     option = re.search(r"Could not find '([\w/]+)/([^']+)'", str(error))
     if option:
         group, name = option.groups()
-        valid = ", ".join(setting_groups().get(group, [])) or "no such group"
+        listed = re.search(r"Available options in \S+\n((?:\s+\S+\n)*)", str(error))
+        others = listed.group(1).split() if listed else ()
+        valid = ", ".join(setting_groups().get(group, others)) or "no such group"
         return f"{group}: no option {brief(name)}; valid: {valid}"
+    if "Cannot find primary config" in str(error):
+        return f"--config-name: {str(error).partition('. ')[0]}; valid: a file of --config-dir"
     return _first_line(error)
 
 

@@ -84,8 +84,8 @@ AS_HYDRA_DOES = [
 @pytest.mark.parametrize("overrides", AS_HYDRA_DOES, ids=" ".join)
 def test_values_are_set_on_groups_composed_before_as_hydra_sets_them(overrides):
     def by_hydra() -> object:
-        adding = [composed._may_add(item, setting_groups()) for item in overrides]
-        return OmegaConf.to_container(composed._compose(adding, None), resolve=True)
+        adding = [composed.as_hydra_takes_it(item) for item in overrides]
+        return OmegaConf.to_container(composed._compose(adding, None, "config"), resolve=True)
 
     composed.compose_plain(["model=digits_mlp"])
     try:

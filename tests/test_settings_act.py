@@ -207,6 +207,7 @@ ELSEWHERE = {
         )
     },
     "run_root": "tests/farm/test_farm_settings_act.py",
+    "objective": "tests/test_hydra_app.py",
     "plugins": "tests/test_plugins.py",
     "dataset.targets": "tests/training/test_training_own_data.py",
     "dataset.factory": "tests/training/test_training_own_code.py",

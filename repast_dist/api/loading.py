@@ -72,7 +72,11 @@ def load_hardware(
     return settings.hardware
 
 
-def checked_settings(overrides: Sequence[str], config_dir: str | Path | None = None) -> RunSettings:
+def checked_settings(
+    overrides: Sequence[str],
+    config_dir: str | Path | None = None,
+    config_name: str = composed.CONFIG,
+) -> RunSettings:
     """Load the settings of a study that is to run; what it does not read is refused.
 
     Raises
@@ -80,7 +84,7 @@ def checked_settings(overrides: Sequence[str], config_dir: str | Path | None = N
     SettingsError
         As `load_settings`; or the study does not read a setting.
     """
-    settings = composed.load_settings(overrides, _folder(config_dir))
+    settings = composed.load_settings(overrides, _folder(config_dir), config_name)
     composed.refuse_unread(settings, overrides)
     return settings
 

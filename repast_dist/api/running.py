@@ -10,7 +10,7 @@ from repast_dist.api.loading import Override, as_overrides, as_text, checked_set
 from repast_dist.api.runs import Run, Sweep
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import SWEEP
-from repast_dist.settings import expand_sweep, farm_overrides
+from repast_dist.settings import CONFIG, expand_sweep, farm_overrides
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.multirun import resume_sweep, run_sweep
 
@@ -73,6 +73,7 @@ def answer(
     *,
     quiet: bool | None = None,
     config_dir: str | Path | None = None,
+    config_name: str = CONFIG,
 ) -> Run:
     """Run the study that the words of a command line ask for; without ``study=NAME``, train.
 
@@ -82,13 +83,15 @@ def answer(
         Settings as on the command line.
     quiet, config_dir
         As in `train`.
+    config_name : str
+        The file that lists the defaults, in the package's folder or in ``config_dir``.
 
     Raises
     ------
     SettingsError, RepastError
         As `study`.
     """
-    settings = checked_settings(overrides, config_dir)
+    settings = checked_settings(overrides, config_dir, config_name)
     return Run(run_study(settings, console(quiet)).resolve())
 
 
@@ -98,6 +101,7 @@ def sweep(
     jobs: int | None = None,
     quiet: bool | None = None,
     config_dir: str | Path | None = None,
+    config_name: str = CONFIG,
     **groups: Any,
 ) -> Sweep:
     """Run every combination of some settings.
@@ -113,6 +117,8 @@ def sweep(
         computed in processes of their own; a single one at a time in this process.
     *overrides, quiet, config_dir, **groups
         As in `train`; ``study="plan"`` asks another question than a training run.
+    config_name : str
+        As in `answer`.
 
     Returns
     -------
@@ -128,7 +134,7 @@ def sweep(
     """
     varied = [axes] if isinstance(axes, str) else [_axis(*axis) for axis in axes.items()]
     points = expand_sweep([*as_overrides(overrides, groups), *varied])
-    settings = [checked_settings(point, config_dir) for point in points]
+    settings = [checked_settings(point, config_dir, config_name) for point in points]
     return Sweep(run_sweep(settings, points, console(quiet), jobs).resolve())
 
 

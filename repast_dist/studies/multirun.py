@@ -106,7 +106,7 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: i
     hint = f"resume={state.folder} goes on"
     try:
         if state.finished:
-            _show(state, console)
+            show_sweep(state, console)
     except OSError as error:
         if stopped is None:
             raise RunDirectoryError(f"{state.folder}: {error}; {hint}") from error
@@ -121,8 +121,8 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: i
     raise stopped
 
 
-def _show(state: SweepState, console: Console) -> None:
-    """Write the tables and pages of the finished runs."""
+def show_sweep(state: SweepState, console: Console) -> None:
+    """Write the tables and pages of a sweep's finished runs, and print the table."""
     folder, points = state.folder, state.finished
     settings = [point.settings for point in points]
     directories = [point.run for point in points]

@@ -44,6 +44,9 @@ class RunSettings:
         Seed of every random stream.
     run_root : str
         Folder below which run directories are made.
+    objective : tuple of str
+        Key figures of the study's answer that a sweeper of Hydra, such as Optuna's, gets for a
+        run.
     plugins : tuple of str
         Parts of your own: ``.py`` files, or entry points of installed packages, that register cell
         models, layers, optimizers and the like.
@@ -64,6 +67,7 @@ class RunSettings:
     study: Annotated[Study, STUDIES.choice()]
     seed: Annotated[int, Ge(0)] = 0
     run_root: str = "runs"
+    objective: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     workload: WorkloadSpec
     baseline: BaselineSpec
@@ -271,8 +275,10 @@ def unread(settings: RunSettings, paths: Iterable[str]) -> list[str]:
 def _why_unread(settings: RunSettings, path: str) -> str:
     """Return why a setting has no effect, or nothing if it has one."""
     study, name = settings.study, settings.study.name
+    if path == "hydra.searchpath":
+        return ""
     if path == "hydra" or path.startswith("hydra."):
-        return f"{path}: Hydra's own settings are not used; valid: run_root=FOLDER"
+        return f"{path}: Hydra's own settings are for the command line; valid: run_root=FOLDER"
     ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
     if ignored:
         return f"{path}: not read by study={name}: {ignored[0]}"
@@ -294,7 +300,7 @@ def _read_by_model(settings: RunSettings) -> tuple[str, ...]:
     return ("dataset", "seed") if reads and settings.model.needs_data else ()
 
 
-_ALWAYS = ("study", "run_root", "plugins")
+_ALWAYS = ("study", "run_root", "objective", "plugins")
 """Settings that every study reads."""
 
 

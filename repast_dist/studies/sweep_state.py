@@ -132,7 +132,7 @@ class SweepState:
         runs : sequence of str, optional
             Where its run directory is, below the sweep's folder; by default numbered from 1.
         """
-        (folder / _FOLDER).mkdir()
+        (folder / _FOLDER).mkdir(exist_ok=True)
         points = []
         for number, (item, words) in enumerate(zip(settings, overrides, strict=True)):
             plain = to_dict(item)

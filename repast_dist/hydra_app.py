@@ -1,0 +1,232 @@
+"""What Hydra does itself: launchers and sweepers, its own settings, information, completion.
+
+A command line without any of them is composed by `repast_dist.settings` alone, which is quicker and
+resumes sweeps. One that names Hydra's own settings (``hydra/launcher=joblib``,
+``hydra.run.dir=...``) is run by Hydra: it decides where and when `Job` is called.
+"""
+
+import argparse
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from repast_dist.api.loading import checked_settings
+from repast_dist.api.running import console as console_of
+from repast_dist.api.running import sweep
+from repast_dist.ground.errors import RunDirectoryError, SettingsError
+from repast_dist.ground.files import ANSWER, SETTINGS, read_json
+from repast_dist.ground.spec import to_dict
+from repast_dist.settings import as_hydra_takes_it, check_folder, expand_sweep, explain, hydra_with
+from repast_dist.studies.multirun import show_sweep
+from repast_dist.studies.output import read_figures
+from repast_dist.studies.run_directory import placed
+from repast_dist.studies.settings import checked_settings as settings_of
+from repast_dist.studies.sweep_state import SweepPoint, SweepState
+
+_OWN = re.compile(r"[+~]*hydra[./@]")
+_BASIC = "hydra._internal.core_plugins"
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where settings come from.
+
+    Attributes
+    ----------
+    config_dir : Path or None
+        A folder of the user's own with groups.
+    config_name : str
+        The file that lists the defaults.
+    """
+
+    config_dir: Path | None = None
+    config_name: str = "config"
+
+    def hydra(self) -> Hydra:
+        """Return Hydra with the package's files and the user's."""
+        if self.config_dir is not None:
+            check_folder(self.config_dir)
+        return hydra_with(self.config_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What Hydra calls, here or wherever a launcher starts it: one run in the folder Hydra names.
+
+    Attributes
+    ----------
+    where : Where
+        Where settings come from.
+    quiet : bool
+        Print nothing.
+    """
+
+    where: Where
+    quiet: bool
+
+    def __call__(self, _config: Any) -> float | tuple[float, ...] | None:
+        """Do the run, or what is left of it, and return the figures that a sweeper minimises."""
+        hydra = HydraConfig.get()
+        overrides = [str(item) for item in hydra.overrides.task]
+        searched = [str(i) for i in hydra.overrides.hydra if "hydra.searchpath" in str(i)]
+        settings = checked_settings(
+            [*searched, *overrides], self.where.config_dir, self.where.config_name
+        )
+        point = SweepPoint(settings, overrides, "", Path(hydra.runtime.output_dir))
+        _refuse_other_run(point)
+        console = Console(quiet=True) if self.quiet else console_of(False)
+        if point.finished_meanwhile():
+            console.print(f"Finished before: {point.run}", markup=False, soft_wrap=True)
+        point.do({}, console)
+        found = read_figures(point.run)
+        unknown = [name for name in settings.objective if name not in found]
+        if unknown:
+            raise SettingsError(
+                f"objective: the answer has no figure '{unknown[0]}'; valid: {', '.join(found)}"
+            )
+        values = tuple(float(found[name][0]) for name in settings.objective)
+        return values if len(values) != 1 else values[0]
+
+
+def _refuse_other_run(point: SweepPoint) -> None:
+    """Refuse a folder with the run of other settings; where runs are computed may differ."""
+    path = point.run / SETTINGS
+    if not path.is_file():
+        return
+    stored, asked = map(_decisive, (read_json(path), to_dict(point.settings)))
+    if stored != asked:
+        raise RunDirectoryError(
+            f"{point.run}: there is a run with other settings; valid: another hydra.run.dir or "
+            "hydra.sweep.dir"
+        )
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that say how a run is computed, not what."""
+    chips = {name: settings["farm"][name] for name in ("chips", "chip_overrides")}
+    return {**settings, "farm": chips, "run_root": None, "objective": None}
+
+
+def launch(
+    overrides: Sequence[str], where: Where, *, multirun: bool, jobs: int | None = None
+) -> None:
+    """Have Hydra do one run or a sweep.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        As on the command line.
+    where : Where
+        Where settings come from.
+    multirun : bool
+        A sweep: Hydra's sweeper chooses the points, its launcher starts them.
+    jobs : int, optional
+        How many runs at a time where no launcher is named.
+
+    Raises
+    ------
+    SettingsError
+        A setting is wrong, or Hydra has no such launcher, sweeper or setting of its own.
+    RepastError
+        A run failed.
+    """
+    words = [as_hydra_takes_it(item) for item in overrides]
+    hydra = where.hydra()
+    try:
+        if not multirun:
+            _ = hydra.run(where.config_name, Job(where, quiet=False), words).return_value
+            return
+        config = hydra.compose_config(where.config_name, words, RunMode.MULTIRUN)
+        own = config.hydra
+        folder = Path(os.path.abspath(own.sweep.dir))
+        ours = [i for i in overrides if not _OWN.match(i) or i.startswith("hydra.searchpath")]
+        if set(map(_key, overrides)) - set(map(_key, ours)) == {"hydra.sweep.dir"}:
+            with placed(folder):
+                sweep({}, *ours, jobs=jobs, quiet=False, **dataclasses.asdict(where))
+            return
+        if own.sweeper["_target_"].startswith(_BASIC):
+            # A wrong setting is told before anything is launched.
+            for point in expand_sweep(ours):
+                checked_settings(point, where.config_dir, where.config_name)
+        quiet = not own.launcher["_target_"].startswith(_BASIC)
+        try:
+            # Patterns with the time of day are worked out once.
+            at = f"hydra.sweep.dir='{folder}'"
+            hydra.multirun(where.config_name, Job(where, quiet), [*words, at])
+        finally:
+            _show(folder)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingsError(explain(error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _show(folder: Path) -> None:
+    """Write one table of the runs below a folder that are finished."""
+    found = (path.parent for path in folder.rglob(SETTINGS) if path.parent != folder)
+    runs = [run for run in sorted(found, key=_in_order) if (run / ANSWER).is_file()]
+    if not runs:
+        return
+    settings = [settings_of(read_json(run / SETTINGS)) for run in runs]
+    names = [str(run.relative_to(folder)) for run in runs]
+    SweepState.begin(folder, settings, [[] for _ in runs], names)
+    state = SweepState.read(folder, {})
+    for point in state.points:
+        point.finished = True
+    show_sweep(state, Console())
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that puts 10 behind 9."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+
+
+def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) -> None:
+    """Print what Hydra knows: its settings, where they come from, plug-ins, completion.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        ``cfg``, ``info``, ``package``, ``resolve`` and ``shell_completion`` of the command line.
+    where : Where
+        Where settings come from.
+    overrides : sequence of str
+        As on the command line.
+
+    Raises
+    ------
+    SettingsError
+        A setting is wrong.
+    """
+    words = [as_hydra_takes_it(item) for item in overrides]
+    # Hydra writes through a logger of its own.
+    logging.getLogger().handlers.clear()
+    hydra = where.hydra()
+    try:
+        if options.shell_completion:
+            hydra.shell_completion(where.config_name, list(overrides))
+        elif options.info:
+            hydra.show_info(options.info, where.config_name, words)
+        else:
+            hydra.show_cfg(where.config_name, words, options.cfg, options.package, options.resolve)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingsError(explain(error)) from None
+    finally:
+        GlobalHydra.instance().clear()
