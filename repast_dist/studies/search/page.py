@@ -58,11 +58,21 @@ def best_table(found: Found) -> TextTable:
         cells = (_plain(found.values(column).get(name)) for column in numbers)
         table.add_row(escape(_short(name)), *map(escape, cells))
     table.add_section()
-    finals = dict.fromkeys(n for item in found.finals.values() for n in item if "." in n)
-    for name in [*found.judged, *finals]:
+    for name in [*found.judged, *_telling(found, numbers)]:
         cells = (shown(found, name, found.record(column).get(name)) for column in numbers)
         table.add_row(escape(_short(name + _goal(found, name))), *map(escape, cells))
     return table
+
+
+def _telling(found: Found, numbers: Sequence[int]) -> list[str]:
+    """Return what was measured of the best alone and differs, but for what is shown already."""
+
+    def column(name: str) -> tuple[Any, ...]:
+        return tuple(found.record(number).get(name) for number in numbers)
+
+    finals = dict.fromkeys(n for item in found.finals.values() for n in item if "." in n)
+    known = {column(name) for name in found.judged}
+    return [name for name in finals if len(set(column(name))) > 1 and column(name) not in known]
 
 
 def shown(found: Found, column: str, value: Any) -> str:

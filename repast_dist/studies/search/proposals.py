@@ -195,10 +195,13 @@ class Proposals:
 
     def _take_in(self) -> None:
         for entry in self._journal.news():
-            if "asked" in entry:
-                self._take_asked(entry)
-            elif "told" in entry:
-                self._take_told(entry)
+            try:
+                if "asked" in entry:
+                    self._take_asked(entry)
+                else:
+                    self._take_told(entry)
+            except KeyError as error:
+                raise RunDirectoryError(f"the journal has an entry without {error}") from None
 
     def _take_asked(self, entry: Entry) -> None:
         number = entry["asked"]
