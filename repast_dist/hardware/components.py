@@ -284,12 +284,8 @@ def quantity_value(quantity: Quantity | None, chip: ChipSpec, path: str) -> floa
         if value is not None
     }
     try:
-        part = _library_class(quantity.library)(**attributes)
-        if not quantity.action:
-            return float(part.area) / quantity.per
-        if quantity.action == "leak":
-            return float(part.leak_power) / quantity.per
-        return float(getattr(part, quantity.action)().energy) / quantity.per
+        figure = _library_figure(quantity.library, quantity.action, tuple(attributes.items()))
+        return figure / quantity.per
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise SettingsError(f"{where}: {quantity.library} cannot be priced: {error}") from None
 
@@ -307,6 +303,17 @@ def quantity_source(quantity: Quantity) -> str:
 def _installed_version(package: str) -> str:
     """Read a package's version from its files once: a search asks for many chips."""
     return importlib.metadata.version(package)
+
+
+@functools.lru_cache(maxsize=4096)
+def _library_figure(
+    library: str, action: str, attributes: tuple[tuple[str, float | int], ...]
+) -> float:
+    """Return a component's area, leakage power or energy; chips that differ elsewhere share it."""
+    part = _library_class(library)(**dict(attributes))
+    if not action:
+        return float(part.area)
+    return float(part.leak_power) if action == "leak" else float(getattr(part, action)().energy)
 
 
 @functools.cache

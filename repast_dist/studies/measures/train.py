@@ -84,8 +84,10 @@ def _trained_exactly(settings: "RunSettings") -> dict[str, Any]:
     """Train once in float64; what is known is not trained again, whatever the chip."""
     from repast_dist.training.specs import EngineSpec
 
-    names = ("forward", "backward", "gradient", "factor", "inverse")
-    engine = EngineSpec(**dict.fromkeys(names, "float64"))
+    engine = EngineSpec(
+        forward="float64", backward="float64", gradient="float64", factor="float64",
+        inverse="float64",
+    )  # fmt: skip
     parts = ("seed", "train", "model", "dataset", "optimizer", "soi")
     data = to_dict(settings)
     key = json.dumps([data[name] for name in parts], sort_keys=True)
