@@ -829,6 +829,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
 """Small studies, and a changed value of every setting that they have."""
 
 STUDY_ELSEWHERE = {
+    "report.standalone": "tests/report/test_report_page.py opens the pages",
     "export-spice.simulate": "tests/studies/test_studies_export_spice.py runs ngspice",
     "export-perfetto.rows": "tests/trace counts the rows",
 }

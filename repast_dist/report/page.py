@@ -1,7 +1,8 @@
-"""One self-contained HTML page: the answer, figures, tables, settings; no network, no server.
+"""One HTML page: the answer, figures, tables, settings; no network, no server.
 
 A page is a tree of small frozen parts. Nothing in it is trusted: text is escaped, figures travel
-as JSON, and a content security policy forbids every request.
+as JSON, and a content security policy forbids every request but that for the plotting library that
+the pages of all runs share (`repast_dist.report.library`).
 """
 
 import dataclasses
@@ -19,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.ground.files import replaced
-from repast_dist.report import palette
+from repast_dist.report import library, palette
 from repast_dist.report.units import number, percent, si
 
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'{library}; "
     "img-src data: blob:; font-src data:"
 )
 # A number and its unit stay on one line.
@@ -181,23 +182,39 @@ class Page:
     notes: Sequence[Note] = ()
 
 
-def write_page(page: Page, path: Path) -> None:
-    """Write a page as one HTML file, which a reader never sees half written."""
+def write_page(page: Page, path: Path, *, standalone: bool = False) -> None:
+    """Write a page as one HTML file, which a reader never sees half written.
+
+    Parameters
+    ----------
+    page : Page
+        What it shows.
+    path : Path
+        The file.
+    standalone : bool
+        Have the plotting library in the page, so that it can be sent; otherwise the pages of all
+        runs share one file. A page outside of run directories stands alone always.
+    """
+    text = render(page, None if standalone else library.shared_library(path))
     with replaced(path) as aside:
-        aside.write_text(render(page), encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
 
 
-def render(page: Page) -> str:
-    """Return a page as HTML text."""
-    from plotly.offline import get_plotlyjs
-
+def render(page: Page, shared: str | None = None) -> str:
+    """Return a page as HTML text; `shared` is the way to the plotting library, None: inside."""
+    policy = _POLICY.format(library=" 'self' file:" if shared else "")
+    plotting = (
+        f'<script src="{_text(shared)}"></script>'
+        if shared
+        else f"<script>{library.source()}</script>"
+    )
     numbering = iter(range(1, 10_000))
     sections = [_section(section, index, numbering) for index, section in enumerate(page.sections)]
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             '<link rel="icon" href="data:,">',
@@ -208,7 +225,7 @@ def render(page: Page) -> str:
             "</main>",
             _data("palette", palette.dark_partners()),
             _data("template", palette.template()),
-            f"<script>{get_plotlyjs()}</script>",
+            plotting,
             f"<script>{_asset('page.js')}</script>",
             "</body></html>\n",
         ]

@@ -28,13 +28,20 @@ def run(study: ReportStudy, settings: RunSettings, run_dir: Path | None, console
     """
     run_dir = existing_run(study.run)
     with locked(run_dir):
-        write_run_page(run_dir)
+        write_run_page(run_dir, standalone=study.standalone)
     console.print(f"Report:        {run_dir / REPORT}", markup=False, soft_wrap=True)
     return run_dir
 
 
-def write_run_page(run_dir: Path) -> None:
+def write_run_page(run_dir: Path, *, standalone: bool = False) -> None:
     """Write report.html, answer.json and the checksums of a training run that has ended.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Its directory.
+    standalone : bool
+        As of `write_page`.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def write_run_page(run_dir: Path) -> None:
         )
     unseal(run_dir)
     page = run_page(load_run(run_dir))
-    write_page(page, run_dir / REPORT)
+    write_page(page, run_dir / REPORT, standalone=standalone)
     write_answer(run_dir, result["study"], page.answer, _figures(result), result["plugins"])
     seal(run_dir)
 

@@ -59,7 +59,7 @@ def write_page_of(
         with TraceWriter(run / TRACE, n_chips=plan.work.chips) as trace:
             trace.append(steps, rows, solve_batch(vars(report) for report in solves))
         write_json(run / RESULT, _result(made, plan, method, facts, run))
-        write_page(run_page(load_run(run)), path)
+        write_page(run_page(load_run(run)), path, standalone=True)
     return path
 
 

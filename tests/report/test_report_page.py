@@ -225,6 +225,32 @@ def test_the_report_draws_every_plot_without_errors_or_requests(
 
 
 @needs_browser
+def test_pages_of_runs_share_one_plotting_library(tmp_path: Path, browser: Browser) -> None:
+    figure = Figure("f", [{"y": [1.0, 2.0]}], {})
+    page = Page("t", "s", "a", [Section("s", [figure])])
+    root = tmp_path / "runs"
+    runs = [root / "train" / "2026-01-31_12-00-00", root / "sweep" / "2026-01-31_12-00-00_2"]
+    for run in (*runs, runs[1] / "0001"):
+        run.mkdir(parents=True)
+        write_page(page, run / "report.html")
+        assert (run / "report.html").stat().st_size < 100_000
+        browser.open(run / "report.html")
+        assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
+        assert browser.problems() == []
+    (shared,) = root.glob("*.js")
+    assert shared.stat().st_size > 3_000_000
+    # A page that was moved says what is missing; one that stands alone draws anywhere.
+    moved = tmp_path / "moved.html"
+    moved.write_text((runs[0] / "report.html").read_text())
+    browser.open(moved)
+    assert "study.standalone=true" in browser.evaluate("document.body.innerText")
+    write_page(page, runs[0] / "report.html", standalone=True)
+    moved.write_text((runs[0] / "report.html").read_text())
+    browser.open(moved)
+    assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
+
+
+@needs_browser
 def test_a_page_that_asks_for_the_network_is_stopped_and_noticed(
     tmp_path: Path, browser: Browser
 ) -> None:

@@ -40,6 +40,16 @@
     spec: JSON.parse(script.textContent),
   }));
 
+  if (typeof Plotly === "undefined") {
+    const library = document.querySelector("script[src]")?.getAttribute("src");
+    for (const { div } of plots.splice(0)) {
+      div.textContent =
+        `Figures need the file ${library}, which lies beside all runs: a page that was moved ` +
+        "away from it is written anew by repast-dist study=report study.run=RUN_DIR, " +
+        "with study.standalone=true so that it can be sent.";
+    }
+  }
+
   function draw() {
     for (const { div, spec } of plots) {
       const config = {

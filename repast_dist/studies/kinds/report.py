@@ -21,11 +21,14 @@ class ReportStudy(Study):
     ----------
     run : str or None
         The run directory.
+    standalone : bool
+        Have the plotting library in the page (4.5 MB), so that the page can be sent.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     name: Literal["report"] = "report"
     run: str | None = None
+    standalone: bool = False
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Write report.html and answer.json into the run directory."""
