@@ -38,6 +38,8 @@ def align(
         np.stack([cost.hidden_s for cost in chips.values()], axis=1),
         np.stack([cost.behind_s for cost in chips.values()], axis=1),
         next(iter(chips.values())).stale,
+        np.stack([cost.flow_s for cost in chips.values()], axis=1),
+        np.stack([cost.reached_s for cost in chips.values()], axis=1),
     )
     starts, ends = [], []
     for number in range(len(agreed.added_s)):

@@ -37,6 +37,10 @@ class _Priced:
         (segments,) what it does beside the next steps.
     stale : int
         Steps that this may take.
+    flow_s : float
+        How long samples keep the slowest stage busy.
+    reached_s : ndarray
+        (delays,) when samples reach the first layer of each delay.
     """
 
     columns: dict[str, np.ndarray]
@@ -45,6 +49,8 @@ class _Priced:
     hidden_s: float
     behind_s: np.ndarray
     stale: int
+    flow_s: float
+    reached_s: np.ndarray
 
 
 class CostRecorder:
@@ -112,6 +118,9 @@ class CostRecorder:
             hidden_s=np.array([sum(part.hidden_s for part in step) for _, step in self._steps]),
             behind_s=np.stack([sum(part.behind_s for part in step) for _, step in self._steps]),
             stale=np.array([step[0].stale for _, step in self._steps]),
+            # All of that is in the rows of the layers, which come first.
+            flow_s=np.array([step[0].flow_s for _, step in self._steps]),
+            reached_s=np.stack([step[0].reached_s for _, step in self._steps]),
             static_w=self._plan.hardware.costs.static_w,
         )
         self.clear()
@@ -146,4 +155,6 @@ class CostRecorder:
             float(placed.hidden_s[self._place]),
             placed.behind_s[self._place],
             placed.stale,
+            float(placed.flow_s[self._place]),
+            placed.reached_s[self._place],
         )

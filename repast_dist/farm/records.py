@@ -33,6 +33,11 @@ class ChipCost:
         (steps, segments) time of what it does beside the next steps.
     stale : ndarray
         (steps,) steps that this may take.
+    flow_s : ndarray
+        (steps,) how long samples keep the slowest stage that they pass busy.
+    reached_s : ndarray
+        (steps, delays) when samples reach the first layer that computes with weights so many steps
+        older than the newest; infinite where there is none.
     static_w : float
         Power the chip draws whatever it does.
     """
@@ -43,6 +48,8 @@ class ChipCost:
     hidden_s: np.ndarray
     behind_s: np.ndarray
     stale: np.ndarray
+    flow_s: np.ndarray
+    reached_s: np.ndarray
     static_w: float
 
 

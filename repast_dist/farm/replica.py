@@ -34,6 +34,8 @@ class Replica:
         Name -> numbers that training changes otherwise, such as running means.
     """
 
+    _DELAYED = "delayed"
+
     def __init__(self, setup: FarmSetup, total_steps: int) -> None:
         job, network = setup.job, setup.network
         self._optimizer, self._network = job.optimizer, network
@@ -48,6 +50,8 @@ class Replica:
         self.weights: dict[str, np.ndarray] = {}
         self.running: dict[str, np.ndarray] = {}
         self._state: dict[str, np.ndarray] = {}
+        self._delays = setup.delays
+        self._older: list[dict[str, np.ndarray]] = []
 
     def update(
         self,
@@ -94,7 +98,29 @@ class Replica:
                     f"step {step}, layer {name}: the update is not finite, training diverged; a "
                     "smaller optimizer.learning_rate or more optimizer.damping may help"
                 )
+        self._keep_older()
         self.weights, self.running, self._state = weights, running, state
+
+    def _keep_older(self) -> None:
+        """Make the weights those before the newest."""
+        versions = [self.weights, *self._older]
+        self._older = [
+            {name: held[name] for name in held if self._delays[name] > age}
+            for age, held in enumerate(versions)
+        ]
+        self._older = [held for held in self._older if held]
+
+    @property
+    def used(self) -> dict[str, np.ndarray]:
+        """What the next step computes with: of each weight the version that its delay says, or the
+        first if there are not yet so many; and running values.
+        """
+        versions = [self.weights, *self._older]
+        found = {}
+        for name, delay in self._delays.items():
+            met = [held[name] for held in versions[: delay + 1] if name in held]
+            found[name] = met[-1]
+        return found | self.running
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -111,7 +137,13 @@ class Replica:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state to be saved: the network's own, and ``optimizer/...``."""
         network = self._network.to_state(self.values)
-        return network | {f"optimizer/{name}": value for name, value in self._state.items()}
+        older = {
+            f"{self._DELAYED}/{age}/{name}": value
+            for age, held in enumerate(self._older, start=1)
+            for name, value in held.items()
+        }
+        state = {f"optimizer/{name}": value for name, value in self._state.items()}
+        return network | state | older
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Load what `arrays` returned; other names are ignored."""
@@ -119,6 +151,9 @@ class Replica:
         self.running = {name: values.pop(name) for name in self._network.running}
         self.weights = values
         self._state = under("optimizer", arrays)
+        self._older = []
+        while older := under(f"{self._DELAYED}/{len(self._older) + 1}", arrays):
+            self._older.append(older)
 
     def _assembled(self, areas: Mapping[Area, np.ndarray]) -> dict[str, np.ndarray]:
         whole: dict[str, np.ndarray] = {}

@@ -12,6 +12,7 @@ from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
+from repast_dist.planning.delays import layer_delays, parameter_delays
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.solve_costs import solve_prices
@@ -122,6 +123,15 @@ class FarmSetup:
         return tuple(itertools.pairwise([*firsts, len(stage)]))
 
     @functools.cached_property
+    def delays(self) -> dict[str, int]:
+        """Name of what is trained -> steps by which a step's weights are older than the newest."""
+        names = [item.name for item in self.network.parameters]
+        workload = self.network.workload
+        partition = self.job.machine.policy.partition
+        layers = layer_delays(workload, partition, self.job.train.micro_batches)
+        return parameter_delays(names, workload, layers)
+
+    @functools.cached_property
     def parts(self) -> tuple[Part, ...]:
         """What the network has in these stages, if there are several."""
         return tuple(self.network.part(first, last) for first, last in self.stages)
@@ -219,6 +229,8 @@ def make_setup(
         network = job.model.build(lambda: data, job.seed, job.train.micro_batch_size)
         network.check(data)
     _check_stages(job, network)
+    partition = job.machine.policy.partition
+    layer_delays(network.workload, partition, job.train.micro_batches)  # refuses too many stages
     if job.train.target_accuracy is not None and not job.model.classifies:
         raise SettingsError(
             f"train.target_accuracy={job.train.target_accuracy}: the loss of {network.name} has no "

@@ -229,7 +229,7 @@ class ChipWorker:
         """
         # A step that was given up has left its own.
         self._needed_ranges()
-        for _ in self._runner.run(step, "calibrate", self._replica.values, statistics, [0]):
+        for _ in self._runner.run(step, "calibrate", self._replica.used, statistics, [0]):
             pass
         own = self._needed_ranges()
         self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
@@ -259,7 +259,7 @@ class ChipWorker:
         for engine in self._engines.values():
             engine.meter.take()
             engine.ranges.take()
-        values = self._replica.values
+        values = self._replica.used
         for passed in self._runner.run(step, "train", values, statistics, range(count)):
             with self._timed("train"):
                 result, micro_batch, stage = passed.result, passed.micro_batch, passed.stage

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from repast_dist.ground.errors import SettingsError
 from repast_dist.ops.op import OPS, Collective, Op, Segment
 from repast_dist.ops.pricing import price
 from repast_dist.planning.ops import step_ops
@@ -82,7 +83,17 @@ def write_chakra(plan: Plan, folder: Path, steps: int = 1, ticks_per_s: float = 
     -------
     list of Path
         The files, in chip order.
+
+    Raises
+    ------
+    SettingsError
+        Steps of the plan begin before the ones before them have ended.
     """
+    if plan.delays.any():
+        raise SettingsError(
+            "partition.stages_in_flight, partition.update_delay: nodes of one step follow those of "
+            "the step before; valid: stages_in_flight=1, update_delay=0"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     nodes = chakra_nodes(plan, steps)
     paths = []

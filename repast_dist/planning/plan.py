@@ -16,6 +16,7 @@ from repast_dist.planning.allocation import Allocation
 from repast_dist.planning.block_costs import BlockCosts, block_costs
 from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
+from repast_dist.planning.delays import layer_delays
 from repast_dist.planning.fusion import Fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
 from repast_dist.planning.layer_ops import LayerWork
@@ -101,6 +102,12 @@ class Plan:
         mask = np.zeros(self.work.chips, bool)
         mask[slice(None) if chips is None else np.atleast_1d(np.asarray(chips, np.int64))] = True
         return mask
+
+    @functools.cached_property
+    def delays(self) -> np.ndarray:
+        """Steps by which the weights of each layer are older than the newest, (layers,)."""
+        partition = self.policy.partition
+        return layer_delays(self.workload, partition, self.work.micro_batches)
 
     @functools.cached_property
     def holds_g(self) -> np.ndarray:

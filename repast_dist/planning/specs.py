@@ -140,6 +140,14 @@ class PartitionSpec:
         Whether gradients are exchanged as soon as the backward pass has finished a layer. The part
         of the exchange that overlaps adds no time to a step; that of the first layer, whose
         gradient comes last, never overlaps.
+    stages_in_flight : int
+        Stages of layers through which micro-batches pass without a break between steps, whichever
+        chips hold them. Stage s of S (0 to S - 1) computes a step of M micro-batches with weights
+        that are ceil(2 (S - 1 - s) / M) steps older than the newest. 1: what is under way is
+        completed at the end of every step, so that all weights are the newest.
+    update_delay : int
+        Steps that all layers go on with older weights while an update is made: gradients
+        exchanged, solved with and applied. 0: the next step waits for them.
     """
 
     blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"
@@ -151,6 +159,15 @@ class PartitionSpec:
     objective: Literal["time", "energy"] = "time"
     pipelining: bool = True
     overlap_exchange: bool = False
+    stages_in_flight: PositiveInt = 1
+    update_delay: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.stages_in_flight > 1 and not self.pipelining:
+            raise ValueError(
+                f"stages_in_flight={self.stages_in_flight} with pipelining=False: one layer works "
+                "at a time; valid: 1, or pipelining=True"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -244,4 +244,6 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
     )
     common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
     both_s = placed.overlap_s[source]
-    return common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
+    busy: np.ndarray = common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
+    # A chip that does several steps at once is busy once.
+    return np.minimum(busy, placed.step_s) if plan.delays.any() else busy

@@ -3,11 +3,15 @@
 A step is a sequence of segments. A segment starts when every chip has finished the previous one;
 only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``, and blocks
 may be renewed beside whatever else this step and the next ones do, with ``soi.stale``: what does
-not end within so many steps, taken to be as long as this one, is waited for. In the first
-segment samples pass through the layers. Since all samples are equal, sample i leaves stage s of a
-pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical jobs with
-unlimited buffers), so a formula gives the schedule. In the other segments the rows of a bank run
-one after the other, and banks run at the same time.
+not end within so many steps, taken to be as long as this one, is waited for. Where layers compute
+with older weights (`planning.delays`), the next step begins before this one has ended: once its
+samples no longer meet those of this one, and so that no layer needs an update before it is there.
+Weights of the next step are then written right before it.
+
+In the first segment samples pass through the layers. Since all samples are equal, sample i leaves
+stage s of a pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical jobs
+with unlimited buffers), so a formula gives the schedule. In the other segments the rows of a bank
+run one after the other, and banks run at the same time.
 """
 
 import dataclasses
@@ -44,6 +48,12 @@ class Placement:
         (chips, segments) time of what is done beside the next steps.
     stale : int
         Steps that it may take.
+    flow_s : ndarray
+        (chips,) time for which the samples of a step keep the slowest stage of a chip's replica
+        busy.
+    reached_s : ndarray
+        (chips, delays) time after which a chip's samples reach the first layer that computes with
+        weights 0, 1, 2, ... steps older than the newest; infinite where there is none.
     """
 
     segment: np.ndarray
@@ -52,11 +62,20 @@ class Placement:
     hidden_s: np.ndarray
     behind_s: np.ndarray
     stale: int
+    flow_s: np.ndarray
+    reached_s: np.ndarray
 
     @cached_property
     def clock(self) -> "Clock":
         """When the segments begin, for all chips."""
-        return agree(self.chip_seconds, self.hidden_s, self.behind_s, self.stale)
+        return agree(
+            self.chip_seconds,
+            self.hidden_s,
+            self.behind_s,
+            self.stale,
+            self.flow_s,
+            self.reached_s,
+        )
 
     @property
     def segment_seconds(self) -> np.ndarray:
@@ -92,22 +111,29 @@ class Clock:
         (..., segments) time that each segment adds to the step.
     early_s : ndarray
         (...) time by which the exchange of gradients begins before the first segment ends.
+    span_s : ndarray
+        (..., segments) time from the beginning of each segment to that of the next; longer than
+        what it adds where the next step begins before this one has ended.
     """
 
     added_s: np.ndarray
     early_s: np.ndarray
+    span_s: np.ndarray
 
     def begins(self, step_s: float) -> np.ndarray:
-        """Return the start of each segment and the end of the last, (segments + 1,), for a step
+        """Return the start of each segment, and that of the next step, (segments + 1,), for a step
         that starts at `step_s`.
         """
-        begins = step_s + np.concatenate([[0.0], np.cumsum(self.added_s)])
+        begins = step_s + np.concatenate([[0.0], np.cumsum(self.span_s)])
         begins[Segment.REDUCE_GRADIENTS.number] -= self.early_s
+        if self.added_s.sum() < self.span_s.sum():
+            begins[-1] = step_s + self.added_s.sum()
+            begins[-2] = begins[-1] - self.span_s[-1]
         return begins
 
     def step(self, number: int) -> "Clock":
         """Return the clock of one of several steps."""
-        return Clock(self.added_s[number], self.early_s[number])
+        return Clock(self.added_s[number], self.early_s[number], self.span_s[number])
 
 
 def agree(
@@ -115,6 +141,8 @@ def agree(
     hidden_s: np.ndarray,
     behind_s: np.ndarray | None = None,
     stale: int | np.ndarray = 0,
+    flow_s: np.ndarray | None = None,
+    reached_s: np.ndarray | None = None,
 ) -> Clock:
     """Return the clock of a step: a segment ends when the slowest chip has finished it.
 
@@ -131,15 +159,67 @@ def agree(
         (..., chips, segments) time of what is done beside the next steps, segment after segment.
     stale : int or ndarray
         Steps that it may take, (...).
+    flow_s : ndarray, optional
+        (..., chips) time for which the samples of a step keep the slowest stage busy.
+    reached_s : ndarray, optional
+        (..., chips, delays) time after which a chip's samples reach the first layer that computes
+        with weights so many steps older than the newest; infinite where there is none.
     """
     added: np.ndarray = chip_seconds.max(axis=-2)
     computed = chip_seconds[..., Segment.COMPUTE.number]
     early = added[..., Segment.COMPUTE.number] - (computed - hidden_s).max(axis=-1)
     added[..., Segment.REDUCE_GRADIENTS.number] -= early
+    period = _period(added, flow_s, reached_s)
     if behind_s is not None:
-        late = behind_s.max(axis=-2).sum(axis=-1) - stale * added.sum(axis=-1)
+        late = behind_s.max(axis=-2).sum(axis=-1) - stale * period
         added[..., Segment.RENEW_AND_SOLVE_G.number] += np.maximum(late, 0.0)
-    return Clock(added, early)
+        period = _period(added, flow_s, reached_s)
+    if flow_s is None or not _in_flight(reached_s):
+        return Clock(added, early, added)
+    return Clock(_shared(added, flow_s.max(axis=-1), period), early, added)
+
+
+_WRITES = [Segment.UPDATE.number, Segment.WRITE_WEIGHTS.number]
+"""Segments in which converters are nulled and arrays of layers written: no sample passes."""
+
+
+def _period(
+    span_s: np.ndarray, flow_s: np.ndarray | None, reached_s: np.ndarray | None
+) -> np.ndarray:
+    """Return the time from one step to the next, (...), given the lengths of its segments.
+
+    With weights d steps older than the newest, a layer that samples reach after r needs the update
+    of a step that takes T in d + 1 steps from its beginning, and r: (d + 1) P >= T - r.
+    """
+    whole: np.ndarray = span_s.sum(axis=-1)
+    if flow_s is None or reached_s is None or not _in_flight(reached_s):
+        return whole
+    reached = reached_s.min(axis=-2)
+    needed = (whole[..., None] - reached) / np.arange(1, reached.shape[-1] + 1)
+    passing = flow_s.max(axis=-1) + span_s[..., _WRITES].sum(axis=-1)
+    updating = whole - span_s[..., Segment.COMPUTE.number]
+    period: np.ndarray = np.maximum(np.maximum(passing, updating), needed.max(axis=-1))
+    return period
+
+
+def _in_flight(reached_s: np.ndarray | None) -> bool:
+    """Whether a step may begin before the one before it has ended."""
+    return reached_s is not None and reached_s.shape[-1] > 1
+
+
+def _shared(span_s: np.ndarray, flow_s: np.ndarray, period_s: np.ndarray) -> np.ndarray:
+    """Return what each segment adds to a step: samples that pass, and writing, count in full; what
+    is left of the period is shared out in proportion to the length of everything else.
+    """
+    kept = np.zeros_like(span_s)
+    kept[..., Segment.COMPUTE.number] = flow_s
+    kept[..., _WRITES] = span_s[..., _WRITES]
+    others = span_s - kept
+    waited = period_s - kept.sum(axis=-1)
+    total = others.sum(axis=-1)
+    share = np.divide(waited, total, out=np.ones_like(total), where=total > 0)
+    added: np.ndarray = kept + others * share[..., None]
+    return added
 
 
 def place(
@@ -169,16 +249,20 @@ def place(
     segment = _SEGMENT[table["op"]]
     start = np.zeros(len(table))
     seconds, behind_s = np.zeros((2, plan.work.chips, len(Segment)))
-    drain = np.zeros(plan.work.chips)
+    drain, flow_s = np.zeros((2, plan.work.chips))
+    reached_s = np.full((plan.work.chips, int(plan.delays.max()) + 1), np.inf)
     computing = np.flatnonzero(segment == Segment.COMPUTE.number)
     if len(computing):
         part = table.where(computing)
         spent = duration_s[computing]
         if stands_for is not None:
             spent = spent * stands_for[computing]
-        start[computing], ends, drains = _flow(plan, part, spent)
-        np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], ends)
-        drain[part["chip"]] = drains
+        flow, replica = _flow(plan, part, spent), _replica(plan, part)
+        start[computing] = flow.start_s
+        np.maximum.at(seconds[:, Segment.COMPUTE.number], part["chip"], flow.ends_s[replica])
+        drain[part["chip"]] = flow.drain_s[replica]
+        flow_s[part["chip"]] = flow.busy_s[replica]
+        reached_s[part["chip"]] = flow.reached_s[replica]
     stale = 0 if waits else plan.policy.soi.stale
     beside = np.zeros(len(table), bool)
     if stale:
@@ -193,7 +277,8 @@ def place(
             part = table.where(place)
             turn = _turn(plan, part)
             start[place] = _queue(part, segment[place], turn, duration_s[place], filled)
-    return Placement(segment, start, seconds, _hidden(plan, drain, seconds), behind_s, stale)
+    hidden_s = _hidden(plan, drain, seconds)
+    return Placement(segment, start, seconds, hidden_s, behind_s, stale, flow_s, reached_s)
 
 
 def sample_seconds(plan: Plan, table: OpTable, duration_s: np.ndarray) -> np.ndarray:
@@ -220,11 +305,31 @@ def samples_of_replicas(plan: Plan) -> np.ndarray:
     return np.bincount(replica, minlength=plan.replicas) * plan.work.micro_batch_size
 
 
-def _flow(
-    plan: Plan, table: OpTable, duration_s: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, per row: its start, the time that its chip's replica needs for the segment, and how
-    long before the end the replica has the first gradient of a layer.
+@dataclasses.dataclass(frozen=True)
+class _Flow:
+    """How samples pass through the layers.
+
+    Attributes
+    ----------
+    start_s : ndarray
+        (rows,) start of each row.
+    ends_s, busy_s : ndarray
+        (replicas,) time until the last sample has left, and for which the slowest stage is busy.
+    drain_s : ndarray
+        (replicas,) how long before the end there is the first gradient of a layer.
+    reached_s : ndarray
+        (replicas, delays) as in `Placement`.
+    """
+
+    start_s: np.ndarray
+    ends_s: np.ndarray
+    busy_s: np.ndarray
+    drain_s: np.ndarray
+    reached_s: np.ndarray
+
+
+def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> _Flow:
+    """Return when samples are where.
 
     A layer's gradient is complete when the last sample has left its backward stage, so gradients
     get complete while the pipeline drains (without pipelining, during nearly the whole backward
@@ -242,11 +347,17 @@ def _flow(
         slowest = np.maximum.accumulate(times, axis=1)
         start = before + first_sample * slowest[replica, stage]
         ends = through[:, -1] + np.maximum(samples - 1, 0) * slowest[:, -1]
+        busy = samples * slowest[:, -1]
+        together = 1
     else:
         start = before * plan.work.micro_batch_size + first_sample * through[replica, -1]
-        ends = through[:, -1] * samples
-        drain = drain * plan.work.micro_batch_size
-    return start, ends[replica], drain[replica]
+        ends = busy = through[:, -1] * samples
+        together = plan.work.micro_batch_size
+    reached = np.full((plan.replicas, int(plan.delays.max()) + 1), np.inf)
+    for layer in np.flatnonzero(plan.layers.parameters):
+        column = reached[:, plan.delays[layer]]
+        np.minimum(column, together * (through - times)[:, layer], out=column)
+    return _Flow(start, ends, busy, together * drain, reached)
 
 
 def _hidden(plan: Plan, drain_s: np.ndarray, seconds: np.ndarray) -> np.ndarray:

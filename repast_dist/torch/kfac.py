@@ -492,6 +492,8 @@ def _check_policy(policy: Any) -> None:
         "soi.fusion": (policy.soi.fusion, "off"),
         "soi.stale": (policy.soi.stale, 0),
         "partition.layers": (policy.partition.layers, "replicate"),
+        "partition.stages_in_flight": (policy.partition.stages_in_flight, 1),
+        "partition.update_delay": (policy.partition.update_delay, 0),
         "partition.grad_worker_fraction": (policy.partition.grad_worker_fraction, 0.0),
     }
     for name, (value, valid) in wanted.items():

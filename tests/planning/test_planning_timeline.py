@@ -56,3 +56,42 @@ def test_what_is_done_beside_the_next_steps_is_waited_for_if_it_takes_longer(beh
     clock = agree(busy, np.zeros(2), beside, stale)
     assert clock.added_s.sum() == pytest.approx(step_s)
     assert clock.added_s[Segment.COMPUTE.number] == 10.0
+
+
+def simulated(busy, passing, writing, reached, steps=200):
+    """Return the time from one step to the next after many of them, from the events one by one.
+
+    A step begins when the samples of the one before have passed and weights are written; a layer
+    that computes with weights d steps older than the newest has samples only once the update of
+    d + 1 steps before is there. Updates are made one after the other.
+    """
+    computing, updating = busy[Segment.COMPUTE.number], busy[1:].sum()
+    begun, updated = [0.0], [computing + updating]
+    for step in range(1, steps):
+        start = begun[-1] + passing + writing
+        for delay, arrives in enumerate(reached):
+            if step - 1 - delay >= 0:
+                start = max(start, updated[step - 1 - delay] - arrives)
+        begun.append(start)
+        updated.append(max(start + computing, updated[-1]) + updating)
+    return (begun[-1] - begun[steps // 2]) / (steps - 1 - steps // 2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_that_begin_early_follow_each_other_as_events_say(seed):
+    random = np.random.default_rng(seed)
+    busy = np.zeros(len(Segment))
+    segments = [Segment.COMPUTE, Segment.REDUCE_GRADIENTS, Segment.SOLVE_A, Segment.WRITE_WEIGHTS]
+    for segment in segments:
+        busy[segment.number] = random.exponential()
+    passing = busy[0] * random.uniform(0.1, 1.0)
+    some = random.random(3) < [0.7, 0.7, 1.0]
+    reached = np.where(some, busy[0] * random.uniform(0, 0.5, 3), np.inf)
+    clock = agree(busy[None], np.zeros(1), flow_s=np.array([passing]), reached_s=reached[None])
+    wanted = simulated(busy, passing, busy[Segment.WRITE_WEIGHTS.number], reached)
+    assert clock.added_s.sum() == pytest.approx(wanted, rel=1e-6)
+    assert (clock.added_s <= clock.span_s + 1e-12).all()
+    assert (clock.added_s >= 0).all()
+    begins = clock.begins(7.0)
+    assert begins[-1] == pytest.approx(7.0 + wanted)
+    assert begins[1] == pytest.approx(7.0 + busy[0])
