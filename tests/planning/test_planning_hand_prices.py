@@ -799,14 +799,17 @@ def test_nulling_offsets_costs_what_a_hand_calculation_says():
 
 
 def test_messages_between_the_chips_of_a_pipeline_cost_what_a_hand_calculation_says():
-    """fc1 sends 4 samples of 40 numbers of a byte to the next chip, which sends as many back."""
+    """fc1 sends 4 samples of 40 numbers of a byte to the next chip, which sends as many back for
+    the loss, and as many in each of two passes for the Fisher matrix.
+    """
     plan = plan_of("small", MLP, count=2, layers="pipeline")
     table = table_of(plan)
-    for name, layer in (("send_activations", 0), ("send_errors", 1)):
+    for name, layer, passes in (("send_activations", 0, 1), ("send_errors", 1, 3)):
         where = table["op"] == OP_NAMES.index(name)
         assert table["layer"][where].tolist() == [layer] * BATCHES
-        time, joule = 1e-6 + 160 / 12.8e9, 160 * LINK_J_PER_BYTE
-        check(plan, SMALL, table, where, {"link_bytes": 160, "link_s": time, "link_j": joule})
+        size = 160 * passes
+        time, joule = 1e-6 + size / 12.8e9, size * LINK_J_PER_BYTE
+        check(plan, SMALL, table, where, {"link_bytes": size, "link_s": time, "link_j": joule})
 
 
 @pytest.mark.parametrize(
