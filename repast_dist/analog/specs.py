@@ -424,15 +424,19 @@ class AdcSpec(ConverterErrors):
 
 @spec
 class VmmSpec:
-    """A vector-matrix multiplier: bit-sliced weights, bit-serial inputs, differential pairs.
+    """A vector-matrix multiplier: bit-sliced weights, bit-serial inputs, differential pairs or
+    weights with an offset (`repast_dist.analog.arrays.offset`).
 
     Attributes
     ----------
     device, dac, adc : DeviceSpec, DacSpec, AdcSpec
         Cells and converters.
     rows, columns : int
-        Rows driven at a time, and columns of one array. Columns matter to wires only: an array
-        holds ``columns // 2`` pairs, slices of a weight side by side.
+        Rows driven at a time, and columns of one array, slices of a weight side by side. Columns
+        matter to what an array shares: its wires, converters, DACs and references.
+    differential : bool
+        Whether a slice takes a pair of cells; otherwise one, and an array has a column of
+        references besides.
     array_rows : int or None
         Rows of one array, a multiple of those driven at a time; None: all are. They matter to
         wires, and to what the cells of an array share; the others are grounded.
@@ -449,6 +453,7 @@ class VmmSpec:
     adc: AdcSpec = AdcSpec()
     rows: Annotated[int, Ge(1)] = 256
     columns: Annotated[int, Ge(2)] = 256
+    differential: bool = True
     array_rows: Annotated[int, Ge(1)] | None = None
     adcs_per_array: Annotated[int, Ge(1)] = 1
     weight_bits: Annotated[int, Ge(2), Le(32)] = 8
@@ -504,8 +509,13 @@ class VmmSpec:
 
     @property
     def slices(self) -> int:
-        """Cells that hold the magnitude of one weight."""
-        return ceil_div(self.weight_bits - 1, self.device.cell.bits)
+        """Cells that hold the magnitude of one weight, or all its bits where it has an offset."""
+        return ceil_div(self.weight_bits - self.differential, self.device.cell.bits)
+
+    @property
+    def weight_columns(self) -> int:
+        """Slices side by side in an array."""
+        return self.columns // 2 if self.differential else self.columns - 1
 
     @property
     def passes(self) -> int:

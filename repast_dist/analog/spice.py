@@ -100,7 +100,8 @@ def vmm_circuits(
     Returns
     -------
     list of Circuit
-        One per array, columns in their physical order: weight, slice, positive and negative.
+        One per array, columns in their physical order: weight, slice, positive and negative; or
+        weight, slice, and behind them the references.
     """
     if vector.shape != weights.shape[:1]:
         raise DataError(f"weights of {weights.shape} take {weights.shape[:1]}, got {vector.shape}")
@@ -112,26 +113,38 @@ def vmm_circuits(
     circuits = []
     for array in physical_arrays(weights, spec, seed, *address):
         part = slice(array.first_row, array.first_row + len(array.siemens))
-        driven = volts[part] * gains[part, array.first_column // (2 * (spec.columns // 2))]
+        width = 2 * spec.weight_columns if spec.differential else spec.columns
+        side = array.first_column // width
+        driven = volts[part] * gains[part, side]
         answered = driven
         if curve.v0_volts is not None:
             answered = curve.v0_volts * np.sinh(driven / curve.v0_volts)
-        labels = []
-        for column in range(array.first_column, array.first_column + array.siemens.shape[1]):
-            weight, slice_and_sign = divmod(column, 2 * spec.slices)
-            sign = "-" if slice_and_sign % 2 else "+"
-            labels.append(f"weight {weight} slice {slice_and_sign // 2} {sign}")
+        labels = _column_labels(side, array.siemens.shape[1], spec)
         name = f"vmm_row{array.first_row}_column{array.first_column}"
         circuits.append(
             Circuit(
                 name,
                 vmm_netlist(array.siemens, driven, wire, name, curve),
                 "A",
-                tuple(labels),
+                labels,
                 answered @ transfer_matrix(array.siemens * more, wire) / more,
             )
         )
     return circuits
+
+
+def _column_labels(side: int, columns: int, spec: VmmSpec) -> tuple[str, ...]:
+    """Return what the columns of an array hold, of which so many are to the left of it."""
+    first = side * spec.weight_columns
+    if not spec.differential:
+        places = (divmod(first + column, spec.slices) for column in range(columns - 1))
+        return (*(f"weight {weight} slice {part}" for weight, part in places), "references")
+    places = (divmod(first + column // 2, spec.slices) for column in range(columns))
+    signs = "+-" * columns
+    return tuple(
+        f"weight {weight} slice {part} {sign}"
+        for (weight, part), sign in zip(places, signs, strict=False)
+    )
 
 
 def inv_circuit(

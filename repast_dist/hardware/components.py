@@ -252,7 +252,7 @@ def unit_costs(chip: ChipSpec, components: ComponentTable, opamp: OpAmpSpec) -> 
         }
         parts[part.name] = PartCosts(**values)
     converted = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["adc"].time_s
-    residual = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["residual_adc"].time_s
+    residual = chip.vmm.pairs / chip.vmm.adcs_per_array * parts["residual_adc"].time_s
     inv_converted = chip.inv.size / chip.inv.adcs_per_array * parts["inv_adc"].time_s
     return UnitCosts(
         parts=parts,

@@ -32,7 +32,8 @@ class Geometry:
     rows, weight_columns : int
         Rows of one array, and signed slices that fit side by side in it.
     columns_per_weight : int
-        Physical columns of one signed slice.
+        Physical columns of one signed slice: 2, or 1 where weights are stored with an offset and a
+        column of each array holds references.
     slices, passes : int
         Cells per weight magnitude, and times a row is driven per input vector.
     driven_rows : int
@@ -60,14 +61,22 @@ class Geometry:
 
     @classmethod
     def of(
-        cls, chip: ChipSpec, device: DeviceSpec, weight_bits: int, input_bits: int
+        cls,
+        chip: ChipSpec,
+        device: DeviceSpec,
+        weight_bits: int,
+        input_bits: int,
+        *,
+        differential: bool,
     ) -> "Geometry":
-        """Return how matrices of so many bits lie on the multiplying arrays of a chip."""
+        """Return how matrices of so many bits lie on the multiplying arrays of a chip, in pairs of
+        columns or with an offset.
+        """
         return cls(
             rows=chip.vmm.rows,
-            weight_columns=chip.vmm.weight_columns,
-            columns_per_weight=chip.vmm.columns_per_weight,
-            slices=ceil_div(weight_bits - 1, device.cell.bits),
+            weight_columns=chip.vmm.pairs if differential else chip.vmm.cols - 1,
+            columns_per_weight=2 if differential else 1,
+            slices=ceil_div(weight_bits - differential, device.cell.bits),
             passes=ceil_div(input_bits - 1, chip.dac.bits),
             driven_rows=chip.vmm.rows,
             value_bytes=ceil_div(input_bits, BITS_PER_BYTE),
@@ -75,6 +84,11 @@ class Geometry:
             verified=device.cell.write_verify,
             counted_vectors=COUNTED_VECTORS if chip.adc.follows else 0,
         )
+
+    @property
+    def references(self) -> int:
+        """Columns of references in an array."""
+        return 2 - self.columns_per_weight
 
 
 def array_count(g: Geometry, rows: Any, columns: Any, groups: Any = 1) -> Any:
@@ -129,14 +143,20 @@ def product_counts(
     """
     row_tiles, column_tiles = ceil_div(rows, g.rows), ceil_div(columns * g.slices, g.weight_columns)
     driven = vectors * g.passes * groups
+    # The sum of the inputs is formed once, and its multiple is subtracted from each result.
+    offset_ops = g.references * (rows + columns)
     calls = np.where(stacked, 1, groups)
     counted = calls * np.minimum(vectors * groups // calls, g.counted_vectors)
     return {
         "crossbar_reads": vectors * g.passes * array_count(g, rows, columns, groups),
-        "cells_read": driven * rows * columns * g.slices * g.columns_per_weight,
+        "cells_read": driven
+        * rows
+        * (columns * g.slices * g.columns_per_weight + column_tiles * g.references),
         "dac_conversions": driven * rows * column_tiles,
         "adc_conversions": driven * row_tiles * columns * g.slices,
-        "digital_ops": vectors * groups * (columns * (row_tiles - 1) + STEP_OPS * rows),
+        "digital_ops": vectors
+        * groups
+        * (columns * (row_tiles - 1) + STEP_OPS * rows + offset_ops),
         "counter_ops": counted * g.passes * row_tiles * columns * g.slices,
         "buffer_bytes": vectors * groups * (rows + columns) * g.value_bytes,
         "serial_passes": ceil_div(vectors, copies) * g.passes,
@@ -164,7 +184,9 @@ def write_counts(
         Arrays that are written at the same time, each row by row.
     """
     arrays = array_count(g, rows, columns, groups) * copies
-    cells = rows * columns * groups * copies * g.slices * g.columns_per_weight
+    beside = ceil_div(columns * g.slices, g.weight_columns)
+    wide = columns * g.slices * g.columns_per_weight + beside * g.references
+    cells = rows * groups * copies * wide
     # Matrices along the diagonal of an array lie in rows of their own.
     stacked = rows * np.clip(_together(g, rows, columns), 1, groups)
     row_pulses = ceil_div(arrays, arrays_at_once) * np.minimum(stacked, g.rows) * g.pulses
@@ -177,7 +199,7 @@ def write_counts(
     if not g.verified:
         return counts
     # Whatever is written, a row spans the arrays side by side that hold its columns.
-    driven = rows * ceil_div(columns * g.slices, g.weight_columns) * groups * copies
+    driven = rows * beside * groups * copies
     reads = whole(driven * g.columns_per_weight * g.pulses)
     return counts | {
         "crossbar_reads": reads,

@@ -56,13 +56,20 @@ class Hardware:
     @cached_property
     def geometry(self) -> Geometry:
         """How weights and activations lie on arrays, at the chip's own precision."""
-        return Geometry.of(self.chip, self.device, self.chip.weight_bits, self.chip.input_bits)
+        chip = self.chip
+        return Geometry.of(
+            chip,
+            self.device,
+            chip.weight_bits,
+            chip.input_bits,
+            differential=chip.vmm.differential,
+        )
 
     def product_geometry(self, bits: int) -> Geometry:
         """Return how matrices and vectors of residual products of `bits` fixed-point bits lie on
         the arrays, and how these are driven.
         """
-        g = Geometry.of(self.chip, self.device, bits, bits)
+        g = Geometry.of(self.chip, self.device, bits, bits, differential=True)
         residual = self.chip.residual
         passes = ceil_div(bits - 1, residual.dac_bits)
         return dataclasses.replace(g, passes=passes, driven_rows=residual.rows)
@@ -74,16 +81,21 @@ class Hardware:
         Raises
         ------
         SettingsError
-            Arrays without differential pairs cannot be simulated.
+            Weights have an offset, and the cells beside stuck ones shall make up for these.
         """
-        self._refuse_offset_columns()
         chip = self.chip
+        if not chip.vmm.differential and self.device.cell.mapped_around:
+            raise SettingsError(
+                "device.cell.mapped_around=true: the other cell of a pair makes up for a stuck "
+                "one, and with chip.vmm.differential=false there are no pairs; valid: false"
+            )
         return VmmSpec(
             device=self.device,
             dac=chip.dac,
             adc=chip.adc,
             rows=chip.vmm.rows,
-            columns=2 * chip.vmm.weight_columns,
+            columns=chip.vmm.cols,
+            differential=chip.vmm.differential,
             adcs_per_array=chip.vmm.adcs_per_array,
             weight_bits=chip.weight_bits,
             input_bits=chip.input_bits,
@@ -98,10 +110,8 @@ class Hardware:
         Raises
         ------
         SettingsError
-            The ADC shall lose nothing and has too few bits for the rows that are driven, or the
-            arrays have no differential pairs.
+            The ADC shall lose nothing and has too few bits for the rows that are driven.
         """
-        self._refuse_offset_columns()
         residual, cell = self.chip.residual, self.device.cell
         variation = self.device.variation
         levels = residual.rows * (cell.levels - 1) * (2**residual.dac_bits - 1)
@@ -135,7 +145,7 @@ class Hardware:
             dac=self._residual_dac,
             adc=adc,
             rows=residual.rows,
-            columns=2 * self.chip.vmm.weight_columns,
+            columns=2 * self.chip.vmm.pairs,
             array_rows=self.chip.vmm.rows,
             use=self._new_cells,
             adcs_per_array=self.chip.vmm.adcs_per_array,
@@ -156,14 +166,6 @@ class Hardware:
         device = self.device
         wears = device.cell.wears or device.inv_cell.wears
         return CellUse(endurance=self.costs.endurance) if wears else NEW
-
-    def _refuse_offset_columns(self) -> None:
-        if not self.chip.vmm.differential:
-            raise SettingsError(
-                f"chip.vmm.differential=false: chip '{self.chip.name}' handles signs by an offset, "
-                "and arrays compute with differential pairs; valid: true, or a study that only "
-                "costs"
-            )
 
     @cached_property
     def inv_spec(self) -> InvSpec:

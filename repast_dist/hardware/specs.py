@@ -25,8 +25,10 @@ class VmmArraySpec:
     adcs_per_array : int
         Converters that share the columns of an array.
     differential : bool
-        Whether a signed weight takes a pair of columns that one ADC converts together. Otherwise
-        weights are stored with an offset, and every column is converted.
+        Whether a slice of a signed weight takes a pair of columns that one ADC converts together.
+        Otherwise weights are stored with an offset, and the last column of an array holds
+        references whose current is subtracted from every other one before it is converted; those
+        of residual products take pairs in any case.
     """
 
     rows: PositiveInt = 128
@@ -36,18 +38,18 @@ class VmmArraySpec:
     differential: bool = True
 
     def __post_init__(self) -> None:
-        if self.cols < self.columns_per_weight:
+        if self.cols < 2:
             raise ValueError(f"cols={self.cols} holds no weight; valid: 2 or more")
-
-    @property
-    def columns_per_weight(self) -> int:
-        """Physical columns of one signed slice."""
-        return 2 if self.differential else 1
 
     @property
     def weight_columns(self) -> int:
         """Signed slices side by side in an array."""
-        return self.cols // self.columns_per_weight
+        return self.pairs if self.differential else self.cols - 1
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of columns of an array."""
+        return self.cols // 2
 
     @property
     def cells(self) -> int:

@@ -224,7 +224,7 @@ def _nulling_rows(plan: Plan, chips: np.ndarray) -> list[OpTable]:
         chip=chips,
         crossbar_reads=reads + residual_reads,
         adc_conversions=reads * chip.vmm.weight_columns,
-        residual_adc_conversions=residual_reads * chip.vmm.weight_columns,
+        residual_adc_conversions=residual_reads * chip.vmm.pairs,
         serial_passes=passes,
         serial_residual_passes=residual,
     )

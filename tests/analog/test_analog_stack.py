@@ -17,8 +17,8 @@ from repast_dist.analog import (
 from repast_dist.analog.arrays import converters
 from repast_dist.analog.kernels.chosen import available, using
 from repast_dist.ground.errors import DataError
-from repast_dist.hardware import Geometry, product_counts
-from repast_dist.hardware.specs import ChipSpec
+from repast_dist.hardware import product_counts
+from repast_dist.settings import load_settings
 
 NOISY = Reram(bits=4, programming_sigma=0.01)
 LOSSLESS = AdcSpec(range="lossless")
@@ -120,9 +120,8 @@ def test_as_many_codes_are_counted_for_the_next_range_as_are_priced(count, rows,
         return converters.needed_ranges(counts, *others)
 
     monkeypatch.setattr("repast_dist.analog.arrays.stack.needed_ranges", needed_ranges)
-    chip, device = ChipSpec(name="c"), DeviceSpec(cell=NOISY)
-    geometry = Geometry.of(chip, device, chip.weight_bits, chip.input_bits)
-    spec = VmmSpec(device=device, rows=chip.vmm.rows)
+    hardware = load_settings(["chip=small"]).hardware
+    geometry, spec = hardware.geometry, hardware.vmm_spec
     weights, inputs = _operands(count, rows, inner=200)
     stack = program_stack(weights, spec)
     stack.multiply(inputs, ranges=np.full(spec.slices, 100.0, np.float32))

@@ -8,8 +8,6 @@ import pytest
 from repast_dist.farm.peers import NoPeers
 from repast_dist.farm.setup import beginning, make_setup
 from repast_dist.farm.worker import ChipWorker
-from repast_dist.ground.errors import SettingsError
-from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
@@ -67,25 +65,26 @@ def test_an_overlapped_exchange_begins_before_the_last_gradient_is_there(train):
 OFFSET = ("chip.vmm.differential=false",)
 
 
-def test_a_chip_with_offset_columns_cannot_train_in_its_arrays():
-    with pytest.raises(SettingsError, match=r"chip\.vmm\.differential=false.*pairs.*valid: true"):
-        setup_of(*OFFSET)
-
-
-def test_arithmetic_outside_of_the_arrays_does_not_ask_how_they_hold_signs():
-    assert setup_of(*OFFSET, "engine=float64").plan.hardware.chip.vmm.differential is False
-
-
-def test_offset_columns_can_be_costed():
-    machine = load_settings(["chip=small", *OFFSET]).machine
-    network = build_workload(WorkloadSpec(name="lenet5"))
-    assert summarise(machine.plan(network, 2, 32, 8)).step_s > 0
-
-
-@pytest.mark.parametrize("study", ["precision", "export-spice"])
-def test_studies_of_the_arrays_refuse_offset_columns(train, study):
-    with pytest.raises(SettingsError, match=r"chip\.vmm\.differential=false"):
-        train(f"study={study}", "model=digits_mlp", "dataset=digits", "study.steps=1", *OFFSET)
+@pytest.mark.parametrize("model", ["digits_mlp", "digits_transformer"])
+def test_weights_with_an_offset_train_with_the_same_bits_on_any_number_of_chips(train, model):
+    """Through programming errors, read noise, wires, and converters with errors."""
+    honest = (
+        "device.cell.read_sigma=0.005", "device.wire.row_ohm=1.7", "device.wire.column_ohm=1.7",
+        "chip.adc.offset_lsb=0.5", "chip.adc.gain_error=0.01", "chip.dac.bits=2",
+        "chip.dac.gain_error=0.01", "device.variation.array_sigma=0.02",
+    )  # fmt: skip
+    runs = []
+    for chips in (1, 3):
+        overrides = (
+            f"farm.chips={chips}", f"model={model}", "train.epochs=1", "train.max_steps=2",
+            "train.batch_size=24", "train.micro_batch_size=8", "farm.backend=inprocess",
+        )  # fmt: skip
+        run_dir = train(*overrides, *honest, *OFFSET)
+        result = json.loads((run_dir / "result.json").read_text())
+        runs.append([step["loss"] for step in result["steps"]])
+    assert runs[0] == runs[1]
+    pairs = train(*overrides, *honest)
+    assert [s["loss"] for s in json.loads((pairs / "result.json").read_text())["steps"]] != runs[0]
 
 
 PRODUCTS = {
@@ -101,11 +100,20 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize(
-    "model", ["digits_mlp", "digits_cnn", "digits_resnet", "digits_transformer"]
+    ("model", "signs"),
+    [
+        ("digits_mlp", ()),
+        ("digits_cnn", ()),
+        ("digits_resnet", ()),
+        ("digits_transformer", ()),
+        ("digits_cnn", OFFSET),
+        ("digits_transformer", OFFSET),
+    ],
 )
-def test_conversions_that_are_priced_are_those_that_arrays_make(train, model):
+def test_conversions_that_are_priced_are_those_that_arrays_make(train, model, signs):
     """In the second step: the first one converts a micro-batch more, for its ranges."""
     overrides = (
+        *signs,
         *(f"model={model}", "train.batch_size=16", "train.micro_batch_size=8", "train.max_steps=2"),
         *("train.epochs=1", "engine=analog", "farm=inprocess", "farm.chips=1"),
     )

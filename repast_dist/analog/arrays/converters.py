@@ -24,8 +24,9 @@ def converter_errors(
 ) -> np.ndarray:
     """Return what the converters of one row tile make of an exact code.
 
-    The converters of an array share its pairs of columns, each an equal run of them. What is read
-    through one converter shares its offset, gain and nonlinearity.
+    The converters of an array share its pairs of columns, or the columns of weights with an offset,
+    each an equal run of them. What is read through one converter shares its offset, gain and
+    nonlinearity.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def converter_errors(
     ndarray
         (4, slices, columns) float32, coefficients of the polynomial in the code, constant first.
     """
-    design = spec.adc, spec.slices, spec.columns, spec.adcs_per_array
+    design = spec.adc, spec.slices, spec.weight_columns, spec.adcs_per_array
     return _tile_errors(*design, columns, tile, seed, site).copy()
 
 
@@ -56,7 +57,7 @@ def all_converter_errors(
     """
     if not spec.adc.distorts:
         return np.zeros((tiles, 0, 0, 0), np.float32)
-    design = spec.adc, spec.slices, spec.columns, spec.adcs_per_array
+    design = spec.adc, spec.slices, spec.weight_columns, spec.adcs_per_array
     return np.stack([_tile_errors(*design, columns, tile, seed, site) for tile in range(tiles)])
 
 
@@ -65,7 +66,7 @@ def all_converter_errors(
 def _tile_errors(
     adc: AdcSpec,
     slices: int,
-    array_columns: int,
+    width: int,
     adcs_per_array: int,
     columns: tuple[int, int],
     tile: int,
@@ -74,7 +75,6 @@ def _tile_errors(
 ) -> np.ndarray:
     first, last = columns
     pairs = np.arange(first * slices, last * slices)
-    width = max(array_columns // 2, 1)
     numbers = pairs // width * adcs_per_array + pairs % width * adcs_per_array // width
     arrays = (
         range(int(pairs[0]) // width, ceil_div(int(pairs[-1]) + 1, width)) if len(pairs) else ()

@@ -40,7 +40,7 @@ def driver_gains(
         (K, arrays side by side) float64 in volts over volts.
     """
     rows, pairs = shape
-    size = rows, ceil_div(pairs, max(spec.columns // 2, 1))
+    size = rows, ceil_div(pairs, spec.weight_columns)
     random = generator(seed, "drivers", "gain", *place(address)[:_OF_A_PLACE])
     # One array after the other, so that more of them leave the first as they are.
     drawn = random.standard_normal(size[::-1]).T
@@ -64,7 +64,7 @@ def appearing(held: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -
         driver_gains((rows, slices * columns), spec, seed, *address), spec.device.curve
     )
     # Slices of a weight lie side by side.
-    array = np.arange(slices * columns).reshape(columns, slices).T // max(spec.columns // 2, 1)
+    array = np.arange(slices * columns).reshape(columns, slices).T // spec.weight_columns
     return np.asarray(held * gains[:, array])
 
 

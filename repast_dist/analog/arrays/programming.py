@@ -62,6 +62,31 @@ def pair_conductances(
     return held
 
 
+def cell_conductances(
+    digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse = NEW
+) -> np.ndarray:
+    """Program digits that are not negative on one cell each; return the cells' conductances
+    relative to the range, 0 at g_off.
+
+    Parameters are those of `differential_levels`. A float64 array of the shape of `digits`, no
+    conductance below zero.
+    """
+    targets = digits / (cell.levels - 1)
+    held = cell.program(targets, NormalDraws(seed, "programming", *address))
+    if cell.may_fail:
+        where = place(address)
+        lot, life = generator(seed, "failed", *where), generator(seed, "endurance", *where)
+        fixed = cell.failed(lot.random(digits.shape), life, use)
+        held = np.where(np.isnan(fixed), held, fixed)
+    if cell.ages:
+        held = cell.relaxed(held, targets, use, NormalDraws(seed, "ageing", *address))
+    held = cell.used(held, use)
+    if cell.slow_spread:
+        moved = NormalDraws(seed, "flicker", *address).standard_normal(digits.shape)
+        held = held + cell.slow_spread * moved
+    return np.maximum(held, cell.lowest)
+
+
 def _held(
     digits: np.ndarray, cell: Cell, seed: int, *address: int | str, use: CellUse, later: bool
 ) -> tuple[np.ndarray, np.ndarray]:

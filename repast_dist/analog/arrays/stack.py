@@ -16,6 +16,7 @@ from repast_dist.analog.arrays.converters import (
     least_that_counts,
     needed_ranges,
 )
+from repast_dist.analog.arrays.offset import take_off
 from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.arrays.vmm import (
     VmmProduct,
@@ -148,6 +149,7 @@ class VmmStack:
         keys = noise_keys(spec, self._held.per, self.seed, *self.address, *call)
         how = Conversions(ranges, keys, self._errors, counted, counts, least_that_counts(spec.adc))
         clipped = self._held.add_products(integers, result, how)
+        take_off(result, integers, spec)
         conversions = result.size * spec.passes * spec.slices * self._held.per
         if counted.size:
             needed = needed_ranges(counts, ranges, spec.adc)

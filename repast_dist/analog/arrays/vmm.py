@@ -1,9 +1,9 @@
 """Vector-matrix multiplication on bit-sliced, bit-serially driven crossbars.
 
 A weight is a signed integer whose magnitude is cut into slices of ``cell.bits`` bits, each on a
-differential pair; an input is a signed integer whose magnitude is applied ``dac.bits`` bits at a
-time. Every (pass, slice, row tile) gives one current per column, which an ADC rounds; shift-and-add
-puts them together.
+differential pair, or which is stored with an offset, each slice on one cell (`offset.py`); an input
+is a signed integer whose magnitude is applied ``dac.bits`` bits at a time. Every (pass, slice, row
+tile) gives one current per column, which an ADC rounds; shift-and-add puts them together.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from repast_dist.analog.arrays.converters import (
 )
 from repast_dist.analog.arrays.curve import steeper
 from repast_dist.analog.arrays.drivers import appearing
+from repast_dist.analog.arrays.offset import offset_arrays, offset_levels, offset_of, take_off
 from repast_dist.analog.arrays.programming import (
     differential_levels,
     pair_conductances,
@@ -37,6 +38,7 @@ from repast_dist.analog.kernels.draws import cut_into_digits
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator, words
 
 CLIP_WARNING_RATE = 0.01
@@ -56,7 +58,8 @@ class PhysicalArray:
     first_row, first_column : int
         Where it lies in the multiplier's rows and physical columns.
     siemens : ndarray
-        (rows, columns) float64: columns are weights, in them slices, in them both cells of a pair.
+        (rows, columns) float64: columns are weights, in them slices, in them both cells of a pair;
+        or one cell, and behind all of them that of the references.
     """
 
     first_row: int
@@ -270,6 +273,7 @@ class VmmArray:
         least = least_that_counts(spec.adc)
         how = Conversions(ranges, keys, self._errors, counted[None], counts, least)
         clipped = self._held.add_products(integers[None], result[None], how)
+        take_off(result, integers, spec)
         conversions = result.size * spec.passes * spec.slices * tiles
         if len(counted):
             needed = needed_ranges(counts, ranges, spec.adc)
@@ -379,11 +383,13 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
 def held_planes(
     integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str, stacked: int = 1
 ) -> np.ndarray:
-    """Return what pairs appear to hold of (K, M) whole numbers, which may be `stacked` multipliers
-    that the same DACs drive: see `VmmArray.planes`.
+    """Return what pairs, or cells beside their references, appear to hold of (K, M) whole numbers,
+    which may be `stacked` multipliers that the same DACs drive: see `VmmArray.planes`.
     """
     digits = _digits(integers, spec)
-    if spec.device.wire.ideal and spec.device.variation.none:
+    if not spec.differential:
+        held = offset_levels(digits, spec, seed, *address)
+    elif spec.device.wire.ideal and spec.device.variation.none:
         held = differential_levels(
             digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
         )
@@ -402,7 +408,15 @@ def physical_arrays(
     """Return the crossbars that `program_vmm` programs with the same arguments."""
     _check(weights)
     integers, _ = quantize_symmetric(weights, spec.weight_bits)
-    pairs = _pairs(_digits(integers, spec), spec, seed, *address)
+    digits = _digits(integers, spec)
+    if not spec.differential:
+        held = offset_arrays(digits, spec, seed, *address)
+        across = ceil_div(digits.shape[1] * digits.shape[2], spec.weight_columns)
+        return [
+            PhysicalArray(number // across * spec.tall, number % across * spec.columns, siemens)
+            for number, siemens in enumerate(held)
+        ]
+    pairs = _pairs(digits, spec, seed, *address)
     return list(_cut(_physical_columns(*pairs, spec), spec))
 
 
@@ -415,7 +429,7 @@ def _pairs(
         return pairs
     rows, slices, columns = digits.shape
     size = rows, columns * slices * 2
-    array = spec.tall, 2 * (spec.columns // 2)
+    array = spec.tall, 2 * spec.weight_columns
     factors = shared_factors(size, array, variation, use, seed, "vmm", *address)
     # (2, K, slices, M) from the order of the physical columns.
     sides = factors.reshape(rows, columns, slices, 2).transpose(3, 0, 2, 1)
@@ -435,7 +449,7 @@ def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec)
 
 def _cut(siemens: np.ndarray, spec: VmmSpec) -> Iterator[PhysicalArray]:
     """Yield views of the arrays that physical columns are spread over."""
-    width = 2 * (spec.columns // 2)
+    width = 2 * spec.weight_columns
     for first in range(0, len(siemens), spec.tall):
         for left in range(0, siemens.shape[1], width):
             part = siemens[first : first + spec.tall, left : left + width]
@@ -461,9 +475,11 @@ def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) ->
 
 
 def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return signed digits, (K, slices, M) int16, the least significant slice first."""
+    """Return signed digits, or those of what is stored with an offset, (K, slices, M) int16, the
+    least significant slice first.
+    """
     digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
-    cut_into_digits(integers, spec.device.cell.bits, digits)
+    cut_into_digits(integers + offset_of(spec), spec.device.cell.bits, digits)
     return digits
 
 
