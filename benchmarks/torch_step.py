@@ -1,8 +1,9 @@
 """Wall time of training steps of PyTorch networks on the simulated arrays.
 
-    python benchmarks/torch_step.py [--steps 5] [--resnet-samples 16]
+    python benchmarks/torch_step.py [--steps 5] [--resnet-samples 128] [--device cuda]
 
-Needs the extra ``torch``. Two questions, each answered in one process, in turn, one thread:
+Needs the extra ``torch``; the extra ``fast`` makes products fast on processors that have matrix
+units. Two questions, each answered in one process, in turn, one thread:
 
 * A step of a small CNN by SGD whose forward products take 8-bit inputs in one pass, 8-bit weights
   in one slice and one 8-bit conversion, with exact backward products: the fidelity of AIHWKit's
@@ -10,6 +11,9 @@ Needs the extra ``torch``. Two questions, each answered in one process, in turn,
 * A step of K-FAC of ResNet-20 on images of 32 x 32, everything on arrays, over the same in float64.
 
 Times are of the process (CPU seconds): other work on the machine disturbs them least.
+
+With ``--device cuda``, a third one: the K-FAC step on arrays with the module and the products on
+a GPU, over the same on the processor, in seconds of wall time, and by how much losses differ.
 """
 
 import argparse
@@ -28,6 +32,7 @@ from torch import nn
 
 import repast_dist as rd
 import repast_dist.torch as rt
+from repast_dist.analog.kernels.chosen import using
 
 BATCH = 64
 _ONE_PASS = {
@@ -141,10 +146,48 @@ def resnet_steps(samples: int) -> dict[str, Callable[[], None]]:
     return steps
 
 
-def show(title: str, seconds: dict[str, float], over: str) -> None:
+def on_device(
+    make: Callable[[], nn.Module], inputs: torch.Tensor, device: torch.device, steps: int
+) -> tuple[float, list[float]]:
+    """Return the shortest wall time of a K-FAC step on arrays after the first, and the losses.
+
+    Modules are on a device, and so are products on arrays.
+    """
+    kernels = "cuda" if device.type == "cuda" else "auto"
+    network = rt.convert(make().to(device), rd.load_hardware("repast", "reram"))
+    optimizer = rt.KFAC(network, lr=0.01)
+    labels = (torch.arange(len(inputs)) % 10).to(device)
+    best, losses = float("inf"), []
+    with using(kernels):
+        for number in range(steps + 1):
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(inputs.to(device)), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))  # waits for the device
+            if number:
+                best = min(best, time.perf_counter() - started)
+    return best, losses
+
+
+def compare_devices(device: torch.device, samples: int, steps: int) -> None:
+    """Print the step of ResNet-20 on the processor and on a device."""
+    inputs = torch.randn(samples, 3, 32, 32)
+    found = {
+        str(where): on_device(resnet20, inputs, where, steps)
+        for where in (torch.device("cpu"), device)
+    }
+    (_, ours), (_, theirs) = found["cpu"], found[str(device)]
+    apart = max(abs(a - b) / abs(a) for a, b in zip(ours, theirs, strict=True))
+    title = f"A K-FAC step of ResNet-20 on arrays, {samples} samples; losses differ by {apart:.1e}"
+    show(title, {name: seconds for name, (seconds, _) in found.items()}, "cpu", "wall s")
+
+
+def show(title: str, seconds: dict[str, float], over: str, unit: str = "CPU s") -> None:
     """Print times, and their ratio to one of them."""
     table = Table(title=title, title_justify="left")
-    for name in ("step", "CPU s", f"over {over}"):
+    for name in ("step", unit, f"over {over}"):
         table.add_column(name, justify="left" if name == "step" else "right", no_wrap=True)
     for name, value in seconds.items():
         table.add_row(name, f"{value:.3f}", f"{value / seconds[over]:.2f}")
@@ -155,7 +198,8 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--resnet-samples", type=int, default=16)
+    parser.add_argument("--resnet-samples", type=int, default=128)
+    parser.add_argument("--device", default="cpu", help="a device to compare with the processor")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -165,6 +209,8 @@ def main() -> None:
         steps = resnet_steps(given.resnet_samples)
         title = f"A K-FAC step of ResNet-20, {given.resnet_samples} samples"
         show(title, in_turn(steps, max(given.steps // 2, 1)), "float64")
+        if given.device != "cpu":
+            compare_devices(torch.device(given.device), given.resnet_samples, given.steps)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ class _Gradient(torch.autograd.Function):
 
         for watcher in micro_batch.simulation.watchers:
             watcher.differentiated(micro_batch, uses, errors, gradient, load)
+        uses.forget_inputs()
         return weights, bias, None, None
 
 

@@ -47,6 +47,7 @@ class Uses:
     rows: list[torch.Tensor] = dataclasses.field(default_factory=list)
     errors: dict[Backward, dict[int, torch.Tensor]] = dataclasses.field(default_factory=dict)
     errors_pass: bool = False
+    _inputs: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def vectors(self) -> int:
@@ -54,9 +55,19 @@ class Uses:
         return sum(len(rows) for rows in self.rows)
 
     def inputs(self) -> np.ndarray:
-        """Return the inputs of all uses, (R, in[+1]) float64, with the bias's ones."""
-        rows = np.concatenate([to_float64(part) for part in self.rows])
-        return rows if self.matrix.bias is None else with_ones(rows)
+        """Return the inputs of all uses, (R, in[+1]) float64, with the bias's ones.
+
+        They stay until `forget_inputs`: gradients and factors are made of the same.
+        """
+        if self._inputs is None:
+            parts = [to_float64(part) for part in self.rows]
+            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._inputs = rows if self.matrix.bias is None else with_ones(rows)
+        return self._inputs
+
+    def forget_inputs(self) -> None:
+        """Forget the inputs as numbers in double precision."""
+        self._inputs = None
 
     def take_errors(self, backward: Backward) -> torch.Tensor:
         """Return the errors that one backward pass found, (R, out), and forget them."""

@@ -244,6 +244,11 @@ def test_what_cannot_be_is_refused():
         rt.KFAC(model, engine="float64")
     with pytest.raises(SettingsError, match="momentum"):
         rt.KFAC(model, momentum=1.5)
+    for setting in ("soi.stale=2", "soi.fusion=on", "partition.layers=pipeline"):
+        name = setting.partition("=")[0]
+        model = rt.convert(network(), rd.load_hardware("small"), setting)
+        with pytest.raises(SettingsError, match=rf"{name}=.* is not modelled here; valid: "):
+            rt.KFAC(model)
 
 
 class Apart(nn.Module):
