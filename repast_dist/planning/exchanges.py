@@ -72,13 +72,11 @@ def _solved_exchange(plan: Plan) -> Exchange:
 
 
 def _factor_reduction(plan: Plan) -> Exchange:
-    """Price reducing every block to its owner; a symmetric block is n (n + 1) / 2 numbers. A fused
-    block is not summed; its owner gathers the rows of the new batch. Other chips that hold
+    """Price reducing every block to its owner, or gathering its rows there. Other chips that hold
     the block get it from its owner: an all-gather among as many chips as hold one on average.
     """
-    network, chips, n = plan.hardware.interconnect, plan.work.chips, plan.shapes.size
-    numbers = np.where(plan.shapes.fused, n * plan.shapes.fresh, n * (n + 1) // 2)
-    size = numbers * network.element_bytes
+    network, chips = plan.hardware.interconnect, plan.work.chips
+    size = plan.factor_numbers * network.element_bytes
     held = np.bincount(np.asarray(plan.block_owner, np.int64), size, chips)
     total, largest = float(size.sum()), float(held.max())
     cost = reduce_to_owners(network, chips, total, largest)

@@ -110,6 +110,15 @@ class Plan:
         return layer_delays(self.workload, partition, self.work.micro_batches)
 
     @functools.cached_property
+    def factor_numbers(self) -> np.ndarray:
+        """Numbers of each block that its owner gets in a step, (blocks,): a symmetric matrix is
+        n (n + 1) / 2; a fused block is not summed, its owner gathers the rows of the new batch.
+        """
+        n = self.shapes.size
+        numbers: np.ndarray = np.where(self.shapes.fused, n * self.shapes.fresh, n * (n + 1) // 2)
+        return numbers
+
+    @functools.cached_property
     def holds_g(self) -> np.ndarray:
         """Holdings of G blocks, as a mask."""
         is_g = np.array([block.factor == "G" for block in self.blocks], bool)

@@ -137,9 +137,9 @@ class PartitionSpec:
     pipelining : bool
         Whether samples follow each other through the layers; otherwise one layer works at a time.
     overlap_exchange : bool
-        Whether gradients are exchanged as soon as the backward pass has finished a layer. The part
-        of the exchange that overlaps adds no time to a step; that of the first layer, whose
-        gradient comes last, never overlaps.
+        Whether gradients and factors are exchanged as soon as the backward pass has finished a
+        layer. The part of the exchange that overlaps adds no time to a step; that of the first
+        layer, which comes last, never overlaps.
     stages_in_flight : int
         Stages of layers through which micro-batches pass without a break between steps, whichever
         chips hold them. Stage s of S (0 to S - 1) computes a step of M micro-batches with weights

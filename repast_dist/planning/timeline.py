@@ -1,7 +1,7 @@
 """Places the rows of a step in time by their dependences.
 
 A step is a sequence of segments. A segment starts when every chip has finished the previous one;
-only the exchange of gradients may begin earlier, with ``partition.overlap_exchange``, and blocks
+only gradients and factors may be exchanged earlier, with ``partition.overlap_exchange``, and blocks
 may be renewed beside whatever else this step and the next ones do, with ``soi.stale``: what does
 not end within so many steps, taken to be as long as this one, is waited for. Where layers compute
 with older weights (`planning.delays`), the next step begins before this one has ended: once its
@@ -42,8 +42,8 @@ class Placement:
     chip_seconds : ndarray
         (chips, segments) time that each of the plan's chips needs for each segment.
     hidden_s : ndarray
-        (chips,) time by which a chip can begin to exchange gradients before it has finished
-        computing.
+        (chips,) time by which a chip can begin to exchange gradients, and then factors, before it
+        has finished computing.
     behind_s : ndarray
         (chips, segments) time of what is done beside the next steps.
     stale : int
@@ -89,7 +89,7 @@ class Placement:
 
     @property
     def overlap_s(self) -> np.ndarray:
-        """Time that each chip computes and exchanges gradients at once, (chips,)."""
+        """Time that each chip computes and exchanges at once, (chips,)."""
         computed = self.chip_seconds[:, Segment.COMPUTE.number]
         exchanged_from = self.clock.begins(0.0)[Segment.REDUCE_GRADIENTS.number]
         overlap: np.ndarray = np.maximum(computed - exchanged_from, 0.0)
@@ -110,7 +110,8 @@ class Clock:
     added_s : ndarray
         (..., segments) time that each segment adds to the step.
     early_s : ndarray
-        (...) time by which the exchange of gradients begins before the first segment ends.
+        (..., 2) time by which the exchange of gradients begins before the first segment ends, and
+        that of factors.
     span_s : ndarray
         (..., segments) time from the beginning of each segment to that of the next; longer than
         what it adds where the next step begins before this one has ended.
@@ -125,7 +126,7 @@ class Clock:
         that starts at `step_s`.
         """
         begins = step_s + np.concatenate([[0.0], np.cumsum(self.span_s)])
-        begins[Segment.REDUCE_GRADIENTS.number] -= self.early_s
+        begins[[Segment.REDUCE_GRADIENTS.number, Segment.REDUCE_FACTORS.number]] -= self.early_s
         if self.added_s.sum() < self.span_s.sum():
             begins[-1] = step_s + self.added_s.sum()
             begins[-2] = begins[-1] - self.span_s[-1]
@@ -146,8 +147,8 @@ def agree(
 ) -> Clock:
     """Return the clock of a step: a segment ends when the slowest chip has finished it.
 
-    The exchange of gradients may begin before the first segment ends, as soon as every chip has
-    gradients to send and does not have to wait for later ones.
+    The exchange of gradients, and of factors after it, may begin before the first segment ends, as
+    soon as every chip has some to send and does not have to wait for later ones.
 
     Parameters
     ----------
@@ -168,7 +169,11 @@ def agree(
     added: np.ndarray = chip_seconds.max(axis=-2)
     computed = chip_seconds[..., Segment.COMPUTE.number]
     early = added[..., Segment.COMPUTE.number] - (computed - hidden_s).max(axis=-1)
-    added[..., Segment.REDUCE_GRADIENTS.number] -= early
+    gradients = added[..., Segment.REDUCE_GRADIENTS.number].copy()
+    of_factors = np.maximum(early - gradients, 0.0)
+    added[..., Segment.REDUCE_GRADIENTS.number] -= early - of_factors
+    added[..., Segment.REDUCE_FACTORS.number] -= of_factors
+    early = np.stack([early, of_factors], axis=-1)
     period = _period(added, flow_s, reached_s)
     if behind_s is not None:
         late = behind_s.max(axis=-2).sum(axis=-1) - stale * period
@@ -361,18 +366,22 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> _Flow:
 
 
 def _hidden(plan: Plan, drain_s: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return the time by which each chip can begin to exchange gradients before it has finished
-    computing, which is while the backward pass drains. The share of the first layer comes last and
-    never overlaps.
+    """Return the time by which each chip can begin to exchange before it has finished computing,
+    which is while the backward pass drains. The shares of the first layer, in gradients and in
+    factors, come last and never overlap.
     """
     parameters = plan.layers.parameters
     trained = np.flatnonzero(parameters)
     if not plan.policy.partition.overlap_exchange or not len(trained):
         return np.zeros(plan.work.chips)
-    earlier_share = 1.0 - float(parameters[trained[0]] / parameters.sum())
-    hidden: np.ndarray = np.minimum(
-        drain_s, seconds[:, Segment.REDUCE_GRADIENTS.number] * earlier_share
-    )
+    gradients = seconds[:, Segment.REDUCE_GRADIENTS.number]
+    earlier = gradients * (1.0 - float(parameters[trained[0]] / parameters.sum()))
+    if plan.blocks:
+        numbers = plan.factor_numbers
+        last = numbers[[block.layer == trained[0] for block in plan.blocks]].sum()
+        factors = seconds[:, Segment.REDUCE_FACTORS.number] * (1.0 - float(last / numbers.sum()))
+        earlier = earlier + factors
+    hidden: np.ndarray = np.minimum(drain_s, earlier)
     return hidden
 
 

@@ -60,10 +60,11 @@ def test_overlapped_exchange_is_never_slower_and_never_free():
     apart, overlapped = (
         summarise(machine(f"partition.overlap_exchange={flag}", "partition.pipelining=false").plan(
             network_table("lenet5"), 4, 64, 8
-        )).segment_s["reduce gradients"]
+        )).segment_s
         for flag in ("false", "true")
     )  # fmt: skip
-    assert 0 < overlapped < apart
+    sums = [part["reduce gradients"] + part["reduce factors"] for part in (overlapped, apart)]
+    assert 0 < sums[0] < sums[1]
 
 
 def test_doubling_the_bandwidth_halves_what_the_bandwidth_takes():
@@ -112,3 +113,22 @@ def test_split_blocks_balance_better_than_whole_layers():
     ]
     balance = [load.mean() / load.max() for load in loads]
     assert balance[0] > 0.9 > balance[1]
+
+
+def test_all_of_an_exchange_but_what_the_first_layer_has_is_hidden_in_a_long_backward_pass():
+    exchanged = []
+    for flag in ("false", "true"):
+        overrides = ("soi.block_size=1024", "partition.pipelining=false")
+        setup = machine(*overrides, f"partition.overlap_exchange={flag}")
+        found = summarise(setup.plan(network_table("lenet5"), 2, 64, 32)).segment_s
+        exchanged.append([found["reduce gradients"], found["reduce factors"]])
+    layers = network_table("lenet5").layers
+    gradient = [layer.parameter_count for layer in layers if layer.parameter_count]
+    factor = [
+        sum(n * (n + 1) for n in (layer.factor_a_size, layer.factor_g_size))
+        for layer in layers
+        if layer.preconditioned
+    ]
+    left = [sizes[0] / sum(sizes) for sizes in (gradient, factor)]
+    wanted = sum(time * share for time, share in zip(exchanged[0], left, strict=True))
+    assert sum(exchanged[1]) == pytest.approx(wanted)

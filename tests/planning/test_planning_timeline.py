@@ -37,7 +37,22 @@ def test_steps_are_agreed_on_one_by_one():
     both = np.stack([seconds([10.0, 10.0], 4.0), seconds([10.0, 12.0], 4.0)])
     clock = agree(both, np.array([[3.0, 3.0], [0.0, 0.0]]))
     assert clock.added_s.sum(axis=1).tolist() == [11.0, 16.0]
-    assert clock.early_s.tolist() == [3.0, 0.0]
+    assert clock.early_s[:, 0].tolist() == [3.0, 0.0]
+
+
+@pytest.mark.parametrize("hidden", [0.0, 3.0, 4.0, 5.5])
+def test_factors_follow_gradients_while_all_compute(hidden):
+    """Ten seconds of computing, four of exchanging gradients and two of factors, one of solving."""
+    busy = seconds([10.0, 10.0], 4.0)
+    busy[:, Segment.REDUCE_FACTORS.number] = 2.0
+    busy[:, Segment.RENEW_AND_SOLVE_G.number] = 1.0
+    clock = agree(busy, np.full(2, hidden))
+    assert (clock.added_s >= 0).all()
+    assert clock.added_s.sum() == 17.0 - hidden
+    begins = dict(zip(Segment, clock.begins(0.0), strict=False))
+    assert begins[Segment.REDUCE_GRADIENTS] == 10.0 - hidden
+    assert begins[Segment.REDUCE_FACTORS] == 14.0 - hidden
+    assert begins[Segment.RENEW_AND_SOLVE_G] == 16.0 - hidden
 
 
 @pytest.mark.parametrize(
