@@ -143,6 +143,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "image_folder": ("dataset=image_folder",),
     "own samples": ("dataset=factory", "dataset.factory=own_samples:make"),
     "own module": ("model=factory",),
+    "own file": ("model=onnx", "model.path=net.onnx"),
     "text": ("dataset=text",),
     "tokens": (
         "model=text_gpt", "model.input_shape=[1,1,8]", "dataset=text", "dataset.tokens=8",
@@ -217,6 +218,10 @@ ELSEWHERE = {
     "model.factory": "tests/pytorch/test_torch_farm.py",
     "model.arguments": "tests/pytorch/test_torch_farm.py",
     "model.loss of FactoryModel": "tests/pytorch/test_torch_farm.py",
+    "model.loss of OnnxModel": "tests/pytorch/test_torch_farm.py",
+    "model.path": "tests/pytorch/test_torch_onnx.py",
+    "model.weights": "tests/pytorch/test_torch_onnx.py",
+    "model.frozen": "tests/pytorch/test_torch_onnx.py",
     "model.classes": "tests/pytorch/test_torch_farm.py",
     "model.likelihood": "tests/pytorch/test_torch_farm.py",
     "model.device": "tests/pytorch/test_torch_farm.py",

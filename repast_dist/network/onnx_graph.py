@@ -36,9 +36,10 @@ _FOLDED = frozenset((
 """Operators on small constants, which shapes are made of."""
 _DESCRIBING = frozenset(("Shape", "Size"))
 _SPLITTING = frozenset(("Split", "Slice", "Gather"))
-_MADE_UP = re.compile(r"onnx::|val_|_?lifted_tensor|_tensor_constant|/|\d+$|node_|_to_copy|_val")
+MADE_UP = re.compile(r"onnx::|val_|_?lifted_tensor|_tensor_constant|/|\d+$|node_|_to_copy|_val")
 """Names that exporters make up for constants, which nothing trains."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _NUMBERED = re.compile(r"(node_.*|[A-Za-z]+_\d+|)")
 """Names of nodes that only count them."""
 
@@ -79,6 +80,9 @@ class Graph:
             model = inliner.inline_local_functions(model)
         self._folder = folder
         self._tensors = {item.name: item for item in model.graph.initializer}
+        self._buffers = {
+            name for name, kind in kinds_of_tensors(model.graph).items() if kind != "PARAMETER"
+        }
         self.inputs = [item for item in model.graph.input if item.name not in self._tensors]
         self.open_dimensions = self._close(model.graph, batch_axis, sequence)
         model, computed = _inferred(model)
@@ -173,22 +177,18 @@ class Graph:
         """Return what a node is called: its weights, its module, or as the file names it."""
         for name in weights:
             for root in self.constants[name].roots if name in self.constants else ():
-                if "." in root and not _MADE_UP.match(root):
+                if "." in root and not MADE_UP.match(root):
                     return re.sub(r"[._](weight|kernel)$|(?<=\.)weight_[ih]h_", "", root)
-        scopes = next((i.value for i in node.metadata_props if i.key == _SCOPES), "")
-        # ['', 'encoder', 'encoder.layers.0', 'add']: the last one is the operation's own.
-        module = [part for part in re.findall(r"'([^']*)'", scopes)[:-1] if part]
+        module = scope_of(node)
         if module:
-            return f"{module[-1]}.{node.op_type.lower()}"
+            return f"{module}.{node.op_type.lower()}"
         if _NUMBERED.fullmatch(node.name):
             return node.op_type.lower()
         return node.name.strip("/").replace("/", ".")
 
     def _trained(self, held: Constant, made_up: bool) -> list[str]:
         return [
-            self._twins.get(root, root)
-            for root in held.roots
-            if made_up or not _MADE_UP.match(root)
+            self._twins.get(root, root) for root in held.roots if made_up or not MADE_UP.match(root)
         ]
 
     def _close(self, graph: Any, batch_axis: int, sequence: int | None) -> list[str]:
@@ -217,7 +217,8 @@ class Graph:
 
     def _keep(self, name: str, tensor: Any) -> None:
         shape = tuple(tensor.dims)
-        self.constants[name] = Constant(shape, () if _is_plain(tensor) else (name,))
+        plain = _is_plain(tensor) or name in self._buffers
+        self.constants[name] = Constant(shape, () if plain else (name,))
         self._sizes[name] = self._left[name] = math.prod(shape)
 
     def _track(self, node: Any) -> None:
@@ -251,8 +252,8 @@ class Graph:
             if len(tensor.dims) == 2 and math.prod(tensor.dims) > _SMALL:
                 by_shape.setdefault(tuple(sorted(tensor.dims)), []).append(name)
         for names in by_shape.values():
-            made_up = [name for name in names if _MADE_UP.match(name)]
-            own = [name for name in names if name in tables and not _MADE_UP.match(name)]
+            made_up = [name for name in names if MADE_UP.match(name)]
+            own = [name for name in names if name in tables and not MADE_UP.match(name)]
             compared = [*made_up, *own] if made_up and own else []
             arrays = {n: _all_numbers(self._tensors[n], self._folder) for n in compared}
             for copy in made_up:
@@ -264,6 +265,40 @@ class Graph:
                         a.shape == b.T.shape and np.array_equal(a, b.T)
                     ):
                         self._twins[copy] = name
+
+
+def scope_of(node: Any) -> str:
+    """Return the path of the module that a node belongs to, where the file says it, else ""."""
+    scopes = next((i.value for i in node.metadata_props if i.key == _SCOPES), "")
+    # ['', 'encoder', 'encoder.layers.0', 'add']: the last one is the operation's own.
+    return next(reversed([part for part in re.findall(r"'([^']*)'", scopes)[:-1] if part]), "")
+
+
+def dims_of(graph: Any) -> dict[str, tuple[int | None, ...]]:
+    """Return tensor -> its dimensions, None where they are open."""
+    return {
+        item.name: dims_of_type(item.type.tensor_type)
+        for item in (*graph.input, *graph.value_info, *graph.output)
+        if item.type.HasField("tensor_type") and item.type.tensor_type.HasField("shape")
+    }
+
+
+def dims_of_type(kind: Any) -> tuple[int | None, ...]:
+    """Return the dimensions of a type of tensors, None where they are open."""
+    return tuple(
+        int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None
+        for d in kind.shape.dim
+    )
+
+
+def kinds_of_tensors(graph: Any) -> dict[str, str]:
+    """Return tensor -> ``PARAMETER``, ``BUFFER`` and so on, where the exporter says it."""
+    return {
+        item.name: entry.value
+        for item in graph.value_info
+        for entry in item.metadata_props
+        if entry.key == _KIND
+    }
 
 
 def _is_plain(tensor: Any) -> bool:

@@ -1,6 +1,7 @@
 """Puts what happens in a training run where it belongs: trace, result.json, log and terminal."""
 
 import datetime
+import hashlib
 import json
 import logging
 import sys
@@ -203,8 +204,11 @@ class RunRecorder:
 
 
 def _checksums(settings: RunSettings) -> dict[str, str]:
-    """Return plug-in or module of the user's -> SHA-256 of its text."""
-    return checksums(settings.plugins) | code_checksums(settings.code)
+    """Return plug-in, module or file of the user's -> SHA-256 of what it holds."""
+    files = {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in settings.model.files
+    }
+    return checksums(settings.plugins) | code_checksums(settings.code) | files
 
 
 def _changed_farm(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

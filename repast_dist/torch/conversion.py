@@ -19,6 +19,7 @@ from repast_dist.torch.layers.attention import AttentionFunctions, MultiheadAtte
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.layers.conv import Conv1d, Conv2d, ConvTranspose2d
 from repast_dist.torch.layers.linear import Linear
+from repast_dist.torch.layers.operands import Operands, OperandsOnArrays
 from repast_dist.torch.layers.recurrent import GRU, LSTM
 from repast_dist.torch.matrices import Matrix
 from repast_dist.torch.simulation import ExactIn, MicroBatch, Simulation
@@ -33,6 +34,7 @@ CLASSES: Mapping[type[nn.Module], type[Converted]] = {
     nn.MultiheadAttention: MultiheadAttention,
     nn.LSTM: LSTM,
     nn.GRU: GRU,
+    Operands: OperandsOnArrays,
 }
 """PyTorch's class -> what its modules are converted to; `convert` takes further ones."""
 

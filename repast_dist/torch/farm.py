@@ -36,7 +36,7 @@ from repast_dist.torch.statistics import Statistics, logits
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.datasets.records import sample_text
 from repast_dist.training.engines import Engine
-from repast_dist.training.models.factory import LOSSES, FactoryModel
+from repast_dist.training.models.modules import LOSSES, ModuleModel
 from repast_dist.training.network import (
     Evaluation,
     FactorBlocks,
@@ -49,12 +49,12 @@ from repast_dist.training.optimizers import Fisher, SecondOrder
 _RUNNING = "running/"
 
 
-def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int) -> "ModuleNetwork":
+def module_network(source: ModuleModel, data: Dataset, seed: int, samples: int) -> "ModuleNetwork":
     """Make the module that settings describe, and see what it computes of the first samples.
 
     Parameters
     ----------
-    source : FactoryModel
+    source : ModuleModel
         The settings.
     data : Dataset
         What it is trained on.
@@ -87,7 +87,7 @@ def module_network(source: FactoryModel, data: Dataset, seed: int, samples: int)
             raise
         except Exception as error:
             raise SettingsError(
-                f"model.factory: {source.factory} cannot be trained on {len(inputs)} inputs of "
+                f"{source.where} cannot be trained on {len(inputs)} inputs of "
                 f"shape {sample_text(inputs)}: {described(error)}; valid: a module that takes "
                 "them, computes in float64, and returns what its loss takes"
             ) from error
@@ -125,14 +125,15 @@ def accelerator(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _made(source: FactoryModel, seed: int) -> nn.Module:
-    """Return a copy of the module that the user's function returns."""
-    where = f"model.factory: {source.factory}"
-    function = resolve_callable(source.factory, "model.factory")
+def _made(source: ModuleModel, seed: int) -> nn.Module:
+    """Return a copy of the module that the settings name."""
+    where = source.where
     with kept() as begin:
         begin(seed, "model")
         try:
-            module = function(**source.arguments)
+            module = source.make()
+        except (RepastError, ModuleNotFoundError):
+            raise
         except Exception as error:
             raise SettingsError(f"{where}: {described(error)}") from error
     if not isinstance(module, nn.Module):
@@ -144,14 +145,14 @@ def _made(source: FactoryModel, seed: int) -> nn.Module:
     return copy.deepcopy(module).cpu()
 
 
-def _loss(source: FactoryModel) -> AnyLoss:
+def _loss(source: ModuleModel) -> AnyLoss:
     if source.loss in LOSSES:
         return NamedLoss(source.loss)
     likelihood = None if source.likelihood is None else Likelihood(source.likelihood)
     return OwnLoss(resolve_callable(source.loss, "model.loss"), likelihood)
 
 
-def _known(source: FactoryModel) -> dict[type[nn.Module], type[Converted]]:
+def _known(source: ModuleModel) -> dict[type[nn.Module], type[Converted]]:
     """Return PyTorch's class -> what its modules are converted to, the user's own among them.
 
     Raises
@@ -200,17 +201,17 @@ def _precision(tensor: torch.Tensor) -> np.dtype:
         It holds complex numbers.
     """
     if tensor.is_complex():
-        raise SettingsError("model.factory: complex numbers are not modelled; valid: real ones")
+        raise SettingsError("model: complex numbers are not modelled; valid: real ones")
     kept_in: np.dtype = to_numpy(tensor).dtype
     return kept_in
 
 
-def _check_outputs(source: FactoryModel, outputs: Any) -> None:
+def _check_outputs(source: ModuleModel, outputs: Any) -> None:
     given = logits(outputs)
     if not isinstance(given, torch.Tensor) or not given.requires_grad:
         what = "what depends on no parameter" if torch.is_tensor(given) else type(given).__name__
         raise SettingsError(
-            f"model.factory: {source.factory} returns {what}; valid: a tensor, something with "
+            f"{source.where} returns {what}; valid: a tensor, something with "
             ".logits or ['logits'], or several tensors, of which the first counts"
         )
 
@@ -248,7 +249,7 @@ class ModuleNetwork:
 
     Parameters
     ----------
-    source : FactoryModel
+    source : ModuleModel
         Its settings.
     module : Module
         The module in float64, as the function made it.
@@ -262,7 +263,7 @@ class ModuleNetwork:
 
     def __init__(
         self,
-        source: FactoryModel,
+        source: ModuleModel,
         module: nn.Module,
         known: dict[type[nn.Module], type[Converted]],
         loss: AnyLoss,
@@ -296,6 +297,11 @@ class ModuleNetwork:
     def name(self) -> str:
         """Its name in reports."""
         return self._source.name
+
+    @property
+    def setting(self) -> str:
+        """The setting that says where it comes from."""
+        return self._source.origin[0]
 
     @property
     def parameters(self) -> tuple[Trainable, ...]:
@@ -526,7 +532,6 @@ class _Loaded:
         except RepastError:
             raise
         except Exception as error:
+            setting = self._network.setting
             where = "test" if micro_batch is None else f"micro-batch {micro_batch}"
-            raise DataError(
-                f"step {self._step}, {where}: model.factory: {described(error)}"
-            ) from error
+            raise DataError(f"step {self._step}, {where}: {setting}: {described(error)}") from error

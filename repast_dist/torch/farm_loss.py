@@ -109,7 +109,7 @@ class NamedLoss:
             wanted = int(np.prod(labels, dtype=int))
             if len(rows) // len(given) != wanted or rows.shape[1] < data.classes:
                 raise SettingsError(
-                    f"model.factory: outputs of shape {each} per sample for labels of shape "
+                    f"model: outputs of shape {each} per sample for labels of shape "
                     f"{labels} with {data.classes} classes; valid: ({data.classes},), or for "
                     f"tokens (T, {data.classes})"
                 )
@@ -122,7 +122,7 @@ class NamedLoss:
         fitted = labels if self.name == "regression" else data.input_shape
         if rows.shape[1] != int(np.prod(fitted, dtype=int)):
             raise SettingsError(
-                f"model.factory: {rows.shape[1]} outputs per sample; {self.name} fits "
+                f"model: {rows.shape[1]} outputs per sample; {self.name} fits "
                 f"{int(np.prod(fitted, dtype=int))} numbers; valid: as many"
             )
         if self.name != "pixel_cross_entropy":

@@ -240,7 +240,7 @@ class LiveModule:
             )
             raise DataError(
                 f"the state is that of another module: {', '.join(other[:5])}; valid: that of a "
-                "run with the same model.factory"
+                "run with the same model"
             )
         with torch.no_grad():
             for name, item in own.items():

@@ -352,3 +352,22 @@ def test_heads_of_pretraining_are_a_setting_of_bert():
     for wrong in ({"batch_axis": 1}, {"unknown": "allow"}):
         with pytest.raises(ValueError, match="only a file has it"):
             WorkloadSpec(name="resnet50", **wrong)
+
+
+@pytest.mark.parametrize(("kind", "trained"), [("PARAMETER", 5), ("BUFFER", 0)])
+def test_buffers_that_an_exporter_names_as_such_are_not_trained(tmp_path, kind, trained):
+    nodes = [
+        helper.make_node("Mul", ["x", "rope.inv_freq"], ["s"], name="scale"),
+        helper.make_node("MatMul", ["s", "fc.weight"], ["y"], name="fc"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [tensor("x", [1, 5])], [tensor("y", [1, 3])],
+        [weight("rope.inv_freq", (5,)), weight("fc.weight", (5, 3))],
+    )  # fmt: skip
+    held = tensor("rope.inv_freq", (5,))
+    held.metadata_props.add(key="pkg.torch.export.graph_signature.InputSpec.kind", value=kind)
+    graph.value_info.append(held)
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    workload = build_workload(WorkloadSpec(name="onnx", path=str(path)))
+    assert workload.parameter_count == 15 + trained

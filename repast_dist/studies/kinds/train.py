@@ -30,7 +30,8 @@ class TrainStudy(Study):
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that do nothing beside the others, with the reason."""
         return {
-            "workload": "the settings' model is trained; valid: model=..., study=plan",
+            "workload": "the settings' model is trained; valid: model=..., model.path=net.onnx "
+            "for that of a file, study=plan",
             "farm.study_workers": "it spreads points of studies; valid: farm.chips_per_worker=...",
             **unread_by_scheme(settings),
         }

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from repast_dist.ground.registry import Registry
@@ -28,6 +29,11 @@ class ModelSource(abc.ABC):
     @property
     def code(self) -> tuple[str, ...]:
         """What its settings name of the user's own code, ``module:function`` each."""
+        return ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that decide what the network is: a run goes on with the same ones only."""
         return ()
 
     @property
@@ -61,5 +67,5 @@ MODELS: Registry[ModelSource] = Registry(
     tag="source",
     home="repast_dist.training.models",
     default="layers",
-    implied={"factory": "factory"},
+    implied={"factory": "factory", "path": "onnx"},
 )
