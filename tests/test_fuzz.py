@@ -19,17 +19,21 @@ from typing import Any
 
 import onnx
 import pytest
+from conftest import final_arrays
 from onnx import TensorProto, helper
 from rich.console import Console
 
+import repast_dist as rd
 from repast_dist.api.runs import open_run
 from repast_dist.cli import main
-from repast_dist.ground.errors import DataError, RepastError
+from repast_dist.ground.errors import DataError, FarmError, RepastError
 from repast_dist.ground.presets import conf_dir, setting_groups
 from repast_dist.network.onnx_file import workload_from_onnx
 from repast_dist.report.run_data import load_run
 from repast_dist.settings import compose_plain, load_settings
-from repast_dist.studies import run_study
+from repast_dist.studies import resume_study, run_study
+from repast_dist.studies.multirun import run_sweep
+from repast_dist.studies.recorder import RunRecorder
 from repast_dist.studies.run_result import read_result
 from repast_dist.studies.verify import findings
 from repast_dist.trace.writer import read_manifest
@@ -347,32 +351,24 @@ def spoiled_json(draw: random.Random, data: Any) -> str:
             if draw.random() < 0.3:
                 del node[key]
             else:
-                odd = [
-                    None,
-                    True,
-                    -1,
-                    1e999,
-                    "",
-                    "x",
-                    [],
-                    {},
-                    [None],
-                    {"step": "x"},
-                    "9" * 50,
-                    10**400,
-                ]
-                node[key] = draw.choice(odd)
+                node[key] = draw.choice(ODD_ENTRIES)
             break
         node = node[key]
     return json.dumps(data)
+
+
+PLAIN = (
+    "farm.chips=1", "model=digits_mlp", "optimizer=sgd", "engine=float64", "train.batch_size=32",
+    "dataset.train_samples=96", "dataset.test_fraction=0.03", "train.epochs=1",
+)  # fmt: skip
+QUIET = Console(file=io.StringIO())
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """A run directory."""
     ran: list[Path] = []
-    words = ["farm.chips=1", "model=digits_mlp", "optimizer=sgd", "engine=float64"]
-    run([*words, "train.max_steps=2", f"run_root={tmp_path_factory.mktemp('whole')}"], ran)
+    run([*PLAIN, "train.max_steps=2", f"run_root={tmp_path_factory.mktemp('whole')}"], ran)
     return ran[0]
 
 
@@ -398,6 +394,83 @@ def test_records_of_a_run_are_read_or_refused(whole, what):
                 assert few_short_lines(said(functools.partial(READERS[what], whole)))
     finally:
         path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, whole) -> Path:
+    """The directory of a run that failed after two of three steps, with a checkpoint at each."""
+    recorded = RunRecorder.steps
+
+    def lost(self: RunRecorder, records: Any, *others: Any) -> None:
+        recorded(self, records, *others)
+        if records[-1].step == 1:
+            raise FarmError("lost")
+
+    root = tmp_path_factory.mktemp("stopped")
+    words = [*PLAIN, "train.max_steps=3", "farm.checkpoint_every=1", f"run_root={root}"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunRecorder, "steps", lost)
+        with pytest.raises(FarmError):
+            run(words, [])
+    return next(root.glob("train/2*"))
+
+
+RECORDS = (
+    "settings.json", "result.json", "trace-manifest.json", "solves-manifest.json",
+    "checkpoints/*/state.json", "checkpoints/*/checksums.json", "checksums.json",
+)  # fmt: skip
+
+
+def test_a_run_with_damaged_records_goes_on_to_the_same_end_or_says_why_not(stopped, tmp_path):
+    found = [path for what in RECORDS for path in sorted(stopped.glob(what))]
+    assert len(found) == 9
+    resume_study(shutil.copytree(stopped, tmp_path / "undisturbed"), {}, QUIET)
+    expected = final_arrays(tmp_path / "undisturbed")
+    ended = 0
+    for number in range(250 // SHARE):
+        draw, directory = draws("resume", number), tmp_path / str(number)
+        shutil.copytree(stopped, directory)
+        path = directory / draw.choice(found).relative_to(stopped)
+        path.write_text(spoiled_json(draw, json.loads(path.read_text())))
+        with case("resume", number, path):
+            errors = said(functools.partial(resume_study, directory, {}, QUIET))
+            assert few_short_lines(errors)
+            if not errors:
+                ended += 1
+                assert final_arrays(directory) == expected
+        shutil.rmtree(directory)
+    assert 0 < ended < 250 // SHARE
+
+
+def test_a_damaged_run_is_compared_or_refused(whole, tmp_path):
+    damaged = shutil.copytree(whole, tmp_path / "damaged")
+    words = ["study=compare", f"study.runs=[{whole},{damaged}]", f"run_root={tmp_path / 'page'}"]
+    text = (damaged / "result.json").read_text()
+    for number in range(100 // SHARE):
+        spoilt = spoiled_json(draws("compare", number), json.loads(text))
+        (damaged / "result.json").write_text(spoilt)
+        with case("compare", number):
+            assert few_short_lines(said(lambda: run_study(load_settings(words), QUIET)))
+
+
+def test_a_sweep_with_damaged_records_goes_on_or_says_why_not(tmp_path):
+    points = [
+        [*PLAIN, "farm.backend=inprocess", "train.max_steps=1", f"seed={seed}",
+         f"run_root={tmp_path / 'sweep'}"] for seed in (0, 1)
+    ]  # fmt: skip
+    folder = run_sweep([load_settings(words) for words in points], points, QUIET)
+    # As it is before the last run.
+    (folder / "sweep.json").write_text(
+        json.dumps(json.loads((folder / "sweep.json").read_text()) | {"status": "running"})
+    )
+    for number in range(40 // SHARE):
+        draw, copy = draws("sweep", number), tmp_path / str(number)
+        shutil.copytree(folder, copy)
+        path = copy / draw.choice(["sweep.json", "settings/0001.json", "0001/result.json"])
+        path.write_text(spoiled_json(draw, json.loads(path.read_text())))
+        with case("sweep", number, path):
+            assert few_short_lines(said(functools.partial(rd.resume, copy, quiet=True, jobs=1)))
+        shutil.rmtree(copy)
 
 
 def test_idx_files_are_read_or_refused():

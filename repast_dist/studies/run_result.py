@@ -37,6 +37,9 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     for name in ("epochs", "steps", "events"):
         for item in result[name]:
             checked_entries(path, item, {"step": int})
+    names = result.get("kernels", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunDirectoryError(f"{path}: damaged, 'kernels' is no list of names")
     for item in result["events"]:
         checked_entries(path, item, {"kind": str, "message": str})
     return result

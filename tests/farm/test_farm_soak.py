@@ -1,10 +1,11 @@
 """A long run, shortened: memory stays flat, and the run directory grows with the steps alone."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
-STEPS = 400
+STEPS = 5000 if os.environ.get("REPAST_FUZZ") == "full" else 400
 
 
 def test_memory_stays_flat_and_the_disk_holds_what_the_steps_need(tmp_path):
@@ -19,5 +20,6 @@ def test_memory_stays_flat_and_the_disk_holds_what_the_steps_need(tmp_path):
     assert grown < 50_000 * (last.steps - settled.steps)
     assert last.files <= settled.files + 1
     per_step = [look.trace_bytes / look.steps for look in looks]
-    assert max(per_step) < 1.2 * min(per_step)
+    # Parts of the trace that are compressed take less.
+    assert max(per_step) < 1.2 * per_step[0]
     assert last.other_bytes / last.steps < settled.other_bytes / settled.steps
