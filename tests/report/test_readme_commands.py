@@ -17,7 +17,8 @@ ARGUMENTS = re.findall(r'make run ARGS="([^"]*)"', README)
 QUICK = ["farm.backend=inprocess"]
 TRAINING = [*QUICK, "train.max_steps=1"]
 LESS = {
-    "study=headline": ["study.networks=[resnet18]", "study.sensitive=[resnet18]"],
+    "study=headline": ["study.networks=[lenet5]", "study.sensitive=[lenet5]"],
+    "study=sweep": QUICK,
     "search=headline": [
         "study.points=4", "study.measures.chip.of.networks=[resnet18]",
         "study.finals.all.of.networks=[resnet18]", "study.finals.fed.of.networks=[resnet18]",
@@ -34,6 +35,8 @@ LESS = {
     ],
     "study=effects": [
         "model=digits_mlp", "train.max_steps=1", "train.batch_size=16",
+        "train.micro_batch_size=16", "dataset.train_samples=64", "dataset.test_fraction=0.03",
+        "model.layers=[{kind: flatten}, {kind: dense, outputs: 10}]",
         "device.wire.row_ohm=0.0", "device.wire.column_ohm=0.0", *QUICK,
     ],
     "study=convergence_quick": [
