@@ -16,12 +16,12 @@ _WITH_RAY = re.compile(
 _APART = re.compile(
     r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"
     r"|test_farm_fusion\.py::test_fused_blocks_train"
-    r"|test_analog_(dynamics|swing)\.py::test_of_ten_thousand|test_farm_clipping\.py"
+    r"|test_farm_clipping\.py"
 )
 _FIRST = (
     "test_farm_settings_act", "removed_node", "is_refused[device]", "blocks_train_like",
     "test_farm_watch",
-    "test_farm_faults", "ten_thousand", "is_refused[inversion]", "leaves[fashion_cnn]",
+    "test_farm_faults", "is_refused[inversion]", "leaves[fashion_cnn]",
     "test_jobs_launchers", "test_docs_commands", "test_farm", "is_refused[", "leaves[fashion_mlp]",
     "test_readme_commands", "cheapest_method", "never_make_a_step_slower", "reach_their_bits",
 )  # fmt: skip

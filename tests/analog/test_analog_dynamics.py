@@ -1,6 +1,7 @@
 """Inverting circuits in time: when they settle, whether they do, and what an early reading is."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -211,8 +212,10 @@ def test_nothing_is_solved_on_an_unstable_array():
 
 
 @pytest.mark.slow
-def test_of_ten_thousand_blocks_none_is_solved_on_an_unstable_array():
-    assert _solve_all(10_000, 2) > 500
+def test_of_many_blocks_none_is_solved_on_an_unstable_array():
+    """Of 10,000 with ``REPAST_FUZZ=full``."""
+    count = 10_000 if os.environ.get("REPAST_FUZZ") == "full" else 1_500
+    assert _solve_all(count, 2) > 0.05 * count
 
 
 @pytest.mark.parametrize("slices", [1, 2])

@@ -8,6 +8,7 @@ the differential equations of the circuit, and with curved cells from the curren
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -238,8 +239,10 @@ def test_no_solve_on_an_unstable_or_saturated_array_has_converged(monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_ten_thousand_blocks_none_unstable_or_saturated_has_converged(monkeypatch):
-    seen = solve_all(10_000, 2, monkeypatch)
-    assert seen["unstable"] > 300
-    assert seen["saturated"] > 300
-    assert min(seen.values()) > 10
+def test_of_many_blocks_none_unstable_or_saturated_has_converged(monkeypatch):
+    """Of 10,000 with ``REPAST_FUZZ=full``."""
+    count = 10_000 if os.environ.get("REPAST_FUZZ") == "full" else 1_500
+    seen = solve_all(count, 2, monkeypatch)
+    assert seen["unstable"] > 0.03 * count
+    assert seen["saturated"] > 0.03 * count
+    assert min(seen.values()) > 0.001 * count
