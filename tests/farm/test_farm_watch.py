@@ -16,7 +16,7 @@ from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 
 settings = load_settings([
-    "run_root=%s", "model=digits_mlp", "train.max_steps=3", "farm.chips=1", "farm.dashboard=true"
+    "run_root=%s", "model=digits_mlp", "train.max_steps=3", "farm.chips=1"
 ])
 with cluster(settings.farm):
     import ray

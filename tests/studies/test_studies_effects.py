@@ -113,12 +113,18 @@ def test_a_network_learns_with_every_effect_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_default_network_trains_on_with_every_effect_on(tmp_path: Path) -> None:
-    """Over four epochs: with offsets of a quarter of a code that are not nulled, which add up over
-    the passes of an ADC, training diverges in the third.
+    """Over three short epochs: with offsets of a quarter of a code that are not nulled, which add
+    up over the passes of an ADC, accuracy stays below 0.8.
     """
     run = rd.train(
-        "train.max_steps=44", experiment="honest", farm="inprocess", run_root=tmp_path, quiet=True
+        "train.max_steps=30",
+        "train.batch_size=64",
+        "dataset.train_samples=640",
+        experiment="honest",
+        farm="inprocess",
+        run_root=tmp_path,
+        quiet=True,
     )
     last = run.result["epochs"][-1]
-    assert last["epoch"] == 4
-    assert last["test_accuracy"] > 0.9
+    assert last["epoch"] == 3
+    assert last["test_accuracy"] > 0.86
