@@ -1,11 +1,13 @@
 """Prints to the terminal: progress while a run goes on, tables when it ends."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -238,16 +240,116 @@ def phase_table(totals: Mapping[str, Any]) -> Table:
     return table
 
 
-def data_table(title: str, table: pa.Table) -> Table:
-    """Return an Arrow table for the terminal; units come from the field metadata (``unit``)."""
+def print_table(title: str, table: pa.Table, console: Console) -> None:
+    """Print an Arrow table; units come from the field metadata (``unit``).
+
+    On a terminal it fits: text that is too long is cut from the left, since names differ at their
+    end, columns that have no room and rows beyond the first are counted below. In a file or a
+    pipe all of it is there.
+
+    Parameters
+    ----------
+    title : str
+        What it shows.
+    table : Table
+        The page has the same one.
+    console : Console
+        Where.
+    """
     shown = arrow_table(title, table)
-    text = Table(title=title, title_justify="left")
-    for column in shown.columns:
-        text.add_column(column.name, justify="right" if column.numeric else "left")
-    for row in shown.rows:
-        cells = (column.show(value) for value, column in zip(row, shown.columns, strict=True))
+    rows = [
+        [column.show(value) for value, column in zip(row, shown.columns, strict=True)]
+        for row in shown.rows
+    ]
+    columns = [
+        _TextColumn(column.name, [row[n] for row in rows], column.numeric)
+        for n, column in enumerate(shown.columns)
+    ]
+    left_out = []
+    if console.is_terminal:
+        whole, count = columns, len(rows)
+        columns = [column.first(_MOST_ROWS) for column in _fitted(columns, console.width)]
+        left_out += [f"{count - _MOST_ROWS} more rows"] if count > _MOST_ROWS else []
+        gone = [column.name for column in whole[len(columns) :]]
+        left_out += [f"columns {', '.join(gone)}"] if gone else []
+    text = Table(
+        title=escape(title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        text.add_column(
+            escape(column.name),
+            justify="right" if column.numeric else "left",
+            width=column.width,
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
         text.add_row(*map(escape, cells))
-    return text
+    seen = console.is_terminal or console.is_jupyter
+    to = console if seen else Console(file=console.file, width=_WIDEST, quiet=console.quiet)
+    to.print(text, crop=False)
+    if left_out:
+        console.print(f"On the page: {'; '.join(left_out)}.", markup=False)
+
+
+# What a terminal shows of a long table, and how wide one may be in a file.
+_MOST_ROWS = 30
+_WIDEST = 10_000
+_SHORTEST_TEXT = 10
+_GAP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _TextColumn:
+    """A column as text."""
+
+    name: str
+    cells: list[str]
+    numeric: bool
+
+    @property
+    def width(self) -> int:
+        """Characters that the values and the longest word of the heading take."""
+        return max(map(len, [*self.cells, *self.name.split()]), default=0)
+
+    def first(self, count: int) -> Self:
+        """Return the column with its first values."""
+        return dataclasses.replace(self, cells=self.cells[:count])
+
+    @property
+    def least(self) -> int:
+        """Characters that it cannot do without: numbers are never cut."""
+        return max(map(len, self.cells), default=0) if self.numeric else 0
+
+    def cut(self, width: int) -> Self:
+        """Return the column with text, also in the heading, that is cut from the left."""
+        cells = self.cells if self.numeric else [_cut(cell, width) for cell in self.cells]
+        name = " ".join(_cut(word, width) for word in self.name.split())
+        return dataclasses.replace(self, name=name, cells=cells)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
+def _fitted(columns: Sequence[_TextColumn], width: int) -> list[_TextColumn]:
+    """Return columns that fit: the longest text is cut first, then the last columns left out."""
+    kept = list(columns)
+    while kept:
+        over = sum(column.width + _GAP for column in kept) - 1 - width
+        if over <= 0:
+            break
+        can = [c for c in kept if c.width > max(c.least, _SHORTEST_TEXT)]
+        if not can:
+            kept.pop()
+            continue
+        longest = max(can, key=lambda column: column.width)
+        second = max((c.width for c in can if c is not longest), default=0)
+        target = max(longest.width - over, _SHORTEST_TEXT, longest.least, second - 1)
+        kept[kept.index(longest)] = longest.cut(min(target, longest.width - 1))
+    return kept
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

@@ -279,7 +279,8 @@ def settings_tables(settings: Mapping[str, Any]) -> list[Table]:
 
 def _arrow_column(field: pa.Field) -> Column:
     unit = (field.metadata or {}).get(b"unit", b"").decode()
-    label = field.name.replace("_", " ")
+    # The path of a setting stays as it is typed.
+    label = field.name if "." in field.name else field.name.replace("_", " ")
     if pa.types.is_boolean(field.type):
         return Column(label, lambda value: "–" if value is None else ("yes" if value else "no"))
     if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):

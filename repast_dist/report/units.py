@@ -15,7 +15,8 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
     value : float or None
         None and NaN give a dash.
     unit : str
-        Unit after the prefix; squared units ("m2") and unit "1" get no prefix.
+        Unit after the prefix; unit "1" gets none. The prefix of a squared unit is squared, too:
+        a square millimetre, "mm2", is 1e-6 m2.
     digits : int
         Significant digits.
     """
@@ -23,7 +24,11 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if unit in _UNPREFIXED or unit.endswith("2"):
+    if unit.endswith("2"):
+        # Tens of thousands of a smaller unit read better than a part of a larger one.
+        power = min(max(math.ceil(-math.log10(abs(value)) / 6), 0), 3) if value else 0
+        return f"{number(value * 1e6**power, digits)} {_PREFIXES[_ZERO - power]}{unit}"
+    if unit in _UNPREFIXED:
         return number(value, digits) + (f" {unit}" if unit not in ("", "1") else "")
     scale, prefix = si_scale(abs(value))
     return f"{_significant(value / scale, digits)} {prefix}{unit}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from repast_dist.hardware.hardware import Hardware
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
@@ -102,5 +102,8 @@ def run(study: ExplainStudy, settings: RunSettings, run_dir: Path | None, consol
     """Explain the chip of the settings."""
     page = explain(settings.hardware)
     shown = page.tables["components"].drop_columns(["source"])
-    console.print(data_table(f"chip {settings.chip.name}", shown))
-    return finish(page, settings, console)
+
+    def details() -> None:
+        print_table(f"chip {settings.chip.name}", shown, console)
+
+    return finish(page, settings, console, details=details)

@@ -17,7 +17,7 @@ from repast_dist.analog.spice import (
 )
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.rng import generator
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
@@ -50,10 +50,13 @@ def run(
         outputs += found
         rows.append(_circuit_row(circuit, solved))
     page = _page(what, rows, outputs, simulate)
-    console.print(data_table("Circuits", page.tables["circuits"]))
-    console.print(f"Run one with:  ngspice -b {folder / 'spice' / circuits[0].name}.cir",
-                  markup=False, soft_wrap=True)  # fmt: skip
-    return finish(page, settings, console, folder)
+
+    def details() -> None:
+        print_table("Circuits", page.tables["circuits"], console)
+        console.print(f"Run one with:  ngspice -b {folder / 'spice' / circuits[0].name}.cir",
+                      markup=False, soft_wrap=True)  # fmt: skip
+
+    return finish(page, settings, console, folder, details)
 
 
 def chosen_matrix(study: ExportSpiceStudy, settings: RunSettings) -> tuple[np.ndarray, str]:

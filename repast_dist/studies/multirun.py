@@ -15,7 +15,7 @@ from repast_dist.ground.files import REPORT, RESULT
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
 from repast_dist.studies.output import Figures, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
@@ -129,7 +129,7 @@ def show_sweep(state: SweepState, console: Console) -> None:
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
     table = sweep_table(differing, figures, directories)
-    console.print(data_table("Sweep", table))
+    print_table("Sweep", table, console)
     rows = zip(directories, differing, figures, strict=True)
     state.table = [
         {"run": state.relative(path), "settings": changed, "figures": _plain(found)}

@@ -1,7 +1,7 @@
 """Where a study's answer goes: tables, page and settings in a new run directory."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -91,7 +91,7 @@ def finish(
     settings: RunSettings,
     console: Console,
     run_dir: Path | None = None,
-    answered: bool = False,
+    details: Callable[[], object] = lambda: None,
 ) -> Path:
     """Write a study's page and tables with the settings that made them, and say where.
 
@@ -105,8 +105,8 @@ def finish(
         Where the answer and the paths are printed.
     run_dir : Path, optional
         What `begin` returned; None makes a new one.
-    answered : bool
-        Whether the answer was printed already.
+    details : callable
+        Prints what follows the answer: tables, notes.
     """
     folder = begin(settings, run_dir)
     plugins = checksums(settings.plugins)
@@ -123,8 +123,8 @@ def finish(
         ),
         folder,
     )
-    if not answered:
-        console.print(page.answer, markup=False)
+    console.print(page.answer, markup=False, highlight=False)
+    details()
     console.print(f"Tables:        {folder / 'tables'}", markup=False, soft_wrap=True)
     console.print(f"Report:        {report}", markup=False, soft_wrap=True)
     return folder

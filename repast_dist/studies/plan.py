@@ -8,7 +8,8 @@ from rich.console import Console
 
 from repast_dist.planning.blocks import SoiBlock
 from repast_dist.planning.plan import Plan, fusion_rows
-from repast_dist.report.console import data_table
+from repast_dist.planning.summary import summarise
+from repast_dist.report.console import print_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
@@ -42,14 +43,18 @@ def plan_page(plan: Plan) -> StudyPage:
         NETWORKS: size_table([plan.workload]),
     }
     sections = [StudySection("Chips", tables=["chips"])]
+    cost = summarise(plan)
     figures = [
+        KeyFigure("step", si(cost.step_s, "s"), number=cost.step_s, unit="s"),
+        KeyFigure("energy of a step", si(cost.energy_j, "J"), number=cost.energy_j, unit="J"),
         KeyFigure("chips", f"{plan.work.chips:,}", number=plan.work.chips),
         KeyFigure("micro-batches", f"{plan.work.micro_batches:,}", number=plan.work.micro_batches),
         KeyFigure("SOI blocks", f"{len(plan.blocks):,}", number=len(plan.blocks)),
     ]
     answer = (
         f"{plan.workload.name}: {plan.work.micro_batches} micro-batches of "
-        f"{plan.work.micro_batch_size} samples on {plan.work.chips} chips"
+        f"{plan.work.micro_batch_size} samples on {plan.work.chips} chips take "
+        f"{si(cost.step_s, 's')} and {si(cost.energy_j, 'J')}"
     )
     if blocks:
         busiest, bound = soi_makespan_s(plan), soi_bound_s(plan)
@@ -129,11 +134,14 @@ def run(study: PlanStudy, settings: RunSettings, run_dir: Path | None, console: 
     """Plan a step of the settings."""
     plan = planned_step(settings)
     page = plan_page(plan)
-    for name in ("chips", "blocks"):
-        if name in page.tables:
-            console.print(data_table(name, page.tables[name]))
-    print_networks([plan.workload], console)
-    return finish(page, settings, console)
+
+    def details() -> None:
+        for name in ("chips", "blocks"):
+            if name in page.tables:
+                print_table(name, page.tables[name], console)
+        print_networks([plan.workload], console)
+
+    return finish(page, settings, console, details=details)
 
 
 def _is_factor(plan: Plan, factor: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from rich.console import Console
 from repast_dist.ground.errors import SettingsError
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import MODEL
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
@@ -131,7 +131,6 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
         for labels, record in zip(sweep_labels(study), records, strict=True)
     ]
     page = sweep_page(study, rows)
-    console.print(data_table(study.question, page.tables["points"]))
     networks = _networks(study, points)
     if networks:
         page = dataclasses.replace(
@@ -140,8 +139,12 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
             sections=[*page.sections, size_section()],
             notes=workload_notes(networks),
         )
+
+    def details() -> None:
+        print_table(study.question, page.tables["points"], console)
         print_networks(networks, console)
-    return finish(page, settings, console, runner.run_dir)
+
+    return finish(page, settings, console, runner.run_dir, details)
 
 
 def _networks(study: SweepStudy, points: Sequence[SweepPoint]) -> list[Workload]:

@@ -17,7 +17,7 @@ from repast_dist.planning.collectives import all_reduce
 from repast_dist.planning.gpu import gpu_step
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.owners import balance, block_owners
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
@@ -188,5 +188,9 @@ def run(
     shown: Sequence[str] = (
         "kind", "subject", "published", "calculated", "difference", "verdict", "basis",
     )  # fmt: skip
-    console.print(data_table("Published and calculated", page.tables["anchors"].select(shown)))
-    return finish(page, settings, console)
+    table = page.tables["anchors"].select(shown)
+
+    def details() -> None:
+        print_table("Published and calculated", table, console)
+
+    return finish(page, settings, console, details=details)

@@ -1,6 +1,7 @@
 """What the terminal shows, and how numbers read."""
 
 import io
+import re
 
 import pyarrow as pa
 import pytest
@@ -8,7 +9,7 @@ from example_run import write_example_run
 from rich.console import Console
 
 from repast_dist.ground.files import RESULT, read_json
-from repast_dist.report.console import RunProgress, data_table, findings_table, print_summary
+from repast_dist.report.console import RunProgress, findings_table, print_summary, print_table
 from repast_dist.report.units import duration, large, lifetime, number, percent, si
 from repast_dist.trace import Finding
 
@@ -21,7 +22,10 @@ from repast_dist.trace import Finding
         (0.0, "J", "0 J"),
         (5e3, "W", "5.00 kW"),
         (2e-18, "J", "0.00200 fJ"),
-        (3.3e-6, "m2", "3.30e-06 m2"),
+        (3.3e-6, "m2", "3.30 mm2"),
+        (0.0148, "m2", "14,800 mm2"),
+        (1.5, "m2", "1.50 m2"),
+        (2.54e-11, "m2", "25.4 µm2"),
         (float("nan"), "s", "–"),
         (float("inf"), "s", "∞"),
         (-4.5e-9, "J", "-4.50 nJ"),
@@ -116,10 +120,39 @@ def test_a_data_table_reads_like_the_page_s_and_takes_text_as_it_is() -> None:
     )
     table = pa.table({"run": ["[bold]a"], "time_s": [2.5e-3], "accuracy": [None]}, schema=schema)
     text = io.StringIO()
-    Console(file=text, width=80).print(data_table("Runs", table))
+    print_table("Runs", table, Console(file=text, width=80))
     assert "[bold]a" in text.getvalue()
     assert "2.50 ms" in text.getvalue()
     assert "–" in text.getvalue()
+
+
+def wide_table(rows: int) -> pa.Table:
+    names = ["device.inv_cell.programming_sigma", "chip.adc.bits", "network"]
+    columns = {name: [0.5 + 0.25 * n for n in range(rows)] for name in names[:2]}
+    columns |= {"network": [f"a_rather_long_name_of_a_network_{n:03d}" for n in range(rows)]}
+    return pa.table(columns | {f"figure_{n}": [1.0] * rows for n in range(12)})
+
+
+def test_a_table_on_a_terminal_fits_and_says_what_is_on_the_page() -> None:
+    text = io.StringIO()
+    print_table("T", wide_table(40), Console(file=text, width=80, force_terminal=True))
+    lines = text.getvalue().splitlines()
+    plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
+    assert max(map(len, plain)) <= 80
+    # Names are told apart by their ends; numbers are whole.
+    assert any("…twork_003" in line and "1.25" in line for line in plain)
+    assert not any("network_035" in line for line in plain)
+    assert "10 more rows" in plain[-2] + plain[-1]
+    assert "figure 11" in plain[-2] + plain[-1]
+
+
+def test_nothing_of_a_table_in_a_pipe_is_cut() -> None:
+    text = io.StringIO()
+    print_table("T", wide_table(40), Console(file=text, width=80))
+    assert text.getvalue().count("a_rather_long_name_of_a_network_") == 40
+    assert "device.inv_cell.programming_sigma" in text.getvalue()
+    assert "…" not in text.getvalue()
+    assert max(map(len, text.getvalue().splitlines())) < 400
 
 
 def test_faults_of_a_trace_are_listed_with_their_place() -> None:

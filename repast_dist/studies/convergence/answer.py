@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.studies.convergence.cases import Case, Cases
 from repast_dist.studies.convergence.page import convergence_page
 from repast_dist.studies.convergence.tables import Part, Run, best_settings
@@ -57,5 +57,8 @@ def run(
     (reference,) = best_settings(exact, ("method",))
     axes = train("training over noise and blocks", cases.axes(reference["damping"]))
     page = convergence_page([*searched, *compared, *damped, *axes], study, settings)
-    console.print(data_table("Claims", page.tables["claims"]))
-    return finish(page, settings, console, runner.run_dir)
+
+    def details() -> None:
+        print_table("Claims", page.tables["claims"], console)
+
+    return finish(page, settings, console, runner.run_dir, details)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from repast_dist.network.workload import named_workload
 from repast_dist.planning.machine import Machine
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.studies.costing import print_networks
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.page import headline_page
@@ -41,9 +41,12 @@ def run(
             bridge=_bridge(study, settings),
         )
     )
-    console.print(data_table("Ratios beside the paper's", page.tables["footings"]))
-    print_networks([named_workload(name) for name in study.networks], console)
-    return finish(page, settings, console)
+
+    def details() -> None:
+        print_table("Ratios beside the paper's", page.tables["footings"], console)
+        print_networks([named_workload(name) for name in study.networks], console)
+
+    return finish(page, settings, console, details=details)
 
 
 def _bridge(study: HeadlineStudy, settings: RunSettings) -> dict[str, Machine]:

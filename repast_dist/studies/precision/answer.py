@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from repast_dist.ground.errors import DataError
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.studies.factors import capture_factors
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import finish
@@ -71,7 +71,10 @@ def run(
     rows = solved_rows(cases, solved)
     digital = digital_rows(study, settings.hardware, gpu, cases, solved)
     page = precision_page(study, rows, digital, few_bit_rows(study, settings))
-    for name, title in (("methods", "Methods"), ("prices", "What bits cost")):
-        if name in page.tables:
-            console.print(data_table(title, page.tables[name]))
-    return finish(page, settings, console, runner.run_dir)
+
+    def details() -> None:
+        for name, title in (("methods", "Methods"), ("prices", "What bits cost")):
+            if name in page.tables:
+                print_table(title, page.tables[name], console)
+
+    return finish(page, settings, console, runner.run_dir, details)

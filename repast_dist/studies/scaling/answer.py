@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from repast_dist.network.workload import named_workload
-from repast_dist.report.console import data_table
+from repast_dist.report.console import print_table
 from repast_dist.studies.costing import chosen_workload, print_networks
 from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import finish
@@ -38,6 +38,9 @@ def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, consol
         ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
          "energy_per_sample_j", "limited_by"]
     )  # fmt: skip
-    console.print(data_table("Scaling", shown))
-    print_networks(workloads, console)
-    return finish(page, settings, console, runner.run_dir)
+
+    def details() -> None:
+        print_table("Scaling", shown, console)
+        print_networks(workloads, console)
+
+    return finish(page, settings, console, runner.run_dir, details)

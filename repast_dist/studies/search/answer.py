@@ -21,7 +21,7 @@ from repast_dist.studies.search.evaluate import SearchPoint, Shared, measured_po
 from repast_dist.studies.search.found import Found
 from repast_dist.studies.search.goals import Goals
 from repast_dist.studies.search.journal import Journal
-from repast_dist.studies.search.page import answer_of, best_table, search_page
+from repast_dist.studies.search.page import best_table, search_page
 from repast_dist.studies.search.proposals import Proposal, Proposals, Record, optuna_module
 from repast_dist.studies.search.space import Space, value_at
 from repast_dist.studies.settings import RunSettings, in_one_process
@@ -157,16 +157,18 @@ class _Search:
         for item in designs:
             item.write(self._folder / DESIGNS)
         page = search_page(found, designs, self._folder)
-        self._console.print(answer_of(found), markup=False)
-        self._console.print(best_table(found))
-        for item in designs[:1]:
-            self._console.print(
-                f"Best design:   repast-dist --config-dir {self._folder / DESIGNS} "
-                + " ".join(item.overrides),
-                markup=False,
-                soft_wrap=True,
-            )
-        return finish(page, self._settings, self._console, self._folder, answered=True)
+
+        def details() -> None:
+            self._console.print(best_table(found))
+            for item in designs[:1]:
+                self._console.print(
+                    f"Best design:   repast-dist --config-dir {self._folder / DESIGNS} "
+                    + " ".join(item.overrides),
+                    markup=False,
+                    soft_wrap=True,
+                )
+
+        return finish(page, self._settings, self._console, self._folder, details)
 
     def _designs(self, found: Found) -> list[Design]:
         made = []
