@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from repast_dist.analog.kernels.columns import largest, round_columns
+
 
 def rounded(matrix: np.ndarray, bits: int) -> np.ndarray:
     """Round to `bits` bits of the largest entry, sign included."""
@@ -38,8 +40,8 @@ def shared_step(largest: float, bits: int) -> float:
 
 def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return whole numbers of `bits` bits, sign included, and what one of each column is worth."""
-    largest = np.abs(values).max(axis=0, initial=0.0)
-    largest[~(largest > 0)] = 1.0
-    step = largest / (2 ** (bits - 1) - 1)
-    codes = values / step
-    return np.rint(codes, out=codes), step
+    values = np.ascontiguousarray(values, np.float64)
+    reach = largest(values)
+    reach[~(reach > 0)] = 1.0
+    step = reach / (2 ** (bits - 1) - 1)
+    return round_columns(values, step), step

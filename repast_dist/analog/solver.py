@@ -13,6 +13,7 @@ import numpy as np
 from repast_dist.analog.arrays.inv import Inverse
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import Deflation
+from repast_dist.analog.kernels.columns import norms
 from repast_dist.analog.product import Product
 from repast_dist.analog.solution import Solution, SolveCounts
 from repast_dist.analog.specs import InvSpec
@@ -265,9 +266,9 @@ class Run:
     def relative(self, residual: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the relative residual in unscaled terms, as the digital unit would see it."""
         self.moved += NORM_MOVES * residual.size
-        unscaled = residual / self.solver.scaling[:, None]
+        unscaled = norms(np.ascontiguousarray(residual), self.solver.scaling)
         with np.errstate(over="ignore", invalid="ignore"):
-            relative = np.linalg.norm(unscaled, axis=0) / self.norm[columns]
+            relative = unscaled / self.norm[columns]
         return np.where(np.isfinite(relative), relative, np.inf)
 
     def solution(self) -> Solution:

@@ -48,6 +48,17 @@ def test_columns_do_not_depend_on_their_neighbours() -> None:
         np.testing.assert_array_equal(alone[:, 0], together[:, number])
 
 
+@needs_unit
+@pytest.mark.parametrize("beyond", [np.nan, np.inf, -(2.0**32)])
+def test_a_column_with_something_else_has_no_product(beyond: float) -> None:
+    matrix, codes = operands((100, 130, 17), 32)
+    expected = TiledMatrix(matrix).multiply(codes)
+    codes[7, 3] = beyond
+    found = TiledMatrix(matrix).multiply(codes)
+    assert np.isnan(found[:, 3]).all()
+    np.testing.assert_array_equal(np.delete(found, 3, 1), np.delete(expected, 3, 1))
+
+
 @pytest.mark.parametrize("unit", [True, False])
 def test_residual_products_are_exact_to_the_rounding_of_float64(
     unit: bool, monkeypatch: pytest.MonkeyPatch

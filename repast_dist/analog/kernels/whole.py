@@ -90,13 +90,17 @@ class TiledMatrix:
         _cut_rows(np.ascontiguousarray(matrix), self._held)
 
     def multiply(self, codes: np.ndarray) -> np.ndarray:
-        """Return the product with (k, r) whole numbers of 32 bits."""
+        """Return the product with (k, r) whole numbers of 32 bits; NaN for columns with anything
+        else.
+        """
         shape = ceil_div(codes.shape[1], SIDE), *self._shape[1:]
         columns = reused("columns", shape, np.uint8)
-        _cut_columns(np.ascontiguousarray(codes, np.float64), columns)
+        unusable = _cut_columns(np.ascontiguousarray(codes, np.float64), columns)
         product = np.empty((self._rows, codes.shape[1]))
         sums = reused("sums of bytes", (8, SIDE, SIDE), np.int32)
         _multiply(unit.WHOLE_TILES, self._held, columns, sums, product)
+        if unusable.any():
+            product[:, unusable] = np.nan
         return product
 
 
@@ -122,21 +126,24 @@ def _cut_rows(matrix: np.ndarray, held: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut_columns(codes: np.ndarray, columns: np.ndarray) -> None:
+def _cut_columns(codes: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Write (k, r) whole numbers as bytes, the lowest first and four rows side by side: (blocks of
-    columns, depth, 4, 16, 64).
+    columns, depth, 4, 16, 64). Return (r,) bool, which columns have numbers that do not fit.
     """
     wide()
     inner, width = codes.shape
     blocks, depth = columns.shape[:2]
     words = columns.view(np.int32)
     four = np.zeros((4, blocks * SIDE), np.int32)
+    unusable = np.zeros(width, np.bool_)
     for group in range(depth * SIDE):
         for j in range(4):
             k = 4 * group + j
             if k < inner:
                 for c in range(width):
-                    four[j, c] = np.int32(codes[k, c])
+                    fits = abs(codes[k, c]) <= _LARGEST
+                    unusable[c] |= not fits
+                    four[j, c] = np.int32(codes[k, c] if fits else 0.0)
             else:
                 four[j] = 0
         for block in range(blocks):
@@ -149,6 +156,7 @@ def _cut_columns(codes: np.ndarray, columns: np.ndarray) -> None:
                     word |= np.int32(((part[2, c] >> shift) & 255) << 16)
                     word |= np.int32(((part[3, c] >> shift) & 255) << 24)
                     out[c] = word
+    return unusable
 
 
 @numba.njit(cache=True, nogil=True)

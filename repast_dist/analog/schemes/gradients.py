@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from repast_dist.analog.kernels.columns import add_scaled, dots, largest
 from repast_dist.analog.schemes.watch import SAFETY, Watch
 from repast_dist.analog.solver import DOT_MOVES, NORM_MOVES, UPDATE_MOVES, Run
 
@@ -50,7 +51,7 @@ def conjugate_gradients(
     """
     watch = Watch(run, tolerance, patience)
     active = np.flatnonzero(run.norm > 0)
-    residual = run.b[:, active]
+    residual = np.take(run.b, active, axis=1)
     # The norm of what roundings add to the residual, for one unit of the answer: entries of S are
     # at most one, and those of a product have n independent roundings.
     product = run.solver.product
@@ -60,25 +61,25 @@ def conjugate_gradients(
     for count in range(1, max_iterations + 1):
         if not active.size:
             return
-        direction = np.array(run.invert(residual))
+        direction = np.array(run.invert(residual), order="C")
         for old, image, curvature in kept:
-            direction -= old * (_dot(direction, image) / curvature)
+            add_scaled(direction, old, -dots(direction, image) / curvature)
         image = run.product(direction)
-        curvature = _dot(direction, image)
+        curvature = dots(direction, image)
         usable = np.isfinite(curvature) & (curvature > 0)
-        step = np.where(usable, _dot(direction, residual) / np.where(usable, curvature, 1.0), 0.0)
+        step = np.where(usable, dots(direction, residual) / np.where(usable, curvature, 1.0), 0.0)
         if active.size == run.x.shape[1]:
-            run.x += direction * step
+            add_scaled(run.x, direction, step)
         else:
             run.x[:, active] += direction * step
         run.iterations[active] += 1
         run.digital_ops += (_GRADIENT_OPS + _DIRECTION_OPS * max(len(kept) - 1, 0)) * residual.size
         run.moved += (_GRADIENT_MOVES + _DIRECTION_MOVES * len(kept)) * residual.size
-        residual = residual - image * step
+        add_scaled(residual, image, -step)
         relative = run.relative(residual, active)
         # What the recurrence says is checked where roundings of the products may have added up:
         # before it is believed, and from time to time.
-        drift = drift + np.abs(step) * np.max(np.abs(direction), axis=0) * unit / run.norm[active]
+        drift = drift + np.abs(step) * largest(direction) * unit / run.norm[active]
         due = (relative <= tolerance * SAFETY) | (count % _REFRESH_ROUNDS == 0)
         doubtful = due & (drift > _DRIFT * tolerance)
         if doubtful.any():
@@ -89,12 +90,12 @@ def conjugate_gradients(
         kept = [*kept, (direction, image, curvature)][-window:]
         keep = watch.keep(relative, active) & usable
         if not keep.all():
-            active, residual, drift = active[keep], residual[:, keep], drift[keep]
-            kept = [(old[:, keep], image[:, keep], c[keep]) for old, image, c in kept]
-
-
-def _dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->j", left, right)
+            active, drift = active[keep], drift[keep]
+            residual = np.compress(keep, residual, axis=1)
+            kept = [
+                (np.compress(keep, old, axis=1), np.compress(keep, image, axis=1), c[keep])
+                for old, image, c in kept
+            ]
 
 
 def gradient_ops(rounds: np.ndarray, window: int) -> np.ndarray:
