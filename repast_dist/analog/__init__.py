@@ -1,7 +1,6 @@
 """What a crossbar computes: multiplication, inversion, and precision composed from both."""
 
 from repast_dist.analog.arrays.inv import program_inv
-from repast_dist.analog.arrays.stack import VmmStack, program_stack
 from repast_dist.analog.arrays.vmm import VmmArray, VmmProduct, program_vmm
 from repast_dist.analog.cells.base import CELLS, Cell
 from repast_dist.analog.cells.reram import Reram
@@ -41,10 +40,8 @@ __all__ = [
     "VmmArray",
     "VmmProduct",
     "VmmSpec",
-    "VmmStack",
     "WireSpec",
     "prepare",
     "program_inv",
-    "program_stack",
     "program_vmm",
 ]

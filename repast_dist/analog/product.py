@@ -14,7 +14,8 @@ from typing import Self
 
 import numpy as np
 
-from repast_dist.analog.arrays.vmm import COUNTED_VECTORS, VmmArray, program_vmm
+from repast_dist.analog.arrays.ranges import COUNTED_VECTORS
+from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
 from repast_dist.analog.cells.ideal import Ideal
 from repast_dist.analog.fixed_point import codes_of, codes_of_columns, rounded
 from repast_dist.analog.kernels.whole import WholeMatrix, hold_whole

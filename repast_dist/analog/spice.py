@@ -23,12 +23,12 @@ from repast_dist.analog.arrays.drivers import driver_gains
 from repast_dist.analog.arrays.fused import FusedInv, program_fused
 from repast_dist.analog.arrays.held import held_pairs
 from repast_dist.analog.arrays.inv import Inverse, OneLoop, program_inv
+from repast_dist.analog.arrays.planes import physical_arrays
 from repast_dist.analog.arrays.programming import (
     offset_voltages,
     quantize_symmetric,
     to_siemens,
 )
-from repast_dist.analog.arrays.vmm import physical_arrays
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.specs import (
     IDEAL_CONVERTERS,

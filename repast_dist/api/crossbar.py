@@ -67,7 +67,8 @@ class Crossbar:
     @property
     def shape(self) -> tuple[int, int]:
         """Shape (K, M) of the matrix."""
-        return self.array.shape
+        rows, columns = self.array.shape
+        return rows, columns
 
     @property
     def arrays(self) -> int:

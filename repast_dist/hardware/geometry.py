@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.analog.arrays.vmm import COUNTED_VECTORS
+from repast_dist.analog.arrays.ranges import COUNTED_VECTORS
 from repast_dist.analog.specs import DeviceSpec
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.specs import ChipSpec

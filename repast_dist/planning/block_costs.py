@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from repast_dist.analog.arrays.inv import piece_values
-from repast_dist.analog.arrays.vmm import COUNTED_VECTORS
+from repast_dist.analog.arrays.ranges import COUNTED_VECTORS
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware

@@ -7,6 +7,7 @@ digital and analog hardware, and every operation can be lowered in precision on 
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,9 +21,7 @@ from repast_dist.analog import (
     SolveCounts,
     VmmArray,
     VmmSpec,
-    VmmStack,
     prepare,
-    program_stack,
     program_vmm,
 )
 from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
@@ -189,8 +188,6 @@ class Engine:
         DataError
             The matrix is not finite: training diverged.
         """
-        if not np.isfinite(matrix).all():
-            raise DataError(f"{role} {'/'.join(map(str, address))}: the matrix is not finite")
         kind = self.arithmetic(role)
         if kind == "analog":
             assert self.vmm is not None
@@ -201,11 +198,15 @@ class Engine:
                 of_weights = role in ("forward", "backward")
                 rate = plan.weights if of_weights else plan.activations
                 vmm = vmm.written(_writes(rate, int(address[1])))
-            program = program_vmm if matrix.ndim == 2 else program_stack
-            array: VmmArray | VmmStack = program(matrix, vmm, self.seed, *address)
+            try:
+                array = program_vmm(matrix, vmm, self.seed, *address)
+            except DataError:
+                raise _not_finite(role, address) from None
             # The same converters, whatever step and micro-batch it is.
             array.site = (*address[:1], *address[2:3])
             return _Analog(array, role, self.meter, self.ranges)
+        if not np.isfinite(matrix).all():
+            raise _not_finite(role, address)
         if kind == "fixed":
             return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
         return _Float(np.asarray(matrix, np.float64))
@@ -276,6 +277,10 @@ def make_engine(
     return Engine(spec, vmm, inv, residual, inversion, seed, schedule)
 
 
+def _not_finite(role: Role, address: Address) -> DataError:
+    return DataError(f"{role} {'/'.join(map(str, address))}: the matrix is not finite")
+
+
 def _writes(per_step: float, step: int) -> int:
     """Return how often a cell has been written in a step, that step included."""
     return max(math.ceil(per_step * (step + 1) - _ROUNDING), 1)
@@ -318,14 +323,19 @@ class _Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class _Analog:
-    array: VmmArray | VmmStack
+    array: VmmArray
     role: Role
     meter: ConversionMeter
     ranges: RangeKeeper
 
-    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+    @cached_property
+    def _what(self) -> tuple[str, str]:
+        """Return the role and layer, and the same with the kind of matrix."""
         what = " ".join((self.role, *map(str, self.array.site[1:])))
-        one_range = " ".join((what, *map(str, self.array.site[:1])))
+        return what, " ".join((what, *map(str, self.array.site[:1])))
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        what, one_range = self._what
         kept = self.ranges.kept.get(one_range)
         product = self.array.multiply(rows, *call, ranges=kept)
         self.ranges.note(one_range, product.needed)
@@ -333,7 +343,6 @@ class _Analog:
         return product.values
 
     def columns(self, start: int, stop: int) -> "_Analog":
-        assert isinstance(self.array, VmmArray)
         return dataclasses.replace(self, array=self.array.columns(start, stop))
 
     def serving(self, role: Role) -> "_Analog":

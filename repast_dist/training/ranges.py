@@ -28,7 +28,8 @@ class RangeKeeper:
     def note(self, what: str, needed: np.ndarray | None) -> None:
         """Note the ranges that a product asks for, (slices,) float32; None: it asks for none."""
         if needed is not None:
-            self._needed = largest([self._needed, {what: needed}])
+            before = self._needed.get(what)
+            self._needed[what] = needed if before is None else np.maximum(before, needed)
 
     def take(self) -> dict[str, np.ndarray]:
         """Return the largest ranges asked for since the last call, and begin again."""

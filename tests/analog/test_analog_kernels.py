@@ -15,7 +15,6 @@ from repast_dist.analog import (
     Reram,
     VmmSpec,
     WireSpec,
-    program_stack,
     program_vmm,
 )
 from repast_dist.analog.kernels import chosen, onednn, tile_registers
@@ -103,7 +102,7 @@ def test_all_kernels_give_the_same_bits_of_stacks(name: str) -> None:
     found = []
     for kernel in NAMES:
         with using(kernel):
-            found.append(program_stack(weights, CASES[name], 1, "w").multiply(inputs))
+            found.append(program_vmm(weights, CASES[name], 1, "w").multiply(inputs))
     for product in found[1:]:
         np.testing.assert_array_equal(product.values, found[0].values)
         assert product.clipped == found[0].clipped

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repast_dist.analog import AdcSpec, DacSpec, DeviceSpec, Reram, VmmSpec, program_vmm
-from repast_dist.analog.arrays.vmm import ClippingWarning, _high_percentile
+from repast_dist.analog.arrays.ranges import _high_percentile
+from repast_dist.analog.arrays.vmm import ClippingWarning
 from repast_dist.ground.errors import DataError
 
 
@@ -225,7 +226,7 @@ def test_ranges_fit_inputs_that_repeat_with_the_step_of_a_regular_sample():
 
 @pytest.mark.parametrize("count", [5, 32, 33, 100, 3136])
 def test_the_rows_that_set_a_range_are_spread_over_a_call_and_differ_from_call_to_call(count):
-    from repast_dist.analog.arrays.vmm import some_rows
+    from repast_dist.analog.arrays.ranges import some_rows
 
     found, edges = (
         [some_rows(count, 0, "x", call) for call in range(200)],

@@ -12,10 +12,9 @@ from repast_dist.analog import (
     Reram,
     VmmSpec,
     WireSpec,
-    program_stack,
     program_vmm,
 )
-from repast_dist.analog.arrays.vmm import physical_arrays
+from repast_dist.analog.arrays.planes import physical_arrays
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.cells.ideal import Ideal
 from repast_dist.analog.specs import VariationSpec
@@ -61,7 +60,7 @@ def test_products_are_those_of_the_integers(bits, cell_bits, dac_bits):
     codes = random.integers(-top, top, size=(5, 70), endpoint=True)
     product = array.multiply_codes(codes)
     np.testing.assert_array_equal(product.values, codes @ array.integers)
-    stack = program_stack(np.stack([weights, -weights]), spec)
+    stack = program_vmm(np.stack([weights, -weights]), spec)
     both = stack.multiply(np.stack([inputs, inputs])).values
     np.testing.assert_array_equal(both[0], -both[1])
     np.testing.assert_array_equal(both[0], array.multiply(inputs).values)

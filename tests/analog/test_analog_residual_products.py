@@ -18,7 +18,7 @@ from repast_dist.analog import (
     prepare,
     program_vmm,
 )
-from repast_dist.analog.arrays.vmm import physical_arrays
+from repast_dist.analog.arrays.planes import physical_arrays
 from repast_dist.analog.arrays.wires import transfer_matrix
 from repast_dist.analog.product import Product, calibration_vectors
 from repast_dist.ground.errors import DataError, SettingsError

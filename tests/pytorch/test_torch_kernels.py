@@ -16,7 +16,6 @@ from repast_dist.analog import (  # noqa: E402
     DeviceSpec,
     Reram,
     VmmSpec,
-    program_stack,
     program_vmm,
 )
 from repast_dist.analog.kernels import pytorch  # noqa: E402
@@ -82,7 +81,7 @@ def test_a_stack_is_one_batch_with_the_same_bits(name):
     found = []
     for kernel in ("float32", name):
         with using(kernel):
-            stack = program_stack(weights, how, 1, "s")
+            stack = program_vmm(weights, how, 1, "s")
             found.append(stack.multiply(inputs, "c").values)
     np.testing.assert_array_equal(found[1], found[0])
 

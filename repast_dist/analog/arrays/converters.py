@@ -113,15 +113,18 @@ def needed_ranges(counts: np.ndarray, ranges: np.ndarray, adc: AdcSpec) -> np.nd
         (slices,) float32, no less than one level.
     """
     needed = np.empty_like(ranges)
-    for number, row in enumerate(counts):
-        allowed = (1.0 - adc.percentile / 100.0) * float(row.sum())
-        # above[b]: codes above the upper edge of bin b.
-        above = row[::-1].cumsum()[::-1][1:]
-        beyond = float(above[-1])
+    for number, row in enumerate(counts.tolist()):
+        allowed = (1.0 - adc.percentile / 100.0) * float(sum(row))
+        beyond = float(row[-1])
         if beyond <= allowed:
-            factor = (int(np.argmax(above <= allowed)) + 1) / BINS
+            # From the last bin down: codes above the upper edge of one.
+            above, bins = row[-1], BINS
+            while bins > 1 and above + row[bins - 1] <= allowed:
+                bins -= 1
+                above += row[bins]
+            factor = bins / BINS
         else:
-            tail = math.log(float(above[BINS // 2 - 1]) / beyond)
+            tail = math.log(float(sum(row[BINS // 2 :])) / beyond)
             excess = math.log(beyond / max(allowed, 0.5))
             factor = 1.0 + excess / (_SLOPE_PER_TAIL * tail) if tail > 0 else _MOST_CHANGE
         factor *= 1.0 + adc.margin

@@ -10,13 +10,15 @@ from repast_dist.analog.kernels.chosen import current
 from repast_dist.analog.specs import VmmSpec
 
 
-def hold(planes: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> Held:
+def hold(planes: np.ndarray, step: float, spec: VmmSpec, seed: int, *address: int | str) -> Held:
     """Return what multipliers of one shape hold, ready for products.
 
     Parameters
     ----------
     planes : ndarray
-        (B, K, slices, M) float32 in levels, whole multiples of a step.
+        (B, K, slices, M) float32 in levels.
+    step : float
+        A power of two of which all of them are whole multiples.
     spec : VmmSpec
         How each of the B multipliers is built.
     seed, *address
@@ -33,6 +35,7 @@ def hold(planes: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> H
         slice_weights=2.0 ** (cell.bits * np.arange(spec.slices)),
         read_sigma=math.hypot(cell.read_spread * (cell.levels - 1), _driven_noise(planes, spec)),
         noise_codes=spec.adc.noise_lsb,
+        step=step,
     )
     return current().hold(planes, design)
 

@@ -4,11 +4,14 @@ A weight is a signed integer whose magnitude is cut into slices of ``cell.bits``
 differential pair, or which is stored with an offset, each slice on one cell (`offset.py`); an input
 is a signed integer whose magnitude is applied ``dac.bits`` bits at a time. Every (pass, slice, row
 tile) gives one current per column, which an ADC rounds; shift-and-add puts them together.
+
+Attention writes one operand for every sample and head. Each is a multiplier of its own, with its
+own scale and its own step of the inputs; such a stack shares the streams of its draws and, as
+multipliers on the same converters do, the range of the ADCs.
 """
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -19,52 +22,19 @@ from repast_dist.analog.arrays.converters import (
     least_that_counts,
     needed_ranges,
 )
-from repast_dist.analog.arrays.curve import steeper
-from repast_dist.analog.arrays.drivers import appearing
-from repast_dist.analog.arrays.offset import offset_arrays, offset_levels, offset_of, take_off
-from repast_dist.analog.arrays.programming import (
-    differential_levels,
-    pair_conductances,
-    quantize_symmetric,
-    to_siemens,
-)
+from repast_dist.analog.arrays.offset import take_off
+from repast_dist.analog.arrays.planes import held_planes, quantized
+from repast_dist.analog.arrays.ranges import fixed_ranges, input_step, ranges_of, some_rows
 from repast_dist.analog.arrays.tiles import hold
-from repast_dist.analog.arrays.variation import scaled, shared_factors
-from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.fixed_point import shared_step
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Held, in_steps
-from repast_dist.analog.kernels.conversion import largest_magnitude, round_to_integers
-from repast_dist.analog.kernels.draws import cut_into_digits
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Held
+from repast_dist.analog.kernels.conversion import largest_magnitudes, round_to_integers
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
-from repast_dist.ground.numbers import ceil_div
-from repast_dist.ground.rng import generator, words
+from repast_dist.ground.rng import generator
 
 CLIP_WARNING_RATE = 0.01
 """Share of conversions beyond a calibrated range above which a product warns."""
-
-COUNTED_VECTORS = 32
-"""Input vectors of a call, one at random of each of as many equal parts, whose codes set a
-calibrated range."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PhysicalArray:
-    """One crossbar of a multiplier.
-
-    Attributes
-    ----------
-    first_row, first_column : int
-        Where it lies in the multiplier's rows and physical columns.
-    siemens : ndarray
-        (rows, columns) float64: columns are weights, in them slices, in them both cells of a pair;
-        or one cell, and behind all of them that of the references.
-    """
-
-    first_row: int
-    first_column: int
-    siemens: np.ndarray
 
 
 class ClippingWarning(UserWarning):
@@ -78,7 +48,7 @@ class VmmProduct:
     Attributes
     ----------
     values : ndarray
-        (N, M) float64.
+        (N, M) or (B, N, M) float64.
     conversions, clipped : int
         ADC conversions, and how many of them were beyond the range; none of an exact product.
     clipped_inputs : int
@@ -101,60 +71,89 @@ class VmmProduct:
 
 @dataclasses.dataclass
 class VmmArray:
-    """A programmed multiplier.
+    """A programmed multiplier, or a stack of many of one shape that are driven together.
 
     Attributes
     ----------
     spec : VmmSpec
-        How it is built.
+        How each is built.
     shape : tuple of int
-        (K, M) of the weights.
-    weight_scale : float
-        Weight of one unit of the integer weights.
-    integers : ndarray
-        (K, M) float64 whole numbers: what was meant to be programmed.
-    planes : ndarray or None
-        (K, slices, M) float32, what the pairs hold, in units of one level, rounded to steps (see
+        (K, M) of the weights, or (B, K, M).
+    scales : ndarray
+        (B,) float64, weight of one unit of each multiplier's integer weights.
+    whole : ndarray
+        (B, K, M) float64 whole numbers: what was meant to be programmed; B is 1 where it is no
+        stack.
+    held : ndarray or None
+        (B, K, slices, M) float32, what the pairs hold, in units of one level, rounded to steps (see
         `kernels.base`); None when the product is exact (ideal cells, lossless ADC).
+    step : float
+        Of which all of these are whole multiples.
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
-    input_step : float or None
-        What one unit of the integer inputs stands for, once calibrated; None: of every call anew.
+    input_steps : ndarray or None
+        (B,) what one unit of the integer inputs stands for, once calibrated; None: of every call
+        anew.
     address, seed : tuple of (int or str), int
-        Address of the array's random draws, such as read noise, and the run's seed.
+        Address of the draws of all multipliers, such as read noise, and the run's seed.
     site : tuple of (int or str)
-        Where its converters are, whose errors are those of whatever is programmed there.
+        Where the converters are, whose errors are those of whatever is programmed there; all
+        multipliers have the same ones.
     first_column : int
         Column of the programmed weights that is the first of these.
     """
 
     spec: VmmSpec
-    shape: tuple[int, int]
-    weight_scale: float
-    integers: np.ndarray
-    planes: np.ndarray | None
+    shape: tuple[int, ...]
+    scales: np.ndarray
+    whole: np.ndarray
+    held: np.ndarray | None
+    step: float = 1.0
     ranges: np.ndarray | None = None
-    input_step: float | None = None
+    input_steps: np.ndarray | None = None
     address: tuple[int | str, ...] = ()
     seed: int = 0
     site: tuple[int | str, ...] = ()
     first_column: int = 0
 
+    @property
+    def stacked(self) -> bool:
+        """Whether it is a stack, be it of one."""
+        return len(self.shape) == 3
+
+    @property
+    def integers(self) -> np.ndarray:
+        """The whole numbers in the shape of the weights."""
+        return self.whole.reshape(self.shape)
+
+    @property
+    def planes(self) -> np.ndarray | None:
+        """What the pairs hold, (K, slices, M) or (B, K, slices, M), see `held`."""
+        if self.held is None or self.stacked:
+            return self.held
+        return self.held[0]
+
+    @property
+    def weight_scale(self) -> float:
+        """Weight of one unit of the integer weights; only of one multiplier."""
+        (scale,) = self.scales.tolist()
+        return float(scale)
+
     @cached_property
     def _held(self) -> Held:
         """What the arrays hold, ready for products."""
-        assert self.planes is not None
-        return hold(self.planes[None], self.spec, self.seed, *self.address)
+        assert self.held is not None
+        return hold(self.held, self.step, self.spec, self.seed, *self.address)
 
     @cached_property
     def _exact(self) -> np.ndarray:
         """Integer weights for exact products."""
-        return self.integers.astype(exact_dtype(self.spec, self.shape[0]))
+        return self.whole.astype(exact_dtype(self.spec, self.whole.shape[1]))
 
     @cached_property
     def _errors(self) -> np.ndarray:
         """What the converters of every row tile make of codes, see `converter_errors`."""
-        columns = (self.first_column, self.first_column + self.shape[1])
+        columns = (self.first_column, self.first_column + self.shape[-1])
         return all_converter_errors(self.spec, columns, self._held.per, self.seed, *self.site)
 
     def multiply(
@@ -165,8 +164,9 @@ class VmmArray:
         Parameters
         ----------
         inputs : ndarray
-            (N, K), any float dtype. They share one step, see `DacSpec`; beyond that, and an ADC
-            range calibrated on the call, rows do not influence each other.
+            (N, K), of a stack (B, N, K), any float dtype. Those of one multiplier share one step,
+            see `DacSpec`; beyond that, and an ADC range calibrated on the call, rows do not
+            influence each other.
         *call
             Address of this product's noise, behind the array's own; noise depends on it and on
             the row's number in the call, not on how many products were done before.
@@ -183,22 +183,27 @@ class VmmArray:
         Raises
         ------
         DataError
-            Inputs are not finite or of the wrong width.
+            Inputs are not finite or of the wrong shape.
 
         Warns
         -----
         ClippingWarning
             Kept ranges do not fit these inputs.
         """
-        if self.planes is None:
-            integers, scale, clipped_inputs = self._converted(inputs, self._exact.dtype)
+        if self.held is None:
+            integers, steps, clipped_inputs = self._converted(inputs, self._exact.dtype)
             product = VmmProduct(np.asarray(integers @ self._exact, np.float64))
         else:
-            integers, scale, clipped_inputs = self._converted(inputs, np.dtype(np.int32))
+            integers, steps, clipped_inputs = self._converted(inputs, np.dtype(np.int32))
             product = self._multiply_planes(integers, call, ranges)
         values = product.values
-        values *= scale * self.weight_scale
-        return dataclasses.replace(product, clipped_inputs=clipped_inputs)
+        steps *= self.scales
+        values *= steps[0] if len(steps) == 1 else steps[:, None, None]
+        if not self.stacked:
+            values = values[0]
+        return VmmProduct(
+            values, product.conversions, product.clipped, clipped_inputs, product.needed
+        )
 
     def multiply_codes(self, codes: np.ndarray, *call: int | str) -> VmmProduct:
         """Return ``codes @ integers`` for inputs that a digital unit has scaled already.
@@ -206,76 +211,96 @@ class VmmArray:
         Parameters
         ----------
         codes : ndarray
-            (N, K) whole numbers of ``input_bits`` bits, sign included.
+            (N, K), of a stack (B, N, K), whole numbers of ``input_bits`` bits, sign included.
         *call
             As for `multiply`.
         """
-        if self.planes is None:
-            return VmmProduct(np.asarray(codes @ self._exact, np.float64))
-        return self._multiply_planes(np.ascontiguousarray(codes, np.int32), call)
+        codes = codes if self.stacked else codes[None]
+        if self.held is None:
+            product = VmmProduct(np.asarray(codes @ self._exact, np.float64))
+        else:
+            product = self._multiply_planes(np.ascontiguousarray(codes, np.int32), call, None)
+        values = product.values if self.stacked else product.values[0]
+        return dataclasses.replace(product, values=values)
 
     def columns(self, start: int, stop: int) -> "VmmArray":
         """Return the same array of which only the columns of some weights are converted."""
         return dataclasses.replace(
             self,
-            shape=(self.shape[0], stop - start),
-            integers=self.integers[:, start:stop],
-            planes=None if self.planes is None else self.planes[:, :, start:stop],
+            shape=(*self.shape[:-1], stop - start),
+            whole=self.whole[..., start:stop],
+            held=None if self.held is None else self.held[..., start:stop],
             address=(*self.address, "columns", start),
             first_column=self.first_column + start,
         )
 
     def calibrate(self, inputs: np.ndarray) -> None:
-        """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
+        """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
+        stack (B, N, K).
+        """
         if self.spec.dac.range == "calibrated":
-            self.input_step = input_step(*_checked(inputs, self.shape[0]), self.spec)
-        if self.planes is not None:
+            self.input_steps = self._steps(*self._checked(inputs))
+        if self.held is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
 
-    def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, int]:
-        """Return inputs as whole numbers of a dtype, what one of them is worth, and how many were
-        cut off.
+    def _checked(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs as float64 without gaps, (B, N, K), and the largest magnitude that each
+        multiplier gets, (B,).
         """
-        values, largest = _checked(inputs, self.shape[0])
-        step = self.input_step
-        if step is None:
-            step = input_step(values, largest, self.spec)
-        top = 2.0 ** (self.spec.input_bits - 1) - 1
+        count, rows, _ = self.whole.shape
+        values = inputs if self.stacked else inputs[None]
+        if values.ndim != 3 or values.shape[::2] != (count, rows):
+            wanted = f"({count}, N, {rows})" if self.stacked else f"(N, {rows})"
+            raise DataError(f"a multiplier takes inputs {wanted}, got {inputs.shape}")
+        values = np.ascontiguousarray(values, np.float64)
+        largest = largest_magnitudes(values)
+        if not np.isfinite(largest).all():
+            raise DataError("a multiplier takes finite numbers, got NaN or infinity")
+        return values, largest
+
+    def _steps(self, values: np.ndarray, largest: np.ndarray) -> np.ndarray:
+        """Return what one unit of the integer inputs of every multiplier stands for, (B,)."""
+        reach = zip(values, largest.tolist(), strict=True)
+        return np.array([input_step(part, most, self.spec) for part, most in reach])
+
+    def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return inputs as whole numbers of a dtype, what one of them is worth in every
+        multiplier, (B,), and how many were cut off.
+        """
+        values, largest = self._checked(inputs)
+        kept = self.input_steps
+        steps = self._steps(values, largest) if kept is None else kept.copy()
         integers = reused("integers", values.shape, dtype)
-        clipped = round_to_integers(values, step, top, integers)
-        return integers, step, clipped
+        top = 2.0 ** (self.spec.input_bits - 1) - 1
+        return integers, steps, round_to_integers(values, steps, top, integers)
 
     def _multiply_planes(
-        self,
-        integers: np.ndarray,
-        call: tuple[int | str, ...],
-        ranges: np.ndarray | None = None,
+        self, integers: np.ndarray, call: tuple[int | str, ...], ranges: np.ndarray | None
     ) -> VmmProduct:
         """Convert with the ranges given, and count codes for those needed; else with those kept;
         else with those of the call.
         """
-        spec, (_, columns) = self.spec, self.shape
+        spec, (count, rows, _) = self.spec, integers.shape
         calibrated = spec.adc.range == "calibrated"
-        counted, needed = np.zeros(0, np.bool_), None
+        counted, needed = np.zeros((count, 0), np.bool_), None
         counts = np.zeros((spec.slices, BINS + 1), np.int64)
         if calibrated and ranges is not None:
-            counted = np.zeros(len(integers), np.bool_)
-            counted[self._some_rows(len(integers), *call)] = True
+            counted = np.zeros((count, rows), np.bool_)
+            counted.reshape(-1)[self._some_rows(integers, *call)] = True
         elif self.ranges is not None:
             ranges = self.ranges
         else:
             ranges = self._ranges_for(integers, *call)
             needed = ranges if calibrated else None
-        result = np.zeros((len(integers), columns))
+        result = np.zeros((count, rows, self.shape[-1]))
         tiles = self._held.per
         keys = noise_keys(spec, tiles, self.seed, *self.address, *call)
-        least = least_that_counts(spec.adc)
-        how = Conversions(ranges, keys, self._errors, counted[None], counts, least)
-        clipped = self._held.add_products(integers[None], result[None], how)
+        how = Conversions(ranges, keys, self._errors, counted, counts, least_that_counts(spec.adc))
+        clipped = self._held.add_products(integers, result, how)
         take_off(result, integers, spec)
         conversions = result.size * spec.passes * spec.slices * tiles
-        if len(counted):
+        if counted.size:
             needed = needed_ranges(counts, ranges, spec.adc)
         product = VmmProduct(result, conversions, clipped, needed=needed)
         if ranges is self.ranges and product.clip_rate > CLIP_WARNING_RATE:
@@ -287,20 +312,33 @@ class VmmArray:
             )
         return product
 
-    def _some_rows(self, count: int, *call: int | str) -> np.ndarray:
-        """Return the numbers of the rows of a call whose codes set a range."""
+    def _some_rows(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
+        """Return the numbers of the rows of a call whose codes set a range, those of one multiplier
+        after those of another.
+        """
+        count = integers.shape[0] * integers.shape[1]
         return some_rows(count, self.seed, *self.address, *call)
 
     def _ranges_for(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
-        spec = self.spec
+        spec, (count, _, width) = self.spec, integers.shape
         if spec.adc.range != "calibrated":
-            return fixed_ranges(spec, self.shape[0])
-        some = integers[self._some_rows(len(integers), *call)]
-        ranges = np.ones(spec.slices, np.float32)
-        for number in range(self._held.per):
-            currents = self._held.currents(number, range(len(some)), some[None])
-            np.maximum(ranges, ranges_of(currents, spec), out=ranges)
+            return fixed_ranges(spec, width)
+        some = self._some_rows(integers, *call)
+        if count == 1:
+            integers = integers[:, some]
+            chosen = [(0, range(len(some)))] if len(some) else []
+        else:
+            places = (divmod(number, integers.shape[1]) for number in some.tolist())
+            chosen = [(which, range(row, row + 1)) for which, row in places]
+        ranges, per = np.ones(spec.slices, np.float32), self._held.per
+        for part in range(per):
+            currents = [
+                self._held.currents(which * per + part, rows, integers).copy()
+                for which, rows in chosen
+            ]
+            if currents:
+                np.maximum(ranges, ranges_of(np.concatenate(currents), spec), out=ranges)
         return ranges
 
 
@@ -310,41 +348,6 @@ def exact_dtype(spec: VmmSpec, rows: int) -> np.dtype:
     """
     tops = (2.0 ** (spec.weight_bits - 1) - 1) * (2.0 ** (spec.input_bits - 1) - 1)
     return np.dtype(np.float32 if tops * rows < EXACT_FLOAT32 else np.float64)
-
-
-def some_rows(count: int, seed: int, *address: int | str) -> np.ndarray:
-    """Return the numbers of the rows of a call, of so many, whose codes set a range: one at random
-    of each of as many equal parts.
-    """
-    if count <= COUNTED_VECTORS:
-        return np.arange(count)
-    # Rows of a convolution are pixels in order: every n-th of them may all be at an edge.
-    edges = np.arange(COUNTED_VECTORS + 1) * count // COUNTED_VECTORS
-    within = words(COUNTED_VECTORS, seed, "calibration", *address).astype(np.uint64)
-    within *= np.diff(edges).astype(np.uint64)
-    return edges[:-1] + (within >> np.uint64(32)).astype(np.int64)
-
-
-def fixed_ranges(spec: VmmSpec, rows: int) -> np.ndarray:
-    """Return the ADC range of every slice where no call sets it, (slices,) float32."""
-    if spec.adc.range == "lossless":
-        return np.full(spec.slices, np.inf, np.float32)
-    top = (2**spec.dac.bits - 1) * (spec.device.cell.levels - 1)
-    return np.full(spec.slices, top * min(spec.rows, rows), np.float32)
-
-
-def ranges_of(currents: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return the calibrated range of every slice, (slices,) float32, for currents in levels, (N,
-    passes, slices, M) float32, of which only the magnitudes are kept.
-    """
-    ranges = np.zeros(currents.shape[2], np.float32)
-    np.abs(currents, out=currents)
-    count = currents.shape[0] * currents.shape[1]
-    by_slice = currents.reshape(count, *currents.shape[2:]).swapaxes(0, 1)
-    for number, part in enumerate(by_slice):
-        if part.size:
-            ranges[number] = _high_percentile(part, spec.adc.percentile) * (1.0 + spec.adc.margin)
-    return ranges
 
 
 def noise_keys(spec: VmmSpec, tiles: int, seed: int, *address: int | str) -> np.ndarray:
@@ -361,166 +364,29 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     Parameters
     ----------
     weights : ndarray
-        (K, M), any float dtype; tiled over arrays of ``spec.rows`` rows.
+        (K, M), any float dtype; tiled over arrays of ``spec.rows`` rows. (B, K, M): each of the B
+        matrices into a multiplier of its own.
     spec : VmmSpec
         How the multiplier is built.
     seed, *address
-        Address of the programming errors, for example ``(step, "weights", layer)``.
+        Address of the programming errors, for example ``(step, "weights", layer)``; that of the
+        draws of all multipliers of a stack.
 
     Raises
     ------
     DataError
-        The weights are not a finite matrix.
+        The weights are not finite matrices.
     """
-    _check(weights)
-    integers, scale = quantize_symmetric(weights, spec.weight_bits)
-    planes = None if spec.exact else held_planes(integers, spec, seed, *address)
+    if weights.ndim not in (2, 3):
+        raise DataError(f"a multiplier takes a matrix (K, M) or a stack, got {weights.shape}")
+    whole, scales = quantized(weights if weights.ndim == 3 else weights[None], spec.weight_bits)
+    held, step = None, 1.0
+    if not spec.exact:
+        places: list[tuple[int | str, ...]] = [address]
+        if weights.ndim == 3 and not (spec.device.wire.ideal and spec.device.variation.none):
+            # Cells that share wires or deviations have them within their own multiplier.
+            places = [(*address, number) for number in range(len(weights))]
+        held, step = held_planes(whole, spec, seed, places)
     return VmmArray(
-        spec, weights.shape, scale, integers, planes, address=address, seed=seed, site=address
+        spec, weights.shape, scales, whole, held, step, address=address, seed=seed, site=address
     )
-
-
-def held_planes(
-    integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str, stacked: int = 1
-) -> np.ndarray:
-    """Return what pairs, or cells beside their references, appear to hold of (K, M) whole numbers,
-    which may be `stacked` multipliers that the same DACs drive: see `VmmArray.planes`.
-    """
-    digits = _digits(integers, spec)
-    if not spec.differential:
-        held = offset_levels(digits, spec, seed, *address)
-    elif spec.device.wire.ideal and spec.device.variation.none:
-        held = differential_levels(
-            digits, spec.device.cell, seed, "vmm", *address, use=spec.cell_use
-        )
-    elif spec.device.wire.ideal:
-        positive, negative = _pairs(digits, spec, seed, *address)
-        held = (positive - negative) * (spec.device.cell.levels - 1)
-    else:
-        held = _through_wires(*_pairs(digits, spec, seed, *address), spec)
-    apart = held.reshape(stacked, len(held) // stacked, *held.shape[1:])
-    return in_steps(appearing(apart, spec, seed, *address).reshape(held.shape))
-
-
-def physical_arrays(
-    weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int | str
-) -> list[PhysicalArray]:
-    """Return the crossbars that `program_vmm` programs with the same arguments."""
-    _check(weights)
-    integers, _ = quantize_symmetric(weights, spec.weight_bits)
-    digits = _digits(integers, spec)
-    if not spec.differential:
-        held = offset_arrays(digits, spec, seed, *address)
-        across = ceil_div(digits.shape[1] * digits.shape[2], spec.weight_columns)
-        return [
-            PhysicalArray(number // across * spec.tall, number % across * spec.columns, siemens)
-            for number, siemens in enumerate(held)
-        ]
-    pairs = _pairs(digits, spec, seed, *address)
-    return list(_cut(_physical_columns(*pairs, spec), spec))
-
-
-def _pairs(
-    digits: np.ndarray, spec: VmmSpec, seed: int, *address: int | str
-) -> tuple[np.ndarray, np.ndarray]:
-    cell, variation, use = spec.device.cell, spec.device.variation, spec.cell_use
-    pairs = pair_conductances(digits, cell, seed, "vmm", *address, use=use)
-    if variation.none:
-        return pairs
-    rows, slices, columns = digits.shape
-    size = rows, columns * slices * 2
-    array = spec.tall, 2 * spec.weight_columns
-    factors = shared_factors(size, array, variation, use, seed, "vmm", *address)
-    # (2, K, slices, M) from the order of the physical columns.
-    sides = factors.reshape(rows, columns, slices, 2).transpose(3, 0, 2, 1)
-    positive, negative = (scaled(*side, cell) for side in zip(pairs, sides, strict=True))
-    return positive, negative
-
-
-def _physical_columns(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return relative conductances (K, slices, M) as siemens in physical order, (K, 2 slices M).
-
-    The columns of a pair lie side by side, as do the slices of a weight.
-    """
-    # (K, M, slices, 2): the order of the physical columns.
-    both = np.stack([positive, negative], axis=-1).transpose(0, 2, 1, 3)
-    return to_siemens(both.reshape(len(positive), -1), spec.device.cell)
-
-
-def _cut(siemens: np.ndarray, spec: VmmSpec) -> Iterator[PhysicalArray]:
-    """Yield views of the arrays that physical columns are spread over."""
-    width = 2 * spec.weight_columns
-    for first in range(0, len(siemens), spec.tall):
-        for left in range(0, siemens.shape[1], width):
-            part = siemens[first : first + spec.tall, left : left + width]
-            yield PhysicalArray(first, left, part)
-
-
-def _through_wires(positive: np.ndarray, negative: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return what pairs appear to hold behind resistive wires, (K, slices, M), in levels.
-
-    Arrays are as large as what they hold: wires end where weights do.
-    """
-    cell, wire = spec.device.cell, spec.device.wire
-    rows, slices, columns = positive.shape
-    more = steeper(spec.device.curve)
-    siemens = _physical_columns(positive, negative, spec)
-    siemens *= more
-    for array in _cut(siemens, spec):
-        array.siemens[:] = transfer_matrix(array.siemens, wire)
-    pairs = siemens.reshape(rows, columns, slices, 2).transpose(0, 2, 1, 3)
-    per_siemens = (cell.levels - 1) / (cell.span_siemens * more)
-    held: np.ndarray = (pairs[..., 0] - pairs[..., 1]) * per_siemens
-    return held
-
-
-def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
-    """Return signed digits, or those of what is stored with an offset, (K, slices, M) int16, the
-    least significant slice first.
-    """
-    digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
-    cut_into_digits(integers + offset_of(spec), spec.device.cell.bits, digits)
-    return digits
-
-
-def _checked(inputs: np.ndarray, width: int) -> tuple[np.ndarray, float]:
-    """Return inputs as float64 without gaps between rows, and the largest magnitude of them."""
-    if inputs.ndim != 2 or inputs.shape[1] != width:
-        raise DataError(f"a multiplier takes a matrix (N, {width}), got {inputs.shape}")
-    values = np.ascontiguousarray(inputs, np.float64)
-    largest = largest_magnitude(values)
-    if not np.isfinite(largest):
-        raise DataError("a multiplier takes finite numbers, got NaN or infinity")
-    return values, largest
-
-
-def input_step(values: np.ndarray, reach: float, spec: VmmSpec) -> float:
-    """Return what one unit of the integer inputs stands for, a power of two; 1 for zeros."""
-    if spec.dac.range == "calibrated" and values.size:
-        # Where most inputs are zero, the percentile may be, too.
-        reach = _high_percentile(np.abs(values), spec.dac.percentile) or reach
-    return shared_step(reach, spec.input_bits)
-
-
-def _high_percentile(values: np.ndarray, percentile: float) -> float:
-    """Return what `numpy.percentile` does for (N, M) values, fast where few are above it.
-
-    The k-th largest row maximum is a lower bound of the k-th largest value, so only the few
-    values above the bound have to be put in order.
-    """
-    position = percentile / 100.0 * (values.size - 1)
-    above = values.size - int(position)
-    maxima = values.max(axis=1)
-    if above > len(maxima):
-        return float(np.percentile(values, percentile))
-    bound = np.partition(maxima, len(maxima) - above)[len(maxima) - above]
-    ordered = np.sort(values[values >= bound])
-    lower, upper = ordered[-above], ordered[1 - above if above > 1 else -1]
-    return float(lower + (upper - lower) * (position - int(position)))
-
-
-def _check(matrix: np.ndarray) -> None:
-    if matrix.ndim != 2:
-        raise DataError(f"a multiplier takes a matrix (K, M), got {matrix.shape}")
-    if not np.isfinite(matrix).all():
-        raise DataError("a multiplier takes finite numbers, got NaN or infinity")

@@ -26,7 +26,7 @@ import numba
 import numpy as np
 from scipy.linalg import blas, lapack
 
-from repast_dist.analog.kernels.conversion import largest_magnitude
+from repast_dist.analog.kernels.conversion import largest_magnitudes
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.analog.specs import WireSpec
 from repast_dist.ground.errors import DataError
@@ -97,7 +97,7 @@ def _shoot(conductances: np.ndarray, row_ohm: float, column_ohm: float) -> np.nd
     for of_rows, up, down in zip((True, False), sources, grounds, strict=True):
         _follow(cells, row_ohm, column_ohm, of_rows, up, down[:across], down[across:])
     potentials = (*sources, grounds[0][:across], grounds[1][:across])
-    if not all(largest_magnitude(part) <= _MOST_GROWTH for part in potentials):
+    if not all(largest_magnitudes(part[None])[0] <= _MOST_GROWTH for part in potentials):
         return None
     # Rows are followed downwards: no source sees the open ends of rows below it.
     ends = blas.dtrsm(1.0, sources[0].T, grounds[0].T, lower=0)

@@ -15,7 +15,6 @@ from repast_dist.analog.kernels.base import (
     Design,
     Held,
     Kernels,
-    step_of,
 )
 from repast_dist.analog.kernels.conversion import (
     add_weighted,
@@ -23,6 +22,7 @@ from repast_dist.analog.kernels.conversion import (
     convert_and_add,
     pass_energies,
 )
+from repast_dist.analog.kernels.draws import largest_of
 from repast_dist.analog.kernels.float32 import any_tile, hold
 from repast_dist.analog.kernels.memory import aligned, reused
 from repast_dist.analog.kernels.vectors import wide
@@ -65,16 +65,16 @@ class AmxTiles(Held):
 
     def __init__(self, levels: np.ndarray, design: Design) -> None:
         super().__init__(levels, design)
+        levels = np.ascontiguousarray(levels)
         count, rows, slices, columns = levels.shape
         self._height = min(design.rows, rows)
-        largest = max(float(levels.max()), -float(levels.min()))
-        plain = design.whole and largest <= _TOP
-        self._step = 1.0 if plain else step_of(levels)
+        plain = design.whole and largest_of(levels.reshape(-1)) <= _TOP
+        self._step = 1.0 if plain else design.step_of(levels)
         self._parts = 1 if plain else 2
         self._blocks = ceil_div(slices * columns, SIDE)
         shape = count * self.per, self._blocks, ceil_div(self._height, DEEP), self._parts, SIDE
         self._held = aligned(int(np.prod(shape)) * DEEP).view(np.int8).reshape(*shape, DEEP)
-        cells = np.ascontiguousarray(levels).reshape(count, rows, slices * columns)
+        cells = levels.reshape(count, rows, slices * columns)
         _pack(cells, 1.0 / self._step, self.per, self._height, self._held)
 
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:

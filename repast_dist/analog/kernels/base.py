@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from repast_dist.analog.kernels.draws import round_to_steps
+from repast_dist.analog.kernels.draws import largest_of, round_to_steps
 from repast_dist.ground.numbers import ceil_div
 
 LARGEST_STEPS = 127 * 256 + 127
@@ -30,14 +30,15 @@ def step_of(levels: np.ndarray) -> float:
     levels : ndarray
         What pairs hold, in levels, any shape and float dtype.
     """
-    largest = max(float(levels.max(initial=0.0)), -float(levels.min(initial=0.0)))
+    largest = largest_of(np.ascontiguousarray(levels).reshape(-1))
     return 2.0 ** math.ceil(math.log2(largest / LARGEST_STEPS)) if largest > 0 else 1.0
 
 
-def in_steps(levels: np.ndarray) -> np.ndarray:
+def in_steps(levels: np.ndarray, step: float | None = None) -> np.ndarray:
     """Return what pairs hold rounded to whole steps, in levels: float32, the same shape."""
+    step = step_of(levels) if step is None else step
     rounded = np.empty(levels.shape, np.float32)
-    round_to_steps(np.ascontiguousarray(levels).reshape(-1), step_of(levels), rounded.reshape(-1))
+    round_to_steps(np.ascontiguousarray(levels).reshape(-1), step, rounded.reshape(-1))
     return rounded
 
 
@@ -64,6 +65,8 @@ class Design:
         Standard deviation of what a cell appears to hold, from read to read, in levels.
     noise_codes : float
         Standard deviation of the converters' own noise, in codes.
+    step : float or None
+        A power of two of which what pairs hold are whole multiples, in levels; None: it is found.
     """
 
     rows: int
@@ -75,6 +78,7 @@ class Design:
     slice_weights: np.ndarray
     read_sigma: float
     noise_codes: float
+    step: float | None = None
 
     @property
     def top(self) -> int:
@@ -91,6 +95,10 @@ class Design:
         if self.answers.ndim == 1:
             return self
         return dataclasses.replace(self, answers=self.answers[rows])
+
+    def step_of(self, levels: np.ndarray) -> float:
+        """Return the step of what pairs hold, any shape."""
+        return step_of(levels) if self.step is None else self.step
 
     @property
     def noisy(self) -> bool:

@@ -14,39 +14,49 @@ _UPPER = np.float32(256.0)
 _KEEP = {"contract", "nsz"}
 
 
-def largest_magnitude(values: np.ndarray) -> float:
-    """Return the largest magnitude in (N, K) float64; infinite or NaN if any value is."""
-    return float(np.int64(_largest_pattern(values.view(np.int64))).view(np.float64))
+def largest_magnitudes(values: np.ndarray) -> np.ndarray:
+    """Return the largest magnitude of every matrix, (B, N, K) float64 to (B,); infinite or NaN if
+    any value is.
+    """
+    found = np.zeros(len(values), np.int64)
+    _largest_patterns(values.view(np.int64), found)
+    return found.view(np.float64)
 
 
 @numba.njit(cache=True, nogil=True)
-def _largest_pattern(patterns: np.ndarray) -> int:
+def _largest_patterns(patterns: np.ndarray, found: np.ndarray) -> None:
     """Without its sign, the pattern of a float grows with it; those of NaN are the largest."""
     wide()
-    largest = np.int64(0)
-    for n in range(patterns.shape[0]):
-        for k in range(patterns.shape[1]):
-            largest = max(largest, patterns[n, k] & np.int64(0x7FFFFFFFFFFFFFFF))
-    return int(largest)
+    for b in range(patterns.shape[0]):
+        largest = np.int64(0)
+        for n in range(patterns.shape[1]):
+            for k in range(patterns.shape[2]):
+                largest = max(largest, patterns[b, n, k] & np.int64(0x7FFFFFFFFFFFFFFF))
+        found[b] = largest
 
 
 @numba.njit(cache=True, nogil=True)
-def round_to_integers(values: np.ndarray, scale: float, top: float, integers: np.ndarray) -> int:
-    """Write ``rint(values / scale)`` within ``±top``: (N, K) float64 to int32 or a float dtype, for
-    a scale that is a power of two.
+def round_to_integers(
+    values: np.ndarray, scales: np.ndarray, top: float, integers: np.ndarray
+) -> int:
+    """Write ``rint(values / scale)`` within ``±top``: (B, N, K) float64 to int32 or a float dtype,
+    for scales (B,) that are powers of two.
 
     Returns how many values were beyond.
     """
     wide()
     beyond = np.int64(0)
-    # The same bits in less time: scales are powers of two.
-    per = 1.0 / scale
-    exact = np.isfinite(per)
-    for n in range(values.shape[0]):
-        for k in range(values.shape[1]):
-            value = np.rint(values[n, k] * per if exact else values[n, k] / scale)
-            beyond += np.int64(abs(value) > top)
-            integers[n, k] = min(max(value, -top), top)
+    for b in range(values.shape[0]):
+        scale = scales[b]
+        # The same bits in less time: scales are powers of two.
+        per = 1.0 / scale
+        exact = np.isfinite(per)
+        for n in range(values.shape[1]):
+            for k in range(values.shape[2]):
+                value = values[b, n, k]
+                value = np.rint(value * per if exact else value / scale)
+                beyond += np.int64(abs(value) > top)
+                integers[b, n, k] = min(max(value, -top), top)
     return int(beyond)
 
 

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from repast_dist.analog.kernels.noise import fill_normal
+from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.rng import generator
 
 _BLOCK = 4096
@@ -150,3 +151,25 @@ def cut_into_digits(integers: np.ndarray, bits: int, digits: np.ndarray) -> None
                 value = np.int32(integers[k, m])
                 digit = (np.int32(abs(value)) >> low) & mask
                 digits[k, number, m] = -digit if value < 0 else digit
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def largest_of(values: np.ndarray) -> float:
+    """Return the largest magnitude, (n,) of any float dtype without NaN; 0 of none."""
+    wide()
+    if not values.shape[0]:
+        return 0.0
+    largest = abs(values[0])
+    for i in range(values.shape[0]):
+        largest = max(largest, abs(values[i]))
+    return float(largest)
+
+
+@numba.njit(cache=True, nogil=True)
+def round_quotients(values: np.ndarray, scales: np.ndarray, integers: np.ndarray) -> None:
+    """Write ``rint(values / scales)``, (B, K, M) float64 over (B,)."""
+    wide()
+    for b in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            for m in range(values.shape[2]):
+                integers[b, k, m] = np.rint(values[b, k, m] / scales[b])

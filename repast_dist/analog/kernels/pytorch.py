@@ -19,7 +19,6 @@ from repast_dist.analog.kernels.base import (
     Design,
     Held,
     Kernels,
-    step_of,
 )
 from repast_dist.analog.kernels.conversion import bins_of_codes
 from repast_dist.analog.kernels.float32 import Float32
@@ -82,7 +81,7 @@ class OnDevice(Held):
         self._device = device
         count, rows, slices, columns = self.shape
         self._height = min(design.rows, rows)
-        self._step = 1.0 if design.whole else step_of(levels)
+        self._step = 1.0 if design.whole else design.step_of(levels)
         held = torch.from_numpy(np.ascontiguousarray(levels)).to(device) * (1.0 / self._step)
         missing = self.per * self._height - rows
         held = torch.nn.functional.pad(held, (0, 0, 0, 0, 0, missing))

@@ -302,12 +302,23 @@ def large_codes(
         size = build.select(build.fcmp_ordered("<", size, most), size, most)
         magnitude = build.fptosi(size, _INTS)
         chosen = build.icmp_signed(">", magnitude, bound)
-        to = _pointer(build, build.add(room, build.mul(loop.carried[0], _LONG(4))))
-        _called(build, "llvm.masked.compressstore.v16i32", build.add(magnitude, column), to, chosen)
         short = ir.IntType(16)
         bits = build.bitcast(chosen, short)
+        # To write none of them would take as long as to write all.
+        before = build.block
+        some, then = build.append_basic_block("some"), build.append_basic_block("then")
+        build.cbranch(build.icmp_unsigned("!=", bits, short(0)), some, then)
+        build.position_at_end(some)
+        to = _pointer(build, build.add(room, build.mul(loop.carried[0], _LONG(4))))
+        where = build.add(magnitude, column)
+        _called(build, "llvm.masked.compressstore.v16i32", where, to, chosen)
         found = build.zext(_called(build, "llvm.ctpop.i16", bits, returns=short), _LONG)
-        total = build.add(loop.carried[0], found)
+        more = build.add(loop.carried[0], found)
+        build.branch(then)
+        build.position_at_end(then)
+        total = build.phi(_LONG)
+        total.add_incoming(loop.carried[0], before)
+        total.add_incoming(more, some)
         loop.end(total)
         return total
 

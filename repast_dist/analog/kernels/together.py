@@ -13,7 +13,6 @@ from repast_dist.analog.kernels.base import (
     Conversions,
     Design,
     Held,
-    step_of,
 )
 from repast_dist.analog.kernels.conversion import (
     bins_of_codes,
@@ -48,7 +47,7 @@ class Together(Held):
         super().__init__(levels, design)
         self._height = min(design.rows, self.shape[1])
         self._count = self.shape[0] * self.per
-        self._step = step_of(levels)
+        self._step = design.step_of(levels)
         self._held = self._in_steps(levels)
 
     def _in_steps(self, levels: np.ndarray) -> np.ndarray:
