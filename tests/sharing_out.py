@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 _OWN_PROCESSES = re.compile(r"test_farm_faults\.py::test_(an_interrupt|a_killed|the_chips)")
 _WITH_RAY = re.compile(
     r"test_farm_(faults|training|optimizers|settings_act|stale)\.py|test_studies_points\.py"
-    r"|test_plugins\.py|test_torch_farm\.py|test_farm_fusion\.py::test_fused_blocks_on_ray"
+    r"|test_farm_pipeline\.py::test_workers|test_plugins\.py|test_torch_farm\.py|test_farm_fusion\.py::test_fused_blocks_on_ray"
 )
 _APART = re.compile(
     r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"

@@ -15,6 +15,8 @@ from repast_dist.training.network import preconditioned
 from repast_dist.training.optimizers import Update
 from repast_dist.training.second_order import under
 
+_DELAYED = "delayed"
+
 
 class Replica:
     """The copy of the weights and of the optimizer's state on one worker.
@@ -33,8 +35,6 @@ class Replica:
     running : dict
         Name -> numbers that training changes otherwise, such as running means.
     """
-
-    _DELAYED = "delayed"
 
     def __init__(self, setup: FarmSetup, total_steps: int) -> None:
         job, network = setup.job, setup.network
@@ -138,7 +138,7 @@ class Replica:
         """Return the state to be saved: the network's own, and ``optimizer/...``."""
         network = self._network.to_state(self.values)
         older = {
-            f"{self._DELAYED}/{age}/{name}": value
+            f"{_DELAYED}/{age}/{name}": value
             for age, held in enumerate(self._older, start=1)
             for name, value in held.items()
         }
@@ -152,7 +152,7 @@ class Replica:
         self.weights = values
         self._state = under("optimizer", arrays)
         self._older = []
-        while older := under(f"{self._DELAYED}/{len(self._older) + 1}", arrays):
+        while older := under(f"{_DELAYED}/{len(self._older) + 1}", arrays):
             self._older.append(older)
 
     def _assembled(self, areas: Mapping[Area, np.ndarray]) -> dict[str, np.ndarray]:
