@@ -27,6 +27,9 @@ _SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 _FILLED = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08)
 """Shares of the arrays that single copies of the blocks of a turn may take."""
 
+_TIE = 1e-6
+"""Writes per step that any time is worth less than."""
+
 _BETTER = 0.97
 """Blocks that could all stay take turns where that brings the goal to this share or less."""
 
@@ -140,7 +143,8 @@ def _better(
     """Return how the blocks of a chip take turns, or None if it is better that all stay."""
     if staying is None:
         return _best_turns(held, hardware, policy)
-    if len(held.chip) == 1:
+    if len(held.chip) == 1 or policy.partition.objective == "lifetime":
+        # What takes turns is written in every step.
         return None
     least = _BETTER * _goal(held, staying, hardware, policy)
     # No division is faster than one that keeps every array busy.
@@ -296,8 +300,9 @@ def _turns(seconds: np.ndarray, share: np.ndarray, filled: float) -> np.ndarray:
 
 
 def _goal(held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy) -> float:
-    """Return what the arrays are divided for: the time per step of G and A blocks, or the energy
-    that depends on their places, which is that of programming and what the chip leaks meanwhile.
+    """Return what the arrays are divided for: the time per step of G and A blocks; the energy that
+    depends on their places, which is that of programming and what the chip leaks meanwhile; or how
+    often the cells of those that take turns are written in a step, of the same by time.
     """
     costs = held.costs
     renewals = np.where(places.stays, 1.0 / costs.interval, 1.0)
@@ -305,8 +310,21 @@ def _goal(held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Pol
     seconds = sum(_longest(places, busy * kind) for kind in (held.is_g, ~held.is_g))
     if policy.partition.objective == "time":
         return seconds
+    if policy.partition.objective == "lifetime":
+        return _turn_writes(held, places, hardware, policy) + _TIE * seconds / (1.0 + seconds)
     programming_j = float((costs.renewing_j * places.copies * renewals).sum())
     return programming_j + hardware.costs.static_w * seconds
+
+
+def _turn_writes(
+    held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy
+) -> float:
+    """Return the writes per step of the cells that blocks take turns in."""
+    rooms = _Rooms(held.shapes, hardware.chip)
+    moving = np.where(places.stays, 0, places.copies) * rooms.needed
+    kept = np.where(places.stays, policy.soi.array_sets * places.copies, 0) * rooms.needed
+    left = np.maximum(rooms.room - kept.sum(axis=1), 1)
+    return float((moving.sum(axis=1) / left).max())
 
 
 def _longest(places: BlockPlaces, busy: np.ndarray) -> float:

@@ -48,15 +48,15 @@ class Fusion:
     @cached_property
     def chosen(self) -> np.ndarray:
         """Mask of the blocks to fuse by ``soi.fusion``: none, all that fit, or those that take less
-        of what ``partition.objective`` names.
+        of what ``partition.objective`` names, time unless it is energy.
         """
         if self.policy.soi.fusion == "off":
             return np.zeros(len(self.shapes), bool)
         if self.policy.soi.fusion == "on":
             return self._possible
-        if self.policy.partition.objective == "time":
-            return np.asarray(self.fused_s < self.apart_s)
-        return np.asarray(self.fused_j < self.apart_j)
+        if self.policy.partition.objective == "energy":
+            return np.asarray(self.fused_j < self.apart_j)
+        return np.asarray(self.fused_s < self.apart_s)
 
     @cached_property
     def apart_s(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.ops.op import Resource
 from repast_dist.ops.pricing import duration_of, energy_of
 from repast_dist.planning.allocation import LayerArrays, Needs
+from repast_dist.planning.fills import input_fills, weight_fills
 from repast_dist.planning.layer_ops import LayerWork, soi_ops, training_ops, weight_writes
 
 _STEP = 1.25
@@ -116,6 +117,8 @@ class Options:
         Time per sample in the layer's forward and backward stage.
     writing_j : ndarray
         Energy per step of writing weights.
+    fills : ndarray
+        Times that a micro-batch fills the arrays anew.
     """
 
     arrays: np.ndarray
@@ -123,6 +126,7 @@ class Options:
     forward_s: np.ndarray
     backward_s: np.ndarray
     writing_j: np.ndarray
+    fills: np.ndarray
 
     @property
     def slower_s(self) -> np.ndarray:
@@ -132,7 +136,13 @@ class Options:
 
     def kept(self, layers: np.ndarray) -> "Options":
         """Return the options without those in which the weights of some layers do not stay."""
-        gone = layers[:, None] & (self.copies == 0)
+        return self._without(layers[:, None] & (self.copies == 0))
+
+    def filled(self, most: float) -> "Options":
+        """Return the options without those whose arrays are filled more often."""
+        return self._without(self.fills > most)
+
+    def _without(self, gone: np.ndarray) -> "Options":
         return dataclasses.replace(
             self,
             forward_s=np.where(gone, np.inf, self.forward_s),
@@ -203,10 +213,14 @@ def _evaluated(
     ].max(axis=1)
     seconds = np.full((2, *real.shape), np.inf)
     seconds[:, real] = busy / work.step.micro_batch_size
-    writing = np.zeros(real.shape)
+    writing, fills = np.zeros((2, *real.shape))
     if of_weights:
         writing[real] = _writing_j(some, held, setting.micro_batches)
-    return Options(np.where(real, arrays, NEVER), copies, seconds[0], seconds[1], writing)
+        fills[real] = weight_fills(some, held)
+    else:
+        fills[real] = input_fills(some, held, setting.factor_share)
+    arrays = np.where(real, arrays, NEVER)
+    return Options(arrays, copies, seconds[0], seconds[1], writing, fills)
 
 
 def placed_arrays(

@@ -10,6 +10,7 @@ it needs to keep the limit, and those left go where they save most per array (a 
 is the price of an array).
 """
 
+import bisect
 import dataclasses
 from collections.abc import Iterator
 
@@ -98,7 +99,8 @@ def allocate(work: LayerWork, policy: Policy, cuts: tuple[int, ...] | None = Non
 @dataclasses.dataclass(frozen=True)
 class _Goal:
     """What is made small: ``per_s (sum_weight * sum of stages + most_weight * slowest stage + time
-    of writing weights) + per_j * energy of writing weights``.
+    of writing weights) + per_j * energy of writing weights``, if `lasting` of divisions in which
+    the arrays that are filled most often are filled as seldom as possible.
     """
 
     partition: PartitionSpec
@@ -108,6 +110,7 @@ class _Goal:
     per_j: float
     factor_share: float
     micro_batches: int
+    lasting: bool
 
     @classmethod
     def of(cls, work: LayerWork, policy: Policy, stages: int) -> "_Goal":
@@ -123,6 +126,7 @@ class _Goal:
             per_j=1.0 if energy else 0.0,
             factor_share=1 / policy.soi.factor_interval if step.second_order else 0.0,
             micro_batches=micro_batches,
+            lasting=partition.objective == "lifetime",
         )
 
     def setting(self, arrays: int) -> Setting:
@@ -143,7 +147,7 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
     used = budget.layers
     while used:
         found = _divisions(work, needs, used, goal, Numbers.broad(work, needs))
-        if not found or (tried and _least(found).value >= _least(tried).value):
+        if not found or (tried and _least(found).rank >= _least(tried).rank):
             break
         tried += found
         taken = _least(found).taken
@@ -157,20 +161,32 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
         )
     best = _least(tried)
     tried += _divisions(work, needs, best.used, goal, Numbers.near(best.arrays))
-    alike = [division for division in tried if division.value <= _ALIKE * _least(tried).value]
+    first = _least(tried)
+    alike = [
+        division
+        for division in tried
+        if division.value <= _ALIKE * first.value and division.fills <= _ALIKE * first.fills
+    ]
     return min(alike, key=lambda division: (division.moving_j, division.value)).arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class _Division:
-    """Arrays of layers, how many of the chip's are used, the value of the goal, and the energy of
-    writing weights that do not stay.
+    """Arrays of layers, how many of the chip's are used, the value of the goal, the energy of
+    writing weights that do not stay, and how often a micro-batch fills the arrays that are filled
+    most, 0 if that does not matter.
     """
 
     arrays: LayerArrays
     used: int
     value: float
     moving_j: float
+    fills: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What makes a division better than another, as far as it is smaller."""
+        return self.fills, self.value
 
     @property
     def taken(self) -> int:
@@ -179,7 +195,7 @@ class _Division:
 
 
 def _least(divisions: list[_Division]) -> _Division:
-    return min(divisions, key=lambda division: division.value)
+    return min(divisions, key=lambda division: division.rank)
 
 
 def _divisions(
@@ -191,6 +207,10 @@ def _divisions(
     setting, (first, kind) = goal.setting(used), _kinds(work, needs, numbers)
     alike = work.take(first), needs.take(first), setting, numbers.take(first)
     weights, pools = weight_options(*alike), pool_options(*alike)
+    fills = 0.0
+    if goal.lasting:
+        fills = _fewest_fills(weights, pools, np.bincount(kind), used)
+        weights, pools = weights.filled(fills), pools.filled(fills)
     found = []
     for kept in _kept(needs, used, goal):
         path = _path(weights.kept(kept[first]), pools)
@@ -204,8 +224,25 @@ def _divisions(
             arrays = placed_arrays(work, needs, used, given)
             value = path.value(kind, chosen, goal) + goal.per_s * weight_write_seconds(work, arrays)
             moving_j = float(path.writing_j[kind, chosen] @ ~arrays.resident)
-            found.append(_Division(arrays, used, value, moving_j))
+            found.append(_Division(arrays, used, value, moving_j, fills))
     return found
+
+
+def _fewest_fills(weights: Options, pools: Options, layers: np.ndarray, used: int) -> float:
+    """Return the smallest number for which every layer has arrays that a micro-batch fills no more
+    often, together as many as are used at most; infinity: there is none.
+    """
+    limits = np.unique(np.concatenate([weights.fills.ravel(), pools.fills.ravel()]))
+
+    def fits(limit: float) -> bool:
+        needed = sum(
+            np.where(options.fills <= limit, options.arrays, NEVER).min(axis=1)
+            for options in (weights, pools)
+        )
+        return bool(needed @ layers <= used)
+
+    place = bisect.bisect_left(limits, True, key=fits)
+    return float(limits[place]) if place < len(limits) else np.inf
 
 
 def _kinds(work: LayerWork, needs: Needs, numbers: Numbers) -> tuple[np.ndarray, np.ndarray]:

@@ -129,11 +129,12 @@ class PartitionSpec:
         every micro-batch, or the plan is refused.
     replicate_layers : bool
         Whether layers with many vectors per sample are copied into arrays that would be idle.
-    objective : {"time", "energy"}
-        What the arrays of a chip are divided for among its layers: the shortest step, or the least
-        energy. It decides which weights stay, how often they are copied, and how many arrays hold
-        activations; all share what ``chip.residual.arrays_per_bank`` leaves. A first-order plan
-        keeps no arrays for residual products.
+    objective : {"time", "energy", "lifetime"}
+        What the arrays of a chip are divided for among its layers: the shortest step, the least
+        energy, or the most steps until the first cells reach their endurance, and the shortest step
+        of those plans. It decides which weights stay, how often they are copied, and how many
+        arrays hold activations; all share what ``chip.residual.arrays_per_bank`` leaves. A
+        first-order plan keeps no arrays for residual products.
     pipelining : bool
         Whether samples follow each other through the layers; otherwise one layer works at a time.
     overlap_exchange : bool
@@ -156,7 +157,7 @@ class PartitionSpec:
     layers: Literal["replicate", "pipeline", "auto"] = "replicate"
     overflow: Literal["reload", "error"] = "reload"
     replicate_layers: bool = True
-    objective: Literal["time", "energy"] = "time"
+    objective: Literal["time", "energy", "lifetime"] = "time"
     pipelining: bool = True
     overlap_exchange: bool = False
     stages_in_flight: PositiveInt = 1

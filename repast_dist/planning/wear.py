@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.hardware.geometry import array_count
+from repast_dist.planning.fills import input_fills, weight_fills
 from repast_dist.planning.plan import Plan, once_per_plan
 from repast_dist.planning.timeline import samples_of_replicas
 
@@ -114,48 +114,16 @@ def cell_writes(plan: Plan) -> CellWrites:
     a = plan.allocation
     micro_batches = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
     inverses, products = _of_blocks(plan)
+    inputs = input_fills(plan.layer_work, a, 1 / plan.policy.soi.factor_interval)
     return CellWrites(
         weights=max(
             1.0 if (plan.layers.weighted & a.resident).any() else 0.0,
-            micro_batches * _weight_fills(plan),
+            micro_batches * float(weight_fills(plan.layer_work, a).max(initial=0.0)),
         ),
-        activations=micro_batches * _activation_fills(plan),
+        activations=micro_batches * float(inputs.max(initial=0.0)),
         inverses=inverses,
         products=products,
     )
-
-
-def _weight_fills(plan: Plan) -> float:
-    """Return how often a micro-batch writes the weights' arrays: with operands, twice per sample as
-    they are needed transposed too, and with layers that take turns.
-    """
-    a, layers, g = plan.allocation, plan.layers, plan.hardware.geometry
-    operands = array_count(
-        g, layers.rows, layers.columns, layers.groups * plan.work.micro_batch_size
-    )
-    written = np.where(layers.written, 2 * operands, 0)
-    staying = np.where(a.resident, written / np.maximum(a.weights * a.copies, 1), 0.0)
-    moving = np.where(layers.weighted, a.weights, written) / np.maximum(a.written, 1)
-    return float(np.where(a.resident, staying, moving).max(initial=0.0))
-
-
-def _activation_fills(plan: Plan) -> float:
-    """Return how often a micro-batch fills the arrays of a layer's inputs."""
-    filled = plan.allocation.activations + _factor_fills(plan)
-    return float((filled / np.maximum(plan.allocation.pool, 1)).max(initial=0.0))
-
-
-def _factor_fills(plan: Plan) -> np.ndarray:
-    """Return the arrays that a micro-batch fills with rows of factors, averaged over steps."""
-    layers, g, work = plan.layers, plan.hardware.geometry, plan.work
-    held = work.micro_batch_size * layers.factor_vectors
-    has_a = np.array([sizes.size > 0 for sizes in layers.a_sizes])
-    has_g = np.array([sizes.size > 0 for sizes in layers.g_sizes])
-    combined = has_a & (layers.factor_vectors < layers.vectors)
-    means = array_count(g, held, layers.rows + layers.bias, layers.groups)
-    errors = array_count(g, held, layers.columns, layers.groups) * max(work.fisher_passes, 1)
-    arrays = np.where(combined, means, 0) + np.where(has_g, errors, 0)
-    return arrays / plan.policy.soi.factor_interval
 
 
 def _of_blocks(plan: Plan) -> tuple[float, float]:

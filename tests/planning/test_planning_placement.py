@@ -15,6 +15,7 @@ from repast_dist.planning.allocation import Allocation, ArrayBudget, Needs
 from repast_dist.planning.options import placed_arrays
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import summarise
+from repast_dist.planning.wear import cell_writes
 from repast_dist.settings import load_settings
 
 TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
@@ -103,6 +104,28 @@ def test_energy_as_objective_takes_no_more_energy_than_time_and_time_no_more_tim
         assert frugal.energy_j <= fast.energy_j * 1.001
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_lifetime_as_objective_outlasts_the_others_and_more_tiles_never_shorten_it(name):
+    lasting = []
+    for tiles in (60, 150, 300):
+        steps = {
+            goal: step_of(table(name), objective=goal, tiles=tiles)[1].wear
+            for goal in ("time", "energy", "lifetime")
+        }
+        lives = {goal: wear.lifetime_steps[wear.first] for goal, wear in steps.items()}
+        assert lives["lifetime"] >= max(lives.values()) * (1 - 1e-9)
+        lasting.append(lives["lifetime"])
+    assert lasting == sorted(lasting)
+    assert lasting[-1] > 2 * step_of(table(name), tiles=300)[1].wear.lifetime_steps["activations"]
+
+
+def test_blocks_take_no_turns_for_the_sake_of_time_where_cells_shall_last():
+    """A chip holds all blocks of ResNet-18, but would solve faster with some in turns."""
+    fast, lasting = (step_of(table("resnet18"), objective=goal)[0] for goal in ("time", "lifetime"))
+    assert not fast.places.stays.all()
+    assert lasting.places.stays.all()
+
+
 def test_no_chip_gives_away_more_arrays_than_it_has():
     for name, tiles in itertools.product(("vgg16", "resnet50"), (20, 168)):
         plan, _ = step_of(table(name), tiles=tiles)
@@ -180,6 +203,20 @@ def test_the_search_is_within_a_tenth_of_the_best_of_all_divisions(case):
     plan, _ = step_of(workload, batch=16, tiles=1, banks_per_tile=2)
     best = min(computing_of(plan, division) for division in every_division(plan))
     assert computing_of(plan, plan.allocation) <= best * 1.1
+
+
+@pytest.mark.parametrize("case", SMALL_CASES)
+def test_no_division_is_written_less_often_than_the_one_that_lasts(case):
+    workload = Workload(name="small", layers=SMALL_CASES[case])
+    plan, _ = step_of(workload, batch=16, tiles=1, banks_per_tile=2, objective="lifetime")
+    fewest = min(writes_of(plan, division) for division in every_division(plan))
+    assert writes_of(plan, plan.allocation) <= fewest * (1 + 1e-9)
+
+
+def writes_of(plan, allocation):
+    """Writes per step of the cells of layers that are written most."""
+    written = cell_writes(dataclasses.replace(plan, allocation=allocation))
+    return max(written.weights, written.activations)
 
 
 def computing_of(plan, allocation):
