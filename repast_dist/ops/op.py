@@ -151,6 +151,7 @@ REDUCE_FACTORS = Op(
     collective=Collective.REDUCE_SCATTER,
 )
 AVERAGE_FACTOR = Op("average_factor", Phase.SOI, Segment.RENEW_AND_SOLVE_G, renewal=True)
+KEEP_ROWS = Op("keep_rows", Phase.SOI, Segment.RENEW_AND_SOLVE_G, renewal=True)
 PROGRAM_BLOCK = Op("program_block", Phase.PROGRAM, Segment.RENEW_AND_SOLVE_G, renewal=True)
 SOLVE_G = Op("solve_g", Phase.INVERSION, Segment.RENEW_AND_SOLVE_G)
 EXCHANGE_GRADIENTS = Op(

@@ -337,13 +337,19 @@ def _read_counts(
 
 
 def average_counts(shapes: BlockShapes, hardware: Hardware) -> Counts:
-    """Return op-table counts of updating the running averages of blocks."""
-    operations = average_ops(shapes.size)
+    """Return op-table counts of updating the running averages of blocks; of fused ones, whose older
+    rows shrink by their scale alone, new rows are put into buffers.
+    """
+    chip, n, value_bytes = hardware.chip, shapes.size, hardware.geometry.value_bytes
+    operations = np.where(shapes.fused, 0, average_ops(n))
+    kept = np.where(shapes.fused, n * shapes.fresh * value_bytes, 0)
     one = np.ones(len(shapes), np.int64)
+    tiles = ceil_div(block_banks(shapes, chip), chip.banks_per_tile)
     return {
         "digital_ops": operations,
-        "buffer_bytes": 2 * shapes.size**2 * hardware.geometry.value_bytes,
-        "serial_digital_ops": ceil_div(operations, digital_lanes(shapes, one, hardware.chip)),
+        "buffer_bytes": np.where(shapes.fused, kept, 2 * n**2 * value_bytes),
+        "serial_digital_ops": ceil_div(operations, digital_lanes(shapes, one, chip)),
+        "serial_buffer_words": ceil_div(kept, tiles * (chip.bus_bits // BITS_PER_BYTE)),
     }
 
 

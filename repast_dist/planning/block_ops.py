@@ -39,7 +39,9 @@ def block_rows(
     solving = solve_counts(shapes, counts, copies, plan.hardware)
     rows = []
     if factors_due:
-        rows.append(_rows(plan, op.AVERAGE_FACTOR, _averaging(plan), mine & ~shapes.fused))
+        averaging = _averaging(plan)
+        rows.append(_rows(plan, op.AVERAGE_FACTOR, averaging, mine & ~shapes.fused))
+        rows.append(_rows(plan, op.KEEP_ROWS, averaging, mine & shapes.fused))
     programmed = mine & (~plan.places.stays | inverses_due) & (counts["program_cells"] > 0)
     if programmed.any():
         programming = program_counts(shapes, counts, copies, plan.hardware)

@@ -74,12 +74,14 @@ class Fusion:
     def fused_s(self) -> np.ndarray:
         """Modelled time with fusion, infinite if the activations do not fit an inverting array."""
         costs = block_costs(self._inside, self.hardware, self.policy)
-        return np.where(self._possible, costs.per_step_s, np.inf)
+        seconds = self._kept[0] / self.policy.soi.factor_interval + costs.per_step_s
+        return np.where(self._possible, seconds, np.inf)
 
     @cached_property
     def fused_j(self) -> np.ndarray:
         """Modelled energy, likewise."""
         joules = block_energy_j(self._inside, self.hardware, self.policy)
+        joules = self._kept[1] / self.policy.soi.factor_interval + joules
         return np.where(self._possible, joules, np.inf)
 
     @cached_property
@@ -90,6 +92,12 @@ class Fusion:
     @cached_property
     def _inside(self) -> BlockShapes:
         return fuse(self.shapes, self._possible, self.hardware)
+
+    @cached_property
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """Time and energy of putting new rows into buffers."""
+        counts = average_counts(self._inside, self.hardware)
+        return _priced(counts, self.hardware, len(self.shapes))
 
     @cached_property
     def _formed(self) -> tuple[np.ndarray, np.ndarray]:

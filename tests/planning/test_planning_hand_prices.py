@@ -530,9 +530,13 @@ def check_block(chip, n, scheme, fusion):
     check(plan, chip, table, mine & (table["op"] == op.PROGRAM_BLOCK.number), row)
     row = solve(chip, block, counts, copies)
     check(plan, chip, table, mine & (table["op"] == op.SOLVE_A.number), row)
-    if not block.fused:
-        row = average(chip, n, block.banks(chip))
-        check(plan, chip, table, mine & (table["op"] == op.AVERAGE_FACTOR.number), row)
+    row, name = average(chip, n, block.banks(chip)), op.AVERAGE_FACTOR
+    if block.fused:
+        # The rows of 12 samples are put into buffers, as wide as a bus of every tile.
+        kept = 12 * n * chip.value_bytes
+        words = up(kept, 32 * up(block.banks(chip), chip.banks_per_tile))
+        row, name = {"buffer_bytes": kept, "serial_buffer_words": words}, op.KEEP_ROWS
+    check(plan, chip, table, mine & (table["op"] == name.number), row)
 
 
 @pytest.mark.parametrize(("n", "halved"), [(100, []), (300, [150, 150, 75, 75, 75, 75])])
@@ -847,7 +851,7 @@ def test_a_loss_costs_what_its_formula_says(loss, value, drawn, root):
             check(plan, SMALL, table, where, row)
 
 
-BLOCK_OPS = {"average_factor", "program_block", "solve_g", "solve_a"}
+BLOCK_OPS = {"average_factor", "keep_rows", "program_block", "solve_g", "solve_a"}
 EXCHANGES = {
     "reduce_gradients", "reduce_factors", "exchange_gradients", "reduce_scalar", "gather_updates",
 }  # fmt: skip
