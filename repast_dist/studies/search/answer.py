@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from repast_dist.farm.cluster import cluster
 from repast_dist.farm.study_pool import map_unordered
 from repast_dist.ground.errors import FarmError, RunDirectoryError, SettingsError
 from repast_dist.ground.files import POINTS, read_json, write_json
@@ -38,7 +40,9 @@ def run(study: SearchStudy, settings: RunSettings, run_dir: Path | None, console
     optuna_module()
     space = Space.of(study, settings)
     folder = begin(settings, run_dir)
-    with Journal(folder) as journal:
+    # One cluster serves the settings' own design, all points, and what is measured of the best.
+    on_ray = settings.farm.backend == "ray"
+    with Journal(folder) as journal, cluster(settings.farm) if on_ray else nullcontext():
         search = _Search(study, settings, space, folder, journal, console)
         return search.answered()
 
