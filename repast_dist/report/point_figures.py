@@ -62,7 +62,7 @@ class Marks:
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One of several upright axes side by side.
+    """One of several level axes below each other.
 
     Attributes
     ----------
@@ -116,9 +116,9 @@ def scatter(title: str, groups: Sequence[Marks], x: Axis, y: Axis, frame: Frame 
 
 
 def parallel(
-    title: str, dimensions: Sequence[Dimension], lines: Sequence[Marks], frame: Frame = _PLAIN
+    title: str, dimensions: Sequence[Dimension], lines: Sequence[Marks], caption: str = ""
 ) -> Figure:
-    """Draw every point as a line across upright axes, one per parameter and figure.
+    """Draw every point as a line down across level axes, one per parameter and figure.
 
     Parameters
     ----------
@@ -135,9 +135,8 @@ def parallel(
         text: list[str] = []
         rows: list[str | None] = []
         for mark in group.marks:
-            places = [dimension.places[number] for dimension in dimensions]
-            x += [*range(len(dimensions)), None]
-            y += [*places, None]
+            x += [*(dimension.places[number] for dimension in dimensions), None]
+            y += [*range(len(dimensions)), None]
             text += [_lines(mark.text)] * (len(dimensions) + 1)
             rows += [mark.row or None] * (len(dimensions) + 1)
             number += 1
@@ -160,29 +159,31 @@ def parallel(
             "text": html.escape(label),
             "x": place,
             "y": height,
-            "xanchor": "left",
-            "xshift": 4,
+            "xanchor": "right" if place > 0.8 else "left" if place < 0.2 else "center",
+            "yanchor": "bottom",
+            "yshift": 2,
             "showarrow": False,
-            "font": {"color": palette.MUTED, "size": 11},
+            "font": {"color": palette.INK, "size": 11},
+            "bgcolor": palette.faded(palette.PAPER, 0.7),
         }
-        for place, dimension in enumerate(dimensions)
-        for height, label in dimension.ticks
+        for height, dimension in enumerate(dimensions)
+        for place, label in dimension.ticks
     ]
     layout = {
-        "xaxis": {
+        "xaxis": {"visible": False, "range": [-0.02, 1.02], "showgrid": False},
+        "yaxis": {
             "tickvals": list(range(len(dimensions))),
             "ticktext": [_wrapped(dimension.title) for dimension in dimensions],
-            "range": [-0.2, len(dimensions) - 0.4],
-            "tickangle": 0 if len(dimensions) < 8 else -35,
+            "range": [len(dimensions) - 0.7, -0.7],
             "showgrid": True,
             "zeroline": False,
         },
-        "yaxis": {"visible": False, "range": [-0.06, 1.06], "showgrid": False},
         "showlegend": len(lines) > 1,
         "hovermode": "closest",
         "annotations": ticks,
     }
     data = [trace.to_plotly_json() for trace in traces]
+    frame = Frame(caption, 110 + 40 * len(dimensions), wide=True)
     return Figure(title, data, go.Layout(layout).to_plotly_json(), frame)
 
 

@@ -1,5 +1,6 @@
 """The answer of a search in words, on the terminal and as a page."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,17 @@ from rich.table import Table as TextTable
 
 from repast_dist.report.axes import Axis
 from repast_dist.report.figures import Bars, Group, bars
-from repast_dist.report.page import Code, Figure, Frame, KeyFigure, Note, Part, arrow_table
+from repast_dist.report.page import (
+    Code,
+    Column,
+    Figure,
+    Frame,
+    KeyFigure,
+    Note,
+    Part,
+    Table,
+    arrow_table,
+)
 from repast_dist.report.point_figures import Dimension, Mark, Marks, parallel, place, scatter
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.report.units import number, percent, si
@@ -91,26 +102,24 @@ def search_page(found: Found, designs: Sequence[Design], folder: Path) -> StudyP
     refused = found.refused_table()
     sections = [
         StudySection("What was found", parts=_fronts(found), intro=_how_to_read(found)),
-        StudySection("Best designs", parts=_design_parts(designs, folder), tables=["designs"]),
+        StudySection("Best designs", parts=[_designs(found)]),
         StudySection("Which parameters matter", parts=_importance_parts(found)),
         StudySection("All points at once", parts=[_parallel(found)]),
+        StudySection("The best designs as files", parts=_design_parts(designs, folder)),
         StudySection("Points", parts=[_points(found, tables["points"])]),
     ]
-    captions = {
-        "designs": "The settings' own design is what the search started from; it need not keep "
-        "the constraints, nor lie among the values that were tried."
-    }
     if refused is not None:
         tables["refused"] = refused
-        captions["refused"] = "Settings that are not valid together, or that no plan exists for."
-        sections.append(StudySection("Refused", tables=["refused"]))
+        why = "Settings that are not valid together, or for which there is no plan."
+        sections.append(
+            StudySection("Refused", parts=[arrow_table("Refused points", refused, why, True)])
+        )
     return StudyPage(
         study="search",
         title=found.study.question,
         answer=answer_of(found),
         tables=tables,
         sections=sections,
-        captions=captions,
         key_figures=_tiles(found),
         notes=_notes(found),
     )
@@ -274,13 +283,11 @@ def _parallel(found: Found) -> Figure:
         Marks("best", [Mark(0, 0, _text(found, n), f"point-{n}") for n in chosen], 1),
     ]
     caption = (
-        "Each line is a point; parameters are left, objectives and constraints right. Where the "
-        "lines of the best come together, the value matters."
+        "Each line is a point; below its parameters are what it is judged by. Where the lines of "
+        "the best come together, the value matters."
     )
     shown_lines = [line for line in lines if line.marks]
-    return parallel(
-        "Parameters and figures", dimensions, shown_lines, Frame(caption, 460, wide=True)
-    )
+    return parallel("Parameters and figures", dimensions, shown_lines, caption)
 
 
 def _of_parameter(found: Found, name: str, numbers: Sequence[int]) -> Dimension:
@@ -314,10 +321,35 @@ def _design_parts(designs: Sequence[Design], folder: Path) -> list[Part]:
     return parts
 
 
+def _designs(found: Found) -> Table:
+    """Return the best designs as columns beside the settings' own."""
+    numbers = [-1, *found.best]
+    headings = [
+        found.name(n).replace("_", " ") + ("" if n < 0 else f", point {n}") for n in numbers
+    ]
+    rows: list[list[str]] = [
+        [name, *(_plain(found.values(n).get(name)) for n in numbers)]
+        for name in found.space.parameters
+    ]
+    rows += [
+        [
+            name + _goal(found, name),
+            *(shown(found, name, found.record(n).get(name)) for n in numbers),
+        ]
+        for name in [*found.judged, *_telling(found, numbers)]
+    ]
+    caption = (
+        "The settings' own design is what the search started from; it need not keep the "
+        "constraints, nor lie among the values that were tried."
+    )
+    columns = [Column("setting or figure"), *map(Column, headings)]
+    return Table("Settings and figures", columns, rows, caption)
+
+
 def _points(found: Found, points: Any) -> Part:
     table = arrow_table("All points", points, "A click on a heading sorts.", folded=True)
     rows = [f"point-{n}" for n in range(len(found.records))]
-    return type(table)(table.title, table.columns, table.rows, table.caption, True, rows)
+    return dataclasses.replace(table, row_ids=rows)
 
 
 def _compared(found: Found, point: int) -> str:
