@@ -29,16 +29,28 @@ def commands(document):
     return [shlex.split(text.replace("\\\n", " ")) for text in shown]
 
 
-@pytest.mark.parametrize(("document", "folder"), [("README.md", "."), ("docs/pytorch.md", "jobs")])
-def test_the_commands_for_modules_on_the_farm_work(document, folder, tmp_path, monkeypatch):
-    (words,) = commands(document)
+SHOWN = [
+    (document, folder, words)
+    for document, folder in (("README.md", "."), ("docs/pytorch.md", "jobs"))
+    for words in commands(document)
+]
+OWN = {"my_lab": "conv1.weight", "my_gpt": "embed.weight"}
+
+
+def test_both_pages_show_commands():
+    assert [document for document, _, _ in SHOWN] == ["README.md", *["docs/pytorch.md"] * 2]
+
+
+@pytest.mark.parametrize(("document", "folder", "words"), SHOWN)
+def test_the_commands_for_modules_on_the_farm_work(document, folder, words, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT / folder)
     monkeypatch.setattr(user_code, "_TAKEN", {})
     monkeypatch.setattr(user_code, "_OF_PLACE", {})
     less = ["train.max_steps=2", "dataset.test_samples=16", "farm.backend=inprocess"]
     assert main([*words, *less, f"run_root={tmp_path}"]) == 0
     (found,) = tmp_path.glob("train/*/checkpoints/step-00000002/model.safetensors")
-    assert "conv1.weight" in load_file(found)
+    (file,) = (name for name in OWN if name in words[0])
+    assert OWN[file] in load_file(found)
 
 
 def test_the_example_of_the_readme_runs():
