@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_models import Gpt, ResNet20, TextLstm, UNet, depthwise_net, text  # noqa: E402
+from torch_models import Gpt, ResNet20, TextLstm, UNet, depthwise_net, windows  # noqa: E402
 
 import repast_dist as rd  # noqa: E402
 import repast_dist.torch as rt  # noqa: E402
@@ -72,19 +72,13 @@ def test_a_depthwise_network(hardware, digits):
     assert treated == {"0", *(f"3.{channel}" for channel in range(8)), "6", "10"}
 
 
-def tokens_of(samples, length):
-    letters, entries = text()
-    rows = letters[: samples * (length + 1)].reshape(samples, length + 1)
-    return rows[:, :-1], rows[:, 1:], entries
-
-
 def next_letter(network, x, y):
     logits = network(x)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
 
 
 def test_a_causal_transformer_with_a_tied_embedding_on_text(hardware):
-    x, y, entries = tokens_of(96, 16)
+    x, y, entries = windows(96, 16)
     torch.manual_seed(0)
     network = rt.convert(Gpt(entries, width=16, length=16), hardware)
     optimizer = rt.KFAC(network, lr=0.1, damping=0.03, kl_clip=0.1)
@@ -95,7 +89,7 @@ def test_a_causal_transformer_with_a_tied_embedding_on_text(hardware):
 
 
 def test_an_lstm_on_text(hardware):
-    x, y, entries = tokens_of(160, 12)
+    x, y, entries = windows(160, 12)
     torch.manual_seed(0)
     network = rt.convert(TextLstm(entries), hardware)
     optimizer = rt.KFAC(network, lr=0.1, damping=0.03, kl_clip=0.1)

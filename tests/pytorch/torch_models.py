@@ -1,12 +1,10 @@
 """Networks of the kinds that people train, small enough for a test."""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-DOCS = Path(__file__).parents[2] / "docs"
+from repast_dist.training.datasets.text import Text
 
 
 class BasicBlock(nn.Module):
@@ -123,9 +121,7 @@ class UNet(nn.Module):
         return self.leave(torch.cat([x, y], dim=1))
 
 
-def text():
-    """Return the project's own documentation as characters: tokens, and how many there are."""
-    words = (DOCS / "concepts.md").read_text() + (DOCS / "tutorial.md").read_text()
-    letters = sorted(set(words))
-    index = {letter: number for number, letter in enumerate(letters)}
-    return torch.tensor([index[letter] for letter in words]), len(letters)
+def windows(samples, tokens):
+    """Return windows of the shipped text, the token behind each token, and how many there are."""
+    data = Text(tokens=tokens, train_samples=samples, test_samples=1).load()
+    return torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels), data.classes
