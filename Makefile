@@ -17,7 +17,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests start many processes, which would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-torch lint format bench install clean help
+.PHONY: run test test-torch lint docs format bench install clean help
 .DEFAULT_GOAL := help
 
 run: install ## Train the default network on the default farm; ARGS="key=value ..." changes settings
@@ -35,6 +35,13 @@ lint: install ## Check format, style, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install ## Build the documentation as a site: site/index.html, with pages of runs made just now
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	rm -rf build/docs
+	$(BIN)/python docs/make_site.py build/docs/pages
+	REPAST_DOCS=build/docs/pages $(BIN)/python -m mkdocs build --quiet
+	@echo "Open site/index.html"
 
 format: install ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
@@ -54,7 +61,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean: ## Delete the environment, caches and build results (runs/ stays)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16

@@ -1,0 +1,40 @@
+"""The site of the documentation: every page is in it, and none points outside."""
+
+import importlib.util
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+DOCS = HERE / "docs"
+
+
+def made(folder: Path) -> Path:
+    runpy.run_path(str(DOCS / "make_site.py"))["main"](folder, gallery=False)
+    return folder
+
+
+def test_every_page_is_in_the_site_once():
+    listed = re.findall(r"^\s+- [^:]+: (\S+\.md)$", (HERE / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_pages_of_the_site_point_at_pages_of_the_site(tmp_path):
+    pages = made(tmp_path / "pages")
+    for page in pages.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (pages / target).is_file(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="needs the extra 'docs'")
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pages = made(tmp_path / "pages")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-d", str(tmp_path / "site")]
+    subprocess.run(words, cwd=HERE, check=True, env={**os.environ, "REPAST_DOCS": str(pages)})
+    assert "load_hardware" in (tmp_path / "site" / "reference.html").read_text()
