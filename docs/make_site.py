@@ -1,7 +1,8 @@
 """Make the pages that `make docs` builds a site of: those of this folder, and pages of real runs.
 
-``python docs/make_site.py FOLDER [--without-gallery]`` copies the pages, takes out links to files that the
-site does not have, runs quick studies and lists their pages, which stand alone, in ``gallery.md``.
+``python docs/make_site.py FOLDER [--without-gallery]`` copies the pages, takes out links to files
+that the site does not have, runs quick studies and lists their pages, which stand alone, in
+``gallery.md``.
 """
 
 import re
