@@ -35,6 +35,7 @@ examples:
   repast-dist study=headline                     RePAST beside a GPU and PipeLayer
   repast-dist study=scaling workload=resnet50    1 to 1,024 chips, cost only
   repast-dist resume=runs/train/2026-01-31_12-00-00
+  repast-dist open                               all runs on one page
 
 groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one value):
 """
@@ -83,6 +84,8 @@ def _stop_like_ctrl_c() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.overrides[:1] == ["open"]:
+        options.overrides = _opening(options.overrides[1:])
     from repast_dist.api.running import answer, resume, sweep
 
     resumed, overrides = _split_resume(options.overrides)
@@ -131,6 +134,15 @@ def _part(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
             raise SettingsError(f"--package: no settings at '{path}'; valid: chip, farm, chip.adc")
         found = found[name]
     return dict(found) if isinstance(found, Mapping) else {name: found}
+
+
+def _opening(words: Sequence[str]) -> list[str]:
+    """Return the settings that ``open [FOLDER] [KEY=VALUE ...]`` stands for."""
+    folders = [word for word in words if "=" not in word]
+    if len(folders) > 1:
+        raise SettingsError(f"open: {len(folders)} folders; valid: open FOLDER")
+    named = [f"run_root='{folder}'" for folder in folders]
+    return ["study=runs", "study.browser=true", *named, *(w for w in words if "=" in w)]
 
 
 def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -834,6 +834,8 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
 """Small studies, and a changed value of every setting that they have."""
 
 STUDY_ELSEWHERE = {
+    "runs.browser": "tests/studies/test_studies_runs.py opens it",
+    "runs.most_curves": "tests/studies/test_studies_runs.py counts the curves",
     "report.standalone": "tests/report/test_report_page.py opens the pages",
     "export-spice.simulate": "tests/studies/test_studies_export_spice.py runs ngspice",
     "export-perfetto.rows": "tests/trace counts the rows",

@@ -28,15 +28,17 @@ def shared_library(page: Path) -> str | None:
     Returns
     -------
     str or None
-        A relative path; None where the page is in no run directory with the name of a date,
-        ``ROOT/STUDY/DATE`` or a run in a sweep's: nobody knows what lies beside it.
+        A relative path; None where the page is neither in the folder of all runs nor in a run
+        directory with the name of a date, ``ROOT/STUDY/DATE`` or a run in a sweep's: nobody knows
+        what lies beside it.
     """
+    name = f"plotly-{version('plotly')}.min.js"
     folders = page.absolute().parents
+    if (folders[0] / name).is_file():
+        return name
     for up in (0, 1):
         if len(folders) > up + 2 and _DATED.fullmatch(folders[up].name):
-            root = folders[up + 2]
-            name = f"plotly-{version('plotly')}.min.js"
-            _put(root / name)
+            _put(folders[up + 2] / name)
             return f"{'../' * (up + 2)}{name}"
     return None
 

@@ -98,6 +98,8 @@ class Table:
         Starts closed (long reference tables); printing opens it.
     row_ids : sequence of str
         Names of the rows, by which figures can point at them; empty: none.
+    links : sequence of str
+        Where the first cell of each row leads, a relative path, or "" for nowhere; empty: none do.
     """
 
     title: str
@@ -106,6 +108,7 @@ class Table:
     caption: str = ""
     folded: bool = False
     row_ids: Sequence[str] = ()
+    links: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,9 +374,12 @@ def _table(table: Table) -> str:
         for column in table.columns
     )
     starts = [f'<tr id="{_text(name)}">' for name in table.row_ids] or ["<tr>"] * len(table.rows)
+    links = table.links or [""] * len(table.rows)
     body = "".join(
-        start + "".join(map(_cell, row, table.columns)) + "</tr>"
-        for start, row in zip(starts, table.rows, strict=True)
+        start + "".join([_linked(first, link), *rest]) + "</tr>"
+        for start, link, (first, *rest) in zip(
+            starts, links, (list(map(_cell, row, table.columns)) for row in table.rows), strict=True
+        )
     )
     caption = f'<p class="caption">{_text(table.caption)}</p>' if table.caption else ""
     inner = (
@@ -386,6 +392,14 @@ def _table(table: Table) -> str:
             f"<span>({len(table.rows):,} rows)</span></summary>{inner}</details>"
         )
     return f'<div class="card wide"><h3>{_text(table.title)}</h3>{inner}</div>'
+
+
+def _linked(cell: str, link: str) -> str:
+    """Return a cell of text whose content leads somewhere."""
+    if not link:
+        return cell
+    content = cell.removeprefix("<td>").removesuffix("</td>")
+    return f'<td><a href="{_text(link)}">{content}</a></td>'
 
 
 def _cell(value: Any, column: Column) -> str:

@@ -3,7 +3,7 @@
 Runs go on side by side, each in a process of its own, as far as there are processors for them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import print_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
+from repast_dist.studies.differing import differing_settings
 from repast_dist.studies.output import Figures, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings
@@ -146,15 +147,6 @@ def show_sweep(state: SweepState, console: Console) -> None:
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
 
 
-def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, per run, dotted path -> value of the settings that are not the same in all runs."""
-    flat = [dict(_leaves(item)) for item in settings]
-    names = dict.fromkeys(name for item in flat for name in item)
-    first = flat[0]
-    differ = [n for n in names if any(item.get(n) != first.get(n) for item in flat)]
-    return [{name: item.get(name) for name in differ} for item in flat]
-
-
 def sweep_table(
     differing: Sequence[Mapping[str, Any]], figures: Sequence[Figures], directories: Sequence[Path]
 ) -> pa.Table:
@@ -179,14 +171,6 @@ def _column(values: list[Any]) -> list[Any]:
     """Keep numbers as they are; anything else is shown as text."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return values if numbers else ["" if value is None else str(value) for value in values]
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else name)
-    else:
-        yield path, value
 
 
 def _plain(figures: Figures) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def test_the_readme_shows_commands():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [a for a in ARGUMENTS if not a.startswith("resume=")])
-def test_commands_of_the_readme_work(folder, text, capsys):
+def test_commands_of_the_readme_work(folder, text, capsys, monkeypatch):
     for name in ("A", "B"):
         text = re.sub(rf"(?<=[\[,]){name}(?=[\],])", run_of(folder, name), text)
     words = shlex.split(text.replace("RUN_DIR", run_of(folder, "A")))
@@ -80,6 +80,10 @@ def test_commands_of_the_readme_work(folder, text, capsys):
             main(words)
         assert stopped.value.code == 0
         assert "study" in capsys.readouterr().out
+        return
+    if words == ["open"]:
+        monkeypatch.setattr("webbrowser.open", lambda _: True)
+        assert main([*words, f"run_root={folder / 'A'}"]) == 0
         return
     study = next((word for word in words if word.startswith(("study=", "search="))), None)
     less = TRAINING if study is None else LESS.get(study, [])

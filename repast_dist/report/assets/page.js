@@ -81,6 +81,24 @@
     }));
   }
 
+  // A field above a long table keeps the rows that hold all words typed into it.
+  function searchable(table) {
+    const rows = [...table.tBodies[0].rows];
+    if (rows.length < 12) return;
+    const field = Object.assign(document.createElement("input"), {
+      type: "search", placeholder: "Search", className: "search",
+    });
+    field.setAttribute("aria-label", "Search the table");
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/);
+      rows.forEach((row) => {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      });
+    });
+    table.closest(".scroll").before(field);
+  }
+
   // A click on a mark that stands for a row of a table shows the row below the plot.
   function chosen(div, row) {
     if (!row) return;
@@ -105,6 +123,7 @@
     if (typeof name === "string") chosen(div, document.getElementById(name));
   }));
   document.querySelectorAll("table.sortable").forEach(sortable);
+  document.querySelectorAll("table.sortable").forEach(searchable);
   dark.addEventListener("change", draw);
   narrow.addEventListener("change", draw);
   let opened = [];

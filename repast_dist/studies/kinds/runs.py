@@ -1,0 +1,39 @@
+"""List all runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from repast_dist.ground.spec import spec
+from repast_dist.studies.study import STUDIES, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repast_dist.studies.settings import RunSettings
+
+
+@STUDIES.register
+@spec
+class RunsStudy(Study):
+    """List all runs below ``run_root`` on a page: what was asked, what came out, what differs.
+
+    ``repast-dist open [FOLDER]`` is short for it.
+
+    Attributes
+    ----------
+    browser : bool
+        Open the page in a browser.
+    most_curves : int
+        How many of the newest training runs have their losses in one figure.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    name: Literal["runs"] = "runs"
+    browser: bool = False
+    most_curves: int = 20
+
+    def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
+        """Write ``index.html`` into the folder of all runs."""
+        from repast_dist.studies.runs import run
+
+        return run(self, settings, run_dir, console)

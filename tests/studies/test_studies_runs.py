@@ -1,0 +1,59 @@
+"""The page of all runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from repast_dist.cli import main
+from repast_dist.studies import runs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("lab") / "my runs"
+    fast = ["model=digits_mlp", "optimizer=sgd", "engine=float64", "train.max_steps=2",
+            "train.epochs=1", "farm.backend=inprocess", f"run_root='{root}'"]  # fmt: skip
+    assert main([*fast, "seed=1"]) == 0
+    assert main([*fast, "farm.chips=2"]) == 0
+    assert main(["study=explain", "chip=repast", f"run_root='{root}'"]) == 0
+    return root
+
+
+def test_every_run_is_listed_with_what_differs_and_its_answer(root, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(runs.webbrowser, "open", opened.append)
+    # A damaged run and a folder that is none are passed over.
+    (root / "train" / "broken").mkdir(exist_ok=True)
+    (root / "train" / "broken" / "settings.json").write_text("{")
+    assert main(["open", str(root)]) == 0
+    assert opened == [(root / "index.html").as_uri()]
+    printed = capsys.readouterr().out
+    assert "seed=1, chips=4" in printed
+    assert "seed=0, chips=2" in printed
+    text = (root / "index.html").read_text()
+    for folder in (*root.glob("train/2*"), *root.glob("explain/2*")):
+        assert f'<a href="{folder.relative_to(root)}/report.html">' in text
+        assert json.loads((folder / "answer.json").read_text())["answer"][:40] in text
+    assert text.count('class="spec"') == 1
+    assert len(text) < 100_000
+
+
+def test_runs_are_newest_first_with_their_size_and_state(root):
+    found = runs.find_runs(root)
+    assert [run.study for run in found] == ["explain", "train", "train"]
+    assert {run.status for run in found} == {"finished"}
+    assert [len(run.epochs) for run in found] == [0, 1, 1]
+    drawn = [
+        figure for section in runs.runs_page(root, found, [""] * 3, 1).sections
+        for figure in section.parts if hasattr(figure, "data")
+    ]  # fmt: skip
+    assert [len(figure.data) for figure in drawn] == [1]
+    size = sum(file.stat().st_size for file in found[0].folder.rglob("*") if file.is_file())
+    assert found[0].size_bytes == size
+
+
+def test_a_folder_without_runs_is_named(tmp_path, capsys):
+    assert main(["open", str(tmp_path)]) == 1
+    assert f"run_root: {tmp_path} holds no runs" in capsys.readouterr().err
+    assert main(["open", "a", "b"]) == 2
