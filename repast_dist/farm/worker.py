@@ -98,6 +98,7 @@ class ChipWorker:
                 int(plan.shapes.right_sides[number]) * policy.soi.interval,
                 self._setup.held_rows(number),
                 policy.soi.stale,
+                policy.soi.renewal_change,
             )
             for chip, number in sorted(self._setup.held)
             if chip in self._chips

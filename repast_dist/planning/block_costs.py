@@ -63,8 +63,8 @@ class BlockCosts:
 def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> BlockCosts:
     """Return the modelled costs of every block."""
     soi = policy.soi
-    solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
-    preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    solving = modelled_solves(shapes, policy.inversion, hardware, policy.assumed_rounds)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware, policy.assumed_rounds)
     one = np.ones(len(shapes), np.int64)
     weights = time_per_count(hardware.costs)
     solve = solve_counts(shapes, solving, one, hardware)
@@ -86,8 +86,8 @@ def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Bloc
 def block_energy_j(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
     """Return the modelled energy per step of preparing, programming and solving every block."""
     soi, size = policy.soi, len(shapes)
-    solving = modelled_solves(shapes, policy.inversion, hardware, soi.assumed_iterations)
-    preparing = modelled_preparations(shapes, policy.inversion, hardware, soi.assumed_iterations)
+    solving = modelled_solves(shapes, policy.inversion, hardware, policy.assumed_rounds)
+    preparing = modelled_preparations(shapes, policy.inversion, hardware, policy.assumed_rounds)
     one = np.ones(size, np.int64)
     solve, prepare, program = (
         energy_of(counts, hardware.costs, size)

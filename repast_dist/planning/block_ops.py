@@ -80,7 +80,7 @@ def _averaging(plan: Plan) -> Counts:
 @once_per_plan
 def _modelled(plan: Plan, what: Callable[..., Counts]) -> Counts:
     """Return modelled counts of every holding."""
-    rounds = plan.policy.soi.assumed_iterations
+    rounds = plan.policy.assumed_rounds
     return what(plan.held_shapes, plan.policy.inversion, plan.hardware, rounds)
 
 
@@ -89,14 +89,16 @@ def _solve_columns(
 ) -> Counts:
     """Return measured or else modelled `SolveCounts` as columns, with one entry per holding.
 
-    Blocks that take turns write the same cells again in steps that prepare no inverses.
+    Blocks that take turns write the same cells again in steps that do not prepare them anew.
     """
     preparing = _modelled(plan, modelled_preparations)
     if solves is not None:
         columns = counted(dict(solves), len(plan.blocks))
         solving = {name: values[plan.holdings.block] for name, values in columns.items()}
         if inverses_due:
-            return solving
+            again = ~plan.places.stays & (solving["program_cells"] == 0)
+            cells = np.where(again, preparing["program_cells"], solving["program_cells"])
+            return {**solving, "program_cells": cells}
     else:
         solving = _modelled(plan, modelled_solves)
         if inverses_due:

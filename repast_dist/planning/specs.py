@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from repast_dist.analog.schemes.base import Scheme
-from repast_dist.ground.numbers import Count, PositiveInt
+from repast_dist.ground.numbers import Count, PositiveInt, ceil_div
 from repast_dist.ground.spec import spec
 
 
@@ -37,13 +37,20 @@ class SoiSpec:
     stale : int
         Steps that still use the old inverses while new ones are prepared beside them, in arrays of
         their own; at most `interval`. 0: steps wait for them, as the first step does in any case.
+    renewal_change : float
+        When inversions are due, a block is programmed anew only if it has changed by so much since
+        it was: the Frobenius norm of the difference over that of the old block, both with rows and
+        columns over the roots of the old diagonal. Measuring it takes four digital operations per
+        entry. 0: every block. Fused blocks are always renewed, and those that take turns in arrays
+        are written in every step.
     right_sides_at_once : int
         Most right-hand sides of a block that are solved together; further ones are solved after
         them, or on other chips (``partition.grad_worker_fraction``).
-    assumed_iterations : int
-        Rounds of the inversion scheme that a cost-only run counts per right-hand side. The default
-        is what ``fcg`` needs with 1 % programming noise in 8-bit cells: 7 to 8 for 256-wide blocks
-        of a trained network at any damping (``study=precision``, docs/inversion.md).
+    assumed_iterations : int or None
+        Rounds of the inversion scheme that a cost-only run counts per right-hand side. None: one
+        for every two bits of the target, which is what ``fcg`` needs with 1 % programming noise in
+        8-bit cells: 7 to 8 rounds to 16 bits for 256-wide blocks of a trained network at any
+        damping (``study=precision``, docs/inversion.md).
     """
 
     block_size: PositiveInt = 256
@@ -53,8 +60,9 @@ class SoiSpec:
     fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
     fused_rest: Literal["scaled", "identity"] = "scaled"
     stale: Count = 0
+    renewal_change: Annotated[float, Ge(0)] = 0.0
     right_sides_at_once: PositiveInt = 256
-    assumed_iterations: PositiveInt = 8
+    assumed_iterations: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if self.interval % self.factor_interval:
@@ -188,6 +196,15 @@ class Policy:
     soi: SoiSpec
     partition: PartitionSpec
     inversion: Scheme
+
+    @property
+    def assumed_rounds(self) -> int:
+        """Rounds per right-hand side where nothing is solved."""
+        return self.soi.assumed_iterations or ceil_div(self.inversion.target_bits, _BITS_A_ROUND)
+
+
+_BITS_A_ROUND = 2
+"""Bits that a round of ``fcg`` brings with 1 % programming noise."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -261,6 +261,7 @@ class KFAC(torch.optim.Optimizer):
                 policy.inversion,
                 self._method,
                 int(right_sides[block.index]),
+                renewal_change=policy.soi.renewal_change,
             )
             for block, chip in zip(self._blocks, plan.block_owner, strict=True)
         }

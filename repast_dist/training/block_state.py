@@ -19,6 +19,12 @@ from repast_dist.training.solve_report import SolveReport
 _MORE_DAMPING, _MORE_DAMPING_TRIES = 3.0, 9
 """Times the damping of a block that is not positive definite, and how often."""
 
+_CHANGE_OPS, _CHANGE_MOVES = 4, 2
+"""Digital operations per entry of a symmetric block, and numbers that they read, of measuring how
+far it has changed: a difference, two divisions by roots of the diagonal, and a square that is added
+up. The norm of the old block is known from before.
+"""
+
 _WORD_SERVES = 16
 """Products that a word from a buffer is used for when a block is formed digitally."""
 
@@ -96,6 +102,18 @@ def updated_average(
     return FactorAverage(past * average.matrix + present * fresh, update)
 
 
+def changed_by(new: np.ndarray, old: np.ndarray) -> float:
+    """Return how far a symmetric positive definite matrix, (n, n), has changed: the Frobenius norm
+    of the difference over that of the old one, both with rows and columns over the roots of the
+    old one's diagonal.
+    """
+    root = np.sqrt(np.diag(old))
+    if not (root > 0).all():
+        return np.inf
+    scale = np.outer(root, root)
+    return float(np.linalg.norm((new - old) / scale) / np.linalg.norm(old / scale))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Unsolved:
     """A block that arrays do not take: every right-hand side is left as it is."""
@@ -141,6 +159,8 @@ class BlockState:
         The rows that the arrays of a fused block hold; None: arrays hold the product.
     stale : int
         Steps that still solve with the old arrays while new ones are written.
+    renewal_change : float
+        The least change, as `changed_by` measures it, for which arrays are written anew.
     """
 
     def __init__(
@@ -153,10 +173,11 @@ class BlockState:
         right_sides: int = 1,
         held_rows: HeldRows | None = None,
         stale: int = 0,
+        renewal_change: float = 0.0,
     ) -> None:
         self.block = block
         self._held_rows = held_rows
-        self._stale = stale
+        self._stale, self._renewal_change = stale, renewal_change
         self._right_sides = right_sides
         self._chip = chip
         self._engine = engine
@@ -205,7 +226,7 @@ class BlockState:
 
     def prepare(self, step: int, damping: float) -> None:
         """Program the damped average into arrays; the average itself is not changed. Where there
-        are old arrays, they go on for `stale` steps.
+        are old arrays, they go on for `stale` steps, or until the block has changed enough.
 
         A factor that arrays computed may be off by more than the damping. Where its diagonal is
         then not positive, nothing is programmed, and solves with it count as diverged.
@@ -217,11 +238,24 @@ class BlockState:
             damped: np.ndarray | Rows = self._as_rows(self._average, damping)
         else:
             damped = self._optimizer.block_matrix(self.block.factor, self._average.matrix, damping)
+        if self._still_holds(damped):
+            return
         new = self._program(damped, damping, step)
         if self._stale and self._written is not None:
             self._next = new
         else:
             self._written, self._aged = new, None
+
+    def _still_holds(self, damped: np.ndarray | Rows) -> bool:
+        """Return whether the block is as good as what is written."""
+        old = None if self._written is None else self._written.damped
+        if not self._renewal_change or isinstance(damped, Rows) or not isinstance(old, np.ndarray):
+            return False
+        entries = len(damped) * (len(damped) + 1) // 2
+        self._pending += SolveCounts(
+            digital_ops=_CHANGE_OPS * entries, moved=_CHANGE_MOVES * entries
+        )
+        return changed_by(damped, old) < self._renewal_change
 
     def _take_over(self, step: int) -> None:
         """Go over to the new arrays once the old ones have served their steps."""

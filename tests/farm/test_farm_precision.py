@@ -11,6 +11,7 @@ from repast_dist.farm.setup import beginning, make_setup
 from repast_dist.farm.worker import ChipWorker
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
+from repast_dist.trace import read_trace
 
 # The inputs of the first layer are two blocks of a factor of 65 rows, each wider than an array.
 SMALL = (
@@ -21,6 +22,7 @@ SMALL = (
 WAYS = {
     "pieces": ("inversion.array_pieces=diagonal",),
     "inverse": ("inversion=explicit", "inversion.inverse_from=1"),
+    "moved": ("soi.renewal_change=0.2", "soi.interval=1", "chip=repast"),
 }
 
 
@@ -57,6 +59,42 @@ def test_a_worker_goes_on_from_what_it_saved(way, stop):
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_blocks_are_written_when_they_have_moved_and_only_then_paid(train, tmp_path):
+    """What every step leaves behind says when each block was written, and how far it had moved."""
+    worker, limit = _worker("moved"), 0.2
+    held, written = {}, {}
+    for step in range(8):
+        worker.advance(step, 1)
+        state = worker.block_state()
+        for number in {name.split("/")[1] for name in state}:
+            average, damped = (state[f"block/{number}/{x}"] for x in ("average", "written/damped"))
+            at = int(state[f"block/{number}/written/step"])
+            if number in held and at == step:
+                assert _moved(damped, held[number]) >= limit
+            if at != step:
+                np.testing.assert_array_equal(damped, held[number])
+                shift = float(state[f"block/{number}/written/damping"]) * np.eye(len(damped))
+                # Damping follows the traces, a little.
+                assert _moved(average + shift, held[number]) < 1.5 * limit
+            held[number] = damped
+            written.setdefault(number, set()).add(at)
+    assert any(len(steps) < 8 for steps in written.values())
+    assert any(len(steps) > 1 for steps in written.values())
+    run = train(*SMALL, *WAYS["moved"], "farm.chips=1", root=tmp_path)
+    trace = read_trace(run / "trace").to_pylist()
+    paid: dict[str, set[int]] = {}
+    for row in trace:
+        if row["op"] == "program_block":
+            paid.setdefault(str(row["block"]), set()).add(row["step"])
+    assert paid == written
+
+
+def _moved(new, old):
+    root = np.sqrt(np.diag(old))
+    scaled = [matrix / root[:, None] / root for matrix in (new - old, old)]
+    return np.sqrt(np.sum(scaled[0] ** 2) / np.sum(scaled[1] ** 2))
 
 
 def _worker(way):

@@ -405,12 +405,21 @@ def test_a_chip_without_inverting_arrays_cannot_do_second_order():
 
 def test_a_block_wider_than_an_array_is_inverted_by_halves():
     layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=300, out_features=8, bias=False)
-    plan = plan_of(Workload(name="one", layers=(layer,)), soi=SoiSpec(block_size=512))
+    network, soi = Workload(name="one", layers=(layer,)), SoiSpec(block_size=512)
+    nested = SCHEMES.load({"method": "fcg", "array_pieces": "nested"})
+    plan = plan_of(network, soi=soi, inversion=nested)
     assert plan.shapes.size.tolist() == [300, 8]
     # 300 on arrays of 128: quarters of 75; two levels cost 9 settlings per application.
     assert plan.shapes.piece.tolist() == [75, 8]
     solve = row_of(ops_of(plan), "solve_a")
     assert solve["inv_ops"].tolist() == [8 * 8 * 9]
+    assert solve["serial_inv_ops"].tolist() == [8 * 8 * 9 // int(plan.places.copies[0])]
+    # The diagonal alone: three pieces of 100, which settle at once.
+    plan = plan_of(network, soi=soi)
+    assert plan.shapes.piece.tolist() == [100, 8]
+    solve = row_of(ops_of(plan), "solve_a")
+    assert solve["inv_ops"].tolist() == [8 * 8 * 3]
+    assert solve["serial_inv_ops"].tolist() == [8 * 8 // int(plan.places.copies[0])]
 
 
 def test_a_fused_block_holds_activations_instead_of_their_product():

@@ -59,7 +59,7 @@ class PieceScheme(GradientScheme):
         all of which settle at once; conjugate gradients make up for what couples them.
     """
 
-    array_pieces: Literal["nested", "diagonal"] = "nested"
+    array_pieces: Literal["nested", "diagonal"] = "diagonal"
 
     def depth(self, size: int, array: int) -> int:
         """Return no halvings where the pieces of the diagonal are all that is held."""

@@ -231,8 +231,12 @@ def _times(quantity: Quantity, factor: float) -> Quantity:
 
 def _scale_soi(inputs: HeadlineInputs, field: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
-        soi = inputs.machine.policy.soi
-        changed: dict[str, Any] = {field: max(1, round(getattr(soi, field) * factor))}
+        policy = inputs.machine.policy
+        soi = policy.soi
+        value = getattr(soi, field)
+        if field == "assumed_iterations":
+            value = policy.assumed_rounds
+        changed: dict[str, Any] = {field: max(1, round(value * factor))}
         if field.endswith("interval"):
             # Inversions come with an update of the factors.
             updates = changed.get("factor_interval", soi.factor_interval)
