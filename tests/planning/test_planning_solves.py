@@ -146,7 +146,7 @@ def test_an_inverse_is_formed_for_right_hand_sides_enough(right_sides, method):
 
 def test_a_plan_counts_every_column_of_an_inverse():
     """As a run does whose columns all take the assumed rounds."""
-    scheme = SCHEMES.load({"method": "explicit", "deflation": 0})
+    scheme = SCHEMES.load({"method": "explicit", "deflation": 0, "array_pieces": "nested"})
     shapes = shapes_of(40, 10, 20, scheme, fused=False, interval=8)
     (planned,) = modelled_preparations(shapes, scheme, HARDWARE, 7)["vmm_ops"].tolist()
     # 40 columns of 7 rounds, each with a product and, halved once, two couplings; four tries.

@@ -8,7 +8,10 @@ from repast_dist.analog.solver import DOT_MOVES, NORM_MOVES, UPDATE_MOVES, Run
 
 _REFRESH_ROUNDS = 16
 _DRIFT = 2.0**-6
-"""Of the target: accumulated rounding that can be neglected."""
+"""Of the target: accumulated rounding that can be neglected on the way."""
+
+_TRUE_DRIFT = 0.25
+"""Of what roundings add up to at most, that they do add up to: a fifth on factors of networks."""
 
 _GRADIENT_OPS = 10
 """Digital operations per element and round of conjugate gradients with one direction kept: four
@@ -78,9 +81,12 @@ def conjugate_gradients(
         add_scaled(residual, image, -step)
         relative = run.relative(residual, active)
         # What the recurrence says is checked where roundings of the products may have added up:
-        # before it is believed, and from time to time.
+        # before it is believed, unless it is within the target with all that they add, and from
+        # time to time.
         drift = drift + np.abs(step) * largest(direction) * unit / run.norm[active]
-        due = (relative <= tolerance * SAFETY) | (count % _REFRESH_ROUNDS == 0)
+        believed = relative <= tolerance * SAFETY
+        sure = believed & (relative + _TRUE_DRIFT * drift <= tolerance)
+        due = (believed & ~sure) | (count % _REFRESH_ROUNDS == 0)
         doubtful = due & (drift > _DRIFT * tolerance)
         if doubtful.any():
             residual[:, doubtful] = run.residual(active[doubtful])
