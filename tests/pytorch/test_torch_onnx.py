@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from repast_dist.ground.errors import DataError, RunDirectoryError, SettingsErro
 from repast_dist.network.onnx_file import workload_from_onnx  # noqa: E402
 from repast_dist.settings import load_settings  # noqa: E402
 from repast_dist.studies import resume_study  # noqa: E402
+from repast_dist.studies import train as train_study  # noqa: E402
 from repast_dist.studies.recorder import RunRecorder  # noqa: E402
 from repast_dist.studies.settings import training_job  # noqa: E402
 from repast_dist.torch.onnx import from_onnx  # noqa: E402
@@ -175,6 +178,48 @@ def test_weights_may_begin_anew_and_some_may_stay(tmp_path):
         setup_of(f"model.path={path}", "model.frozen=['nothing.*']")
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_on_ray_get_the_network_and_not_the_file(train, tmp_path, monkeypatch):
+    path = export(made("transformer"), inputs_of("transformer", 1), tmp_path / "n.onnx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_text.py").write_text(TEXT.replace("from onnx_networks import made", ""))
+    words = [word for word in RUN if not word.startswith(("dataset=", "farm."))]
+    words += ["dataset.factory=my_text:make_text", f"model.path={path}"]
+    one = train(*words, "farm.backend=inprocess", "farm.chips=1")
+    opened = train_study.open_farm
+
+    def without_files(*given):
+        for file in (path, path.with_name("n.onnx.data")):
+            file.unlink(missing_ok=True)
+        return opened(*given)
+
+    monkeypatch.setattr(train_study, "open_farm", without_files)
+    monkeypatch.setattr("repast_dist.studies.recorder._checksums", lambda settings: {})
+    several = train(*words, "farm.chips=2")
+    assert losses(several) == losses(one)
+    assert final_arrays(several) == final_arrays(one)
+
+
+def test_the_page_exports_files_that_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    (command,) = re.findall(r"^repast-dist (model\.path.*)$", page, re.M)
+    example, two = torch.randn(1, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    assert len(blocks) == 3
+    for block in blocks:
+        model = NETWORKS["cnn"][0]()
+        Path("net.onnx").unlink(missing_ok=True)
+        names = {"torch": torch, "model": model, "example": example, "two_samples": two}
+        exec(compile(block, "docs/onnx.md", "exec"), names)
+        network, plain = from_onnx("net.onnx").eval(), model.eval()
+        torch.testing.assert_close(network(two), plain(two))
+        assert "norm.weight" in network.state_dict()
+    less = ["train.max_steps=1", "dataset.test_samples=16", "farm.backend=inprocess"]
+    assert main([*command.split(), *less, "engine=float64", f"run_root={tmp_path}"]) == 0
+
+
 class Stop(Exception):
     """Ends a run in the middle."""
 
@@ -239,6 +284,7 @@ PRODUCT = helper.make_node("MatMul", ["x", "fc.weight"], ["y"])
     [
         ([PRODUCT], W, {"inputs": [("x", (8, 4))]}, "input x is for batches of 8; valid: an expor"),
         ([PRODUCT], W, {"inputs": [("x", ())]}, "input x is one number"),
+        ([PRODUCT], W, {"inputs": [("x", (1, "t", 4))]}, "for one sample, and open otherwise"),
         ([PRODUCT], W, {"opset": 11}, "operators of version 11; valid: .*opset_version=13"),
         ([PRODUCT, helper.make_node("Unique", ["y"], ["z"])], W, {},
          "operator Unique cannot be trained; valid: an export without it"),

@@ -220,8 +220,12 @@ class _Reader:
 
     def _check_samples(self, network: OnnxNetwork) -> None:
         """Check that a network that was written for one sample takes several beside each other."""
-        if not self._one or any(None in dims for _, dims, _ in self._inputs):
+        if not self._one:
             return
+        if any(None in dims for _, dims, _ in self._inputs):
+            raise DataError(
+                f"{self._path}: inputs are for one sample, and open otherwise; valid: {_OPEN}"
+            )
         draw = torch.Generator().manual_seed(0)
         given = [
             torch.randint(0, 2, (2, *dims[1:]), generator=draw)
