@@ -89,7 +89,8 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             KeyFigure(
                 name,
                 f"{mean_of[footings.IMPLIED, name]['geometric mean']:.3g} x",
-                f"paper: {published.value} x",
+                f"per epoch; {mean_of[footings.IMPLIED, name][_COUNTED['to target']]:.3g} x to "
+                f"target; the paper: {published.value} x",
                 number=mean_of[footings.IMPLIED, name]["geometric mean"],
             )
             for name, published in study.paper.by_name.items()
@@ -128,18 +129,22 @@ def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
     factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
     chips, own = means[footings.IMPLIED, speedup]["mean chips"], schedule_name(inputs)
 
-    def ours(footing: str, ratio: str) -> str:
-        return f"{means[footing, ratio]['geometric mean']:.3g}"
+    def ours(ratio: str, column: str = "geometric mean") -> str:
+        return f"{means[footings.IMPLIED, ratio][column]:.3g}"
 
+    fast, frugal = "speedup over PipeLayer", "energy saving over PipeLayer"
     return (
-        f"On {len(inputs.study.networks)} networks, as many {chip} chips as the power feeds that "
-        f"the paper's ratios imply ({chips:.0f}, at {footings.implied_power(paper):.3g} times the "
-        f"GPU's power) run an epoch {ours(footings.IMPLIED, speedup)} times as fast as "
-        f"{inputs.gpu.name} and take {ours(footings.IMPLIED, saving)} times less energy (geometric "
-        f"means; the paper: {published_ratio(paper, speedup)} and {published_ratio(paper, saving)})"
-        f". The {ours(footings.IMPLIED, speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
+        f"{chips:.0f} {chip} chips run an epoch {ours(speedup)} times as fast as {inputs.gpu.name} "
+        f"and take {ours(saving)} times less energy (geometric means over "
+        f"{len(inputs.study.networks)} networks; the paper: {published_ratio(paper, speedup)} and "
+        f"{published_ratio(paper, saving)}). There are {chips:.0f} because the paper's own ratios "
+        f"imply a machine that draws {footings.implied_power(paper):.3g} times the GPU's power, "
+        f"which feeds so many. The {ours(speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
         f"GPU does the same work) times {factor[own]:.3g} ({own}) times {factor[CHIPS]:.3g} "
-        f"({chips:.0f} chips, with {chips:.0f} times the batch)."
+        f"({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer trains first order and "
+        f"needs more epochs: to the same target the chips are {ours(fast, _COUNTED['to target'])} "
+        f"times as fast, with {ours(frugal, _COUNTED['to target'])} times less energy (the paper: "
+        f"{published_ratio(paper, fast)} and {published_ratio(paper, frugal)})."
     )
 
 
@@ -193,8 +198,9 @@ def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
         "What the ratios consist of",
         charts=charts,
         tables=["footings", "bridge"],
-        intro="The factors of a chart multiply up from one chip to the paper's figure; the table "
-        f"below says what each of them means. {_batch(inputs, means)} The changes after it are "
+        intro="Read a chart from top to bottom: each bar multiplies what those above it have "
+        "reached, blue ones up, orange ones down, from one chip to the paper's figure. The table "
+        f"'Bridge' says what each factor means. {_batch(inputs, means)} The changes below are "
         "what the paper may have done otherwise; nothing says that it did. 'Not explained' is what "
         "is left.",
     )
