@@ -173,8 +173,9 @@ class _Rooms:
 
     def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """Return, per group of blocks, whether these copies of them fit together."""
-        inverting, product = (np.bincount(group, copies * kind, groups) for kind in self.needed)
-        fits: np.ndarray = (inverting <= self.room[0]) & (product <= self.room[1])
+        fits = np.ones(groups, bool)
+        for kind, room in zip(self.needed, self.room, strict=True):
+            fits &= np.bincount(group, copies * kind, groups) <= room
         return fits
 
     def even_seconds(self, costs: BlockCosts) -> float:
@@ -234,15 +235,21 @@ def _best_turns(held: HeldBlocks, hardware: Hardware, policy: Policy) -> BlockPl
     # At least one always takes turns, and the widest has to find room.
     free = chip.banks - int(banks.max())
     best, least = None, np.inf
-    for count in sorted({int(np.searchsorted(need, share * free, "right")) for share in _SHARES}):
+    counts = {int(np.searchsorted(need, share * free, "right")) for share in _SHARES}
+    for count in sorted({min(count, len(order) - 1) for count in counts}):
         moving = np.ones(len(banks), bool)
-        moving[order[: min(count, len(order) - 1)]] = False
+        moving[order[:count]] = False
         used, blocks = rooms.banks_of(~moving), held.take(np.flatnonzero(moving))
         left = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
         if policy.partition.objective == "time" and left.even_seconds(blocks.costs) >= least:
             continue
+        tried = set()
         for filled_share in _FILLED:
-            places = _in_turns(held, chip, moving, used, filled_share)
+            turn = _turns_of(held, chip, moving, used, filled_share)
+            if turn.tobytes() in tried:
+                continue
+            tried.add(turn.tobytes())
+            places = _in_turns(held, chip, turn, used)
             goal = _goal(held, places, hardware, policy)
             if goal < least:
                 best, least = places, goal
@@ -260,23 +267,29 @@ def _worth_staying(held: HeldBlocks, rooms: _Rooms) -> np.ndarray:
     return order
 
 
-def _in_turns(
+def _turns_of(
     held: HeldBlocks, chip: ChipSpec, moving: np.ndarray, used: int, filled: float
-) -> BlockPlaces:
-    """Return places if some blocks move in the banks behind those that are used by the others, and
+) -> np.ndarray:
+    """Return turns if some blocks move in the banks behind those that are used by the others, and
     single copies of the blocks of a turn take a share of these banks.
     """
-    wide = block_banks(held.shapes, chip)
-    copies = np.ones(len(moving), np.int64)
-    turn, bank = np.zeros((2, len(moving)), np.int64)
-    kept = np.flatnonzero(~moving)
-    bank[kept] = _one_after_the_other(wide[kept], held.chip[kept]) % max(used, 1)
+    turn = np.zeros(len(moving), np.int64)
     rooms = _Rooms(held.shapes, chip, banks=chip.banks - used)
     for kind in (held.is_g, ~held.is_g):
         mine = np.flatnonzero(kind & moving)
         turns = _turns(held.costs.solving_s[mine], rooms.share[mine], filled)
         turn[mine] = int(turn.max()) + 1 + turns
-    mine = np.flatnonzero(moving)
+    return turn
+
+
+def _in_turns(held: HeldBlocks, chip: ChipSpec, turn: np.ndarray, used: int) -> BlockPlaces:
+    """Return places of blocks with these turns, in the banks behind those that the others use."""
+    wide = block_banks(held.shapes, chip)
+    copies = np.ones(len(turn), np.int64)
+    bank = np.zeros(len(turn), np.int64)
+    kept = np.flatnonzero(turn == 0)
+    bank[kept] = _one_after_the_other(wide[kept], held.chip[kept]) % max(used, 1)
+    mine = np.flatnonzero(turn)
     blocks = held.take(mine)
     room = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
     copies[mine] = _balanced_copies(blocks, room, turn[mine], int(turn.max()) + 1)
