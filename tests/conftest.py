@@ -1,5 +1,6 @@
 """One Ray cluster for the whole test session, and runs made the way the command makes them."""
 
+import contextlib
 import copy
 import io
 import os
@@ -29,6 +30,13 @@ def pytest_xdist_make_scheduler(config, log):
     return None
 
 
+def pytest_configure(config):
+    """Some settings are loaded by modules, before any fixture is there."""
+    patched = files_parsed_once()
+    patched.__enter__()
+    config.add_cleanup(lambda: patched.__exit__(None, None, None))
+
+
 def pytest_collection_modifyitems(config, items):
     """Begin with what takes long, where tests are shared out."""
     if hasattr(config, "workerinput"):
@@ -42,7 +50,7 @@ def one_blas_thread():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@contextlib.contextmanager
 def files_parsed_once():
     """Hydra parses all YAML files for all settings anew, which takes longer than many a test."""
     parse, parsed = OmegaConf.load, {}

@@ -1,5 +1,6 @@
 """Products and solves from Python against numpy, and their prices against prices by hand."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,24 @@ import pytest
 
 import repast_dist as rd
 from repast_dist.ground.errors import CapacityError, DataError, SettingsError
+from repast_dist.hardware import Hardware
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-HARDWARE = rd.load_hardware()
-"""Arrays of 256 x 256 cells, 128 pairs a row; 16-bit weights in 4-bit cells are 4 slices."""
-IDEAL = rd.load_hardware("repast", "ideal", **{"chip.adc.range": "lossless"})
 RANDOM = np.random.default_rng(0)
 MATRIX = RANDOM.normal(size=(300, 40))
 INPUTS = RANDOM.normal(size=(16, 300))
+
+
+@functools.cache
+def default() -> Hardware:
+    """Arrays of 256 x 256 cells, 128 pairs a row; 16-bit weights in 4-bit cells are 4 slices."""
+    return rd.load_hardware()
+
+
+@functools.cache
+def ideal() -> Hardware:
+    return rd.load_hardware("repast", "ideal", **{"chip.adc.range": "lossless"})
 
 
 def definite(size: int, seed: int = 1) -> np.ndarray:
@@ -24,7 +34,7 @@ def definite(size: int, seed: int = 1) -> np.ndarray:
 
 
 def test_a_product_on_ideal_arrays_is_that_of_the_rounded_numbers() -> None:
-    chip = IDEAL.chip
+    chip = ideal().chip
     assert chip.weight_bits == chip.input_bits
 
     top = 2 ** (chip.input_bits - 1) - 1
@@ -32,26 +42,26 @@ def test_a_product_on_ideal_arrays_is_that_of_the_rounded_numbers() -> None:
     # Inputs share a power of two.
     power = 2.0 ** np.ceil(np.log2(np.abs(INPUTS).max() / top))
     expected = (np.rint(INPUTS / power) * power) @ (np.rint(MATRIX / step) * step)
-    product = INPUTS @ rd.crossbar(MATRIX, IDEAL)
+    product = INPUTS @ rd.crossbar(MATRIX, ideal())
     assert product == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_one_vector_is_a_row_of_its_own() -> None:
-    crossbar = rd.crossbar(MATRIX, HARDWARE)
+    crossbar = rd.crossbar(MATRIX, default())
     assert (INPUTS[0] @ crossbar).shape == (40,)
     assert (crossbar.multiply(INPUTS[0]) == (INPUTS[:1] @ crossbar)[0]).all()
 
 
 def test_the_seed_decides_the_programming_errors() -> None:
-    one, same, other = (INPUTS @ rd.crossbar(MATRIX, HARDWARE, seed) for seed in (1, 1, 2))
+    one, same, other = (INPUTS @ rd.crossbar(MATRIX, default(), seed) for seed in (1, 1, 2))
     assert (one == same).all()
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("hardware", [HARDWARE, IDEAL], ids=["reram", "ideal"])
+@pytest.mark.parametrize("hardware", [default, ideal], ids=["reram", "ideal"])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (256, 3), (257, 300)])
 def test_a_product_is_priced_by_the_conversions_it_makes(hardware, rows, columns) -> None:  # type: ignore[no-untyped-def]
-    crossbar = rd.crossbar(RANDOM.normal(size=(rows, columns)), hardware)
+    crossbar = rd.crossbar(RANDOM.normal(size=(rows, columns)), hardware())
     crossbar.multiply(RANDOM.normal(size=(5, rows)))
     assert crossbar.last is not None
     assert crossbar.cost(5).counts["adc_conversions"] == crossbar.last.conversions
@@ -59,9 +69,9 @@ def test_a_product_is_priced_by_the_conversions_it_makes(hardware, rows, columns
 
 def test_the_price_of_a_product_by_hand() -> None:
     """300 rows are two row tiles; 40 weights of 4 slices take two arrays side by side."""
-    g = HARDWARE.geometry
+    g = default().geometry
     assert (g.rows, g.slices, g.columns_per_weight) == (256, 4, 2)
-    crossbar, vectors = rd.crossbar(MATRIX, HARDWARE), 16
+    crossbar, vectors = rd.crossbar(MATRIX, default()), 16
     cost = crossbar.cost(vectors)
     driven = vectors * g.passes
     # An addition per result, a comparison and a shift per input; and a counter at every converter.
@@ -75,7 +85,7 @@ def test_the_price_of_a_product_by_hand() -> None:
         "buffer_bytes": vectors * 340 * g.value_bytes,
     }
     assert {name: cost.counts[name] for name in expected} == expected
-    unit = {name: part.energy_j for name, part in HARDWARE.costs.parts.items()}
+    unit = {name: part.energy_j for name, part in default().costs.parts.items()}
     by_hand = (
         expected["cells_read"] * unit["cell"]
         + expected["dac_conversions"] * unit["dac"]
@@ -85,18 +95,18 @@ def test_the_price_of_a_product_by_hand() -> None:
         * (unit["buffer"] + unit["bus"] + unit["register"] + 0.5 * unit["router"])
     )
     assert cost.energy_j == pytest.approx(by_hand)
-    adding_s = -(-digital // HARDWARE.chip.digital_lanes) * HARDWARE.costs.clock_s
-    assert cost.time_s == pytest.approx(driven * HARDWARE.costs.pass_s + adding_s)
-    assert cost.static_j == pytest.approx(HARDWARE.costs.static_w * cost.time_s)
+    adding_s = -(-digital // default().chip.digital_lanes) * default().costs.clock_s
+    assert cost.time_s == pytest.approx(driven * default().costs.pass_s + adding_s)
+    assert cost.static_j == pytest.approx(default().costs.static_w * cost.time_s)
     writing = crossbar.program_cost
     assert writing.counts["cell_writes"] == 300 * 40 * 4 * 2
     # Four arrays of one bank, written row by row.
-    rounds = -(-4 // HARDWARE.chip.written_arrays_per_bank)
-    assert writing.time_s == pytest.approx(rounds * 256 * HARDWARE.costs.row_pulse_s)
+    rounds = -(-4 // default().chip.written_arrays_per_bank)
+    assert writing.time_s == pytest.approx(rounds * 256 * default().costs.row_pulse_s)
 
 
 def test_costs_add_up() -> None:
-    crossbar = rd.crossbar(MATRIX, HARDWARE)
+    crossbar = rd.crossbar(MATRIX, default())
     both = crossbar.cost(3) + crossbar.program_cost
     assert both.counts["cell_writes"] == crossbar.program_cost.counts["cell_writes"]
     assert both.energy_j == crossbar.cost(3).energy_j + crossbar.program_cost.energy_j
@@ -111,7 +121,7 @@ def test_a_matrix_that_no_array_is_left_for_is_refused() -> None:
 @pytest.mark.parametrize("inversion", ["fcg", "refine", {"method": "cg"}, {"target_bits": 12}])
 def test_a_solve_agrees_with_numpy_to_the_bits_that_it_says(inversion) -> None:  # type: ignore[no-untyped-def]
     matrix, right = definite(48), RANDOM.normal(size=(48, 4))
-    solved = rd.solve(matrix, right, HARDWARE, inversion, damping=0.05)
+    solved = rd.solve(matrix, right, default(), inversion, damping=0.05)
     damped = matrix + 0.05 * np.eye(48)
     assert solved.converged.all()
     left = np.linalg.norm(damped @ solved.x - right, axis=0) / np.linalg.norm(right, axis=0)
@@ -121,15 +131,15 @@ def test_a_solve_agrees_with_numpy_to_the_bits_that_it_says(inversion) -> None: 
     condition = np.linalg.cond(damped)
     off = np.linalg.norm(solved.x - exact, axis=0) / np.linalg.norm(exact, axis=0)
     assert (off <= condition * left).all()
-    one = rd.solve(matrix, right[:, 0], HARDWARE, inversion, damping=0.05)
+    one = rd.solve(matrix, right[:, 0], default(), inversion, damping=0.05)
     assert one.x == pytest.approx(solved.x[:, 0], rel=1e-3, abs=1e-3)
 
 
 def test_the_price_of_a_solve_by_hand() -> None:
     """`single` on one array: a settling per right-hand side, no product."""
     n, sides = 100, 7
-    solved = rd.solve(definite(n), np.eye(n)[:, :sides], HARDWARE, "single")
-    unit = {name: part.energy_j for name, part in HARDWARE.costs.parts.items()}
+    solved = rd.solve(definite(n), np.eye(n)[:, :sides], default(), "single")
+    unit = {name: part.energy_j for name, part in default().costs.parts.items()}
     assert solved.counts.inv_ops == sides
     assert solved.counts.vmm_ops == 0
     assert sides * 50e-9 < solved.counts.settling_s < sides * 1e-6
@@ -141,7 +151,7 @@ def test_the_price_of_a_solve_by_hand() -> None:
         + sides * 2 * n * n * unit["cell"]
         + solved.counts.digital_ops * unit["digital"]
         # Right-hand sides and answers in and out of the array, and scaled: two read, one written.
-        + sides * (2 + 6) * n * HARDWARE.product_geometry(32).value_bytes
+        + sides * (2 + 6) * n * default().product_geometry(32).value_bytes
         * (unit["buffer"] + unit["bus"] + unit["register"] + 0.5 * unit["router"])
     )  # fmt: skip
     assert solved.solve_cost.energy_j == pytest.approx(by_hand)
@@ -156,18 +166,18 @@ def test_factors_precondition_a_gradient_as_k_fac_does(tmp_path: Path) -> None:
     pi = np.sqrt((np.trace(a) / 40) / (np.trace(g) / 12))
     damped = a + pi * np.sqrt(0.01) * np.eye(40), g + np.sqrt(0.01) / pi * np.eye(12)
     exact = np.linalg.solve(damped[0], gradient) @ np.linalg.inv(damped[1])
-    found = rd.solve((a, g), gradient, HARDWARE, damping=0.01)
+    found = rd.solve((a, g), gradient, default(), damping=0.01)
     assert found.converged
     assert found.x == pytest.approx(exact, rel=1e-3, abs=1e-3)
     left = np.linalg.norm(damped[0] @ found.x @ damped[1] - gradient) / np.linalg.norm(gradient)
     assert found.residual == pytest.approx(left, rel=1e-6)
     assert found.energy_j == found.a.energy_j + found.g.energy_j
     np.savez(tmp_path / "layer.npz", A=a, G=g, gradient=gradient)
-    again = rd.solve(tmp_path / "layer.npz", None, HARDWARE, damping=0.01)
+    again = rd.solve(tmp_path / "layer.npz", None, default(), damping=0.01)
     assert (again.x == found.x).all()
     np.save(tmp_path / "a.npy", a)
-    one = rd.solve(str(tmp_path / "a.npy"), gradient, HARDWARE)
-    assert (one.x == rd.solve(a, gradient, HARDWARE).x).all()
+    one = rd.solve(str(tmp_path / "a.npy"), gradient, default())
+    assert (one.x == rd.solve(a, gradient, default()).x).all()
 
 
 NOT_SYMMETRIC = np.array([[2.0, 1.0], [0.0, 2.0]])
@@ -190,7 +200,7 @@ NOT_SYMMETRIC = np.array([[2.0, 1.0], [0.0, 2.0]])
 )
 def test_what_cannot_be_solved_is_refused_with_the_reason(matrix, right, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(DataError) as caught:
-        rd.solve(matrix, right, HARDWARE)
+        rd.solve(matrix, right, default())
     assert message in str(caught.value)
 
 

@@ -1,5 +1,6 @@
 """Settings from Python are those of the command line, with the same errors."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from repast_dist.api.loading import as_overrides
 from repast_dist.cli import main
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import to_dict
+from repast_dist.hardware import Hardware
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -64,9 +66,9 @@ WRONG = [
     (lambda: rd.load_settings({"farm.chips": 0}), "farm.chips=0"),
     (lambda: rd.load_hardware("nonsense"), "chip=nonsense"),
     (lambda: rd.load_hardware(**{"chip.adc.bitz": 3}), "chip.adc.bitz=3"),
-    (lambda: rd.solve(np.eye(2), np.eye(2), HARDWARE, "nonsense"), "inversion=nonsense"),
+    (lambda: rd.solve(np.eye(2), np.eye(2), small(), "nonsense"), "inversion=nonsense"),
     (
-        lambda: rd.solve(np.eye(2), np.eye(2), HARDWARE, {"target_bits": 99}),
+        lambda: rd.solve(np.eye(2), np.eye(2), small(), {"target_bits": 99}),
         "inversion.target_bits=99",
     ),
     (lambda: rd.plan("nonsense"), "study=plan workload.name=nonsense"),
@@ -82,7 +84,11 @@ WRONG = [
     (lambda: rd.sweep({"chip.adc.bits": [8, "x"]}), "-m chip.adc.bits=8,x"),
     (lambda: rd.sweep("farm.chips=4,0"), "-m farm.chips=4,0"),
 ]
-HARDWARE = rd.load_hardware("small")
+
+
+@functools.cache
+def small() -> Hardware:
+    return rd.load_hardware("small")
 
 
 @pytest.mark.parametrize(("call", "words"), WRONG, ids=lambda item: item if item else "call")
@@ -103,11 +109,11 @@ def test_a_wrong_setting_is_refused_in_the_words_of_the_command_line(
     ("call", "message"),
     [
         (lambda: rd.load_hardware(seed=1), "seed: not a setting of the hardware; valid: chip"),
-        (lambda: rd.plan("lenet5", HARDWARE, chip="small"), "chip: the hardware is given"),
+        (lambda: rd.plan("lenet5", small(), chip="small"), "chip: the hardware is given"),
         (lambda: rd.sweep({"farm.chips": []}), "farm.chips: an axis without values"),
         (lambda: rd.load_settings({"seed": object()}), "seed: object is no value of a setting"),
         (lambda: rd.load_settings(3), "3: no setting; valid: 'farm.chips=8'"),  # type: ignore[arg-type]
-        (lambda: rd.solve(np.eye(2), np.eye(2), HARDWARE, damping=-1), "damping: -1; valid: 0 or"),
+        (lambda: rd.solve(np.eye(2), np.eye(2), small(), damping=-1), "damping: -1; valid: 0 or"),
     ],
 )
 def test_what_only_python_can_get_wrong_is_named_too(call: Callable[[], Any], message: str) -> None:

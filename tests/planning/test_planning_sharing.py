@@ -9,7 +9,6 @@ from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_
 from repast_dist.settings import compose_plain
 
 CODES = {op.name: op.number for op in OPS}
-CONF = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
 SAMPLES, TOKENS, INPUTS, OUTPUTS = 16, 64, 48, 24
 
 
@@ -22,11 +21,12 @@ def step_of(rows: int | None) -> OpTable:
         vectors_per_sample=TOKENS,
         factor_vectors_per_sample=rows,
     )
+    conf = compose_plain(["chip=small", "interconnect=board", "components=reram_32nm"])
     hardware = Hardware(
-        chip=load(ChipSpec, CONF["chip"]),
+        chip=load(ChipSpec, conf["chip"]),
         device=DeviceSpec(),
-        components=load(ComponentTable, CONF["components"]),
-        interconnect=load(InterconnectSpec, CONF["interconnect"]),
+        components=load(ComponentTable, conf["components"]),
+        interconnect=load(InterconnectSpec, conf["interconnect"]),
     )
     policy = Policy(soi=SoiSpec(), partition=PartitionSpec(), inversion=SCHEMES.load({}))
     work = StepWork(chips=1, micro_batches=1, micro_batch_size=SAMPLES)

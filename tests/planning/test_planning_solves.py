@@ -1,6 +1,7 @@
 """What the planner prices is what a run counts: every number of every scheme, without tolerance."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -15,12 +16,16 @@ from repast_dist.planning.solves import block_shapes, fuse, modelled_preparation
 from repast_dist.settings import load_settings
 
 ARRAY = 32
-BASE = load_settings(["chip=repast"]).hardware
-CHIP = dataclasses.replace(BASE.chip, inv=dataclasses.replace(BASE.chip.inv, size=ARRAY))
-HARDWARE = dataclasses.replace(BASE, chip=CHIP, device=DeviceSpec())
 ON_ARRAYS = ["single", "taylor", "refine", "fcg", "auto"]
 # Whole and halved once and twice, in even and uneven pieces; 65 has halves of 33 and 32.
 SIZES = [1, 17, 32, 33, 64, 65, 101]
+
+
+@functools.cache
+def hardware():
+    base = load_settings(["chip=repast"]).hardware
+    chip = dataclasses.replace(base.chip, inv=dataclasses.replace(base.chip.inv, size=ARRAY))
+    return dataclasses.replace(base, chip=chip, device=DeviceSpec())
 
 
 def block_of(size, held, seed=0):
@@ -43,14 +48,14 @@ def right_hand_sides(size, columns):
 def shapes_of(size, sides, held, scheme, fused, interval=1):
     block = SoiBlock(0, 0, "layer", "A", 0, size)
     sides, held = np.array([sides]), np.array([held])
-    shapes = block_shapes((block,), sides, held, HARDWARE, scheme, interval=interval)
-    return fuse(shapes, np.array([True]), HARDWARE) if fused else shapes
+    shapes = block_shapes((block,), sides, held, hardware(), scheme, interval=interval)
+    return fuse(shapes, np.array([True]), hardware()) if fused else shapes
 
 
 def check(
     scheme, size, held=24, *, fused=False, columns=6, opamp=None, prices=by_number, solver_too=False
 ):
-    vmm, inv = HARDWARE.residual_spec, HARDWARE.inv_spec
+    vmm, inv = hardware().residual_spec, hardware().inv_spec
     if opamp is not None:
         inv = dataclasses.replace(inv, device=dataclasses.replace(inv.device, opamp=opamp))
     rows = block_of(size, held)
@@ -148,10 +153,10 @@ def test_a_plan_counts_every_column_of_an_inverse():
     """As a run does whose columns all take the assumed rounds."""
     scheme = SCHEMES.load({"method": "explicit", "deflation": 0, "array_pieces": "nested"})
     shapes = shapes_of(40, 10, 20, scheme, fused=False, interval=8)
-    (planned,) = modelled_preparations(shapes, scheme, HARDWARE, 7)["vmm_ops"].tolist()
+    (planned,) = modelled_preparations(shapes, scheme, hardware(), 7)["vmm_ops"].tolist()
     # 40 columns of 7 rounds, each with a product and, halved once, two couplings; four tries.
     assert planned == 40 * 7 * 3 + 4 + 4
-    (solving,) = modelled_solves(shapes, scheme, HARDWARE, 7)["vmm_ops"].tolist()
+    (solving,) = modelled_solves(shapes, scheme, hardware(), 7)["vmm_ops"].tolist()
     assert solving == 10
 
 
@@ -235,12 +240,12 @@ def test_the_planner_assumes_the_same_rounds_for_every_right_hand_side(method):
     scheme = SCHEMES.load({"method": method})
     shapes = shapes_of(65, 20, 24, scheme, fused=False)
     rounds = np.array([scheme.rounds(7)])
-    inv = HARDWARE.inv_spec
-    planned = modelled_solves(shapes, scheme, HARDWARE, 7)
+    inv = hardware().inv_spec
+    planned = modelled_solves(shapes, scheme, hardware(), 7)
     assert planned == scheme.solve_counts(shapes, rounds, inv)
     one = scheme.solve_counts(shapes_of(65, 1, 24, scheme, False), rounds, inv)
     assert all(planned[name] == 20 * one[name] for name in planned)
-    cells = modelled_preparations(shapes, scheme, HARDWARE, 7)["program_cells"]
+    cells = modelled_preparations(shapes, scheme, hardware(), 7)["program_cells"]
     assert (cells > 0).all()
 
 
@@ -248,7 +253,7 @@ def test_trials_of_auto_are_planned_with_the_assumed_rounds():
     """Four right-hand sides are tried with fcg: a settling each for every round."""
     scheme = SCHEMES.load({"method": "auto"})
     shapes = shapes_of(ARRAY, 20, 24, scheme, fused=False)
-    prepared = [modelled_preparations(shapes, scheme, HARDWARE, r)["inv_ops"] for r in (7, 8)]
+    prepared = [modelled_preparations(shapes, scheme, hardware(), r)["inv_ops"] for r in (7, 8)]
     assert [int(ops[0]) for ops in prepared] == [4 * 7, 4 * 8]
 
 

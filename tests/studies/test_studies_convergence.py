@@ -1,5 +1,6 @@
 """The convergence study: equal budgets, honest verdicts, one K-FAC, points that are reused."""
 
+import functools
 import io
 import textwrap
 from pathlib import Path
@@ -298,7 +299,9 @@ def test_only_variants_on_arrays_are_trained_at_several_noises_and_slow_ones_wit
     assert {counts[method, 0.1] for method in ("taylor", "refine")} == {2}
 
 
-STUDY = load_settings(["study=convergence"]).study
+@functools.cache
+def study():
+    return load_settings(["study=convergence"]).study
 
 
 def record(losses, *, first=2.3, diverged=None, time_s=1.0, energy_j=1.0):
@@ -347,7 +350,7 @@ def verdicts(single, fcg):
         *(damping_run("single", 0.0, 0.3, seed, [0.31]) for seed in range(3)),
         *(damping_run("fcg", 0.0, 0.1, seed, [fcg]) for seed in range(3)),
     ]
-    claims = claim_rows(STUDY, summary_rows(damping), [], 4)
+    claims = claim_rows(study(), summary_rows(damping), [], 4)
     return {item["claim"].partition(" ")[0]: item["verdict"] for item in claims[:2]}
 
 
@@ -371,7 +374,7 @@ def test_the_target_is_the_better_first_order_loss_and_half_the_epochs_are_count
     damping = summary_rows([damping_run("float64", 0.0, 0.1, 0, [0.2])])
     claims = {
         item["claim"].partition(": ")[2]: item["verdict"]
-        for item in claim_rows(STUDY, damping, list(rows.values()), 4)
+        for item in claim_rows(study(), damping, list(rows.values()), 4)
     }
     assert [verdict for claim, verdict in claims.items() if "half" in claim] == ["holds"]
     assert [v for c, v in claims.items() if "simulated time" in c] == ["does not hold"]
