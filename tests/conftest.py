@@ -40,6 +40,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Begin with what takes long, where tests are shared out."""
     if hasattr(config, "workerinput"):
+        for item in items:
+            sharing_out.mark(item)
         items.sort(key=lambda item: sharing_out.turn(item.nodeid))
 
 

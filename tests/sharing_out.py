@@ -6,24 +6,22 @@ the process that starts it. Files of long tests that share little go test by tes
 
 import re
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_OWN_PROCESSES = re.compile(r"test_farm_faults\.py::test_(an_interrupt|a_killed|the_chips)")
-_WITH_RAY = re.compile(
-    r"test_farm_(faults|training|optimizers|settings_act|stale)\.py|test_studies_points\.py"
-    r"|test_farm_pipeline\.py::test_workers|test_plugins\.py|test_torch_farm\.py|test_farm_fusion\.py::test_fused_blocks_on_ray"
-)
+_RAY = "@ray"
 _APART = re.compile(
     r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"
-    r"|test_farm_fusion\.py::test_fused_blocks_train"
-    r"|test_farm_clipping\.py"
+    r"|test_farm_faults\.py|test_farm_fusion\.py::test_fused_blocks_train|test_farm_clipping\.py"
+    r"|test_studies_effects\.py"
 )
 _FIRST = (
-    "test_farm_settings_act", "removed_node", "is_refused[device]", "blocks_train_like",
-    "test_farm_watch",
-    "test_farm_faults", "is_refused[inversion]", "leaves[fashion_cnn]",
-    "test_jobs_launchers", "test_docs_commands", "test_farm", "is_refused[", "leaves[fashion_mlp]",
-    "test_readme_commands", "cheapest_method", "never_make_a_step_slower", "reach_their_bits",
+    _RAY, "test_farm_kills", "removed_node", "is_refused[inversion]", "is_refused[device]",
+    "test_docs_commands", "every_effect_on", "test_farm_watch", "test_farm_faults",
+    "test_jobs_launchers", "is_refused[chip]", "leaves[cifar", "test_farm_fusion",
+    "changes_its_answer[study=headline]", "test_readme_commands", "test_fuzz", "test_farm",
+    "test_studies", "cheapest_method", "is_refused[", "leaves[", "of_many_blocks",
+    "never_make_a_step_slower", "reach_their_bits",
 )  # fmt: skip
 
 
@@ -34,12 +32,18 @@ class Scheduling(LoadScopeScheduling):
         return scope(nodeid)
 
 
+def mark(item: pytest.Item) -> None:
+    """Let the name of a test say that it needs the session's Ray; names are all there is here."""
+    fixtures = getattr(item, "fixturenames", ())
+    asks = "request" in fixtures and item.get_closest_marker("ray") is not None
+    if "ray_cluster" in fixtures or asks:
+        item._nodeid += _RAY
+
+
 def scope(nodeid: str) -> str:
     """Return the name of the tests that run on the same process."""
-    if _OWN_PROCESSES.search(nodeid):
-        return nodeid
-    if _WITH_RAY.search(nodeid):
-        return "ray"
+    if nodeid.endswith(_RAY):
+        return _RAY
     return nodeid if _APART.search(nodeid) else nodeid.partition("::")[0]
 
 
