@@ -39,9 +39,15 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Begin with what takes long, where tests are shared out."""
+    strays = [
+        item.nodeid
+        for item in items
+        if "ray_cluster" in getattr(item, "fixturenames", ())
+        and not sharing_out.with_ray(item.nodeid)
+    ]
+    if strays:
+        raise pytest.UsageError(f"tests/sharing_out.py: these need the session's Ray: {strays}")
     if hasattr(config, "workerinput"):
-        for item in items:
-            sharing_out.mark(item)
         items.sort(key=lambda item: sharing_out.turn(item.nodeid))
 
 

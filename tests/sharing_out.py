@@ -6,17 +6,21 @@ the process that starts it. Files of long tests that share little go test by tes
 
 import re
 
-import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_RAY = "@ray"
+_WITH_RAY = re.compile(
+    r"test_farm_settings_act\.py|_on_ray_|_on_two_workers|::test_ray_workers|\[farm1\]"
+    r"|test_farm_faults\.py::test_(?!an_interrupt|a_killed|the_chips)"
+    r"|test_farm_training\.py::test_(chips_that_share|kernels_change)"
+    r"|test_farm_pipeline\.py::test_workers_hand|test_studies_points\.py::test_workers_and_this"
+)
 _APART = re.compile(
     r"test_settings_act\.py::.*act|test_planning_placement\.py|test_analog_inversion_precision\.py"
     r"|test_farm_faults\.py|test_farm_fusion\.py::test_fused_blocks_train|test_farm_clipping\.py"
     r"|test_studies_effects\.py"
 )
 _FIRST = (
-    _RAY, "test_farm_kills", "removed_node", "is_refused[inversion]", "is_refused[device]",
+    "test_farm_kills", "removed_node", "is_refused[inversion]", "is_refused[device]",
     "test_docs_commands", "every_effect_on", "test_farm_watch", "test_farm_faults",
     "test_jobs_launchers", "is_refused[chip]", "leaves[cifar", "test_farm_fusion",
     "changes_its_answer[study=headline]", "test_readme_commands", "test_fuzz", "test_farm",
@@ -32,21 +36,20 @@ class Scheduling(LoadScopeScheduling):
         return scope(nodeid)
 
 
-def mark(item: pytest.Item) -> None:
-    """Let the name of a test say that it needs the session's Ray; names are all there is here."""
-    fixtures = getattr(item, "fixturenames", ())
-    asks = "request" in fixtures and item.get_closest_marker("ray") is not None
-    if "ray_cluster" in fixtures or asks:
-        item._nodeid += _RAY
+def with_ray(nodeid: str) -> bool:
+    """Return whether a test runs on the process that has the session's Ray."""
+    return _WITH_RAY.search(nodeid) is not None
 
 
 def scope(nodeid: str) -> str:
     """Return the name of the tests that run on the same process."""
-    if nodeid.endswith(_RAY):
-        return _RAY
+    if with_ray(nodeid):
+        return "ray"
     return nodeid if _APART.search(nodeid) else nodeid.partition("::")[0]
 
 
 def turn(nodeid: str) -> int:
     """Return what sorts tests, those that take long or wait for others first."""
+    if with_ray(nodeid):
+        return -1
     return next((n for n, part in enumerate(_FIRST) if part in nodeid), len(_FIRST))
