@@ -30,7 +30,7 @@ from repast_dist.ground.files import ANSWER, SETTINGS, read_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.settings import as_hydra_takes_it, check_folder, expand_sweep, explain, hydra_with
 from repast_dist.studies.multirun import show_sweep
-from repast_dist.studies.output import read_figures
+from repast_dist.studies.output import objective_of, read_figures
 from repast_dist.studies.run_directory import placed
 from repast_dist.studies.settings import checked_settings as settings_of
 from repast_dist.studies.sweep_state import SweepPoint, SweepState
@@ -90,13 +90,7 @@ class Job:
         if point.finished_meanwhile():
             console.print(f"Finished before: {point.run}", markup=False, soft_wrap=True)
         point.do({}, console)
-        found = read_figures(point.run)
-        unknown = [name for name in settings.objective if name not in found]
-        if unknown:
-            raise SettingsError(
-                f"objective: the answer has no figure '{unknown[0]}'; valid: {', '.join(found)}"
-            )
-        values = tuple(float(found[name][0]) for name in settings.objective)
+        values = objective_of(settings.objective, read_figures(point.run))
         return values if len(values) != 1 else values[0]
 
 

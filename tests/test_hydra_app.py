@@ -70,6 +70,21 @@ def test_a_sweep_is_started_by_the_launcher_that_is_named(here, launcher, capsys
     assert again == stamps
 
 
+def test_the_best_run_of_a_sweep_comes_first(here, capsys):
+    words = [*PLAN, "farm.chips=1,4,2", "hydra.sweep.dir=s", "objective=[step]"]
+    assert main(["-m", *words]) == 0
+    steps = [row["step"] for row in rows(here / "s")]
+    assert steps == sorted(steps)
+    assert len(set(steps)) == 3
+    printed = capsys.readouterr().out
+    assert "Sweep, best step first" in printed
+    # All runs have as many micro-batches.
+    assert "micro-batches" not in printed.rpartition("Sweep, best")[2]
+    assert "micro-batches" in rows(here / "s")[0]
+    assert main(["-m", *words[:-2], "hydra.sweep.dir=t", "objective=[-step]"]) == 0
+    assert [row["step"] for row in rows(here / "t")] == steps[::-1]
+
+
 def test_a_wrong_point_is_told_before_anything_is_launched(here, capsys):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = [*PLAN, "hydra/launcher=joblib", "farm.chips=1,0"]
@@ -114,7 +129,7 @@ def test_a_sweeper_gets_the_figures_that_are_its_objective(here, capsys, monkeyp
     assert main(["-m", *words, "objective=[chips, SOI blocks]"]) == 0
     blocks = {item["name"]: item["value"] for item in figures(here / "found" / "0")}["SOI blocks"]
     assert Halving.asked == [(f"++farm.chips={n}", (float(n), blocks)) for n in (8, 4, 2)]
-    assert [row["farm.chips"] for row in rows(here / "found")] == [8, 4, 2]
+    assert [row["farm.chips"] for row in rows(here / "found")] == [2, 4, 8]
     words[-1] = "hydra.sweep.dir=other"
     assert main(["-m", *words, "objective=[speed]"]) == 2
     assert "objective: the answer has no figure 'speed'; valid: chips" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import print_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
 from repast_dist.studies.differing import differing_settings
-from repast_dist.studies.output import Figures, read_figures, write_answer
+from repast_dist.studies.output import Figures, objective_of, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.sweep_runs import do_missing
@@ -125,12 +125,17 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: i
 def show_sweep(state: SweepState, console: Console) -> None:
     """Write the tables and pages of a sweep's finished runs, and print the table."""
     folder, points = state.folder, state.finished
+    objective = points[0].settings.objective
+    if objective:
+        # The sort is stable: equal runs stay in their order.
+        points.sort(key=lambda point: objective_of(objective, read_figures(point.run)))
     settings = [point.settings for point in points]
     directories = [point.run for point in points]
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
     table = sweep_table(differing, figures, directories)
-    print_table("Sweep", table, console)
+    title = f"Sweep, best {' and '.join(objective)} first" if objective else "Sweep"
+    print_table(title, _telling(table), console)
     rows = zip(directories, differing, figures, strict=True)
     state.table = [
         {"run": state.relative(path), "settings": changed, "figures": _plain(found)}
@@ -165,6 +170,14 @@ def sweep_table(
         for field in plain.schema
     ]
     return plain.cast(pa.schema(fields))
+
+
+def _telling(table: pa.Table) -> pa.Table:
+    """Return a table without the figures that are the same in all of several runs."""
+    if table.num_rows < 2:
+        return table
+    differ = [name for name in table.column_names if len(set(table[name].to_pylist())) > 1]
+    return table.select(differ)
 
 
 def _column(values: list[Any]) -> list[Any]:

@@ -1,11 +1,12 @@
 """Where a study's answer goes: tables, page and settings in a new run directory."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import ANSWER, SETTINGS, checked_entries, read_json, write_json
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
@@ -70,6 +71,32 @@ def read_figures(folder: Path) -> Figures:
     for item in stored:
         checked_entries(path, item, {"name": str, "value": (int, float), "unit": str})
     return {item["name"]: (item["value"], item["unit"]) for item in stored}
+
+
+def objective_of(names: Sequence[str], figures: Figures) -> tuple[float, ...]:
+    """Return the figures by which runs are judged, each the better the smaller it is.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Key figures; ``"-test accuracy"`` is the better the larger it is.
+    figures : dict
+        Those of a run.
+
+    Raises
+    ------
+    SettingsError
+        The run has no such figure.
+    """
+    values = []
+    for name in names:
+        key = name.removeprefix("-")
+        if key not in figures:
+            raise SettingsError(
+                f"objective: the answer has no figure '{key}'; valid: {', '.join(figures)}"
+            )
+        values.append(float(figures[key][0]) * (-1.0 if name.startswith("-") else 1.0))
+    return tuple(values)
 
 
 def begin(settings: RunSettings, run_dir: Path | None = None) -> Path:

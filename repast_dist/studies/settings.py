@@ -45,8 +45,9 @@ class RunSettings:
     run_root : str
         Folder below which run directories are made.
     objective : tuple of str
-        Key figures of the study's answer that a sweeper of Hydra, such as Optuna's, gets for a
-        run.
+        Key figures of the study's answer that decide which run of a sweep is best, each the better
+        the smaller; with a minus, ``"-test accuracy"``, the larger. A sweeper of Hydra, such as
+        Optuna's, gets them for a run.
     plugins : tuple of str
         Parts of your own: ``.py`` files, or entry points of installed packages, that register cell
         models, layers, optimizers and the like.
