@@ -67,6 +67,18 @@ def test_the_number_of_chips_changes_no_bit(train, lab, chips):
     assert np.ptp(losses(one)) > 0.01
 
 
+def test_modules_compute_with_older_weights_on_any_number_of_chips(train, lab):
+    flight = ("partition.stages_in_flight=2", "partition.update_delay=1")
+    newest = train(*OWN, *EXACT, *ALONE)
+    one = train(*OWN, *EXACT, *ALONE, *flight)
+    two = train(*OWN, *EXACT, "farm.backend=inprocess", "farm.chips=2", *flight)
+    assert final_arrays(two) == final_arrays(one)
+    assert losses(two) == losses(one)
+    # Step 1 still computes with the first weights.
+    same = [a == b for a, b in zip(losses(newest), losses(one), strict=True)]
+    assert same == [True, False, False, False, False]
+
+
 def worker_processes():
     """Processes of workers in the cluster of this test session."""
     found = []
@@ -443,6 +455,7 @@ WRONG = {
     "model.factory=my_lab:Nothing": r"my_lab:Nothing returns str; valid: a tensor",
     "model.loss=regression": r"model\.loss: regression does not fit .* labels are classes",
     "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
+    "partition.layers=pipeline": r"partition\.layers=pipeline: .*PyTorch module.*valid: replicate",
     "model.width=3": r"model\.width: unknown setting; .*factory",
     "dataset.factory=my_lab:no_module": r"dataset\.factory: my_lab:no_module: TypeError.*x_train",
     "dataset.augmentation=my_lab:make_text_model": r"dataset\.augmentation: .*TypeError",
