@@ -56,6 +56,14 @@ NETWORKS = {
         ),
         (8, 1, 8, 8),
     ),
+    "depthwise": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU(),
+            nn.Flatten(), nn.Linear(216, 4),
+        ),
+        (8, 1, 8, 8),
+    ),
+    "tied": (lambda: Tied(), (8, 5)),
     "recurrent": (
         lambda: nn.Sequential(nn.LSTM(5, 6, batch_first=True), Last(), nn.Linear(6, 4)),
         (8, 7, 5),
@@ -75,6 +83,21 @@ NETWORKS = {
         (8, 5, 6),
     ),
 }  # fmt: skip
+
+
+class Tied(nn.Module):
+    """Numbers and tokens; the output layer has the weights of the tokens' embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.front, self.hidden = nn.Linear(5, 8), nn.Linear(8, 8)
+        self.embed = nn.Embedding(4, 8)
+        self.head = nn.Linear(8, 4, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        both = self.front(x) + self.embed((x > 0).long()).mean(dim=1)
+        return self.head(torch.tanh(self.hidden(both)))
 
 
 class Last(nn.Module):
