@@ -12,7 +12,7 @@ from rich.console import Console
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.study_pool import map_unordered
 from repast_dist.ground.errors import FarmError, RunDirectoryError, SettingsError
-from repast_dist.ground.files import POINTS, read_json, write_json
+from repast_dist.ground.files import ANSWER, POINTS, REPORT, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import PointProgress
 from repast_dist.studies.kinds.search import SearchStudy
@@ -66,24 +66,20 @@ class _Search:
         self._goals = goals
 
     def answered(self) -> Path:
-        """Measure all points and write the answer, unless others still measure."""
+        """Measure all points and write the answer, unless another process has written it."""
         self._measure(self._first())
-        while True:
-            with self._journal.alone() as alone:
-                if not alone:
-                    break
-                # Of processes that ended before they told what they found.
-                left = self._points.adopt()
-                if not left:
-                    return self._show()
-                self._measure(iter(left))
-        self._console.print(
-            f"{len(self._points.open)} points are with other processes; the last of them writes "
-            f"the answer into {self._folder}",
-            markup=False,
-            soft_wrap=True,
-        )
-        return self._folder
+        self._points.look()
+        if self._points.open:
+            self._console.print(f"{len(self._points.open)} points are with other processes")
+        self._journal.wait_for_others()
+        # Of processes that ended before they told what they found.
+        left = self._points.adopt()
+        if left:
+            self._measure(iter(left))
+        if self._journal.joined and not left and (self._folder / ANSWER).is_file():
+            self._console.print(f"Report:        {self._folder / REPORT}", markup=False)
+            return self._folder
+        return self._show()
 
     def _first(self) -> Iterator[Proposal]:
         if not self._journal.joined:

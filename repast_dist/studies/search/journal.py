@@ -40,7 +40,7 @@ class Journal:
     def __enter__(self) -> Self:
         self._file = self._path.open("a+b")
         self._present = self._present_path.open("w")
-        self._joined = not self._try(fcntl.LOCK_EX)
+        self._joined = not self._is_alone()
         fcntl.flock(self._present, fcntl.LOCK_SH)
         return self
 
@@ -58,15 +58,13 @@ class Journal:
         """Whether others were at work when this process came."""
         return self._joined
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Yield whether no other process is at work; none can begin inside the block then.
+    def wait_for_others(self) -> None:
+        """Wait until no other process is at work; none can begin until this one ends.
 
-        Of several processes that end at the same time, one finds itself alone: each counts as gone
-        before it looks for others.
+        Of several that wait, each is alone in turn.
         """
         fcntl.flock(self._present, fcntl.LOCK_UN)
-        yield self._try(fcntl.LOCK_EX)
+        fcntl.flock(self._present, fcntl.LOCK_EX)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -110,9 +108,9 @@ class Journal:
             raise RunDirectoryError(f"{self._path}: a line is damaged: {line[:60]!r}")
         return entry
 
-    def _try(self, how: int) -> bool:
+    def _is_alone(self) -> bool:
         try:
-            fcntl.flock(self._present, how | fcntl.LOCK_NB)
+            fcntl.flock(self._present, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
