@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,11 +24,12 @@ from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.costing import planned_step
 from repast_dist.studies.measure import MEASURES, Measure
+from repast_dist.studies.measures.train import TrainMeasure
 from repast_dist.studies.search.goals import Goals
 from repast_dist.studies.search.journal import JOURNAL, Journal
 from repast_dist.studies.search.proposals import Proposals
 from repast_dist.studies.search.space import Space
-from repast_dist.studies.settings import changed
+from repast_dist.studies.settings import changed, in_one_process
 
 pytest.importorskip("optuna")
 
@@ -460,3 +462,50 @@ def _when(ready, deadline_s=240.0):
         assert time.monotonic() < until
         time.sleep(0.02)
     return found
+
+
+def test_the_tuned_chip_is_a_design_of_the_search_and_trains_bit_for_bit_alike():
+    settings = load_settings(["search=headline"])
+    tuned = load_settings(["search=headline", "chip=repast_tuned"])
+    found, changes = to_dict(tuned.chip), {}
+    for name, item in settings.study.parameters.items():
+        options = item.values() if isinstance(item, Mapping) else [{name: _at(found, name)}]
+        (same,) = [it for it in options if all(_at(found, p) == v for p, v in it.items())]
+        changes |= same
+    wanted = to_dict(changed(settings, changes).chip)
+    assert {**found, "name": "", "source": ""} == {**wanted, "name": "", "source": ""}
+    limits = settings.study.constraints
+    assert limits["chip.area_m2"].excess(tuned.hardware.area_m2) == 0
+    assert limits["chip.peak_power_w"].excess(tuned.hardware.peak_power_w) == 0
+    tiny = ("model=digits_mlp", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32")
+    losses = []
+    for chip in ("repast", "repast_tuned"):
+        trained = load_settings(["study=sweep", "farm.chips=1", f"chip={chip}", *tiny])
+        figures = TrainMeasure().record(in_one_process(trained))
+        losses.append([figures[n] for n in ("train_loss", "test_loss", "median_residual", "steps")])
+    assert losses[0] == losses[1]
+    assert losses[0][-1] == 3
+
+
+def _at(chip, path):
+    value = {"chip": chip}
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def test_a_training_beside_float64_is_the_difference_of_means_over_seeds():
+    tiny = ("model=digits_mlp", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32")
+    settings = in_one_process(load_settings(["study=sweep", "chip=repast", "farm.chips=1", *tiny]))
+    found = TrainMeasure(seeds=2, beside_float64=True).record(settings)
+    exact = load_settings(["study=sweep", "chip=repast", "farm.chips=1", "engine=float64", *tiny])
+    one = {
+        name: [
+            TrainMeasure().record(changed(in_one_process(own), {"seed": seed})) for seed in (0, 1)
+        ]
+        for name, own in (("analog", settings), ("float64", exact))
+    }
+    losses = {name: sum(run["train_loss"] for run in runs) / 2 for name, runs in one.items()}
+    assert found["train_loss"] == losses["analog"]
+    assert found["loss_over_float64"] == losses["analog"] - losses["float64"]
+    assert found["steps"] == 3
