@@ -1,12 +1,13 @@
 """Average steps: equal to the full op table, and cheap for thousands of chips."""
 
 import dataclasses
+import os
 import time
 
 import numpy as np
 import pytest
 
-from repast_dist.network.tables import network_table
+from repast_dist.network.tables import NETWORKS, network_table
 from repast_dist.ops import price
 from repast_dist.planning import place, step_ops
 from repast_dist.planning.summary import summarise
@@ -36,6 +37,20 @@ def test_the_summary_equals_the_full_table_of_every_step(chips, layers):
     assert summary.cell_writes == pytest.approx(writes)
     assert sum(summary.phase_energy_j.values()) == pytest.approx(summary.energy_j)
     assert sum(summary.segment_s.values()) == pytest.approx(summary.step_s)
+
+
+@pytest.mark.slow
+def test_all_networks_on_up_to_1024_chips_are_costed_in_a_minute():
+    """Of one processor. Three numbers of chips of eleven, unless all is asked for."""
+    every = [2**power for power in range(11)]
+    counts = every if os.environ.get("REPAST_FUZZ") == "full" else every[::5]
+    networks = [name for name in NETWORKS.names() if name not in ("model", "onnx")]
+    setup, begun = load_settings(["study=scaling"]).machine, time.process_time()
+    for name in networks:
+        workload = network_table(name)
+        for chips in counts:
+            assert summarise(setup.plan(workload, chips, 8 * max(chips, 32), 8)).step_s > 0
+    assert time.process_time() - begun < 60 * len(counts) / len(every)
 
 
 def test_no_chip_is_busier_than_the_step_is_long():
