@@ -1,6 +1,7 @@
 """The whole settings tree of a run, without Hydra: what `repast_dist.settings` loads."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, get_type_hints
@@ -250,8 +251,14 @@ def _hint(groups: Sequence[str]) -> Any:
     hint: Any = RunSettings
     for group in groups:
         is_group = dataclasses.is_dataclass(hint)
-        hint = get_type_hints(hint, include_extras=True).get(group) if is_group else None
+        hint = _hints(hint).get(group) if is_group else None
     return hint
+
+
+@functools.cache
+def _hints(group: Any) -> dict[str, Any]:
+    """Return the annotations of a group's settings; a search asks for them at every point."""
+    return get_type_hints(group, include_extras=True)
 
 
 def unread(settings: RunSettings, paths: Iterable[str]) -> list[str]:
