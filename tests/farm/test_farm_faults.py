@@ -28,6 +28,9 @@ SETTINGS = (
     "farm.checkpoint_every=4",
 )  # fmt: skip
 STEPS = 14
+STOPS = [signal.SIGINT]
+if os.environ.get("REPAST_FUZZ") == "full":
+    STOPS += [signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(scope="session")
@@ -206,16 +209,20 @@ def test_a_worker_that_keeps_failing_is_retired_and_its_work_moves(train, tmp_pa
                for item in events)  # fmt: skip
 
 
-def test_an_interrupt_saves_everything_and_the_run_goes_on_from_there(tmp_path, undisturbed):
+@pytest.mark.parametrize("number", STOPS)
+def test_an_interrupt_saves_everything_and_the_run_goes_on_from_there(
+    tmp_path, undisturbed, number
+):
     process = _started(
         tmp_path, held_at=8,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )  # fmt: skip
 
     def interrupt():
-        os.killpg(process.pid, signal.SIGINT)
+        # A shell tells all processes of a command, Slurm and Kubernetes the one they started.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         _go_on(tmp_path)
 
     thread = _when_steps(tmp_path, 5, interrupt)
