@@ -5,7 +5,13 @@ import pytest
 
 from repast_dist.analog.kernels import whole
 from repast_dist.analog.kernels.tile_registers import has_matrix_unit
-from repast_dist.analog.kernels.whole import FloatMatrix, TiledMatrix, hold_whole
+from repast_dist.analog.kernels.whole import (
+    FixedMatrix,
+    FloatMatrix,
+    TiledMatrix,
+    hold_for_codes,
+    hold_whole,
+)
 from repast_dist.analog.product import LOSSLESS, Product
 
 needs_unit = pytest.mark.skipif(not has_matrix_unit(), reason="no matrix unit on this machine")
@@ -46,6 +52,32 @@ def test_columns_do_not_depend_on_their_neighbours() -> None:
     for number in range(17):
         alone = held.multiply(codes[:, number : number + 1])
         np.testing.assert_array_equal(alone[:, 0], together[:, number])
+
+
+@needs_unit
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_with_codes_of_one_byte_are_those_of_integers(shape: tuple[int, int, int]) -> None:
+    matrix, _ = operands(shape, 32)
+    _, codes = operands(shape, 8)
+    found = TiledMatrix(matrix).multiply_bytes(codes)
+    np.testing.assert_array_equal(found, exact(matrix, codes))
+
+
+@needs_unit
+def test_any_matrix_has_32_bits_of_its_largest_entry() -> None:
+    random = np.random.default_rng(3)
+    matrix = random.normal(size=(300, 290)).astype(np.float32)
+    codes = random.integers(-127, 128, (290, 20)).astype(np.float64)
+    held = hold_for_codes(matrix, 8)
+    assert isinstance(held, FixedMatrix)
+    found, expected = held.multiply(codes), matrix.astype(np.float64) @ codes
+    step = np.abs(matrix).max() / (2**31 - 1)
+    assert np.abs(found - expected).max() < 0.5 * step * np.abs(codes).sum(axis=0).max()
+    # Single precision is further off.
+    single = (matrix @ codes.astype(np.float32)).astype(np.float64)
+    assert np.abs(found - expected).max() < np.abs(single - expected).max() / 10
+    matrix[3, 4] = np.nan
+    assert hold_for_codes(matrix, 8) is None
 
 
 @needs_unit

@@ -13,11 +13,15 @@ from repast_dist.analog.arrays.drive import found_drive, ranged_columns
 from repast_dist.analog.arrays.dynamics import PROBE_CYCLES, Loop, settling_cycles
 from repast_dist.analog.fixed_point import codes_of_columns
 from repast_dist.analog.kernels.noise import addressed_normal
+from repast_dist.analog.kernels.whole import FixedMatrix, hold_for_codes
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.rng import generator
 
 _FEW_BITS = 12
 """Of converters, up to which single precision is plenty for what is between them."""
+
+_BYTE_BITS = 8
+"""Of codes that a matrix unit takes as they are."""
 
 _FAR_POLE = 8.0
 """Multiples of the gain-bandwidth product beyond which a second pole is far."""
@@ -194,7 +198,7 @@ class Circuit:
         driven = codes if self.converters is None else self.converters.driven(codes)
         driven = self._driven(driven, codes)
         if self.drive is None:
-            outputs = _applied(self.early, driven)
+            outputs = self._early_outputs(driven, codes, spec)
             if self.offset.any():
                 outputs += self.offset[:, None] * np.max(np.abs(outputs), axis=0, initial=0.0)
             read, level = codes_of_columns(outputs, spec.adc_bits)
@@ -204,7 +208,7 @@ class Circuit:
             return Reading(read * (level * (step / self.scale)), none)
         beyond = none
         if self.curved is None:
-            outputs = _applied(self.early, driven)
+            outputs = self._early_outputs(driven, codes, spec)
             outputs *= self.drive
             outputs += self.offset[:, None]
             if self.rising is not None:
@@ -254,6 +258,19 @@ class Circuit:
             on_the_way = np.abs(self.rising @ settled[:, some])
             beyond[some] = (on_the_way > 1.0).any(axis=(0, 1))
         return beyond
+
+    @cached_property
+    def _early_of_codes(self) -> FixedMatrix | None:
+        """What codes are multiplied with where a matrix unit does it."""
+        return hold_for_codes(self.early, _BYTE_BITS)
+
+    def _early_outputs(self, driven: np.ndarray, codes: np.ndarray, spec: InvSpec) -> np.ndarray:
+        """Return what outputs are at when they are read, (n, r), of what drives them; where that is
+        codes of few bits, and a matrix unit is there, to 32 bits of their range, rounded once.
+        """
+        few = spec.dac_bits <= _BYTE_BITS and spec.adc_bits <= _FEW_BITS
+        held = self._early_of_codes if driven is codes and few else None
+        return _applied(self.early, driven) if held is None else held.multiply(codes)
 
     def _driven(self, driven: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return what drives outputs, (n, r), when inputs of such codes are driven so: fluctuating

@@ -1,7 +1,8 @@
-"""Exact products of whole numbers of up to 32 bits on a matrix unit.
+"""Exact products of whole numbers of up to 32 bits, or of 8, on a matrix unit.
 
-A number is four bytes, of which the uppermost has the sign. Sixteen products of bytes are summed in
-32 bits, those that weigh as much as each other together, and their weighted sum is rounded once.
+A number is four bytes, of which the uppermost has the sign. Sixteen products of bytes (four where
+the other number is one byte) are summed in 32 bits, those that weigh as much as each other
+together, and their weighted sum is rounded once.
 """
 
 from typing import Protocol
@@ -57,6 +58,23 @@ def hold_whole(matrix: np.ndarray, bits: int) -> WholeMatrix:
     return FloatMatrix(matrix)
 
 
+def hold_for_codes(matrix: np.ndarray, bits: int) -> "FixedMatrix | None":
+    """Return a matrix of any numbers, ready for products with codes; None where there is no matrix
+    unit, too little for it to do, or something that it cannot.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (n, k), any float dtype.
+    bits : int
+        Of the codes, sign included.
+    """
+    fits = bits <= 8 and matrix.shape[1] <= _MOST_ROWS and matrix.size >= _LEAST_CELLS
+    if fits and unit.has_matrix_unit() and np.isfinite(matrix).all():
+        return FixedMatrix(matrix)
+    return None
+
+
 class FloatMatrix:
     """A matrix for the BLAS.
 
@@ -101,6 +119,37 @@ class TiledMatrix:
         _multiply(unit.WHOLE_TILES, self._held, columns, sums, product)
         if unusable.any():
             product[:, unusable] = np.nan
+        return product
+
+    def multiply_bytes(self, codes: np.ndarray) -> np.ndarray:
+        """Return the product with (k, r) float64 whole numbers of 8 bits, sign included."""
+        shape = ceil_div(codes.shape[1], SIDE), self._shape[1], SIDE, DEEP
+        columns = reused("columns", shape, np.uint8)
+        _cut_codes(np.ascontiguousarray(codes), columns)
+        product = np.empty((self._rows, codes.shape[1]))
+        sums = reused("sums of bytes", (_BYTES, SIDE, SIDE), np.int32)
+        _multiply_codes(unit.WHOLE_TILES, self._held, columns, sums, product)
+        return product
+
+
+class FixedMatrix:
+    """A matrix of any numbers, in 32 bits of its largest entry.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (n, k), any float dtype, finite.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        largest = float(np.abs(matrix).max(initial=0.0))
+        self._step = (largest or 1.0) / _LARGEST
+        self._whole = TiledMatrix(np.rint(matrix.astype(np.float64) / self._step))
+
+    def multiply(self, codes: np.ndarray) -> np.ndarray:
+        """Return the product with (k, r) float64 whole numbers of 8 bits, sign included: (n, r)."""
+        product = self._whole.multiply_bytes(codes)
+        product *= self._step
         return product
 
 
@@ -260,3 +309,76 @@ def _multiply_lower(left: int, right: int, depth: int, out: int) -> None:
     unit.store(1, out + _TILE, DEEP)
     unit.store(2, out + 2 * _TILE, DEEP)
     unit.store(3, out + 3 * _TILE, DEEP)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_codes(codes: np.ndarray, columns: np.ndarray) -> None:
+    """Write (k, r) whole numbers of 8 bits, four rows side by side: (blocks of columns, depth, 16,
+    64).
+    """
+    wide()
+    inner, width = codes.shape
+    blocks, depth = columns.shape[:2]
+    words = columns.view(np.int32)
+    four = np.zeros(blocks * SIDE, np.int32)
+    for group in range(depth * SIDE):
+        four[:] = 0
+        for j in range(min(4, inner - 4 * group)):
+            row, shift = codes[4 * group + j], np.int32(8 * j)
+            for c in range(width):
+                four[c] |= np.int32((np.int32(row[c]) & 255) << shift)
+        for block in range(blocks):
+            out = words[block, group // SIDE, group % SIDE]
+            for c in range(SIDE):
+                out[c] = four[block * SIDE + c]
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply_codes(
+    configuration: np.ndarray,
+    held: np.ndarray,
+    columns: np.ndarray,
+    sums: np.ndarray,
+    product: np.ndarray,
+) -> None:
+    """Write the product of what `_cut_rows` and `_cut_codes` have made, (n, r) float64; `sums` are
+    scratch, (4, 16, 16) int32.
+    """
+    wide()
+    unit.configure(configuration.ctypes.data)
+    depth, out = held.shape[1], sums.ctypes.data
+    for block in range(held.shape[0]):
+        for other in range(columns.shape[0]):
+            unit.clear(0)
+            unit.clear(1)
+            unit.clear(2)
+            unit.clear(3)
+            left = held.ctypes.data + block * depth * _BYTES * _TILE
+            right = columns.ctypes.data + other * depth * _TILE
+            for _ in range(depth):
+                unit.load(6, right, DEEP)
+                unit.load(4, left, DEEP)
+                unit.add_product_left_unsigned(0, 4, 6)
+                unit.load(5, left + _TILE, DEEP)
+                unit.add_product_left_unsigned(1, 5, 6)
+                unit.load(4, left + 2 * _TILE, DEEP)
+                unit.add_product_left_unsigned(2, 4, 6)
+                unit.load(5, left + 3 * _TILE, DEEP)
+                unit.add_product(3, 5, 6)
+                left += _BYTES * _TILE
+                right += _TILE
+            unit.store(0, out, DEEP)
+            unit.store(1, out + _TILE, DEEP)
+            unit.store(2, out + 2 * _TILE, DEEP)
+            unit.store(3, out + 3 * _TILE, DEEP)
+            first = other * SIDE
+            width = min(SIDE, product.shape[1] - first)
+            for r in range(min(SIDE, product.shape[0] - block * SIDE)):
+                row = product[block * SIDE + r, first : first + width]
+                for c in range(width):
+                    whole = np.int64(sums[3, r, c])
+                    whole = (whole << 8) + np.int64(sums[2, r, c])
+                    whole = (whole << 8) + np.int64(sums[1, r, c])
+                    whole = (whole << 8) + np.int64(sums[0, r, c])
+                    row[c] = np.float64(whole)
+    unit.release()
