@@ -182,6 +182,21 @@ def test_steps_are_as_small_as_two_parts_allow(largest: float) -> None:
     assert step_of(np.zeros(3)) == 1.0
 
 
+@pytest.mark.parametrize("largest", [15.0, 8.0, 7.97, 7.968, 7.9, 0.3, 0.0])
+def test_steps_are_the_same_where_the_most_is_known(largest: float) -> None:
+    levels = np.zeros(20_000)
+    levels[[5_000, 12_000]] = -largest, largest / 3
+    assert step_of(levels, 15.0) == step_of(levels)
+
+
+@pytest.mark.parametrize("cell", [{"programming_sigma": 0.3}, {"stuck_on_rate": 0.1}])
+def test_no_cell_exceeds_what_is_said(cell: dict[str, float]) -> None:
+    _, weights = operands((1, 64, 64))
+    held = program_vmm(weights, spec(**cell), 1, "w").planes
+    assert held is not None
+    assert float(np.abs(held).max()) <= 15 * Reram(bits=4, **cell).highest == 15.0  # type: ignore[arg-type]
+
+
 def test_kernels_are_those_of_the_block_and_otherwise_the_fastest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,6 +5,7 @@ differential pair, or which is stored with an offset, each slice on one cell (`o
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -108,7 +109,10 @@ def held_planes(
     else:
         parts = zip(integers, places, strict=True)
         held = np.concatenate([_held(part[None], spec, seed, *where) for part, where in parts])
-    step = step_of(held)
+    most = math.inf
+    if spec.differential and spec.device.wire.ideal and spec.device.variation.none:
+        most = (spec.device.cell.levels - 1) * spec.device.cell.highest
+    step = step_of(held, math.inf if spec.dac.gain_error else most)
     return in_steps(held, step), step
 
 

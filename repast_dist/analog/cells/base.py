@@ -1,6 +1,7 @@
 """What every model of a memory cell has."""
 
 import abc
+import math
 from typing import Annotated, Self
 
 import numpy as np
@@ -66,6 +67,13 @@ class Cell(abc.ABC):
     def lowest(self) -> float:
         """Relative conductance of a cell that does not conduct: no error takes one below it."""
         return -self.g_off_siemens / self.span_siemens
+
+    @property
+    def highest(self) -> float:
+        """Relative conductance that no cell exceeds, whatever its errors and its age; infinite
+        where there is no such limit.
+        """
+        return math.inf
 
     @property
     def ideal(self) -> bool:

@@ -1,6 +1,7 @@
 """Cells whose programming errors are Gaussian."""
 
 import dataclasses
+import math
 from typing import Annotated, Self
 
 import numpy as np
@@ -43,6 +44,12 @@ class GaussianCell(Cell):
         first, in the relative conductance; empty: the same everywhere.
         """
         return ()
+
+    @property
+    def highest(self) -> float:
+        """Relative conductance that no cell exceeds, whatever its errors and its age."""
+        lasts = not (self.ages or self.warms or self.slow_spread)
+        return 1.0 if self.clipped and lasts else math.inf
 
     @property
     def programming_spread(self) -> float:

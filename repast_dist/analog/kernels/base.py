@@ -21,7 +21,7 @@ EXACT_FLOAT32 = 2.0**24
 """Whole numbers up to here are exact in float32."""
 
 
-def step_of(levels: np.ndarray) -> float:
+def step_of(levels: np.ndarray, most: float = math.inf) -> float:
     """Return the step for what pairs hold: the smallest power of two of which `LARGEST_STEPS` are
     enough.
 
@@ -29,8 +29,15 @@ def step_of(levels: np.ndarray) -> float:
     ----------
     levels : ndarray
         What pairs hold, in levels, any shape and float dtype.
+    most : float
+        What none of them exceeds, if it is known: few are then looked at.
     """
-    largest = largest_of(np.ascontiguousarray(levels).reshape(-1))
+    # Whatever needs more than half of what the largest would has its step.
+    enough = LARGEST_STEPS * _step_for(most) / 2.0 if most < math.inf else math.inf
+    return _step_for(largest_of(np.ascontiguousarray(levels).reshape(-1), enough))
+
+
+def _step_for(largest: float) -> float:
     return 2.0 ** math.ceil(math.log2(largest / LARGEST_STEPS)) if largest > 0 else 1.0
 
 

@@ -1,5 +1,6 @@
 """Normal draws of programmed cells, and what cells with Gaussian errors hold: compiled."""
 
+import math
 from typing import Any
 
 import numba
@@ -153,12 +154,23 @@ def cut_into_digits(integers: np.ndarray, bits: int, digits: np.ndarray) -> None
                 digits[k, number, m] = -digit if value < 0 else digit
 
 
+def largest_of(values: np.ndarray, enough: float = math.inf) -> float:
+    """Return the largest magnitude, (n,) of any float dtype without NaN; 0 of none.
+
+    Where one above `enough` is met, what is found may be smaller, but not below that.
+    """
+    largest, first = 0.0, 0
+    while first < len(values) and largest <= enough:
+        # Most often the first of them are enough.
+        last = first + _BLOCK if enough < math.inf else len(values)
+        largest = max(largest, _largest(values[first:last]))
+        first = last
+    return largest
+
+
 @numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def largest_of(values: np.ndarray) -> float:
-    """Return the largest magnitude, (n,) of any float dtype without NaN; 0 of none."""
+def _largest(values: np.ndarray) -> float:
     wide()
-    if not values.shape[0]:
-        return 0.0
     largest = abs(values[0])
     for i in range(values.shape[0]):
         largest = max(largest, abs(values[i]))
