@@ -1,7 +1,7 @@
 """Networks of the NumPy engine: layers of `network/`, driven by `training.step`."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,20 +11,13 @@ from repast_dist.network.shapes import Workload
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.engines import Engine
 from repast_dist.training.network import (
-    Evaluation,
-    FactorBlocks,
-    FactorKey,
-    MicroBatchResult,
     Values,
 )
-from repast_dist.training.optimizers import Fisher, SecondOrder
+from repast_dist.training.optimizers import Fisher
 from repast_dist.training.second_order import under
 from repast_dist.training.step import (
     LoadedModel,
-    PartRun,
-    evaluate,
     load_weights,
-    run_micro_batch,
 )
 from repast_dist.training.task import check_task, fisher_passes
 
@@ -80,9 +73,9 @@ class LayeredNetwork:
 
     def load(
         self, values: Values, engine: Engine, step: int, with_backward: bool = True
-    ) -> "_Loaded":
+    ) -> LoadedModel:
         """Load all weights into the arithmetic of a step."""
-        return _Loaded(load_weights(self.model, values, engine, step, with_backward))
+        return load_weights(self.model, values, engine, step, with_backward)
 
     def part(self, first: int, last: int) -> "LayeredPart":
         """Return the layers that have some rows of the workload."""
@@ -117,40 +110,6 @@ class LayeredPart:
         """What of them is trained, in order of use."""
         return self.model.parameters
 
-    def load(self, values: Values, engine: Engine, step: int) -> "_LoadedPart":
+    def load(self, values: Values, engine: Engine, step: int) -> LoadedModel:
         """Load their weights into the arithmetic of a step."""
-        return _LoadedPart(load_weights(self.model, values, engine, step, behind=self.behind))
-
-
-@dataclasses.dataclass(frozen=True)
-class _LoadedPart:
-    """See `repast_dist.training.network.LoadedPart`."""
-
-    model: LoadedModel
-
-    def begin(self, micro_batch: int) -> PartRun:
-        return PartRun(self.model, micro_batch)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loaded:
-    """See `repast_dist.training.network.LoadedNetwork`."""
-
-    model: LoadedModel
-
-    def run_micro_batch(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-    ) -> MicroBatchResult:
-        return run_micro_batch(
-            self.model, inputs, labels, samples, micro_batch, statistics, blocks, unformed
-        )
-
-    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
-        return evaluate(self.model, inputs, labels)
+        return load_weights(self.model, values, engine, step, behind=self.behind)

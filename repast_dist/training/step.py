@@ -54,6 +54,43 @@ class LoadedModel:
     step: int
     behind: bool = False
 
+    def run_micro_batch(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        samples: np.ndarray,
+        micro_batch: int,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+    ) -> MicroBatchResult:
+        """Return the loss, the gradients and, if asked for, the factors of one micro-batch; see
+        `repast_dist.training.network.LoadedNetwork`.
+        """
+        run = self.begin(micro_batch)
+        run.forward(inputs)
+        run.backward(run.errors(inputs, labels, samples, statistics))
+        return run.result(samples, statistics, blocks, unformed)
+
+    def begin(self, micro_batch: int) -> "PartRun":
+        """Return a micro-batch that is about to enter."""
+        return PartRun(self, micro_batch)
+
+    def evaluate(self, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256) -> Evaluation:
+        """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
+
+        With fixed-point or analog forward products the samples of a chunk share a scale, so runs
+        compare only with the same chunk.
+        """
+        total = Evaluation()
+        for first in range(0, len(inputs), chunk):
+            part = slice(first, first + chunk)
+            run = _pass(self, ("evaluate", self.step, first))
+            outputs, _ = self.model.chain.forward(inputs[part].astype(np.float64), run)
+            value = loss_value(self.model.spec.loss, outputs, inputs[part], labels[part])
+            total += Evaluation(len(outputs), value.total, value.correct, value.squared_error)
+        return total
+
 
 def load_weights(
     model: Model,
@@ -91,67 +128,6 @@ def load_weights(
         name: engine.load("backward", matrices[name].T, ("transpose", step, name)) for name in names
     }
     return LoadedModel(model, weights, forward, backward, engine, step, behind)
-
-
-def run_micro_batch(
-    loaded: LoadedModel,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    samples: np.ndarray,
-    micro_batch: int,
-    statistics: SecondOrder | None = None,
-    blocks: FactorBlocks | None = None,
-    unformed: Collection[FactorKey] = (),
-) -> MicroBatchResult:
-    """Return the loss, the gradients and, if asked for, the factors of one micro-batch.
-
-    Parameters
-    ----------
-    loaded : LoadedModel
-        The network with this step's weights.
-    inputs : (N, C, H, W) ndarray
-        Samples.
-    labels : (N,) or (N, D) ndarray
-        Their classes, or the numbers that are fitted.
-    samples : (N,) integer ndarray
-        Their numbers in the data set; address the labels of the sampled Fisher.
-    micro_batch : int
-        Number of the micro-batch in its step; addresses what is programmed for it.
-    statistics : SecondOrder or None
-        The optimizer whose statistics are computed; None: no statistics.
-    blocks : mapping, optional
-        Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. Factors
-        without any are left out. None: whole factors.
-    unformed : collection of FactorKey
-        Factors whose rows are returned.
-
-    Raises
-    ------
-    DataError
-        The loss is not finite: training diverged.
-    """
-    run = PartRun(loaded, micro_batch)
-    run.forward(inputs)
-    run.backward(run.errors(inputs, labels, samples, statistics))
-    return run.result(samples, statistics, blocks, unformed)
-
-
-def evaluate(
-    loaded: LoadedModel, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256
-) -> Evaluation:
-    """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
-
-    With fixed-point or analog forward products the samples of a chunk share a scale, so runs
-    compare only with the same chunk.
-    """
-    total = Evaluation()
-    for first in range(0, len(inputs), chunk):
-        part = slice(first, first + chunk)
-        run = _pass(loaded, ("evaluate", loaded.step, first))
-        outputs, _ = loaded.model.chain.forward(inputs[part].astype(np.float64), run)
-        value = loss_value(loaded.model.spec.loss, outputs, inputs[part], labels[part])
-        total += Evaluation(len(outputs), value.total, value.correct, value.squared_error)
-    return total
 
 
 def _pass(loaded: LoadedModel, call: tuple[int | str, ...]) -> Pass:
@@ -249,7 +225,7 @@ class PartRun:
         unformed: Collection[FactorKey] = (),
     ) -> MicroBatchResult:
         """Return what the micro-batch contributes to its batch: of the part's layers, and the loss
-        where it is known here. Parameters are those of `run_micro_batch`.
+        where it is known here. Parameters are those of `LoadedModel.run_micro_batch`.
         """
         sink, value = self.sinks[0], self._value
         gradients = dict(sink.direct)

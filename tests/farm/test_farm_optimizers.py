@@ -17,7 +17,7 @@ from repast_dist.studies.settings import training_job
 from repast_dist.trace import read_solves
 from repast_dist.training.engines import make_engine
 from repast_dist.training.sampling import micro_batch_samples
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 OWN = f"plugins=[{Path(__file__).with_name('own_optimizers.py')}]"
 SMALL = ("model=digits_mlp", "train.batch_size=48", "soi.block_size=24", "train.epochs=1",
@@ -63,7 +63,7 @@ def test_shampoos_first_step_is_the_gradient_between_inverse_fourth_roots(train)
     for number in range(job.train.micro_batches):
         chosen = micro_batch_samples(job.seed, len(data.train_inputs), job.train, 0, number)
         images, labels = data.train_inputs[chosen], data.train_labels[chosen]
-        parts.append(run_micro_batch(loaded, images, labels, chosen, number).gradients)
+        parts.append(loaded.run_micro_batch(images, labels, chosen, number).gradients)
     name, batch = model.preconditioned[0].name, job.train.batch_size
 
     def root(matrix):

@@ -171,7 +171,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     from repast_dist.network.model import init_weights
     from repast_dist.training.engines import Engine, make_engine
     from repast_dist.training.specs import EngineSpec
-    from repast_dist.training.step import load_weights, run_micro_batch
+    from repast_dist.training.step import load_weights
 
     exact = dict.fromkeys(("forward", "backward", "gradient", "factor", "inverse"), "float64")
     engine = make_engine(EngineSpec(**exact), 0)
@@ -191,7 +191,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     )  # fmt: skip
     loaded = load_weights(model, init_weights(model, 0), watched, 0)
     inputs = np.random.default_rng(0).random((3, 1, 6, 6))
-    run_micro_batch(loaded, inputs, np.array([0, 1, 2]), np.arange(3), 0)
+    loaded.run_micro_batch(inputs, np.array([0, 1, 2]), np.arange(3), 0)
     rows = {item.name: item for item in model.workload.layers if item.kind == kinds.MATMUL}
     assert set(rows) == {"a.scores", "a.mix"}
     for name, row in rows.items():

@@ -12,7 +12,7 @@ from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 from repast_dist.training.engines import make_engine
 from repast_dist.training.specs import EngineSpec
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 PLUGIN = '''
 import dataclasses
@@ -142,9 +142,8 @@ def test_gradients_through_an_own_layer_equal_central_differences(plugin: str) -
     weights = {name: w.astype(np.float64) for name, w in init_weights(model, 0).items()}
 
     def run(changed: dict[str, np.ndarray]):  # type: ignore[no-untyped-def]
-        return run_micro_batch(
-            load_weights(model, changed, engine, 0), inputs, labels, np.arange(5), 0
-        )
+        loaded = load_weights(model, changed, engine, 0)
+        return loaded.run_micro_batch(inputs, labels, np.arange(5), 0)
 
     gradients, random, step = run(weights).gradients, np.random.default_rng(4), 1e-5
     for name, w in weights.items():

@@ -13,7 +13,7 @@ from repast_dist.training import engines
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.specs import EngineSpec
-from repast_dist.training.step import evaluate, load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 CNN = [{"kind": "conv", "outputs": 3, "kernel": 3, "padding": 1}, {"kind": "relu"},
        {"kind": "flatten"}, {"kind": "dense", "outputs": 3}]  # fmt: skip
@@ -35,7 +35,7 @@ def run(used: Engine, micro_batch: int = 0, step: int = 0):
     model = network(CNN)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), used, step)
-    return run_micro_batch(loaded, inputs, labels, numbers, micro_batch, Kfac())
+    return loaded.run_micro_batch(inputs, labels, numbers, micro_batch, Kfac())
 
 
 def test_fixed_point_products_are_exact_on_their_grid() -> None:
@@ -157,9 +157,9 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     model = network(CNN)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac())
+    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac())
     parts = [
-        run_micro_batch(loaded, inputs[p], labels[p], numbers[p], i, Kfac())
+        loaded.run_micro_batch(inputs[p], labels[p], numbers[p], i, Kfac())
         for i, p in enumerate((slice(0, 2), slice(2, 6)))
     ]
     assert sum(p.loss_sum for p in parts) == pytest.approx(whole.loss_sum)
@@ -173,8 +173,8 @@ def test_evaluation_equals_the_loss_of_a_micro_batch() -> None:
     model = network(CNN)
     inputs, labels, numbers = samples(model, 7)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    result = run_micro_batch(loaded, inputs, labels, numbers, 0)
-    total = evaluate(loaded, inputs, labels, chunk=3)
+    result = loaded.run_micro_batch(inputs, labels, numbers, 0)
+    total = loaded.evaluate(inputs, labels, chunk=3)
     assert (total.samples, total.correct) == (7, result.correct)
     assert total.loss_sum == pytest.approx(result.loss_sum)
 
@@ -185,7 +185,7 @@ def test_a_diverged_network_stops_with_advice() -> None:
     weights = {k: np.full_like(v, 1e38) for k, v in init_weights(model, 0).items()}
     loaded = load_weights(model, weights, float_engine(), 4)
     with np.errstate(all="ignore"), pytest.raises(DataError, match=r"step 4.*learning_rate"):
-        run_micro_batch(loaded, inputs * 1e300, labels, numbers, 2)
+        loaded.run_micro_batch(inputs * 1e300, labels, numbers, 2)
 
 
 def test_lossless_ideal_arrays_compute_the_fixed_point_result() -> None:

@@ -7,7 +7,7 @@ from training_networks import float_engine, network, samples
 from repast_dist.network.functional import col2im, im2col
 from repast_dist.network.model import Model, init_weights
 from repast_dist.training.engines import Engine
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 CONV = {"kind": "conv", "outputs": 3, "kernel": 3, "padding": 1}
 HEAD = [{"kind": "flatten"}, {"kind": "dense", "outputs": 3}]
@@ -54,10 +54,10 @@ def assert_gradients_match(model: Model, engine: Engine, targets: np.ndarray | N
 
     def loss(changed: dict[str, np.ndarray]) -> float:
         loaded = load_weights(model, changed, engine, 0)
-        return run_micro_batch(loaded, inputs, labels, numbers, 0).loss_sum
+        return loaded.run_micro_batch(inputs, labels, numbers, 0).loss_sum
 
     loaded = load_weights(model, weights, engine, 0)
-    gradients = run_micro_batch(loaded, inputs, labels, numbers, 0).gradients
+    gradients = loaded.run_micro_batch(inputs, labels, numbers, 0).gradients
     assert set(gradients) == set(weights)
     random, step = np.random.default_rng(4), 1e-5
     for name, w in weights.items():

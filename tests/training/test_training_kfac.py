@@ -10,7 +10,7 @@ from repast_dist.training import kfac
 from repast_dist.training.block_state import updated_average
 from repast_dist.training.losses import exact_errors, sampled_errors
 from repast_dist.training.optimizers.kfac import Kfac
-from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
+from repast_dist.training.step import MicroBatchResult, load_weights
 
 DENSE = [{"kind": "flatten"}, {"kind": "dense", "outputs": 4}, {"kind": "tanh"},
          {"kind": "dense", "outputs": 3}]  # fmt: skip
@@ -23,7 +23,7 @@ TOKENS = [{"kind": "patches", "size": 2}, {"kind": "dense", "outputs": 4, "shari
 def run(model: Model, fisher: str, count: int = 6, seed: int = 0) -> MicroBatchResult:
     inputs, labels, numbers = samples(model, count)
     loaded = load_weights(model, init_weights(model, seed), float_engine(seed), 0)
-    return run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher))
+    return loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher))
 
 
 def per_sample_gradients(model: Model, name: str, count: int = 6) -> np.ndarray:
@@ -31,7 +31,7 @@ def per_sample_gradients(model: Model, name: str, count: int = 6) -> np.ndarray:
     inputs, labels, numbers = samples(model, count)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
     rows = [
-        run_micro_batch(loaded, inputs[[n]], labels[[n]], numbers[[n]], 0).gradients[name]
+        loaded.run_micro_batch(inputs[[n]], labels[[n]], numbers[[n]], 0).gradients[name]
         for n in range(count)
     ]
     return np.stack(rows)
@@ -278,12 +278,12 @@ def test_diagonal_blocks_alone_are_the_blocks_of_the_whole_factors(fisher: str) 
     model = network(CONV)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher)).factors
+    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher)).factors
     blocks = {}
     for key, factor in whole.items():
         middle = len(factor) // 2
         blocks[key] = ((0, middle), (middle, len(factor)))
-    parts = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher), blocks).factors
+    parts = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher), blocks).factors
     for key, factor in whole.items():
         outside = np.ones(factor.shape, bool)
         for start, stop in blocks[key]:

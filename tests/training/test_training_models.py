@@ -13,7 +13,7 @@ from repast_dist.network.model import ModelSpec, init_weights
 from repast_dist.settings import load_settings
 from repast_dist.training.optimizers import OPTIMIZERS
 from repast_dist.training.specs import EngineSpec
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"factory"})
 DENSE = {"kind": "dense", "outputs": 3}
@@ -25,7 +25,7 @@ def test_shipped_networks_start_near_the_loss_of_guessing(name: str) -> None:
     model = shipped_model(name)
     inputs, labels, numbers = samples(model, 32)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    result = run_micro_batch(loaded, 0.5 * inputs, labels, numbers, 0)
+    result = loaded.run_micro_batch(0.5 * inputs, labels, numbers, 0)
     per_unit = 1.0 if model.spec.classifies else np.prod(model.spec.input_shape)
     expected = np.log(model.chain.output_shape[-1] if model.spec.classifies else 2)
     assert result.loss_sum / 32 / per_unit == pytest.approx(expected, rel=0.6)
@@ -125,8 +125,8 @@ def test_results_of_one_sample_do_not_depend_on_its_neighbours() -> None:
         inputs, labels, numbers = samples(model, 3)
         loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
         alone = [
-            run_micro_batch(loaded, inputs[[n]], labels[[n]], numbers[[n]], 0).loss_sum
+            loaded.run_micro_batch(inputs[[n]], labels[[n]], numbers[[n]], 0).loss_sum
             for n in range(3)
         ]
-        together = run_micro_batch(loaded, inputs, labels, numbers, 0).loss_sum
+        together = loaded.run_micro_batch(inputs, labels, numbers, 0).loss_sum
         assert together == pytest.approx(sum(alone), rel=1e-12)

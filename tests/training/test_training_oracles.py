@@ -12,7 +12,7 @@ from training_networks import float_engine, network, precondition
 from repast_dist.network.model import Model
 from repast_dist.training import kfac
 from repast_dist.training.optimizers.kfac import Kfac
-from repast_dist.training.step import MicroBatchResult, load_weights, run_micro_batch
+from repast_dist.training.step import MicroBatchResult, load_weights
 
 ORACLES = np.load(
     Path(__file__).parents[1] / "oracles" / "kfac" / "kfac_oracles.npz", allow_pickle=False
@@ -62,8 +62,8 @@ def run(case: str, fisher: str) -> tuple[Model, MicroBatchResult]:
     weights = {p.name: oracle(stored, "", i) for i, p in enumerate(model.parameters)}
     loaded = load_weights(model, weights, float_engine(), 0)
     inputs, labels = ORACLES[f"{stored}/inputs"], ORACLES[f"{stored}/labels"]
-    return model, run_micro_batch(
-        loaded, inputs, labels, np.arange(len(labels)), 0, Kfac(fisher=fisher)
+    return model, loaded.run_micro_batch(
+        inputs, labels, np.arange(len(labels)), 0, Kfac(fisher=fisher)
     )
 
 

@@ -9,7 +9,7 @@ from repast_dist.training.engines import make_engine
 from repast_dist.training.factor_rows import updated_rows
 from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.specs import EngineSpec
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 
 EXACT = EngineSpec(
     **dict.fromkeys(("forward", "backward", "gradient", "factor", "inverse"), "float64")
@@ -25,10 +25,10 @@ def test_factors_are_the_products_of_their_rows(name, sharing, fisher):
     random = np.random.default_rng(4)
     inputs, labels = random.normal(size=(5, *model.spec.input_shape)), random.integers(0, 10, 5)
     kfac = Kfac(fisher=fisher)
-    whole = run_micro_batch(loaded, inputs, labels, np.arange(5), 0, kfac)
+    whole = loaded.run_micro_batch(inputs, labels, np.arange(5), 0, kfac)
     keys = set(whole.factors)
-    found = run_micro_batch(
-        loaded, inputs, labels, np.arange(5), 0, kfac, {key: () for key in keys}, keys
+    found = loaded.run_micro_batch(
+        inputs, labels, np.arange(5), 0, kfac, {key: () for key in keys}, keys
     )
     assert found.factors == {}
     assert whole.rows == {}

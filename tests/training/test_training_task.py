@@ -9,7 +9,7 @@ from repast_dist.network.model import init_weights
 from repast_dist.network.node import Chain
 from repast_dist.training.datasets.digits import Digits
 from repast_dist.training.optimizers.kfac import Kfac
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 from repast_dist.training.task import check_task, fisher_passes
 
 FEW = [{"kind": "flatten"}, {"kind": "dense", "outputs": 7}]
@@ -47,7 +47,7 @@ def test_the_fisher_takes_the_backward_passes_it_says(
     monkeypatch.setattr(Chain, "backward", counted)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher))
+    loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher))
     assert len(count) == 1 + passes
 
 
@@ -61,7 +61,7 @@ def test_reduce_makes_factors_of_one_row_per_sample_in_numerics_and_in_the_workl
     assert [layer.vectors_per_sample for layer in products] == [4, 4, 1]
     inputs, labels, numbers = samples(model, 3)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    factors = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac()).factors
+    factors = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac()).factors
     ranks = [np.linalg.matrix_rank(factors[f"dense{n}", "A"]) for n in (1, 2, 3)]
     # Three samples: at most three rows under reduce, twelve under expand.
     assert ranks[0] == 3

@@ -17,7 +17,7 @@ from repast_dist.settings import load_settings
 from repast_dist.training.datasets.npz import Npz
 from repast_dist.training.datasets.text import SHIPPED, Text
 from repast_dist.training.losses import exact_errors, loss_value, sampled_errors
-from repast_dist.training.step import load_weights, run_micro_batch
+from repast_dist.training.step import load_weights
 from repast_dist.training.task import check_task, fisher_passes
 
 ENTRIES, TOKENS = 5, 6
@@ -50,7 +50,7 @@ def test_gradients_equal_central_differences() -> None:
 
     def run(changed: dict[str, np.ndarray]):
         loaded = load_weights(model, changed, float_engine(), 0)
-        return run_micro_batch(loaded, inputs, labels, np.arange(4), 0)
+        return loaded.run_micro_batch(inputs, labels, np.arange(4), 0)
 
     gradients = run(weights).gradients
     assert set(gradients) == set(weights)
