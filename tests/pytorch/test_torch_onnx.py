@@ -17,6 +17,7 @@ from conftest import final_arrays  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_networks import NETWORKS, export, inputs_of, made  # noqa: E402
 from rich.console import Console  # noqa: E402
+from test_fuzz import draws, some_network  # noqa: E402
 
 import repast_dist.torch as rt  # noqa: E402
 from repast_dist.cli import main  # noqa: E402
@@ -310,6 +311,23 @@ def test_what_cannot_be_trained_is_one_line(tmp_path, nodes, tensors, others, me
     with pytest.raises(DataError, match=message) as caught:
         from_onnx(path)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_read_or_refused_in_a_line(tmp_path):
+    path = tmp_path / "some.onnx"
+    refused = []
+    for number in range(60):
+        draw = draws("onnx", number)
+        content = bytearray(some_network(draw).SerializeToString())
+        for _ in range(draw.choice([0, 0, 1, 3])):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        path.write_bytes(content)
+        try:
+            from_onnx(path)
+        except DataError as error:
+            refused.append(str(error))
+    assert 5 < len(refused) < 55
+    assert not [text for text in refused if "\n" in text or len(text) > 400]
 
 
 def test_files_without_their_numbers_are_named(tmp_path):

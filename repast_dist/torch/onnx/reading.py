@@ -35,6 +35,11 @@ _WEIGHTS = {
 }  # fmt: skip
 """Inputs of functions that are trained, whatever an exporter calls them."""
 _OPEN = "an export of two samples with an open first dimension (docs/onnx.md)"
+_MALFORMED = (
+    IndexError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, KeyError,
+    RuntimeError,
+)  # fmt: skip
+"""What makers of layers stumble over in a file that is no network."""
 _TOLERANCE = 1e-3
 """Of results for two samples at once, relative to the largest, in single precision."""
 
@@ -122,6 +127,11 @@ class _Reader:
                     raise DataError(
                         f"{self._path}: node {node.name!r}: {node.op_type} with {error} cannot be "
                         "trained; valid: the module itself (model.factory)"
+                    ) from error
+                except _MALFORMED as error:
+                    raise DataError(
+                        f"{self._path}: node {node.name!r} ({node.op_type}): inputs or attributes "
+                        f"do not fit ({described(error)})"
                     ) from error
                 done.update(self._calls[-1].outputs if self._calls else ())
         made = {name for call in self._calls for name in call.outputs}
@@ -226,19 +236,26 @@ class _Reader:
             raise DataError(
                 f"{self._path}: inputs are for one sample, and open otherwise; valid: {_OPEN}"
             )
-        draw = torch.Generator().manual_seed(0)
-        given = [
-            torch.randint(0, 2, (2, *dims[1:]), generator=draw)
-            if whole
-            else torch.randn((2, *dims[1:]), generator=draw)
-            for _, dims, whole in self._inputs
-        ]
+        try:
+            given = [_two_samples(item) for item in self._inputs]
+        except RuntimeError as error:
+            raise DataError(f"{self._path}: inputs: {described(error)}") from error
         network.eval()
         with torch.no_grad():
             reason = self._samples.choose(lambda: _difference(network, given))
         network.train()
         if reason:
             raise DataError(f"{self._path}: two samples at once: {reason}; valid: {_OPEN}")
+
+
+def _two_samples(declared: Declared) -> torch.Tensor:
+    """Return two samples of an input, the same ones in every call."""
+    _, dims, whole = declared
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, *(size or 1 for size in dims[1:]))
+    if whole:
+        return torch.randint(0, 2, shape, generator=draw)
+    return torch.randn(shape, generator=draw)
 
 
 def _difference(network: nn.Module, given: Sequence[torch.Tensor]) -> str:

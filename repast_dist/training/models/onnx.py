@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
+from repast_dist.ground.errors import DataError
 from repast_dist.ground.spec import spec
 from repast_dist.training.models.base import MODELS
 from repast_dist.training.models.modules import ROOM, ModuleModel
@@ -51,5 +52,7 @@ class OnnxModel(ModuleModel):
 
     def make(self) -> Any:
         """Return the file's network."""
+        if not Path(self.path).is_file():
+            raise DataError(f"model.path: {self.path} is not a file; valid: an ONNX file")
         room = importlib.import_module(f"{ROOM}.onnx")
         return room.from_onnx(self.path, weights=self.weights, frozen=self.frozen)
