@@ -210,6 +210,7 @@ SHIPPED = {
         for scheme in ("single", "taylor", "refine", "fcg")
     },
 }
+SHIPPED["fcg"].append("inversion.array_pieces=nested")
 
 
 def commanded(overrides):
