@@ -223,7 +223,8 @@ def as_hydra_takes_it(override: str) -> str:
     """
     groups = setting_groups()
     key = override.partition("=")[0]
-    if key.startswith("+") and key.lstrip("+") in groups:
+    chosen = re.fullmatch(r"[\w./-]+", override.partition("=")[2])
+    if key.startswith("+") and key.lstrip("+") in groups and chosen:
         return override.lstrip("+")
     is_value = re.fullmatch(_PLAIN_KEY, key) and key not in groups
     return f"++{override}" if is_value and not key.startswith("hydra.") else override
