@@ -151,7 +151,8 @@ def stage_ranges(
     end = len(needs.weights)
     if partition.layers == "replicate":
         return 1, [(0, end)]
-    starts = list(range(end)) if cuts is None else [0, *cuts]
+    # Behind the last layer with work there is nothing to begin with.
+    starts = list(range(end)) if cuts is None else [0, *(cut for cut in cuts if cut < end)]
     weights: list[int] = np.add.reduceat(needs.weights, starts).tolist()
     ends = [*starts, end]
     most = min(chips, max(1, sum(arrays > 0 for arrays in weights)))

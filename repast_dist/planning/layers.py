@@ -33,7 +33,7 @@ class LayerTable:
         Whether weights are written in every step and have gradients.
     errors_pass : ndarray of bool
         Whether the backward pass multiplies by the transpose, as it does for all products behind
-        the first that is trained.
+        the first layer with trained parameters, such as the table of an embedding.
     elementwise : ndarray
         Digital operations per sample, without adding the bias.
     outputs : ndarray
@@ -105,7 +105,9 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
     layers = workload.layers
     product = np.array([layer.on_crossbars for layer in layers])
     trained = np.array([layer.trained for layer in layers])
-    first = np.flatnonzero(product & trained)[:1]
+    # Tables of embeddings and scales of normalisations need errors as weights do.
+    learns = trained & (np.array([layer.parameter_count for layer in layers]) > 0)
+    first = np.flatnonzero(learns)[:1]
     errors_pass = product & (np.arange(len(layers)) > (first[0] if len(first) else len(layers)))
     losses = [workload.loss_of(number) for number in range(len(layers))]
     sizes: dict[str, list[list[int]]] = {"A": [[] for _ in layers], "G": [[] for _ in layers]}

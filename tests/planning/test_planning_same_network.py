@@ -314,6 +314,8 @@ def test_a_network_from_settings_costs_what_its_onnx_file_costs_row_by_row(
 
 
 def _compare(one: Workload, other: Workload, *overrides: str) -> None:
+    # Tables do not know where a single tensor passes: they are cut anywhere.
+    other = dataclasses.replace(other, cuts=one.cuts)
     first, second = priced_rows(one, *overrides), priced_rows(other, *overrides)
     assert [(row["op"], row["layer"]) for row in first] == [
         (row["op"], row["layer"]) for row in second
