@@ -546,7 +546,8 @@ def test_setting_the_ranges_of_residual_products_is_paid_when_their_arrays_are_w
     """
     layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=n - 1, out_features=SIDES)
     soi = SoiSpec(block_size=512)
-    plans = [plan_of(name, (layer,), soi=soi) for name in ("small", "ranged")]
+    scheme = {"method": "fcg", "array_pieces": "nested"}
+    plans = [plan_of(name, (layer,), soi=soi, scheme=scheme) for name in ("small", "ranged")]
     tables = [table_of(plan) for plan in plans]
     wide, ranged = (
         table.where(
@@ -646,7 +647,12 @@ def test_cholesky_costs_what_lanes_do_that_compute_it_word_by_word(chip, size, r
 def test_a_block_that_the_digital_unit_solves_is_paid_word_by_word(chip, n):
     """Three factorisations, the first two in vain, beside what the array did."""
     layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=n - 1, out_features=SIDES)
-    plan = plan_of(chip.name, (layer,), scheme={"method": "fcg"}, soi=SoiSpec(block_size=512))
+    plan = plan_of(
+        chip.name,
+        (layer,),
+        scheme={"method": "fcg", "array_pieces": "nested"},
+        soi=SoiSpec(block_size=512),
+    )
     block = block_of(chip, plan)
     failed = SolveCounts(inv_ops=9, vmm_ops=30, digital_ops=500, moved=900, settling_s=1e-6)
     fallen = dataclasses.replace(failed, factorisations=3, factored_sides=SIDES)
