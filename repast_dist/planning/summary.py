@@ -21,6 +21,7 @@ from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
 
 _TITLES = [segment.title for segment in Segment]
+_COMPUTES = np.array([op.segment is Segment.COMPUTE for op in OPS])
 _OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
 
 
@@ -42,6 +43,9 @@ class StepSummary:
         Phase -> time of its rows, summed over chips; rows may overlap.
     op_busy_s : dict
         Operation -> time of its rows, summed over chips.
+    layer_busy_s : ndarray
+        (layers,) time of each layer's rows in the segment in which layers work side by side,
+        summed over chips.
     static_energy_j : float
         Part of `energy_j` that does not depend on what the chips do.
     chip_busy_s : ndarray
@@ -67,6 +71,7 @@ class StepSummary:
     phase_energy_j: dict[str, float]
     phase_busy_s: dict[str, float]
     op_busy_s: dict[str, float]
+    layer_busy_s: np.ndarray
     static_energy_j: float
     chip_busy_s: np.ndarray
     soi_work_s: np.ndarray
@@ -126,6 +131,7 @@ def summarise(plan: Plan) -> StepSummary:
         op_busy_s=dict(
             zip(OP_NAMES, (shares @ [c.op_busy_s for c in costed]).tolist(), strict=True)
         ),
+        layer_busy_s=shares @ np.array([item.layer_busy_s for item in costed]),
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
         soi_work_s=np.bincount(plan.holdings.chip, plan.held_costs.per_step_s, plan.work.chips)
@@ -178,6 +184,7 @@ class _StepCost:
     phase_energy_j: np.ndarray
     phase_busy_s: np.ndarray
     op_busy_s: np.ndarray
+    layer_busy_s: np.ndarray
     chip_busy_s: np.ndarray
     link_bytes: float
     cell_writes: float
@@ -199,6 +206,7 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
         phase_energy_j=np.bincount(phase, costs.energy_j * counted, len(PHASES)),
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
         op_busy_s=np.bincount(table["op"], costs.duration_s * counted, len(OPS)),
+        layer_busy_s=_of_layers(plan, table, costs.duration_s * counted),
         chip_busy_s=_busy(plan, placed, chips),
         link_bytes=float(
             np.bincount(table["chip"], table["link_bytes"] * times, plan.work.chips).max(
@@ -208,6 +216,13 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
         cell_writes=float(table["cell_writes"] @ counted),
         rows=len(table),
     )
+
+
+def _of_layers(plan: Plan, table: OpTable, busy_s: np.ndarray) -> np.ndarray:
+    """Return the time of each layer's rows in the first segment, (layers,)."""
+    mine = _COMPUTES[table["op"]] & (table["layer"] >= 0)
+    layers = len(plan.workload.layers)
+    return np.bincount(table["layer"][mine].astype(np.int64), busy_s[mine], layers)
 
 
 @once_per_plan

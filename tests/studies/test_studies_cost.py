@@ -9,7 +9,9 @@ from rich.console import Console
 
 from repast_dist.analog import SCHEMES
 from repast_dist.network.tables import network_table
+from repast_dist.ops.op import OPS, Segment
 from repast_dist.planning.machine import Machine
+from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import chosen_workload
@@ -212,6 +214,29 @@ def test_shares_of_phases_sum_to_one(page):
             key = (row["network"], row["footing"])
             shares[key] = shares.get(key, 0.0) + row["time_share"]
     assert list(shares.values()) == pytest.approx([1.0] * len(shares))
+
+
+def test_the_time_of_computing_is_that_of_the_layers(page, settings):
+    rows = page.tables["layers"].to_pylist()
+    for network in {row["network"] for row in rows}:
+        mine = [row for row in rows if row["network"] == network]
+        assert sum(row["time_share"] for row in mine) == pytest.approx(1.0)
+        assert sum(row["mac_share"] for row in mine) == pytest.approx(1.0)
+        layers = [layer.name for layer in network_table(network).layers]
+        assert (mine[0]["from"], mine[-1]["to"]) == (layers[0], layers[-1])
+        # One part begins where the one before it ends.
+        ends = [layers.index(row["to"]) for row in mine[:-1]]
+        assert [layers.index(row["from"]) for row in mine[1:]] == [end + 1 for end in ends]
+
+
+def test_the_time_of_layers_is_that_of_their_operations(settings):
+    cost = summarise(settings.machine.plan(network_table("resnet18"), 1, 64, 8))
+    computing = sum(
+        seconds for op, seconds in zip(OPS, cost.op_busy_s.values(), strict=True)
+        if op.segment is Segment.COMPUTE
+    )  # fmt: skip
+    assert cost.layer_busy_s.sum() == pytest.approx(computing)
+    assert (cost.layer_busy_s > 0).all()
 
 
 def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import named_workload
 from repast_dist.ops.op import OPS, Segment
@@ -190,6 +192,37 @@ def _with_parts_of_computing(step: StepSummary) -> dict[str, float]:
         if seconds
     }
     return parts | {name: s for name, s in step.segment_s.items() if name != computing}
+
+
+_PARTS = ("first quarter", "second quarter", "third quarter", "last quarter")
+
+
+def layer_rows(inputs: HeadlineInputs, name: str) -> Iterator[dict[str, Any]]:
+    """Yield, per quarter of a network's layers with products, its share of the time that layers
+    keep one chip busy, and of the multiplications.
+    """
+    layers = named_workload(name).layers
+    busy = coster(inputs, name)(1).layer_busy_s
+    macs = np.array([layer.macs_per_sample for layer in layers], float)
+    products = np.flatnonzero(macs)
+    # What has no product goes with the product before it.
+    parts = np.minimum(
+        len(_PARTS)
+        * np.maximum(np.searchsorted(products, np.arange(len(layers)), "right") - 1, 0)
+        // len(products),
+        len(_PARTS) - 1,
+    )
+    for number, part in enumerate(_PARTS):
+        mine = np.flatnonzero(parts == number)
+        if len(mine):
+            yield {
+                "network": name,
+                "layers": part,
+                "from": layers[mine[0]].name,
+                "to": layers[mine[-1]].name,
+                "time_share": float(busy[mine].sum() / busy.sum()),
+                "mac_share": float(macs[mine].sum() / macs.sum()),
+            }
 
 
 def _other(kind: str, second_order: bool, step: BaselineStep) -> MachineStep:

@@ -19,7 +19,7 @@ from repast_dist.studies.costing import (
 from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.bridge import CHIPS, ONE_CHIP, bridge_rows, schedule_name
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.machines import machines_on
+from repast_dist.studies.headline.machines import layer_rows, machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
 from repast_dist.studies.headline.schedules import schedule_rows
 from repast_dist.studies.headline.sensitivity import SHOWN, sensitivity_rows
@@ -71,6 +71,10 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             "ratios": table(ratios, {}),
             "means": table(means, {}),
             "phases": table(phases, _UNITS),
+            "layers": table(
+                [row for name in study.networks for row in layer_rows(inputs, name)],
+                {"time_share": "fraction", "mac_share": "fraction"},
+            ),
             **({"sensitivity": table(sensitivity, {})} if sensitivity else {}),
         },
         sections=[
@@ -300,10 +304,18 @@ def _phase_section(inputs: HeadlineInputs, phases: Sequence[Row]) -> StudySectio
         )
         for title, column in (("Time", "time_share"), ("Energy", "energy_share"))
     ]  # fmt: skip
+    charts.append(
+        Chart(
+            "bars", "layers", "Time of computing by layers of one chip", x="network",
+            y="time_share", series="layers", stacked=True, wide=True,
+            caption="Quarters of the layers with products, in their order; the table has their "
+            "names and their shares of the multiplications.",
+        )
+    )  # fmt: skip
     return StudySection(
         "Where it goes",
         charts=charts,
-        tables=["phases"],
+        tables=["phases", "layers"],
         intro="Time is given by segments of a step, energy by phases. In 'compute' layers work "
         "side by side; its time is divided among operations by how long they keep the chip busy.",
         notes=[
