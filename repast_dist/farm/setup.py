@@ -267,6 +267,8 @@ def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
         fisher_passes=network.fisher_passes(second.output_gradients) if second else 0,
         decay=second.lasting_decay if second else 0.0,
         fusible=second is not None and second.fusible,
+        update_operations=job.optimizer.update_operations,
+        clips=second is not None and second.clips,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     return make_plan(network.workload, job.machine.hardware, job.machine.policy, work)

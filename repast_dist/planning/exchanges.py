@@ -26,7 +26,7 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
     if plan.work.second_order:
         found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
     # The norm that the KL clip needs, and ADC ranges for the next step.
-    scalars = int(plan.work.second_order) + _range_count(plan)
+    scalars = int(plan.work.clipped) + _range_count(plan)
     if scalars:
         network = plan.hardware.interconnect
         size = scalars * network.element_bytes

@@ -46,6 +46,9 @@ class Machine:
         speeds: Sequence[float] = (),
         decay: float = 0.0,
         fusible: bool = True,
+        fisher_passes: int = 1,
+        update_operations: int = 4,
+        clips: bool = True,
     ) -> Plan:
         """Return the plan of a step of `batch` samples, rounded up to whole micro-batches; other
         parameters are those of `StepWork`.
@@ -57,6 +60,9 @@ class Machine:
             sides=sides,
             decay=decay,
             fusible=fusible,
+            fisher_passes=fisher_passes,
+            update_operations=update_operations,
+            clips=clips,
             speeds=tuple(speeds),
         )
         return make_plan(workload, self.hardware, self.policy, work)

@@ -16,9 +16,8 @@ from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.layer_ops import LayerOp, layer_ops, weight_writes
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 
-_CLIP_OPS, _UPDATE_OPS = 3, 4
-"""Digital operations per number: KL clip (product, sum, scaling), update (momentum, weight decay,
-step)."""
+_CLIP_OPS = 3
+"""Digital operations per number of the KL clip: product, sum, scaling."""
 
 
 def step_ops(
@@ -200,10 +199,10 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     per_stage = np.bincount(arrays.stage, layers.parameters, arrays.stages).astype(np.int64)
     held = per_stage[chips % arrays.stages]
     rows = []
-    if plan.work.second_order:
+    if plan.work.clipped:
         clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
         rows.append(_digital_row(plan, op.CLIP, chips, np.full(len(chips), clipped)))
-    rows.append(_digital_row(plan, op.UPDATE, chips, held * _UPDATE_OPS))
+    rows.append(_digital_row(plan, op.UPDATE, chips, held * plan.work.update_operations))
     return [*rows, *_nulling_rows(plan, chips), _weight_rows(plan, chips)]
 
 

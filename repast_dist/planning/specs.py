@@ -229,6 +229,10 @@ class StepWork:
     speeds : tuple of float
         Relative speed of every chip, for farms of unequal chips; empty: all the same. Not used
         where layers are spread over chips.
+    update_operations : int
+        Digital operations of an update per parameter.
+    clips : bool
+        Whether solved gradients are scaled by a norm that all chips agree on.
     """
 
     chips: int
@@ -239,11 +243,18 @@ class StepWork:
     decay: float = 0.0
     fusible: bool = True
     speeds: tuple[float, ...] = ()
+    update_operations: int = 4
+    clips: bool = True
 
     @property
     def second_order(self) -> bool:
         """Whether SOI blocks are kept."""
         return bool(self.sides)
+
+    @property
+    def clipped(self) -> bool:
+        """Whether solved gradients are scaled by a common norm."""
+        return self.second_order and self.clips
 
     @property
     def batch_size(self) -> int:

@@ -44,6 +44,9 @@ def planned_step(
         speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
         decay=second.lasting_decay if second else 0.0,
         fusible=second is not None and second.fusible,
+        fisher_passes=0 if second is None or second.output_gradients == "empirical" else 1,
+        update_operations=settings.optimizer.update_operations,
+        clips=second is not None and second.clips,
     )
 
 

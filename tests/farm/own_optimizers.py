@@ -37,21 +37,6 @@ class _Solved(SecondOrder):
 
 @OPTIMIZERS.register
 @spec
-class Foof(_Solved):
-    """Solves with the moments of a layer's inputs alone (Benzing 2022)."""
-
-    method: Literal["foof"] = "foof"
-
-    @property
-    def sides(self):
-        return ("A",)
-
-    def statistic(self, side, layer):
-        return layer.input_moment()
-
-
-@OPTIMIZERS.register
-@spec
 class OnlyRight(_Solved):
     """Solves with the moments of a layer's output gradients alone."""
 

@@ -250,6 +250,15 @@ def test_a_fisher_pass_repeats_digital_work_and_the_operands_gradients_of_attent
         assert not len(row_of(empirical, op))
 
 
+def test_an_update_is_paid_by_the_operations_of_the_optimizer_and_a_clip_where_there_is_one():
+    adam = ops_of(plan_of(chips=2, micro_batches=2, sides=(), update_operations=12))
+    assert row_of(adam, "update")["digital_ops"].tolist() == [12 * (64 + 1) * 10] * 2
+    foof = ops_of(plan_of(chips=2, micro_batches=2, sides=("A",), clips=False))
+    assert row_of(foof, "update")["digital_ops"].tolist() == [4 * (64 + 1) * 10] * 2
+    assert not len(row_of(foof, "clip"))
+    assert len(row_of(ops_of(plan_of(chips=2, micro_batches=2, sides=("A",))), "clip")) == 2
+
+
 def test_a_first_order_step_has_no_soi_rows():
     plan = plan_of(TWO, chips=2, micro_batches=2, sides=())
     table = ops_of(plan)

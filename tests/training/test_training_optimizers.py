@@ -1,6 +1,7 @@
 """SGD and Adam against independent implementations, schedules, and the reach of K-FAC."""
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,6 +50,47 @@ def test_adam_equals_its_published_recursion() -> None:
         w = w - rate * first / (np.sqrt(second) + 1e-12)
     spec = Adam(learning_rate=0.01, epsilon=1e-12)
     np.testing.assert_allclose(run(spec, grads, start), w, rtol=1e-5, atol=1e-6)
+
+
+def test_a_decay_of_adam_is_adamws_in_float64() -> None:
+    """Loshchilov and Hutter 2019, algorithm 2: the decay enters no average."""
+    w, grads = gradients()
+    spec = Adam(learning_rate=0.02, weight_decay=0.3)
+    weights, state = {"w": w.copy()}, spec.initial_state({"w": w})
+    first = second = np.zeros_like(w)
+    for step, g in enumerate(grads):
+        weights, state = spec.update(
+            Update(weights, {"w": g}, {}, state, step, len(grads), frozenset())
+        )
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+        unbiased, spread = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        w = w * (1 - 0.02 * 0.3) - 0.02 * unbiased / (np.sqrt(spread) + 1e-8)
+    np.testing.assert_allclose(weights["w"], w, rtol=1e-9, atol=1e-12)
+
+
+class Counted(np.ndarray):
+    """An array that notes what is done with it."""
+
+    done: ClassVar[list[str]] = []
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):  # type: ignore[no-untyped-def]
+        self.done.append(ufunc.__name__)
+        plain = [np.asarray(x) for x in inputs]
+        kwargs.pop("out", None)
+        return np.asarray(getattr(ufunc, method)(*plain, **kwargs)).view(Counted)
+
+
+def test_adam_is_priced_with_the_operations_that_it_computes() -> None:
+    """Every sum but that with epsilon is one operation with the product that it follows."""
+    w, (g, *_) = gradients()
+    spec = Adam(weight_decay=0.1)
+    given = [{"w": x.view(Counted)} for x in (w, g)]
+    state = {name: x.view(Counted) for name, x in spec.initial_state({"w": w}).items()}
+    Counted.done.clear()
+    spec.update(Update(given[0], given[1], {}, state, 0, 1, frozenset()))
+    apart = [name for name in Counted.done if name not in ("add", "subtract")]
+    assert len(apart) + 1 == spec.update_operations
+    assert len(Counted.done) - len(apart) == 5
 
 
 def test_adams_first_step_is_the_learning_rate_whatever_the_gradient() -> None:

@@ -1,4 +1,7 @@
-"""Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay."""
+"""Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay.
+
+With a decay it is AdamW (Loshchilov and Hutter 2019), whose decay never enters the averages.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -14,7 +17,7 @@ from repast_dist.training.optimizers.base import OPTIMIZERS, Arrays, Optimizer, 
 @OPTIMIZERS.register
 @spec
 class Adam(Optimizer):
-    """Adam with bias correction.
+    """Adam with bias correction; with `weight_decay` it is AdamW.
 
     Attributes
     ----------
@@ -25,6 +28,8 @@ class Adam(Optimizer):
     """
 
     title: ClassVar[str] = "Adam"
+    # First average (2), second (3), their corrections (2), root, epsilon, quotient, decay, step.
+    update_operations: ClassVar[int] = 12
 
     method: Literal["adam"] = "adam"
     beta1: Fraction = 0.9
@@ -51,7 +56,7 @@ class Adam(Optimizer):
             spread = np.sqrt(second / (1 - self.beta2 ** (given.step + 1)))
             direction = unbiased / (spread + self.epsilon)
             direction += self.decay(old, name in given.biased)
-            weights[name] = (old - rate * direction).astype(np.float32)
-            state[f"first/{name}"] = first.astype(np.float32)
-            state[f"second/{name}"] = second.astype(np.float32)
+            weights[name] = (old - rate * direction).astype(old.dtype)
+            state[f"first/{name}"] = first.astype(old.dtype)
+            state[f"second/{name}"] = second.astype(old.dtype)
         return weights, state

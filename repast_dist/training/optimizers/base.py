@@ -82,6 +82,10 @@ class Optimizer(abc.ABC):
     title: ClassVar[str] = ""
     """Name of the method in reports; empty: the class's name."""
 
+    update_operations: ClassVar[int] = 4
+    """Digital operations of an update per parameter, a product and a sum counted as one; those of
+    momentum, weight decay and step as a rule."""
+
     learning_rate: Annotated[float, Gt(0)] = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     final_rate: Rate = 0.0
@@ -200,6 +204,11 @@ class SecondOrder(Optimizer):
     @property
     def needs_gradients(self) -> bool:
         """Whether `update` reads the gradients of layers that have a direction."""
+        return False
+
+    @property
+    def clips(self) -> bool:
+        """Whether `update` scales the directions by a norm of all layers, which is priced."""
         return False
 
     @abc.abstractmethod

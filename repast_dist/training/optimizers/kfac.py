@@ -62,6 +62,11 @@ class Kfac(SecondOrder):
     @property
     def needs_gradients(self) -> bool:
         """Whether a bound on the KL divergence is set, which needs the gradients."""
+        return self.clips
+
+    @property
+    def clips(self) -> bool:
+        """Whether a bound on the KL divergence is set."""
         return self.kl_clip is not None
 
     def statistic(self, side: Side, layer: LayerStatistics) -> np.ndarray:
