@@ -4,6 +4,9 @@ import contextlib
 import copy
 import io
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +18,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+import repast_dist
 from repast_dist import parts
 from repast_dist.farm.checkpoint import latest_checkpoint
 from repast_dist.ground.registry import Registry
@@ -32,9 +36,31 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_configure(config):
     """Some settings are loaded by modules, before any fixture is there."""
+    if getattr(config.option, "numprocesses", None):
+        compile_once()
     patched = files_parsed_once()
     patched.__enter__()
     config.add_cleanup(lambda: patched.__exit__(None, None, None))
+
+
+def compile_once() -> None:
+    """Have kernels compiled before many processes need them, each of which would compile them."""
+    package = Path(repast_dist.__file__).parent
+    if any(package.glob("analog/kernels/__pycache__/*.nbi")):
+        return
+    short = ("farm.backend=inprocess", "train.max_steps=1", "train.epochs=1", "train.batch_size=32")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-m", "repast_dist.cli", *words, *short, f"run_root={folder}"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            for words in (["experiment=honest"], ["model=digits_transformer", "inversion=fcg"])
+        ]
+        for run in runs:
+            run.wait()
 
 
 def pytest_collection_modifyitems(config, items):
