@@ -340,7 +340,7 @@ def _check_fusion(job: TrainingJob, plan: Plan) -> None:
     if not second.fusible:
         raise SettingsError(
             f"soi.fusion=on: the matrices of {second.name} are no products of rows; valid: off, "
-            "auto, or optimizer.method=kfac"
+            "auto, or optimizer=kfac|foof"
         )
     scheme = job.machine.policy.inversion
     if not scheme.fusible:

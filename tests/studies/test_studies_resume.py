@@ -45,7 +45,7 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-def kill_after(step: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kill_after(step: int, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Path:
     """Leave the directory of a run that was killed when it had recorded some steps."""
     whole = recorder.RunRecorder.steps
 
@@ -59,7 +59,7 @@ def kill_after(step: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         patched.setattr(recorder.RunRecorder, "finish", lambda *_, **__: None)
         patched.setattr(train_study, "seal", lambda *_: None)
         with pytest.raises(Killed):
-            run_study(load_settings([f"run_root={root}", *SETTINGS]), quiet())
+            run_study(load_settings([f"run_root={root}", *SETTINGS, *overrides]), quiet())
     (run_dir,) = root.glob("train/*")
     return run_dir
 
@@ -225,6 +225,18 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(killed, finished_o
     resume_study(killed, {}, quiet())
     assert final_arrays(killed) == final_arrays(finished_once)
     assert "complete" in check(killed)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "foof"])
+def test_averages_and_momentum_of_an_optimizer_are_those_of_the_checkpoint(
+    tmp_path, monkeypatch, optimizer
+):
+    chosen = f"optimizer={optimizer}"
+    whole = run_study(load_settings([f"run_root={tmp_path}/whole", *SETTINGS, chosen]), quiet())
+    run_dir = kill_after(6, tmp_path / "killed", monkeypatch, chosen)
+    resume_study(run_dir, {}, quiet())
+    assert final_arrays(run_dir) == final_arrays(whole)
+    assert read_trace(run_dir / "trace").equals(read_trace(whole / "trace"))
 
 
 def test_pruning_keeps_the_checkpoint_a_resume_began_from_not_damaged_ones(killed):
