@@ -61,6 +61,8 @@ def test_every_option_of_every_group_loads():
         path = ["workload.path=x.onnx"] if chosen.get("workload") == "onnx" else []
         if chosen.get("device") == "table":
             path.append("device.cell.table=cmo_hfox.csv")
+        if chosen.get("model") == "onnx":
+            path.append("model.path=x.onnx")
         load_settings([*(f"{group}={option}" for group, option in chosen.items()), *path])
         for group, option in chosen.items():
             tried[group].add(option)

@@ -166,14 +166,14 @@ BASES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 BASES |= {
     f"{method} in two slices": (f"inversion={method}", "inversion.array_slices=2")
-    for method in ("single", "refine", "taylor", "fcg", "auto")
+    for method in ("single", "refine", "taylor", "fcg", "auto", "explicit")
 }  # fmt: skip
 BASES |= {
     f"retried {method}": (
         f"inversion={method}", "inversion.on_divergence=damp", "inversion.max_iterations=2",
         "inversion.target_bits=24",
     )
-    for method in ("refine", "taylor", "cg", "fcg", "auto")
+    for method in ("refine", "taylor", "cg", "fcg", "auto", "explicit")
 }  # fmt: skip
 BASES["retried single"] = (
     "inversion=single", "inversion.on_divergence=damp", "device.inv_cell.programming_sigma=0.5",
@@ -192,6 +192,7 @@ BASES |= {
         ("cg", "inversion.target_bits=8", "inversion.max_iterations=3"),
         ("fcg", "inversion.target_bits=8", "inversion.max_iterations=3"),
         ("auto", "inversion.target_bits=8", "inversion.max_iterations=3"),
+        ("explicit", "inversion.target_bits=8", "inversion.max_iterations=3"),
     )
 }  # fmt: skip
 """Settings beside which others act; each is tried after the ones above it."""
