@@ -717,6 +717,7 @@ _ANCHORS = ", ".join(
     f"{{kind: {kind}, subject: {subject}, value: 2.0, tolerance: 0.1, source: a paper}}"
     for kind, subject in (
         ("chip power", "isaac"), ("GPU throughput", "v100 lenet5"),
+        ("GPU K-FAC over first order", "v100 lenet5, loop: asdl"),
         ("PipeLayer over GTX 1080", "speedup"),
     )
 )  # fmt: skip
@@ -803,6 +804,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     SMALL_VALIDATE: {
         "isaac.tiles": 100, "gpus.v100.launch_s.value": 1e-3,
         "gpus.gtx1080.launch_s.value": 1e-3, "gpu": "a100", "headline.networks": ["vgg13"],
+        "loops.asdl.host_s.value": 1e-3, "loops.asdl.loading_s.value": 1e-1,
         "headline.batch_size": 128, "headline.gpu_schedule.block_size": 64,
         "headline.micro_batch_size": 4, "headline.pipelayer.utilisation.value": 0.5,
         **{f"headline.paper.{name}.value": 5.0 for name in (
@@ -815,7 +817,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
             "tolerance": 0.5, "source": "another paper", "fitted": True,
         }.items()},
         **{f"anchors.{name}": [{**_ON_GPU, name: value}] for name, value in {
-            "batch": 2, "interval": 7, "fisher_passes": 3,
+            "batch": 2, "interval": 7, "fisher_passes": 3, "loop": "asdl",
         }.items()},
         **{f"anchors.{name}": [{**_TRAINED, name: value}] for name, value in {
             "sequence": 64, "update_passes": 90.0,

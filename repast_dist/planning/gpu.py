@@ -48,6 +48,10 @@ _AVERAGE_PASSES = 7
 """The same of the running average of a factor: scaled, added to and scaled again, in place
 (``update_running_avg``, there).
 """
+_PRECONDITION_PASSES = 2
+"""The same of a gradient that is replaced by its preconditioned one (``vec_weight.copy_`` of ASDL,
+asdl/symmatrix.py; ``grad.data.copy_`` of lzhangbv/kfac_pytorch).
+"""
 _CONVOLUTIONS = (kinds.CONV, kinds.GROUPED_CONV, kinds.DEPTHWISE_CONV)
 
 
@@ -256,6 +260,7 @@ def gpu_step(
         return np.asarray(seconds * layers.products)
 
     errors = products(vectors, layers.columns, layers.rows)
+    activations = machine.elementwise(layers, samples, "backward")
     passed = float((errors * layers.errors_pass).sum())
     phases = {
         Phase.FORWARD.value: float(products(vectors, layers.rows, layers.columns).sum())
@@ -263,12 +268,12 @@ def gpu_step(
         + machine.losses(layers, samples),
         Phase.BACKWARD.value: passed
         + float(products(layers.columns, vectors, layers.rows).sum())
-        + machine.elementwise(layers, samples, "backward"),
+        + activations,
         Phase.UPDATE.value: machine.moved(float(layers.parameters.sum()) * update_passes),
     }
     if kfac and blocks:
         phases |= _kfac_phases(
-            machine, layers, blocks, samples * layers.factor_vectors, kfac, passed
+            machine, layers, blocks, samples * layers.factor_vectors, kfac, passed + activations
         )
     return BaselineStep(phases, sum(phases.values()) * machine.board_w, samples)
 
@@ -348,10 +353,12 @@ def _kfac_phases(
     rows = vectors[layer]
     values = float((_FACTOR_PASSES * n * rows + _AVERAGE_PASSES * n**2).sum())
     factors = float(machine.products(n, rows, n).sum()) + machine.moved(values)
+    gradients = _PRECONDITION_PASSES * float((n * other)[is_a].sum())
+    solves = float(machine.products(n, n, other).sum()) + machine.moved(gradients)
     return {
         Phase.SOI.value: (factors + kfac.fisher_passes * passed_s) / kfac.factor_interval,
         Phase.INVERSION.value: float(machine.inverses(n).sum()) / kfac.interval,
-        Phase.PRECONDITION.value: float(machine.products(n, n, other).sum()),
+        Phase.PRECONDITION.value: solves,
     }
 
 

@@ -8,7 +8,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import WorkloadSpec, build_workload
 from repast_dist.planning.gpu import SGD_PASSES, GpuKfac, GpuSpec, GpuTimes, gpu_step
-from repast_dist.studies.kinds.validate import Anchor
+from repast_dist.studies.kinds.validate import Anchor, TrainingLoop
 from repast_dist.trace.schema import Phase
 
 TRAINING = "forward+backward"
@@ -27,10 +27,15 @@ class GpuFigures:
     ----------
     gpus : mapping
         Name in the subject of an anchor -> the GPU.
+    loops : mapping
+        Name that an anchor gives -> the training loop that was timed.
     """
 
-    def __init__(self, gpus: Mapping[str, GpuSpec]) -> None:
+    def __init__(
+        self, gpus: Mapping[str, GpuSpec], loops: Mapping[str, TrainingLoop] | None = None
+    ) -> None:
         self._gpus = gpus
+        self._loops = loops or {}
 
     def throughput(self, anchor: Anchor) -> float:
         """Return the samples per second of first-order training: "v100 bert_large"."""
@@ -61,8 +66,21 @@ class GpuFigures:
         """Return how many times a first-order step a K-FAC step takes: "a100 resnet18_cifar"."""
         gpu, (name,) = self._subject(anchor, "network")
         network = figure_network(name)
-        first = gpu_step(gpu, network, anchor.batch, None)
-        return gpu_step(gpu, network, anchor.batch, _kfac(anchor)).step_s / first.step_s
+        first_s = gpu_step(gpu, network, anchor.batch, None).step_s
+        every = GpuKfac(fisher_passes=anchor.fisher_passes)
+        step = gpu_step(gpu, network, anchor.batch, every)
+        renewed_s = step.phase_s[Phase.SOI.value] + step.phase_s[Phase.INVERSION.value]
+        due, between = (
+            self._timed(anchor, gpu_s) for gpu_s in (step.step_s, step.step_s - renewed_s)
+        )
+        kfac_s = between + (due - between) / anchor.interval
+        return kfac_s / self._timed(anchor, first_s)
+
+    def _timed(self, anchor: Anchor, gpu_s: float) -> float:
+        """Return how long a step takes in the loop that was timed."""
+        if anchor.loop is None:
+            return gpu_s
+        return self._loops[anchor.loop].step_s(gpu_s, anchor.batch)
 
     def named(self, name: str, anchor: Anchor) -> GpuSpec:
         """Return the GPU that an anchor asks for.

@@ -76,7 +76,7 @@ class _Calculator:
     def __init__(self, study: ValidateStudy, machine: Machine) -> None:
         self._study = study
         self._isaac = machine.changed(chip=study.isaac).hardware
-        self._gpus = GpuFigures(study.gpus)
+        self._gpus = GpuFigures(study.gpus, study.loops)
 
     def __call__(self, anchor: Anchor) -> float:
         by_kind: dict[str, Callable[[Anchor], float]] = {

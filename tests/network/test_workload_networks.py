@@ -26,6 +26,8 @@ PUBLISHED_PARAMETERS = {
     "wrn28_10": 36_479_194,
     "vit_tiny16": 5_717_416,
     "mixer_b16": 59_880_472,
+    # By hand, from the widths of ASDL's examples.
+    "mlp_2048": 784 * 2048 + 2048 + 2048 * 2048 + 2048 + 2048 * 10 + 10,
     # LeNet-5 with full connections, as commonly reimplemented.
     "lenet5": 61_706,
 }

@@ -261,15 +261,14 @@ def test_judged_anchors_agree():
     found = load_settings(["study=validate", "chip=repast", "soi.interval=10"])
     page = validate(found.study, found.machine, found.epochs)
     rows = page.tables["anchors"].to_pylist()
-    # Of A100's ratios these two are not met: docs/accuracy.md says why.
+    # Of A100's ratios this one is not met: docs/accuracy.md says why.
     assert [row["subject"] for row in rows if row["verdict"] == "differs"] == [
-        "a100_fp32 resnet18_cifar, batch 128, every 1",
-        "a100_fp32 wrn28_10, batch 128, every 10",
+        "a100_fp32 wrn28_10, batch 128, every 10"
     ]
-    assert sum(row["verdict"] == "agrees" for row in rows) >= 72
+    assert sum(row["verdict"] == "agrees" for row in rows) >= 88
     # Published timings of GPUs that nothing was fitted to.
     gpu = [row for row in rows if row["kind"].startswith("GPU")]
-    assert sum(row["verdict"] == "agrees" and row["basis"] == "predicted" for row in gpu) >= 13
+    assert sum(row["verdict"] == "agrees" and row["basis"] == "predicted" for row in gpu) >= 21
 
 
 def test_the_trained_model_is_costed_from_its_own_shapes():
