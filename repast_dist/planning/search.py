@@ -53,6 +53,9 @@ is taken.
 _USED = 0.9
 """Layers that use a smaller share of their arrays are spread over more banks."""
 
+_AROUND = (0.71, 0.84, 1.19, 1.41)
+"""Numbers of arrays that are tried around the best of these, as multiples of it."""
+
 _BISECTIONS = 22
 _PRICES = 1e-9
 _PASSES = 4
@@ -140,13 +143,14 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
     """Divide the arrays of one chip among its layers.
 
     Where layers do not use all of them, those that they use are spread over all banks, and where
-    more arrays help little, half of them, and so on. Few numbers of arrays are tried first, and
+    more arrays help little, half of them, and so on, and then numbers between: arrays that lie in
+    more banks have more converters and buses. Few numbers of arrays per layer are tried first, and
     then those around the best ones.
     """
     tried: list[_Division] = []
-    used = budget.layers
+    used, broad = budget.layers, Numbers.broad(work, needs)
     while used:
-        found = _divisions(work, needs, used, goal, Numbers.broad(work, needs))
+        found = _divisions(work, needs, used, goal, broad)
         if not found or (tried and _least(found).rank >= _least(tried).rank):
             break
         tried += found
@@ -159,6 +163,10 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
             f"at least {least}: one for the weights and one for the inputs of each; valid: "
             "partition.layers=auto with more chips, or a larger chip"
         )
+    most = _least(tried).used
+    for used in sorted({int(most * ratio) for ratio in _AROUND} - {most}):
+        if 0 < used <= budget.layers:
+            tried += _divisions(work, needs, used, goal, broad)
     best = _least(tried)
     tried += _divisions(work, needs, best.used, goal, Numbers.near(best.arrays))
     first = _least(tried)

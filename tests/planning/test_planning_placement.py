@@ -38,7 +38,8 @@ def machine():
 def step_of(workload, chips=1, batch=64, objective="time", **changes):
     """Cost the average step of a network on chips with changed numbers of parts."""
     chip = machine().hardware.chip
-    of_arrays = {name: changes.pop(name) for name in ("adcs_per_array",) if name in changes}
+    names = ("adcs_per_array", "arrays_per_bank")
+    of_arrays = {name: changes.pop(name) for name in names if name in changes}
     vmm = dataclasses.replace(chip.vmm, **of_arrays)
     policy = machine().policy
     partition = dataclasses.replace(policy.partition, objective=objective)
@@ -63,12 +64,18 @@ MORE = {
     "tiles": (40, 80, 150, 160, 200, 300, 400),
     "banks_per_tile": (6, 8, 12, 16, 24),
     "adcs_per_array": (1, 2, 4),
+    "arrays_per_bank": (4, 6, 8, 11, 15, 20),
 }
-FEW = {"tiles": (80, 150, 160, 240), "banks_per_tile": (8, 12), "adcs_per_array": (1, 2)}
+FEW = {
+    "tiles": (80, 150, 160, 240),
+    "banks_per_tile": (8, 12),
+    "adcs_per_array": (1, 2),
+    "arrays_per_bank": (8, 15),
+}
 
 
 @pytest.mark.parametrize("name", some(0))
-def test_more_tiles_banks_or_converters_never_make_a_step_slower(name):
+def test_more_tiles_banks_arrays_or_converters_never_make_a_step_slower(name):
     """Beyond 1 %. With fewer steps between, on one chip or on four by turns, unless all is asked
     for.
     """
@@ -79,6 +86,17 @@ def test_more_tiles_banks_or_converters_never_make_a_step_slower(name):
         steps = [step_of(workload, chips, **{part: count})[1].step_s for count in more[part]]
         for count, before, after in zip(more[part][1:], steps, steps[1:], strict=False):
             assert after <= before * 1.01, (name, chips, part, count)
+
+
+@pytest.mark.parametrize("arrays", [(11, 15), (15, 20)])
+def test_more_arrays_in_a_bank_are_not_filled_at_the_cost_of_converters_and_buses(arrays):
+    """Layers that lie in more banks have more of them: neither all arrays nor half of them."""
+    parts = {"tiles": 149, "banks_per_tile": 19, "adcs_per_array": 4}
+    before, after = (
+        step_of(table("mixer_b16"), batch=128, arrays_per_bank=count, **parts)[1].step_s
+        for count in arrays
+    )
+    assert after <= before * 1.01
 
 
 @pytest.mark.parametrize("name", some(1))

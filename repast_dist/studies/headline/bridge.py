@@ -11,7 +11,8 @@ from repast_dist.studies.headline.ratios import implied_means, one_chip_means, p
 
 _EPOCH, _TARGET = "geometric mean", "to target, geometric mean"
 
-ONE_CHIP, WHOLE, OWN = "one chip", "the GPU renews whole factors", "the GPU's own schedule"
+ONE_CHIP, PLACEMENT = "one chip", "placement: layers are copied"
+WHOLE, OWN = "the GPU renews whole factors", "the GPU's own schedule"
 CHIPS, FIRST = "more chips, larger batch", "the GPU trains first order"
 EPOCHS, REST = "fewer epochs", "not explained"
 
@@ -22,7 +23,8 @@ def bridge_rows(
     """Return one row per ratio and factor, in order: the factor, the products before and after,
     and what it means.
 
-    The first row of a ratio over the GPU has it renew the same blocks as often as the chips do.
+    In the first row the chip holds the weights of every layer at most once, and a GPU renews the
+    same blocks as often as the chips do.
 
     Parameters
     ----------
@@ -35,17 +37,24 @@ def bridge_rows(
         name: implied_means(dataclasses.replace(inputs, machine=machine))
         for name, machine in inputs.bridge.items()
     }
-    soi = inputs.machine.policy.soi
-    same = GpuScheduleSpec(block_size=soi.block_size)
-    alike = one_chip_means(
-        dataclasses.replace(inputs, study=dataclasses.replace(inputs.study, gpu_schedule=same))
+    policy = inputs.machine.policy
+    same = GpuScheduleSpec(block_size=policy.soi.block_size)
+    alike = dataclasses.replace(
+        inputs, study=dataclasses.replace(inputs.study, gpu_schedule=same), bridge={}
     )
+    placed, once = one_chip_means(alike), None
+    if policy.partition.replicate_layers:
+        single = dataclasses.replace(policy.partition, replicate_layers=False)
+        machine = inputs.machine.changed(partition=single)
+        once = one_chip_means(dataclasses.replace(alike, machine=machine))
     fewer = inputs.epochs.first_order / inputs.epochs.second_order
     meanings = _meanings(inputs)
     rows = []
     for ratio in inputs.study.paper.by_name:
         implied = means[footings.IMPLIED, ratio]
-        values = {ONE_CHIP: alike[ratio]}
+        values = {ONE_CHIP: placed[ratio]}
+        if once:
+            values = {ONE_CHIP: once[ratio], PLACEMENT: placed[ratio]}
         if ratio.endswith("GPU"):
             values[schedule_name(inputs)] = means[footings.ONE, ratio][_EPOCH]
         values[CHIPS] = implied[_EPOCH]
@@ -79,7 +88,7 @@ def schedule_name(inputs: HeadlineInputs) -> str:
 
 def _meanings(inputs: HeadlineInputs) -> dict[str, str]:
     """Return what every factor means."""
-    epochs = inputs.epochs
+    epochs, copied = inputs.epochs, inputs.machine.policy.partition.replicate_layers
     changes = {
         name: "a change that the paper may have made: "
         + ", ".join(f"{path}={value}" for path, value in inputs.study.bridge.get(name, {}).items())
@@ -87,7 +96,10 @@ def _meanings(inputs: HeadlineInputs) -> dict[str, str]:
     }
     return changes | {
         ONE_CHIP: "one chip beside the other machine, over the same samples; a GPU renews the same "
-        "blocks of the factors as often",
+        "blocks of the factors as often"
+        + ("; the weights of a layer are held once, and arrays beyond that are idle" * copied),
+        PLACEMENT: "weights of layers that many vectors pass are held several times, as the search "
+        "finds best (partition.replicate_layers)",
         OWN: "as study.gpu_schedule says, instead of the chips' blocks and intervals",
         WHOLE: "as K-FAC codes on GPUs do, instead of diagonal blocks",
         CHIPS: "as many chips as the power feeds that the paper's ratios imply, with as many "

@@ -17,7 +17,13 @@ from repast_dist.studies.costing import (
     workload_notes,
 )
 from repast_dist.studies.headline import footings
-from repast_dist.studies.headline.bridge import CHIPS, ONE_CHIP, bridge_rows, schedule_name
+from repast_dist.studies.headline.bridge import (
+    CHIPS,
+    ONE_CHIP,
+    PLACEMENT,
+    bridge_rows,
+    schedule_name,
+)
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.machines import layer_rows, machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
@@ -144,12 +150,17 @@ def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
         f"{published_ratio(paper, saving)}). There are {chips:.0f} because the paper's own ratios "
         f"imply a machine that draws {footings.implied_power(paper):.3g} times the GPU's power, "
         f"which feeds so many. The {ours(speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
-        f"GPU does the same work) times {factor[own]:.3g} ({own}) times {factor[CHIPS]:.3g} "
-        f"({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer trains first order and "
+        f"GPU does the same work){_placed(factor)} times {factor[own]:.3g} ({own}) times "
+        f"{factor[CHIPS]:.3g} ({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer trains first order and "
         f"needs more epochs: to the same target the chips are {ours(fast, _COUNTED['to target'])} "
         f"times as fast, with {ours(frugal, _COUNTED['to target'])} times less energy (the paper: "
         f"{published_ratio(paper, fast)} and {published_ratio(paper, frugal)})."
     )
+
+
+def _placed(factor: Mapping[str, float]) -> str:
+    """Return what copies of layers multiply the ratio by, where there are any."""
+    return f" times {factor[PLACEMENT]:.3g} ({PLACEMENT})" if PLACEMENT in factor else ""
 
 
 def _footing_rows(paper: PublishedRatios, means: Means) -> Rows:
