@@ -118,7 +118,8 @@ def place_blocks(held: HeldBlocks, hardware: Hardware, policy: Policy, chips: in
     fits = rooms.hold(once, held.chip, chips)
     copies = _balanced_copies(held, rooms, held.chip, chips)
     turn = np.zeros(len(once), np.int64)
-    bank = _one_after_the_other(copies * block_banks(held.shapes, chip), held.chip) % chip.banks
+    wide = copies * block_banks(held.shapes, chip)
+    bank = _first_banks(wide, held.chip, chip.banks)
     places = BlockPlaces(copies, turn, bank)
     order = np.argsort(held.chip, kind="stable")
     edges = np.searchsorted(held.chip[order], np.arange(chips + 1))
@@ -210,13 +211,26 @@ def _balanced_copies(held: HeldBlocks, rooms: _Rooms, group: np.ndarray, groups:
     return copies_for(high)
 
 
-def _one_after_the_other(wide: np.ndarray, chip: np.ndarray) -> np.ndarray:
-    """Return the first bank of every holding if those of a chip lie one after the other."""
-    order = np.argsort(chip, kind="stable")
+def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:
+    """Return the first bank of every holding if those of a group lie one after the other, and on
+    from the first bank where the last one is passed: a bank may have several arrays. Those that
+    would then begin in the same bank as another begin in one in which none does, if there is one.
+    """
+    order = np.argsort(group, kind="stable")
     before = np.cumsum(wide[order]) - wide[order]
-    first = np.searchsorted(chip[order], chip[order])
-    bank = np.zeros(len(chip), np.int64)
-    bank[order] = before - before[first]
+    start = np.searchsorted(group[order], group[order])
+    bank = np.zeros(len(group), np.int64)
+    bank[order] = (before - before[start]) % banks
+    place = group * banks + bank
+    _, first = np.unique(place, return_index=True)
+    late = np.ones(len(group), bool)
+    late[first] = False
+    for number in np.unique(group[late]).tolist():
+        begun = np.zeros(banks, bool)
+        begun[bank[(group == number) & ~late]] = True
+        free = np.flatnonzero(~begun)
+        moved = np.flatnonzero(late & (group == number))[: len(free)]
+        bank[moved] = free[: len(moved)]
     return bank
 
 
@@ -288,13 +302,13 @@ def _in_turns(held: HeldBlocks, chip: ChipSpec, turn: np.ndarray, used: int) -> 
     copies = np.ones(len(turn), np.int64)
     bank = np.zeros(len(turn), np.int64)
     kept = np.flatnonzero(turn == 0)
-    bank[kept] = _one_after_the_other(wide[kept], held.chip[kept]) % max(used, 1)
+    bank[kept] = _first_banks(wide[kept], turn[kept], max(used, 1))
     mine = np.flatnonzero(turn)
     blocks = held.take(mine)
     room = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
     copies[mine] = _balanced_copies(blocks, room, turn[mine], int(turn.max()) + 1)
-    places = _one_after_the_other(copies[mine] * wide[mine], turn[mine])
-    bank[mine] = used + places % max(chip.banks - used, 1)
+    left = max(chip.banks - used, 1)
+    bank[mine] = used + _first_banks(copies[mine] * wide[mine], turn[mine], left)
     return BlockPlaces(copies, turn, bank)
 
 

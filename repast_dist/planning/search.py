@@ -56,6 +56,11 @@ _USED = 0.9
 _AROUND = (0.71, 0.84, 1.19, 1.41)
 """Numbers of arrays that are tried around the best of these, as multiples of it."""
 
+_WORTH = 0.98
+"""They are taken where the goal comes down to this share: weights rather stay where all arrays are
+used.
+"""
+
 _BISECTIONS = 22
 _PRICES = 1e-9
 _PASSES = 4
@@ -163,10 +168,11 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
             f"at least {least}: one for the weights and one for the inputs of each; valid: "
             "partition.layers=auto with more chips, or a larger chip"
         )
-    most = _least(tried).used
-    for used in sorted({int(most * ratio) for ratio in _AROUND} - {most}):
-        if 0 < used <= budget.layers:
-            tried += _divisions(work, needs, used, goal, broad)
+    best = _least(tried)
+    for used in sorted({int(best.used * ratio) for ratio in _AROUND} - {best.used}):
+        found = _divisions(work, needs, used, goal, broad) if 0 < used <= budget.layers else []
+        if found and _least(found).value < _WORTH * best.value:
+            tried += found
     best = _least(tried)
     tried += _divisions(work, needs, best.used, goal, Numbers.near(best.arrays))
     first = _least(tried)

@@ -107,6 +107,23 @@ def test_more_chips_or_tiles_never_solve_longer_and_chips_gain_no_more_than_thei
         assert after <= before * 1.03
 
 
+def test_blocks_of_a_turn_begin_in_different_banks_also_where_a_bank_has_several_arrays():
+    """Else two of them would wait for each other: here twice as long for one more chip size."""
+    chip = machine().hardware.chip
+    inv = dataclasses.replace(chip.inv, arrays_per_bank=3)
+    residual = dataclasses.replace(chip.residual, arrays_per_bank=3)
+    vmm = dataclasses.replace(chip.vmm, arrays_per_bank=10)
+    solving = []
+    for tiles in (358, 376):
+        parts = {"tiles": tiles, "inv": inv, "residual": residual, "vmm": vmm}
+        plan = plan_of(table("vgg13"), 2, 336, interval=10, **parts)
+        places = plan.places
+        begun = np.stack([plan.holdings.chip, places.turn, places.first_bank])
+        assert len(np.unique(begun, axis=1).T) == len(plan.holdings.chip)
+        solving.append(solving_s(plan))
+    assert solving[1] <= solving[0] * 1.01
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_energy_as_objective_programs_no_more_cells(name):
     fast, frugal = (plan_of(table(name), 2, objective=goal) for goal in ("time", "energy"))

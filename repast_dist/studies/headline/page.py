@@ -151,9 +151,10 @@ def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
         f"imply a machine that draws {footings.implied_power(paper):.3g} times the GPU's power, "
         f"which feeds so many. The {ours(speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
         f"GPU does the same work){_placed(factor)} times {factor[own]:.3g} ({own}) times "
-        f"{factor[CHIPS]:.3g} ({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer trains first order and "
-        f"needs more epochs: to the same target the chips are {ours(fast, _COUNTED['to target'])} "
-        f"times as fast, with {ours(frugal, _COUNTED['to target'])} times less energy (the paper: "
+        f"{factor[CHIPS]:.3g} ({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer "
+        "trains first order and needs more epochs: to the same target the chips are "
+        f"{ours(fast, _COUNTED['to target'])} times as fast, "
+        f"with {ours(frugal, _COUNTED['to target'])} times less energy (the paper: "
         f"{published_ratio(paper, fast)} and {published_ratio(paper, frugal)})."
     )
 
