@@ -15,6 +15,7 @@ from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudySection
 from repast_dist.report.units import percent
 from repast_dist.studies.settings import RunSettings
+from repast_dist.training.optimizers.base import Fisher
 
 
 def planned_step(
@@ -35,8 +36,9 @@ def planned_step(
         The network cannot be read or placed.
     """
     farm, train, second = settings.farm, settings.train, settings.optimizer.second_order
+    trained = workload or chosen_workload(settings)
     return (machine or settings.machine).plan(
-        workload or chosen_workload(settings),
+        trained,
         farm.chips,
         train.batch_size,
         train.micro_batch_size,
@@ -44,10 +46,18 @@ def planned_step(
         speeds=tuple(chip_speed(farm, chip) for chip in range(farm.chips)),
         decay=second.lasting_decay if second else 0.0,
         fusible=second is not None and second.fusible,
-        fisher_passes=0 if second is None or second.output_gradients == "empirical" else 1,
+        fisher_passes=_fisher_passes(trained, second.output_gradients) if second else 0,
         update_operations=settings.optimizer.update_operations,
         clips=second is not None and second.clips,
     )
+
+
+def _fisher_passes(workload: Workload, fisher: Fisher) -> int:
+    """Return the extra backward passes for the Fisher factors: of one label that is drawn, or one
+    per output of the losses; one where the network has no loss.
+    """
+    outputs = sum(loss.rows * loss.width for loss in workload.losses)
+    return {"empirical": 0, "sampled": 1, "exact": max(outputs, 1)}[fisher]
 
 
 def chosen_workload(settings: RunSettings) -> Workload:

@@ -63,7 +63,7 @@ def plan_page(plan: Plan) -> StudyPage:
             f"above the lower bound of {si(bound, 's')}"
         )
         figures += [
-            KeyFigure("SOI work, busiest chips", si(busiest, "s"), number=busiest, unit="s"),
+            KeyFigure("SOI work of the busiest chips", si(busiest, "s"), number=busiest, unit="s"),
             KeyFigure("lower bound", si(bound, "s"), number=bound, unit="s"),
         ]
         tables |= {

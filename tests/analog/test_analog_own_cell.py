@@ -120,6 +120,6 @@ def test_an_own_scheme_is_planned(tmp_path, own_scheme):
         number = f"soi.assumed_iterations={rounds}"
         plan = run(tmp_path / str(rounds), own_scheme, *chosen, number)
         figures = json.loads((plan / "answer.json").read_text())["figures"]
-        return {item["name"]: item["value"] for item in figures}["SOI work, busiest chips"]
+        return {item["name"]: item["value"] for item in figures}["SOI work of the busiest chips"]
 
     assert 3.0 < seconds(32) / seconds(8) <= 4.0

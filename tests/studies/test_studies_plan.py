@@ -90,7 +90,7 @@ def test_a_sweep_leaves_one_table_of_settings_that_differ_and_key_figures(tmp_pa
         answer = json.loads((folder / row["run"] / "answer.json").read_text())
         figures = {item["name"]: item["value"] for item in answer["figures"]}
         assert {name: row[name] for name in figures} == figures
-    one, two = (row["SOI work, busiest chips"] for row in rows)
+    one, two = (row["SOI work of the busiest chips"] for row in rows)
     assert two < one
     stored = json.loads((folder / "sweep.json").read_text())["points"]
     assert [point["settings"] for point in stored] == [{"farm.chips": 1}, {"farm.chips": 2}]
@@ -105,3 +105,10 @@ def test_a_training_run_answers_as_every_study_does(train):
     assert answer["answer"].startswith("After 1 epochs (1 steps) the network classifies")
     assert figures["test loss"] == (result["epochs"][-1]["test_loss"], "1")
     assert figures["energy"] == (result["totals"]["energy_j"], "J")
+
+
+@pytest.mark.parametrize(("fisher", "passes"), [("empirical", 0), ("sampled", 1), ("exact", 10)])
+def test_a_plan_has_as_many_backward_passes_for_factors_as_training_makes(fisher, passes):
+    for workload in ("workload=lenet5", "workload=model"):
+        settings = load_settings([workload, "model=digits_mlp", f"optimizer.fisher={fisher}"])
+        assert planned_step(settings).work.fisher_passes == passes
