@@ -72,6 +72,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "taylor": ("inversion=taylor",),
     "cg": ("inversion=cg",),
     "auto": ("inversion=auto",),
+    "cholesky": ("inversion=cholesky",),
     "explicit": ("inversion=explicit", "inversion.inverse_from=0.1", "soi.block_size=80",
                  "chip.inv.size=32"),
     "auto beside amplifiers of much power": ("inversion=auto",
@@ -175,6 +176,15 @@ BASES |= {
     )
     for method in ("refine", "taylor", "cg", "fcg", "auto", "explicit")
 }  # fmt: skip
+BASES["retried cholesky"] = (
+    "inversion=cholesky",
+    "inversion.on_divergence=damp",
+    "inversion.target_bits=30",
+)
+BASES["rescued cholesky"] = (
+    "inversion=cholesky", "inversion.on_divergence=damp", "inversion.target_bits=16",
+    "optimizer.damping=0.00000001",
+)  # fmt: skip
 BASES["retried single"] = (
     "inversion=single", "inversion.on_divergence=damp", "device.inv_cell.programming_sigma=0.5",
     "optimizer.damping=0.0001",
@@ -253,6 +263,7 @@ VALUES: dict[str, list[Any]] = {
     "device.inv_cell.measured.rows.[].deviates": [tuple(s**3 / 16 for s in SCORES)],
     "model.loss": ["squared_error"],
     "inversion.deflation": [0, 1],
+    "inversion.deflation_above": [1.0, 100.0],
     "inversion.inverse_from": [50.0],
     "chip.adc.percentile": [60.0],
     "chip.dac.percentile": [60.0],

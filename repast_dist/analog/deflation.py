@@ -19,6 +19,7 @@ an array have the mean of T's eigenvalues in place of T.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,13 +27,11 @@ from repast_dist.analog.product import Product
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.rng import generator
 
-_OUTLIER = 4.0
-"""Times the mean of the others, an eigenvalue is worth being taken out: rounding and noise of an
-answer, small as they are, are multiplied by it in the next residual.
-"""
-
 _SPARE = 4
 _PRODUCTS = 3
+"""With every vector of a search that begins with random ones: two orthonormal bases follow, and
+what the last one sees of the matrix.
+"""
 _SMALLEST_DIAGONAL = 0.1
 _ROUNDING = 1e-12
 _IN_PLACE = 2.0
@@ -112,9 +111,11 @@ def find_deflation(
     most: int,
     seed: int,
     *address: int | str,
+    above: float = 4.0,
     formed: bool = True,
-) -> tuple[Deflation | None, SolveCounts]:
-    """Return the dominant directions of a matrix, or None where they are not dominant.
+    start: np.ndarray | None = None,
+) -> "Found":
+    """Look for the dominant directions of a matrix.
 
     Parameters
     ----------
@@ -126,39 +127,61 @@ def find_deflation(
         Directions at most; there is no more than one for 16 rows.
     seed, *address
         Address of the start vectors.
+    above : float
+        Times the mean of the other eigenvalues that one is at least which is taken out: rounding
+        and noise of an answer, small as they are, are multiplied by it in the next residual.
     formed : bool
         Whether T is formed, as an array needs it.
-
-    Returns
-    -------
-    Deflation or None
-    SolveCounts
-        What looking for them took, and forming T.
+    start : ndarray, optional
+        (n, k) what the last search saw of a matrix close to this one, with which the search goes
+        on, by one product with every vector; None: random vectors.
     """
     n = len(matrix)
     rank = min(most, n // ROWS_PER_DIRECTION)
     if rank == 0:
-        return None, SolveCounts()
+        return Found(None, SolveCounts(), None)
     width = rank + _SPARE
-    basis = generator(seed, "deflation", *address).standard_normal((n, width))
-    for _ in range(_PRODUCTS - 1):
-        basis, _ = np.linalg.qr(product.multiply(basis))
-    image = product.multiply(basis)
+    if start is None:
+        basis = generator(seed, "deflation", *address).standard_normal((n, width))
+        for _ in range(_PRODUCTS - 1):
+            basis, _ = np.linalg.qr(product.multiply(basis))
+    else:
+        basis, _ = np.linalg.qr(start)
+    seen = image = product.multiply(basis)
     values, vectors = np.linalg.eigh(basis.T @ image)
     chosen = vectors[:, ::-1][:, :rank]
     # What Ritz values say can be taken out of the trace.
     dominant = values[::-1][:rank]
     left = (np.trace(matrix) - dominant.sum()) / n
-    rank = int(np.sum(dominant > _OUTLIER * left))
+    rank = int(np.sum(dominant > above * left))
     found = np.int64(n), np.int64(most), np.int64(rank)
-    products, digital, moved = search_counts(*found, formed=formed)
+    recycled = start is not None
+    products, digital, moved = search_counts(*found, formed=formed, recycled=recycled)
     counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital), moved=int(moved))
     if rank == 0:
-        return None, counts
+        return Found(None, counts, seen)
     basis, image = basis @ chosen[:, :rank], image @ chosen[:, :rank]
     inner = basis.T @ image
     core = np.linalg.inv((inner + inner.T) / 2)
-    return Deflation(basis, image, core), counts
+    return Found(Deflation(basis, image, core), counts, seen)
+
+
+class Found(NamedTuple):
+    """What a search for dominant directions found.
+
+    Attributes
+    ----------
+    deflation : Deflation or None
+        The directions; None where none is dominant.
+    counts : SolveCounts
+        What looking for them took, and forming T.
+    seen : ndarray or None
+        (n, k) the vectors that the next search goes on with; None: too narrow to search.
+    """
+
+    deflation: Deflation | None
+    counts: SolveCounts
+    seen: np.ndarray | None
 
 
 def search_counts(
@@ -167,13 +190,15 @@ def search_counts(
     rank: np.ndarray | np.integer,
     *,
     formed: bool,
+    recycled: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return products and digital operations of looking for dominant directions, and the numbers
     that these move.
 
     An inner product of two vectors and the update of one with the other, two operations per row,
     read four numbers and write one. Forming T reads and writes every entry, and reads as many
-    numbers for it as there are directions.
+    numbers for it as there are directions. A search that goes on makes one orthonormal basis and
+    looks at what it sees of the matrix.
 
     Parameters
     ----------
@@ -181,6 +206,8 @@ def search_counts(
         Rows of a block, directions to look for at most, and directions that are taken out.
     formed : bool
         Whether T is formed where directions are taken out.
+    recycled : bool
+        Whether searches go on with the vectors of the last one.
 
     Returns
     -------
@@ -189,7 +216,8 @@ def search_counts(
     """
     sought = np.minimum(most, n // ROWS_PER_DIRECTION)
     width = np.where(sought > 0, sought + _SPARE, 0)
-    of_vectors = n * width * (_PRODUCTS * (width + 1) + 2 * sought)
+    products, bases = (1, 2) if recycled else (_PRODUCTS, _PRODUCTS)
+    of_vectors = n * width * (bases * (width + 1) + 2 * sought)
     digital = of_vectors + n * n * rank * formed
     forming = np.where(rank > 0, n * n * (rank + 2), 0) * formed
-    return _PRODUCTS * width, digital, of_vectors * 5 // 2 + forming
+    return products * width, digital, of_vectors * 5 // 2 + forming

@@ -86,6 +86,13 @@ class BlockSolver:
         The inverse on the multipliers, or of what deflation leaves; it takes the array's place.
     after : callable or None
         Returns what products and array have become after some seconds; None: cells do not age.
+    seen : ndarray or None
+        (n, k) what the search for dominant directions goes on with when the block is written again;
+        None: it begins anew.
+    recycled : bool
+        Whether the search for this one went on with what an earlier one saw.
+    factor : ndarray or None
+        (n, n) the Cholesky factor of S, below and on the diagonal, where the digital unit solves.
     """
 
     matrix: tuple[np.ndarray, ...]
@@ -105,6 +112,9 @@ class BlockSolver:
     after: Callable[[float], tuple[Product, Inverse | None]] | None = dataclasses.field(
         default=None, compare=False
     )
+    seen: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    recycled: bool = False
+    factor: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def aged(self, seconds: float) -> "BlockSolver":
         """Return the block as its cells hold it so many seconds after they were written."""
@@ -188,9 +198,10 @@ class Run:
         (r,) norms of the right-hand sides; a column of zero needs no round.
     iterations : ndarray
         (r,) int64 rounds; a scheme counts them.
-    digital_ops, moved, refreshes, spared_slices : int
+    digital_ops, moved, refreshes, spared_slices, factored_sides : int
         Digital operations, the numbers that they move, residual products that only the numbers
-        ask for, and slices of weights that products leave out.
+        ask for, slices of weights that products leave out, and right-hand sides that the digital
+        unit solves with a Cholesky factor.
     saturated : bool
         Whether an output went beyond the amplifiers' swing.
     """
@@ -206,7 +217,7 @@ class Run:
         self.iterations = np.zeros(right.shape[1], np.int64)
         self.saturated = False
         self.applied = self.inv_ops = self.beside = self.vmm_ops = self.spared_slices = 0
-        self.digital_ops = self.moved = self.refreshes = 0
+        self.digital_ops = self.moved = self.refreshes = self.factored_sides = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
         """Apply what approximates the inverse: the array, or nothing, and deflation around it."""
@@ -290,6 +301,7 @@ class Run:
             self.digital_ops + SCALING_OPS * x.size,
             self.moved + SCALING_MOVES * x.size,
             spared_slices=self.spared_slices,
+            factored_sides=self.factored_sides,
             settling_s=self.applied * self.solver.settling_s,
         )
         scheme = self.solver.scheme

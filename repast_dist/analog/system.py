@@ -61,6 +61,7 @@ def prepare(
     seed: int = 0,
     *address: int | str,
     prices: PriceList = by_number,
+    start: np.ndarray | None = None,
 ) -> BlockSolver:
     """Program a symmetric positive definite block for solving.
 
@@ -77,6 +78,9 @@ def prepare(
         Address of the programming errors, for example ``(step, "A", block)``.
     prices : callable
         Rows of a block -> what the operations of a solve cost, for a scheme that chooses by it.
+    start : ndarray, optional
+        What the search for dominant directions saw of the block when it was written last, for a
+        scheme that goes on with it: `BlockSolver.seen`.
 
     Raises
     ------
@@ -99,7 +103,7 @@ def prepare(
         block = _of_matrix(operator, scheme, vmm, seed, *address)
 
     def programmed(chosen: Scheme) -> BlockSolver:
-        return _program(block, vmm, chosen.arrays(inv), chosen, seed, *address)
+        return _program(block, vmm, chosen.arrays(inv), chosen, start, seed, *address)
 
     return scheme.prepare(programmed, inv, prices, block.size, seed, *address)
 
@@ -167,14 +171,24 @@ def _of_rows(
 
 
 def _program(
-    block: _Block, vmm: VmmSpec, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
+    block: _Block,
+    vmm: VmmSpec,
+    inv: InvSpec,
+    scheme: Scheme,
+    start: np.ndarray | None,
+    seed: int,
+    *address: int | str,
 ) -> BlockSolver:
     counts = SolveCounts(digital_ops=2 * block.scaled.size, moved=2 * block.scaled.size)
     deflation, inner = None, np.ones(block.size)
     held = block.scaled
+    seen = None
     if block.diagonal is None and scheme.most_directions:
-        most, formed = scheme.most_directions, scheme.uses_array
-        deflation, found = find_deflation(held, block.product, most, seed, *address, formed=formed)
+        deflation, found, seen = find_deflation(
+            held, block.product, scheme.most_directions, seed, *address,
+            above=scheme.dominant_above, formed=scheme.uses_array,
+            start=start if scheme.recycles else None,
+        )  # fmt: skip
         counts += found
     if deflation is not None and scheme.uses_array:
         held, inner = _deflated(deflation, held)
@@ -219,6 +233,8 @@ def _program(
         scheme=scheme,
         program_counts=counts,
         after=after if inv.device.inv_cell.ages or vmm.device.cell.ages else None,
+        seen=seen if scheme.recycles else None,
+        recycled=scheme.recycles and start is not None,
     )
 
 

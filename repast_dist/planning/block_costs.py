@@ -175,7 +175,7 @@ def _digital_work(
     clocks = ceil_div(operations, digital_lanes(shapes, copies, chip))
     work = {"operations": operations, "clocks": clocks, "words": words}
     if "factorisations" not in counts:
-        return work  # A plan, in which every solve converges.
+        return work  # A plan with arrays, in which every solve converges.
     for place in np.flatnonzero(counts["factorisations"] + counts["factored_sides"]):
         one = shapes.shared(np.array([place]), shapes.right_sides[[place]])
         for name, value in dataclasses.asdict(
@@ -360,13 +360,16 @@ def average_ops(size: np.ndarray) -> np.ndarray:
 
 
 def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
-    """Return the banks over which one copy of each block is spread."""
+    """Return the banks over which one copy of each block is spread: those that hold it, or those of
+    the tiles whose digital lanes it takes.
+    """
     per_bank = max(chip.inv.arrays_per_bank, 1)
     wanted = np.maximum(
         ceil_div(shapes.inv_arrays, per_bank),
         ceil_div(shapes.product_arrays, max(chip.residual.arrays_per_bank, 1)),
     )
-    return np.clip(wanted, 1, chip.banks)
+    lanes = shapes.scheme.digital_tiles * chip.banks_per_tile
+    return np.clip(np.maximum(wanted, lanes), 1, chip.banks)
 
 
 def digital_lanes(shapes: BlockShapes, copies: np.ndarray, chip: ChipSpec) -> np.ndarray:

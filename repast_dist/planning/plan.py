@@ -181,10 +181,10 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     CapacityError
         The network does not fit and ``partition.overflow`` is ``error``.
     """
-    if work.second_order and not hardware.chip.inv_arrays:
+    if work.second_order and policy.inversion.uses_array and not hardware.chip.inv_arrays:
         raise SettingsError(
             f"chip.inv.arrays_per_bank: chip '{hardware.chip.name}' has no inverting arrays; "
-            "valid: at least 1, or a first-order optimizer"
+            "valid: at least 1, inversion=cg or cholesky, or a first-order optimizer"
         )
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)

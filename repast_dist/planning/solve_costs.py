@@ -51,7 +51,7 @@ def one_block(size: int, right_sides: int, hardware: Hardware, scheme: Scheme) -
     if needed and not chip.inv_arrays:
         raise SettingsError(
             f"chip.inv.arrays_per_bank: chip '{chip.name}' has no inverting arrays; valid: at "
-            "least 1, or inversion.method=cg"
+            "least 1, or inversion.method=cg or cholesky"
         )
     if needed > chip.inv_arrays:
         raise CapacityError(

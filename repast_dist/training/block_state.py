@@ -121,6 +121,7 @@ class _Unsolved:
     method: str
     why: str
     program_counts: SolveCounts = dataclasses.field(default_factory=SolveCounts)
+    seen: np.ndarray | None = None
 
     def aged(self, seconds: float) -> "_Unsolved":
         return self
@@ -240,7 +241,8 @@ class BlockState:
             damped = self._optimizer.block_matrix(self.block.factor, self._average.matrix, damping)
         if self._still_holds(damped):
             return
-        new = self._program(damped, damping, step)
+        old = self._next or self._written
+        new = self._program(damped, damping, step, None if old is None else old.solver.seen)
         if self._stale and self._written is not None:
             self._next = new
         else:
@@ -334,16 +336,20 @@ class BlockState:
             damped: np.ndarray | Rows = Rows(rows, added)
         else:
             damped = np.array(arrays[f"{name}/damped"])
-        return self._program(damped, float(arrays[f"{name}/damping"]), int(arrays[f"{name}/step"]))
+        start = np.array(arrays[f"{name}/start"]) if f"{name}/start" in arrays else None
+        damping, step = float(arrays[f"{name}/damping"]), int(arrays[f"{name}/step"])
+        return self._program(damped, damping, step, start)
 
     def _as_rows(self, average: RowAverage, damping: float) -> Rows:
         assert self._held_rows is not None
         return average.operator(damping, self._held_rows.rest)
 
-    def _program(self, damped: np.ndarray | Rows, damping: float, step: int) -> "_Written":
-        solver = self._solver_of(damped, step, (), self._right_sides)
+    def _program(
+        self, damped: np.ndarray | Rows, damping: float, step: int, start: np.ndarray | None
+    ) -> "_Written":
+        solver = self._solver_of(damped, step, (), self._right_sides, start)
         self._pending += solver.program_counts
-        return _Written(damped, damping, step, solver)
+        return _Written(damped, damping, step, solver, start)
 
     def _solver_of(
         self,
@@ -351,10 +357,11 @@ class BlockState:
         step: int,
         more: tuple[int | str, ...],
         right_sides: int,
+        start: np.ndarray | None = None,
     ) -> Solver:
         address = ("soi", When(step), self.block.index, *more)
         try:
-            return self._engine.block_solver(matrix, address, right_sides)
+            return self._engine.block_solver(matrix, address, right_sides, start)
         except IndefiniteError as error:
             return _Unsolved(self._inversion.name, str(error))
         except (DataError, np.linalg.LinAlgError) as error:
@@ -480,16 +487,21 @@ class _Written:
         The step in which it was written.
     solver : Solver
         The arrays.
+    start : ndarray or None
+        What the search for its dominant directions went on with.
     """
 
     damped: np.ndarray | Rows
     damping: float
     step: int
     solver: Solver
+    start: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all but the solver as arrays, for a checkpoint."""
         arrays = {"damping": np.array(self.damping), "step": np.array(self.step)}
+        if self.start is not None:
+            arrays["start"] = self.start
         if isinstance(self.damped, Rows):
             return arrays | {"rows": self.damped.rows, "added": np.array(self.damped.damping)}
         return arrays | {"damped": self.damped}

@@ -49,6 +49,10 @@ class Solver(Protocol):
     def aged(self, seconds: float) -> "Solver":
         """Return the block as it is held so many seconds after it was written."""
 
+    @property
+    def seen(self) -> np.ndarray | None:
+        """(n, k) what the search for dominant directions goes on with at the next writing."""
+
 
 class ClipCount(NamedTuple):
     """The number of ADC conversions, and how many of them exceeded the calibrated range.
@@ -212,7 +216,11 @@ class Engine:
         return _Float(np.asarray(matrix, np.float64))
 
     def block_solver(
-        self, damped: np.ndarray | Rows, address: Address, right_sides: int = 1
+        self,
+        damped: np.ndarray | Rows,
+        address: Address,
+        right_sides: int = 1,
+        start: np.ndarray | None = None,
     ) -> Solver:
         """Prepare a damped SOI block for solving.
 
@@ -226,6 +234,8 @@ class Engine:
         right_sides : int
             Right-hand sides that are solved for until the block is prepared anew, by all chips
             that hold it.
+        start : ndarray, optional
+            `Solver.seen` of the block's last writing.
 
         Raises
         ------
@@ -246,6 +256,7 @@ class Engine:
             return prepare(
                 damped, residual, inv, self.inversion, self.seed, *address,
                 prices=lambda size: self.prices(size).for_right_sides(right_sides),
+                start=start,
             )  # fmt: skip
         if isinstance(damped, Rows):
             damped = damped.formed()
@@ -364,6 +375,7 @@ class _FloatSolver:
     matrix: np.ndarray
     cholesky: np.ndarray
     program_counts: SolveCounts
+    seen: np.ndarray | None = None
 
     @classmethod
     def of(cls, damped: np.ndarray) -> "_FloatSolver":
@@ -390,6 +402,7 @@ class _FixedSolver:
     matrix: np.ndarray
     inverse: np.ndarray
     program_counts: SolveCounts
+    seen: np.ndarray | None = None
 
     @classmethod
     def of(cls, damped: np.ndarray, bits: int) -> "_FixedSolver":

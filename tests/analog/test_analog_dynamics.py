@@ -238,7 +238,7 @@ def test_what_takes_the_place_of_dominant_directions_makes_their_modes_fast():
     matrix = _factor(100.0)
     scaling = 1 / np.sqrt(np.diag(matrix))
     matrix = scaling[:, None] * matrix * scaling
-    deflation, _ = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "x")
+    deflation, _, _ = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "x")
     spec = _inv(0.01, slices=2)
     bare = matrix - deflation.image @ deflation.core @ deflation.image.T
     with_it, without = (
@@ -338,7 +338,7 @@ def test_the_regularisation_knows_of_deviations_that_cells_share(deflated, share
     if deflated:
         matrix = _factor(1e3)
         product = Product.of((matrix,), 32, LOSSLESS)
-        deflation, _ = find_deflation(matrix, product, 16, 1, "x")
+        deflation, _, _ = find_deflation(matrix, product, 16, 1, "x")
         matrix = deflation.remainder(matrix)
     plain = _inv(0.003)
     variation = VariationSpec(**{shared: 0.03})

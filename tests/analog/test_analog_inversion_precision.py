@@ -250,7 +250,7 @@ def test_faults_and_read_noise_cost_rounds_but_not_the_answer(faults, slices):
 
 def test_deflation_with_the_exact_inverse_of_what_is_left_is_the_exact_inverse():
     matrix = _rectified(64, 1e3)
-    deflation, _ = find_deflation(matrix, Product.of((matrix,), 40, LOSSLESS), 4, 0, "test")
+    deflation, _, _ = find_deflation(matrix, Product.of((matrix,), 40, LOSSLESS), 4, 0, "test")
     assert deflation is not None
     remainder = deflation.remainder(matrix)
     left = matrix - deflation.image @ deflation.core @ deflation.image.T
@@ -267,7 +267,7 @@ def test_deflation_with_the_exact_inverse_of_what_is_left_is_the_exact_inverse()
 def test_blocks_without_dominant_directions_are_left_as_they_are():
     q, _ = np.linalg.qr(np.random.default_rng(7).normal(size=(128, 128)))
     matrix = (q * np.linspace(1.0, 0.01, 128)) @ q.T
-    deflation, counts = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "test")
+    deflation, counts, _ = find_deflation(matrix, Product.of((matrix,), 32, LOSSLESS), 8, 0, "test")
     assert deflation is None
     assert counts.vmm_ops > 0, "looking is not free"
 

@@ -23,6 +23,8 @@ WAYS = {
     "pieces": ("inversion.array_pieces=diagonal",),
     "inverse": ("inversion=explicit", "inversion.inverse_from=1"),
     "moved": ("soi.renewal_change=0.2", "soi.interval=1", "chip=repast"),
+    "followed": ("inversion.deflation_recycled=true", "inversion.deflation_above=1.5"),
+    "digital": ("inversion=cholesky",),
 }
 
 

@@ -53,15 +53,16 @@ def shapes_of(size, sides, held, scheme, fused, interval=1):
 
 
 def check(
-    scheme, size, held=24, *, fused=False, columns=6, opamp=None, prices=by_number, solver_too=False
-):
+    scheme, size, held=24, *, fused=False, columns=6, opamp=None, prices=by_number, start=None,
+    solver_too=False,
+):  # fmt: skip
     vmm, inv = hardware().residual_spec, hardware().inv_spec
     if opamp is not None:
         inv = dataclasses.replace(inv, device=dataclasses.replace(inv.device, opamp=opamp))
     rows = block_of(size, held)
     formed = rows @ rows.T / held + 0.1 * np.eye(size)
     operator = Rows(rows, 0.1) if fused else formed
-    solver = prepare(operator, vmm, inv, scheme, 3, "test", prices=prices)
+    solver = prepare(operator, vmm, inv, scheme, 3, "test", prices=prices, start=start)
     solution = solver.solve(right_hand_sides(size, columns))
     found = np.array([solver.deflation.rank if solver.deflation else 0])
     one = shapes_of(size, 1, held, scheme, fused, prices(size).right_sides)
@@ -81,7 +82,9 @@ def check(
     )
     assert_same(solution.counts, as_counts(added(*each)) + refreshed)
     test_s = solver.test_s if settled else None
-    programmed = scheme.program_counts(one, vmm.device.cell, inv, found, solver.trials, test_s)
+    programmed = scheme.program_counts(
+        one, vmm.device.cell, inv, found, solver.trials, test_s, start is not None
+    )
     assert_same(solver.program_counts, as_counts(programmed))
     return (solution, solver) if solver_too else solution
 
@@ -180,6 +183,36 @@ def test_settlings_that_find_the_drive_of_an_array_are_counted(method, size, fus
 def test_conjugate_gradients_without_arrays_count_their_products_alone(size):
     solution = check(SCHEMES.load({"method": "cg", "target_bits": 12}), size)
     assert solution.counts.inv_ops == 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_digital_unit_counts_a_factorisation_and_right_hand_sides(size):
+    solution = check(SCHEMES.load({"method": "cholesky", "target_bits": 12}), size)
+    assert solution.converged.all()
+    # Of six right-hand sides one is zero, and of one row another is an entry that is there.
+    assert solution.counts.factored_sides == np.count_nonzero(solution.iterations)
+    assert solution.counts.vmm_ops == solution.counts.inv_ops == 0
+
+
+@pytest.mark.parametrize("method", ["fcg", "cg", "auto", "explicit"])
+@pytest.mark.parametrize("size", [17, 64, 101])
+def test_a_search_for_directions_that_goes_on_is_counted(method, size):
+    scheme = SCHEMES.load({"method": method, "deflation_recycled": True, "target_bits": 8})
+    prices = Prices(right_sides=2 * size)
+    _, first = check(scheme, size, prices=lambda _: prices, solver_too=True)
+    _, again = check(
+        scheme, size, prices=lambda _: prices, start=first.seen, solver_too=True
+    )  # fmt: skip
+    if method in ("fcg", "cg"):
+        # One product with each of five, eight or ten vectors instead of three.
+        assert again.program_counts.vmm_ops * 3 == first.program_counts.vmm_ops
+
+
+def test_a_plan_takes_searches_to_go_on():
+    scheme = SCHEMES.load({"method": "cg", "deflation_recycled": True})
+    shapes = shapes_of(64, 10, 20, scheme, fused=False)
+    (planned,) = modelled_preparations(shapes, scheme, hardware(), 7)["vmm_ops"].tolist()
+    assert planned == 64 // 16 + 4
 
 
 @pytest.mark.parametrize("conjugate", [1, 2, 4])

@@ -127,6 +127,7 @@ class Auto(GradientScheme):
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] = (),
         test_s: np.ndarray | float | None = None,
+        recycled: bool | None = None,
     ) -> Counts:
         """Return the counts of all that is programmed and tried."""
         return added(*(trial_counts(trial, blocks, cell, inv) for trial in trials))
@@ -223,6 +224,7 @@ class _Tried:
                 solver.settling_s,
                 solver.test_s,
                 there,
+                recycled=solver.recycled,
             )
         )
         good = solution.residual <= (scheme.tolerance if tolerance is None else tolerance)

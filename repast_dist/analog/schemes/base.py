@@ -98,6 +98,9 @@ class Trial:
         Whose arrays were there already and serve this scheme, too, where others are programmed.
     wide : bool
         Whether it is tried with blocks wider than an array alone.
+    recycled : bool or None
+        Whether the search for directions went on with those of the last writing; None: as in later
+        writings.
     """
 
     scheme: "Scheme"
@@ -109,6 +112,7 @@ class Trial:
     test_s: float | None = None
     beside: "Scheme | None" = None
     wide: bool = False
+    recycled: bool | None = None
 
 
 @spec
@@ -169,6 +173,16 @@ class Scheme(abc.ABC):
         return 0
 
     @property
+    def dominant_above(self) -> float:
+        """Times the mean of the other eigenvalues that one has to be to be taken out."""
+        return np.inf
+
+    @property
+    def recycles(self) -> bool:
+        """Whether dominant directions are sought from those of the last writing on."""
+        return False
+
+    @property
     def regularisation(self) -> float:
         """What is added to the diagonal of the array, times the norm of its expected error."""
         return 0.0
@@ -176,6 +190,11 @@ class Scheme(abc.ABC):
     @property
     def arrays_per_piece(self) -> int:
         """Inverting arrays that hold one piece of a block."""
+        return 0
+
+    @property
+    def digital_tiles(self) -> int:
+        """Tiles that a block takes for the digital lanes in them, whatever its arrays take."""
         return 0
 
     @property
@@ -416,6 +435,7 @@ class Scheme(abc.ABC):
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] = (),
         test_s: np.ndarray | float | None = None,
+        recycled: bool | None = None,
     ) -> Counts:
         """Return `SolveCounts` of preparing blocks.
 
@@ -433,11 +453,17 @@ class Scheme(abc.ABC):
             What was tried, or is expected to be; see `expected_trials`.
         test_s : ndarray or float, optional
             Time of the settlings that tested the arrays; None: as expected.
+        recycled : bool, optional
+            Whether searches for directions went on with those of the last writing; None: as in
+            later writings.
         """
         rank = self.assumed_rank(blocks) if rank is None else rank
         n = blocks.size
         most = np.where(blocks.fused, 0, self.most_directions)
-        vmm_ops, digital_ops, moved = search_counts(n, most, rank, formed=self.uses_array)
+        again = self.recycles if recycled is None else recycled
+        vmm_ops, digital_ops, moved = search_counts(
+            n, most, rank, formed=self.uses_array, recycled=again
+        )
         scaled = n * np.where(blocks.fused, blocks.held, n)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products
         values = np.where(held, blocks.product_values, 0)
@@ -548,16 +574,42 @@ class DeflatingScheme(Scheme):
     Attributes
     ----------
     deflation : int
-        Dominant directions that are taken out at most; 0: none.
+        Dominant directions that are taken out at most, and no more than one for 16 rows; 0: none.
         See `repast_dist.analog.deflation`.
+    deflation_above : float
+        Times the mean of the other eigenvalues that one has to be to be taken out.
+    deflation_recycled : bool
+        Whether directions of a block that is written anew are sought from those of its last
+        writing on, by one product with each instead of three. A block that is written for the
+        first time has none.
     """
 
     deflation: Annotated[int, Ge(0)] = 8
+    deflation_above: Annotated[float, Gt(0)] = 4.0
+    deflation_recycled: bool = False
 
     @property
     def most_directions(self) -> int:
         """Dominant directions that are taken out at most."""
         return self.deflation
+
+    @property
+    def dominant_above(self) -> float:
+        """Times the mean of the other eigenvalues that one has to be to be taken out."""
+        return self.deflation_above
+
+    @property
+    def recycles(self) -> bool:
+        """Whether dominant directions are sought from those of the last writing on."""
+        return self.deflation_recycled
+
+    def ignores(self, split: bool) -> dict[str, str]:
+        """Return also what acts on directions alone, where none is taken out."""
+        unread = super().ignores(split)
+        if not self.deflation:
+            reason = "no direction is taken out; valid: inversion.deflation above 0"
+            unread |= {"deflation_above": reason, "deflation_recycled": reason}
+        return unread
 
 
 @spec

@@ -166,9 +166,10 @@ class Explicit(PieceScheme):
         rank: np.ndarray | None = None,
         trials: tuple[Trial, ...] = (),
         test_s: np.ndarray | float | None = None,
+        recycled: bool | None = None,
     ) -> Counts:
         """Return also the counts of forming inverses, of blocks that hold one."""
-        block = super().program_counts(blocks, cell, inv, rank, trials, test_s)
+        block = super().program_counts(blocks, cell, inv, rank, trials, test_s, recycled)
         earned = self.holds_inverse(blocks.size, blocks.between) & ~blocks.fused
         rank = self.assumed_rank(blocks) if rank is None else rank
         parts = [self._forming_counts(blocks.size, rank, cell)]

@@ -39,9 +39,13 @@ def trial_counts(trial: Trial, blocks: Blocks, cell: Cell, inv: InvSpec) -> Coun
     }
     parts.append({name: refreshed.get(name, none) for name in parts[0]})
     if trial.programmed:
-        parts.append(scheme.program_counts(one, cell, inv, rank, test_s=trial.test_s))
+        parts.append(
+            scheme.program_counts(
+                one, cell, inv, rank, test_s=trial.test_s, recycled=trial.recycled
+            )
+        )
     if trial.beside is not None:
-        there = trial.beside.program_counts(one, cell, inv)
+        there = trial.beside.program_counts(one, cell, inv, recycled=trial.recycled)
         parts.append({name: -count for name, count in there.items()})
     counts = added(*parts)
     tried = blocks.size > inv.size
