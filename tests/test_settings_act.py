@@ -521,8 +521,14 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     pairs = [item.split("=", 1) for item in overrides]
     groups = {name: _option(name, value) for name, value in pairs if "." not in name}
     values = OmegaConf.from_dotlist([f"{name}={value}" for name, value in pairs if "." in name])
-    merged = OmegaConf.merge(OmegaConf.create({**_plain(), **groups}), values)
-    return OmegaConf.to_container(merged)  # type: ignore[return-value]
+    return _merged({**_plain(), **groups}, OmegaConf.to_container(values))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Put values in the place of others, group by group."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {name: _merged(below.get(name), value) for name, value in above.items()}
 
 
 @functools.cache

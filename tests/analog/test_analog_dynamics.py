@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.integrate
 import scipy.linalg
 
 from repast_dist.analog import (

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 
 from repast_dist.analog import DeviceSpec, InvSpec, Reram, VmmSpec, program_inv, program_vmm
 from repast_dist.analog.arrays.programming import pair_conductances

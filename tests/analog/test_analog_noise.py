@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 
 from repast_dist.analog import DeviceSpec, InvSpec, Reram, VmmSpec, program_inv, program_vmm
 from repast_dist.analog.arrays.fused import program_fused

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 
 from repast_dist.analog import DeviceSpec, Reram, VmmSpec, program_vmm
 from repast_dist.analog.arrays.programming import differential_levels, pair_conductances

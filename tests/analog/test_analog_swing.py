@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import scipy.integrate
+import scipy
 
 from repast_dist.analog import (
     LOSSLESS,

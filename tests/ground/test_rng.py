@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from repast_dist.ground.rng import generator, words
 

@@ -9,7 +9,6 @@ import duckdb
 import numpy as np
 import polars
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pytest
 
 from repast_dist.ground.errors import RunDirectoryError
@@ -121,6 +120,8 @@ def test_duckdb_polars_and_pyarrow_open_the_folder_and_agree(folder: Path) -> No
         writer.cut()
         append_steps(writer, range(5, 8))
     expected = 8 * N_CHIPS * 4
+    import pyarrow.dataset as ds
+
     assert ds.dataset(folder).count_rows() == expected
     query = f"select count(*), sum(energy_j) from '{folder}/*.parquet'"
     assert duckdb.sql(query).fetchall() == [(expected, expected * 2.0**-10)]
