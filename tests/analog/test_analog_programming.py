@@ -5,10 +5,12 @@ import pytest
 import scipy
 
 from repast_dist.analog import DeviceSpec, Reram, VmmSpec, program_vmm
+from repast_dist.analog.arrays.planes import held_planes
 from repast_dist.analog.arrays.programming import differential_levels, pair_conductances
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.cells.gaussian import profile_rms
-from repast_dist.analog.kernels.draws import NormalDraws, cut_into_digits
+from repast_dist.analog.kernels.base import in_steps, step_of
+from repast_dist.analog.kernels.draws import NormalDraws, cut_into_digits, gaussian_planes
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import load
 from repast_dist.settings import load_settings
@@ -134,6 +136,35 @@ def test_compiled_levels_are_those_of_both_sides_programmed_as_arrays(profile, c
     on, against = pair_conductances(digits, cell, 1, "w", later=False)
     levels = differential_levels(digits, cell, 1, "w")
     np.testing.assert_array_equal(levels, (on - against) * 15)
+
+
+@pytest.mark.parametrize("profile", [(), (0.03279, 0.21452, -0.43716, 0.23363)])
+@pytest.mark.parametrize("shape", [(3, 5), (211, 60), (1, 9000), (5000, 1)])
+def test_what_is_written_in_one_pass_is_what_its_steps_make(profile, shape):
+    cell = Reram(programming_sigma=0.05, programming_profile=profile)
+    integers = np.random.default_rng(3).integers(-(2**15) + 1, 2**15, size=shape).astype(float)
+    digits = np.empty((shape[0], 4, shape[1]), np.int16)
+    cut_into_digits(integers, 4, digits)
+    levels = Cell.program_levels(cell, digits, NormalDraws(1, "w"))
+    planes = np.empty(digits.shape, np.float32)
+    largest = gaussian_planes(integers, 4, cell.law, NormalDraws(1, "w"), 2.0**-10, planes)
+    np.testing.assert_array_equal(planes, in_steps(levels, 2.0**-10))
+    assert largest == np.abs(levels).max()
+
+
+def test_small_weights_of_many_multipliers_have_the_step_of_the_largest():
+    spec = VmmSpec(device=DeviceSpec(cell=Reram(programming_sigma=1e-4)))
+    integers = np.random.default_rng(4).integers(-3, 4, size=(2, 40, 6)).astype(float)
+    places = [("first",), ("second",)]
+    planes, step = held_planes(integers, spec, 7, places)
+    digits = np.zeros((2, 40, spec.slices, 6), np.int16)
+    digits[:, :, 0] = integers
+    levels = [
+        differential_levels(part[None], spec.device.cell, 7, "vmm", *where)
+        for part, where in zip(digits, places, strict=True)
+    ]
+    assert step == step_of(np.array(levels)) < step_of(np.array([15.0]))
+    np.testing.assert_array_equal(planes, in_steps(np.concatenate(levels), step))
 
 
 def test_digits_are_those_of_the_magnitude_in_base_two_to_the_bits():

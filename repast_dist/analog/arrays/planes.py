@@ -20,9 +20,14 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.kernels.base import in_steps, step_of
+from repast_dist.analog.kernels.base import in_steps, step_for, step_of
 from repast_dist.analog.kernels.conversion import largest_magnitudes
-from repast_dist.analog.kernels.draws import cut_into_digits, round_quotients
+from repast_dist.analog.kernels.draws import (
+    NormalDraws,
+    cut_into_digits,
+    gaussian_planes,
+    round_quotients,
+)
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import ceil_div
@@ -104,16 +109,46 @@ def held_planes(
     step : float
         A power of two of which all of them are whole multiples.
     """
-    if len(places) == 1:
-        held = _held(integers, spec, seed, *places[0])
-    else:
-        parts = zip(integers, places, strict=True)
-        held = np.concatenate([_held(part[None], spec, seed, *where) for part, where in parts])
     most = math.inf
-    if spec.differential and spec.device.wire.ideal and spec.device.variation.none:
+    if _straight(spec):
         most = (spec.device.cell.levels - 1) * spec.device.cell.highest
-    step = step_of(held, math.inf if spec.dac.gain_error else most)
-    return in_steps(held, step), step
+        drawn = _drawn(integers, spec, most, seed, places)
+        if drawn is not None:
+            return drawn
+    parts = [integers] if len(places) == 1 else [part[None] for part in integers]
+    held = [_held(part, spec, seed, *where) for part, where in zip(parts, places, strict=True)]
+    levels = held[0] if len(held) == 1 else np.concatenate(held)
+    step = step_of(levels, most)
+    return in_steps(levels, step), step
+
+
+def _straight(spec: VmmSpec) -> bool:
+    """Whether what pairs appear to hold is what was programmed."""
+    ideal = spec.device.wire.ideal and spec.device.variation.none
+    return spec.differential and ideal and not spec.dac.gain_error
+
+
+def _drawn(
+    integers: np.ndarray, spec: VmmSpec, most: float, seed: int, places: list[tuple[int | str, ...]]
+) -> tuple[np.ndarray, float] | None:
+    """Return what `held_planes` does where cells have Gaussian errors and no pair exceeds `most`
+    levels; None: not so, or the step is a smaller one than that of the most.
+    """
+    cell, (count, rows, columns) = spec.device.cell, integers.shape
+    law = None if cell.changes else cell.law
+    if law is None or math.isinf(most) or not integers.size:
+        return None
+    planes, largest = np.empty((count, rows, spec.slices, columns), np.float32), 0.0
+    step = step_for(most)
+    each = count if len(places) == 1 else 1
+    for first, where in zip(range(0, count, each), places, strict=True):
+        part = slice(first, first + each)
+        whole, out = integers[part].reshape(-1, columns), planes[part]
+        draws = NormalDraws(seed, "programming", "vmm", *where)
+        out = out.reshape(-1, spec.slices, columns)
+        found = gaussian_planes(whole, cell.bits, law, draws, step, out)
+        largest = max(largest, found)
+    return (planes, step) if step_for(largest) == step else None
 
 
 def _held(integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> np.ndarray:

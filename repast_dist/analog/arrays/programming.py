@@ -34,7 +34,7 @@ def differential_levels(
     """
     if cell.ideal:
         return digits.astype(np.float64)
-    if not (cell.may_fail or cell.ages or cell.warms or cell.slow_spread):
+    if not cell.changes:
         return cell.program_levels(digits, NormalDraws(seed, "programming", *address))
     positive, negative = pair_conductances(digits, cell, seed, *address, use=use)
     positive -= negative

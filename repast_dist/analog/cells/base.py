@@ -8,6 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from repast_dist.analog.cells.use import CellUse
+from repast_dist.analog.kernels.draws import GaussianLaw
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
@@ -210,6 +211,18 @@ class Cell(abc.ABC):
         levels -= np.maximum(self.program(np.maximum(-digits, 0) / top, random), self.lowest)
         levels *= top
         return levels
+
+    @property
+    def law(self) -> GaussianLaw | None:
+        """What pairs hold right after programming, if their errors are Gaussian and compiled
+        functions draw them; None: `program_levels` says.
+        """
+        return None
+
+    @property
+    def changes(self) -> bool:
+        """Whether what is used is not what pairs held right after programming."""
+        return bool(self.may_fail or self.ages or self.warms or self.slow_spread)
 
     def used(self, held: np.ndarray, use: CellUse) -> np.ndarray:
         """Return what cells hold when they are used, from what they held when programmed.

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from repast_dist.analog.cells.base import Cell
-from repast_dist.analog.kernels.draws import NormalDraws, gaussian_levels
+from repast_dist.analog.kernels.draws import GaussianLaw, NormalDraws, gaussian_levels
 from repast_dist.ground.spec import spec
 
 
@@ -85,14 +85,19 @@ class GaussianCell(Cell):
         """Return what pairs hold right after programming, in levels."""
         if not isinstance(random, NormalDraws):
             return Cell.program_levels(self, digits, random)
+        law = self.law
+        return digits.astype(np.float64) if law is None else gaussian_levels(digits, law, random)
+
+    @property
+    def law(self) -> GaussianLaw | None:
+        """What pairs hold right after programming; None without errors."""
         sigma = self.programming_sigma
         if not sigma:
-            return digits.astype(np.float64)
+            return None
         if self.profile:
             sigma /= profile_rms(self.profile)
-        top = self.levels - 1
         low, high = (0.0, 1.0) if self.clipped else (self.lowest, np.inf)
-        return gaussian_levels(digits, top, sigma, self.profile, (low, high), random)
+        return GaussianLaw(self.levels - 1, sigma, self.profile, low, high)
 
     def with_programming_sigma(self, sigma: float) -> Self:
         """Return the same cell with another programming error."""

@@ -33,11 +33,12 @@ def step_of(levels: np.ndarray, most: float = math.inf) -> float:
         What none of them exceeds, if it is known: few are then looked at.
     """
     # Whatever needs more than half of what the largest would has its step.
-    enough = LARGEST_STEPS * _step_for(most) / 2.0 if most < math.inf else math.inf
-    return _step_for(largest_of(np.ascontiguousarray(levels).reshape(-1), enough))
+    enough = LARGEST_STEPS * step_for(most) / 2.0 if most < math.inf else math.inf
+    return step_for(largest_of(np.ascontiguousarray(levels).reshape(-1), enough))
 
 
-def _step_for(largest: float) -> float:
+def step_for(largest: float) -> float:
+    """Return the step for pairs of which none holds more than so many levels."""
     return 2.0 ** math.ceil(math.log2(largest / LARGEST_STEPS)) if largest > 0 else 1.0
 
 

@@ -1,5 +1,6 @@
 """Normal draws of programmed cells, and what cells with Gaussian errors hold: compiled."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -51,14 +52,36 @@ def _fill(key: np.uint64, row: int, out: np.ndarray) -> None:
         fill_normal(key, row + first // _BLOCK, out[first : first + _BLOCK])
 
 
-def gaussian_levels(
-    digits: np.ndarray,
-    top: int,
-    sigma: float,
-    profile: tuple[float, ...],
-    within: tuple[float, float],
-    draws: NormalDraws,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class GaussianLaw:
+    """What cells with Gaussian errors hold right after they have been programmed.
+
+    Attributes
+    ----------
+    top : int
+        Highest level.
+    sigma : float
+        Standard deviation of a cell relative to the range, or what multiplies the profile.
+    profile : tuple of float
+        Coefficients of a polynomial in the relative conductance, the constant first; empty: 1.
+    low, high : float
+        Relative conductances that no cell can leave.
+    """
+
+    top: int
+    sigma: float
+    profile: tuple[float, ...]
+    low: float
+    high: float
+
+    @property
+    def numbers(self) -> tuple[float, float, np.ndarray, float, float]:
+        """What compiled functions take, coefficients as Horner's rule wants them."""
+        down = np.array(self.profile[::-1], np.float64)
+        return float(self.top), self.sigma, down, self.low, self.high
+
+
+def gaussian_levels(digits: np.ndarray, law: GaussianLaw, draws: NormalDraws) -> np.ndarray:
     """Return what pairs of cells with Gaussian errors hold, in levels.
 
     The bits are those of both sides programmed one after the other, as arrays.
@@ -67,14 +90,8 @@ def gaussian_levels(
     ----------
     digits : ndarray
         (..., M) int16, without gaps.
-    top : int
-        Highest level.
-    sigma : float
-        Standard deviation of a cell relative to the range, or what multiplies the profile.
-    profile : tuple of float
-        Coefficients of a polynomial in the relative conductance, the constant first; empty: 1.
-    within : tuple of float
-        Relative conductances that none can leave.
+    law : GaussianLaw
+        Of the cells.
     draws : NormalDraws
         One draw per cell, those of positive cells first.
 
@@ -86,56 +103,134 @@ def gaussian_levels(
     levels = np.empty(digits.shape)
     key, first = draws.claim(digits.size)
     _, second = draws.claim(digits.size)
-    # Coefficients as Horner's rule wants them.
-    down = np.array(profile[::-1], np.float64)
-    _program(digits.reshape(-1), top, sigma, down, *within, key, first, second, levels.reshape(-1))
+    _program_digits(digits.reshape(-1), law.numbers, key, first, second, levels.reshape(-1))
     return levels
 
 
-# Without contracted operations: the bits are those of NumPy.
+def gaussian_planes(
+    integers: np.ndarray,
+    bits: int,
+    law: GaussianLaw,
+    draws: NormalDraws,
+    step: float,
+    planes: np.ndarray,
+) -> float:
+    """Write what pairs of cells with Gaussian errors hold of whole numbers, rounded to steps.
+
+    The numbers are those of `cut_into_digits`, `gaussian_levels` and `round_to_steps`, of which
+    nothing goes through memory.
+
+    Parameters
+    ----------
+    integers : ndarray
+        (K, M) float64 whole numbers.
+    bits : int
+        Of a slice.
+    law, draws
+        See `gaussian_levels`.
+    step : float
+        A power of two, in levels.
+    planes : ndarray
+        (K, slices, M) float32, written.
+
+    Returns
+    -------
+    float
+        The largest magnitude before rounding, in levels.
+    """
+    key, first = draws.claim(planes.size)
+    _, second = draws.claim(planes.size)
+    return float(_program(integers, bits, law.numbers, key, first, second, step, planes))
+
+
 @numba.njit(cache=True, nogil=True)
-def _program(
+def _program_digits(
     digits: np.ndarray,
-    top: int,
-    sigma: float,
-    profile: np.ndarray,
-    low: float,
-    high: float,
+    law: tuple[float, float, np.ndarray, float, float],
     key: np.uint64,
     first: int,
     second: int,
     levels: np.ndarray,
 ) -> None:
     on, against = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    highest = np.float64(top)
     for start in range(0, digits.shape[0], _BLOCK):
         count = min(_BLOCK, digits.shape[0] - start)
         fill_normal(key, first + start // _BLOCK, on[:count])
         fill_normal(key, second + start // _BLOCK, against[:count])
-        part, out = digits[start : start + count], levels[start : start + count]
-        if profile.shape[0]:
-            for i in range(count):
-                digit = np.float64(part[i])
-                target, other = max(digit, 0.0) / highest, max(-digit, 0.0) / highest
-                here, there = profile[0], profile[0]
-                for power in range(1, profile.shape[0]):
-                    here = profile[power] + here * target
-                    there = profile[power] + there * other
-                held = np.float64(on[i]) * (sigma * here) + target
-                beside = np.float64(against[i]) * (sigma * there) + other
-                out[i] = (min(max(held, low), high) - min(max(beside, low), high)) * highest
-        else:
-            for i in range(count):
-                digit = np.float64(part[i])
-                target, other = max(digit, 0.0) / highest, max(-digit, 0.0) / highest
-                held = np.float64(on[i]) * sigma + target
-                beside = np.float64(against[i]) * sigma + other
-                out[i] = (min(max(held, low), high) - min(max(beside, low), high)) * highest
+        _add_errors(digits[start : start + count], on, against, law, levels[start : start + count])
+
+
+@numba.njit(cache=True, nogil=True)
+def _program(
+    integers: np.ndarray,
+    bits: int,
+    law: tuple[float, float, np.ndarray, float, float],
+    key: np.uint64,
+    first: int,
+    second: int,
+    step: float,
+    planes: np.ndarray,
+) -> float:
+    on, against = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    digits, levels = np.empty(_BLOCK, np.int16), np.empty(_BLOCK)
+    slices, columns = planes.shape[1:]
+    cells = planes.reshape(-1)
+    largest = 0.0
+    k, number, m = 0, 0, 0
+    for start in range(0, cells.shape[0], _BLOCK):
+        count = min(_BLOCK, cells.shape[0] - start)
+        at = 0
+        while at < count:
+            some = min(columns - m, count - at)
+            _cut(integers[k, m : m + some], bits, number, digits[at : at + some])
+            at, m = at + some, m + some
+            if m == columns:
+                number, m = number + 1, 0
+                if number == slices:
+                    k, number = k + 1, 0
+        fill_normal(key, first + start // _BLOCK, on[:count])
+        fill_normal(key, second + start // _BLOCK, against[:count])
+        _add_errors(digits[:count], on, against, law, levels[:count])
+        largest = max(largest, _largest(levels[:count]))
+        round_to_steps(levels[:count], step, cells[start : start + count])
+    return largest
+
+
+# Without contracted operations: the bits are those of NumPy.
+@numba.njit(cache=True, nogil=True)
+def _add_errors(
+    digits: np.ndarray,
+    on: np.ndarray,
+    against: np.ndarray,
+    law: tuple[float, float, np.ndarray, float, float],
+    levels: np.ndarray,
+) -> None:
+    wide()
+    top, sigma, profile, low, high = law
+    if profile.shape[0]:
+        for i in range(digits.shape[0]):
+            digit = np.float64(digits[i])
+            target, other = max(digit, 0.0) / top, max(-digit, 0.0) / top
+            here, there = profile[0], profile[0]
+            for power in range(1, profile.shape[0]):
+                here = profile[power] + here * target
+                there = profile[power] + there * other
+            held = np.float64(on[i]) * (sigma * here) + target
+            beside = np.float64(against[i]) * (sigma * there) + other
+            levels[i] = (min(max(held, low), high) - min(max(beside, low), high)) * top
+    else:
+        for i in range(digits.shape[0]):
+            digit = np.float64(digits[i])
+            target, other = max(digit, 0.0) / top, max(-digit, 0.0) / top
+            held = np.float64(on[i]) * sigma + target
+            beside = np.float64(against[i]) * sigma + other
+            levels[i] = (min(max(held, low), high) - min(max(beside, low), high)) * top
 
 
 @numba.njit(cache=True, nogil=True)
 def round_to_steps(levels: np.ndarray, step: float, out: np.ndarray) -> None:
     """Write multiples of a step, a power of two: (n,) of any float dtype to (n,) float32."""
+    wide()
     per = 1.0 / step
     for i in range(levels.shape[0]):
         out[i] = np.rint(levels[i] * per) * step
@@ -144,14 +239,19 @@ def round_to_steps(levels: np.ndarray, step: float, out: np.ndarray) -> None:
 @numba.njit(cache=True, nogil=True)
 def cut_into_digits(integers: np.ndarray, bits: int, digits: np.ndarray) -> None:
     """Write signed digits of so many bits, the lowest first: (K, M) float64 to (K, slices, M)."""
-    mask = np.int32((1 << bits) - 1)
     for k in range(integers.shape[0]):
         for number in range(digits.shape[1]):
-            low = np.int32(number * bits)
-            for m in range(integers.shape[1]):
-                value = np.int32(integers[k, m])
-                digit = (np.int32(abs(value)) >> low) & mask
-                digits[k, number, m] = -digit if value < 0 else digit
+            _cut(integers[k], bits, number, digits[k, number])
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut(integers: np.ndarray, bits: int, number: int, digits: np.ndarray) -> None:
+    wide()
+    mask, low = np.int32((1 << bits) - 1), np.int32(number * bits)
+    for m in range(integers.shape[0]):
+        value = np.int32(integers[m])
+        digit = (np.int32(abs(value)) >> low) & mask
+        digits[m] = -digit if value < 0 else digit
 
 
 def largest_of(values: np.ndarray, enough: float = math.inf) -> float:
