@@ -316,13 +316,17 @@ def test_no_layer_is_reached_before_its_weights_are_there(train, tmp_path, fligh
                 row["start_s"] for row in rows
                 if (row["step"], row["op"], row["layer"]) == (step, "vmm_forward", number[layer])
             )  # fmt: skip
-            updated = {
-                at: max(r["start_s"] + r["duration_s"] for r in rows
-                        if (r["step"], r["op"]) == (at, "update"))
-                for at in (step - 1 - delay, step - 1)
-            }  # fmt: skip
-            assert updated[step - 1 - delay] <= reached * (1 + 1e-9)
-            early += reached < updated[step - 1]
+            updated = max(
+                row["start_s"] + row["duration_s"] for row in rows
+                if (row["step"], row["op"]) == (step - 1 - delay, "update")
+            )  # fmt: skip
+            assert updated <= reached * (1 + 1e-9)
+        begun, update = (
+            min(r["start_s"] for r in rows if (r["step"], r["op"]) == (step - 1, op))
+            for op in ("write_weights", "update")
+        )
+        # What is written before the update begins is what the one before has left.
+        early += begun < update
         first = number[next(iter(setup.delays))]
         of_first = [row for row in rows if row["layer"] == first]
         written = [r for r in of_first if (r["step"], r["op"]) == (step - 1, "write_weights")]
