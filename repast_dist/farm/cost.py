@@ -11,12 +11,14 @@ import numpy as np
 
 from repast_dist.analog import SolveCounts
 from repast_dist.farm.records import ChipCost
-from repast_dist.ops import OP_NAMES, OpTable, price, trace_columns
+from repast_dist.ops import OP_NAMES, OpTable, concatenate, price, trace_columns
 from repast_dist.planning.block_ops import block_rows
+from repast_dist.planning.matrix_ops import matrix_rows
 from repast_dist.planning.ops import outer_rows
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.timeline import place
 from repast_dist.trace import trace_batch
+from repast_dist.training.optimizers.matrix_unit import Due, MatrixWork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +83,11 @@ class CostRecorder:
         factors_due: bool,
         inverses_due: bool,
         solves: Mapping[int, SolveCounts],
+        works: Mapping[str, MatrixWork] | None = None,
         calibrated: bool = False,
     ) -> None:
-        """Price a step from the counts of what the arrays of the chip's blocks really did.
+        """Price a step from the counts of what the arrays of the chip's blocks really did, and from
+        the work on its matrices.
 
         A step in which ranges were `calibrated` ran its first micro-batch twice.
         """
@@ -99,7 +103,11 @@ class CostRecorder:
         blocks = block_rows(
             self._plan, self._place, factors_due, inverses_due=inverses_due, solves=solves
         )
-        self._steps.append((step, [before, self._priced(blocks, self._plan, waits), after]))
+        soi = self._plan.policy.soi
+        due = Due(soi.factors_due(step), soi.inverses_due(step))
+        matrices = matrix_rows(self._plan, self._place, due, works, ranging=calibrated)
+        between = concatenate([blocks, matrices])
+        self._steps.append((step, [before, self._priced(between, self._plan, waits), after]))
 
     def take(self) -> ChipCost:
         """Return the steps added since the last call."""

@@ -56,6 +56,7 @@ def solve_tasks(
     blocks: Sequence[SoiBlock],
     holdings: Holdings,
     chips: Sequence[int],
+    matrices: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[tuple[SolveTask, ...], tuple[SolveTask, ...]]:
     """Return the pieces of all gradients, and the tasks of the A blocks.
 
@@ -69,6 +70,9 @@ def solve_tasks(
         Which of the plan's chips solve what.
     chips : sequence of int
         The chips, in the plan's order; layers without blocks go round them.
+    matrices : mapping, optional
+        Layer without blocks -> rows of the matrix that a chip updates as a whole, without that of a
+        bias, and this chip.
     """
     pieces: list[SolveTask] = []
     tasks: list[SolveTask] = []
@@ -79,8 +83,12 @@ def solve_tasks(
             (pieces if block.transposed else tasks).append(task)
     reduced, solved = ({task.area[0] for task in found} for found in (pieces, tasks))
     for number, (layer, (rows, columns)) in enumerate(shapes.items()):
-        if layer not in reduced:
-            pieces.append(SolveTask((layer, 0, rows, 0, columns), chips[number % len(chips)]))
+        if layer in reduced:
+            continue
+        inside, chip = (matrices or {}).get(layer, (rows, chips[number % len(chips)]))
+        pieces.append(SolveTask((layer, 0, inside, 0, columns), chip))
+        if inside < rows:
+            pieces.append(SolveTask((layer, inside, rows, 0, columns), chip))
     # A layer without A blocks is done when its G blocks are.
     only_right = [p for p in pieces if p.block is not None and p.area[0] not in solved]
     tasks += [SolveTask(piece.area, piece.chip) for piece in only_right]

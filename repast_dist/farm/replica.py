@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repast_dist.farm.exchange import Area
+from repast_dist.farm.exchange import Area, common, within
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import DataError
 from repast_dist.training.network import preconditioned
@@ -43,15 +43,34 @@ class Replica:
         self._biased = frozenset(p.name for p in network.parameters if p.bias)
         second = job.optimizer.second_order
         solved = preconditioned(network) if second else frozenset()
+        solved |= frozenset(setup.matrix_owners)
         all_needed = second is not None and second.needs_gradients
-        self.needed = frozenset(
+        self._needed = frozenset(
             p.name for p in network.parameters if all_needed or p.name not in solved
         ) | frozenset(network.running)
+        # Biases of whole matrices are updated as everything else is.
+        self._biases: dict[str, Area] = {
+            p.name: (p.name, p.rows - 1, p.rows, 0, p.columns)
+            for p in network.parameters
+            if p.bias and p.name in setup.matrix_owners
+        }
         self.weights: dict[str, np.ndarray] = {}
         self.running: dict[str, np.ndarray] = {}
         self._state: dict[str, np.ndarray] = {}
         self._delays = setup.delays
         self._older: list[dict[str, np.ndarray]] = []
+
+    def needed(self, gradients: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
+        """Return what of mean gradients `update` reads."""
+        found = {}
+        for area, values in gradients.items():
+            if area[0] in self._needed:
+                found[area] = values
+            elif area[0] in self._biases:
+                part = common(area, self._biases[area[0]])
+                if part is not None:
+                    found[part] = values[within(part, area)]
+        return found
 
     def update(
         self,
@@ -66,10 +85,11 @@ class Replica:
         step : int
             The training step.
         gradients : mapping
-            Area -> mean gradient, for the layers in `needed`; running values have their new ones
-            in its place.
+            Area -> mean gradient, as `needed` says; running values have their new ones in its
+            place.
         directions : mapping
-            Area -> preconditioned gradient, for the layers that have SOI blocks.
+            Area -> preconditioned gradient, for the layers that have SOI blocks or are updated as
+            whole matrices.
 
         Raises
         ------
@@ -158,7 +178,7 @@ class Replica:
     def _assembled(self, areas: Mapping[Area, np.ndarray]) -> dict[str, np.ndarray]:
         whole: dict[str, np.ndarray] = {}
         for layer, top, bottom, left, right in sorted(areas):
-            held = whole.setdefault(layer, np.empty(self._shape(layer)))
+            held = whole.setdefault(layer, np.zeros(self._shape(layer)))
             held[top:bottom, left:right] = areas[layer, top, bottom, left, right]
         return whole
 

@@ -14,6 +14,7 @@ from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
 from repast_dist.planning.delays import layer_delays, parameter_delays
 from repast_dist.planning.machine import Machine
+from repast_dist.planning.matrix_ops import matrix_layers, matrix_owners
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.solve_costs import solve_prices
 from repast_dist.planning.specs import StepWork
@@ -121,6 +122,19 @@ class FarmSetup:
         stage = self.plan.allocation.stage
         firsts = np.flatnonzero(np.diff(stage, prepend=-1)).tolist()
         return tuple(itertools.pairwise([*firsts, len(stage)]))
+
+    @functools.cached_property
+    def matrix_owners(self) -> dict[str, int]:
+        """Layer that is updated as a whole matrix -> chip that does it."""
+        names = (self.plan.workload.layers[layer].name for layer in matrix_layers(self.plan))
+        owners = (self.chips[chip] for chip in matrix_owners(self.plan))
+        return dict(zip(names, owners, strict=True))
+
+    @functools.cached_property
+    def matrix_shapes(self) -> dict[str, tuple[int, int]]:
+        """Name of what is trained -> rows, without that of a bias, and columns."""
+        parameters = self.network.parameters
+        return {item.name: (item.rows - item.bias, item.columns) for item in parameters}
 
     @functools.cached_property
     def delays(self) -> dict[str, int]:
@@ -241,19 +255,23 @@ def make_setup(
     _check_fusion(job, plan)
     shapes = {item.name: (item.rows, item.columns) for item in network.parameters}
     shapes |= network.running
-    pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips)
-    return FarmSetup(
+    setup = FarmSetup(
         job=job,
         network=network,
         chips=chips,
         plan=plan,
-        pieces=pieces,
-        tasks=tasks,
+        pieces=(),
+        tasks=(),
         routes={chip: worker for worker, group in groups.items() for chip in group},
         workers=tuple(sorted(groups)),
         data=data,
         schedule=_schedule(job, network),
     )
+    matrices = {
+        name: (setup.matrix_shapes[name][0], chip) for name, chip in setup.matrix_owners.items()
+    }
+    pieces, tasks = solve_tasks(shapes, plan.blocks, plan.holdings, chips, matrices)
+    return dataclasses.replace(setup, pieces=pieces, tasks=tasks)
 
 
 def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
@@ -269,6 +287,7 @@ def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
         fusible=second is not None and second.fusible,
         update_operations=job.optimizer.update_operations,
         clips=second is not None and second.clips,
+        matrices=job.optimizer.matrices,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
     return make_plan(network.workload, job.machine.hardware, job.machine.policy, work)

@@ -24,8 +24,10 @@ from repast_dist.farm.setup import FarmSetup, chip_engine
 from repast_dist.farm.stages import StageRunner
 from repast_dist.ground.errors import FarmError
 from repast_dist.training.block_state import BlockState
+from repast_dist.training.matrices import Matrices
 from repast_dist.training.network import Evaluation
 from repast_dist.training.optimizers import SecondOrder
+from repast_dist.training.optimizers.matrix_unit import Due
 from repast_dist.training.ranges import Ranges, largest, wider
 from repast_dist.training.sampling import total_steps
 from repast_dist.training.second_order import Preconditioner, under
@@ -71,9 +73,14 @@ class ChipWorker:
             self._held_blocks(),
             setup.fused,
         )
+        owners = {n: chip for n, chip in setup.matrix_owners.items() if chip in self._chips}
+        self._matrices = Matrices(
+            job.optimizer.matrices, owners, setup.matrix_shapes, self._engines
+        )
         some = self._engines[self._chips[0]]
         self._keeps_ranges = some.keeps_ranges
         self._follows = some.keeps_ranges and some.vmm is not None and some.vmm.adc.follows
+        self._first_margin = job.machine.hardware.chip.adc.first_margin
         self._ranges: dict[str, np.ndarray] = {}
         self._costs = {
             chip: CostRecorder(chip, setup.plan, setup.chips.index(chip)) for chip in self._chips
@@ -158,14 +165,15 @@ class ChipWorker:
         return self._replica.arrays() | self._second_order.common_state() | ranges
 
     def block_state(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the blocks that this worker's chips hold, by name."""
-        return self._second_order.block_state()
+        """Return the arrays of the blocks and matrices that this worker's chips hold, by name."""
+        return self._second_order.block_state() | self._matrices.arrays()
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Load the states of all workers, to continue at a step; others' blocks are ignored."""
         self._step = step
         self._replica.restore(arrays)
         self._second_order.restore(arrays)
+        self._matrices.restore(arrays)
         self._ranges = {}
         self._set_ranges(under("ranges", arrays))
         for cost in self._costs.values():
@@ -195,7 +203,7 @@ class ChipWorker:
                 self._second_order.program(step)
         with self._timed("solve_columns"):
             solved = self._solve_columns(step, gradients)
-            needed = {a: value for a, value in gradients.items() if a[0] in self._replica.needed}
+            needed = self._replica.needed(gradients)
             columns = {worker: self._parts_for(worker, solved) for worker in self._setup.workers}
         ranges = [self._needed_ranges()]
         self._peers.send(
@@ -208,16 +216,25 @@ class ChipWorker:
 
         with self._timed("solve_rows"):
             directions = self._solve_rows(step, columns[self._me])
-        self._peers.send(step, "directions", dict.fromkeys(self._others, directions))
+        late: list[Ranges] = []
+        if self._setup.matrix_owners:
+            directions = self._matrix_directions(step, gradients, directions)
+            needs = self._needed_ranges()
+            late = [wider(needs, self._first_margin) if calibrates else needs]
+        message = _packed(directions, {}, largest(late))
+        self._peers.send(step, "directions", dict.fromkeys(self._others, message))
         with self._timed("cost"):
             self._price(step, statistics is not None, programs, calibrates)
         for message in self._peers.receive(step, "directions").values():
-            directions |= message
+            directions |= _unpacked("columns", message)
+            late.append(_unpacked_ranges(message))
 
         with self._timed("update"):
             self._replica.update(step, needed, directions)
         if self._follows:
             self._set_ranges(largest(ranges))
+        if self._follows or calibrates:
+            self._set_ranges(largest(late))
         self._step = step + 1
         clipping = tuple(engine.meter.take() for engine in self._engines.values())
         return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
@@ -236,7 +253,7 @@ class ChipWorker:
         self._peers.send(step, "ranges", dict.fromkeys(self._others, _packed({}, {}, own)))
         received = self._peers.receive(step, "ranges").values()
         first = largest([own, *map(_unpacked_ranges, received)])
-        self._set_ranges(wider(first, self._job.machine.hardware.chip.adc.first_margin))
+        self._set_ranges(wider(first, self._first_margin))
 
     def _set_ranges(self, ranges: Ranges) -> None:
         """Set the converters of all chips; what is not mentioned stays."""
@@ -333,6 +350,23 @@ class ChipWorker:
                 directions[task.area] = self._solve(task, step, right)
         return directions
 
+    def _matrix_directions(
+        self, step: int, gradients: Mapping[Area, np.ndarray], solved: Mapping[Area, np.ndarray]
+    ) -> dict[Area, np.ndarray]:
+        """Return the directions of the matrices that this worker's chips own."""
+        setup, soi = self._setup, self._job.machine.policy.soi
+        areas = {
+            layer: (layer, 0, rows, 0, columns)
+            for layer in setup.matrix_owners
+            for rows, columns in [setup.matrix_shapes[layer]]
+        }
+        mine = self._matrices.layers
+        whole = {layer: gradients[areas[layer]] for layer in mine if areas[layer] in gradients}
+        due = Due(soi.factors_due(step), soi.inverses_due(step))
+        with self._timed("matrices"):
+            found = self._matrices.directions(step, whole, due)
+        return {areas[layer]: direction for layer, direction in found.items()}
+
     def _solve(self, task: SolveTask, step: int, right: np.ndarray) -> np.ndarray:
         if task.block is None:
             return right
@@ -357,7 +391,8 @@ class ChipWorker:
         for (chip, number), block in self._second_order.held.items():
             counts[chip][number] = block.take_counts()
         for chip, cost in self._costs.items():
-            cost.price(step, factors_due, programmed, counts[chip], calibrated)
+            works = self._matrices.work(chip)
+            cost.price(step, factors_due, programmed, counts[chip], works, calibrated)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -20,7 +20,7 @@ class Segment(enum.Enum):
     title : str
         Name on pages and in records.
     of_blocks : bool
-        Whether it works on SOI blocks, which differ from chip to chip.
+        Whether it works on SOI blocks or matrices, which differ from chip to chip.
     number : int
         Place in the step.
     """
@@ -31,6 +31,8 @@ class Segment(enum.Enum):
     RENEW_AND_SOLVE_G = ("renew and solve G", True)
     EXCHANGE_GRADIENTS = ("exchange gradients",)
     SOLVE_A = ("solve A", True)
+    EXCHANGE_DIRECTIONS = ("exchange directions",)
+    UPDATE_MATRICES = ("update matrices", True)
     CLIP = ("clip",)
     GATHER_UPDATES = ("gather updates",)
     UPDATE = ("update",)
@@ -161,6 +163,18 @@ EXCHANGE_GRADIENTS = Op(
     collective=Collective.ALL_TO_ALL,
 )
 SOLVE_A = Op("solve_a", Phase.INVERSION, Segment.SOLVE_A)
+
+# Whole matrices go to their owners, who find their directions.
+EXCHANGE_DIRECTIONS = Op(
+    "exchange_directions",
+    Phase.COMMUNICATE,
+    Segment.EXCHANGE_DIRECTIONS,
+    collective=Collective.ALL_TO_ALL,
+)
+WRITE_MATRIX = Op("write_matrix", Phase.PROGRAM, Segment.UPDATE_MATRICES)
+VMM_MATRIX = Op("vmm_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
+MULTIPLY_MATRIX = Op("multiply_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
+COMBINE_MATRIX = Op("combine_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
 
 # Everybody updates what it holds.
 CLIP = Op("clip", Phase.PRECONDITION, Segment.CLIP)

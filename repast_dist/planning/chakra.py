@@ -109,8 +109,8 @@ def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
     """Return the nodes of every chip: its computation between exchanges, and the exchanges."""
     found: list[list[ChakraNode]] = [[] for _ in range(plan.work.chips)]
     for step in range(steps):
-        due = plan.work.second_order and plan.policy.soi.factors_due(step)
-        renewed = plan.work.second_order and plan.policy.soi.inverses_due(step)
+        due = plan.work.renews and plan.policy.soi.factors_due(step)
+        renewed = plan.work.renews and plan.policy.soi.inverses_due(step)
         table = step_ops(plan, None, step, factors_due=due, inverses_due=renewed)
         placed = place(plan, table, price(table, plan.hardware.costs).duration_s)
         exchanges = {

@@ -1,4 +1,4 @@
-"""Counts what Cholesky factorisations and triangular solves take in the digital lanes of tiles.
+"""Counts what Cholesky factorisations, triangular solves and products take in digital lanes.
 
 The p lanes of a tile work on parts of p x p of the matrix, which lies in the buffers. Every lane
 keeps the p sums of a row of its part in registers of its own. For each column to the left of a part
@@ -7,6 +7,7 @@ multiplications with additions, one a clock. So every word that is fetched serve
 lanes stand still only in the parts on the diagonal, in turn for every column of these, and where n
 is no multiple of p. Solves with the factors do the same with right-hand sides in the place of the
 part's columns; tiles share the right-hand sides, and parts below the diagonal of a factorisation.
+Products of two matrices fill such parts in the same way.
 """
 
 import dataclasses
@@ -107,6 +108,26 @@ def triangular_solves(size: int, right_sides: int, lanes: int, tiles: int) -> La
         clocks += (width + height) * mine
         words += 2 * fetched * width * height + (width + height) * right_sides
     return LaneWork(right_sides * size * (size + 1), clocks, words)
+
+
+def product(rows: int, inner: int, columns: int, lanes: int, tiles: int) -> LaneWork:
+    """Return the work of a product (rows, inner) by (inner, columns).
+
+    Parameters
+    ----------
+    rows, inner, columns : int
+        Shapes of the factors.
+    lanes : int
+        Lanes p of a tile, which fill a part of p x p of the result at a time.
+    tiles : int
+        Tiles that share the parts.
+    """
+    high, wide = ceil_div(rows, lanes), ceil_div(columns, lanes)
+    # The last parts of a row are narrower, and take fewer clocks.
+    turns = columns if wide == 1 else lanes
+    clocks = ceil_div(high * wide, tiles) * inner * turns
+    words = inner * (rows * wide + columns * high) + rows * columns
+    return LaneWork(rows * inner * columns, clocks, words)
 
 
 def _edges(size: int, lanes: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from repast_dist.planning.collectives import (
     gather_from_owners,
     reduce_to_owners,
 )
+from repast_dist.planning.matrix_ops import kept_ranges, matrix_numbers
 from repast_dist.planning.plan import Plan
 
 
@@ -25,6 +26,8 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
         found[op.REDUCE_FACTORS] = _factor_reduction(plan)
     if plan.work.second_order:
         found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
+        if plan.work.matrices is not None:
+            found[op.EXCHANGE_DIRECTIONS] = _direction_exchange(plan)
     # The norm that the KL clip needs, and ADC ranges for the next step.
     scalars = int(plan.work.clipped) + _range_count(plan)
     if scalars:
@@ -40,9 +43,10 @@ def _range_count(plan: Plan) -> int:
     if not plan.hardware.chip.adc.follows:
         return 0
     layers = plan.layers
-    # Forward, gradient and backward, and one per factor.
+    # Forward, gradient and backward, one per factor, and operands of matrices.
     kinds = 2 * layers.products.sum() + layers.errors_pass.sum()
     kinds += sum(sizes.size > 0 for sizes in (*layers.a_sizes, *layers.g_sizes))
+    kinds += kept_ranges(plan)
     return int(kinds) * plan.hardware.geometry.slices
 
 
@@ -71,6 +75,22 @@ def _solved_exchange(plan: Plan) -> Exchange:
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 
+def _direction_exchange(plan: Plan) -> Exchange:
+    """Price bringing what A blocks have solved to the owners of whole matrices."""
+    network, chips = plan.hardware.interconnect, plan.work.chips
+    size = matrix_numbers(plan) * network.element_bytes
+    return all_to_all(network, chips, float(size.sum()), float(size.max()))
+
+
+def _matrix_share(plan: Plan) -> float:
+    """Return the most bytes of the gradient that one chip gets: of its matrices, and an even share
+    of everything else.
+    """
+    size = matrix_numbers(plan) * plan.hardware.interconnect.element_bytes
+    rest = max(0.0, _gradient_bytes(plan) - float(size.sum())) / plan.work.chips
+    return float(size.max()) + rest
+
+
 def _factor_reduction(plan: Plan) -> Exchange:
     """Price reducing every block to its owner, or gathering its rows there. Other chips that hold
     the block get it from its owner: an all-gather among as many chips as hold one on average.
@@ -97,6 +117,8 @@ def _largest_share(plan: Plan) -> float:
     solves is divided evenly.
     """
     pieces, chips = _piece_bytes(plan), plan.work.chips
+    if not plan.work.second_order and plan.work.matrices is not None:
+        return _matrix_share(plan)
     rest = max(0.0, _gradient_bytes(plan) - float(pieces.sum())) / chips
     if not len(pieces):
         return rest

@@ -9,6 +9,7 @@ from repast_dist.hardware.hardware import Hardware
 from repast_dist.network.shapes import Workload
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.specs import Policy, StepWork
+from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Machine:
         fisher_passes: int = 1,
         update_operations: int = 4,
         clips: bool = True,
+        matrices: MatrixMethod | None = None,
     ) -> Plan:
         """Return the plan of a step of `batch` samples, rounded up to whole micro-batches; other
         parameters are those of `StepWork`.
@@ -63,6 +65,7 @@ class Machine:
             fisher_passes=fisher_passes,
             update_operations=update_operations,
             clips=clips,
+            matrices=matrices,
             speeds=tuple(speeds),
         )
         return make_plan(workload, self.hardware, self.policy, work)

@@ -14,7 +14,9 @@ from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.collectives import send
 from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.layer_ops import LayerOp, layer_ops, weight_writes
+from repast_dist.planning.matrix_ops import matrix_layers, matrix_rows
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
+from repast_dist.training.optimizers.matrix_unit import STEP_OPERATIONS, Due
 
 _CLIP_OPS = 3
 """Digital operations per number of the KL clip: product, sum, scaling."""
@@ -46,7 +48,7 @@ def step_ops(
         Block -> measured counts of this step, programming and solving together; None: the modelled
         counts are taken.
     every_block : bool
-        Whether the SOI blocks of all other chips are included, too.
+        Whether the SOI blocks and matrices of all other chips are included, too.
 
     Returns
     -------
@@ -58,7 +60,8 @@ def step_ops(
     blocks = block_rows(
         plan, None if every_block else chips, due, inverses_due=inverses_due, solves=solves
     )
-    table = concatenate([before, blocks, after])
+    matrices = matrix_rows(plan, None if every_block else chips, Due(factors_due, inverses_due))
+    table = concatenate([before, blocks, matrices, after])
     table.columns["step"][:] = step
     return table
 
@@ -194,16 +197,24 @@ def _exchange_rows(plan: Plan, wanted: np.ndarray, factors_due: bool) -> list[Op
 
 def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     """Return the rows that clip, update and write weights; every chip updates what it holds."""
-    layers, arrays = plan.layers, plan.allocation
-    chips = np.flatnonzero(wanted)
-    per_stage = np.bincount(arrays.stage, layers.parameters, arrays.stages).astype(np.int64)
-    held = per_stage[chips % arrays.stages]
+    layers, chips = plan.layers, np.flatnonzero(wanted)
     rows = []
     if plan.work.clipped:
         clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
         rows.append(_digital_row(plan, op.CLIP, chips, np.full(len(chips), clipped)))
-    rows.append(_digital_row(plan, op.UPDATE, chips, held * plan.work.update_operations))
+    rows.append(_digital_row(plan, op.UPDATE, chips, _update_operations(plan)[chips]))
     return [*rows, *_nulling_rows(plan, chips), _weight_rows(plan, chips)]
+
+
+def _update_operations(plan: Plan) -> np.ndarray:
+    """Return the digital operations of updating what each chip holds, (chips,) int64."""
+    layers, stage = plan.layers, plan.allocation.stage
+    operations = layers.parameters * plan.work.update_operations
+    for layer in matrix_layers(plan):
+        spared = plan.work.update_operations - STEP_OPERATIONS
+        operations[layer] -= spared * plan.workload.layers[layer].weight_count
+    per_stage = np.bincount(stage, operations, plan.allocation.stages).astype(np.int64)
+    return per_stage[np.arange(plan.work.chips) % plan.allocation.stages]
 
 
 def _nulling_rows(plan: Plan, chips: np.ndarray) -> list[OpTable]:

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.numbers import Count, PositiveInt, ceil_div
 from repast_dist.ground.spec import spec
+from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
 
 @spec
@@ -233,6 +234,8 @@ class StepWork:
         Digital operations of an update per parameter.
     clips : bool
         Whether solved gradients are scaled by a norm that all chips agree on.
+    matrices : MatrixMethod or None
+        What updates whole matrices on chips that own them; None: nothing does.
     """
 
     chips: int
@@ -245,6 +248,12 @@ class StepWork:
     speeds: tuple[float, ...] = ()
     update_operations: int = 4
     clips: bool = True
+    matrices: MatrixMethod | None = None
+
+    @property
+    def renews(self) -> bool:
+        """Whether steps differ in what they renew."""
+        return self.second_order or (self.matrices is not None and self.matrices.renews)
 
     @property
     def second_order(self) -> bool:

@@ -14,15 +14,18 @@ from repast_dist.ops.op import OP_NAMES, OPS, Segment
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable, concatenate
 from repast_dist.planning.block_ops import block_rows
+from repast_dist.planning.matrix_ops import matrix_rows
 from repast_dist.planning.ops import outer_rows
 from repast_dist.planning.plan import Plan, once_per_plan
 from repast_dist.planning.timeline import Placement, place, samples_of_replicas
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
+from repast_dist.training.optimizers.matrix_unit import Due
 
 _TITLES = [segment.title for segment in Segment]
 _COMPUTES = np.array([op.segment is Segment.COMPUTE for op in OPS])
 _OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
+_IS_OF_BLOCKS = np.array([op.segment.of_blocks for op in OPS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +159,7 @@ class _StepKind:
 
 def _step_kinds(plan: Plan) -> list[_StepKind]:
     """Return the kinds of steps that occur."""
-    if not plan.work.second_order:
+    if not plan.work.renews:
         return [_StepKind(False, False, 1.0)]
     every, factors = plan.policy.soi.interval, plan.policy.soi.factor_interval
     kinds = [
@@ -195,7 +198,8 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -
     """Return the cost of a step, from the rows of chips that each stand for so many others."""
     before, after = _outer_rows(plan, tuple(chips.tolist()), factors_due=kind.factors_due)
     blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)
-    table = concatenate([before, blocks, after])
+    matrices = matrix_rows(plan, None, Due(kind.factors_due, kind.inverses_due))
+    table = concatenate([before, blocks, matrices, after])
     costs = price(table, plan.hardware.costs)
     times = _micro_batches(plan, table)
     placed = place(plan, table, costs.duration_s, stands_for=times)
@@ -241,10 +245,12 @@ def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:
 
 
 def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return how many chips each row stands for; 1 for SOI blocks, whose rows are all there."""
+    """Return how many chips each row stands for; 1 for SOI blocks and matrices, whose rows are all
+    there.
+    """
     stands_for = np.zeros(plan.work.chips)
     stands_for[chips] = weights
-    return np.where(table["block"] >= 0, 1.0, stands_for[table["chip"]])
+    return np.where(_IS_OF_BLOCKS[table["op"]], 1.0, stands_for[table["chip"]])
 
 
 def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:

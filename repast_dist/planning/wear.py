@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from repast_dist.planning.fills import input_fills, weight_fills
+from repast_dist.planning.matrix_ops import free_arrays, matrix_arrays
 from repast_dist.planning.plan import Plan, once_per_plan
 from repast_dist.planning.timeline import samples_of_replicas
+from repast_dist.training.optimizers.matrix_unit import Due
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,8 @@ class CellWrites:
         layers take turns in arrays or attention operands are loaded.
     activations : float
         A cell of the arrays that hold the inputs of layers and the rows of factors: every
-        micro-batch fills them, several times if they are too few.
+        micro-batch fills them, several times if they are too few; and operands of matrices that are
+        updated as wholes follow, which all arrays without weights take in turn.
     inverses : float
         A cell of the inverting arrays: one write per renewal of its SOI block, or more where blocks
         take turns.
@@ -120,10 +123,30 @@ def cell_writes(plan: Plan) -> CellWrites:
             1.0 if (plan.layers.weighted & a.resident).any() else 0.0,
             micro_batches * float(weight_fills(plan.layer_work, a).max(initial=0.0)),
         ),
-        activations=micro_batches * float(inputs.max(initial=0.0)),
+        activations=micro_batches * float(inputs.max(initial=0.0)) + _of_matrices(plan),
         inverses=inverses,
         products=products,
     )
+
+
+def _of_matrices(plan: Plan) -> float:
+    """Return the writes per step of cells that hold operands of matrices, of the chip that has most
+    of them.
+    """
+    soi, work = plan.policy.soi, plan.work
+    if work.matrices is None:
+        return 0.0
+    if not work.renews:
+        arrays = matrix_arrays(plan, Due(False, False))
+    else:
+        renewing, averaging, neither = (
+            matrix_arrays(plan, Due(*due)) for due in ((True, True), (True, False), (False, False))
+        )
+        often, rarely = 1 / soi.factor_interval, 1 / soi.interval
+        arrays = rarely * renewing + (often - rarely) * averaging + (1 - often) * neither
+    stages = plan.allocation.stages
+    room = np.array([free_arrays(plan, stage) for stage in range(stages)])
+    return float((arrays / room[np.arange(work.chips) % stages]).max())
 
 
 def _of_blocks(plan: Plan) -> tuple[float, float]:

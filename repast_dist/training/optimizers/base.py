@@ -15,6 +15,7 @@ from repast_dist.ground.numbers import Count, NonNegative, Rate
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 from repast_dist.training.kfac import damped_block
+from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
 _VERY_MANY = 10**12
 """Updates, of a training that lasts for ever."""
@@ -95,6 +96,11 @@ class Optimizer(abc.ABC):
     @property
     def second_order(self) -> "SecondOrder | None":
         """The optimizer itself if it is a second-order method, otherwise None."""
+        return None
+
+    @property
+    def matrices(self) -> MatrixMethod | None:
+        """What updates whole matrices on chips of their own; None: nothing does."""
         return None
 
     @abc.abstractmethod
