@@ -5,10 +5,10 @@ The bias of a layer is the last row of its weights; it is updated as everything 
 
 from collections.abc import Callable
 
+import numpy as np
+
 from repast_dist.training.optimizers.adam import Adam
 from repast_dist.training.optimizers.base import Arrays, Optimizer, Update
-
-import numpy as np
 
 
 def matrix_step(
