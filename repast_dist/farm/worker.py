@@ -218,7 +218,7 @@ class ChipWorker:
             directions = self._solve_rows(step, columns[self._me])
         late: list[Ranges] = []
         if self._setup.matrix_owners:
-            directions = self._matrix_directions(step, gradients, directions)
+            directions = self._matrix_directions(step, gradients)
             needs = self._needed_ranges()
             late = [wider(needs, self._first_margin) if calibrates else needs]
         message = _packed(directions, {}, largest(late))
@@ -351,7 +351,7 @@ class ChipWorker:
         return directions
 
     def _matrix_directions(
-        self, step: int, gradients: Mapping[Area, np.ndarray], solved: Mapping[Area, np.ndarray]
+        self, step: int, gradients: Mapping[Area, np.ndarray]
     ) -> dict[Area, np.ndarray]:
         """Return the directions of the matrices that this worker's chips own."""
         setup, soi = self._setup, self._job.machine.policy.soi
@@ -361,7 +361,7 @@ class ChipWorker:
             for rows, columns in [setup.matrix_shapes[layer]]
         }
         mine = self._matrices.layers
-        whole = {layer: gradients[areas[layer]] for layer in mine if areas[layer] in gradients}
+        whole = {layer: gradients[areas[layer]] for layer in mine}
         due = Due(soi.factors_due(step), soi.inverses_due(step))
         with self._timed("matrices"):
             found = self._matrices.directions(step, whole, due)

@@ -31,7 +31,6 @@ class Segment(enum.Enum):
     RENEW_AND_SOLVE_G = ("renew and solve G", True)
     EXCHANGE_GRADIENTS = ("exchange gradients",)
     SOLVE_A = ("solve A", True)
-    EXCHANGE_DIRECTIONS = ("exchange directions",)
     UPDATE_MATRICES = ("update matrices", True)
     CLIP = ("clip",)
     GATHER_UPDATES = ("gather updates",)
@@ -164,13 +163,7 @@ EXCHANGE_GRADIENTS = Op(
 )
 SOLVE_A = Op("solve_a", Phase.INVERSION, Segment.SOLVE_A)
 
-# Whole matrices go to their owners, who find their directions.
-EXCHANGE_DIRECTIONS = Op(
-    "exchange_directions",
-    Phase.COMMUNICATE,
-    Segment.EXCHANGE_DIRECTIONS,
-    collective=Collective.ALL_TO_ALL,
-)
+# Owners of whole matrices find their directions.
 WRITE_MATRIX = Op("write_matrix", Phase.PROGRAM, Segment.UPDATE_MATRICES)
 VMM_MATRIX = Op("vmm_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
 MULTIPLY_MATRIX = Op("multiply_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)

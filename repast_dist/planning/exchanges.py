@@ -26,8 +26,6 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
         found[op.REDUCE_FACTORS] = _factor_reduction(plan)
     if plan.work.second_order:
         found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
-        if plan.work.matrices is not None:
-            found[op.EXCHANGE_DIRECTIONS] = _direction_exchange(plan)
     # The norm that the KL clip needs, and ADC ranges for the next step.
     scalars = int(plan.work.clipped) + _range_count(plan)
     if scalars:
@@ -75,13 +73,6 @@ def _solved_exchange(plan: Plan) -> Exchange:
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 
-def _direction_exchange(plan: Plan) -> Exchange:
-    """Price bringing what A blocks have solved to the owners of whole matrices."""
-    network, chips = plan.hardware.interconnect, plan.work.chips
-    size = matrix_numbers(plan) * network.element_bytes
-    return all_to_all(network, chips, float(size.sum()), float(size.max()))
-
-
 def _matrix_share(plan: Plan) -> float:
     """Return the most bytes of the gradient that one chip gets: of its matrices, and an even share
     of everything else.
@@ -117,7 +108,7 @@ def _largest_share(plan: Plan) -> float:
     solves is divided evenly.
     """
     pieces, chips = _piece_bytes(plan), plan.work.chips
-    if not plan.work.second_order and plan.work.matrices is not None:
+    if plan.work.matrices is not None:
         return _matrix_share(plan)
     rest = max(0.0, _gradient_bytes(plan) - float(pieces.sum())) / chips
     if not len(pieces):

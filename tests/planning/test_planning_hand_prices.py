@@ -64,11 +64,13 @@ from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
 from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.planning.allocation import LayerArrays
+from repast_dist.planning.cholesky import product
 from repast_dist.planning.solve_costs import cholesky_costs, one_block
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace
 from repast_dist.trace.schema import COUNTS
+from repast_dist.training.optimizers.muon import Muon
 
 NEAR = 1e-5
 
@@ -867,8 +869,55 @@ OTHERS = {
 }  # fmt: skip
 
 
+MATRIX_OPS = {"write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix"}
+
+
+def _orthogonalised(chip, m, n):
+    """Return op -> row of three rounds of Newton-Schulz with a matrix n x m, m <= n, on arrays.
+
+    Two sums of two matrices average the gradient, one norm and one multiple scale it.
+    """
+    writes, products, sums, moved = {}, {}, (2 + 2 + 1 + 1) * n * m, (3 + 3 + 1 + 2) * n * m
+    for _ in range(3):
+        for shape in ((n, m), (m, m)):
+            writes = both(writes, write(chip, *shape, at_once=chip.banks))
+        products = both(products, multiply(chip, m, n, m, banks=chip.banks))
+        products = both(products, multiply(chip, 2 * n, m, m, banks=chip.banks))
+        sums, moved = sums + 3 * n * m, moved + 4 * n * m
+    words = moved * chip.value_bytes
+    combined = digital(sums, words, 16 * chip.tiles)
+    combined["serial_buffer_words"] = up(words, 32 * chip.tiles)
+    return {"write_matrix": writes, "vmm_matrix": products, "combine_matrix": combined}
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20), (300, 40)])
+@chips
+def test_a_matrix_that_is_orthogonalised_costs_what_a_hand_calculation_says(chip, shape):
+    layer = dataclasses.replace(FC, in_features=shape[0], out_features=shape[1])
+    base = plan_of(chip.name, (layer,), objective="lifetime")
+    muon = Muon(iterations=3, output_layer="matrix")
+    work = dataclasses.replace(base.work, sides=(), fisher_passes=0, matrices=muon)
+    plan = make_plan(base.workload, base.hardware, base.policy, work)
+    table = table_of(plan)
+    by_hand = _orthogonalised(chip, min(shape), max(shape))
+    assert {OP_NAMES[code] for code in table["op"]} & MATRIX_OPS == set(by_hand)
+    for name, row in by_hand.items():
+        check(plan, chip, table, table["op"] == OP_NAMES.index(name), row)
+
+
+def test_a_product_of_the_digital_unit_fills_parts_of_lanes_by_lanes():
+    """20 x 12 by 12 x 40 on two tiles of 16 lanes: six parts, three turns of 12 times 16 clocks.
+
+    Each row of parts reads all of the second factor, and each column of parts all of the first.
+    """
+    found = product(20, 12, 40, 16, 2)
+    assert found.operations == 20 * 12 * 40
+    assert found.clocks == 3 * 12 * 16
+    assert found.words == 3 * 20 * 12 + 2 * 12 * 40 + 20 * 40
+
+
 def test_every_operation_of_a_step_has_a_price_by_hand():
-    assert set(OP_NAMES) == LAYER_OPS | BLOCK_OPS | EXCHANGES | OTHERS
+    assert set(OP_NAMES) == LAYER_OPS | BLOCK_OPS | MATRIX_OPS | EXCHANGES | OTHERS
 
 
 # Steps and runs -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Who multiplies whole matrices for an optimizer, and the account of what that makes hardware do.
 
 An algorithm is written once, against a `MatrixUnit`. With numbers (`training.matrices`) the unit
-computes them, on arrays or in the digital unit; with shapes alone (`ShapeUnit`) nothing is computed.
+computes them, on arrays or in the digital unit; with shapes alone (`ShapeUnit`) it computes none.
 Both keep the same account, so what is planned and what is computed cost the same.
 """
 

@@ -23,8 +23,8 @@ class Muon(Optimizer):
     """Muon with decoupled weight decay, as `torch.optim.Muon` has it in float64.
 
     One chip averages the gradient of a matrix and orthogonalises it with products alone; biases,
-    embeddings, normalisations and, as its authors recommend, the last matrix follow Adam. Kernels of
-    convolutions are matrices of all inputs of a position by channels.
+    embeddings, normalisations and, as its authors recommend, the last matrix follow Adam. Kernels
+    of convolutions are matrices of all inputs of a position by channels.
 
     Attributes
     ----------

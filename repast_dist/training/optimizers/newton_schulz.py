@@ -21,9 +21,9 @@ def orthogonal_factor[M](
 ) -> M:
     """Return about U V' of a matrix U S V', in its shape.
 
-    Arrays hold X' and A, both written in every iteration; A multiplies X' twice, so that b A + c A A
-    need not be written as well. The digital unit, which writes no cells, forms that matrix as
-    published: for long matrices it takes fewer multiplications.
+    Arrays hold X' and A, both written in every iteration; A multiplies X' twice, so that
+    b A + c A A need not be written as well. The digital unit, which writes no cells, forms that
+    matrix as published: for long matrices it takes fewer multiplications.
     """
     a, b, c = coefficients
     rows, columns = unit.shape(matrix)

@@ -1,4 +1,4 @@
-"""Steps of published optimizers in double precision, stored for `tests/training/test_training_published.py`.
+"""Steps of published optimizers in double precision, for `test_training_published.py`.
 
 Run in an environment with PyTorch 2.14::
 
