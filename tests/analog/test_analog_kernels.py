@@ -21,6 +21,7 @@ from repast_dist.analog.kernels import chosen, onednn, tile_registers
 from repast_dist.analog.kernels.amx import AmxTiles
 from repast_dist.analog.kernels.base import LARGEST_STEPS, Design, in_steps, step_of
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
+from repast_dist.analog.kernels.conversion import without_gaps
 from repast_dist.analog.kernels.driven import DrivenTile
 from repast_dist.analog.kernels.int8 import Int8Tile
 from repast_dist.analog.kernels.vectors import wide
@@ -311,3 +312,13 @@ def test_wires_leave_multiples_of_a_step() -> None:
     assert held is not None
     steps = held / step_of(held)
     np.testing.assert_array_equal(steps, np.rint(steps))
+
+
+@pytest.mark.parametrize("shape", [(1, 70, 33), (3, 5, 64), (2, 0, 4), (1, 1, 1)])
+def test_transposed_matrices_lose_their_gaps_and_nothing_else(shape):
+    turned = np.random.default_rng(8).normal(size=shape).swapaxes(1, 2)
+    for values in (turned, turned[:, ::2], turned.astype(np.float32), turned.copy()):
+        found = without_gaps(values)
+        assert found.flags.c_contiguous
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, values)

@@ -27,7 +27,11 @@ from repast_dist.analog.arrays.planes import held_planes, quantized
 from repast_dist.analog.arrays.ranges import fixed_ranges, input_step, ranges_of, some_rows
 from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Held
-from repast_dist.analog.kernels.conversion import largest_magnitudes, round_to_integers
+from repast_dist.analog.kernels.conversion import (
+    largest_magnitudes,
+    round_to_integers,
+    without_gaps,
+)
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
@@ -253,7 +257,7 @@ class VmmArray:
         if values.ndim != 3 or values.shape[::2] != (count, rows):
             wanted = f"({count}, N, {rows})" if self.stacked else f"(N, {rows})"
             raise DataError(f"a multiplier takes inputs {wanted}, got {inputs.shape}")
-        values = np.ascontiguousarray(values, np.float64)
+        values = without_gaps(values)
         largest = largest_magnitudes(values)
         if not np.isfinite(largest).all():
             raise DataError("a multiplier takes finite numbers, got NaN or infinity")

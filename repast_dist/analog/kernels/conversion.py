@@ -12,6 +12,30 @@ from repast_dist.analog.kernels.vectors import wide
 
 _UPPER = np.float32(256.0)
 _KEEP = {"contract", "nsz"}
+_SQUARE = 32
+
+
+def without_gaps(values: np.ndarray) -> np.ndarray:
+    """Return (B, N, K) as float64 without gaps, itself if it is so; transposed ones in less time
+    than NumPy copies them.
+    """
+    turned = values.swapaxes(1, 2)
+    if values.flags.c_contiguous or values.dtype != np.float64 or not turned.flags.c_contiguous:
+        return np.ascontiguousarray(values, np.float64)
+    out = np.empty(values.shape)
+    _transpose(turned, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose(values: np.ndarray, out: np.ndarray) -> None:
+    """Write (B, K, N) to (B, N, K), squares of a few cache lines at a time."""
+    for b in range(values.shape[0]):
+        for k in range(0, values.shape[1], _SQUARE):
+            for n in range(0, values.shape[2], _SQUARE):
+                for row in range(n, min(n + _SQUARE, values.shape[2])):
+                    for column in range(k, min(k + _SQUARE, values.shape[1])):
+                        out[b, row, column] = values[b, column, row]
 
 
 def largest_magnitudes(values: np.ndarray) -> np.ndarray:
