@@ -120,8 +120,9 @@ class Bucket:
     reduces.
 
     One vector travels as one buffer, however many layers there are. It begins with the gradients;
-    where there are factors, the traces of the stage's blocks and the worker's blocks follow. Rows
-    of fused blocks are not added up: they travel beside it.
+    where there are factors, the traces of the stage's blocks and the worker's blocks follow. A
+    micro-batch that forms none has a shorter vector, which is added to the front of longer ones.
+    Rows of fused blocks are not added up: they travel beside it.
 
     Parameters
     ----------
@@ -188,12 +189,12 @@ class Bucket:
         }
 
     def gathered(
-        self, found: Mapping[RowsOf, np.ndarray], micro_batches: int
+        self, found: Mapping[RowsOf, np.ndarray], micro_batches: Sequence[int]
     ) -> dict[int, np.ndarray]:
-        """Return block number -> rows of the whole batch, micro-batch after micro-batch."""
+        """Return block number -> rows of these micro-batches, one after the other."""
         return {
             block.index: np.concatenate(
-                [found[ROWS, block.index, number] for number in range(micro_batches)]
+                [found[ROWS, block.index, number] for number in micro_batches]
             )
             for block in self._fused
         }
@@ -225,7 +226,8 @@ class Bucket:
 class TreeSum:
     """A sum over numbered vectors in the order of one fixed binary tree.
 
-    Vectors may come in any order and partly added up; the result has the same bits.
+    Vectors may come in any order and partly added up; the result has the same bits. What shorter
+    ones lack is 0.
 
     Parameters
     ----------
@@ -264,9 +266,12 @@ class TreeSum:
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the sum of two vectors, in place where one is writeable (received ones are not)."""
-    for mine, theirs in ((one, other), (other, one)):
-        if mine.flags.writeable:
-            mine += theirs
-            return mine
-    return one + other
+    """Return the sum of two vectors, as long as the longer one, in place where that is writeable
+    (received ones are not).
+    """
+    longer, shorter = sorted((one, other), key=len, reverse=True)
+    if not longer.flags.writeable and len(shorter) == len(longer) and shorter.flags.writeable:
+        longer, shorter = shorter, longer
+    total = longer if longer.flags.writeable else longer.copy()
+    total[: len(shorter)] += shorter
+    return total

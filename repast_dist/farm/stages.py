@@ -92,7 +92,8 @@ class StageRunner:
         values : mapping
             Weights and running values.
         statistics : SecondOrder or None
-            The optimizer whose statistics are computed; None: no statistics.
+            The optimizer whose statistics are computed by the micro-batches that form factors;
+            None: no statistics.
         micro_batches : sequence of int
             The micro-batches, the same ones on all workers.
 
@@ -133,7 +134,7 @@ class StageRunner:
                         labels,
                         samples,
                         number,
-                        statistics,
+                        _forming(self._setup, number, statistics),
                         self._setup.factor_blocks,
                         self._setup.unformed,
                     )
@@ -218,7 +219,8 @@ class _Line:
 
     def backward(self, chip: int, stage: int, number: int) -> Passed:
         """Send the errors of a micro-batch back through the layers of a stage."""
-        setup, statistics = self._setup, self._statistics
+        setup = self._setup
+        statistics = _forming(setup, number, self._statistics)
         run = self._running.pop((chip, number))
         samples = _samples(setup, self._step, number)
         if stage < len(setup.stages) - 1:
@@ -241,6 +243,13 @@ def _samples(setup: FarmSetup, step: int, number: int) -> np.ndarray:
     """Return the numbers of a micro-batch's samples in the data set."""
     job = setup.job
     return micro_batch_samples(job.seed, len(setup.data.train_inputs), job.train, step, number)
+
+
+def _forming(setup: FarmSetup, number: int, statistics: SecondOrder | None) -> SecondOrder | None:
+    """Return the optimizer where a micro-batch forms factors."""
+    job = setup.job
+    forms = job.machine.policy.soi.forms_factors(number, job.train.micro_batches)
+    return statistics if forms else None
 
 
 def _batch(setup: FarmSetup, step: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

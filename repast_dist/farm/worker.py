@@ -284,14 +284,15 @@ class ChipWorker:
                 if stage == self._stages[-1]:
                     outcomes.append(MicroBatchOutcome(micro_batch, result.loss_sum, result.correct))
                 traces = None
-                if statistics:
+                forms = statistics is not None and self._forms_factors(micro_batch)
+                if forms:
                     blocks = self._buckets[self._me][stage].blocks
                     traces = self._second_order.traces(result.factors, result.rows, blocks)
                 for worker in workers:
                     bucket = self._buckets[worker][stage]
                     vector = bucket.pack(result.gradients, result.factors, traces)
                     sums[worker][stage].add((0, micro_batch), vector)
-                    if statistics:
+                    if forms:
                         rows[worker] |= bucket.rows(result.rows, micro_batch)
         return outcomes, {worker: _nodes(sums[worker]) | rows[worker] for worker in workers}
 
@@ -313,19 +314,28 @@ class ChipWorker:
                     stage, *node = key
                     whole[stage].add(tuple(node), values)
         gradients: dict[Area, np.ndarray] = {}
+        forming = [n for n in range(train.micro_batches) if self._forms_factors(n)]
+        # The sums of factors are those of fewer samples.
+        all_over = train.micro_batches / len(forming)
+        samples = len(forming) * train.micro_batch_size
         traces = np.empty(len(self._setup.plan.blocks))
         matrices: dict[int, np.ndarray] = {}
         for bucket, tree in zip(self._buckets[self._me], whole, strict=True):
             mean = tree.total / train.batch_size
             gradients |= bucket.gradients(mean)
             if factors_due:
-                traces[[block.index for block in bucket.blocks]] = bucket.traces(mean)
-                matrices |= bucket.factors(mean)
-                for block, values in bucket.gathered(found, train.micro_batches).items():
-                    matrices[block] = values / np.sqrt(train.batch_size)
+                traces[[block.index for block in bucket.blocks]] = all_over * bucket.traces(mean)
+                for block, sums in bucket.factors(mean).items():
+                    matrices[block] = all_over * sums
+                for block, values in bucket.gathered(found, forming).items():
+                    matrices[block] = values / np.sqrt(samples)
         if factors_due:
             self._second_order.add(traces, matrices)
         return gradients
+
+    def _forms_factors(self, micro_batch: int) -> bool:
+        soi, train = self._job.machine.policy.soi, self._job.train
+        return soi.forms_factors(micro_batch, train.micro_batches)
 
     def _solve_columns(
         self, step: int, gradients: Mapping[Area, np.ndarray]

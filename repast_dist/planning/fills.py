@@ -25,7 +25,7 @@ def weight_fills(work: LayerWork, arrays: LayerArrays) -> np.ndarray:
 
 def input_fills(work: LayerWork, arrays: LayerArrays, factor_share: float) -> np.ndarray:
     """Return how often a micro-batch fills the arrays of each layer's inputs, also with the rows of
-    factors, which are due in a share of the steps.
+    factors, which a share of the micro-batches form.
     """
     filled = arrays.activations + factor_share * _factor_rows(work)
     fills: np.ndarray = filled / np.maximum(arrays.pool, 1)

@@ -101,23 +101,26 @@ class Fusion:
 
     @cached_property
     def _formed(self) -> tuple[np.ndarray, np.ndarray]:
-        return _forming(self.shapes, self.rows_written, self.hardware, self.work)
+        times = self.policy.soi.forming(self.work.micro_batches)
+        return _forming(self.shapes, self.rows_written, self.hardware, times)
 
 
 def _forming(
-    shapes: BlockShapes, rows_written: np.ndarray, hardware: Hardware, work: StepWork
+    shapes: BlockShapes, rows_written: np.ndarray, hardware: Hardware, micro_batches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return time and energy of the products of all micro-batches of a step, and of averaging."""
+    """Return time and energy of the products of all micro-batches that form factors in a step, and
+    of averaging.
+    """
     chip, g, n = hardware.chip, hardware.geometry, shapes.size
-    held = shapes.fresh // work.micro_batches
+    held = shapes.fresh // micro_batches
     banks = np.ones(len(n), np.int64)
     products = with_buffers(product_counts(g, n, held, n), chip, banks)
     writes = write_counts(g, held, n, 1, chip.written_arrays_per_bank)
     written = {name: np.where(rows_written, values, 0) for name, values in writes.items()}
     seconds, joules = np.zeros((2, len(n)))
     for times, counts in (
-        (work.micro_batches, products),
-        (work.micro_batches, written),
+        (micro_batches, products),
+        (micro_batches, written),
         (1, average_counts(shapes, hardware)),
     ):
         spent_s, spent_j = _priced(counts, hardware, len(n))

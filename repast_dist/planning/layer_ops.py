@@ -88,21 +88,6 @@ class LayerOp:
     counts: Counts
 
 
-def layer_ops(work: LayerWork, arrays: LayerArrays, factors_due: bool) -> list[LayerOp]:
-    """Return the operations on one micro-batch in their order, which are the same in all steps.
-
-    Parameters
-    ----------
-    work : LayerWork
-        The layers.
-    arrays : LayerArrays
-        The arrays that they have.
-    factors_due : bool
-        Whether factors are formed, too.
-    """
-    return [*training_ops(work, arrays), *(soi_ops(work, arrays) if factors_due else [])]
-
-
 def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> Counts:
     """Return the counts of writing copies of weights and of their transposes."""
     layers, g = work.layers, work.hardware.geometry
@@ -119,7 +104,16 @@ def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> C
 
 
 def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
-    """Return the forward pass, the backward pass and the gradients."""
+    """Return the operations on one micro-batch in their order, which are the same in all steps: the
+    forward pass, the backward pass and the gradients.
+
+    Parameters
+    ----------
+    work : LayerWork
+        The layers.
+    arrays : LayerArrays
+        The arrays that they have.
+    """
     layers, elementwise = work.layers, _elementwise(work, arrays)
     with_gradients = layers.written | (layers.weighted & layers.trained)
     reloaded = layers.weighted & ~arrays.resident
@@ -139,7 +133,7 @@ def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
 
 
 def soi_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
-    """Return the operations that form factors."""
+    """Return the operations that form factors, after those of `training_ops`."""
     return [*_fisher_ops(work, arrays), *_factor_ops(work, arrays)]
 
 

@@ -13,7 +13,7 @@ from repast_dist.ops.table import OpTable, concatenate, op_rows
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.collectives import send
 from repast_dist.planning.exchanges import exchanges
-from repast_dist.planning.layer_ops import LayerOp, layer_ops, weight_writes
+from repast_dist.planning.layer_ops import LayerOp, soi_ops, training_ops, weight_writes
 from repast_dist.planning.matrix_ops import matrix_layers, matrix_rows
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 from repast_dist.training.optimizers.matrix_unit import STEP_OPERATIONS, Due
@@ -72,12 +72,14 @@ def outer_rows(
     """Return the rows before and after those of the SOI blocks, which are the same in all steps.
 
     Parameters are those of `step_ops`; the step is 0. With `one_each`, micro-batches are left out
-    but the first of every chip: all do the same.
+    but the first of every chip that forms factors, and the first that does not: others do the same
+    as one of them.
     """
     wanted = plan.chip_mask(chips)
     runs = _Runs.of(plan, wanted, one_each)
     before = [
-        *(_per_micro_batch(plan, runs, item) for item in _layer_ops(plan, factors_due)),
+        *(_per_micro_batch(plan, runs, item) for item in _layer_ops(plan)),
+        *(_per_micro_batch(plan, runs.forming, item) for item in _soi_ops(plan) if factors_due),
         *_stage_sends(plan, runs, factors_due),
         *_exchange_rows(plan, wanted, factors_due),
     ]
@@ -88,8 +90,13 @@ def outer_rows(
 
 
 @once_per_plan
-def _layer_ops(plan: Plan, factors_due: bool) -> list[LayerOp]:
-    return layer_ops(plan.layer_work, plan.allocation, factors_due)
+def _layer_ops(plan: Plan) -> list[LayerOp]:
+    return training_ops(plan.layer_work, plan.allocation)
+
+
+@once_per_plan
+def _soi_ops(plan: Plan) -> list[LayerOp]:
+    return soi_ops(plan.layer_work, plan.allocation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +109,32 @@ class _Runs:
         (chips,) bool.
     micro_batch, owner : ndarray
         Numbers of micro-batches, and the first chip of the replica that runs each.
+    forms : ndarray
+        Whether each forms factors when they are due.
     """
 
     wanted: np.ndarray
     micro_batch: np.ndarray
     owner: np.ndarray
+    forms: np.ndarray
 
     @classmethod
     def of(cls, plan: Plan, wanted: np.ndarray, one_each: bool) -> "_Runs":
-        owner = np.asarray(plan.micro_batch_owner)
+        owner, forms = np.asarray(plan.micro_batch_owner), plan.forms_factors
+        micro_batch = np.arange(len(owner))
         if one_each:
-            owner, micro_batch = np.unique(owner, return_index=True)
-        else:
-            micro_batch = np.arange(len(owner))
-        return cls(wanted, micro_batch, owner)
+            _, micro_batch = np.unique(2 * owner + forms, return_index=True)
+        return cls(wanted, micro_batch, owner[micro_batch], forms[micro_batch])
+
+    @property
+    def forming(self) -> "_Runs":
+        """The micro-batches that form factors."""
+        return _Runs(
+            self.wanted,
+            self.micro_batch[self.forms],
+            self.owner[self.forms],
+            self.forms[self.forms],
+        )
 
     def places(self, plan: Plan, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return chip, micro-batch and place in `layers` of everything that the chips run."""
@@ -138,12 +157,12 @@ def _per_micro_batch(plan: Plan, runs: _Runs, item: LayerOp) -> OpTable:
 
 def _stage_sends(plan: Plan, runs: _Runs, factors_due: bool) -> list[OpTable]:
     """Return the messages between the chips of a pipeline of layers. Errors go back in every pass,
-    those of the Fisher matrix together with those of the loss.
+    those of the Fisher matrix together with those of the loss where a micro-batch forms factors.
     """
     last = np.flatnonzero(np.diff(plan.allocation.stage) > 0)
-    passes = 1 + (plan.work.fisher_passes if factors_due else 0)
+    passes = 1 + plan.work.fisher_passes * (plan.forms_factors & factors_due)
     return [
-        *_sends(plan, runs, op.SEND_ACTIVATIONS, last, last, 1),
+        *_sends(plan, runs, op.SEND_ACTIVATIONS, last, last, np.ones_like(passes)),
         *_sends(plan, runs, op.SEND_ERRORS, last + 1, last, passes),
     ]
 
@@ -154,26 +173,27 @@ def _sends(
     what: Op,
     senders: np.ndarray,
     made_by: np.ndarray,
-    times: int,
+    times: np.ndarray,
 ) -> list[OpTable]:
-    """Return the messages that layers send; each is so many times as large as the output of a layer
-    `made_by`.
+    """Return the messages that layers send; those of a micro-batch are so many times as large as
+    the output of a layer `made_by`.
     """
     chip, micro_batch, place = runs.places(plan, senders)
     if not len(place):
         return []
     samples, value_bytes = plan.work.micro_batch_size, plan.hardware.geometry.value_bytes
-    size = times * samples * plan.layers.outputs[made_by] * value_bytes
+    size = times[micro_batch] * samples * plan.layers.outputs[made_by][place] * value_bytes
     network, chips = plan.hardware.interconnect, plan.work.chips
-    costs = [send(network, chips, float(one)) for one in size]
+    different, which = np.unique(size, return_inverse=True)
+    costs = [send(network, chips, float(one)) for one in different]
     row = op_rows(
         what,
         chip=chip,
         layer=senders[place],
         micro_batch=micro_batch,
-        link_bytes=size[place],
-        link_s=np.array([cost.time_s for cost in costs])[place],
-        link_j=np.array([cost.energy_j for cost in costs])[place],
+        link_bytes=size,
+        link_s=np.array([cost.time_s for cost in costs])[which],
+        link_j=np.array([cost.energy_j for cost in costs])[which],
     )
     return [row]
 

@@ -90,6 +90,13 @@ class Plan:
         return self.work.chips // self.allocation.stages
 
     @functools.cached_property
+    def forms_factors(self) -> np.ndarray:
+        """Mask of the micro-batches that form factors, one entry per `micro_batch_owner`."""
+        soi, count = self.policy.soi, self.work.micro_batches
+        numbers = range(len(self.micro_batch_owner))
+        return np.array([soi.forms_factors(number, count) for number in numbers], bool)
+
+    @functools.cached_property
     def calibrating(self) -> "Plan":
         """The plan of a step that begins with its first micro-batch once more, by which ADC ranges
         are set; as a row it comes last.
@@ -224,14 +231,16 @@ def _unfused_shapes(
     """Return the columns of blocks, none of them fused.
 
     A block has a layer's columns (A) or its rows with the bias (G) as right-hand sides, and is the
-    product of the rows of whole batches' activations, or errors of every Fisher pass.
+    product of the rows of activations, or of errors of every Fisher pass, of all micro-batches that
+    form factors.
     """
     passes = {"A": 1, "G": max(work.fisher_passes, 1)}
     layers = workload.layers
     right_sides = [
         b.right_sides(layers[b.layer].factor_a_size, layers[b.layer].factor_g_size) for b in blocks
     ]
-    fresh = [work.batch_size * layers[b.layer].factor_vectors * passes[b.factor] for b in blocks]
+    samples = policy.soi.forming(work.micro_batches) * work.micro_batch_size
+    fresh = [samples * layers[b.layer].factor_vectors * passes[b.factor] for b in blocks]
     return block_shapes(
         blocks,
         np.array(right_sides, np.int64),

@@ -132,7 +132,7 @@ class _Goal:
             most_weight=samples - 1.0 if partition.pipelining else 0.0,
             per_s=work.hardware.costs.static_w if energy else 1.0,
             per_j=1.0 if energy else 0.0,
-            factor_share=1 / policy.soi.factor_interval if step.second_order else 0.0,
+            factor_share=policy.soi.factor_share(step.micro_batches) if step.second_order else 0.0,
             micro_batches=micro_batches,
             lasting=partition.objective == "lifetime",
         )

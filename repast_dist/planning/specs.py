@@ -24,6 +24,9 @@ class SoiSpec:
         Steps between inversions.
     factor_interval : int
         Steps between updates of the running averages.
+    factor_micro_batches : float
+        Share of a step's micro-batches that form factors, rounded up; the others have no passes for
+        the Fisher matrix either. They are spread evenly over the step, micro-batch 0 among them.
     fusion : {"off", "auto", "on"}
         Whether the inverting arrays of a block hold its activations (or errors) instead of their
         product (the factor); ``auto`` chooses the faster way for every block, ``on`` fuses all that
@@ -57,6 +60,7 @@ class SoiSpec:
     block_size: PositiveInt = 256
     interval: PositiveInt = 1
     factor_interval: PositiveInt = 1
+    factor_micro_batches: Annotated[float, Gt(0), Le(1)] = 1.0
     fusion: Literal["off", "auto", "on"] = "off"
     fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
     fused_rest: Literal["scaled", "identity"] = "scaled"
@@ -81,6 +85,21 @@ class SoiSpec:
     def factors_due(self, step: int) -> bool:
         """Whether a step updates the running averages."""
         return step % self.factor_interval == 0
+
+    def forming(self, micro_batches: int) -> int:
+        """Return how many of so many micro-batches form factors."""
+        return max(1, math.ceil(self.factor_micro_batches * micro_batches - _ROUNDING))
+
+    def forms_factors(self, number: int, micro_batches: int) -> bool:
+        """Return whether one of so many micro-batches forms factors when they are due."""
+        forming = self.forming(micro_batches)
+        return number * forming % micro_batches < forming
+
+    def factor_share(self, micro_batches: int) -> float:
+        """Return the share of the micro-batches of all steps that form factors, given those of a
+        step.
+        """
+        return self.forming(micro_batches) / micro_batches / self.factor_interval
 
     @property
     def array_sets(self) -> int:

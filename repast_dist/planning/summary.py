@@ -1,9 +1,10 @@
 """Computes the average cost of a training step without a trace: time, energy, and their parts.
 
-Chips that do the same work are priced once. There are at most two kinds of replicas of a network,
-with and without one more micro-batch, so a summary of thousands of chips prices the rows of two
-replicas and the SOI rows of all chips. The steps of an interval differ only in whether factors and
-inverses are due, so three kinds of steps and their frequencies stand for a run of any length.
+Chips that do the same work are priced once. There are few kinds of replicas of a network, with and
+without one more micro-batch, and one more that forms factors, so a summary of thousands of chips
+prices the rows of these replicas and the SOI rows of all chips. The steps of an interval differ
+only in whether factors and inverses are due, so three kinds of steps and their frequencies stand
+for a run of any length.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.matrix_ops import matrix_rows
 from repast_dist.planning.ops import outer_rows
 from repast_dist.planning.plan import Plan, once_per_plan
-from repast_dist.planning.timeline import Placement, place, samples_of_replicas
+from repast_dist.planning.timeline import Placement, place
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
 from repast_dist.training.optimizers.matrix_unit import Due
@@ -172,8 +173,9 @@ def _step_kinds(plan: Plan) -> list[_StepKind]:
 
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return chips that represent all others, except in SOI work, and how many each represents."""
-    samples = samples_of_replicas(plan)
-    _, first, count = np.unique(samples, return_index=True, return_counts=True)
+    _, first, count = np.unique(
+        _micro_batches_of_replicas(plan), axis=0, return_index=True, return_counts=True
+    )
     stages = plan.allocation.stages
     chips = (first[:, None] * stages + np.arange(stages)).ravel()
     return chips, np.repeat(count, stages)
@@ -233,15 +235,29 @@ def _of_layers(plan: Plan, table: OpTable, busy_s: np.ndarray) -> np.ndarray:
 def _outer_rows(
     plan: Plan, chips: tuple[int, ...], *, factors_due: bool
 ) -> tuple[OpTable, OpTable]:
-    """Return the rows before and after those of blocks, of one micro-batch of every chip."""
+    """Return the rows before and after those of blocks, of one micro-batch of every chip that forms
+    factors and one that does not.
+    """
     return outer_rows(plan, chips, factors_due and plan.work.second_order, one_each=True)
 
 
 def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:
-    """Return how many micro-batches each row stands for, (rows,): those of its chip, or one."""
-    per_replica = samples_of_replicas(plan) // plan.work.micro_batch_size
+    """Return how many micro-batches each row stands for, (rows,): those of its chip that form
+    factors as its own does, or do not as its own does not; or one.
+    """
     replica = table["chip"].astype(np.int64) // plan.allocation.stages
-    return np.where(table["micro_batch"] >= 0, per_replica[replica], 1)
+    forms = plan.forms_factors[table["micro_batch"]].astype(np.int64)
+    counted = _micro_batches_of_replicas(plan)[replica, forms]
+    return np.where(table["micro_batch"] >= 0, counted, 1)
+
+
+def _micro_batches_of_replicas(plan: Plan) -> np.ndarray:
+    """Return how many micro-batches of each replica form no factors, and how many do,
+    (replicas, 2).
+    """
+    replica = np.asarray(plan.micro_batch_owner, np.int64) // plan.allocation.stages
+    counts = np.bincount(2 * replica + plan.forms_factors, minlength=2 * plan.replicas)
+    return counts.reshape(-1, 2)
 
 
 def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -257,12 +273,12 @@ def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
     """Return the busy time per chip; every chip has that of its representative, except for SOI
     blocks.
     """
-    samples = np.repeat(samples_of_replicas(plan), plan.allocation.stages)
+    runs = np.repeat(_micro_batches_of_replicas(plan), plan.allocation.stages, axis=0)
     stage = np.arange(plan.work.chips) % plan.allocation.stages
-    lender = {(int(samples[chip]), int(stage[chip])): int(chip) for chip in chips}
-    source = np.array(
-        [lender[int(s), int(p)] for s, p in zip(samples, stage, strict=True)], np.int64
-    )
+    _, kind = np.unique(np.column_stack([runs, stage]), axis=0, return_inverse=True)
+    lender = np.zeros(plan.work.chips, np.int64)
+    lender[kind.reshape(-1)[chips]] = chips
+    source = lender[kind.reshape(-1)]
     common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
     both_s = placed.overlap_s[source]
     busy: np.ndarray = common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)

@@ -117,7 +117,8 @@ def cell_writes(plan: Plan) -> CellWrites:
     a = plan.allocation
     micro_batches = int(samples_of_replicas(plan).max()) // plan.work.micro_batch_size
     inverses, products = _of_blocks(plan)
-    inputs = input_fills(plan.layer_work, a, 1 / plan.policy.soi.factor_interval)
+    share = plan.policy.soi.factor_share(plan.work.micro_batches)
+    inputs = input_fills(plan.layer_work, a, share)
     return CellWrites(
         weights=max(
             1.0 if (plan.layers.weighted & a.resident).any() else 0.0,

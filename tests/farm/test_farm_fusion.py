@@ -43,7 +43,11 @@ def _setup(*settings, chips=1):
     return make_setup(training_job(loaded), loaded.dataset.load())
 
 
-@pytest.mark.parametrize("effects", [(), EFFECTS], ids=["cells", "wires, gain, offsets, noise"])
+@pytest.mark.parametrize(
+    "effects",
+    [(), EFFECTS, ("soi.factor_micro_batches=0.5",)],
+    ids=["cells", "wires, gain, offsets, noise", "rows of one micro-batch of two"],
+)
 def test_fused_blocks_have_the_same_bits_on_any_number_of_chips(train, tmp_path, effects):
     one, two, three = (
         train(*FUSED, *effects, HERE, *chips, root=tmp_path / str(place))

@@ -12,6 +12,7 @@ from repast_dist.farm.worker import ChipWorker
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 from repast_dist.trace import read_trace
+from repast_dist.training.sampling import micro_batch_samples
 
 # The inputs of the first layer are two blocks of a factor of 65 rows, each wider than an array.
 SMALL = (
@@ -25,6 +26,7 @@ WAYS = {
     "moved": ("soi.renewal_change=0.2", "soi.interval=1", "chip=repast"),
     "followed": ("inversion.deflation_recycled=true", "inversion.deflation_above=1.5"),
     "digital": ("inversion=cholesky",),
+    "sampled": ("soi.factor_micro_batches=0.6", "train.micro_batch_size=4"),
 }
 
 
@@ -93,14 +95,37 @@ def test_blocks_are_written_when_they_have_moved_and_only_then_paid(train, tmp_p
     assert paid == written
 
 
+def test_factors_of_some_micro_batches_stand_for_all():
+    """Three of eight: the first layer's A is the moment of their samples, and damped with it."""
+    settings = load_settings([*SMALL, *WAYS["sampled"], "soi.factor_micro_batches=0.3"])
+    worker = _worker("sampled", "engine=float64", "soi.factor_micro_batches=0.3")
+    worker.advance(0, 1)
+    data, train = settings.dataset.load(), settings.train
+    assert train.micro_batches == 8
+    chosen = [micro_batch_samples(0, len(data.train_inputs), train, 0, k) for k in (0, 3, 6)]
+    pixels = data.train_inputs[np.concatenate(chosen)].reshape(12, -1).astype(np.float64)
+    rows = np.concatenate([pixels, np.ones((12, 1))], axis=1)
+    moment = rows.T @ rows / 12
+    state = worker.block_state() | worker.common_state()
+    firsts = [int(name.split("/")[1]) for name in state if name.endswith("average")]
+    found = {n: state[f"block/{n}/average"] for n in firsts}
+    a_blocks = [found[block.index] for block in worker._setup.plan.blocks[:2]]
+    widths = [len(block) for block in a_blocks]
+    assert sum(widths) == 65
+    np.testing.assert_allclose(a_blocks[0], moment[: widths[0], : widths[0]], rtol=1e-12)
+    np.testing.assert_allclose(a_blocks[1], moment[widths[0] :, widths[0] :], rtol=1e-12)
+    traces = [np.trace(found[block.index]) for block in worker._setup.plan.blocks]
+    np.testing.assert_allclose(state["damping/traces"], traces, rtol=1e-12)
+
+
 def _moved(new, old):
     root = np.sqrt(np.diag(old))
     scaled = [matrix / root[:, None] / root for matrix in (new - old, old)]
     return np.sqrt(np.sum(scaled[0] ** 2) / np.sum(scaled[1] ** 2))
 
 
-def _worker(way):
-    loaded = load_settings([*SMALL, *WAYS[way], "farm.chips=1"])
+def _worker(way, *more):
+    loaded = load_settings([*SMALL, *WAYS[way], *more, "farm.chips=1"])
     setup = make_setup(training_job(loaded), loaded.dataset.load())
     worker = ChipWorker((0,), setup, NoPeers())
     worker.restore(0, beginning(setup).arrays)

@@ -20,8 +20,12 @@ def machine(*overrides):
 
 @pytest.mark.parametrize("chips", [1, 3, 8])
 @pytest.mark.parametrize("layers", ["replicate", "pipeline"])
-def test_the_summary_equals_the_full_table_of_every_step(chips, layers):
-    setup = machine("soi.interval=2", f"partition.layers={layers}", "soi.block_size=128")
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_the_summary_equals_the_full_table_of_every_step(chips, layers, share):
+    setup = machine(
+        "soi.interval=2", f"partition.layers={layers}", "soi.block_size=128",
+        f"soi.factor_micro_batches={share}",
+    )  # fmt: skip
     plan = setup.plan(network_table("lenet5"), chips, 56, 8)
     seconds = energy = writes = 0.0
     for inverses_due in (True, False):
