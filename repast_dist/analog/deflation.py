@@ -112,7 +112,7 @@ def find_deflation(
     seed: int,
     *address: int | str,
     above: float = 4.0,
-    formed: bool = True,
+    entries: int | None = None,
     start: np.ndarray | None = None,
 ) -> "Found":
     """Look for the dominant directions of a matrix.
@@ -130,8 +130,8 @@ def find_deflation(
     above : float
         Times the mean of the other eigenvalues that one is at least which is taken out: rounding
         and noise of an answer, small as they are, are multiplied by it in the next residual.
-    formed : bool
-        Whether T is formed, as an array needs it.
+    entries : int, optional
+        Entries of T that an array needs formed; None: all.
     start : ndarray, optional
         (n, k) what the last search saw of a matrix close to this one, with which the search goes
         on, by one product with every vector; None: random vectors.
@@ -156,7 +156,8 @@ def find_deflation(
     rank = int(np.sum(dominant > above * left))
     found = np.int64(n), np.int64(most), np.int64(rank)
     recycled = start is not None
-    products, digital, moved = search_counts(*found, formed=formed, recycled=recycled)
+    entries = n * n if entries is None else entries
+    products, digital, moved = search_counts(*found, np.int64(entries), recycled=recycled)
     counts = SolveCounts(vmm_ops=int(products), digital_ops=int(digital), moved=int(moved))
     if rank == 0:
         return Found(None, counts, seen)
@@ -188,24 +189,24 @@ def search_counts(
     n: np.ndarray | np.integer,
     most: np.ndarray | np.integer,
     rank: np.ndarray | np.integer,
+    entries: np.ndarray | np.integer,
     *,
-    formed: bool,
     recycled: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return products and digital operations of looking for dominant directions, and the numbers
     that these move.
 
     An inner product of two vectors and the update of one with the other, two operations per row,
-    read four numbers and write one. Forming T reads and writes every entry, and reads as many
-    numbers for it as there are directions. A search that goes on makes one orthonormal basis and
+    read four numbers and write one. Forming T reads and writes an entry, and reads as many numbers
+    for it as there are directions. A search that goes on makes one orthonormal basis and
     looks at what it sees of the matrix.
 
     Parameters
     ----------
     n, most, rank : ndarray
         Rows of a block, directions to look for at most, and directions that are taken out.
-    formed : bool
-        Whether T is formed where directions are taken out.
+    entries : ndarray
+        Entries of T that are formed where directions are taken out.
     recycled : bool
         Whether searches go on with the vectors of the last one.
 
@@ -218,6 +219,6 @@ def search_counts(
     width = np.where(sought > 0, sought + _SPARE, 0)
     products, bases = (1, 2) if recycled else (_PRODUCTS, _PRODUCTS)
     of_vectors = n * width * (bases * (width + 1) + 2 * sought)
-    digital = of_vectors + n * n * rank * formed
-    forming = np.where(rank > 0, n * n * (rank + 2), 0) * formed
+    digital = of_vectors + entries * rank
+    forming = np.where(rank > 0, entries * (rank + 2), 0)
     return products * width, digital, of_vectors * 5 // 2 + forming

@@ -186,7 +186,7 @@ def _program(
     if block.diagonal is None and scheme.most_directions:
         deflation, found, seen = find_deflation(
             held, block.product, scheme.most_directions, seed, *address,
-            above=scheme.dominant_above, formed=scheme.uses_array,
+            above=scheme.dominant_above, entries=_array_entries(block.size, scheme, inv),
             start=start if scheme.recycles else None,
         )  # fmt: skip
         counts += found
@@ -236,6 +236,12 @@ def _program(
         seen=seen if scheme.recycles else None,
         recycled=scheme.recycles and start is not None,
     )
+
+
+def _array_entries(size: int, scheme: Scheme, inv: InvSpec) -> int:
+    """Return how many entries of a formed block the arrays of a scheme are written from."""
+    shape = np.array([scheme.depth(size, inv.size)]), np.array([scheme.pieces(size, inv.size)])
+    return int(scheme.array_entries(np.array([size]), *shape)[0])
 
 
 def _deflated(deflation: Deflation, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

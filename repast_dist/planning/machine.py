@@ -48,7 +48,7 @@ class Machine:
         decay: float = 0.0,
         fusible: bool = True,
         fisher_passes: int = 1,
-        update_operations: int = 4,
+        update_operations: int = 3,
         clips: bool = True,
         matrices: MatrixMethod | None = None,
     ) -> Plan:

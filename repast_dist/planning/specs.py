@@ -265,7 +265,7 @@ class StepWork:
     decay: float = 0.0
     fusible: bool = True
     speeds: tuple[float, ...] = ()
-    update_operations: int = 4
+    update_operations: int = 3
     clips: bool = True
     matrices: MatrixMethod | None = None
 

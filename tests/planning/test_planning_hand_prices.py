@@ -474,6 +474,20 @@ def test_pieces_of_a_diagonal_cost_what_the_scheme_counted(chip, n):
     check_block(chip, n, scheme, fusion="off")
 
 
+@pytest.mark.parametrize(("pieces", "entries"), [("diagonal", 3 * 100**2), ("nested", 300**2)])
+def test_what_deflation_leaves_is_formed_for_the_pieces_that_arrays_hold(pieces, entries):
+    """300 rows on arrays of 128, from 9 to 8 directions: forming an entry takes an operation per
+    direction, and moves as many numbers and two. A search that finds nothing forms none.
+    """
+    counts = [
+        solved(plan_of("small", (FC,), scheme=scheme), SMALL, 300, 48, fused=False)[0]
+        for above in (1.01, 1e6)
+        for scheme in ({"method": "fcg", "array_pieces": pieces, "deflation_above": above},)
+    ]
+    assert counts[0].digital_ops - counts[1].digital_ops == 8 * entries
+    assert counts[0].moved - counts[1].moved == (8 + 2) * entries
+
+
 def test_cells_of_a_slice_are_read_before_the_next_is_written():
     """100 rows and columns in pairs: 20,000 cells of the first slice, each read five times, 500
     rows of either cell of a pair. Nothing else is read: pulses are not verified.
@@ -787,9 +801,9 @@ def test_exchanges_and_updates_cost_what_a_hand_calculation_says(network, count)
         assert priced.duration_s.tolist() == pytest.approx([time] * count, rel=NEAR), name
         joule = sent * LINK_J_PER_BYTE / count
         assert priced.energy_j.tolist() == pytest.approx([joule] * count, rel=NEAR), name
-    # 3 operations a number to clip what a chip has solved, 4 to update all that it holds.
+    # 3 operations a number to clip what a chip has solved, 3 to update all that it holds.
     lanes = SMALL.tiles * 16
-    clip, update = up(3010, count) * 3, 3010 * 4
+    clip, update = up(3010, count) * 3, 3010 * 3
     check(plan, SMALL, table, table["op"] == op.CLIP.number, digital(clip, 4 * clip, lanes))
     check(plan, SMALL, table, table["op"] == op.UPDATE.number, digital(update, 4 * update, lanes))
 

@@ -11,6 +11,7 @@ from repast_dist.network.model import init_weights
 from repast_dist.training.network import preconditioning_table
 from repast_dist.training.optimizers import Optimizer, Update
 from repast_dist.training.optimizers.adam import Adam
+from repast_dist.training.optimizers.foof import Foof
 from repast_dist.training.optimizers.kfac import Kfac
 from repast_dist.training.optimizers.sgd import Sgd
 
@@ -91,6 +92,20 @@ def test_adam_is_priced_with_the_operations_that_it_computes() -> None:
     apart = [name for name in Counted.done if name not in ("add", "subtract")]
     assert len(apart) + 1 == spec.update_operations
     assert len(Counted.done) - len(apart) == 5
+
+
+@pytest.mark.parametrize("spec", [Sgd(weight_decay=0.1), Foof(weight_decay=0.1)])
+def test_steps_with_momentum_are_priced_with_the_operations_that_they_compute(spec) -> None:
+    """Decay, momentum and step: a product each, and the sum that follows it."""
+    w, (g, *_) = gradients()
+    weights, given, state = (
+        {name: x.view(Counted)} for name, x in (("w", w), ("w", g), ("momentum/w", 0 * w))
+    )
+    Counted.done.clear()
+    directions = given if spec.second_order else {}
+    spec.update(Update(weights, given, directions, state, 0, 1, frozenset()))
+    assert Counted.done.count("multiply") == spec.update_operations
+    assert len(Counted.done) == 2 * spec.update_operations
 
 
 def test_adams_first_step_is_the_learning_rate_whatever_the_gradient() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from repast_dist.analog.arrays.inv import coupling_values, depth_of, forming_ops
+from repast_dist.analog.arrays.inv import coupling_values, depth_of, forming_ops, piece_values
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.prices import PriceList
@@ -219,6 +219,18 @@ class Scheme(abc.ABC):
     def pieces(self, size: int, array: int) -> int:
         """Return the pieces of a block of `size` rows, each in an array of `array` rows."""
         return 1 << depth_of(size, array)
+
+    def array_entries(self, size: np.ndarray, depth: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        """Return how many entries of formed blocks inverting arrays are written from, (blocks,):
+        all, also where Schur complements are made of them, or those of diagonal pieces.
+
+        Parameters
+        ----------
+        size, depth, pieces : ndarray
+            Rows, and what `depth` and `pieces` say of them, (blocks,) each.
+        """
+        entries: np.ndarray = np.where(depth > 0, size**2, piece_values(size, pieces))
+        return entries * self.uses_array
 
     def holds_inverse(self, size: np.ndarray, between: np.ndarray) -> np.ndarray:
         """Return a mask of the formed blocks beside which multiplying arrays hold the inverse.
@@ -462,7 +474,7 @@ class Scheme(abc.ABC):
         most = np.where(blocks.fused, 0, self.most_directions)
         again = self.recycles if recycled is None else recycled
         vmm_ops, digital_ops, moved = search_counts(
-            n, most, rank, formed=self.uses_array, recycled=again
+            n, most, rank, self.array_entries(n, blocks.depth, blocks.pieces), recycled=again
         )
         scaled = n * np.where(blocks.fused, blocks.held, n)
         held = (blocks.depth > 0) & self.uses_array | self.uses_products

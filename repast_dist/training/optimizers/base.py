@@ -83,9 +83,9 @@ class Optimizer(abc.ABC):
     title: ClassVar[str] = ""
     """Name of the method in reports; empty: the class's name."""
 
-    update_operations: ClassVar[int] = 4
+    update_operations: ClassVar[int] = 3
     """Digital operations of an update per parameter, a product and a sum counted as one; those of
-    momentum, weight decay and step as a rule."""
+    `heavy_ball` as a rule: decay, momentum and step."""
 
     learning_rate: Annotated[float, Gt(0)] = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "constant"
