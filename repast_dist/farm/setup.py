@@ -243,6 +243,7 @@ def make_setup(
         network = job.model.build(lambda: data, job.seed, job.train.micro_batch_size)
         network.check(data)
     _check_stages(job, network)
+    _check_order(job, network)
     partition = job.machine.policy.partition
     layer_delays(network.workload, partition, job.train.micro_batches)  # refuses too many stages
     if job.train.target_accuracy is not None and not job.model.classifies:
@@ -375,6 +376,16 @@ def _check_fusion(job: TrainingJob, plan: Plan) -> None:
         "auto, a smaller optimizer.factor_decay, train.batch_size or soi.block_size, or a larger "
         "soi.fused_left_out or chip.inv.size"
     )
+
+
+def _check_order(job: TrainingJob, network: Network) -> None:
+    """Refuse to draw vectors that form factors where these cannot be written first."""
+    positions = job.machine.policy.soi.factor_positions
+    if positions < 1 and not network.orders_rows:
+        raise SettingsError(
+            f"soi.factor_positions={positions:g}: {network.name} is a PyTorch module, whose inputs "
+            "are written in the order of its calls; valid: 1, or soi.factor_micro_batches"
+        )
 
 
 def _check_stages(job: TrainingJob, network: Network) -> None:

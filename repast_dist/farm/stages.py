@@ -137,6 +137,7 @@ class StageRunner:
                         _forming(self._setup, number, statistics),
                         self._setup.factor_blocks,
                         self._setup.unformed,
+                        self._setup.job.machine.policy.soi.factor_positions,
                     )
                 yield Passed(0, chip, number, result)
 
@@ -230,7 +231,8 @@ class _Line:
         handed_on = run.backward(errors)
         if stage:
             self._outgoing[_ERRORS, setup.next_in_pipeline(chip, -1), number] = handed_on
-        result = run.result(samples, statistics, setup.factor_blocks, setup.unformed)
+        positions = setup.job.machine.policy.soi.factor_positions
+        result = run.result(samples, statistics, setup.factor_blocks, setup.unformed, positions)
         return Passed(stage, chip, number, result)
 
     def take_outgoing(self) -> dict[_Address, list[np.ndarray]]:

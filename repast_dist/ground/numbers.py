@@ -1,5 +1,6 @@
 """Types of numbers in settings, and arithmetic that several rooms share."""
 
+import math
 from typing import Annotated, Any, overload
 
 import numpy as np
@@ -13,6 +14,13 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Ge(0), Le(1)]
 
 BITS_PER_BYTE = 8
+
+_ROUNDING = 1e-9
+
+
+def some_of(share: float, count: int) -> int:
+    """Return how many of `count` things are a share of them, rounded up, at least one."""
+    return max(1, math.ceil(share * count - _ROUNDING))
 
 
 @overload

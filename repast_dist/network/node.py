@@ -33,6 +33,9 @@ class Product(Protocol):
     def columns(self, start: int, stop: int) -> "Product":
         """Return the columns ``start:stop`` of the same loaded matrix, which is not a stack."""
 
+    def rows(self, count: int) -> "Product":
+        """Return the first rows of the same loaded matrix, which is not a stack."""
+
     def serving(self, role: Role) -> "Product":
         """Return the same loaded matrix for products of another role."""
 

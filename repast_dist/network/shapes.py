@@ -13,6 +13,7 @@ from typing import Annotated
 
 from annotated_types import Ge, MinLen
 
+from repast_dist.ground.numbers import some_of
 from repast_dist.ground.spec import spec
 from repast_dist.network import kinds
 from repast_dist.network.kinds import LayerKind
@@ -131,6 +132,15 @@ class LayerShape:
         """Rows per sample that the SOI factors are made of."""
         given = self.factor_vectors_per_sample
         return self.vectors_per_sample if given is None else given
+
+    @property
+    def combines(self) -> bool:
+        """Vectors of a sample are combined before they form factors."""
+        return self.factor_vectors < self.vectors_per_sample
+
+    def sampled_factor_vectors(self, share: float) -> int:
+        """Return the rows per sample that form factors: a share of the vectors, rounded up."""
+        return self.factor_vectors if self.combines else some_of(share, self.factor_vectors)
 
     @property
     def weight_count(self) -> int:

@@ -38,7 +38,7 @@ def _factor_rows(work: LayerWork) -> np.ndarray:
     held = step.micro_batch_size * layers.factor_vectors
     has_a = np.array([sizes.size > 0 for sizes in layers.a_sizes])
     has_g = np.array([sizes.size > 0 for sizes in layers.g_sizes])
-    combined = has_a & (layers.factor_vectors < layers.vectors)
+    combined = has_a & layers.combines
     means = array_count(g, held, layers.rows + layers.bias, layers.groups)
     errors = array_count(g, held, layers.columns, layers.groups) * max(step.fisher_passes, 1)
     arrays: np.ndarray = np.where(combined, means, 0) + np.where(has_g, errors, 0)

@@ -161,16 +161,11 @@ def _factor_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
         counts["serial_passes"] > 0 for counts in (work.factor_a, work.factor_g)
     )
     return [
-        LayerOp(op.WRITE_MEANS, from_inputs & _combines(layers), _mean_writes(work, arrays)),
-        LayerOp(op.FACTOR_A, from_inputs, _of_pool(work, arrays, work.factor_a)),
+        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, _mean_writes(work, arrays)),
+        LayerOp(op.FACTOR_A, from_inputs, _of_sample(work, arrays, work.factor_a)),
         LayerOp(op.WRITE_ERRORS, from_errors, _error_writes(work, arrays)),
-        LayerOp(op.FACTOR_G, from_errors, _of_pool(work, arrays, work.factor_g)),
+        LayerOp(op.FACTOR_G, from_errors, _of_sample(work, arrays, work.factor_g)),
     ]
-
-
-def _combines(layers: LayerTable) -> np.ndarray:
-    """Return a mask of the layers whose vectors are combined before factors are formed."""
-    return layers.factor_vectors < layers.vectors
 
 
 # Products -------------------------------------------------------------------------------------
@@ -227,7 +222,22 @@ def _of_pool(work: LayerWork, arrays: LayerArrays, counts: Counts) -> Counts:
     """Return the counts of products with the inputs of layers, which may fill their arrays several
     times.
     """
-    fillings = ceil_div(arrays.activations, np.maximum(arrays.pool, 1))
+    return _filled(work, arrays, counts, arrays.activations)
+
+
+def _of_sample(work: LayerWork, arrays: LayerArrays, counts: Counts) -> Counts:
+    """Return the counts of products with the rows of factors: of the inputs of layers, those that
+    are drawn fill their arrays first.
+    """
+    layers = work.layers
+    drawn = np.where(layers.combines, layers.vectors, layers.factor_vectors)
+    filled = ceil_div(arrays.activations * drawn, np.maximum(layers.vectors, 1))
+    return _filled(work, arrays, counts, filled)
+
+
+def _filled(work: LayerWork, arrays: LayerArrays, counts: Counts, filled: np.ndarray) -> Counts:
+    """Return the counts of products with as many arrays as are filled, some at a time."""
+    fillings = ceil_div(filled, np.maximum(arrays.pool, 1))
     serial = {"serial_passes": counts["serial_passes"] * fillings}
     return with_buffers(counts | serial, work.hardware.chip, arrays.pool_banks)
 
@@ -267,7 +277,7 @@ def _error_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     """
     layers, samples = work.layers, work.step.micro_batch_size
     summed = samples * layers.vectors * layers.columns * layers.groups
-    digital = {"digital_ops": np.where(_combines(layers), summed, 0)}
+    digital = {"digital_ops": np.where(layers.combines, summed, 0)}
     return _times(
         max(work.step.fisher_passes, 1), _factor_rows(work, arrays, layers.columns) | digital
     )

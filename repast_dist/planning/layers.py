@@ -23,7 +23,9 @@ class LayerTable:
         Input vectors S per sample.
     factor_vectors : ndarray
         Rows per sample that the SOI factors are made of; fewer than S if vectors are combined
-        first.
+        first, or a share of them is drawn.
+    combines : ndarray of bool
+        Whether vectors are combined before they form factors.
     bias : ndarray
         1 if there is a bias, else 0.
     weighted, written : ndarray of bool
@@ -55,6 +57,7 @@ class LayerTable:
     groups: np.ndarray
     vectors: np.ndarray
     factor_vectors: np.ndarray
+    combines: np.ndarray
     bias: np.ndarray
     weighted: np.ndarray
     written: np.ndarray
@@ -100,8 +103,20 @@ class LayerTable:
         return together * self.vectors, self.rows + self.bias, apart * self.groups
 
 
-def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
-    """Return the layers of a workload as columns, with the widths of their SOI blocks."""
+def layer_table(
+    workload: Workload, blocks: tuple[SoiBlock, ...], positions: float = 1.0
+) -> LayerTable:
+    """Return the layers of a workload as columns, with the widths of their SOI blocks.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layers.
+    blocks : tuple of SoiBlock
+        The SOI blocks that are formed.
+    positions : float
+        Share of the vectors that form factors where they are not combined.
+    """
     layers = workload.layers
     product = np.array([layer.on_crossbars for layer in layers])
     trained = np.array([layer.trained for layer in layers])
@@ -123,7 +138,8 @@ def layer_table(workload: Workload, blocks: tuple[SoiBlock, ...]) -> LayerTable:
         columns=column([item.out_features if item.on_crossbars else 0 for item in layers]),
         groups=column([item.groups for item in layers]),
         vectors=column([item.vectors_per_sample for item in layers]),
-        factor_vectors=column([item.factor_vectors for item in layers]),
+        factor_vectors=column([item.sampled_factor_vectors(positions) for item in layers]),
+        combines=np.array([item.combines for item in layers]),
         bias=column([int(item.bias and item.has_weights) for item in layers]),
         weighted=np.array([item.has_weights for item in layers]),
         written=np.array([item.operand_written for item in layers]),

@@ -37,7 +37,8 @@ class Setting:
     copied : bool
         Whether layers may be copied.
     factor_share : float
-        Share of the micro-batches of all steps that form factors.
+        Share of the micro-batches of all steps that form factors, of the chip that has most of
+        them.
     micro_batches : int
         Micro-batches per step of the chip that has most of them.
     """

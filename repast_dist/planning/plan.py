@@ -198,7 +198,8 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
-    layer_work = LayerWork.of(layer_table(workload, _formed(blocks, fusion)), hardware, work)
+    layers = layer_table(workload, _formed(blocks, fusion), policy.soi.factor_positions)
+    layer_work = LayerWork.of(layers, hardware, work)
     allocation = allocate(layer_work, policy, workload.cuts)
     costs = block_costs(shapes, hardware, policy)
     cost_s = costs.per_step_s
@@ -235,12 +236,15 @@ def _unfused_shapes(
     form factors.
     """
     passes = {"A": 1, "G": max(work.fisher_passes, 1)}
-    layers = workload.layers
+    layers, positions = workload.layers, policy.soi.factor_positions
     right_sides = [
         b.right_sides(layers[b.layer].factor_a_size, layers[b.layer].factor_g_size) for b in blocks
     ]
     samples = policy.soi.forming(work.micro_batches) * work.micro_batch_size
-    fresh = [samples * layers[b.layer].factor_vectors * passes[b.factor] for b in blocks]
+    fresh = [
+        samples * layers[b.layer].sampled_factor_vectors(positions) * passes[b.factor]
+        for b in blocks
+    ]
     return block_shapes(
         blocks,
         np.array(right_sides, np.int64),
@@ -259,7 +263,7 @@ def _rows_written(workload: Workload, blocks: tuple[SoiBlock, ...]) -> np.ndarra
     layers = [workload.layers[block.layer] for block in blocks]
     return np.array(
         [
-            block.factor == "G" or layer.factor_vectors < layer.vectors_per_sample
+            block.factor == "G" or layer.combines
             for block, layer in zip(blocks, layers, strict=True)
         ],
         bool,

@@ -123,7 +123,12 @@ class _Goal:
     @classmethod
     def of(cls, work: LayerWork, policy: Policy, stages: int) -> "_Goal":
         step, partition = work.step, policy.partition
-        micro_batches = ceil_div(step.micro_batches, step.chips // stages)
+        replicas = step.chips // stages
+        micro_batches = ceil_div(step.micro_batches, replicas)
+        forming = 0
+        if step.second_order:
+            # Steps end when the replica that forms most factors does.
+            forming = ceil_div(policy.soi.forming(step.micro_batches), replicas)
         samples = micro_batches * step.micro_batch_size
         energy = partition.objective == "energy"
         return cls(
@@ -132,7 +137,7 @@ class _Goal:
             most_weight=samples - 1.0 if partition.pipelining else 0.0,
             per_s=work.hardware.costs.static_w if energy else 1.0,
             per_j=1.0 if energy else 0.0,
-            factor_share=policy.soi.factor_share(step.micro_batches) if step.second_order else 0.0,
+            factor_share=forming / micro_batches / policy.soi.factor_interval,
             micro_batches=micro_batches,
             lasting=partition.objective == "lifetime",
         )

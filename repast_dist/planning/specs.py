@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from repast_dist.analog.schemes.base import Scheme
-from repast_dist.ground.numbers import Count, PositiveInt, ceil_div
+from repast_dist.ground.numbers import Count, PositiveInt, ceil_div, some_of
 from repast_dist.ground.spec import spec
 from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
@@ -27,6 +27,11 @@ class SoiSpec:
     factor_micro_batches : float
         Share of a step's micro-batches that form factors, rounded up; the others have no passes for
         the Fisher matrix either. They are spread evenly over the step, micro-batch 0 among them.
+    factor_positions : float
+        Share of the input vectors of a micro-batch, and of the errors that belong to them, that
+        form the factors of a layer with several vectors per sample (``expand``), rounded up per
+        sample. They are drawn anew in every step, and written into the arrays of inputs before the
+        others. Vectors that are combined before they form factors all count.
     fusion : {"off", "auto", "on"}
         Whether the inverting arrays of a block hold its activations (or errors) instead of their
         product (the factor); ``auto`` chooses the faster way for every block, ``on`` fuses all that
@@ -61,6 +66,7 @@ class SoiSpec:
     interval: PositiveInt = 1
     factor_interval: PositiveInt = 1
     factor_micro_batches: Annotated[float, Gt(0), Le(1)] = 1.0
+    factor_positions: Annotated[float, Gt(0), Le(1)] = 1.0
     fusion: Literal["off", "auto", "on"] = "off"
     fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
     fused_rest: Literal["scaled", "identity"] = "scaled"
@@ -88,7 +94,7 @@ class SoiSpec:
 
     def forming(self, micro_batches: int) -> int:
         """Return how many of so many micro-batches form factors."""
-        return max(1, math.ceil(self.factor_micro_batches * micro_batches - _ROUNDING))
+        return some_of(self.factor_micro_batches, micro_batches)
 
     def forms_factors(self, number: int, micro_batches: int) -> bool:
         """Return whether one of so many micro-batches forms factors when they are due."""

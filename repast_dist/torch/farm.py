@@ -314,6 +314,11 @@ class ModuleNetwork:
         return self._facts.running
 
     @property
+    def orders_rows(self) -> bool:
+        """Input vectors are written in the order in which modules are called."""
+        return False
+
+    @property
     def workload(self) -> Workload:
         """Rows of what it computes."""
         return self._facts.workload
@@ -430,6 +435,7 @@ class _Loaded:
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
     ) -> MicroBatchResult:
         live, network, seed = self._entered(), self._network, self._engine.seed
         live.simulation.micro_batches = micro_batch

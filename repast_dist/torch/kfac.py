@@ -492,6 +492,7 @@ def _check_policy(policy: Any) -> None:
     wanted = {
         "soi.fusion": (policy.soi.fusion, "off"),
         "soi.stale": (policy.soi.stale, 0),
+        "soi.factor_positions": (policy.soi.factor_positions, 1.0),
         "soi.factor_micro_batches": (policy.soi.factor_micro_batches, 1.0),
         "partition.layers": (policy.partition.layers, "replicate"),
         "partition.stages_in_flight": (policy.partition.stages_in_flight, 1),

@@ -307,6 +307,9 @@ class _Float:
     def columns(self, start: int, stop: int) -> "_Float":
         return _Float(self.matrix[:, start:stop])
 
+    def rows(self, count: int) -> "_Float":
+        return _Float(self.matrix[:count])
+
     def serving(self, role: Role) -> "_Float":
         return self
 
@@ -327,6 +330,9 @@ class _Fixed:
 
     def columns(self, start: int, stop: int) -> "_Fixed":
         return _Fixed(self.integers[:, start:stop], self.scale, self.bits)
+
+    def rows(self, count: int) -> "_Fixed":
+        return _Fixed(self.integers[:count], self.scale, self.bits)
 
     def serving(self, role: Role) -> "_Fixed":
         return self
@@ -355,6 +361,9 @@ class _Analog:
 
     def columns(self, start: int, stop: int) -> "_Analog":
         return dataclasses.replace(self, array=self.array.columns(start, stop))
+
+    def rows(self, count: int) -> "_Analog":
+        return dataclasses.replace(self, array=self.array.rows(count))
 
     def serving(self, role: Role) -> "_Analog":
         return dataclasses.replace(self, role=role)

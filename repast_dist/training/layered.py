@@ -55,6 +55,11 @@ class LayeredNetwork:
         return {}
 
     @property
+    def orders_rows(self) -> bool:
+        """It writes the input vectors that form factors first."""
+        return True
+
+    @property
     def workload(self) -> Workload:
         """Rows of what its layers compute."""
         return self.model.workload

@@ -102,6 +102,7 @@ class LoadedNetwork(Protocol):
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
     ) -> MicroBatchResult:
         """Return the loss, the gradients and, if asked for, the factors of one micro-batch.
 
@@ -120,6 +121,9 @@ class LoadedNetwork(Protocol):
             without any are left out. None: whole factors.
         unformed : collection of FactorKey
             Factors whose rows are returned.
+        positions : float
+            Share of the input vectors of layers with several per sample, and of their errors, that
+            form factors; 1 unless the network `orders_rows`.
 
         Raises
         ------
@@ -157,6 +161,7 @@ class PartRun(Protocol):
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
     ) -> MicroBatchResult:
         """Return what the micro-batch contributes, of these layers; the loss is 0 but of the last
         ones. Parameters are those of `LoadedNetwork.run_micro_batch`.
@@ -197,6 +202,10 @@ class Network(Protocol):
         """Name -> shape of the numbers that training changes otherwise, such as running means: a
         step leaves the mean over its micro-batches.
         """
+
+    @property
+    def orders_rows(self) -> bool:
+        """Whether it can write the input vectors that form factors before the others."""
 
     @property
     def workload(self) -> Workload:

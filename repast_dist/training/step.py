@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from repast_dist.ground.errors import DataError
-from repast_dist.ground.rng import When
+from repast_dist.ground.numbers import some_of
+from repast_dist.ground.rng import When, generator
 from repast_dist.network.functional import with_ones
 from repast_dist.network.model import Model
 from repast_dist.network.node import Parameter, Pass, Product, Sink
@@ -63,6 +64,7 @@ class LoadedModel:
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
     ) -> MicroBatchResult:
         """Return the loss, the gradients and, if asked for, the factors of one micro-batch; see
         `repast_dist.training.network.LoadedNetwork`.
@@ -70,7 +72,7 @@ class LoadedModel:
         run = self.begin(micro_batch)
         run.forward(inputs)
         run.backward(run.errors(inputs, labels, samples, statistics))
-        return run.result(samples, statistics, blocks, unformed)
+        return run.result(samples, statistics, blocks, unformed, positions)
 
     def begin(self, micro_batch: int) -> "PartRun":
         """Return a micro-batch that is about to enter."""
@@ -152,6 +154,8 @@ class PartRun:
         self.activations: dict[tuple[str, str], Product] = {}
         self.sinks: list[Sink] = []
         self._value: LossValue | None = None
+        self._share = 1.0
+        self._orders: dict[str, _Order | None] = {}
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Return what the last layer makes of the inputs of the first, (N, ...) each."""
@@ -223,11 +227,14 @@ class PartRun:
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
     ) -> MicroBatchResult:
         """Return what the micro-batch contributes to its batch: of the part's layers, and the loss
         where it is known here. Parameters are those of `LoadedModel.run_micro_batch`.
         """
         sink, value = self.sinks[0], self._value
+        if statistics is not None:
+            self._share = positions
         gradients = dict(sink.direct)
         for parameter in self.loaded.model.products:
             gradients[parameter.name] = self.gradient(parameter, sink.errors[parameter.name])
@@ -248,27 +255,33 @@ class PartRun:
 
     def gradient(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
         """Return inputs^T errors, (in[+1], out): activations are the matrix, errors the inputs."""
-        matrix = self.load_activations("gradient", parameter)
+        matrix, order = self.load_activations("gradient", parameter), self.order(parameter)
+        if order is not None:
+            errors = errors[order.rows]
         return matrix.multiply(errors.T, self.address("gradient", parameter)).T
 
     def input_moment(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the moment of the inputs, (in[+1], in[+1])."""
         call = self.address("A", parameter)
-        if parameter.sharing == "reduce" and parameter.positions > 1:
+        if _combines(parameter):
             means = self.means(parameter)
             address = self.address("means", parameter)
             matrix = self.loaded.engine.load("factor", means, address)
             return diagonal_blocks(matrix, means, blocks, call)
-        rows = self.inputs(parameter)
+        rows, order = self.inputs(parameter), self.order(parameter)
         matrix = self.load_activations("factor", parameter)
-        return diagonal_blocks(matrix, rows, blocks, call) / parameter.positions
+        if order is None:
+            return diagonal_blocks(matrix, rows, blocks, call) / parameter.positions
+        moment = diagonal_blocks(matrix.rows(order.drawn), rows[order.first], blocks, call)
+        return moment * (order.stands_for / parameter.positions)
 
     def input_rows(self, parameter: Parameter) -> np.ndarray:
         """Return the rows that the moment of the inputs is the product of, (R, in[+1])."""
-        if parameter.sharing == "reduce" and parameter.positions > 1:
+        if _combines(parameter):
             return self.means(parameter)
-        rows: np.ndarray = self.inputs(parameter) / np.sqrt(parameter.positions)
-        return rows
+        rows = self.inputs(parameter) / np.sqrt(parameter.positions)
+        order = self.order(parameter)
+        return rows if order is None else np.sqrt(order.stands_for) * rows[order.first]
 
     def means(self, parameter: Parameter) -> np.ndarray:
         rows = self.inputs(parameter)
@@ -283,10 +296,30 @@ class PartRun:
         blocks: Sequence[tuple[int, int]],
     ) -> np.ndarray:
         """Return the moment of one backward pass's errors, (out, out)."""
-        errors = error_rows(parameter, errors)
+        errors = self.error_rows(parameter, errors)
         address = (*self.address("errors", parameter), number)
         matrix = self.loaded.engine.load("factor", errors, address)
         return diagonal_blocks(matrix, errors, blocks, ("G", *address))
+
+    def error_rows(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
+        """Return the rows that one backward pass adds to the moment of a layer's errors."""
+        if _combines(parameter):
+            return np.asarray(errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1))
+        order = self.order(parameter)
+        return errors if order is None else np.sqrt(order.stands_for) * errors[order.first]
+
+    def order(self, parameter: Parameter) -> "_Order | None":
+        """Return the order in which a layer's vectors are written; None: as they come."""
+        if self._share == 1 or parameter.positions == 1 or _combines(parameter):
+            return None
+        if parameter.name not in self._orders:
+            count = len(self.rows[parameter.name])
+            seed, address = self.loaded.engine.seed, self.address("factor positions", parameter)
+            rows = generator(seed, *address).permutation(count)
+            samples = count // parameter.positions
+            drawn = samples * some_of(self._share, parameter.positions)
+            self._orders[parameter.name] = _Order(rows, drawn)
+        return self._orders[parameter.name]
 
     def load_activations(
         self, role: Literal["gradient", "factor"], parameter: Parameter
@@ -297,8 +330,10 @@ class PartRun:
         engine = self.loaded.engine
         key = (engine.arithmetic(role), parameter.name)
         if key not in self.activations:
-            address = self.address("activations", parameter)
-            self.activations[key] = engine.load(role, self.inputs(parameter), address)
+            address, order = self.address("activations", parameter), self.order(parameter)
+            rows = self.inputs(parameter)
+            rows = rows if order is None else rows[order.rows]
+            self.activations[key] = engine.load(role, rows, address)
         return self.activations[key].serving(role)
 
     def inputs(self, parameter: Parameter) -> np.ndarray:
@@ -307,6 +342,32 @@ class PartRun:
 
     def address(self, what: str, parameter: Parameter) -> tuple[int | str, ...]:
         return (what, self.loaded.step, parameter.name, self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """The order in which the vectors of a micro-batch are written.
+
+    Attributes
+    ----------
+    rows : ndarray
+        (R,) int64, numbers of the vectors.
+    drawn : int
+        How many of the first ones form factors.
+    """
+
+    rows: np.ndarray
+    drawn: int
+
+    @property
+    def first(self) -> np.ndarray:
+        """Numbers of those that form factors, (drawn,)."""
+        return self.rows[: self.drawn]
+
+    @property
+    def stands_for(self) -> float:
+        """How many vectors each of them stands for."""
+        return len(self.rows) / self.drawn
 
 
 class _Statistics:
@@ -376,7 +437,9 @@ class _Statistics:
 
     def error_rows(self, parameter: Parameter) -> np.ndarray:
         """Return the rows that this moment is the product of, (R, out)."""
-        passes = [error_rows(parameter, errors[parameter.name]) for errors in self.errors]
+        passes = [
+            self.batch.error_rows(parameter, errors[parameter.name]) for errors in self.errors
+        ]
         return np.concatenate(passes)
 
     def wanted(self, parameter: Parameter, side: Side) -> Sequence[tuple[int, int]]:
@@ -423,11 +486,9 @@ def _width(parameter: Parameter, side: Side) -> int:
     return parameter.rows if side == "A" else parameter.columns
 
 
-def error_rows(parameter: Parameter, errors: np.ndarray) -> np.ndarray:
-    """Return the rows that one backward pass adds to the moment of a layer's errors."""
-    if parameter.sharing == "reduce" and parameter.positions > 1:
-        return np.asarray(errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1))
-    return errors
+def _combines(parameter: Parameter) -> bool:
+    """Whether the vectors of a sample are combined before they form factors."""
+    return parameter.sharing == "reduce" and parameter.positions > 1
 
 
 def diagonal_blocks(

@@ -27,7 +27,11 @@ WAYS = {
     "followed": ("inversion.deflation_recycled=true", "inversion.deflation_above=1.5"),
     "digital": ("inversion=cholesky",),
     "sampled": ("soi.factor_micro_batches=0.6", "train.micro_batch_size=4"),
-}
+    "drawn": (
+        "soi.factor_positions=0.3", "model=digits_cnn", "engine.forward=float64",
+        "engine.backward=float64", "soi.block_size=256",
+    ),
+}  # fmt: skip
 
 
 def _steps(run_dir):

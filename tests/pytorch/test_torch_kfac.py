@@ -244,7 +244,10 @@ def test_what_cannot_be_is_refused():
         rt.KFAC(model, engine="float64")
     with pytest.raises(SettingsError, match="momentum"):
         rt.KFAC(model, momentum=1.5)
-    for setting in ("soi.stale=2", "soi.fusion=on", "partition.layers=pipeline"):
+    for setting in (
+        "soi.stale=2", "soi.fusion=on", "partition.layers=pipeline", "soi.factor_positions=0.5",
+        "soi.factor_micro_batches=0.5",
+    ):  # fmt: skip
         name = setting.partition("=")[0]
         model = rt.convert(network(), rd.load_hardware("small"), setting)
         with pytest.raises(SettingsError, match=rf"{name}=.* is not modelled here; valid: "):

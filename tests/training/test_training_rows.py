@@ -41,6 +41,43 @@ def test_factors_are_the_products_of_their_rows(name, sharing, fisher):
         assert len(rows) == 5 * vectors[layer] * (passes if side == "G" else 1)
 
 
+def test_vectors_that_are_drawn_stand_for_all():
+    """The rows of a factor are those that were drawn, and its mean over many draws is the whole
+    factor: within five times its standard error.
+    """
+    model = build_model(load_settings(["model=digits_cnn", "model.sharing=expand"]).model)
+    loaded = load_weights(model, init_weights(model, 3), make_engine(EXACT, 3), 0)
+    random = np.random.default_rng(4)
+    inputs, labels = random.normal(size=(5, *model.spec.input_shape)), random.integers(0, 10, 5)
+    kfac, numbers = Kfac(fisher="empirical"), np.arange(5)
+    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, kfac)
+    keys, share = set(whole.factors), 0.3
+    drawn = [
+        loaded.run_micro_batch(inputs, labels, numbers, n, kfac, None, keys, share)
+        for n in range(40)
+    ]
+    vectors = {shape.name: shape.sampled_factor_vectors(share) for shape in model.workload.layers}
+    several = {shape.name: shape.factor_vectors > 1 for shape in model.workload.layers}
+    for (layer, side), factor in whole.factors.items():
+        found = np.array([part.factors[layer, side] for part in drawn])
+        for part in drawn:
+            rows = part.rows[layer, side]
+            assert len(rows) == 5 * vectors[layer]
+            np.testing.assert_allclose(rows.T @ rows, part.factors[layer, side], atol=1e-12)
+        if not several[layer]:
+            np.testing.assert_allclose(found[0], factor, rtol=1e-12)
+            continue
+        traces = found.trace(axis1=1, axis2=2)
+        assert np.ptp(traces) > 0
+        error = np.std(traces, ddof=1) / np.sqrt(len(traces))
+        assert abs(traces.mean() - np.trace(factor)) < 5 * error
+        spread = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+        assert (np.abs(found.mean(axis=0) - factor) < 5 * spread + 1e-12).all()
+    for part in drawn:
+        for name, gradient in whole.gradients.items():
+            np.testing.assert_allclose(part.gradients[name], gradient, rtol=1e-9, atol=1e-12)
+
+
 def _batches(count, rows=4, size=3):
     return np.random.default_rng(1).normal(size=(count, rows, size))
 

@@ -238,6 +238,16 @@ class VmmArray:
             first_column=self.first_column + start,
         )
 
+    def rows(self, count: int) -> "VmmArray":
+        """Return the same array of which only the first rows of the weights are driven."""
+        return dataclasses.replace(
+            self,
+            shape=(*self.shape[:-2], count, self.shape[-1]),
+            whole=self.whole[:, :count],
+            held=None if self.held is None else self.held[:, :count],
+            address=(*self.address, "rows", count),
+        )
+
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
         stack (B, N, K).
