@@ -1,7 +1,7 @@
 """Every setting acts: a change of it changes a result or a cost, or is refused with the reason.
 
 Settings are found by walking the settings of presets that between them choose every kind of part;
-each is changed automatically, and cheap probes (a plan, a chip's parts, three steps of training, a
+each is changed automatically, and cheap probes (a plan, a chip's parts, two steps of training, a
 machine beside it) are asked again. What no probe can reach is listed here with the test that
 watches it act. A setting that no code reads fails this test.
 """
@@ -50,20 +50,22 @@ from repast_dist.studies.study import STUDIES
 from repast_dist.training.datasets.image_folder import ImageFolder
 
 TINY = (
-    "farm=inprocess", "farm.chips=2", "model=digits_mlp", "dataset.train_samples=96",
+    "farm=inprocess", "farm.chips=2", "model=digits_mlp", "dataset.train_samples=64",
     "dataset.test_fraction=0.03", "train.epochs=1", "train.batch_size=32",
     "train.micro_batch_size=16", "workload=model", "soi.block_size=40", "soi.interval=1",
     "model.layers=[{kind: flatten}, {kind: dense, name: hidden, outputs: 12}, {kind: relu}, "
     "{kind: dense, name: readout, outputs: 10}]",
 )  # fmt: skip
-"""Three steps on two chips."""
+"""Two steps on two chips."""
 
 BASES: dict[str, tuple[str, ...]] = {
     "default": (),
-    "sgd": ("optimizer=sgd",),
-    "adam": ("optimizer=adam",),
-    "foof": ("optimizer=foof",),
-    "muon": ("optimizer=muon",),
+    # Momentum is noticed in the third step.
+    "three steps": ("optimizer=kfac", "dataset.train_samples=96"),
+    "sgd": ("optimizer=sgd", "dataset.train_samples=96"),
+    "adam": ("optimizer=adam", "dataset.train_samples=96"),
+    "foof": ("optimizer=foof", "dataset.train_samples=96"),
+    "muon": ("optimizer=muon", "dataset.train_samples=96"),
     "fixed": ("engine=fixed",),
     "fixed inverse": ("engine.inverse=fixed",),
     "plain damping": ("optimizer.damping_form=plain", "optimizer.warmup_steps=1"),
@@ -610,6 +612,7 @@ SHOWN_BY: dict[str, str] = {
     "device.cell.g_on_siemens": "warm",
     "device.MeasuredPoint.mean_siemens": "row 9",
     "inversion.conjugate": "ill-conditioned solves",
+    "optimizer.momentum": "three steps",
     "partition.micro_batches": "sharing",
     "partition.overlap_exchange": "sharing",
     "partition.replicate_layers": "large network",
