@@ -38,6 +38,7 @@ from repast_dist.ground.spec import spec, to_dict
 from repast_dist.hardware.components import Quantity
 from repast_dist.network.layer import LAYERS
 from repast_dist.planning.gpu import GpuKfac, GpuSpec, gpu_step
+from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import compose_plain, load_settings
 from repast_dist.studies import run_study
@@ -877,12 +878,24 @@ def pretended_curve(data: Any, job: Any) -> dict[str, Any]:
     return {"epochs": [epoch], "first_loss": 2.5, "steps": 3, "diverged": None, "solves": {}}
 
 
+PLANS: dict[str, Plan] = {}
+
+
+def planned_once(*asked: Any) -> Plan:
+    """Return the plan of what was asked before, which the studies ask for again and again."""
+    key = repr(asked)
+    if key not in PLANS:
+        PLANS[key] = make_plan(*asked)
+    return PLANS[key]
+
+
 def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """Return what a study says and the files that it leaves, without its settings."""
     pages: list[Any] = []
     with (
         mock.patch("repast_dist.studies.output.write_study", lambda page, _: pages.append(page)),
         mock.patch("repast_dist.studies.convergence.answer.convergence_point", pretended_curve),
+        mock.patch("repast_dist.planning.machine.make_plan", planned_once),
         mock.patch("repast_dist.studies.validate._PIPELAYER_NETWORKS", ("vgg13",)),
         mock.patch("repast_dist.studies.headline.footings._MOST_CHIPS", 8),
         # What points take of the processor differs from time to time.
