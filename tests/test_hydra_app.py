@@ -72,7 +72,7 @@ def test_a_sweep_is_started_by_the_launcher_that_is_named(here, launcher, capsys
 
 def test_the_best_run_of_a_sweep_comes_first(here, capsys):
     words = [*PLAN, "farm.chips=1,4,2", "hydra.sweep.dir=s", "objective=[step]"]
-    assert main(["-m", *words]) == 0
+    assert main(["-m", "-j", "1", *words]) == 0
     steps = [row["step"] for row in rows(here / "s")]
     assert steps == sorted(steps)
     assert len(set(steps)) == 3
@@ -81,7 +81,7 @@ def test_the_best_run_of_a_sweep_comes_first(here, capsys):
     # All runs have as many micro-batches.
     assert "micro-batches" not in printed.rpartition("Sweep, best")[2]
     assert "micro-batches" in rows(here / "s")[0]
-    assert main(["-m", *words[:-2], "hydra.sweep.dir=t", "objective=[-step]"]) == 0
+    assert main(["-m", "-j", "1", *words[:-2], "hydra.sweep.dir=t", "objective=[-step]"]) == 0
     assert [row["step"] for row in rows(here / "t")] == steps[::-1]
 
 

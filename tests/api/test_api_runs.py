@@ -85,7 +85,7 @@ def test_a_training_run_is_opened_with_its_tables_and_figures(
 
 def test_a_sweep_holds_its_runs_and_one_table_of_them(tmp_path: Path) -> None:
     axes = {"farm.chips": [1, 2], "partition": ["lpt", "round_robin"]}
-    sweep = rd.sweep(axes, study="plan", workload="lenet5", run_root=tmp_path)
+    sweep = rd.sweep(axes, study="plan", workload="lenet5", run_root=tmp_path, jobs=1)
     rows = sweep.table.to_pylist()
     found = [(row["farm.chips"], row["partition.blocks"]) for row in rows]
     assert found == [(1, "lpt"), (1, "round_robin"), (2, "lpt"), (2, "round_robin")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TRIALS, LEAST_KILLS = (60, 250) if os.environ.get("REPAST_FUZZ") == "full" else (9, 38)
+TRIALS, LEAST_KILLS = (60, 250) if os.environ.get("REPAST_FUZZ") == "full" else (6, 25)
 
 
 @pytest.mark.slow

@@ -87,6 +87,8 @@ def test_commands_of_the_readme_work(folder, text, capsys, monkeypatch):
         return
     study = next((word for word in words if word.startswith(("study=", "search="))), None)
     less = TRAINING if study is None else LESS.get(study, [])
+    if "-m" in words:
+        less = [*less, "-j", "1"]
     assert main([*words, *less, f"run_root={folder / 'more'}"]) == 0
 
 

@@ -79,7 +79,8 @@ def test_the_fusion_table_says_what_was_chosen_and_what_it_saves():
 
 
 def test_a_sweep_leaves_one_table_of_settings_that_differ_and_key_figures(tmp_path, capsys):
-    assert main(["-m", "study=plan", "farm.chips=1,2", f"run_root={tmp_path}"]) == 0
+    words = ["-j", "1", "-m", "study=plan", "farm.chips=1,2"]
+    assert main([*words, f"run_root={tmp_path}"]) == 0
     assert "farm.chips" in capsys.readouterr().out.rpartition("Sweep")[0].rpartition("Sweep")[2]
     (folder,) = (tmp_path / "sweep").iterdir()
     rows = pq.read_table(folder / "tables" / "sweep.parquet").to_pylist()
