@@ -20,8 +20,9 @@ _APART = re.compile(
     r"|test_studies_effects\.py"
 )
 _FIRST = (
-    "test_farm_kills", "removed_node", "is_refused[inversion]", "is_refused[device]",
-    "test_docs_commands", "every_effect_on", "test_farm_watch", "test_farm_faults",
+    "test_farm_kills", "test_cluster", "removed_node", "is_refused[inversion]",
+    "is_refused[device]", "test_docs_commands", "every_effect_on", "test_farm_watch",
+    "test_farm_faults",
     "test_jobs_launchers", "is_refused[chip]", "leaves[cifar", "test_farm_fusion",
     "changes_its_answer[study=headline]", "test_readme_commands", "test_fuzz", "test_farm",
     "test_studies", "cheapest_method", "is_refused[", "leaves[", "of_many_blocks",

@@ -218,10 +218,11 @@ ELSEWHERE = {
     **{
         f"farm.{name}": "tests/farm/test_farm_settings_act.py"
         for name in (
-            "backend", "chips_per_worker", "study_workers", "address", "cpus_per_worker",
+            "backend", "chips_per_worker", "study_workers", "address", "nodes", "cpus_per_worker",
             "resources_per_worker", "placement", "blas_threads", "kernels", "object_store_bytes",
             "dashboard", "checkpoint_every", "checkpoint_keep", "max_worker_failures",
-            "max_recoveries", "call_timeout_s", "node_timeout_s", "start_timeout_s",
+            "max_recoveries", "call_timeout_s", "node_timeout_s", "link_timeout_s",
+            "start_timeout_s",
         )
     },
     "run_root": "tests/farm/test_farm_settings_act.py",

@@ -26,9 +26,12 @@ from repast_dist.ground.errors import FarmError
 
 # Ray turns 127.0.0.1 into the machine's outside address; any other loopback address is kept.
 LOOPBACK = "127.0.0.2"
+# Where Ray looks for a cluster's token: the token itself, or a file with it.
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # Where the processes of a sweep find the Ray that the sweep has started for all of them.
 _SHARED = "REPAST_DIST_SHARED_RAY"
 _CONNECT_TIMEOUT_S = 5.0
+_LOOK_S = 0.5
 _LONGEST_REASON = 300
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ def cluster(spec: FarmSpec) -> Iterator[None]:
             yield
     else:
         with _attached(spec.address):
+            _await_nodes(spec)
             yield
 
 
@@ -80,7 +84,7 @@ def _local_cluster(spec: FarmSpec) -> Iterator[None]:
     clear_left_behind()
     with (
         scratch_folder(mark) as folder,
-        _environment({RUN_MARK: mark, **_private_ray(), **_patient_ray(spec)}),
+        _environment({RUN_MARK: mark, **_private_ray(), **patient_ray(spec.start_timeout_s)}),
     ):
         import ray
 
@@ -160,34 +164,42 @@ def _private_ray() -> dict[str, str]:
             "Ray was imported before the farm could turn its authentication on; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before importing ray"
         )
-    # The coordinator meets lost workers itself; Ray need not print each lost call. Processes that
-    # Ray starts in advance have other threads than ours, so none could be used.
+    # Processes that Ray starts in advance have other threads than ours, so none could be used.
     return {
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
         "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or _own_token(),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_IGNORE_UNHANDLED_ERRORS": "1",
         "RAY_prestart_worker_first_driver": "0",
-        # Several pages about what the farm says in a line.
-        "RAY_DEDUP_LOGS_SKIP_REGEX": os.environ.get(
-            "RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated"
-        ),
+        **_quiet_ray(),
     }
 
 
-def _patient_ray(spec: FarmSpec) -> dict[str, str]:
+def _quiet_ray() -> dict[str, str]:
+    """Return the environment that keeps Ray from printing pages about what the farm says in a line.
+
+    The coordinator meets lost workers and calls itself.
+    """
+    quiet = {
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "Raylet is terminated",
+    }
+    return {name: os.environ.get(name, value) for name, value in quiet.items()}
+
+
+def patient_ray(limit_s: float) -> dict[str, str]:
     """Return the environment that lets Ray's processes take their time on a busy machine.
 
     Not for a raylet's own connections: what it asks before the other side listens, it asks again
     after this time only, and Ray gives up first.
     """
-    seconds = max(int(spec.start_timeout_s), 1)
+    seconds = max(int(limit_s), 1)
     patient = {
         "RAY_gcs_server_port_wait_time_s": seconds,
         "RAY_gcs_rpc_server_connect_timeout_s": seconds,
         "RAY_worker_register_timeout_seconds": seconds,
         "RAY_agent_register_timeout_ms": 1000 * seconds,
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": seconds,
     }
     return {name: os.environ.get(name, str(value)) for name, value in patient.items()}
 
@@ -202,22 +214,73 @@ def _own_token() -> str:
 def _attached(address: str) -> Iterator[None]:
     """Connect to a running cluster; a dead address is an error at once, not a hang."""
     _require_answer(address)
+    with _environment(_quiet_ray() | _asked_for_token()):
+        import ray
+
+        started = time.monotonic()
+        try:
+            ray.init(address=numeric(address), log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            waited_s = time.monotonic() - started
+            raise FarmError(
+                f"farm.address: could not attach to Ray at '{address}' "
+                f"after {waited_s:.0f} s: {error}; "
+                "valid: local, auto, host:port, ray://host:port (the cluster's token in "
+                f"{' or a file named by '.join(TOKENS)})"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _asked_for_token() -> dict[str, str]:
+    """Return the environment that makes Ray show its token, where there is one."""
+    if any(os.environ.get(name) for name in TOKENS):
+        return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+    return {}
+
+
+def _await_nodes(spec: FarmSpec) -> None:
+    """Wait until the cluster has as many nodes as it is to have.
+
+    Raises
+    ------
+    FarmError
+        Not in ``farm.node_timeout_s``.
+    """
     import ray
 
-    started = time.monotonic()
+    deadline = time.monotonic() + spec.node_timeout_s
+    there = 0
+    with told_while(lambda: f"nodes: {there} of {spec.nodes} are there"):
+        while spec.nodes > 1:
+            there = sum(node["Alive"] for node in ray.nodes())
+            if there >= spec.nodes:
+                return
+            if time.monotonic() > deadline:
+                raise FarmError(
+                    f"farm.nodes={spec.nodes}: the cluster has {there} nodes after "
+                    f"{spec.node_timeout_s:g} s (farm.node_timeout_s)"
+                )
+            time.sleep(_LOOK_S)
+
+
+def numeric(address: str) -> str:
+    """Return ``host:port`` with the IP address of the host.
+
+    Ray asks name servers by itself, and waits for ever where names stand in ``/etc/hosts`` alone.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address or not port.isdigit():
+        return address
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        waited_s = time.monotonic() - started
-        raise FarmError(
-            f"farm.address: could not attach to Ray at '{address}' "
-            f"after {waited_s:.0f} s: {error}; "
-            "valid: local, auto, host:port, ray://host:port (the cluster's token in RAY_AUTH_TOKEN)"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        *_, (found, *_) = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[
+            0
+        ]
+    except OSError:
+        return address
+    return f"[{found}]:{port}" if ":" in str(found) else f"{found}:{port}"
 
 
 def _require_answer(address: str) -> None:

@@ -61,10 +61,8 @@ class Lifeline:
 
 def _raylet_of(node: str) -> psutil.Process | None:
     """Return the raylet of a node if it runs on this machine."""
-    sockets = [item["RayletSocketName"] for item in ray.nodes() if item["NodeID"] == node]
-    for process in psutil.process_iter(["name", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(f"--raylet_socket_name={name}" in words for name in sockets):
+    for process in psutil.process_iter(["cmdline"]):
+        if f"--node_id={node}" in (process.info["cmdline"] or []):
             return process
     return None
 

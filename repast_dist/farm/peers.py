@@ -36,6 +36,8 @@ _ALIGNMENT = 64
 _SMALL_BYTES = 16384
 _BACKLOG = 1024
 _DIAL_AGAIN_S = 0.2
+# How often a silent machine is asked before its connection fails.
+_ASKED = 4
 # TLS cannot go on before the network takes or brings more.
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -146,10 +148,14 @@ class SocketPeers:
         IP address of this worker's node, where it listens for the others.
     timeout_s : float
         Longest wait for the others in `receive`, in seconds.
+    link_timeout_s : float
+        A connection counts as broken when the other machine has not answered for so long, in
+        seconds.
     """
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, link_timeout_s: float = 30.0) -> None:
         self._address, self._timeout_s = address, timeout_s
+        self._link_timeout_s = link_timeout_s
         self._listener: socket.socket | None = None
         self._links: dict[int, _Link] = {}
 
@@ -199,6 +205,7 @@ class SocketPeers:
         self._close_listener()
         for link in self._links.values():
             link.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _break_when_unreachable(link.socket, self._link_timeout_s)
             link.socket.setblocking(False)
 
     def send(self, step: int, part: str, messages: Mapping[int, Arrays]) -> None:
@@ -273,6 +280,25 @@ class SocketPeers:
         if (at_step, at_part) != (step, part):
             raise PeersLost(f"worker {worker} is at step {at_step}, {at_part}; not {step}, {part}")
         return arrays
+
+
+def _break_when_unreachable(connected: socket.socket, timeout_s: float) -> None:
+    """Have a connection fail whose other machine has not answered for so long.
+
+    The kernels ask each other, so a worker that computes, or hangs, counts as there: whoever pulls
+    the cable of a machine closes no connection, and nothing else would tell.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    seconds = max(int(timeout_s), _ASKED)
+    # Systems differ in what they let one choose.
+    for name, value in (
+        ("TCP_KEEPIDLE", seconds // _ASKED),
+        ("TCP_KEEPINTVL", seconds // _ASKED),
+        ("TCP_KEEPCNT", _ASKED),
+        ("TCP_USER_TIMEOUT", 1000 * seconds),
+    ):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _events(worker: int, awaited: set[int], unsent: set[int]) -> int:

@@ -60,10 +60,11 @@ class RayWorker:
         setup: tuple[Any],
         plugins: tuple[PluginSource, ...],
         code: tuple[ModuleSource, ...],
+        link_s: float,
         wait_s: float,
     ) -> None:
         configure_worker_log(chips)
-        self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s)
+        self._peers = SocketPeers(ray.util.get_node_ip_address(), wait_s, link_s)
         # What plug-ins and users' modules declare must be there before the setup is unpickled.
         take(code)
         activate(plugins)
@@ -157,7 +158,9 @@ class RayFarm:
         """Return the error that caused all others; workers lose each other because of it."""
         cause = _cause(error)
         if isinstance(cause, PeersLost):
-            ray.wait(list(refs), num_returns=len(refs), timeout=self._spec.call_timeout_s)
+            # Where a machine is cut off, Ray takes a while to give it up.
+            limit_s = min(self._spec.call_timeout_s, self._spec.node_timeout_s)
+            ray.wait(list(refs), num_returns=len(refs), timeout=limit_s)
             settled = [_failure(ref) for ref in refs]
             cause = next((c for c in settled if isinstance(c, RepastError)), cause)
         if isinstance(cause, RepastError):
@@ -223,6 +226,7 @@ class RayFarm:
             self._setup,
             self._plugins,
             self._code,
+            self._spec.link_timeout_s,
             self._spec.call_timeout_s,
         )
 

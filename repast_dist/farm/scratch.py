@@ -32,7 +32,7 @@ def scratch_folder(mark: str) -> Iterator[Path]:
     OSError
         There is no room for it, or it is not allowed.
     """
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp_dir()))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=short_temp_dir()))
     try:
         with (folder / f".{_OWNER}").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -54,7 +54,7 @@ def clear_left_behind() -> list[Path]:
         The folders.
     """
     cleared = []
-    for owner in Path(_short_temp_dir()).glob(f"{_PREFIX}*/{_OWNER}"):
+    for owner in Path(short_temp_dir()).glob(f"{_PREFIX}*/{_OWNER}"):
         # Folders of other users cannot be entered, others may be deleted meanwhile.
         with contextlib.suppress(OSError), owner.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +67,7 @@ def clear_left_behind() -> list[Path]:
     return cleared
 
 
-def _short_temp_dir() -> str:
+def short_temp_dir() -> str:
     """Return a folder short enough for the Unix sockets Ray puts below it."""
     preferred = tempfile.gettempdir()
     return preferred if len(preferred) <= 24 else "/tmp"

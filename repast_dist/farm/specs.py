@@ -37,6 +37,9 @@ class FarmSpec:
     address : str
         ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
         ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
+    nodes : int
+        Nodes that a running cluster must have before anything is started there; they are waited
+        for as long as ``node_timeout_s``.
     cpus_per_worker : float
         Logical CPUs Ray reserves per worker; 0 lets any number of workers share a machine.
     resources_per_worker : dict
@@ -70,6 +73,9 @@ class FarmSpec:
     node_timeout_s : float
         Longest wait for a node with room for a worker, and for a node that is out of reach, in
         seconds.
+    link_timeout_s : float
+        A worker whose machine has not answered any other for so long is taken to be cut off, in
+        seconds; one that computes, or hangs, still answers by its kernel.
     start_timeout_s : float
         Longest wait for Ray and for workers to start where there is room for them, in seconds: a
         busy machine takes long for it.
@@ -83,6 +89,7 @@ class FarmSpec:
     chips_per_worker: PositiveInt = 1
     study_workers: PositiveInt | None = None
     address: str = "local"
+    nodes: PositiveInt = 1
     cpus_per_worker: Annotated[float, Ge(0)] = 0.0
     resources_per_worker: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     placement: Literal["any", "spread", "pack"] = "any"
@@ -96,10 +103,13 @@ class FarmSpec:
     max_recoveries: Annotated[int, Ge(0)] = 20
     call_timeout_s: Annotated[float, Gt(0)] = 600.0
     node_timeout_s: Annotated[float, Gt(0)] = 60.0
+    link_timeout_s: Annotated[float, Gt(0)] = 30.0
     start_timeout_s: Annotated[float, Gt(0)] = 900.0
     chip_overrides: dict[str, ChipOverride] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.nodes > 1 and self.address == "local":
+            raise ValueError("nodes: address=local is one node; valid: 1, or address=auto")
         for name in self.chip_overrides:
             if not name.isdigit() or int(name) >= self.chips:
                 raise ValueError(

@@ -3,8 +3,10 @@
 usage: held_run.py FILE STEP SETTING...
 
 So a signal that is sent once some steps are logged comes before the run is over, on any machine.
+What the file says, if anything, is the next step to wait at, until it says more or nothing.
 """
 
+import math
 import os
 import sys
 import time
@@ -19,13 +21,21 @@ def hold(go: Path, at: int) -> None:
     record, parent = RunRecorder.steps, os.getppid()
 
     def wait_and_record(self, records, *others):
-        while any(item.step >= at for item in records) and not go.exists():
+        while any(item.step >= until(go, at) for item in records):
             if os.getppid() != parent:
                 break  # The test that would let it go on has ended.
             time.sleep(0.01)
         record(self, records, *others)
 
     RunRecorder.steps = wait_and_record
+
+
+def until(go: Path, at: int) -> float:
+    """Return the step that must wait."""
+    if not go.exists():
+        return at
+    text = go.read_text()
+    return int(text) if text else math.inf
 
 
 if __name__ == "__main__":

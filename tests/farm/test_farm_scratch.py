@@ -13,7 +13,7 @@ from repast_dist.farm.watcher import RUN_MARK
 
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch, "_short_temp_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(scratch, "short_temp_dir", lambda: str(tmp_path))
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_what_a_killed_run_and_its_watcher_have_left_is_ended_and_deleted(somewh
     try:
         code = (
             "import os, sys; from repast_dist.farm import scratch;"
-            f"scratch._short_temp_dir = lambda: {str(somewhere)!r};"
+            f"scratch.short_temp_dir = lambda: {str(somewhere)!r};"
             f"kept = scratch.scratch_folder({mark!r}); folder = kept.__enter__();"
             "(folder / 'r').mkdir(); print(folder, flush=True); os.kill(os.getpid(), 9)"
         )

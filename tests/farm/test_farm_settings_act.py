@@ -11,6 +11,7 @@ import socket
 import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import threadpoolctl
 
 from repast_dist.analog.kernels.chosen import VARIABLE, available, current
 from repast_dist.farm import cluster as cluster_module
-from repast_dist.farm import startup
+from repast_dist.farm import peers, startup
+from repast_dist.farm.certificate import RunCertificate
 from repast_dist.farm.checkpoint import list_checkpoints
 from repast_dist.farm.coordinator import Coordinator
 from repast_dist.farm.failures import WorkersLost
@@ -31,7 +33,7 @@ from repast_dist.farm.setup import beginning, make_setup
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.study_pool import map_unordered
 from repast_dist.farm.worker import ChipWorker
-from repast_dist.ground.errors import FarmError
+from repast_dist.ground.errors import FarmError, SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 
@@ -230,6 +232,28 @@ def test_answers_are_waited_for_as_long_as_the_settings_say(ray: Pretended) -> N
 
 
 @pytest.mark.ray
+def test_machines_are_out_of_reach_after_the_time_of_the_settings(
+    ray: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(
+        peers, "_break_when_unreachable", lambda _socket, limit_s: limits.append(limit_s)
+    )
+    for limit_s in (4.0, 30.0):
+        (arguments,) = watched(ray, "arguments")(FarmSpec(chips=1, link_timeout_s=limit_s))
+        *_, link_s, wait_s = arguments[0]
+        ends = {number: peers.SocketPeers("127.0.0.1", wait_s, link_s) for number in (0, 1)}
+        endpoints = {number: end.endpoint for number, end in ends.items()}
+        shared = endpoints, RunCertificate.make(), 20.0
+        with ThreadPoolExecutor(2) as pool:
+            joined = [pool.submit(end.connect, number, *shared) for number, end in ends.items()]
+            assert [item.result() for item in joined] == [None, None]
+        for end in ends.values():
+            end.close()
+    assert limits == [4.0, 4.0, 30.0, 30.0]
+
+
+@pytest.mark.ray
 def test_a_call_without_an_answer_is_given_up_after_the_time_of_the_settings(
     ray: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +396,23 @@ def test_a_running_cluster_is_joined_at_the_address_of_the_settings(ray: Pretend
         cluster_module.cluster(FarmSpec(address=address)),
     ):
         pass
+
+
+@pytest.mark.ray
+def test_as_many_nodes_are_waited_for_as_the_settings_say(
+    ray: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = iter([1, 2, 2, 3])
+    monkeypatch.setattr(cluster_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * next(joined, 3), raising=False)
+    with cluster_module.cluster(FarmSpec(address="auto", nodes=3)):
+        assert next(joined, None) is None
+    few = FarmSpec(address="auto", nodes=4, node_timeout_s=0.05)
+    match = r"farm\.nodes=4: the cluster has 3 nodes after 0\.05 s"
+    with pytest.raises(FarmError, match=match), cluster_module.cluster(few):
+        pass
+    with pytest.raises(SettingsError, match=r"nodes: address=local is one node"):
+        load_settings(["farm.nodes=2"])
 
 
 @pytest.mark.ray
