@@ -4,12 +4,15 @@
 #   RAY_ADDRESS=http://127.0.0.1:8265 jobs/ray_job_submit.sh farm.chips=8 study=train
 #
 # RAY_ADDRESS      the cluster's dashboard address (reach it through an SSH tunnel, never openly)
-# RAY_AUTH_TOKEN   the cluster's token
+# RAY_AUTH_TOKEN   the cluster's token, or RAY_AUTH_TOKEN_PATH, a file with it
 # REPAST_PYTHON    the interpreter on the cluster that has repast-dist installed; default python
 # REPAST_RUNS      where run directories go on the cluster; default $HOME/repast-runs
 set -euo pipefail
 : "${RAY_ADDRESS:?the address of the dashboard, for example http://127.0.0.1:8265}"
-: "${RAY_AUTH_TOKEN:?the token of the cluster}"
+if [ -z "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ]; then
+  echo "RAY_AUTH_TOKEN: the token of the cluster, or RAY_AUTH_TOKEN_PATH, a file with it" >&2
+  exit 1
+fi
 export RAY_AUTH_MODE=token
 python=${REPAST_PYTHON:-python}
 runs=${REPAST_RUNS:-\$HOME/repast-runs}

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import psutil
 import pytest
 import yaml
@@ -17,26 +18,7 @@ from repast_dist.settings import load_settings
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
-# KubeRay's API reference for ray.io/v1 (release 1.7.1): the fields of the specs we use.
-RAYJOB_SPEC = {
-    "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint",
-    "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy",
-    "metadata", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes", "submissionMode",
-    "submitterConfig", "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished",
-}  # fmt: skip
-RAYCLUSTER_SPEC = {
-    "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions",
-    "headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend",
-    "upgradeStrategy", "workerGroupSpecs",
-}  # fmt: skip
-HEAD_SPEC = {
-    "enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType",
-    "template",
-}  # fmt: skip
-WORKER_SPEC = {
-    "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts",
-    "rayStartParams", "replicas", "resources", "scaleStrategy", "suspend", "template",
-}  # fmt: skip
+SCHEMA = Path(__file__).with_name("kuberay_rayjob_schema.yaml")
 
 
 @pytest.fixture
@@ -44,17 +26,65 @@ def manifest():
     return yaml.safe_load((JOBS / "kuberay-rayjob.yaml").read_text())
 
 
-def test_the_kuberay_manifest_uses_only_fields_of_the_published_schema(manifest):
+def closed(schema):
+    """Return a schema that refuses fields it does not know, which Kubernetes drops silently."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        own.setdefault("additionalProperties", False)
+    return own
+
+
+def mistakes(manifest):
+    """Return where a manifest does not follow the operator's schema, as dotted paths."""
+    schema = closed(yaml.safe_load(SCHEMA.read_text()))
+    # What every Kubernetes object has is declared elsewhere.
+    schema["properties"]["metadata"].pop("additionalProperties", None)
+    found = jsonschema.Draft202012Validator(schema).iter_errors(manifest)
+    return [".".join(map(str, error.absolute_path)) for error in found]
+
+
+def test_the_kuberay_manifest_follows_the_published_schema(manifest):
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
+    assert mistakes(manifest) == []
     spec = manifest["spec"]
-    cluster = spec["rayClusterSpec"]
-    assert set(spec) <= RAYJOB_SPEC
+    # What the operator's schema leaves to the operator.
     assert spec["submissionMode"] in {"K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"}
-    assert set(cluster) <= RAYCLUSTER_SPEC
-    assert set(cluster["headGroupSpec"]) <= HEAD_SPEC
-    for group in cluster["workerGroupSpecs"]:
-        assert set(group) <= WORKER_SPEC
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_names_of_volumes_that_containers_mount_are_there(manifest):
+    cluster = manifest["spec"]["rayClusterSpec"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.entryPoint", "python"),
+        ("spec.ttlSecondsAfterFinished", "ten minutes"),
+        ("spec.rayClusterSpec.authOptions.mode", "password"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.replica", 2),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.resource", {}),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+    ],
+)
+def test_a_mistake_in_the_kuberay_manifest_is_found(manifest, path, value):
+    *folders, last = path.split(".")
+    place = manifest
+    for name in folders:
+        place = place[int(name) if isinstance(place, list) else name]
+    place[last] = value
+    (where,) = mistakes(manifest)
+    assert path.startswith(where)
 
 
 def test_the_kuberay_cluster_asks_for_a_token(manifest):
@@ -103,12 +133,13 @@ def _free_port():
 def test_a_job_submitted_to_a_local_head_trains_and_leaves_a_run_directory(tmp_path):
     """A head with a dashboard on loopback, a token, and the script that submits."""
     bin_dir = Path(sys.executable).parent
+    (tmp_path / "token").write_text("a" * 64)
     dashboard, port = _free_port(), 6380 + os.getpid() % 3000
     environment = os.environ | {
         "PATH": f"{bin_dir}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a" * 64,
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "REPAST_PYTHON": sys.executable,
