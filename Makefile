@@ -17,7 +17,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests start many processes, which would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-torch lint docs format bench install clean help
+.PHONY: run test test-torch lint docs package format bench install clean help
 .DEFAULT_GOAL := help
 
 run: install ## Train the default network on the default farm; ARGS="key=value ..." changes settings
@@ -42,6 +42,9 @@ docs: install ## Build the documentation as a site: site/index.html, with pages 
 	$(BIN)/python docs/make_site.py build/docs/pages
 	REPAST_DOCS=build/docs/pages $(BIN)/python -m mkdocs build --quiet
 	@echo "Open site/index.html"
+
+package: install ## Build wheel and source archive, and try the wheel in a clean environment; ARGS=all: with every Python found
+	$(BIN)/python .ci/package.py build/package $(ARGS)
 
 format: install ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
