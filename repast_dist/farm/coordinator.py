@@ -197,7 +197,7 @@ class Recorder(Protocol):
         rows: Sequence[pa.RecordBatch],
         solves: Sequence[SolveReport],
     ) -> None:
-        """Take the records, the trace rows per chip and the solve reports of some steps."""
+        """Take the records, the trace rows and the solve reports of some steps."""
 
     def epoch(self, record: EpochRecord) -> None:
         """Take the record of one epoch."""
@@ -384,8 +384,7 @@ class Coordinator:
                 "differently (other CPUs or libraries); valid: nodes of one kind, for example by "
                 "farm.resources_per_worker"
             )
-        chips = {chip: cost for part in answers for chip, cost in part.chips.items()}
-        rows, ends = align(chips, first, self._done.clock_s)
+        rows, ends = align([part.costs for part in answers], first, self._done.clock_s)
         each_s = wall_s / len(ends)
         records: list[StepRecord] = []
         solves: list[SolveReport] = []
@@ -405,7 +404,7 @@ class Coordinator:
             )
             solves += merged(report for part in parts for report in part.solves)
             self._done.clock_s = end_s
-        self._recorder.steps(records, rows, solves)
+        self._recorder.steps(records, [rows], solves)
         self._note_divergence(solves)
         self._done.steps += records
         self._done.step = first + len(records)

@@ -16,33 +16,46 @@ from repast_dist.training.solve_report import SolveReport
 
 
 @dataclasses.dataclass(frozen=True)
-class ChipCost:
-    """The trace rows and times of one chip for some steps.
+class ChipCosts:
+    """The trace rows and times of the chips of one worker for some steps.
+
+    Chips that do the same are one kind, of which the first chip has the rows. A chip that is like
+    no other is a kind of its own.
 
     Attributes
     ----------
+    chips : ndarray
+        (chips,) int64 numbers of all chips, ascending.
+    like : ndarray
+        (chips,) int64 kind of each.
     rows : pyarrow.RecordBatch
-        Trace rows, step by step; starts count from the start of the row's segment.
+        Trace rows of one chip of each kind, step by step and kind by kind; starts count from the
+        start of the row's segment.
+    counts : ndarray
+        (steps, kinds) rows of each.
     segment : ndarray
         (rows,) int64, the row's segment of its step.
     seconds : ndarray
-        (steps, segments) time that the chip needs for each segment.
+        (steps, kinds, segments) time that a chip needs for each segment.
     hidden_s : ndarray
-        (steps,) how long before it has computed the chip can begin to exchange gradients.
+        (steps, kinds) how long before it has computed a chip can begin to exchange gradients.
     behind_s : ndarray
-        (steps, segments) time of what it does beside the next steps.
+        (steps, kinds, segments) time of what it does beside the next steps.
     stale : ndarray
         (steps,) steps that this may take.
     flow_s : ndarray
-        (steps,) how long samples keep the slowest stage that they pass busy.
+        (steps, kinds) how long samples keep the slowest stage that they pass busy.
     reached_s : ndarray
-        (steps, delays) when samples reach the first layer that computes with weights so many steps
-        older than the newest; infinite where there is none.
+        (steps, kinds, delays) when samples reach the first layer that computes with weights so many
+        steps older than the newest; infinite where there is none.
     static_w : float
-        Power the chip draws whatever it does.
+        Power a chip draws whatever it does.
     """
 
+    chips: np.ndarray
+    like: np.ndarray
     rows: pa.RecordBatch
+    counts: np.ndarray
     segment: np.ndarray
     seconds: np.ndarray
     hidden_s: np.ndarray
@@ -83,7 +96,7 @@ class StepReport:
     solves : tuple of SolveReport
         The reports of its solves.
     clipping : tuple of dict
-        Per chip, role and layer of a product -> its ADC conversions.
+        Per chip, or chips that compute alike, role and layer of a product -> its ADC conversions.
     busy_s : dict
         Part of the step -> wall time the worker computed for.
     """
@@ -100,15 +113,15 @@ class WorkerAnswer:
 
     Attributes
     ----------
-    chips : dict
-        Chip -> its trace rows and times.
+    costs : ChipCosts
+        Trace rows and times of its chips.
     weights : int
         Checksum of the weights after the steps, the same on all workers.
     steps : tuple of StepReport
         Its reports, in the order of the steps.
     """
 
-    chips: Mapping[int, ChipCost]
+    costs: ChipCosts
     weights: int
     steps: tuple[StepReport, ...]
 

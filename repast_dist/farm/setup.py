@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -190,17 +190,33 @@ class FarmSetup:
         """Return the chip that runs a micro-batch, or the first of the chips that do."""
         return self.chips[self.plan.micro_batch_owner[micro_batch]]
 
+    @functools.cached_property
+    def place_of(self) -> dict[int, int]:
+        """Chip -> its number in the plan."""
+        return {chip: place for place, chip in enumerate(self.chips)}
+
+    @functools.cached_property
+    def computing(self) -> frozenset[int]:
+        """The chips that run micro-batches or hold blocks or matrices; all others have nothing to
+        compute.
+        """
+        stages = self.plan.allocation.stages
+        first = set(self.plan.micro_batch_owner)
+        running = {place + stage for place in first for stage in range(stages)}
+        holding = {*self.plan.holdings.chip.tolist(), *matrix_owners(self.plan)}
+        return frozenset(self.chips[place] for place in running | holding)
+
     def place_in_pipeline(self, chip: int) -> tuple[int, int]:
         """Return the first chip of the pipeline that a chip belongs to, and its stage in it; behind
         the last of `stages` for chips that hold no layers.
         """
-        place = self.chips.index(chip)
+        place = self.place_of[chip]
         stage = place % self.plan.allocation.stages
         return self.chips[place - stage], stage
 
     def next_in_pipeline(self, chip: int, further: int) -> int:
         """Return the chip so many places further on in the pipeline of a chip."""
-        return self.chips[self.chips.index(chip) + further]
+        return self.chips[self.place_of[chip] + further]
 
 
 def make_setup(
@@ -350,6 +366,27 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
     engine = make_engine(job.engine, job.seed, vmm, inv, residual, inversion, schedule)
     prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
     return dataclasses.replace(engine, prices=prices)
+
+
+def chip_engines(
+    job: TrainingJob, chips: Iterable[int], schedule: Schedule = AS_WRITTEN
+) -> dict[int, Engine]:
+    """Return chip -> its arithmetic; chips whose settings do not differ share one engine.
+
+    Parameters and errors are those of `chip_engine`.
+    """
+    shared: Engine | None = None
+    found = {}
+    differs = job.machine.hardware.device.variation.die_sigma > 0
+    for chip in chips:
+        override = job.farm.chip_overrides.get(str(chip))
+        if differs or (override is not None and override.programming_sigma is not None):
+            found[chip] = chip_engine(job, chip, schedule)
+            continue
+        if shared is None:
+            shared = chip_engine(job, chip, schedule)
+        found[chip] = shared
+    return found
 
 
 def _check_fusion(job: TrainingJob, plan: Plan) -> None:

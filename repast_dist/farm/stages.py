@@ -10,7 +10,7 @@ the same bits wherever they are formed.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -54,8 +54,10 @@ class StageRunner:
     ----------
     setup : FarmSetup
         Settings, plan and data.
+    worker : int
+        This worker.
     engines : mapping
-        Chip of this worker -> its arithmetic.
+        Chip of this worker that computes -> its arithmetic; chips that compute alike share one.
     peers : Peers
         The other workers.
     timed : callable
@@ -65,13 +67,13 @@ class StageRunner:
     def __init__(
         self,
         setup: FarmSetup,
+        worker: int,
         engines: Mapping[int, Engine],
         peers: Peers,
         timed: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._setup, self._engines, self._peers, self._timed = setup, engines, peers, timed
-        me = setup.routes[next(iter(engines))]
-        self._others = [worker for worker in setup.workers if worker != me]
+        self._others = [other for other in setup.workers if other != worker]
 
     def run(
         self,
@@ -120,10 +122,14 @@ class StageRunner:
         statistics: SecondOrder | None,
         queues: Mapping[int, Sequence[int]],
     ) -> Iterator[Passed]:
-        """Every chip runs whole micro-batches."""
+        """Every chip runs whole micro-batches; those that compute alike hold the same weights."""
+        mine: dict[int, list[tuple[int, int]]] = {}
         for chip, engine in self._engines.items():
+            numbers = queues.get(chip, ())
+            mine.setdefault(id(engine), []).extend((chip, number) for number in numbers)
+        for engine in distinct(self._engines.values()):
             loaded = None
-            for number in queues.get(chip, ()):
+            for chip, number in mine[id(engine)]:
                 with self._timed(part), _named(chip):
                     if loaded is None:
                         loaded = self._setup.network.load(values, engine, step)
@@ -197,17 +203,19 @@ class _Line:
     ) -> None:
         self._setup, self._engines, self._step = setup, engines, step
         self._values, self._statistics = values, statistics
-        self._loaded: dict[int, LoadedPart] = {}
+        self._loaded: dict[tuple[int, int], LoadedPart] = {}
         self._running: dict[tuple[int, int], PartRun] = {}
         self._outgoing: dict[_Address, list[np.ndarray]] = {}
         self.incoming: dict[_Address, list[np.ndarray]] = {}
 
     def forward(self, chip: int, stage: int, number: int) -> None:
         """Run a micro-batch through the layers of a stage."""
-        if chip not in self._loaded:
-            engine = self._engines[chip]
-            self._loaded[chip] = self._setup.parts[stage].load(self._values, engine, self._step)
-        run = self._running[chip, number] = self._loaded[chip].begin(number)
+        engine = self._engines[chip]
+        # Chips that compute alike hold the same weights.
+        held = stage, id(engine)
+        if held not in self._loaded:
+            self._loaded[held] = self._setup.parts[stage].load(self._values, engine, self._step)
+        run = self._running[chip, number] = self._loaded[held].begin(number)
         if stage:
             (inputs,) = self.incoming.pop((_ACTIVATIONS, chip, number))
         else:
@@ -239,6 +247,11 @@ class _Line:
         """Return what was made for other stages since the last call."""
         outgoing, self._outgoing = self._outgoing, {}
         return outgoing
+
+
+def distinct(engines: Iterable[Engine]) -> list[Engine]:
+    """Return engines without those that come again."""
+    return list({id(engine): engine for engine in engines}.values())
 
 
 def _samples(setup: FarmSetup, step: int, number: int) -> np.ndarray:

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.analog import SolveCounts
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.farm.cost import CostRecorder
 from repast_dist.farm.exchange import ROWS, Area, RowsOf, SolveTask, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica
-from repast_dist.farm.setup import FarmSetup, chip_engine
-from repast_dist.farm.stages import StageRunner
+from repast_dist.farm.setup import FarmSetup, chip_engine, chip_engines
+from repast_dist.farm.stages import StageRunner, distinct
 from repast_dist.ground.errors import FarmError
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.matrices import Matrices
@@ -56,16 +55,21 @@ class ChipWorker:
         job = setup.job
         self._setup, self._job = setup, job
         self._network = setup.network
-        self._engines = {chip: chip_engine(job, chip, setup.schedule) for chip in self._chips}
-        self._pieces = [piece for piece in setup.pieces if piece.chip in self._chips]
+        computing = [chip for chip in self._chips if chip in setup.computing]
+        self._engines = chip_engines(job, computing, setup.schedule)
+        self._arithmetics = distinct(self._engines.values())
         self._me = setup.routes[self._chips[0]]
+        self._pieces = [piece for piece in setup.pieces if setup.routes[piece.chip] == self._me]
+        self._tasks: dict[int, list[SolveTask]] = {worker: [] for worker in setup.workers}
+        for task in setup.tasks:
+            self._tasks[setup.routes[task.chip]].append(task)
         self._others = [worker for worker in setup.workers if worker != self._me]
         self._stages = range(len(setup.stages))
         self._buckets = {
             worker: [setup.bucket(worker, stage) for stage in self._stages]
             for worker in setup.workers
         }
-        self._runner = StageRunner(setup, self._engines, self._peers, self._timed)
+        self._runner = StageRunner(setup, self._me, self._engines, self._peers, self._timed)
         self._second_order = Preconditioner(
             job.optimizer,
             setup.plan.blocks,
@@ -73,18 +77,21 @@ class ChipWorker:
             self._held_blocks(),
             setup.fused,
         )
-        owners = {n: chip for n, chip in setup.matrix_owners.items() if chip in self._chips}
+        owners = {
+            layer: chip
+            for layer, chip in setup.matrix_owners.items()
+            if setup.routes[chip] == self._me
+        }
         self._matrices = Matrices(
             job.optimizer.matrices, owners, setup.matrix_shapes, self._engines
         )
-        some = self._engines[self._chips[0]]
+        some = chip_engine(job, self._chips[0])
         self._keeps_ranges = some.keeps_ranges
         self._follows = some.keeps_ranges and some.vmm is not None and some.vmm.adc.follows
         self._first_margin = job.machine.hardware.chip.adc.first_margin
         self._ranges: dict[str, np.ndarray] = {}
-        self._costs = {
-            chip: CostRecorder(chip, setup.plan, setup.chips.index(chip)) for chip in self._chips
-        }
+        places = [setup.place_of[chip] for chip in self._chips]
+        self._costs = CostRecorder(self._chips, setup.plan, places)
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
         self._reports: list[SolveReport] = []
@@ -94,7 +101,7 @@ class ChipWorker:
         job, optimizer = self._job, self._job.optimizer.second_order
         if optimizer is None:
             return {}
-        plan, policy = self._setup.plan, job.machine.policy
+        plan, policy, routes = self._setup.plan, job.machine.policy, self._setup.routes
         return {
             (chip, number): BlockState(
                 plan.blocks[number],
@@ -108,7 +115,7 @@ class ChipWorker:
                 policy.soi.renewal_change,
             )
             for chip, number in sorted(self._setup.held)
-            if chip in self._chips
+            if routes[chip] == self._me
         }
 
     def kernels(self) -> str:
@@ -143,8 +150,7 @@ class ChipWorker:
             self._peers.close()
             self._step = -1
             raise
-        chips = {chip: cost.take() for chip, cost in self._costs.items()}
-        return WorkerAnswer(chips, self._replica.checksum(), steps)
+        return WorkerAnswer(self._costs.take(), self._replica.checksum(), steps)
 
     def evaluate(self, chunks: Sequence[int], size: int) -> dict[int, Evaluation]:
         """Evaluate the weights on some chunks of the test set, of `size` samples each."""
@@ -176,8 +182,7 @@ class ChipWorker:
         self._matrices.restore(arrays)
         self._ranges = {}
         self._set_ranges(under("ranges", arrays))
-        for cost in self._costs.values():
-            cost.clear()
+        self._costs.clear()
 
     # One step ---------------------------------------------------------------------------
 
@@ -236,7 +241,7 @@ class ChipWorker:
         if self._follows or calibrates:
             self._set_ranges(largest(late))
         self._step = step + 1
-        clipping = tuple(engine.meter.take() for engine in self._engines.values())
+        clipping = tuple(engine.meter.take() for engine in self._arithmetics)
         return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
 
     def _calibrate(self, step: int, statistics: SecondOrder | None) -> None:
@@ -258,11 +263,11 @@ class ChipWorker:
     def _set_ranges(self, ranges: Ranges) -> None:
         """Set the converters of all chips; what is not mentioned stays."""
         self._ranges = self._ranges | dict(ranges)
-        for engine in self._engines.values():
+        for engine in self._arithmetics:
             engine.ranges.kept = self._ranges
 
     def _needed_ranges(self) -> dict[str, np.ndarray]:
-        return largest(engine.ranges.take() for engine in self._engines.values())
+        return largest(engine.ranges.take() for engine in self._arithmetics)
 
     def _train(
         self, step: int, statistics: SecondOrder | None
@@ -274,7 +279,7 @@ class ChipWorker:
         sums = {worker: [TreeSum(count) for _ in self._stages] for worker in workers}
         rows: dict[int, dict[RowsOf, np.ndarray]] = {worker: {} for worker in workers}
         outcomes = []
-        for engine in self._engines.values():
+        for engine in self._arithmetics:
             engine.meter.take()
             engine.ranges.take()
         values = self._replica.used
@@ -351,13 +356,12 @@ class ChipWorker:
     def _solve_rows(self, step: int, parts: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
         """Solve the rows of solved columns with this worker's A blocks."""
         directions = {}
-        for task in self._setup.tasks:
-            if task.chip in self._chips:
-                right = np.empty(task.shape)
-                for area, values in parts.items():
-                    if common(area, task.area) == area:
-                        right[within(area, task.area)] = values
-                directions[task.area] = self._solve(task, step, right)
+        for task in self._tasks[self._me]:
+            right = np.empty(task.shape)
+            for area, values in parts.items():
+                if common(area, task.area) == area:
+                    right[within(area, task.area)] = values
+            directions[task.area] = self._solve(task, step, right)
         return directions
 
     def _matrix_directions(
@@ -387,9 +391,7 @@ class ChipWorker:
     def _parts_for(self, worker: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
         """Return the parts of the solved pieces that the tasks of a worker's chips need."""
         parts = {}
-        for task in self._setup.tasks:
-            if self._setup.routes[task.chip] != worker:
-                continue
+        for task in self._tasks[worker]:
             for whole, values in solved.items():
                 area = common(whole, task.area)
                 if area is not None:
@@ -397,12 +399,10 @@ class ChipWorker:
         return parts
 
     def _price(self, step: int, factors_due: bool, programmed: bool, calibrated: bool) -> None:
-        counts: dict[int, dict[int, SolveCounts]] = {chip: {} for chip in self._chips}
-        for (chip, number), block in self._second_order.held.items():
-            counts[chip][number] = block.take_counts()
-        for chip, cost in self._costs.items():
-            works = self._matrices.work(chip)
-            cost.price(step, factors_due, programmed, counts[chip], works, calibrated)
+        held = self._second_order.held
+        counts = {place: block.take_counts() for place, block in held.items()}
+        works = self._matrices.works
+        self._costs.price(step, factors_due, programmed, counts, works, calibrated)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -1,11 +1,10 @@
 """Builds the rows of the op table that belong to SOI blocks: averaging, programming, solving."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from repast_dist.analog.schemes.base import added
-from repast_dist.analog.solution import SolveCounts
 from repast_dist.hardware.geometry import Counts
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
@@ -16,7 +15,7 @@ from repast_dist.planning.block_costs import (
     solve_counts,
 )
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
-from repast_dist.planning.solves import counted, modelled_preparations, modelled_solves
+from repast_dist.planning.solves import modelled_preparations, modelled_solves
 
 
 def block_rows(
@@ -25,17 +24,27 @@ def block_rows(
     factors_due: bool,
     *,
     inverses_due: bool,
-    solves: Mapping[int, SolveCounts] | None = None,
+    measured: Counts | None = None,
 ) -> OpTable:
-    """Return the rows of the SOI blocks: averaging, programming and solving.
+    """Return the rows of the SOI blocks: averaging, programming and solving; the step is 0.
 
-    Parameters are those of `repast_dist.planning.ops.step_ops`; the step is 0.
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the step.
+    chips : int, sequence of int or None
+        The chips; None: all.
+    factors_due, inverses_due : bool
+        Whether the step updates the running averages, and whether it programs the blocks.
+    measured : dict, optional
+        Column of `SolveCounts` -> (holdings,) what was measured in this step, programming and
+        solving together; None: the modelled counts are taken.
     """
     mine = plan.chip_mask(chips)[plan.holdings.chip]
     if not mine.any():
         return concatenate([])
     shapes, copies = plan.held_shapes, plan.places.copies
-    counts = _solve_columns(plan, solves, inverses_due)
+    counts = _solve_columns(plan, measured, inverses_due)
     solving = solve_counts(shapes, counts, copies, plan.hardware)
     rows = []
     if factors_due:
@@ -84,17 +93,14 @@ def _modelled(plan: Plan, what: Callable[..., Counts]) -> Counts:
     return what(plan.held_shapes, plan.policy.inversion, plan.hardware, rounds)
 
 
-def _solve_columns(
-    plan: Plan, solves: Mapping[int, SolveCounts] | None, inverses_due: bool
-) -> Counts:
+def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> Counts:
     """Return measured or else modelled `SolveCounts` as columns, with one entry per holding.
 
     Blocks that take turns write the same cells again in steps that do not prepare them anew.
     """
     preparing = _modelled(plan, modelled_preparations)
-    if solves is not None:
-        columns = counted(dict(solves), len(plan.blocks))
-        solving = {name: values[plan.holdings.block] for name, values in columns.items()}
+    if measured is not None:
+        solving = measured
         if inverses_due:
             again = ~plan.places.stays & (solving["program_cells"] == 0)
             cells = np.where(again, preparing["program_cells"], solving["program_cells"])

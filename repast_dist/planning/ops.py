@@ -16,6 +16,7 @@ from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.layer_ops import LayerOp, soi_ops, training_ops, weight_writes
 from repast_dist.planning.matrix_ops import matrix_layers, matrix_rows
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
+from repast_dist.planning.solves import counted
 from repast_dist.training.optimizers.matrix_unit import STEP_OPERATIONS, Due
 
 _CLIP_OPS = 3
@@ -57,8 +58,12 @@ def step_ops(
     """
     due = factors_due and plan.work.second_order
     before, after = outer_rows(plan, chips, due)
+    measured = None
+    if solves is not None:
+        columns = counted(dict(solves), len(plan.blocks))
+        measured = {name: values[plan.holdings.block] for name, values in columns.items()}
     blocks = block_rows(
-        plan, None if every_block else chips, due, inverses_due=inverses_due, solves=solves
+        plan, None if every_block else chips, due, inverses_due=inverses_due, measured=measured
     )
     matrices = matrix_rows(plan, None if every_block else chips, Due(factors_due, inverses_due))
     table = concatenate([before, blocks, matrices, after])

@@ -431,13 +431,7 @@ def _queue(
     chip = table["chip"].astype(np.int64)
     turns = int(turn.max()) + 1
     taken = (chip * len(Segment) + segment) * turns + turn
-    key = taken * (int(bank.max()) + 1) + bank
-    order = np.argsort(key, kind="stable")
-    ran = np.cumsum(duration_s[order])
-    begins = ran - duration_s[order]
-    first = np.searchsorted(key[order], key[order])
-    start = np.zeros(len(key))
-    start[order] = begins - begins[first]
+    start = _one_after_the_other(taken * (int(bank.max()) + 1) + bank, duration_s)
     if turns > 1:
         longest = np.zeros((seconds.size, turns))
         np.maximum.at(longest.ravel(), taken, start + duration_s)
@@ -445,4 +439,24 @@ def _queue(
         longest[:, 0] = 0.0
         start += (np.cumsum(longest, axis=1) - longest).ravel()[taken]
     np.maximum.at(seconds, (chip, segment), start + duration_s)
+    return start
+
+
+def _one_after_the_other(key: np.ndarray, duration_s: np.ndarray) -> np.ndarray:
+    """Return when each row begins if rows of a key follow each other from 0; they are added up one
+    by one, so that rows of other keys change no bit.
+    """
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    size = np.diff(first, append=len(key))
+    spent, begins = duration_s[order], np.zeros(len(key))
+    if len(first) <= size.max():
+        for begin, count in zip(first.tolist(), size.tolist(), strict=True):
+            begins[begin + 1 : begin + count] = np.cumsum(spent[begin : begin + count - 1])
+    else:
+        for place in range(1, int(size.max())):
+            row = first[size > place] + place
+            begins[row] = begins[row - 1] + spent[row - 1]
+    start = np.empty(len(key))
+    start[order] = begins
     return start

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from repast_dist.ground.files import RESULT, TRACE, checked_entries, read_json
-from repast_dist.trace.query import busy_times, phase_codes, step_times, sum_by
+from repast_dist.trace.query import Totals, busy_times, phase_codes, step_times, sum_by
 from repast_dist.trace.reader import read_solves, read_trace
 from repast_dist.trace.schema import PHASES, Phase
 
@@ -144,8 +144,10 @@ class BlockWork:
         return float(np.max(sum(self.seconds.values(), np.zeros(1))))
 
 
-def block_work(trace: pa.Table) -> BlockWork:
-    """Return how the time on SOI blocks is spread over the chips of a trace."""
+def block_work(trace: pa.Table, others: int = 0) -> BlockWork:
+    """Return how the time on SOI blocks is spread over the chips of a trace, and over so many
+    others, which hold no block.
+    """
     rows = trace.filter(pc.greater_equal(trace["block"], 0))
     chips = np.unique(trace["chip"].to_numpy())
     sums = sum_by(rows, ("chip", "phase", "block"), ("duration_s",)).to_pylist()
@@ -154,8 +156,52 @@ def block_work(trace: pa.Table) -> BlockWork:
     for row in sums:
         seconds[row["phase"]][np.searchsorted(chips, row["chip"])] += row["duration_s"]
         blocks[row["block"]] = blocks.get(row["block"], 0.0) + row["duration_s"]
-    bound = max(sum(blocks.values()) / max(chips.size, 1), max(blocks.values(), default=0.0))
+    mean = sum(blocks.values()) / max(chips.size + others, 1)
+    bound = max(mean, max(blocks.values(), default=0.0))
     return BlockWork({name: values for name, values in seconds.items() if values.any()}, bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChipKinds:
+    """Chips that did the same, so that one of them is shown for all.
+
+    Attributes
+    ----------
+    chips : ndarray
+        (kinds,) number of the first chip of each, ascending.
+    sizes : ndarray
+        (kinds,) chips of each.
+    """
+
+    chips: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the kinds."""
+        pairs = zip(self.chips.tolist(), self.sizes.tolist(), strict=True)
+        return [f"{chip}" if size == 1 else f"{chip} +{size - 1:,}" for chip, size in pairs]
+
+    @property
+    def hidden(self) -> int:
+        """Chips that are not shown."""
+        return int(self.sizes.sum()) - len(self.sizes)
+
+
+def chip_kinds(total: Totals, most: int) -> ChipKinds:
+    """Return which chips did the same, by their times and energies to nine digits; of no more than
+    `most` chips, each is shown for itself.
+    """
+    chips = np.array(sorted(total.chips), np.int64)
+    if len(chips) <= most:
+        return ChipKinds(chips, np.ones(len(chips), np.int64))
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for chip in chips.tolist():
+        use = total.chips[chip]
+        key = tuple(f"{x:.8e}" for x in (use.compute_s, use.communicate_s, use.energy_j))
+        kinds.setdefault(key, []).append(chip)
+    firsts = np.array([same[0] for same in kinds.values()])
+    return ChipKinds(firsts, np.array([len(same) for same in kinds.values()]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ class StepCosts:
 
     def __init__(self, machine: Machine, chips: int) -> None:
         self._machine, self._chips = machine, chips
-        self._plans: dict[StepKind, tuple[Plan, list[CostRecorder]]] = {}
+        self._plans: dict[StepKind, tuple[Plan, CostRecorder]] = {}
         self._batches: list[pa.RecordBatch] = []
         self.clock_s = 0.0
         self.plan: Plan | None = None
@@ -66,7 +66,7 @@ class StepCosts:
         step: int,
         factors_due: bool,
         inverses_due: bool,
-        solves: Mapping[int, Mapping[int, SolveCounts]],
+        solves: Mapping[tuple[int, int], SolveCounts],
     ) -> float:
         """Price a step from what the arrays of its blocks did; return the seconds it took.
 
@@ -79,15 +79,12 @@ class StepCosts:
         factors_due, inverses_due : bool
             Whether it updated averages, and whether it programmed blocks.
         solves : mapping
-            Chip -> block -> counts of programming and solving.
+            (chip, block) -> counts of programming and solving.
         """
-        self.plan, recorders = self._planned(kind)
-        costs = {}
-        for chip, recorder in enumerate(recorders):
-            recorder.price(step, factors_due, inverses_due, solves.get(chip, {}))
-            costs[chip] = recorder.take()
-        batches, ends = align(costs, step, self.clock_s)
-        self._batches += batches
+        self.plan, recorder = self._planned(kind)
+        recorder.price(step, factors_due, inverses_due, solves)
+        rows, ends = align([recorder.take()], step, self.clock_s)
+        self._batches.append(rows)
         before, self.clock_s = self.clock_s, ends[-1]
         return self.clock_s - before
 
@@ -100,7 +97,7 @@ class StepCosts:
         """The rows of all steps, with the schema of the trace."""
         return pa.Table.from_batches(self._batches, SCHEMA)
 
-    def _planned(self, kind: StepKind) -> tuple[Plan, list[CostRecorder]]:
+    def _planned(self, kind: StepKind) -> tuple[Plan, CostRecorder]:
         if kind not in self._plans:
             work = StepWork(
                 chips=self._chips,
@@ -111,6 +108,6 @@ class StepCosts:
             )
             machine = self._machine
             plan = make_plan(kind.workload, machine.hardware, machine.policy, work)
-            recorders = [CostRecorder(chip, plan, chip) for chip in range(self._chips)]
-            self._plans[kind] = plan, recorders
+            chips = range(self._chips)
+            self._plans[kind] = plan, CostRecorder(chips, plan, chips)
         return self._plans[kind]

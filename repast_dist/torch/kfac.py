@@ -388,14 +388,10 @@ class KFAC(torch.optim.Optimizer):
         self, step: int, done: Sequence[MicroBatch], programs: bool, loss: float | None
     ) -> None:
         assert self._preconditioner is not None
-        counts: dict[int, dict[int, Any]] = {}
-        for (chip, number), block in self._preconditioner.held.items():
-            counts.setdefault(chip, {})[number] = block.take_counts()
+        held = self._preconditioner.held
+        of_block = {number: block.take_counts() for (_, number), block in held.items()}
         owners = self._costs.planned(self._kind(done)).block_owner
-        of_block = {number: held for part in counts.values() for number, held in part.items()}
-        placed: dict[int, dict[int, Any]] = {}
-        for number, chip in enumerate(owners):
-            placed.setdefault(chip, {})[number] = of_block[number]
+        placed = {(chip, number): of_block[number] for number, chip in enumerate(owners)}
         due = self._preconditioner.statistics_due(step) is not None
         seconds = self._costs.add(self._kind(done), step, due, programs, placed)
         now = time.monotonic()

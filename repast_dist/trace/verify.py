@@ -12,7 +12,7 @@ import pyarrow as pa
 from repast_dist.ground.files import SOLVES, sha256
 from repast_dist.trace.reader import read_trace
 from repast_dist.trace.stream import stream_messages
-from repast_dist.trace.writer import open_path, part_paths, read_manifest
+from repast_dist.trace.writer import from_runs, open_path, part_paths, read_manifest
 
 _IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch", "start_s")
 
@@ -132,8 +132,8 @@ def _rows_per_chip(table: pa.Table, n_chips: int) -> dict[int, np.ndarray]:
 def _check_counts(manifest: dict[str, Any], found: dict[int, np.ndarray]) -> Iterator[Finding]:
     nothing = np.zeros(manifest["chips"], np.int64)
     for part in manifest["parts"]:
-        for step, expected in zip(part["steps"], part["rows_per_chip"], strict=True):
-            rows = found.get(step, nothing)
+        for step, runs in zip(part["steps"], part["rows_per_chip"], strict=True):
+            rows, expected = found.get(step, nothing), from_runs(runs)
             for chip in np.flatnonzero(rows[: len(expected)] != expected):
                 kind = "missing" if rows[chip] < expected[chip] else "duplicate"
                 yield Finding(

@@ -4,7 +4,7 @@ A store is a folder of Parquet parts named by their steps, and two files beside 
 
     trace/steps-00000000-00000009.parquet   whole parts; nothing else lies in this folder
     trace-open.arrows                       IPC stream of the steps since the last part
-    trace-manifest.json                     rows per part, step and chip
+    trace-manifest.json                     rows per part, step and chip, chip after chip in runs
 
 Each message of the stream holds whole steps, so everything that can be read from it is whole. A
 part is written under another name, synced and renamed; then the manifest is written the same way;
@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -131,7 +131,7 @@ class PartStore:
     ) -> None:
         self._folder, self._schema, self._n_chips = folder, schema, n_chips
         self._stream = OpenStream(open_path(folder), schema)
-        self._open_rows: dict[int, list[int]] = {}
+        self._open_rows: dict[int, np.ndarray] = {}
         self._parts: list[dict[str, Any]] = []
         existing = manifest_path(folder).exists()
         if resume_step is None and existing:
@@ -156,11 +156,11 @@ class PartStore:
         message = Message(tuple(steps), self._merge(steps, batches, every_step))
         self._stream.append(message)
         self._open_rows |= self._counts(message)
-        if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_PART:
+        if _rows(self._open_rows) >= ROWS_PER_PART:
             self.cut()
 
     def sync(self) -> None:
-        if sum(sum(counts) for counts in self._open_rows.values()) >= ROWS_PER_GROUP:
+        if _rows(self._open_rows) >= ROWS_PER_GROUP:
             self.cut()
         else:
             self._stream.sync()
@@ -192,7 +192,7 @@ class PartStore:
         self._parts = [p for p in self._parts if p["last_step"] < step]
         for part in straddling:
             old = pq.read_table(self._folder / part["file"], schema=self._schema)
-            counts = dict(zip(part["steps"], part["rows_per_chip"], strict=True))
+            counts = dict(zip(part["steps"], map(from_runs, part["rows_per_chip"]), strict=True))
             self._write_part(
                 {s: c for s, c in counts.items() if s < step},
                 old.filter(pc.less(old["step"], step)).to_batches(),
@@ -200,11 +200,11 @@ class PartStore:
         self._write_manifest()
         self._delete_unlisted()
 
-    def _counts(self, message: Message) -> dict[int, list[int]]:
-        """Return the number of rows per step and chip."""
+    def _counts(self, message: Message) -> dict[int, np.ndarray]:
+        """Return the number of rows per step, (chips,) each."""
         steps, chips = message.batch["step"].to_numpy(), message.batch["chip"].to_numpy()
         return {
-            step: np.bincount(chips[steps == step], minlength=self._n_chips).tolist()
+            step: np.bincount(chips[steps == step], minlength=self._n_chips)
             for step in message.steps
         }
 
@@ -241,7 +241,7 @@ class PartStore:
         columns = [column.combine_chunks() for column in table.columns]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _write_part(self, rows: dict[int, list[int]], batches: Iterable[pa.RecordBatch]) -> None:
+    def _write_part(self, rows: dict[int, np.ndarray], batches: Iterable[pa.RecordBatch]) -> None:
         steps = sorted(rows)
         name = f"steps-{steps[0]:08d}-{steps[-1]:08d}.parquet"
         # Unfinished parts lie beside the folder: other programs read all that is in it.
@@ -253,7 +253,7 @@ class PartStore:
             for group in _row_groups(batches):
                 writer.write_table(group)
                 written += len(group)
-            if written != sum(sum(rows[step]) for step in steps):
+            if written != _rows(rows):
                 raise RunDirectoryError(
                     f"{self._folder}: {written} rows of steps {steps[0]} to {steps[-1]} are left; "
                     "the disk lost or changed some"
@@ -265,9 +265,9 @@ class PartStore:
                 "file": name,
                 "first_step": steps[0],
                 "last_step": steps[-1],
-                "rows": sum(sum(rows[step]) for step in steps),
+                "rows": _rows(rows),
                 "steps": steps,
-                "rows_per_chip": [rows[step] for step in steps],
+                "rows_per_chip": [_runs(rows[step]) for step in steps],
                 "sha256": digest,
             }
         )
@@ -293,6 +293,24 @@ class PartStore:
 
     def _last_step(self) -> int:
         return max(self._open_rows, default=self._last_part_step())
+
+
+def _rows(counts: Mapping[int, np.ndarray]) -> int:
+    """Return all rows of some steps."""
+    return int(sum(int(of_chips.sum()) for of_chips in counts.values()))
+
+
+def _runs(counts: np.ndarray) -> list[list[int]]:
+    """Return the rows of every chip as runs of chips that have equally many: [rows, chips]."""
+    first = np.flatnonzero(np.diff(counts, prepend=-1))
+    lengths = np.diff(first, append=len(counts))
+    return np.stack([counts[first], lengths], axis=1).tolist()
+
+
+def from_runs(runs: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the rows of every chip, (chips,), from the runs that a manifest holds."""
+    rows, lengths = np.array(runs, np.int64).reshape(-1, 2).T
+    return np.repeat(rows, lengths)
 
 
 def manifest_path(folder: Path) -> Path:

@@ -108,7 +108,7 @@ class Matrices:
     ) -> None:
         self._method, self._owners, self._engines = method, owners, engines
         self._shapes = {layer: shapes[layer] for layer in owners}
-        self._works: dict[int, dict[str, MatrixWork]] = {}
+        self._works: dict[str, MatrixWork] = {}
         self._state: dict[str, dict[str, np.ndarray]] = {}
         self.restore({})
 
@@ -132,19 +132,19 @@ class Matrices:
             What the step renews.
         """
         found = {}
-        self._works = {chip: {} for chip in self._owners.values()}
         for layer, chip in self._owners.items():
             assert self._method is not None
             unit = EngineUnit(self._method.products, self._engines[chip], step, layer)
             found[layer], self._state[layer] = self._method.direction(
                 unit, gradients[layer], self._state[layer], due
             )
-            self._works[chip][layer] = unit.work
+            self._works[layer] = unit.work
         return found
 
-    def work(self, chip: int) -> dict[str, MatrixWork]:
-        """Return layer -> what the last step with its matrix made a chip do."""
-        return self._works.get(chip, {})
+    @property
+    def works(self) -> dict[str, MatrixWork]:
+        """Layer -> what the last step with its matrix made its chip do."""
+        return dict(self._works)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state of the matrices as arrays, for a checkpoint."""

@@ -154,7 +154,7 @@ def test_only_the_first_step_runs_a_micro_batch_for_its_ranges():
     worker.restore(0, beginning(setup).arrays)
     answer = worker.advance(0, 3)
     assert ["calibrate" in step.busy_s for step in answer.steps] == [True, False, False]
-    rows = answer.chips[0].rows.to_pylist()
+    rows = answer.costs.rows.to_pylist()
     forward = [row["step"] for row in rows if row["op"] == "vmm_forward"]
     layers, batches = len(setup.network.model.products), setup.job.train.micro_batches
     counts = [forward.count(step) for step in range(3)]

@@ -258,4 +258,4 @@ def test_the_manifest_counts_rows_per_chip_and_step(folder: Path) -> None:
         writer.append(range(1), [chip_rows(0, 2, rows=5), chip_rows(0, 0, rows=1)])
     manifest = json.loads((folder.parent / "trace-manifest.json").read_text())
     assert manifest["rows"] == 6
-    assert manifest["parts"][0]["rows_per_chip"] == [[1, 0, 5]]
+    assert manifest["parts"][0]["rows_per_chip"] == [[[1, 1], [0, 1], [5, 1]]]

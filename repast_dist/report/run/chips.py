@@ -1,38 +1,60 @@
 """The section on chips: how busy each one is, and what it does in one step."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from repast_dist.report import figures, palette
 from repast_dist.report.axes import Axis
-from repast_dist.report.page import Column, Figure, Frame, Part, Table
-from repast_dist.report.run_data import RunData, activity, block_work, refresh_steps, step_bars
+from repast_dist.report.page import Column, Figure, Frame, Note, Part, Table
+from repast_dist.report.run_data import (
+    ChipKinds,
+    RunData,
+    activity,
+    block_work,
+    chip_kinds,
+    refresh_steps,
+    step_bars,
+)
 from repast_dist.report.units import number, percent, si
 from repast_dist.trace.query import Totals, step_times, sum_by
 from repast_dist.trace.schema import PHASES
 
 _GANTT_CHIPS = 24
+_MOST_CHIPS = 32
+"""Chips that are all shown for themselves."""
 
 
 def chips(run: RunData, total: Totals) -> list[Part]:
     """Return figures and a table of the chips' time and energy."""
     if not total.chips:
         return []
-    labels = [f"{chip}" for chip in total.chips]
-    return [
-        _utilisation(total, labels),
-        _chip_energy(run, labels),
-        *_block_balance(run, labels),
-        _activity_map(run),
-        *_gantts(run),
-        _chip_table(total),
+    kinds = chip_kinds(total, _MOST_CHIPS)
+    shown = run
+    if kinds.hidden:
+        rows = run.trace.filter(pc.is_in(run.trace["chip"], pa.array(kinds.chips, pa.int32())))
+        shown = dataclasses.replace(run, trace=rows)
+    parts: list[Part] = [
+        _utilisation(total, kinds),
+        _chip_energy(shown, kinds),
+        *_block_balance(shown, kinds),
+        _activity_map(shown, kinds),
+        *_gantts(shown, len(total.chips)),
+        _chip_table(total, kinds),
     ]
+    if kinds.hidden:
+        alike = (
+            f"{kinds.hidden:,} of {len(total.chips):,} chips did what another one did: they are "
+        )
+        parts.insert(0, Note(f"{alike}shown together, as the first of them + how many more."))
+    return parts
 
 
-def _utilisation(total: Totals, labels: Sequence[str]) -> Figure:
-    uses = total.chips.values()
+def _utilisation(total: Totals, kinds: ChipKinds) -> Figure:
+    uses = [total.chips[chip] for chip in kinds.chips.tolist()]
     computing = [use.utilisation for use in uses]
     communicating = [use.communicate_s / total.time_s for use in uses]
     waiting = [max(0.0, 1 - a - b) for a, b in zip(computing, communicating, strict=True)]
@@ -43,13 +65,13 @@ def _utilisation(total: Totals, labels: Sequence[str]) -> Figure:
     ]
     return figures.bars(
         "What each chip does with its time",
-        figures.Bars(labels, groups, "chip", stacked=True),
+        figures.Bars(kinds.labels, groups, "chip", stacked=True),
         Axis("share of the run's time", "fraction"),
         Frame("Waiting: for slower chips, or because the plan gave the chip less work."),
     )
 
 
-def _chip_energy(run: RunData, labels: Sequence[str]) -> Figure:
+def _chip_energy(run: RunData, kinds: ChipKinds) -> Figure:
     sums = sum_by(run.trace, ("chip", "phase"), ("energy_j",)).to_pylist()
     numbers = sorted({row["chip"] for row in sums})
     joules = {(row["chip"], row["phase"]): row["energy_j"] for row in sums}
@@ -60,15 +82,15 @@ def _chip_energy(run: RunData, labels: Sequence[str]) -> Figure:
     ]
     return figures.bars(
         "Energy of each chip by phase",
-        figures.Bars(labels, groups, "chip", stacked=True),
+        figures.Bars(kinds.labels, groups, "chip", stacked=True),
         Axis("energy", "J"),
     )
 
 
-def _block_balance(run: RunData, labels: Sequence[str]) -> list[Figure]:
+def _block_balance(run: RunData, kinds: ChipKinds) -> list[Figure]:
     """Compare the time on SOI blocks per chip with the best that an assignment could reach."""
-    work = block_work(run.trace)
-    if not work.seconds or len(labels) < 2:
+    work = block_work(run.trace, kinds.hidden)
+    if not work.seconds or len(kinds.chips) < 2:
         return []
     over = work.busiest_s / work.bound_s - 1
     caption = (
@@ -79,16 +101,16 @@ def _block_balance(run: RunData, labels: Sequence[str]) -> list[Figure]:
     return [
         figures.bars(
             "Work on SOI blocks per chip",
-            figures.Bars(labels, groups, "chip", stacked=True),
+            figures.Bars(kinds.labels, groups, "chip", stacked=True),
             Axis("time", "s", references={"lower bound": work.bound_s}),
             Frame(caption, wide=True),
         )
     ]
 
 
-def _activity_map(run: RunData) -> Figure:
+def _activity_map(run: RunData, kinds: ChipKinds) -> Figure:
     busy = activity(run.trace)
-    names = [f"chip {chip}" for chip in busy.chips]
+    names = [f"chip {label}" for label in kinds.labels]
     return figures.heat_map(
         "Computing time of chips over the run",
         figures.Grid(busy.busy, busy.bin_starts.tolist(), names),
@@ -103,7 +125,7 @@ def _activity_map(run: RunData) -> Figure:
     )
 
 
-def _gantts(run: RunData) -> list[Figure]:
+def _gantts(run: RunData, n_chips: int) -> list[Figure]:
     """Show one step that refreshes the second-order information, and one that does not."""
     times = step_times(run.trace)
     steps, seconds = times["step"].to_numpy(), times["time_s"].to_numpy()
@@ -116,7 +138,6 @@ def _gantts(run: RunData) -> list[Figure]:
         if mask.any():
             chosen.append((_typical(steps[mask], seconds[mask]), title))
     longest = max((float(seconds[steps == step][0]) for step, _ in chosen), default=0.0)
-    n_chips = len(np.unique(run.trace["chip"].to_numpy()))
     shown = f"{_GANTT_CHIPS} of {n_chips} chips" if n_chips > _GANTT_CHIPS else "all chips"
     caption = f"Work of {shown}, coloured by phase; drag to zoom in, double-click to zoom out."
     if len(chosen) > 1:
@@ -135,7 +156,7 @@ def _typical(steps: np.ndarray, seconds: np.ndarray) -> int:
     return int(steps[np.argsort(seconds, kind="stable")[(steps.size - 1) // 2]])
 
 
-def _chip_table(total: Totals) -> Table:
+def _chip_table(total: Totals, kinds: ChipKinds) -> Table:
     columns = [
         Column("chip", number, True),
         Column("computing", functools.partial(si, unit="s"), True),
@@ -143,8 +164,13 @@ def _chip_table(total: Totals) -> Table:
         Column("utilisation", percent, True),
         Column("energy", functools.partial(si, unit="J"), True),
     ]
+    uses = [(chip, total.chips[chip]) for chip in kinds.chips.tolist()]
     rows = [
         [chip, use.compute_s, use.communicate_s, use.utilisation, use.energy_j]
-        for chip, use in total.chips.items()
+        for chip, use in uses
     ]
+    if kinds.hidden:
+        columns.append(Column("chips alike", number, True))
+        for row, size in zip(rows, kinds.sizes.tolist(), strict=True):
+            row.append(size)
     return Table("Chips", columns, rows, folded=len(rows) > 8)
