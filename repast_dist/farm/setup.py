@@ -352,8 +352,9 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
     SettingsError
         Something is analog, and the chip's arrays are of a kind that is not simulated.
     """
+    bits = job.machine.policy.soi.factor_bits
     if not job.engine.uses_analog():
-        return make_engine(job.engine, job.seed)
+        return dataclasses.replace(make_engine(job.engine, job.seed), factor_bits=bits)
     hardware = job.machine.hardware
     override = job.farm.chip_overrides.get(str(chip))
     if override is not None and override.programming_sigma is not None:
@@ -365,7 +366,7 @@ def chip_engine(job: TrainingJob, chip: int, schedule: Schedule = AS_WRITTEN) ->
     inversion = job.machine.policy.inversion
     engine = make_engine(job.engine, job.seed, vmm, inv, residual, inversion, schedule)
     prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
-    return dataclasses.replace(engine, prices=prices)
+    return dataclasses.replace(engine, prices=prices, factor_bits=bits)
 
 
 def chip_engines(

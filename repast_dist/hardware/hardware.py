@@ -102,6 +102,14 @@ class Hardware:
             use=self._new_cells,
         )
 
+    def factor_geometry(self, bits: int | None) -> Geometry:
+        """Return the figures of the arrays when inputs have so many bits, sign included; None: as
+        many as they have at other times.
+        """
+        if bits is None:
+            return self.geometry
+        return dataclasses.replace(self.geometry, passes=ceil_div(bits - 1, self.chip.dac.bits))
+
     @cached_property
     def residual_spec(self) -> VmmSpec:
         """Settings of the arrays of residual products for the numeric simulation; so many ``rows``

@@ -102,11 +102,16 @@ class Fusion:
     @cached_property
     def _formed(self) -> tuple[np.ndarray, np.ndarray]:
         times = self.policy.soi.forming(self.work.micro_batches)
-        return _forming(self.shapes, self.rows_written, self.hardware, times)
+        bits = self.policy.soi.factor_bits
+        return _forming(self.shapes, self.rows_written, self.hardware, times, bits)
 
 
 def _forming(
-    shapes: BlockShapes, rows_written: np.ndarray, hardware: Hardware, micro_batches: int
+    shapes: BlockShapes,
+    rows_written: np.ndarray,
+    hardware: Hardware,
+    micro_batches: int,
+    factor_bits: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return time and energy of the products of all micro-batches that form factors in a step, and
     of averaging.
@@ -114,7 +119,8 @@ def _forming(
     chip, g, n = hardware.chip, hardware.geometry, shapes.size
     held = shapes.fresh // micro_batches
     banks = np.ones(len(n), np.int64)
-    products = with_buffers(product_counts(g, n, held, n), chip, banks)
+    forming = hardware.factor_geometry(factor_bits)
+    products = with_buffers(product_counts(forming, n, held, n), chip, banks)
     writes = write_counts(g, held, n, 1, chip.written_arrays_per_bank)
     written = {name: np.where(rows_written, values, 0) for name, values in writes.items()}
     seconds, joules = np.zeros((2, len(n)))

@@ -7,6 +7,7 @@ import numpy as np
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import (
     Counts,
+    Geometry,
     array_count,
     product_counts,
     with_buffers,
@@ -43,10 +44,13 @@ class LayerWork:
     factor_g: Counts
 
     @classmethod
-    def of(cls, layers: LayerTable, hardware: Hardware, step: StepWork) -> "LayerWork":
-        """Count the products that form factors."""
+    def of(
+        cls, layers: LayerTable, hardware: Hardware, step: StepWork, factor_bits: int | None
+    ) -> "LayerWork":
+        """Count the products that form factors, with inputs of so many bits."""
         held = step.micro_batch_size * layers.factor_vectors
-        both = (_factor_products(hardware, held, s) for s in (layers.a_sizes, layers.g_sizes))
+        g = hardware.factor_geometry(factor_bits)
+        both = (_factor_products(g, held, s) for s in (layers.a_sizes, layers.g_sizes))
         return cls(layers, hardware, step, *both)
 
     @property
@@ -206,12 +210,12 @@ def _gradient(work: LayerWork, arrays: LayerArrays) -> Counts:
     return _of_pool(work, arrays, counts)
 
 
-def _factor_products(hardware: Hardware, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
+def _factor_products(g: Geometry, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
     """Return the counts of block-diagonal factor products; blocks of a layer run in parallel."""
     layer = np.repeat(np.arange(len(sizes)), [widths.size for widths in sizes])
     widths = np.concatenate(sizes)
     counts: Counts = {}
-    for name, values in product_counts(hardware.geometry, widths, held[layer], widths).items():
+    for name, values in product_counts(g, widths, held[layer], widths).items():
         counts[name] = np.zeros(len(sizes), np.int64)
         combine = np.maximum if name.startswith("serial") else np.add
         combine.at(counts[name], layer, values)

@@ -193,13 +193,19 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"chip.inv.arrays_per_bank: chip '{hardware.chip.name}' has no inverting arrays; "
             "valid: at least 1, inversion=cg or cholesky, or a first-order optimizer"
         )
+    bits = policy.soi.factor_bits
+    if bits is not None and bits > hardware.chip.input_bits:
+        raise SettingsError(
+            f"soi.factor_bits={bits} exceeds the {hardware.chip.input_bits} bits of what buffers "
+            f"hold (chip.input_bits); valid: at most these, or null"
+        )
     partition = policy.partition
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)
     layers = layer_table(workload, _formed(blocks, fusion), policy.soi.factor_positions)
-    layer_work = LayerWork.of(layers, hardware, work)
+    layer_work = LayerWork.of(layers, hardware, work, policy.soi.factor_bits)
     allocation = allocate(layer_work, policy, workload.cuts)
     costs = block_costs(shapes, hardware, policy)
     cost_s = costs.per_step_s

@@ -32,6 +32,9 @@ class SoiSpec:
         form the factors of a layer with several vectors per sample (``expand``), rounded up per
         sample. They are drawn anew in every step, and written into the arrays of inputs before the
         others. Vectors that are combined before they form factors all count.
+    factor_bits : int or None
+        Bits, sign included, of the inputs that drive arrays when factors are formed, by analog or
+        fixed-point products, which take as many passes as these have; None: as of all others.
     fusion : {"off", "auto", "on"}
         Whether the inverting arrays of a block hold its activations (or errors) instead of their
         product (the factor); ``auto`` chooses the faster way for every block, ``on`` fuses all that
@@ -67,6 +70,7 @@ class SoiSpec:
     factor_interval: PositiveInt = 1
     factor_micro_batches: Annotated[float, Gt(0), Le(1)] = 1.0
     factor_positions: Annotated[float, Gt(0), Le(1)] = 1.0
+    factor_bits: Annotated[int, Ge(2), Le(32)] | None = None
     fusion: Literal["off", "auto", "on"] = "off"
     fused_left_out: Annotated[float, Gt(0), Lt(1)] = 0.05
     fused_rest: Literal["scaled", "identity"] = "scaled"

@@ -248,7 +248,8 @@ def _settings(
 def _engine(settings: RunSettings, hardware: Hardware) -> Engine:
     spec = settings.engine
     if not spec.uses_analog():
-        return make_engine(spec, settings.seed)
+        engine = make_engine(spec, settings.seed)
+        return dataclasses.replace(engine, factor_bits=settings.soi.factor_bits)
     inversion = settings.inversion
     engine = make_engine(
         spec,
@@ -259,7 +260,7 @@ def _engine(settings: RunSettings, hardware: Hardware) -> Engine:
         inversion,
     )
     prices = functools.partial(solve_prices, hardware=hardware, scheme=inversion)
-    return dataclasses.replace(engine, prices=prices)
+    return dataclasses.replace(engine, prices=prices, factor_bits=settings.soi.factor_bits)
 
 
 def _class_for(

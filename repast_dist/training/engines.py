@@ -142,6 +142,9 @@ class Engine:
         The run's seed.
     schedule : Schedule
         How long a step takes, and how often it writes cells.
+    factor_bits : int or None
+        Bits of the inputs of analog and fixed-point products that form factors; None: as of all
+        others.
     prices : callable
         Rows of a block -> what the operations of a solve cost, for schemes that choose by it.
     meter : ConversionMeter
@@ -157,6 +160,7 @@ class Engine:
     inversion: Scheme | None
     seed: int
     schedule: Schedule = AS_WRITTEN
+    factor_bits: int | None = None
     prices: PriceList = by_number
     meter: ConversionMeter = dataclasses.field(default_factory=ConversionMeter, compare=False)
     ranges: RangeKeeper = dataclasses.field(default_factory=RangeKeeper, compare=False)
@@ -208,11 +212,14 @@ class Engine:
                 raise _not_finite(role, address) from None
             # The same converters, whatever step and micro-batch it is.
             array.site = (*address[:1], *address[2:3])
-            return _Analog(array, role, self.meter, self.ranges)
+            loaded = _Analog(array, role, self.meter, self.ranges, self.factor_bits)
+            return loaded.serving(role)
         if not np.isfinite(matrix).all():
             raise _not_finite(role, address)
         if kind == "fixed":
-            return _Fixed(*_to_integers(matrix, self.spec.fixed_bits), self.spec.fixed_bits)
+            bits = self.spec.fixed_bits
+            fixed = _Fixed(*_to_integers(matrix, bits), bits, self.factor_bits)
+            return fixed.serving(role)
         return _Float(np.asarray(matrix, np.float64))
 
     def block_solver(
@@ -321,6 +328,7 @@ class _Fixed:
     integers: np.ndarray
     scale: np.ndarray
     bits: int
+    factor_bits: int | None = None
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         largest = np.abs(rows).max(axis=(-2, -1), keepdims=True, initial=0.0)
@@ -329,13 +337,15 @@ class _Fixed:
         return (np.rint(rows / step) @ self.integers) * (step * self.scale)
 
     def columns(self, start: int, stop: int) -> "_Fixed":
-        return _Fixed(self.integers[:, start:stop], self.scale, self.bits)
+        return dataclasses.replace(self, integers=self.integers[:, start:stop])
 
     def rows(self, count: int) -> "_Fixed":
-        return _Fixed(self.integers[:count], self.scale, self.bits)
+        return dataclasses.replace(self, integers=self.integers[:count])
 
     def serving(self, role: Role) -> "_Fixed":
-        return self
+        if role != "factor" or self.factor_bits is None:
+            return self
+        return dataclasses.replace(self, bits=self.factor_bits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,6 +354,7 @@ class _Analog:
     role: Role
     meter: ConversionMeter
     ranges: RangeKeeper
+    factor_bits: int | None = None
 
     @cached_property
     def _what(self) -> tuple[str, str]:
@@ -366,7 +377,12 @@ class _Analog:
         return dataclasses.replace(self, array=self.array.rows(count))
 
     def serving(self, role: Role) -> "_Analog":
-        return dataclasses.replace(self, role=role)
+        if role != "factor" or self.factor_bits is None:
+            return dataclasses.replace(self, role=role)
+        spec = dataclasses.replace(self.array.spec, input_bits=self.factor_bits)
+        return dataclasses.replace(
+            self, role=role, array=dataclasses.replace(self.array, spec=spec)
+        )
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

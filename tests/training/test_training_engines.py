@@ -47,6 +47,30 @@ def test_fixed_point_products_are_exact_on_their_grid() -> None:
     np.testing.assert_array_equal(product.multiply(rows * 0.25, ()), rows @ integers / 8)
 
 
+@pytest.mark.parametrize("bits", [2, 4, None])
+@pytest.mark.parametrize("arithmetic", ["fixed", "analog"])
+def test_factors_are_driven_by_inputs_of_their_own_bits(arithmetic: str, bits: int | None) -> None:
+    """Cells hold what they hold for gradients; what drives them is rounded to a power of two."""
+    random = np.random.default_rng(0)
+    held = random.integers(-127, 128, (40, 20)).astype(float)
+    held[0, 0] = 127
+    ideal = dataclasses.replace(
+        engine(arithmetic, sigma=0.0, fixed_bits=8),
+        vmm=dataclasses.replace(LOSSLESS, weight_bits=8, input_bits=8),
+        factor_bits=bits,
+    )
+    loaded = ideal.load("gradient", held, ("activations", 0, "layer"))
+    rows = random.uniform(-0.85, 0.85, (30, 40))
+    rows[0, 0] = 0.85
+    for role, used in (("gradient", 8), ("factor", 8 if bits is None else bits)):
+        step = 2.0 ** np.ceil(np.log2(0.85 / (2 ** (used - 1) - 1)))
+        rounded = np.rint(rows / step) * step
+        found = loaded.serving(role).multiply(rows, (role,))
+        np.testing.assert_allclose(found, rounded @ held, rtol=0, atol=1e-9)
+        alone = ideal.load(role, held, ("activations", 0, "layer")).multiply(rows, (role,))
+        np.testing.assert_array_equal(alone, found)
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_fixed_point_error_halves_with_every_bit(bits: int) -> None:
     random = np.random.default_rng(0)
