@@ -37,8 +37,9 @@ def setup_of(*overrides):
 
 def costs_of(setup, chips):
     recorder = CostRecorder(chips, setup.plan, chips)
+    second = setup.job.optimizer.second_order is not None
     for step in range(2):
-        recorder.price(step, True, step == 0, {}, calibrated=step == 0)
+        recorder.price(step, second, second and step == 0, {}, calibrated=step == 0)
     return recorder.take()
 
 
