@@ -25,7 +25,7 @@ _AVERAGE_OPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class BlockCosts:
-    """Modelled times and energies of blocks on one copy, with one entry per block.
+    """Modelled times of blocks on one copy, with one entry per block.
 
     Attributes
     ----------
@@ -33,15 +33,12 @@ class BlockCosts:
         Time per step of solving with it.
     renewing_s : ndarray
         Time of preparing and programming it once.
-    renewing_j : ndarray
-        Energy of programming it once.
     interval : int
         Steps between inversions.
     """
 
     solving_s: np.ndarray
     renewing_s: np.ndarray
-    renewing_j: np.ndarray
     interval: int
 
     @property
@@ -52,8 +49,7 @@ class BlockCosts:
 
     def take(self, place: np.ndarray) -> "BlockCosts":
         """Return the costs of some blocks."""
-        columns = (self.solving_s[place], self.renewing_s[place], self.renewing_j[place])
-        return BlockCosts(*columns, self.interval)
+        return BlockCosts(self.solving_s[place], self.renewing_s[place], self.interval)
 
     def shared(self, share: np.ndarray) -> "BlockCosts":
         """Return the costs if only a share of the right-hand sides is solved."""
@@ -62,7 +58,6 @@ class BlockCosts:
 
 def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> BlockCosts:
     """Return the modelled costs of every block."""
-    soi = policy.soi
     solving = modelled_solves(shapes, policy.inversion, hardware, policy.assumed_rounds)
     preparing = modelled_preparations(shapes, policy.inversion, hardware, policy.assumed_rounds)
     one = np.ones(len(shapes), np.int64)
@@ -78,8 +73,7 @@ def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> Bloc
             for name, weight in weights.items()
         )
         + zero,
-        energy_of(program, hardware.costs, len(shapes)),
-        soi.interval,
+        policy.soi.interval,
     )
 
 

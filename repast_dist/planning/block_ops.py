@@ -1,7 +1,5 @@
 """Builds the rows of the op table that belong to SOI blocks: averaging, programming, solving."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from repast_dist.analog.schemes.base import added
@@ -15,7 +13,6 @@ from repast_dist.planning.block_costs import (
     solve_counts,
 )
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
-from repast_dist.planning.solves import modelled_preparations, modelled_solves
 
 
 def block_rows(
@@ -86,19 +83,12 @@ def _averaging(plan: Plan) -> Counts:
     return average_counts(plan.held_shapes, plan.hardware)
 
 
-@once_per_plan
-def _modelled(plan: Plan, what: Callable[..., Counts]) -> Counts:
-    """Return modelled counts of every holding."""
-    rounds = plan.policy.assumed_rounds
-    return what(plan.held_shapes, plan.policy.inversion, plan.hardware, rounds)
-
-
 def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> Counts:
     """Return measured or else modelled `SolveCounts` as columns, with one entry per holding.
 
     Blocks that take turns write the same cells again in steps that do not prepare them anew.
     """
-    preparing = _modelled(plan, modelled_preparations)
+    preparing = plan.preparing
     if measured is not None:
         solving = measured
         if inverses_due:
@@ -106,7 +96,7 @@ def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> C
             cells = np.where(again, preparing["program_cells"], solving["program_cells"])
             return {**solving, "program_cells": cells}
     else:
-        solving = _modelled(plan, modelled_solves)
+        solving = plan.solving
         if inverses_due:
             return added(solving, preparing)
     return {**solving, "program_cells": preparing["program_cells"]}

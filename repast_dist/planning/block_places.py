@@ -4,18 +4,22 @@ Where all blocks fit, each may stay, copied as often as makes the longest solve 
 possible. Otherwise, or if it is better, only some stay in arrays of their own and the others take
 turns in the rest: those of a turn lie side by side, copied so that they take about equally long,
 and are programmed in every step. No array waits for others then, at the price of more programming
-and wear. The search tries how many blocks stay and how many turns there are, with the modelled
-costs of programming and solving.
+and wear. The search tries how many blocks stay, how many turns there are, and how copies are
+divided between G and A blocks, and times what it tries as the timeline does: A blocks are written
+beside the solves of G blocks, and a segment ends when the slowest chip has finished it.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.planning.block_costs import BlockCosts, block_banks
+from repast_dist.planning.block_costs import block_banks
+from repast_dist.planning.block_times import BlockTimes
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import Policy
 
@@ -32,6 +36,11 @@ _TIE = 1e-6
 
 _BETTER = 0.97
 """Blocks that could all stay take turns where that brings the goal to this share or less."""
+
+_RATIOS = (1 / 16, 1 / 8, 0.25, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.5, 4.0, 8.0, 16.0)
+"""Ratios that are tried between the times of solving with G and with A blocks, as multiples of
+the one that makes their sum smallest if copies were no whole numbers.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,27 +83,28 @@ class HeldBlocks:
         Number of the chip.
     is_g : ndarray of bool
         Whether it is a G block; those are solved before the A blocks.
-    shapes : BlockShapes
-        The blocks, with the right-hand sides that are solved on the chip.
-    costs : BlockCosts
-        Modelled times and energies on one copy.
+    times : BlockTimes
+        What their rows take.
     """
 
     chip: np.ndarray
     is_g: np.ndarray
-    shapes: BlockShapes
-    costs: BlockCosts
+    times: BlockTimes
+
+    @property
+    def shapes(self) -> BlockShapes:
+        """The blocks, with the right-hand sides that are solved on the chip."""
+        return self.times.shapes
 
     def take(self, place: np.ndarray) -> "HeldBlocks":
         """Return some holdings."""
-        shapes = self.shapes.shared(place, self.shapes.right_sides[place])
-        return HeldBlocks(self.chip[place], self.is_g[place], shapes, self.costs.take(place))
+        return HeldBlocks(self.chip[place], self.is_g[place], self.times.take(place))
 
     @property
     def key(self) -> bytes:
         """What decides how the blocks are placed on their chip."""
-        shapes, costs = self.shapes, self.costs
-        columns = (shapes.size, shapes.right_sides, shapes.held, costs.solving_s, self.is_g)
+        shapes, times = self.shapes, self.times
+        columns = (shapes.size, shapes.right_sides, shapes.held, times.solving_s, self.is_g)
         return b"".join(column.tobytes() for column in columns)
 
 
@@ -112,48 +122,197 @@ def place_blocks(held: HeldBlocks, hardware: Hardware, policy: Policy, chips: in
     chips : int
         Number of chips.
     """
-    chip = hardware.chip
-    rooms = _Rooms(held.shapes, chip, policy.soi.array_sets)
-    once = np.ones(len(held.chip), np.int64)
-    fits = rooms.hold(once, held.chip, chips)
-    copies = _balanced_copies(held, rooms, held.chip, chips)
-    turn = np.zeros(len(once), np.int64)
-    wide = copies * block_banks(held.shapes, chip)
-    bank = _first_banks(wide, held.chip, chip.banks)
-    places = BlockPlaces(copies, turn, bank)
     order = np.argsort(held.chip, kind="stable")
     edges = np.searchsorted(held.chip[order], np.arange(chips + 1))
-    known: dict[bytes, BlockPlaces | None] = {}
-    for number in np.flatnonzero(np.diff(edges)):
-        mine = order[edges[number] : edges[number + 1]]
-        blocks = held.take(mine)
+    number: dict[bytes, int] = {}
+    found: list[list[_Division]] = []
+    mine: list[tuple[int, np.ndarray]] = []
+    for start, stop in itertools.pairwise(edges.tolist()):
+        if start == stop:
+            continue
+        holdings = order[start:stop]
+        blocks = held.take(holdings)
         # Many chips hold blocks of the same shapes.
         key = blocks.key
-        if key not in known:
-            staying = places.take(mine) if fits[number] else None
-            known[key] = _better(blocks, staying, hardware, policy)
-        turns = known[key]
-        if turns is not None:
-            copies[mine], turn[mine], bank[mine] = turns.copies, turns.turn, turns.first_bank
-    return places
+        if key not in number:
+            number[key] = len(found)
+            found.append(_divisions(blocks, hardware, policy))
+        mine.append((number[key], holdings))
+    chosen = _chosen(found, policy)
+    copies, turn, bank = np.ones((3, len(held.chip)), np.int64)
+    for kind, holdings in mine:
+        places = chosen[kind].places
+        copies[holdings], turn[holdings] = places.copies, places.turn
+        bank[holdings] = places.first_bank
+    return BlockPlaces(copies, turn, bank)
 
 
-def _better(
-    held: HeldBlocks, staying: BlockPlaces | None, hardware: Hardware, policy: Policy
-) -> BlockPlaces | None:
-    """Return how the blocks of a chip take turns, or None if it is better that all stay."""
-    if staying is None:
-        return _best_turns(held, hardware, policy)
+# Divisions of the arrays of one chip ----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Division:
+    """One way to divide the arrays of a chip, and what it leads to.
+
+    Attributes
+    ----------
+    places : BlockPlaces
+        Where the blocks lie.
+    g_s, a_s : float
+        Time per step until the G blocks are solved and all blocks renewed, and of the solves with
+        the A blocks.
+    writing_j : float
+        Energy per step of programming.
+    writes : float
+        How often the cells of those that take turns are written in a step.
+    goal : float
+        What is made small where every chip decides for itself.
+    """
+
+    places: BlockPlaces
+    g_s: float
+    a_s: float
+    writing_j: float
+    writes: float
+    goal: float
+
+    @property
+    def seconds(self) -> float:
+        """Time per step."""
+        return self.g_s + self.a_s
+
+    @property
+    def dearer(self) -> float:
+        """By how much taking turns has to be better."""
+        return 1.0 if self.places.stays.all() else 1.0 / _BETTER
+
+
+def segment_seconds(
+    held: HeldBlocks, places: Sequence[BlockPlaces], policy: Policy
+) -> list[tuple[float, float]]:
+    """Return the time per step in which one chip renews all blocks and solves with the G blocks,
+    and in which it then solves with the A blocks, for each of several ways to place its blocks.
+
+    It is that of the timeline (`repast_dist.planning.timeline`): turns follow each other in either
+    segment, beside blocks that stay.
+    """
+    if not places:
+        return []
+    ways, blocks = len(places), len(held.chip)
+    stays = np.concatenate([way.stays for way in places])
+    many = held.take(np.tile(np.arange(blocks), ways))
+    seconds = np.zeros((ways, 2))
+    for kind, solve_s in many.times.solves_s(np.concatenate([way.copies for way in places])):
+        renewal_s = many.times.renewal_s(kind, stays)
+        if policy.soi.stale:
+            # Beside later steps.
+            renewal_s = np.where(stays, 0.0, renewal_s)
+        first = renewal_s + np.where(many.is_g, solve_s, 0.0)
+        second = np.where(many.is_g, 0.0, solve_s)
+        for number, way in enumerate(places):
+            mine = slice(number * blocks, (number + 1) * blocks)
+            for segment, busy in enumerate((first, second)):
+                seconds[number, segment] += kind.share * _longest(way, busy[mine])
+    return [(g_s, a_s) for g_s, a_s in seconds.tolist()]
+
+
+def _evaluated(
+    held: HeldBlocks, places: Sequence[BlockPlaces], hardware: Hardware, policy: Policy
+) -> list[_Division]:
+    """Work out what ways to place the blocks of a chip lead to."""
+    seconds = segment_seconds(held, places, policy)
+    return [
+        _division(held, way, g_s, a_s, hardware, policy)
+        for way, (g_s, a_s) in zip(places, seconds, strict=True)
+    ]
+
+
+def _division(
+    held: HeldBlocks,
+    places: BlockPlaces,
+    g_s: float,
+    a_s: float,
+    hardware: Hardware,
+    policy: Policy,
+) -> _Division:
+    renewals = np.where(places.stays, held.times.renewals, 1.0)
+    writing_j = float((held.times.programming_j * places.copies * renewals).sum())
+    writes = _turn_writes(held, places, hardware, policy)
+    seconds = g_s + a_s
+    goals = {
+        "time": seconds,
+        "energy": writing_j + hardware.costs.static_w * seconds,
+        "lifetime": writes + _TIE * seconds / (1.0 + seconds),
+    }
+    return _Division(places, g_s, a_s, writing_j, writes, goals[policy.partition.objective])
+
+
+def _longest(places: BlockPlaces, busy: np.ndarray) -> float:
+    """Return when a chip is done: turns follow each other, beside blocks that stay."""
+    turns, banks = int(places.turn.max()) + 1, int(places.first_bank.max()) + 1
+    ends = np.bincount(places.turn * banks + places.first_bank, busy, turns * banks)
+    longest = ends.reshape(turns, banks).max(axis=1)
+    return float(max(longest[0], longest[1:].sum()))
+
+
+def _turn_writes(
+    held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy
+) -> float:
+    """Return the writes per step of the cells that blocks take turns in."""
+    rooms = _Rooms(held.shapes, hardware.chip)
+    moving = np.where(places.stays, 0, places.copies) * rooms.needed
+    kept = np.where(places.stays, policy.soi.array_sets * places.copies, 0) * rooms.needed
+    left = np.maximum(rooms.room - kept.sum(axis=1), 1)
+    return float((moving.sum(axis=1) / left).max())
+
+
+def _divisions(held: HeldBlocks, hardware: Hardware, policy: Policy) -> list[_Division]:
+    """Return ways to divide the arrays of a chip that are worth a choice; those in which blocks
+    take turns only where they may be better.
+    """
+    rooms = _Rooms(held.shapes, hardware.chip, policy.soi.array_sets)
+    once = np.ones(len(held.chip), np.int64)
+    if not rooms.hold(once, once * 0, 1)[0]:
+        return _in_turns(held, hardware, policy, np.inf)
+    found = _staying(held, rooms, hardware, policy)
     if len(held.chip) == 1 or policy.partition.objective == "lifetime":
         # What takes turns is written in every step.
-        return None
-    least = _BETTER * _goal(held, staying, hardware, policy)
+        return found
+    least = _BETTER * min(division.seconds for division in found)
     # No division is faster than one that keeps every array busy.
-    fastest = _Rooms(held.shapes, hardware.chip).even_seconds(held.costs)
+    fastest = _Rooms(held.shapes, hardware.chip).even_seconds(held.times)
     if policy.partition.objective == "time" and fastest > least:
-        return None
-    turns = _best_turns(held, hardware, policy)
-    return turns if _goal(held, turns, hardware, policy) < least else None
+        return found
+    return found + _in_turns(held, hardware, policy, least)
+
+
+def _chosen(found: list[list[_Division]], policy: Policy) -> list[_Division]:
+    """Choose one division for every kind of chips.
+
+    All chips wait for the slowest in either segment. For the least time, both limits are chosen so
+    that every chip can keep them and their sum is smallest, and then, for each chip, what writes
+    least within these limits.
+    """
+    if policy.partition.objective != "time" or not found:
+        return [min(each, key=lambda item: item.goal * item.dearer) for each in found]
+    columns = [
+        np.array([(item.g_s * item.dearer, item.a_s * item.dearer) for item in each]).T
+        for each in found
+    ]
+    limits = np.unique(np.concatenate([g_s for g_s, _ in columns]))
+    limits = limits[limits >= max(g_s.min() for g_s, _ in columns)]
+    others = np.zeros(len(limits))
+    for g_s, a_s in columns:
+        order = np.argsort(g_s)
+        least = np.minimum.accumulate(a_s[order])
+        others = np.maximum(others, least[np.searchsorted(g_s[order], limits, "right") - 1])
+    best = int((limits + others).argmin())
+    chosen = []
+    for each, (g_s, a_s) in zip(found, columns, strict=True):
+        kept = np.flatnonzero((g_s <= limits[best]) & (a_s <= others[best]))
+        allowed = [each[place] for place in kept.tolist()]
+        chosen.append(min(allowed, key=lambda item: (item.writes, item.writing_j, item.seconds)))
+    return chosen
 
 
 class _Rooms:
@@ -174,14 +333,14 @@ class _Rooms:
 
     def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """Return, per group of blocks, whether these copies of them fit together."""
-        fits = np.ones(groups, bool)
+        fits, place = np.ones(groups, bool), group.ravel()
         for kind, room in zip(self.needed, self.room, strict=True):
-            fits &= np.bincount(group, copies * kind, groups) <= room
+            fits &= np.bincount(place, (copies * kind).ravel(), groups) <= room
         return fits
 
-    def even_seconds(self, costs: BlockCosts) -> float:
+    def even_seconds(self, times: BlockTimes) -> float:
         """Return the time of solving per step if all arrays were always busy."""
-        return float((costs.solving_s * self.share).sum())
+        return float((times.solving_s * self.share).sum())
 
     def banks_of(self, blocks: np.ndarray) -> int:
         """Return the banks whose arrays hold one copy of these blocks."""
@@ -189,20 +348,62 @@ class _Rooms:
         return int(ceil_div(needed, np.maximum(self.per_bank, 1)).max(initial=0))
 
 
-def _balanced_copies(held: HeldBlocks, rooms: _Rooms, group: np.ndarray, groups: int) -> np.ndarray:
-    """Choose the copies of blocks so that the longest solve of each group is as short as the arrays
-    allow that the group has together.
+def _staying(
+    held: HeldBlocks, rooms: _Rooms, hardware: Hardware, policy: Policy
+) -> list[_Division]:
+    """Return divisions in which all blocks stay, with the copies divided between G and A blocks in
+    several ways.
     """
-    cost = held.costs.per_step_s
-    if not len(cost):
-        return np.zeros(0, np.int64)
-    most = np.maximum(held.shapes.right_sides, 1)
+    times, chip = held.times, hardware.chip
+    everything = np.zeros(len(held.chip), np.int64)
+    fixed_s = np.zeros(len(held.chip))
+    if not policy.soi.stale:
+        fixed_s = np.where(held.is_g, times.renewing_s(everything == 0), 0.0)
+    work = np.maximum([(times.solving_s * rooms.share)[kind].sum() for kind in _kinds(held)], 1e-30)
+    ratios = np.sqrt(work[0] / work[1]) * np.array(_RATIOS)
+    if held.is_g.all() or not held.is_g.any():
+        ratios = ratios[:1]
+    weight = np.where(held.is_g, ratios[:, None], 1.0)
+    group = np.arange(len(ratios))[:, None] + everything
+    every = _balanced_copies(held, fixed_s, weight, rooms, group, len(ratios))
+    wide, known, ways = block_banks(held.shapes, chip), set(), []
+    for copies in every:
+        if copies.tobytes() not in known:
+            known.add(copies.tobytes())
+            bank = _first_banks(copies * wide, everything, chip.banks)
+            ways.append(BlockPlaces(copies, everything, bank))
+    return _evaluated(held, ways, hardware, policy)
+
+
+def _kinds(held: HeldBlocks) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of G and of A blocks."""
+    return held.is_g, ~held.is_g
+
+
+def _balanced_copies(
+    held: HeldBlocks,
+    fixed_s: np.ndarray,
+    weight: np.ndarray,
+    rooms: _Rooms,
+    group: np.ndarray,
+    groups: int,
+) -> np.ndarray:
+    """Choose the copies of blocks, (ways, blocks), so that the longest time of each group, as
+    multiples of a `weight`, is as short as the arrays allow that the group has together: `fixed_s`,
+    and that of solving, which copies share. Blocks of several ways are in different groups.
+    """
+    work_s, most = held.times.solving_s, np.maximum(held.shapes.right_sides, 1)
+    if not group.size:
+        return group
+    shortest_s = work_s / most
 
     def copies_for(longest: np.ndarray) -> np.ndarray:
-        copies: np.ndarray = np.minimum(np.ceil(cost / longest[group]), most).astype(np.int64)
-        return np.maximum(copies, 1)
+        left = longest[group] * weight - fixed_s
+        copies: np.ndarray = np.ceil(work_s / np.maximum(left, shortest_s)).astype(np.int64)
+        return np.minimum(np.maximum(copies, 1), most)
 
-    high = np.full(groups, float(cost.max()))
+    high = np.zeros(groups)
+    np.maximum.at(high, group, np.broadcast_to((fixed_s + work_s) / weight, group.shape))
     low = high / float(most.max())
     for _ in range(_BISECTIONS):
         middle = np.sqrt(low * high)
@@ -237,9 +438,11 @@ def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:
 # Taking turns ---------------------------------------------------------------------------------
 
 
-def _best_turns(held: HeldBlocks, hardware: Hardware, policy: Policy) -> BlockPlaces:
-    """Return where the blocks of a chip lie that does not hold them all: the fastest way, or the
-    one that takes least energy.
+def _in_turns(
+    held: HeldBlocks, hardware: Hardware, policy: Policy, least_s: float
+) -> list[_Division]:
+    """Return divisions in which some blocks take turns; for the least time, only of those that may
+    take less than `least_s`.
     """
     chip, banks = hardware.chip, block_banks(held.shapes, hardware.chip)
     rooms = _Rooms(held.shapes, chip, policy.soi.array_sets)
@@ -248,35 +451,32 @@ def _best_turns(held: HeldBlocks, hardware: Hardware, policy: Policy) -> BlockPl
     need = ceil_div(filled, np.maximum(rooms.per_bank, 1)[:, None]).max(axis=0)
     # At least one always takes turns, and the widest has to find room.
     free = chip.banks - int(banks.max())
-    best, least = None, np.inf
+    found: list[_Division] = []
     counts = {int(np.searchsorted(need, share * free, "right")) for share in _SHARES}
     for count in sorted({min(count, len(order) - 1) for count in counts}):
         moving = np.ones(len(banks), bool)
         moving[order[:count]] = False
         used, blocks = rooms.banks_of(~moving), held.take(np.flatnonzero(moving))
         left = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
-        if policy.partition.objective == "time" and left.even_seconds(blocks.costs) >= least:
+        if policy.partition.objective == "time" and left.even_seconds(blocks.times) >= least_s:
             continue
-        tried = set()
+        turns = {}
         for filled_share in _FILLED:
             turn = _turns_of(held, chip, moving, used, filled_share)
-            if turn.tobytes() in tried:
-                continue
-            tried.add(turn.tobytes())
-            places = _in_turns(held, chip, turn, used)
-            goal = _goal(held, places, hardware, policy)
-            if goal < least:
-                best, least = places, goal
-    assert best is not None
-    return best
+            turns[turn.tobytes()] = turn
+        ways = _places_in_turn(held, chip, np.stack(list(turns.values())), used)
+        tried = _evaluated(held, ways, hardware, policy)
+        least_s = min(least_s, *(division.seconds for division in tried))
+        found += tried
+    return found
 
 
 def _worth_staying(held: HeldBlocks, rooms: _Rooms) -> np.ndarray:
     """Return the blocks, those first whose programming takes longest per array that they need, but
     those last whose solves on one copy would take longer than all others together on all arrays.
     """
-    long = held.costs.solving_s > rooms.even_seconds(held.costs)
-    worth = held.costs.renewing_s / np.maximum(rooms.share, np.finfo(float).tiny)
+    long = held.times.solving_s > rooms.even_seconds(held.times)
+    worth = held.times.programming_s / np.maximum(rooms.share, np.finfo(float).tiny)
     order: np.ndarray = np.lexsort((np.arange(len(worth)), -worth, long))
     return order
 
@@ -289,27 +489,37 @@ def _turns_of(
     """
     turn = np.zeros(len(moving), np.int64)
     rooms = _Rooms(held.shapes, chip, banks=chip.banks - used)
-    for kind in (held.is_g, ~held.is_g):
+    for kind in _kinds(held):
         mine = np.flatnonzero(kind & moving)
-        turns = _turns(held.costs.solving_s[mine], rooms.share[mine], filled)
+        turns = _turns(held.times.solving_s[mine], rooms.share[mine], filled)
         turn[mine] = int(turn.max()) + 1 + turns
     return turn
 
 
-def _in_turns(held: HeldBlocks, chip: ChipSpec, turn: np.ndarray, used: int) -> BlockPlaces:
-    """Return places of blocks with these turns, in the banks behind those that the others use."""
-    wide = block_banks(held.shapes, chip)
-    copies = np.ones(len(turn), np.int64)
-    bank = np.zeros(len(turn), np.int64)
-    kept = np.flatnonzero(turn == 0)
-    bank[kept] = _first_banks(wide[kept], turn[kept], max(used, 1))
-    mine = np.flatnonzero(turn)
-    blocks = held.take(mine)
-    room = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
-    copies[mine] = _balanced_copies(blocks, room, turn[mine], int(turn.max()) + 1)
-    left = max(chip.banks - used, 1)
-    bank[mine] = used + _first_banks(copies[mine] * wide[mine], turn[mine], left)
-    return BlockPlaces(copies, turn, bank)
+def _places_in_turn(
+    held: HeldBlocks, chip: ChipSpec, turns: np.ndarray, used: int
+) -> list[BlockPlaces]:
+    """Return places of blocks with each of several turns, (ways, blocks), of the same blocks, in
+    the banks behind those that the others use.
+    """
+    wide, mine = block_banks(held.shapes, chip), np.flatnonzero(turns[0])
+    blocks, left = held.take(mine), chip.banks - used
+    room = _Rooms(blocks.shapes, chip, banks=left)
+    fixed_s = np.where(blocks.is_g, blocks.times.renewing_s(np.zeros(len(mine), bool)), 0.0)
+    most = int(turns.max()) + 1
+    group = np.arange(len(turns))[:, None] * most + turns[:, mine]
+    one = np.ones(len(mine))
+    every = _balanced_copies(blocks, fixed_s, one, room, group, len(turns) * most)
+    bank = np.zeros(len(wide), np.int64)
+    kept = np.flatnonzero(turns[0] == 0)
+    bank[kept] = _first_banks(wide[kept], turns[0][kept], max(used, 1))
+    places = []
+    for turn, of_moving in zip(turns, every, strict=True):
+        copies, begins = np.ones(len(wide), np.int64), bank.copy()
+        copies[mine] = of_moving
+        begins[mine] = used + _first_banks(of_moving * wide[mine], turn[mine], max(left, 1))
+        places.append(BlockPlaces(copies, turn, begins))
+    return places
 
 
 def _turns(seconds: np.ndarray, share: np.ndarray, filled: float) -> np.ndarray:
@@ -324,39 +534,3 @@ def _turns(seconds: np.ndarray, share: np.ndarray, filled: float) -> np.ndarray:
         turn[place] = number
         taken += part
     return turn
-
-
-def _goal(held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy) -> float:
-    """Return what the arrays are divided for: the time per step of G and A blocks; the energy that
-    depends on their places, which is that of programming and what the chip leaks meanwhile; or how
-    often the cells of those that take turns are written in a step, of the same by time.
-    """
-    costs = held.costs
-    renewals = np.where(places.stays, 1.0 / costs.interval, 1.0)
-    busy = costs.solving_s / places.copies + costs.renewing_s * renewals
-    seconds = sum(_longest(places, busy * kind) for kind in (held.is_g, ~held.is_g))
-    if policy.partition.objective == "time":
-        return seconds
-    if policy.partition.objective == "lifetime":
-        return _turn_writes(held, places, hardware, policy) + _TIE * seconds / (1.0 + seconds)
-    programming_j = float((costs.renewing_j * places.copies * renewals).sum())
-    return programming_j + hardware.costs.static_w * seconds
-
-
-def _turn_writes(
-    held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy
-) -> float:
-    """Return the writes per step of the cells that blocks take turns in."""
-    rooms = _Rooms(held.shapes, hardware.chip)
-    moving = np.where(places.stays, 0, places.copies) * rooms.needed
-    kept = np.where(places.stays, policy.soi.array_sets * places.copies, 0) * rooms.needed
-    left = np.maximum(rooms.room - kept.sum(axis=1), 1)
-    return float((moving.sum(axis=1) / left).max())
-
-
-def _longest(places: BlockPlaces, busy: np.ndarray) -> float:
-    """Return when a chip is done: turns follow each other, beside blocks that stay."""
-    turns, banks = int(places.turn.max()) + 1, int(places.first_bank.max()) + 1
-    ends = np.bincount(places.turn * banks + places.first_bank, busy, turns * banks)
-    longest = ends.reshape(turns, banks).max(axis=1)
-    return float(max(longest[0], longest[1:].sum()))

@@ -9,12 +9,14 @@ from typing import Any, Concatenate
 import numpy as np
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
 from repast_dist.planning.allocation import Allocation
 from repast_dist.planning.block_costs import BlockCosts, block_costs
 from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
+from repast_dist.planning.block_times import BlockTimes
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
 from repast_dist.planning.delays import layer_delays
 from repast_dist.planning.fusion import Fusion
@@ -23,8 +25,14 @@ from repast_dist.planning.layer_ops import LayerWork
 from repast_dist.planning.layers import LayerTable, layer_table
 from repast_dist.planning.owners import Room, block_owners, micro_batch_owners
 from repast_dist.planning.search import allocate
-from repast_dist.planning.solves import BlockShapes, block_shapes, fuse
-from repast_dist.planning.specs import PartitionSpec, Policy, StepWork
+from repast_dist.planning.solves import (
+    BlockShapes,
+    block_shapes,
+    fuse,
+    modelled_preparations,
+    modelled_solves,
+)
+from repast_dist.planning.specs import PartitionSpec, Policy, StepWork, step_kinds
 
 type Chips = int | Sequence[int] | None
 """A chip, several, or None for all chips of a plan."""
@@ -144,10 +152,30 @@ class Plan:
         return self.block_costs.take(block).shared(share)
 
     @functools.cached_property
+    def solving(self) -> Counts:
+        """Modelled `SolveCounts` of each holding as columns, without preparation."""
+        return self._modelled(modelled_solves)
+
+    @functools.cached_property
+    def preparing(self) -> Counts:
+        """Modelled `SolveCounts` of preparing each holding once, as columns."""
+        return self._modelled(modelled_preparations)
+
+    def _modelled(self, what: Callable[..., Counts]) -> Counts:
+        rounds = self.policy.assumed_rounds
+        return what(self.held_shapes, self.policy.inversion, self.hardware, rounds)
+
+    @functools.cached_property
+    def held(self) -> HeldBlocks:
+        """Holdings with their times."""
+        kinds = tuple(step_kinds(self.work, self.policy.soi))
+        times = BlockTimes.of(self.held_shapes, self.solving, self.preparing, self.hardware, kinds)
+        return HeldBlocks(self.holdings.chip, self.holds_g, times)
+
+    @functools.cached_property
     def places(self) -> BlockPlaces:
         """Copies and banks of each holding, and whether it stays."""
-        held = HeldBlocks(self.holdings.chip, self.holds_g, self.held_shapes, self.held_costs)
-        return place_blocks(held, self.hardware, self.policy, self.work.chips)
+        return place_blocks(self.held, self.hardware, self.policy, self.work.chips)
 
 
 def once_per_plan[**P, T](

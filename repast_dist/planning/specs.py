@@ -298,3 +298,33 @@ class StepWork:
     def batch_size(self) -> int:
         """Samples per step."""
         return self.micro_batches * self.micro_batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class StepKind:
+    """Steps in which the same things are due.
+
+    Attributes
+    ----------
+    factors_due, inverses_due : bool
+        Whether they update the running averages, and whether they program the blocks.
+    share : float
+        Their share of all steps.
+    """
+
+    factors_due: bool
+    inverses_due: bool
+    share: float
+
+
+def step_kinds(work: StepWork, soi: SoiSpec) -> list[StepKind]:
+    """Return the kinds of steps that occur, which stand for a run of any length."""
+    if not work.renews:
+        return [StepKind(False, False, 1.0)]
+    every, factors = soi.interval, soi.factor_interval
+    kinds = [
+        StepKind(True, True, 1 / every),
+        StepKind(True, False, 1 / factors - 1 / every),
+        StepKind(False, False, 1 - 1 / factors),
+    ]
+    return [kind for kind in kinds if kind.share > 0]

@@ -18,6 +18,7 @@ from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.matrix_ops import matrix_rows
 from repast_dist.planning.ops import outer_rows
 from repast_dist.planning.plan import Plan, once_per_plan
+from repast_dist.planning.specs import StepKind, step_kinds
 from repast_dist.planning.timeline import Placement, place
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.trace.schema import PHASES
@@ -114,7 +115,7 @@ def summarise(plan: Plan) -> StepSummary:
     plan : Plan
         The plan.
     """
-    kinds = _step_kinds(plan)
+    kinds = step_kinds(plan.work, plan.policy.soi)
     shares = np.array([kind.share for kind in kinds])
     chips, weights = _representatives(plan)
     costed = [_cost(plan, chips, weights, kind) for kind in kinds]
@@ -149,28 +150,6 @@ def summarise(plan: Plan) -> StepSummary:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _StepKind:
-    """Steps in which the same things are due, and their share of all steps."""
-
-    factors_due: bool
-    inverses_due: bool
-    share: float
-
-
-def _step_kinds(plan: Plan) -> list[_StepKind]:
-    """Return the kinds of steps that occur."""
-    if not plan.work.renews:
-        return [_StepKind(False, False, 1.0)]
-    every, factors = plan.policy.soi.interval, plan.policy.soi.factor_interval
-    kinds = [
-        _StepKind(True, True, 1 / every),
-        _StepKind(True, False, 1 / factors - 1 / every),
-        _StepKind(False, False, 1 - 1 / factors),
-    ]
-    return [kind for kind in kinds if kind.share > 0]
-
-
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return chips that represent all others, except in SOI work, and how many each represents."""
     _, first, count = np.unique(
@@ -196,7 +175,7 @@ class _StepCost:
     rows: int
 
 
-def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: _StepKind) -> _StepCost:
+def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) -> _StepCost:
     """Return the cost of a step, from the rows of chips that each stand for so many others."""
     before, after = _outer_rows(plan, tuple(chips.tolist()), factors_due=kind.factors_due)
     blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)

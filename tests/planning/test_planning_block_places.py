@@ -11,10 +11,13 @@ import pytest
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
 from repast_dist.ops import op, price
+from repast_dist.planning.block_places import segment_seconds
 from repast_dist.planning.ops import step_ops
+from repast_dist.planning.specs import step_kinds
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.timeline import place
 from repast_dist.settings import load_settings
+from repast_dist.studies.costing import chosen_workload
 
 TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
 QUICK = ("resnet50", "bert_base", "vgg16")
@@ -124,6 +127,36 @@ def test_blocks_of_a_turn_begin_in_different_banks_also_where_a_bank_has_several
     assert solving[1] <= solving[0] * 1.01
 
 
+@pytest.mark.parametrize(("chips", "interval"), [(1, 5), (3, 1), (3, 20)])
+@pytest.mark.parametrize("name", ["resnet18", "lenet5"])
+def test_what_the_search_compares_is_what_the_timeline_says(name, chips, interval):
+    """Of chips alone and together, whether blocks stay or take turns."""
+    plan = plan_of(table(name), chips, interval=interval)
+    seconds = np.zeros((chips, 2))
+    for chip in range(chips):
+        mine = np.flatnonzero(plan.holdings.chip == chip)
+        places = [plan.places.take(mine)]
+        seconds[chip] = segment_seconds(plan.held.take(mine), places, plan.policy)[0]
+    by_timeline = np.zeros((chips, 2))
+    for kind in step_kinds(plan.work, plan.policy.soi):
+        rows = step_ops(plan, None, 0, factors_due=kind.factors_due, inverses_due=kind.inverses_due)
+        placed = place(plan, rows, price(rows, plan.hardware.costs).duration_s)
+        for column, segment in enumerate((op.SOLVE_G.segment, op.SOLVE_A.segment)):
+            by_timeline[:, column] += kind.share * placed.chip_seconds[:, segment.number]
+    np.testing.assert_allclose(seconds, by_timeline, rtol=1e-9)
+
+
+def test_blocks_of_a_small_network_are_not_slower_to_solve_on_more_chips():
+    """A blocks are written beside the solves of G blocks, so that their writing calls for no
+    copies; and what one chip need not do faster costs the others nothing.
+    """
+    found = load_settings(["workload=model", "model=digits_cnn"])
+    workload = chosen_workload(found)
+    solving = [solving_s(found.machine.plan(workload, chips, 64, 2)) for chips in range(1, 9)]
+    for before, after in itertools.pairwise(solving):
+        assert after <= before * 1.001
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_energy_as_objective_programs_no_more_cells(name):
     fast, frugal = (plan_of(table(name), 2, objective=goal) for goal in ("time", "energy"))
@@ -178,28 +211,25 @@ def test_the_division_is_within_ten_percent_of_the_best_there_is(case, interval)
     assert modelled_s(plan, plan.places, interval) <= best * 1.1
 
 
-def kinds_of(plan):
-    return plan.holds_g, ~plan.holds_g
-
-
 def modelled_s(plan, places, interval):
-    """Return the time that the plan's own places take: the turns of each kind one after the other,
-    beside the longest of those that stay. No two blocks of these small cases share a bank.
+    """Return the time that the plan's own places take: the turns one after the other, beside the
+    longest of those that stay; first all blocks are renewed and the G blocks solved, then the A
+    blocks. No two blocks of these small cases share a bank.
     """
-    costs = plan.held_costs
-    busy = costs.solving_s / places.copies
-    busy = busy + costs.renewing_s * np.where(places.stays, 1 / interval, 1)
+    costs, is_g = plan.held.times, plan.holds_g
+    solving = costs.solving_s / places.copies
+    renewing = costs.programming_s * np.where(places.stays, 1 / interval, 1)
     total = 0.0
-    for kind in kinds_of(plan):
-        ends = [busy[kind & (places.turn == turn)].max(initial=0.0) for turn in range(9)]
+    for busy in (renewing + solving * is_g, solving * ~is_g):
+        ends = [busy[places.turn == turn].max(initial=0.0) for turn in range(9)]
         total += max(ends[0], sum(ends[1:]))
     return total
 
 
 def times(plan, stays, interval):
     """Return the least time if these blocks stay and the others take turns, one or two a turn."""
-    chip, shapes, costs = plan.hardware.chip, plan.held_shapes, plan.held_costs
-    kept = np.array(stays, bool)
+    chip, shapes, costs = plan.hardware.chip, plan.held_shapes, plan.held.times
+    kept, is_g = np.array(stays, bool), plan.holds_g
     needed = np.stack([shapes.inv_arrays, shapes.product_arrays])
     room = np.array([chip.inv_arrays, chip.residual_arrays])
     least = np.inf
@@ -209,19 +239,33 @@ def times(plan, stays, interval):
         free = room - (needed * of_kept).sum(axis=1)
         if (free < 0).any():
             continue
-        own = costs.solving_s / np.maximum(of_kept, 1) + costs.renewing_s / interval
-        total = 0.0
-        for kind in kinds_of(plan):
-            moving = np.flatnonzero(~kept & kind)
-            apart = sum(turn_s(costs, shapes, needed, [block], free) for block in moving)
-            together = turn_s(costs, shapes, needed, moving, free)
-            total += max((own * kept * kind).max(), min(apart, together))
-        least = min(least, total)
+        solving = costs.solving_s / np.maximum(of_kept, 1)
+        first = ((costs.programming_s / interval + solving * is_g) * kept).max()
+        second = (solving * kept * ~is_g).max()
+        g_turns, a_turns = (
+            [
+                [turn_s(costs, shapes, needed, turn, free, written=kind is is_g) for turn in turns]
+                for turns in ([[block] for block in moving], [moving])
+            ]
+            for kind, moving in ((kind, np.flatnonzero(~kept & kind)) for kind in (is_g, ~is_g))
+        )
+        written = [
+            [costs.programming_s[turn].max(initial=0.0) for turn in turns]
+            for moving in [np.flatnonzero(~kept & ~is_g)]
+            for turns in ([[block] for block in moving], [moving])
+        ]
+        for g_way, (a_way, writes) in itertools.product(
+            g_turns, zip(a_turns, written, strict=True)
+        ):
+            total = max(first, sum(g_way) + sum(writes)) + max(second, sum(a_way))
+            least = min(least, total)
     return least
 
 
-def turn_s(costs, shapes, needed, blocks, free):
-    """Return the least time of a turn of these blocks, of all numbers of copies that fit."""
+def turn_s(costs, shapes, needed, blocks, free, *, written):
+    """Return the least time of a turn of these blocks, of all numbers of copies that fit, with
+    that of writing them or without.
+    """
     most = [
         min(int((free // np.maximum(needed[:, b], 1)).min()), int(shapes.right_sides[b]))
         for b in blocks
@@ -231,7 +275,7 @@ def turn_s(costs, shapes, needed, blocks, free):
         if (needed[:, blocks] @ np.array(copies, np.int64) > free).any():
             continue
         busy = [
-            costs.solving_s[b] / c + costs.renewing_s[b]
+            costs.solving_s[b] / c + costs.programming_s[b] * written
             for b, c in zip(blocks, copies, strict=True)
         ]
         least = min(least, max(busy, default=0.0))

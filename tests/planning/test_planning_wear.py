@@ -22,7 +22,9 @@ def test_weights_that_stay_are_written_once_per_step():
 
 @pytest.mark.parametrize(("interval", "stale", "sets"), [(1, 0, 1), (4, 0, 1), (4, 2, 2)])
 def test_inverting_cells_are_written_once_per_renewal_of_their_set(interval, stale, sets):
-    writes = cell_writes(plan_of(f"soi.interval={interval}", f"soi.stale={stale}"))
+    plan = plan_of(f"soi.interval={interval}", f"soi.stale={stale}", "partition.objective=lifetime")
+    assert plan.places.stays.all()
+    writes = cell_writes(plan)
     assert writes.inverses == pytest.approx(1 / (interval * sets))
     assert writes.products == pytest.approx(1 / (interval * sets))
 

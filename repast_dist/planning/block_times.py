@@ -1,0 +1,121 @@
+"""Times what SOI blocks add to the segments of a step, by the counts of the step's own rows."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from repast_dist.analog.schemes.base import added
+from repast_dist.hardware.geometry import Counts
+from repast_dist.hardware.hardware import Hardware
+from repast_dist.ops.pricing import duration_of, energy_of
+from repast_dist.planning.block_costs import average_counts, program_counts, solve_counts
+from repast_dist.planning.solves import BlockShapes
+from repast_dist.planning.specs import StepKind
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockTimes:
+    """What the rows of blocks take, with one entry per block, or per holding of one.
+
+    Attributes
+    ----------
+    shapes : BlockShapes
+        The blocks, with the right-hand sides that are solved.
+    hardware : Hardware
+        The chips.
+    kinds : tuple of StepKind
+        The kinds of steps that occur.
+    averaging_s, programming_s : ndarray
+        Time of updating the running average once, and of writing the arrays once, which all copies
+        take at the same time.
+    programming_j : ndarray
+        Energy of writing one copy once.
+    solving, renewing : dict
+        `SolveCounts` as columns, in steps that solve alone, and in those that prepare the block
+        anew as well.
+    """
+
+    shapes: BlockShapes
+    hardware: Hardware
+    kinds: tuple[StepKind, ...]
+    averaging_s: np.ndarray
+    programming_s: np.ndarray
+    programming_j: np.ndarray
+    solving: Counts
+    renewing: Counts
+
+    @classmethod
+    def of(
+        cls,
+        shapes: BlockShapes,
+        solving: Counts,
+        preparing: Counts,
+        hardware: Hardware,
+        kinds: tuple[StepKind, ...],
+    ) -> "BlockTimes":
+        """Time blocks whose solves and preparations take these counts."""
+        size, costs = len(shapes), hardware.costs
+        program = program_counts(shapes, preparing, np.ones(size, np.int64), hardware)
+        written = preparing["program_cells"] > 0
+        return cls(
+            shapes,
+            hardware,
+            kinds,
+            duration_of(average_counts(shapes, hardware), costs, size),
+            duration_of(program, costs, size) * written,
+            energy_of(program, costs, size) * written,
+            solving,
+            added(solving, preparing),
+        )
+
+    def take(self, place: np.ndarray) -> "BlockTimes":
+        """Return the times of some blocks."""
+        shapes = self.shapes.shared(place, self.shapes.right_sides[place])
+        columns = (self.averaging_s, self.programming_s, self.programming_j)
+        counts = (
+            {name: values[place] for name, values in item.items()}
+            for item in (self.solving, self.renewing)
+        )
+        return BlockTimes(
+            shapes, self.hardware, self.kinds, *(column[place] for column in columns), *counts
+        )
+
+    def solves_s(self, copies: np.ndarray) -> Iterator[tuple[StepKind, np.ndarray]]:
+        """Yield each kind of steps, and the time of solving with so many copies in one of them."""
+        known: dict[bool, np.ndarray] = {}
+        for kind in self.kinds:
+            if kind.inverses_due not in known:
+                counts = self.renewing if kind.inverses_due else self.solving
+                rows = solve_counts(self.shapes, counts, copies, self.hardware)
+                known[kind.inverses_due] = duration_of(rows, self.hardware.costs, len(copies))
+            yield kind, known[kind.inverses_due]
+
+    def renewal_s(self, kind: StepKind, stays: np.ndarray) -> np.ndarray:
+        """Return the time of updating running averages and of writing arrays in a step of a kind;
+        blocks that do not stay are written in every step.
+        """
+        written = np.where(stays, kind.inverses_due, True)
+        seconds: np.ndarray = self.averaging_s * kind.factors_due + self.programming_s * written
+        return seconds
+
+    @cached_property
+    def solving_s(self) -> np.ndarray:
+        """Time per step of solving with one copy, the average over all kinds of steps."""
+        total = np.zeros(len(self.shapes))
+        for kind, seconds in self.solves_s(np.ones(len(self.shapes), np.int64)):
+            total += kind.share * seconds
+        return total
+
+    def renewing_s(self, stays: np.ndarray) -> np.ndarray:
+        """Return the time of `renewal_s`, the average over all kinds of steps."""
+        total = np.zeros(len(self.shapes))
+        for kind in self.kinds:
+            total += kind.share * self.renewal_s(kind, stays)
+        return total
+
+    @property
+    def renewals(self) -> float:
+        """Times per step that blocks which stay are written."""
+        return sum(kind.share for kind in self.kinds if kind.inverses_due)
