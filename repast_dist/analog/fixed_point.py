@@ -38,8 +38,10 @@ def shared_step(largest: float, bits: int) -> float:
     return math.ldexp(1.0, exponent - (mantissa == 0.5)) if largest > 0 else 1.0
 
 
-def codes_of_columns(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return whole numbers of `bits` bits, sign included, and what one of each column is worth."""
+def codes_of_columns(values: np.ndarray, bits: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return whole numbers of so many bits, sign included, of all columns or of each, and what one
+    of each column is worth.
+    """
     values = np.ascontiguousarray(values, np.float64)
     reach = largest(values)
     reach[~(reach > 0)] = 1.0

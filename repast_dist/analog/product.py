@@ -21,6 +21,7 @@ from repast_dist.analog.fixed_point import codes_of, codes_of_columns, rounded
 from repast_dist.analog.kernels.whole import WholeMatrix, hold_whole
 from repast_dist.analog.specs import AdcSpec, DeviceSpec, VmmSpec
 from repast_dist.ground.errors import DataError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.ground.rng import generator
 
 LOSSLESS = VmmSpec(device=DeviceSpec(cell=Ideal(bits=4)), adc=AdcSpec(range="lossless"), rows=8)
@@ -96,23 +97,35 @@ class Product:
         """Return the product as its cells hold it so many seconds later."""
         return dataclasses.replace(self, vmm=self.vmm.older(seconds))
 
-    def multiply(self, vectors: np.ndarray) -> np.ndarray:
-        """Multiply (n, r) vectors, each rounded to the fixed point of its largest entry."""
+    def multiply(self, vectors: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
+        """Multiply (n, r) vectors, each rounded to the fixed point of its largest entry.
+
+        Parameters
+        ----------
+        vectors : ndarray
+            (n, r) float64.
+        bits : ndarray, optional
+            (r,) int64 bits of each vector, sign included; None: those of the matrices.
+        """
         result = vectors
         for number in range(len(self.factors)):
-            result = self._times(number, result)
+            result = self._times(number, result, self.bits if bits is None else bits)
         if self.diagonal is not None:
             result = result + self.diagonal[:, None] * vectors
         return result
 
-    def _times(self, number: int, vectors: np.ndarray) -> np.ndarray:
+    def passes(self, bits: np.ndarray) -> np.ndarray:
+        """Return the passes that inputs of so many bits, sign included, take."""
+        return ceil_div(bits - 1, self.vmm.dac.bits)
+
+    def _times(self, number: int, vectors: np.ndarray, bits: int | np.ndarray) -> np.ndarray:
         if self.vmm.exact:
-            codes, steps = codes_of_columns(vectors, self.bits)
+            codes, steps = codes_of_columns(vectors, bits)
             whole, worth = self._wholes[number]
             exact = whole.multiply(codes)
             exact *= worth * steps
             return exact
-        codes, step = codes_of_columns(vectors, self.bits)
+        codes, step = codes_of_columns(vectors, bits)
         # Read noise is that of these inputs, whenever they come and whatever comes beside them.
         call = int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest())
         array = self._arrays[number]

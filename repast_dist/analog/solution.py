@@ -26,6 +26,9 @@ class SolveCounts:
     spared_slices : int
         Slices of the weights that products leave out, summed over these: a product with the high
         bits of a block reads the cells that hold them.
+    spared_passes : int
+        Passes of the inputs that products leave out, summed over these, of those that inputs of all
+        bits take.
     factorisations : int
         Cholesky factorisations of the whole block by the digital unit; not among its scalar
         operations.
@@ -43,6 +46,7 @@ class SolveCounts:
     digital_ops: int = 0
     moved: int = 0
     spared_slices: int = 0
+    spared_passes: int = 0
     factorisations: int = 0
     factored_sides: int = 0
     program_cells: int = 0

@@ -198,10 +198,10 @@ class Run:
         (r,) norms of the right-hand sides; a column of zero needs no round.
     iterations : ndarray
         (r,) int64 rounds; a scheme counts them.
-    digital_ops, moved, refreshes, spared_slices, factored_sides : int
+    digital_ops, moved, refreshes, spared_slices, spared_passes, factored_sides : int
         Digital operations, the numbers that they move, residual products that only the numbers
-        ask for, slices of weights that products leave out, and right-hand sides that the digital
-        unit solves with a Cholesky factor.
+        ask for, slices of weights and passes of inputs that products leave out, and right-hand
+        sides that the digital unit solves with a Cholesky factor.
     saturated : bool
         Whether an output went beyond the amplifiers' swing.
     """
@@ -218,6 +218,7 @@ class Run:
         self.saturated = False
         self.applied = self.inv_ops = self.beside = self.vmm_ops = self.spared_slices = 0
         self.digital_ops = self.moved = self.refreshes = self.factored_sides = 0
+        self.spared_passes = 0
 
     def invert(self, vectors: np.ndarray) -> np.ndarray:
         """Apply what approximates the inverse: the array, or nothing, and deflation around it."""
@@ -253,11 +254,17 @@ class Run:
         self.saturated |= bool(reading.saturated.any())
         return reading.outputs
 
-    def product(self, vectors: np.ndarray) -> np.ndarray:
-        """Multiply with the scaled matrix on the multipliers."""
+    def product(self, vectors: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
+        """Multiply with the scaled matrix on the multipliers, with (r,) bits of each vector or with
+        all of them.
+        """
         self.vmm_ops += vectors.shape[1]
         self.digital_ops += vectors.size
-        return self.solver.product.multiply(vectors)
+        product = self.solver.product
+        if bits is not None:
+            spared = product.passes(np.full_like(bits, product.bits)) - product.passes(bits)
+            self.spared_passes += int(spared.sum())
+        return product.multiply(vectors, bits)
 
     def product_with(self, product: Product, vectors: np.ndarray, spared: int) -> np.ndarray:
         """Multiply with the inverse, or with a part of the matrix that leaves out so many slices of
@@ -301,6 +308,7 @@ class Run:
             self.digital_ops + SCALING_OPS * x.size,
             self.moved + SCALING_MOVES * x.size,
             spared_slices=self.spared_slices,
+            spared_passes=self.spared_passes,
             factored_sides=self.factored_sides,
             settling_s=self.applied * self.solver.settling_s,
         )

@@ -108,7 +108,8 @@ def solve_counts(
     converted_rows = sum(number * width for number, width, _ in settled)
     moved = (vmm_ops * 2 * n + 2 * converted_rows + digital["words"]) * g.value_bytes
     tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
-    driven = _driven_counts(_products(shapes, settled[0][0], vmm_ops), copies, g)
+    products = _products(shapes, settled[0][0], vmm_ops)
+    driven = _driven_counts(products, copies, g, counts["spared_passes"])
     # Products with some of the bits read the cells that hold these.
     spared = counts["spared_slices"] * g.passes
     cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
@@ -134,13 +135,23 @@ def solve_counts(
     }
 
 
+_WHOLE = 2
+"""The first products, of which those with a formed block are one, and those of a fused one two."""
+
+
 def _driven_counts(
-    products: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], copies: np.ndarray, g: Geometry
+    products: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    copies: np.ndarray,
+    g: Geometry,
+    spared_passes: np.ndarray | int = 0,
 ) -> Counts:
-    """Return the counts of products with their number, rows and columns, on so many copies."""
+    """Return the counts of products with their number, rows and columns, on so many copies. Those
+    with whole blocks leave out some passes.
+    """
     reads = cells = dac = adc = in_turn = np.zeros(len(copies), np.int64)
-    for number, rows, columns in products:
-        driven = number * g.passes
+    for place, (number, rows, columns) in enumerate(products):
+        spared = spared_passes if place < _WHOLE else 0
+        driven = number * g.passes - spared
         column_tiles = ceil_div(columns * g.slices, g.weight_columns)
         groups = ceil_div(rows, g.driven_rows)
         reads = reads + driven * groups * column_tiles
@@ -148,8 +159,8 @@ def _driven_counts(
         dac = dac + driven * rows * column_tiles
         adc = adc + driven * groups * columns * g.slices
         # Arrays work side by side, the groups of rows of an array one after the other.
-        one = g.passes * ceil_div(np.minimum(rows, g.rows), g.driven_rows)
-        in_turn = in_turn + ceil_div(number, copies) * one
+        one = ceil_div(np.minimum(rows, g.rows), g.driven_rows)
+        in_turn = in_turn + (ceil_div(number, copies) * g.passes - spared // copies) * one
     return {
         "crossbar_reads": reads,
         "cells_read": cells,

@@ -192,7 +192,9 @@ def modelled_solves(
 ) -> Counts:
     """Return the counts of solving if every right-hand side takes so many rounds."""
     rounds = np.full(len(shapes), scheme.rounds(iterations), np.int64)
-    return scheme.solve_counts(shapes, rounds, hardware.inv_spec)
+    counts = scheme.solve_counts(shapes, rounds, hardware.inv_spec)
+    spared = counts["spared_passes"] // hardware.chip.residual.dac_bits
+    return counts | {"spared_passes": spared}
 
 
 def modelled_preparations(

@@ -147,6 +147,27 @@ def test_plain_conjugate_gradients_take_as_many_rounds_as_scipys():
     assert solution.counts.vmm_ops == solution.iterations[0]
 
 
+@pytest.mark.parametrize("method", ["fcg", "cg"])
+def test_later_products_need_fewer_bits_by_what_the_residual_has_shrunk(method):
+    """As many rounds, the target met, and passes left out: at most a bit for every halving."""
+    settings = {"method": method, "target_bits": 12, "product_bits": 24}
+    right = np.random.default_rng(2).standard_normal((60, 12))
+    right[:, 3] = 0.0
+    matrix = _rectified(60, 300.0)
+    whole = _solve(matrix, right, _inv(0.01), **settings)
+    fewer = _solve(matrix, right, _inv(0.01), relaxed_products=True, **settings)
+    assert fewer.converged.all()
+    assert (fewer.iterations <= whole.iterations + 1).all()
+    exact = scipy.linalg.solve(matrix, right, assume_a="pos")
+    left = np.linalg.norm(right - matrix @ fewer.x, axis=0)
+    assert (left <= 2.0**-12 * np.linalg.norm(right, axis=0)).all()
+    assert np.linalg.norm(fewer.x - exact) < 2.0**-12 * 300 * np.linalg.norm(exact)
+    assert whole.counts.spared_passes == 0
+    # A residual above the target has shrunk by fewer than twelve bits.
+    rounds = fewer.iterations.sum()
+    assert rounds < fewer.counts.spared_passes < 12 * rounds
+
+
 def test_inversion_earns_most_of_the_rounds_of_plain_conjugate_gradients():
     _, matrix, _, gradient = next(entry for entry in _factors() if entry[0] == LARGE_FACTORS[0])
     damped = _damped_to(matrix, 1e4)

@@ -278,16 +278,19 @@ _PASSES, _DRIVEN, _WORD = 31, 32, 4
 """Residual products of 32 bits: passes, rows driven at a time, and bytes of a value."""
 
 
-def residual(chip, vectors, rows, columns, copies):
-    """Return the row of residual products with one matrix, without buffers."""
+def residual(chip, vectors, rows, columns, copies, spared=0):
+    """Return the row of residual products with one matrix, without buffers, of which so many passes
+    are left out, on all copies evenly.
+    """
     beside, groups = up(columns * chip.product_slices, chip.pairs), up(rows, _DRIVEN)
-    driven = vectors * _PASSES
+    driven = vectors * _PASSES - spared
+    one = up(min(rows, chip.rows), _DRIVEN)
     return {
         "crossbar_reads": driven * groups * beside,
         "cells_read": driven * rows * 2 * columns * chip.product_slices,
         "dac_conversions": driven * rows * beside,
         "residual_adc_conversions": driven * groups * columns * chip.product_slices,
-        "serial_residual_passes": up(vectors, copies) * _PASSES * up(min(rows, chip.rows), _DRIVEN),
+        "serial_residual_passes": (up(vectors, copies) * _PASSES - spared // copies) * one,
     }
 
 
@@ -351,11 +354,11 @@ def solve(chip, block, counts, copies):
     whole = counts.vmm_ops - sum(count for count, _ in parts)
     shapes = [(block.n, block.held), (block.held, block.n)] if block.fused else [(n, n)]
     row = {}
-    for count, rows, columns in [
-        *((whole, *shape) for shape in shapes),
-        *((count, half, half) for count, half in parts),
+    for count, rows, columns, spared in [
+        *((whole, *shape, counts.spared_passes) for shape in shapes),
+        *((count, half, half, 0) for count, half in parts),
     ]:
-        row = both(row, residual(chip, count, rows, columns, copies))
+        row = both(row, residual(chip, count, rows, columns, copies, spared))
     # Products with some of the bits leave slices out.
     row["cells_read"] -= counts.spared_slices * _PASSES * n * 2 * n
     row["residual_adc_conversions"] -= counts.spared_slices * _PASSES * up(n, _DRIVEN) * n

@@ -530,6 +530,14 @@ def test_a_fused_block_costs_what_its_scheme_counted(chip, method):
     check_block(chip, 60, {"method": method, "target_bits": 10}, fusion="on")
 
 
+@pytest.mark.parametrize("fusion", ["off", "on"])
+@pytest.mark.parametrize("method", ["fcg", "cg"])
+@chips
+def test_passes_that_later_products_leave_out_are_not_paid(chip, method, fusion):
+    scheme = {"method": method, "target_bits": 10, "relaxed_products": True}
+    assert check_block(chip, 60, scheme, fusion).spared_passes > 0
+
+
 def check_block(chip, n, scheme, fusion):
     layer = LayerShape(name="fc", kind=kinds.DENSE, in_features=n - 1, out_features=SIDES)
     soi = SoiSpec(block_size=512, fusion=fusion)
@@ -553,6 +561,7 @@ def check_block(chip, n, scheme, fusion):
         words = up(kept, 32 * up(block.banks(chip), chip.banks_per_tile))
         row, name = {"buffer_bytes": kept, "serial_buffer_words": words}, op.KEEP_ROWS
     check(plan, chip, table, mine & (table["op"] == name.number), row)
+    return counts
 
 
 @pytest.mark.parametrize(("n", "halved"), [(100, []), (300, [150, 150, 75, 75, 75, 75])])

@@ -310,6 +310,12 @@ class Scheme(abc.ABC):
         """
         return 0 * rounds
 
+    def spared_passes(self, rounds: np.ndarray) -> np.ndarray:
+        """Return the passes of inputs, a bit each, that the products of one right-hand side are
+        expected to leave out in so many rounds, (blocks,).
+        """
+        return 0 * rounds
+
     def usable(self, solution: Solution) -> bool:
         """Return whether a solve may be used as it is; otherwise ``on_divergence`` decides."""
         return bool(solution.converged.all())
@@ -414,8 +420,9 @@ class Scheme(abc.ABC):
         Returns
         -------
         dict
-            ``inv_ops``, ``beside``, ``vmm_ops``, ``digital_ops``, ``moved``, ``spared_slices`` and
-            ``program_cells``: (blocks,) int64, and ``settling_s``: (blocks,) float64.
+            ``inv_ops``, ``beside``, ``vmm_ops``, ``digital_ops``, ``moved``, ``spared_slices``,
+            ``spared_passes`` (as expected) and ``program_cells``: (blocks,) int64, and
+            ``settling_s``: (blocks,) float64.
         """
         applied, products, digital, moved = self.per_column(rounds, inv)
         seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
@@ -435,6 +442,7 @@ class Scheme(abc.ABC):
             "digital_ops": (sides * per_row + refreshes) * blocks.size,
             "moved": (sides * moved_per_row + REFRESH_MOVES * refreshes) * blocks.size,
             "spared_slices": sides * self.spared_slices(rounds, inv),
+            "spared_passes": sides * self.spared_passes(rounds),
             "program_cells": np.zeros(len(blocks.size), np.int64),
             "settling_s": sides * applied * seconds * self.uses_array,
         }
@@ -492,6 +500,7 @@ class Scheme(abc.ABC):
             "digital_ops": digital_ops + forming + 2 * scaled,
             "moved": moved + 2 * scaled,
             "spared_slices": np.zeros(len(n), np.int64),
+            "spared_passes": np.zeros(len(n), np.int64),
             "program_cells": blocks.inverting_cells * self.uses_array
             + product_cells(values, self.product_bits, cell),
             "settling_s": (self.test_s(blocks, inv) if test_s is None else test_s)

@@ -4,8 +4,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from repast_dist.analog.schemes.base import SCHEMES, DeflatingScheme, IterativeScheme
+from repast_dist.analog.schemes.base import SCHEMES, DeflatingScheme
 from repast_dist.analog.schemes.gradients import (
+    ConjugateScheme,
     conjugate_gradients,
     gradient_moves,
     gradient_ops,
@@ -21,7 +22,7 @@ _WINDOW = 1
 
 @SCHEMES.register
 @spec
-class Cg(DeflatingScheme, IterativeScheme):
+class Cg(DeflatingScheme, ConjugateScheme):
     """Conjugate gradients on the multipliers, without an inverting array, but with dominant
     directions taken out as for one.
 
@@ -37,7 +38,7 @@ class Cg(DeflatingScheme, IterativeScheme):
 
     def solve(self, run: Run) -> None:
         """Go along conjugate directions."""
-        conjugate_gradients(run, self.tolerance, self.max_iterations, _WINDOW, _PATIENCE)
+        conjugate_gradients(run, self, _WINDOW, _PATIENCE)
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec

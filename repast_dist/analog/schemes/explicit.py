@@ -145,6 +145,7 @@ class Explicit(PieceScheme):
             "digital_ops": size**2 * (_FORMING_OPS + rank),
             "moved": size**2 * (_FORMING_MOVES + rank),
             "spared_slices": none,
+            "spared_passes": none,
             "program_cells": product_cells(size**2, self.product_bits, cell),
             "settling_s": np.zeros(len(size)),
         }

@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge
 
-from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, DeflatingScheme, IterativeScheme
+from repast_dist.analog.schemes.base import SCHEMES, ArrayScheme, DeflatingScheme
 from repast_dist.analog.schemes.gradients import (
+    ConjugateScheme,
     conjugate_gradients,
     gradient_moves,
     gradient_ops,
@@ -20,7 +21,7 @@ _PATIENCE = 80
 
 
 @spec
-class GradientScheme(ArrayScheme, DeflatingScheme, IterativeScheme):
+class GradientScheme(ArrayScheme, DeflatingScheme, ConjugateScheme):
     """Conjugate gradients with the array as the preconditioner.
 
     Attributes
@@ -36,7 +37,7 @@ class GradientScheme(ArrayScheme, DeflatingScheme, IterativeScheme):
 
     def solve(self, run: Run) -> None:
         """Go along conjugate directions that the array proposes."""
-        conjugate_gradients(run, self.tolerance, self.max_iterations, self.conjugate, _PATIENCE)
+        conjugate_gradients(run, self, self.conjugate, _PATIENCE)
 
     def per_column(
         self, rounds: np.ndarray, inv: InvSpec

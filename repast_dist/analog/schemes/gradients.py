@@ -3,8 +3,10 @@
 import numpy as np
 
 from repast_dist.analog.kernels.columns import add_scaled, dots, largest
+from repast_dist.analog.schemes.base import IterativeScheme
 from repast_dist.analog.schemes.watch import SAFETY, Watch
 from repast_dist.analog.solver import DOT_MOVES, NORM_MOVES, UPDATE_MOVES, Run
+from repast_dist.ground.spec import spec
 
 _REFRESH_ROUNDS = 16
 _DRIFT = 2.0**-6
@@ -12,6 +14,9 @@ _DRIFT = 2.0**-6
 
 _TRUE_DRIFT = 0.25
 """Of what roundings add up to at most, that they do add up to: a fifth on factors of networks."""
+
+_FEWEST_BITS = 3
+"""Of the inputs of a product, sign included."""
 
 _GRADIENT_OPS = 10
 """Digital operations per element and round of conjugate gradients with one direction kept: four
@@ -30,9 +35,37 @@ _DIRECTION_MOVES = DOT_MOVES + UPDATE_MOVES
 """Of every direction that is kept, of which both vectors stay in buffers."""
 
 
-def conjugate_gradients(
-    run: Run, tolerance: float, max_iterations: int, window: int, patience: int
-) -> None:
+@spec
+class ConjugateScheme(IterativeScheme):
+    """A scheme of conjugate directions.
+
+    Attributes
+    ----------
+    relaxed_products : bool
+        Whether the inputs of a product have as many bits fewer as the residual has shrunk by: what
+        their rounding adds to the residual is then no more than in the first round (Simoncini and
+        Szyld, SIAM J. Sci. Comput. 2003).
+    """
+
+    relaxed_products: bool = False
+
+    def spared_passes(self, rounds: np.ndarray) -> np.ndarray:
+        """Return none, or those of residuals that shrink evenly to the target, of inputs that enter
+        bit by bit.
+        """
+        if not self.relaxed_products:
+            return super().spared_passes(rounds)
+        most = self.product_bits - _FEWEST_BITS
+        return np.array(
+            [
+                sum(min(self.target_bits * k // count, most) for k in range(count))
+                for count in rounds.tolist()
+            ],
+            np.int64,
+        )
+
+
+def conjugate_gradients(run: Run, scheme: ConjugateScheme, window: int, patience: int) -> None:
     """Run flexible conjugate gradients (Notay, SIAM J. Sci. Comput. 2000).
 
     The array is not symmetric and changes from round to round by its rounding, so each direction
@@ -42,16 +75,15 @@ def conjugate_gradients(
     ----------
     run : Run
         The solve.
-    tolerance : float
-        Relative residual to reach.
-    max_iterations : int
-        Rounds at most.
+    scheme : ConjugateScheme
+        Target, rounds at most, and bits of products.
     window : int
         Directions that a new one is made conjugate to.
     patience : int
         Rounds without a smaller residual after which a right-hand side is given up: conjugate
         gradients promise smaller errors, not smaller residuals, from round to round.
     """
+    tolerance = scheme.tolerance
     watch = Watch(run, tolerance, patience)
     active = np.flatnonzero(run.norm > 0)
     residual = np.take(run.b, active, axis=1)
@@ -60,14 +92,16 @@ def conjugate_gradients(
     product = run.solver.product
     unit = run.solver.size * 2.0 ** (1 - product.bits) / run.solver.scaling.min()
     drift = np.zeros(active.size)
+    relative = np.ones(active.size)
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for count in range(1, max_iterations + 1):
+    for count in range(1, scheme.max_iterations + 1):
         if not active.size:
             return
         direction = np.array(run.invert(residual), order="C")
         for old, image, curvature in kept:
             add_scaled(direction, old, -dots(direction, image) / curvature)
-        image = run.product(direction)
+        bits = _relaxed(relative, product.bits) if scheme.relaxed_products else None
+        image = run.product(direction, bits)
         curvature = dots(direction, image)
         usable = np.isfinite(curvature) & (curvature > 0)
         step = np.where(usable, dots(direction, residual) / np.where(usable, curvature, 1.0), 0.0)
@@ -83,7 +117,8 @@ def conjugate_gradients(
         # What the recurrence says is checked where roundings of the products may have added up:
         # before it is believed, unless it is within the target with all that they add, and from
         # time to time.
-        drift = drift + np.abs(step) * largest(direction) * unit / run.norm[active]
+        added = unit if bits is None else unit * 2.0 ** (product.bits - bits)
+        drift = drift + np.abs(step) * largest(direction) * added / run.norm[active]
         believed = relative <= tolerance * SAFETY
         sure = believed & (relative + _TRUE_DRIFT * drift <= tolerance)
         due = (believed & ~sure) | (count % _REFRESH_ROUNDS == 0)
@@ -96,12 +131,18 @@ def conjugate_gradients(
         kept = [*kept, (direction, image, curvature)][-window:]
         keep = watch.keep(relative, active) & usable
         if not keep.all():
-            active, drift = active[keep], drift[keep]
+            active, drift, relative = active[keep], drift[keep], relative[keep]
             residual = np.compress(keep, residual, axis=1)
             kept = [
                 (np.compress(keep, old, axis=1), np.compress(keep, image, axis=1), c[keep])
                 for old, image, c in kept
             ]
+
+
+def _relaxed(relative: np.ndarray, bits: int) -> np.ndarray:
+    """Return the bits of inputs at relative residuals, (r,) int64."""
+    shrunk = np.floor(-np.log2(np.clip(relative, 2.0**-bits, 1.0))).astype(np.int64)
+    return np.maximum(bits - shrunk, _FEWEST_BITS)
 
 
 def gradient_ops(rounds: np.ndarray, window: int) -> np.ndarray:
