@@ -11,7 +11,6 @@ import numpy as np
 from repast_dist.farm.exchange import Area, common, within
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import DataError
-from repast_dist.training.network import preconditioned
 from repast_dist.training.optimizers import Update
 from repast_dist.training.second_order import under
 
@@ -42,8 +41,7 @@ class Replica:
         self._total_steps = total_steps
         self._biased = frozenset(p.name for p in network.parameters if p.bias)
         second = job.optimizer.second_order
-        solved = preconditioned(network) if second else frozenset()
-        solved |= frozenset(setup.matrix_owners)
+        solved = setup.preconditioned | frozenset(setup.matrix_owners)
         all_needed = second is not None and second.needs_gradients
         self._needed = frozenset(
             p.name for p in network.parameters if all_needed or p.name not in solved

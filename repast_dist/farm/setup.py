@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from repast_dist.farm.checkpoint import Checkpoint
-from repast_dist.farm.exchange import Bucket, SolveTask, solve_tasks
+from repast_dist.farm.exchange import Area, Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
 from repast_dist.planning.delays import layer_delays, parameter_delays
@@ -135,6 +135,11 @@ class FarmSetup:
         """Name of what is trained -> rows, without that of a bias, and columns."""
         parameters = self.network.parameters
         return {item.name: (item.rows - item.bias, item.columns) for item in parameters}
+
+    def matrix_area(self, layer: str) -> Area:
+        """Return where the matrix of a layer lies in its gradient, which may have a row more."""
+        rows, columns = self.matrix_shapes[layer]
+        return layer, 0, rows, 0, columns
 
     @functools.cached_property
     def delays(self) -> dict[str, int]:

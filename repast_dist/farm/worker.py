@@ -223,7 +223,8 @@ class ChipWorker:
             directions = self._solve_rows(step, columns[self._me])
         late: list[Ranges] = []
         if self._setup.matrix_owners:
-            directions = self._matrix_directions(step, gradients)
+            found = self._gathered(step, directions) if self._setup.preconditioned else gradients
+            directions = self._matrix_directions(step, found)
             needs = self._needed_ranges()
             late = [wider(needs, self._first_margin) if calibrates else needs]
         message = _packed(directions, {}, largest(late))
@@ -364,16 +365,36 @@ class ChipWorker:
             directions[task.area] = self._solve(task, step, right)
         return directions
 
+    def _gathered(self, step: int, solved: Mapping[Area, np.ndarray]) -> dict[Area, np.ndarray]:
+        """Send what was solved to the owners of the matrices; return the matrices of this worker's
+        chips.
+        """
+        setup = self._setup
+        parts: dict[int, dict[Area, np.ndarray]] = {worker: {} for worker in setup.workers}
+        for area, values in solved.items():
+            met = common(area, setup.matrix_area(area[0]))
+            if met is not None:
+                owner = setup.routes[setup.matrix_owners[area[0]]]
+                parts[owner][met] = np.ascontiguousarray(values[within(met, area)])
+        messages = {worker: _packed(parts[worker], {}, {}) for worker in self._others}
+        self._peers.send(step, "solved", messages)
+        for message in self._peers.receive(step, "solved").values():
+            parts[self._me] |= _unpacked("columns", message)
+        whole = {
+            setup.matrix_area(layer): np.empty(setup.matrix_shapes[layer])
+            for layer in self._matrices.layers
+        }
+        for area, values in parts[self._me].items():
+            target = setup.matrix_area(area[0])
+            whole[target][within(area, target)] = values
+        return whole
+
     def _matrix_directions(
         self, step: int, gradients: Mapping[Area, np.ndarray]
     ) -> dict[Area, np.ndarray]:
         """Return the directions of the matrices that this worker's chips own."""
         setup, soi = self._setup, self._job.machine.policy.soi
-        areas = {
-            layer: (layer, 0, rows, 0, columns)
-            for layer in setup.matrix_owners
-            for rows, columns in [setup.matrix_shapes[layer]]
-        }
+        areas = {layer: setup.matrix_area(layer) for layer in setup.matrix_owners}
         mine = self._matrices.layers
         whole = {layer: gradients[areas[layer]] for layer in mine}
         due = Due(soi.factors_due(step), soi.inverses_due(step))

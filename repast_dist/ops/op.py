@@ -31,6 +31,7 @@ class Segment(enum.Enum):
     RENEW_AND_SOLVE_G = ("renew and solve G", True)
     EXCHANGE_GRADIENTS = ("exchange gradients",)
     SOLVE_A = ("solve A", True)
+    EXCHANGE_SOLVED = ("exchange solved",)
     UPDATE_MATRICES = ("update matrices", True)
     CLIP = ("clip",)
     GATHER_UPDATES = ("gather updates",)
@@ -163,7 +164,13 @@ EXCHANGE_GRADIENTS = Op(
 )
 SOLVE_A = Op("solve_a", Phase.INVERSION, Segment.SOLVE_A)
 
-# Owners of whole matrices find their directions.
+# Owners of whole matrices find their directions, of methods that solve first from what was solved.
+EXCHANGE_SOLVED = Op(
+    "exchange_solved",
+    Phase.COMMUNICATE,
+    Segment.EXCHANGE_SOLVED,
+    collective=Collective.ALL_TO_ALL,
+)
 WRITE_MATRIX = Op("write_matrix", Phase.PROGRAM, Segment.UPDATE_MATRICES)
 VMM_MATRIX = Op("vmm_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
 MULTIPLY_MATRIX = Op("multiply_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)

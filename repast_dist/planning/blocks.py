@@ -7,6 +7,7 @@ from typing import Literal
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.shapes import Workload
+from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,10 @@ class SoiBlock:
 
 
 def soi_blocks(
-    workload: Workload, block_size: int, sides: Collection[str] = ("A", "G")
+    workload: Workload,
+    block_size: int,
+    sides: Collection[str] = ("A", "G"),
+    layers: Collection[int] | None = None,
 ) -> tuple[SoiBlock, ...]:
     """Split the factors of all preconditioned layers into nearly equal blocks.
 
@@ -73,6 +77,8 @@ def soi_blocks(
         Widest block, at least 1.
     sides : collection of str
         The factors, "A" and "G", that the optimizer solves with.
+    layers : collection of int, optional
+        The layers that have factors; None: all that are preconditioned.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def soi_blocks(
     """
     blocks: list[SoiBlock] = []
     for number, layer in enumerate(workload.layers):
-        if not layer.preconditioned:
+        if not layer.preconditioned or (layers is not None and number not in layers):
             continue
         for factor, size in (("A", layer.factor_a_size), ("G", layer.factor_g_size)):
             if factor not in sides:
@@ -91,6 +97,16 @@ def soi_blocks(
                     SoiBlock(len(blocks), number, layer.name, factor, start, stop)  # type: ignore[arg-type]
                 )
     return tuple(blocks)
+
+
+def whole_layers(workload: Workload, method: MatrixMethod | None) -> tuple[int, ...]:
+    """Return the numbers of the layers whose weights a method updates as whole matrices: those that
+    are preconditioned, the last of them only if the method wants it.
+    """
+    if method is None:
+        return ()
+    layers = [number for number, layer in enumerate(workload.layers) if layer.preconditioned]
+    return tuple(layers if method.output_layer == "matrix" else layers[:-1])
 
 
 def even_ranges(size: int, parts: int) -> list[tuple[int, int]]:

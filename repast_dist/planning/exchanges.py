@@ -26,6 +26,8 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
         found[op.REDUCE_FACTORS] = _factor_reduction(plan)
     if plan.work.second_order:
         found[op.EXCHANGE_GRADIENTS] = _solved_exchange(plan)
+        if plan.work.matrices is not None:
+            found[op.EXCHANGE_SOLVED] = _solved_matrices(plan)
     # The norm that the KL clip needs, and ADC ranges for the next step.
     scalars = int(plan.work.clipped) + _range_count(plan)
     if scalars:
@@ -68,6 +70,16 @@ def _solved_exchange(plan: Plan) -> Exchange:
     """
     network, chips, largest = plan.hardware.interconnect, plan.work.chips, _largest_share(plan)
     total = _gradient_bytes(plan)
+    direct = all_to_all(network, chips, total, largest)
+    gathered = gather_from_owners(network, chips, total, largest)
+    return min(direct, gathered, key=lambda exchange: exchange.time_s)
+
+
+def _solved_matrices(plan: Plan) -> Exchange:
+    """Price bringing what A blocks have solved to the owners of the matrices, in either way."""
+    network, chips = plan.hardware.interconnect, plan.work.chips
+    size = matrix_numbers(plan) * network.element_bytes
+    total, largest = float(size.sum()), float(size.max())
     direct = all_to_all(network, chips, total, largest)
     gathered = gather_from_owners(network, chips, total, largest)
     return min(direct, gathered, key=lambda exchange: exchange.time_s)

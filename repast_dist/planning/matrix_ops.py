@@ -26,12 +26,12 @@ from repast_dist.ops.op import Op
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable, concatenate, op_rows
 from repast_dist.planning.block_costs import RANGING_DRIVES
+from repast_dist.planning.blocks import whole_layers
 from repast_dist.planning.cholesky import LaneWork, product
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 from repast_dist.training.optimizers.matrix_unit import (
     Due,
     MatrixWork,
-    matrix_names,
     modelled_work,
 )
 
@@ -39,10 +39,7 @@ from repast_dist.training.optimizers.matrix_unit import (
 @once_per_plan
 def matrix_layers(plan: Plan) -> tuple[int, ...]:
     """Return the numbers of the layers whose weights are updated as whole matrices."""
-    layers = plan.workload.layers
-    products = [number for number, layer in enumerate(layers) if layer.preconditioned]
-    names = matrix_names(plan.work.matrices, [layers[number].name for number in products])
-    return tuple(products[: len(names)])
+    return whole_layers(plan.workload, plan.work.matrices)
 
 
 @once_per_plan

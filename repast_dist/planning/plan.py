@@ -17,7 +17,7 @@ from repast_dist.planning.allocation import Allocation
 from repast_dist.planning.block_costs import BlockCosts, block_costs
 from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
 from repast_dist.planning.block_times import BlockTimes
-from repast_dist.planning.blocks import SoiBlock, soi_blocks
+from repast_dist.planning.blocks import SoiBlock, soi_blocks, whole_layers
 from repast_dist.planning.delays import layer_delays
 from repast_dist.planning.fusion import Fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
@@ -228,7 +228,8 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"hold (chip.input_bits); valid: at most these, or null"
         )
     partition = policy.partition
-    blocks = soi_blocks(workload, policy.soi.block_size, work.sides)
+    solved = None if work.matrices is None else whole_layers(workload, work.matrices)
+    blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     shapes = fuse(unfused, fusion.chosen, hardware)

@@ -145,6 +145,11 @@ class KFAC(torch.optim.Optimizer):
             factor_decay=factor_decay,
             kl_clip=kl_clip,
         )
+        if self._method.matrices is not None:
+            raise SettingsError(
+                f"method: {self._method.name} updates whole matrices, which the farm does alone; "
+                "valid: a method that only solves, or training on the farm (model.factory)"
+            )
         policy = self._made.settings.machine.policy
         _check_policy(policy)
         if chips < 1 or accumulation_steps < 1:

@@ -89,14 +89,14 @@ def updated_average(
     Parameters
     ----------
     average : FactorAverage or None
-        The average so far; None at the first update, which takes the matrix as it is.
+        The average so far; None at the first update.
     fresh : ndarray
         (n, n) matrix of this step.
     optimizer : SecondOrder
         The optimizer, which weighs the old average and the new matrix.
     """
     if average is None:
-        return FactorAverage(np.array(fresh, np.float64), 1)
+        average = FactorAverage(optimizer.first_diagonal * np.eye(len(fresh)), 0)
     update = average.updates + 1
     past, present = optimizer.average_weights(update)
     return FactorAverage(past * average.matrix + present * fresh, update)

@@ -247,11 +247,6 @@ class Network(Protocol):
         """Return the values in a checkpoint's arrays; arrays of other names are ignored."""
 
 
-def preconditioned(network: Network) -> frozenset[str]:
-    """Return the names of the parameters that K-FAC preconditions."""
-    return frozenset(item.name for item in network.parameters if item.preconditioned)
-
-
 @dataclasses.dataclass(frozen=True)
 class PreconditioningRow:
     """How one parameter is treated by K-FAC, and why."""

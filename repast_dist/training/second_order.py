@@ -198,8 +198,8 @@ class BlockDamping:
 
     def __init__(self, blocks: Sequence[FactorBlock], optimizer: SecondOrder | None) -> None:
         self._blocks, self._optimizer = blocks, optimizer
-        self._traces = np.zeros(len(blocks))
-        self._updates = 0
+        self._traces, self._updates = np.zeros(len(blocks)), 0
+        self.restore({})
 
     def add(self, traces: np.ndarray) -> None:
         """Add the traces of a batch's factors, (blocks,), to the averages."""
@@ -209,8 +209,12 @@ class BlockDamping:
         self._traces = past * self._traces + fresh * traces
 
     def of_blocks(self) -> np.ndarray:
-        """Return the damping of every block, (blocks,), from the full matrices of its layer."""
+        """Return the damping of every block, (blocks,), from the full matrices of its layer, or
+        from the block alone.
+        """
         assert self._optimizer is not None
+        if self._optimizer.damps_blocks:
+            return self._of_each()
         sums: dict[str, dict[Side, tuple[float, int]]] = {}
         for block, trace in zip(self._blocks, self._traces.tolist(), strict=True):
             sizes = sums.setdefault(block.layer_name, {})
@@ -219,13 +223,25 @@ class BlockDamping:
         split = {layer: self._optimizer.dampings(sizes) for layer, sizes in sums.items()}
         return np.array([split[block.layer_name][block.factor] for block in self._blocks])
 
+    def _of_each(self) -> np.ndarray:
+        assert self._optimizer is not None
+        dampings = self._optimizer.dampings
+        return np.array(
+            [
+                dampings({block.factor: (trace, block.size)})[block.factor]
+                for block, trace in zip(self._blocks, self._traces.tolist(), strict=True)
+            ]
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the averages as arrays, for a checkpoint."""
         return {"traces": self._traces, "updates": np.array(self._updates)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Load what `arrays` returned; without any arrays, begin with zeros."""
-        self._traces = np.array(arrays.get("traces", np.zeros(len(self._blocks))))
+        """Load what `arrays` returned; without any arrays, begin anew."""
+        first = 0.0 if self._optimizer is None else self._optimizer.first_diagonal
+        begun = [first * block.size for block in self._blocks]
+        self._traces = np.array(arrays.get("traces", begun), np.float64)
         self._updates = int(arrays.get("updates", 0))
 
 

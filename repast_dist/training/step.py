@@ -241,7 +241,7 @@ class PartRun:
         factors: dict[FactorKey, np.ndarray] = {}
         rows: dict[FactorKey, np.ndarray] = {}
         if statistics is not None:
-            found = _Statistics(self, statistics, gradients, len(samples), blocks or {})
+            found = _Statistics(self, statistics, gradients, len(samples), blocks)
             factors, rows = found.matrices(), found.rows(unformed)
         return MicroBatchResult(
             samples=len(samples),
@@ -379,7 +379,7 @@ class _Statistics:
         optimizer: SecondOrder,
         gradients: Mapping[str, np.ndarray],
         samples: int,
-        blocks: FactorBlocks,
+        blocks: FactorBlocks | None,
     ) -> None:
         self.batch, self.optimizer = batch, optimizer
         self.gradients, self.samples, self.blocks = gradients, samples, blocks
@@ -444,8 +444,9 @@ class _Statistics:
 
     def wanted(self, parameter: Parameter, side: Side) -> Sequence[tuple[int, int]]:
         """Return the ranges of the diagonal blocks that are kept of a matrix."""
-        whole = ((0, _width(parameter, side)),)
-        return self.blocks.get((parameter.name, side), whole)
+        if self.blocks is None:
+            return ((0, _width(parameter, side)),)
+        return self.blocks.get((parameter.name, side), ())
 
 
 class _Layer:

@@ -46,13 +46,14 @@ def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     assert sides == {"sign": set(), "only_right": {"G"}}.get(method, {"A", "G"})
 
 
-@pytest.mark.parametrize("method", ["adamw", "foof", "muon"])
+@pytest.mark.parametrize("method", ["adamw", "foof", "muon", "newton_muon"])
 def test_a_shipped_optimizer_trains_alike_on_any_number_of_chips(train, method):
     options = (*SMALL, f"optimizer={method}", "train.max_steps=4")
     one, three = (train(*options, f"farm.chips={chips}") for chips in (1, 3))
     assert final_arrays(one) == final_arrays(three)
-    sides = set(read_solves(one)["factor"].to_pylist()) if method == "foof" else set()
-    assert sides == ({"A"} if method == "foof" else set())
+    second = method in ("foof", "newton_muon")
+    sides = set(read_solves(one)["factor"].to_pylist()) if second else set()
+    assert sides == ({"A"} if second else set())
 
 
 def test_foof_forms_solves_and_prices_the_moments_of_inputs_alone(train):

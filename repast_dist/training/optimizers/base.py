@@ -178,7 +178,8 @@ class SecondOrder(Optimizer):
     micro-batch. These are summed over the batch in one fixed order and divided by its samples.
     The chip that holds an SOI block averages it over steps (`average_weights`), damps it
     (`block_matrix`, `dampings`) and programs it into its arrays. The direction of a layer is
-    ``A^-1 dW G^-1``; a side that the method does not have is the identity. A method whose matrices
+    ``A^-1 dW G^-1``; a side that the method does not have is the identity. A method that has
+    `matrices`, too, solves for these alone, and updates what was solved. A method whose matrices
     are products of rows may say so (`fusible`, `statistic_rows`): arrays can then hold the rows.
 
     Attributes
@@ -189,6 +190,9 @@ class SecondOrder(Optimizer):
 
     fusible: ClassVar[bool] = False
     """Whether every matrix is a product of `statistic_rows`, and a block its damped average."""
+
+    damps_blocks: ClassVar[bool] = False
+    """Whether `dampings` is asked for every block by itself, as if it were a whole matrix."""
 
     damping: Annotated[float, Gt(0)] = 0.1
 
@@ -232,6 +236,13 @@ class SecondOrder(Optimizer):
         """Weight of the old average in an update after very many."""
         return self.average_weights(_VERY_MANY)[0]
 
+    @property
+    def first_diagonal(self) -> float:
+        """What averages begin with, times the identity; `average_weights` says how much of it is
+        left.
+        """
+        return 0.0
+
     def average_weights(self, update: int) -> tuple[float, float]:
         """Return the weights of the old average and of the new matrix in update 1, 2, ..."""
         return 1.0 - 1.0 / update, 1.0 / update
@@ -242,7 +253,7 @@ class SecondOrder(Optimizer):
         Parameters
         ----------
         sizes : mapping
-            Side -> trace and width of its whole averaged matrix, without damping.
+            Side -> trace and width of its whole averaged matrix, or of one block, without damping.
         """
         return dict.fromkeys(sizes, self.damping)
 

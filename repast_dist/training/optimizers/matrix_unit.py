@@ -251,13 +251,6 @@ class MatrixMethod(Protocol):
         """
 
 
-def matrix_names(method: MatrixMethod | None, products: Sequence[str]) -> tuple[str, ...]:
-    """Return which of a network's products with weights, in their order, a method updates."""
-    if method is None:
-        return ()
-    return tuple(products if method.output_layer == "matrix" else products[:-1])
-
-
 def modelled_work(method: MatrixMethod, rows: int, columns: int, due: Due) -> MatrixWork:
     """Return the account of a step with one matrix, from its shape alone."""
     unit = ShapeUnit(method.products)

@@ -17,14 +17,14 @@ from repast_dist.training.optimizers.newton_schulz import PUBLISHED, orthogonal_
 RateScale = Literal["original", "match_rms_adamw"]
 
 
-@OPTIMIZERS.register
 @spec
-class Muon(Optimizer):
-    """Muon with decoupled weight decay, as `torch.optim.Muon` has it in float64.
+class Orthogonalising(Optimizer):
+    """A method that follows the orthogonal factor of an averaged matrix, with decoupled decay.
 
-    One chip averages the gradient of a matrix and orthogonalises it with products alone; biases,
-    embeddings, normalisations and, as its authors recommend, the last matrix follow Adam. Kernels
-    of convolutions are matrices of all inputs of a position by channels.
+    One chip averages the gradient of a matrix, or what it was solved to, and orthogonalises it with
+    products alone; biases, embeddings, normalisations and, as the authors recommend, the last
+    matrix follow Adam. Kernels of convolutions are matrices of all inputs of a position by
+    channels.
 
     Attributes
     ----------
@@ -48,11 +48,9 @@ class Muon(Optimizer):
         What updates everything else.
     """
 
-    title: ClassVar[str] = "Muon"
     # Those of Adam, which updates what is no matrix.
     update_operations: ClassVar[int] = Adam.update_operations
 
-    method: Literal["muon"] = "muon"
     momentum: Fraction = 0.95
     nesterov: bool = True
     iterations: PositiveInt = 5
@@ -95,6 +93,22 @@ class Muon(Optimizer):
         return matrix_step(
             self, self.others, given, lambda rows, columns: scale(self.rate_scale, rows, columns)
         )
+
+
+@OPTIMIZERS.register
+@spec
+class Muon(Orthogonalising):
+    """Muon with decoupled weight decay, as `torch.optim.Muon` has it in float64.
+
+    Attributes
+    ----------
+    method : {"muon"}
+        The optimizer's name.
+    """
+
+    title: ClassVar[str] = "Muon"
+
+    method: Literal["muon"] = "muon"
 
 
 def averaged[M](
