@@ -188,9 +188,6 @@ class SecondOrder(Optimizer):
         lambda, added to the diagonals.
     """
 
-    fusible: ClassVar[bool] = False
-    """Whether every matrix is a product of `statistic_rows`, and a block its damped average."""
-
     damps_blocks: ClassVar[bool] = False
     """Whether `dampings` is asked for every block by itself, as if it were a whole matrix."""
 
@@ -200,6 +197,11 @@ class SecondOrder(Optimizer):
     def second_order(self) -> "SecondOrder":
         """The optimizer itself."""
         return self
+
+    @property
+    def fusible(self) -> bool:
+        """Whether every matrix is a product of `statistic_rows`, and a block its damped average."""
+        return False
 
     @property
     def sides(self) -> tuple[Side, ...]:

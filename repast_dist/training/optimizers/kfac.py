@@ -45,7 +45,6 @@ class Kfac(SecondOrder):
     """
 
     title: ClassVar[str] = "K-FAC"
-    fusible: ClassVar[bool] = True
 
     method: Literal["kfac"] = "kfac"
     momentum: Fraction = 0.9
@@ -53,6 +52,11 @@ class Kfac(SecondOrder):
     fisher: Fisher = "sampled"
     factor_decay: Fraction = 0.95
     kl_clip: Annotated[float, Gt(0)] | None = 0.01
+
+    @property
+    def fusible(self) -> bool:
+        """Factors are products of rows."""
+        return True
 
     @property
     def output_gradients(self) -> Fisher:

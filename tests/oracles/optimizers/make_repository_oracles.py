@@ -1,0 +1,152 @@
+"""Steps of published optimizers that no package has, in double precision, stored for
+`tests/training/test_training_repositories.py`.
+
+Run in an environment with PyTorch 2.14, with the files of github.com/zhehangdu/Newton-Muon at
+df78af0 and of github.com/hseung88/mac at f3a5e94 in two folders::
+
+    python make_repository_oracles.py repository_oracles.npz NEWTON_MUON MAC
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+RATE, STEPS = 0.03, 5
+
+
+# Newton-Muon --------------------------------------------------------------------------------------
+
+WIDTH, MICRO_BATCHES, VECTORS = 6, 2, 9
+
+KINDS = {"o": (WIDTH, WIDTH), "c_fc": (4 * WIDTH, WIDTH), "c_proj": (WIDTH, 4 * WIDTH)}
+"""Outputs and inputs of what the published code tells apart; it cuts the inputs of the last into
+four blocks.
+"""
+
+CHANGED = {
+    "t % 32 == 0": "t % 2 == 0",  # renewals within five steps
+    "torch.float32": "torch.float64",
+    ".bfloat16()": ".clone()",
+    "@torch.compile\n": "",
+}
+# A product that overwrites its own operand is another one on processors.
+CHANGED |= {
+    f'torch.bmm(G, plan["inv_{kind}"], out=G)': f'G.copy_(torch.bmm(G, plan["inv_{kind}"]))'
+    for kind in ("o", "fc")
+}
+
+LARGE = 1e5
+"""Scale of gradients, beside which the 1e-7 that is added to norms is nothing."""
+
+
+def newton_muon(folder):
+    """Return the class, its products by PyTorch in place of Triton."""
+    source = (Path(folder) / "train_gpt_newton_muon_1.py").read_text()
+    for old, new in CHANGED.items():
+        assert old in source, old
+        source = source.replace(old, new)
+    wanted = ("zeropower_via_newtonschulz5", "Muon")
+    parts = [node for node in ast.parse(source).body if getattr(node, "name", None) in wanted]
+
+    def gram(x, out):
+        torch.matmul(x, x.mT, out=out)
+
+    def polynomial(a, beta, alpha, out):
+        torch.add(beta * a, a @ a, alpha=alpha, out=out)
+
+    names = {"torch": torch, "Tensor": torch.Tensor, "XXT": gram, "ba_plus_cAA": polynomial}
+    exec(compile(ast.Module(parts, []), "newton_muon", "exec"), names)
+    return names["Muon"]
+
+
+def newton_muon_steps(folder):
+    made = newton_muon(folder)
+    found = {}
+    for number, (kind, (outputs, inputs)) in enumerate(KINDS.items()):
+        random = np.random.default_rng(100 + number)
+        start = random.standard_normal((outputs, inputs))
+        gradients = LARGE * random.standard_normal((STEPS, outputs, inputs))
+        scale = 1 + np.arange(inputs) % 5
+        vectors = scale * random.standard_normal((STEPS, MICRO_BATCHES, VECTORS, inputs))
+        weights = torch.nn.Parameter(torch.tensor(start))
+        moment = (4, WIDTH, WIDTH) if kind == "c_proj" else (WIDTH, WIDTH)
+        stats = {
+            "accum": torch.zeros(moment),
+            "count": torch.zeros(()),
+        }
+        weights._stats_ref = {"kind": kind, "d": WIDTH, **stats}
+        optimizer = made([weights], lr=RATE)
+        optimizer.attach_preconditioner()
+        optimizer._regime_step = -1  # the first step renews
+        for step in range(STEPS):
+            optimizer.global_step = step
+            if optimizer.precond_flag_for_step(step):
+                for rows in torch.tensor(vectors[step]):
+                    blocks = rows.reshape(VECTORS, -1, WIDTH).permute(1, 0, 2)
+                    found_here = blocks.mT @ blocks / VECTORS
+                    stats["accum"] += found_here if kind == "c_proj" else found_here[0]
+                    stats["count"] += 1
+            weights.grad = torch.tensor(gradients[step])
+            optimizer.step()
+        found |= {
+            f"newton_muon/{kind}/start": start,
+            f"newton_muon/{kind}/gradients": gradients,
+            f"newton_muon/{kind}/vectors": vectors,
+            f"newton_muon/{kind}/weights": weights.detach().numpy(),
+        }
+    return found
+
+
+# FOOF ---------------------------------------------------------------------------------------------
+
+
+def foof_steps(folder):
+    """Steps of two layers, with and without a bias, that learn something together."""
+    sys.path.insert(0, str(Path(folder) / "cifar10"))
+    from optimizers.foof import FOOF
+
+    torch.manual_seed(3)
+    layers = [torch.nn.Linear(7, 5), torch.nn.Linear(5, 3, bias=False)]
+    network = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1])
+    optimizer = FOOF(
+        network.parameters(), lr=RATE, momentum=0.8, stat_decay=0.9, damping=0.05, weight_decay=0.0,
+        Tcov=1, Tinv=2,
+    )  # fmt: skip
+    optimizer.model = network
+    inputs, targets = torch.randn(STEPS, 11, 7), torch.randn(STEPS, 11, 3)
+    found = {}
+
+    def with_bias(layer, weight, bias):
+        parts = [weight.T] + ([] if layer.bias is None else [bias[None]])
+        return torch.cat(parts).detach().numpy().copy()
+
+    for number, layer in enumerate(layers):
+        found[f"foof/{number}/start"] = with_bias(layer, layer.weight, layer.bias)
+    for step in range(STEPS):
+        with torch.no_grad():  # its hooks see no such call
+            hidden = torch.tanh(layers[0](inputs[step]))
+        network.zero_grad()
+        torch.nn.functional.mse_loss(network(inputs[step]), targets[step]).backward()
+        ones = torch.ones(11, 1)
+        rows = (torch.cat([inputs[step], ones], 1), hidden)
+        for number, layer in enumerate(layers):
+            bias = None if layer.bias is None else layer.bias.grad
+            gradient = with_bias(layer, layer.weight.grad, bias)
+            found[f"foof/{number}/gradient{step}"] = gradient
+            found[f"foof/{number}/rows{step}"] = rows[number].numpy().copy()
+        optimizer.step()
+    for number, layer in enumerate(layers):
+        found[f"foof/{number}/weights"] = with_bias(layer, layer.weight, layer.bias)
+    return found
+
+
+def main(path, newton_muon_folder, mac_folder):
+    torch.set_default_dtype(torch.float64)
+    np.savez(path, **newton_muon_steps(newton_muon_folder), **foof_steps(mac_folder))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
