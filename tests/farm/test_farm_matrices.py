@@ -1,9 +1,14 @@
 """Matrices that are updated as wholes: what is computed is what is planned, paid for and worn."""
 
+import itertools
+import queue
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from repast_dist.farm.setup import chip_engine
+from repast_dist.farm.setup import beginning, chip_engine, make_setup
+from repast_dist.farm.worker import ChipWorker
 from repast_dist.ops.op import OPS
 from repast_dist.planning.matrix_ops import (
     free_arrays,
@@ -28,6 +33,7 @@ SMALL = (
     "{kind: dense, name: middle, outputs: 9}, {kind: relu}, {kind: dense, outputs: 10}]",
 )  # fmt: skip
 NAMES = {what.number: what.name for what in OPS}
+OP_NUMBERS = {what.name: what.number for what in OPS}
 OF_MATRICES = ("write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix")
 COUNTED = ("crossbar_reads", "cells_read", "dac_conversions", "adc_conversions", "cell_writes",
            "digital_ops", "buffer_bytes")  # fmt: skip
@@ -37,9 +43,11 @@ def planned(*overrides):
     return planned_step(load_settings([*SMALL, *overrides]))
 
 
-@pytest.mark.parametrize("products", ["arrays", "digital"])
-def test_the_rows_of_a_run_are_those_of_its_plan(train, products):
-    options = ("optimizer=muon", f"optimizer.products={products}", "farm.chips=2",
+@pytest.mark.parametrize(
+    ("method", "products"), [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital")]
+)
+def test_the_rows_of_a_run_are_those_of_its_plan(train, method, products):
+    options = (f"optimizer={method}", f"optimizer.products={products}", "farm.chips=2",
                "train.max_steps=2")  # fmt: skip
     run = train(*SMALL, *options)
     rows = [row for row in read_trace(run / "trace").to_pylist() if row["op"] in OF_MATRICES]
@@ -62,6 +70,69 @@ def test_the_rows_of_a_run_are_those_of_its_plan(train, products):
         place = expected[row["op"], row["chip"], row["layer"]]
         assert all(row[name] == table[name][place] for name in COUNTED)
     assert (products == "arrays") == any(row["op"] == "vmm_matrix" for row in rows)
+
+
+def test_newton_muon_solves_for_its_matrices_alone(train):
+    """Moments of inputs of two layers; what was solved travels to the owners of the matrices."""
+    options = ("optimizer=newton_muon", "farm.chips=2", "train.max_steps=2")
+    run, plan = train(*SMALL, *options), planned(*options)
+    rows = [row for row in read_trace(run / "trace").to_pylist() if row["step"] == 1]
+    layers = [plan.workload.layers[layer].name for layer in matrix_layers(plan)]
+    assert layers == ["hidden", "middle"]
+    assert {row["layer"] for row in rows if row["op"] == "solve_a"} == set(matrix_layers(plan))
+    assert {row["layer"] for row in rows if row["op"] == "factor_a"} == set(matrix_layers(plan))
+    assert not [row for row in rows if row["op"] in ("solve_g", "factor_g", "vmm_fisher")]
+    table = step_ops(plan, None, 1, factors_due=True, inverses_due=True)
+    for name in ("factor_a", "average_factor", "exchange_gradients", "exchange_solved", "update"):
+        sent = [row for row in rows if row["op"] == name]
+        where = table["op"] == OP_NUMBERS[name]
+        assert len(sent) == where.sum() > 0, name
+        for count in (*COUNTED, "link_bytes"):
+            assert sum(row[count] for row in sent) == table[count][where].sum(), (name, count)
+
+
+class Queues:
+    """What one worker sends the others, without processes between them."""
+
+    def __init__(self, me, queues):
+        self.me, self.queues = me, queues
+
+    def send(self, step, part, messages):
+        for worker, arrays in messages.items():
+            self.queues[self.me, worker].put((step, part, arrays))
+
+    def receive(self, step, part):
+        found = {}
+        for sender, receiver in sorted(self.queues):
+            if receiver == self.me:
+                *what, found[sender] = self.queues[sender, receiver].get(timeout=60)
+                assert what == [step, part]
+        return found
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("method", ["muon", "newton_muon"])
+def test_matrices_travel_between_workers_with_the_same_bits(method):
+    def states(groups):
+        chips = sum(len(group) for group in groups.values())
+        settings = load_settings([*SMALL, f"optimizer={method}", f"farm.chips={chips}"])
+        setup = make_setup(training_job(settings), settings.dataset.load(), groups)
+        queues = {pair: queue.Queue() for pair in itertools.permutations(groups, 2)}
+        workers = [ChipWorker(chips, setup, Queues(me, queues)) for me, chips in groups.items()]
+        for worker in workers:
+            worker.restore(0, beginning(setup).arrays)
+        with ThreadPoolExecutor(len(workers)) as pool:
+            for done in [pool.submit(worker.advance, 0, 2) for worker in workers]:
+                done.result()
+        return [worker.common_state() for worker in workers]
+
+    alone, *spread = states({0: (0,)}) + states({0: (0, 2), 1: (1,)})
+    for state in spread:
+        assert state.keys() == alone.keys()
+        for name, values in alone.items():
+            np.testing.assert_array_equal(state[name], values, err_msg=name)
 
 
 def test_the_conversions_of_a_direction_are_those_that_are_planned():

@@ -71,6 +71,7 @@ from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace
 from repast_dist.trace.schema import COUNTS
 from repast_dist.training.optimizers.muon import Muon
+from repast_dist.training.optimizers.newton_muon import NewtonMuon
 
 NEAR = 1e-5
 
@@ -884,7 +885,8 @@ def test_a_loss_costs_what_its_formula_says(loss, value, drawn, root):
 
 BLOCK_OPS = {"average_factor", "keep_rows", "program_block", "solve_g", "solve_a"}
 EXCHANGES = {
-    "reduce_gradients", "reduce_factors", "exchange_gradients", "reduce_scalar", "gather_updates",
+    "reduce_gradients", "reduce_factors", "exchange_gradients", "exchange_solved", "reduce_scalar",
+    "gather_updates",
 }  # fmt: skip
 OTHERS = {
     "send_activations", "send_errors", "clip", "update", "null_offsets", "write_weights", "loss",
@@ -926,6 +928,36 @@ def test_a_matrix_that_is_orthogonalised_costs_what_a_hand_calculation_says(chip
     assert {OP_NAMES[code] for code in table["op"]} & MATRIX_OPS == set(by_hand)
     for name, row in by_hand.items():
         check(plan, chip, table, table["op"] == OP_NAMES.index(name), row)
+
+
+@pytest.mark.parametrize(("network", "count"), [("board", 4), ("torus", 32)])
+def test_solved_gradients_go_to_the_chips_that_own_matrices(network, count):
+    """64 x 40 and 40 x 10 numbers of 4 bytes, each to a chip of its own; biases stay."""
+    base = plan_of("small", MLP, count=count, network=network)
+    method = NewtonMuon(output_layer="matrix")
+    work = dataclasses.replace(
+        base.work, sides=method.sides, fisher_passes=0, clips=False, matrices=method
+    )
+    plan = make_plan(base.workload, base.hardware, base.policy, work)
+    assert {(block.layer, block.factor) for block in plan.blocks} == {(0, "A"), (1, "A")}
+    table = table_of(plan)
+    rows = table.where(np.flatnonzero(table["op"] == op.EXCHANGE_SOLVED.number))
+    dimensions, total, largest = NETWORKS[network](count), 4 * 2960, 4 * 2560
+    time, sent = min(personal(dimensions, total, largest), scatter(dimensions, total, largest))
+    assert len(rows) == count
+    priced = price(rows, plan.hardware.costs)
+    assert priced.duration_s == pytest.approx(time, rel=NEAR)
+    assert priced.energy_j.sum() == pytest.approx(sent * LINK_J_PER_BYTE, rel=NEAR)
+    assert not (table_of(base)["op"] == op.EXCHANGE_SOLVED.number).any()
+
+
+def test_the_last_matrix_of_others_has_no_block():
+    base = plan_of("small", MLP)
+    work = dataclasses.replace(base.work, sides=("A",), fisher_passes=0, matrices=NewtonMuon())
+    plan = make_plan(base.workload, base.hardware, base.policy, work)
+    assert {block.layer for block in plan.blocks} == {0}
+    formed = table_of(plan)
+    assert set(formed["layer"][formed["op"] == op.FACTOR_A.number].tolist()) == {0}
 
 
 def test_a_product_of_the_digital_unit_fills_parts_of_lanes_by_lanes():

@@ -15,8 +15,10 @@ from torch_networks import (  # noqa: E402
     train_like,
 )
 
+from repast_dist.ground.errors import SettingsError  # noqa: E402
 from repast_dist.settings import load_settings  # noqa: E402
 from repast_dist.torch import KFAC, convert  # noqa: E402
+from repast_dist.training.optimizers.newton_muon import NewtonMuon  # noqa: E402
 
 STEPS = 4
 NETWORKS = {"digits_cnn": DigitsCnn, "digits_transformer": DigitsTransformer}
@@ -64,3 +66,8 @@ def test_losses_on_arrays_are_equal(train, name):
     # Each call sets its ranges: PyTorch's loop cannot run the first micro-batch a second time.
     theirs, ours, _, _ = both(train, name, "chip=small", "chip.adc.calibrated_on=call")
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_method_that_updates_whole_matrices_is_left_to_the_farm():
+    with pytest.raises(SettingsError, match="which the farm does alone"):
+        KFAC(torch.nn.Linear(3, 2), method=NewtonMuon())
