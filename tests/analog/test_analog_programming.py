@@ -5,7 +5,7 @@ import pytest
 import scipy
 
 from repast_dist.analog import DeviceSpec, Reram, VmmSpec, program_vmm
-from repast_dist.analog.arrays.planes import held_planes
+from repast_dist.analog.arrays.planes import contents
 from repast_dist.analog.arrays.programming import differential_levels, pair_conductances
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.cells.gaussian import profile_rms
@@ -147,7 +147,8 @@ def test_what_is_written_in_one_pass_is_what_its_steps_make(profile, shape):
     cut_into_digits(integers, 4, digits)
     levels = Cell.program_levels(cell, digits, NormalDraws(1, "w"))
     planes = np.empty(digits.shape, np.float32)
-    largest = gaussian_planes(integers, 4, cell.law, NormalDraws(1, "w"), 2.0**-10, planes)
+    stream = NormalDraws(1, "w").stream(digits.size)
+    largest = gaussian_planes(integers, 4, cell.law, stream, 2.0**-10, planes)
     np.testing.assert_array_equal(planes, in_steps(levels, 2.0**-10))
     assert largest == np.abs(levels).max()
 
@@ -156,15 +157,15 @@ def test_small_weights_of_many_multipliers_have_the_step_of_the_largest():
     spec = VmmSpec(device=DeviceSpec(cell=Reram(programming_sigma=1e-4)))
     integers = np.random.default_rng(4).integers(-3, 4, size=(2, 40, 6)).astype(float)
     places = [("first",), ("second",)]
-    planes, step = held_planes(integers, spec, 7, places)
+    held = contents(integers, spec, 7, places)
     digits = np.zeros((2, 40, spec.slices, 6), np.int16)
     digits[:, :, 0] = integers
     levels = [
         differential_levels(part[None], spec.device.cell, 7, "vmm", *where)
         for part, where in zip(digits, places, strict=True)
     ]
-    assert step == step_of(np.array(levels)) < step_of(np.array([15.0]))
-    np.testing.assert_array_equal(planes, in_steps(np.concatenate(levels), step))
+    assert held.step == step_of(np.array(levels)) < step_of(np.array([15.0]))
+    np.testing.assert_array_equal(held.planes, in_steps(np.concatenate(levels), held.step))
 
 
 def test_digits_are_those_of_the_magnitude_in_base_two_to_the_bits():

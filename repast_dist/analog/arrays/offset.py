@@ -48,7 +48,7 @@ def offset_levels(digits: np.ndarray, spec: VmmSpec, seed: int, *address: int | 
     digits : ndarray
         (K, slices, M) digits, none negative.
     spec, seed, *address
-        As for `repast_dist.analog.arrays.planes.held_planes`.
+        As for `repast_dist.analog.arrays.planes.contents`.
 
     Returns
     -------

@@ -20,12 +20,11 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.kernels.base import in_steps, step_for, step_of
+from repast_dist.analog.kernels.base import Drawn, Kept, in_steps, step_of
 from repast_dist.analog.kernels.conversion import largest_magnitudes
 from repast_dist.analog.kernels.draws import (
     NormalDraws,
     cut_into_digits,
-    gaussian_planes,
     round_quotients,
 )
 from repast_dist.analog.specs import VmmSpec
@@ -85,9 +84,9 @@ def quantized(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return integers, scale
 
 
-def held_planes(
+def contents(
     integers: np.ndarray, spec: VmmSpec, seed: int, places: list[tuple[int | str, ...]]
-) -> tuple[np.ndarray, float]:
+) -> Kept | Drawn:
     """Return what pairs, or cells beside their references, appear to hold of the whole numbers of
     many multipliers.
 
@@ -102,53 +101,26 @@ def held_planes(
     places : list of tuple of (int or str)
         Addresses of the draws of the multipliers, or one for all of them.
 
-    Returns
-    -------
-    planes : ndarray
-        (B, K, slices, M) float32 in levels.
-    step : float
-        A power of two of which all of them are whole multiples.
     """
-    most = math.inf
+    cell, most = spec.device.cell, math.inf
     if _straight(spec):
-        most = (spec.device.cell.levels - 1) * spec.device.cell.highest
-        drawn = _drawn(integers, spec, most, seed, places)
-        if drawn is not None:
-            return drawn
+        most = (cell.levels - 1) * cell.highest
+        if cell.law is not None and most < math.inf and integers.size and not cell.changes:
+            each = len(integers) // len(places) * integers[0].size * spec.slices
+            draws = (NormalDraws(seed, "programming", "vmm", *where) for where in places)
+            streams = tuple(stream.stream(each) for stream in draws)
+            return Drawn(integers, spec.slices, cell.bits, cell.law, streams, most)
     parts = [integers] if len(places) == 1 else [part[None] for part in integers]
     held = [_held(part, spec, seed, *where) for part, where in zip(parts, places, strict=True)]
     levels = held[0] if len(held) == 1 else np.concatenate(held)
     step = step_of(levels, most)
-    return in_steps(levels, step), step
+    return Kept(in_steps(levels, step), step)
 
 
 def _straight(spec: VmmSpec) -> bool:
     """Whether what pairs appear to hold is what was programmed."""
     ideal = spec.device.wire.ideal and spec.device.variation.none
     return spec.differential and ideal and not spec.dac.gain_error
-
-
-def _drawn(
-    integers: np.ndarray, spec: VmmSpec, most: float, seed: int, places: list[tuple[int | str, ...]]
-) -> tuple[np.ndarray, float] | None:
-    """Return what `held_planes` does where cells have Gaussian errors and no pair exceeds `most`
-    levels; None: not so, or the step is a smaller one than that of the most.
-    """
-    cell, (count, rows, columns) = spec.device.cell, integers.shape
-    law = None if cell.changes else cell.law
-    if law is None or math.isinf(most) or not integers.size:
-        return None
-    planes, largest = np.empty((count, rows, spec.slices, columns), np.float32), 0.0
-    step = step_for(most)
-    each = count if len(places) == 1 else 1
-    for first, where in zip(range(0, count, each), places, strict=True):
-        part = slice(first, first + each)
-        whole, out = integers[part].reshape(-1, columns), planes[part]
-        draws = NormalDraws(seed, "programming", "vmm", *where)
-        out = out.reshape(-1, spec.slices, columns)
-        found = gaussian_planes(whole, cell.bits, law, draws, step, out)
-        largest = max(largest, found)
-    return (planes, step) if step_for(largest) == step else None
 
 
 def _held(integers: np.ndarray, spec: VmmSpec, seed: int, *address: int | str) -> np.ndarray:

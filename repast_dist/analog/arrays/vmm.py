@@ -13,6 +13,7 @@ multipliers on the same converters do, the range of the ADCs.
 import dataclasses
 import warnings
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,10 @@ from repast_dist.analog.arrays.converters import (
     needed_ranges,
 )
 from repast_dist.analog.arrays.offset import take_off
-from repast_dist.analog.arrays.planes import held_planes, quantized
+from repast_dist.analog.arrays.planes import contents, quantized
 from repast_dist.analog.arrays.ranges import fixed_ranges, input_step, ranges_of, some_rows
 from repast_dist.analog.arrays.tiles import hold
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Held
+from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Drawn, Held, Kept
 from repast_dist.analog.kernels.conversion import (
     largest_magnitudes,
     round_to_integers,
@@ -88,11 +89,8 @@ class VmmArray:
     whole : ndarray
         (B, K, M) float64 whole numbers: what was meant to be programmed; B is 1 where it is no
         stack.
-    held : ndarray or None
-        (B, K, slices, M) float32, what the pairs hold, in units of one level, rounded to steps (see
-        `kernels.base`); None when the product is exact (ideal cells, lossless ADC).
-    step : float
-        Of which all of these are whole multiples.
+    contents : Kept, Drawn or None
+        What the pairs hold; None when the product is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
     input_steps : ndarray or None
@@ -111,8 +109,7 @@ class VmmArray:
     shape: tuple[int, ...]
     scales: np.ndarray
     whole: np.ndarray
-    held: np.ndarray | None
-    step: float = 1.0
+    contents: Kept | Drawn | None
     ranges: np.ndarray | None = None
     input_steps: np.ndarray | None = None
     address: tuple[int | str, ...] = ()
@@ -132,10 +129,12 @@ class VmmArray:
 
     @property
     def planes(self) -> np.ndarray | None:
-        """What the pairs hold, (K, slices, M) or (B, K, slices, M), see `held`."""
-        if self.held is None or self.stacked:
-            return self.held
-        return self.held[0]
+        """What the pairs hold, (K, slices, M) or (B, K, slices, M) float32, in units of one level;
+        None when the product is exact.
+        """
+        if self.contents is None:
+            return None
+        return self.contents.planes if self.stacked else self.contents.planes[0]
 
     @property
     def weight_scale(self) -> float:
@@ -146,8 +145,8 @@ class VmmArray:
     @cached_property
     def _held(self) -> Held:
         """What the arrays hold, ready for products."""
-        assert self.held is not None
-        return hold(self.held, self.step, self.spec, self.seed, *self.address)
+        assert self.contents is not None
+        return hold(self.contents, self.spec, self.seed, *self.address)
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -194,7 +193,7 @@ class VmmArray:
         ClippingWarning
             Kept ranges do not fit these inputs.
         """
-        if self.held is None:
+        if self.contents is None:
             integers, steps, clipped_inputs = self._converted(inputs, self._exact.dtype)
             product = VmmProduct(np.asarray(integers @ self._exact, np.float64))
         else:
@@ -220,7 +219,7 @@ class VmmArray:
             As for `multiply`.
         """
         codes = codes if self.stacked else codes[None]
-        if self.held is None:
+        if self.contents is None:
             product = VmmProduct(np.asarray(codes @ self._exact, np.float64))
         else:
             product = self._multiply_planes(np.ascontiguousarray(codes, np.int32), call, None)
@@ -233,7 +232,7 @@ class VmmArray:
             self,
             shape=(*self.shape[:-1], stop - start),
             whole=self.whole[..., start:stop],
-            held=None if self.held is None else self.held[..., start:stop],
+            contents=self._part(np.s_[..., start:stop]),
             address=(*self.address, "columns", start),
             first_column=self.first_column + start,
         )
@@ -244,9 +243,15 @@ class VmmArray:
             self,
             shape=(*self.shape[:-2], count, self.shape[-1]),
             whole=self.whole[:, :count],
-            held=None if self.held is None else self.held[:, :count],
+            contents=self._part(np.s_[:, :count]),
             address=(*self.address, "rows", count),
         )
+
+    def _part(self, which: Any) -> Kept | None:
+        """Return what some of the pairs hold."""
+        if self.contents is None:
+            return None
+        return Kept(self.contents.planes[which], self.contents.step)
 
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
@@ -254,7 +259,7 @@ class VmmArray:
         """
         if self.spec.dac.range == "calibrated":
             self.input_steps = self._steps(*self._checked(inputs))
-        if self.held is not None:
+        if self.contents is not None:
             integers, _, _ = self._converted(inputs, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
 
@@ -394,13 +399,13 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     if weights.ndim not in (2, 3):
         raise DataError(f"a multiplier takes a matrix (K, M) or a stack, got {weights.shape}")
     whole, scales = quantized(weights if weights.ndim == 3 else weights[None], spec.weight_bits)
-    held, step = None, 1.0
+    held: Kept | Drawn | None = None
     if not spec.exact:
         places: list[tuple[int | str, ...]] = [address]
         if weights.ndim == 3 and not (spec.device.wire.ideal and spec.device.variation.none):
             # Cells that share wires or deviations have them within their own multiplier.
             places = [(*address, number) for number in range(len(weights))]
-        held, step = held_planes(whole, spec, seed, places)
+        held = contents(whole, spec, seed, places)
     return VmmArray(
-        spec, weights.shape, scales, whole, held, step, address=address, seed=seed, site=address
+        spec, weights.shape, scales, whole, held, address=address, seed=seed, site=address
     )

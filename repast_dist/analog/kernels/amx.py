@@ -6,6 +6,8 @@ columns are converted and added up while they are in the first cache, so that no
 and sums goes through memory.
 """
 
+import math
+
 import numba
 import numpy as np
 
@@ -13,8 +15,10 @@ from repast_dist.analog.kernels import tile_registers as unit
 from repast_dist.analog.kernels.base import (
     Conversions,
     Design,
+    Drawn,
     Held,
     Kernels,
+    step_for,
 )
 from repast_dist.analog.kernels.conversion import (
     add_weighted,
@@ -25,6 +29,7 @@ from repast_dist.analog.kernels.conversion import (
 from repast_dist.analog.kernels.draws import largest_of
 from repast_dist.analog.kernels.float32 import any_tile, hold
 from repast_dist.analog.kernels.memory import aligned, reused
+from repast_dist.analog.kernels.tile_writing import write_drawn, write_levels
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.numbers import ceil_div
 
@@ -47,11 +52,31 @@ class Amx(Kernels):
         Digits that do not fit or are answered by something else, and sums that would not be exact,
         are multiplied without the unit, with the same numbers.
         """
-        rows = min(design.rows, levels.shape[1])
-        exact = design.top <= _TOP and rows * design.top * _TOP * (_UPPER + 1) < _FITS_INT32
-        if design.bends or not exact or not levels.size:
+        if not _fits(levels.shape, design):
             return hold(levels, design, any_tile)
-        return AmxTiles(levels, design)
+        plain = design.whole and largest_of(np.ascontiguousarray(levels).reshape(-1)) <= _TOP
+        tiles = AmxTiles(levels.shape, design, None if plain else design.step_of(levels))
+        tiles.write(levels)
+        return tiles
+
+    def draw(self, drawn: Drawn, design: Design) -> Held:
+        """Return what multipliers hold, written where it is drawn."""
+        if not _fits(drawn.shape, design):
+            return super().draw(drawn, design)
+        step = step_for(drawn.most)
+        tiles = AmxTiles(drawn.shape, design, step)
+        needed = step_for(tiles.draw(drawn))
+        if needed != step:
+            tiles = AmxTiles(drawn.shape, design, needed)
+            tiles.draw(drawn)
+        return tiles
+
+
+def _fits(shape: tuple[int, ...], design: Design) -> bool:
+    """Return whether the unit multiplies what multipliers of a shape (B, K, slices, M) hold."""
+    rows = min(design.rows, shape[1])
+    exact = design.top <= _TOP and rows * design.top * _TOP * (_UPPER + 1) < _FITS_INT32
+    return exact and not design.bends and math.prod(shape) > 0
 
 
 class AmxTiles(Held):
@@ -59,23 +84,36 @@ class AmxTiles(Held):
 
     Parameters
     ----------
-    levels, design
+    shape, design
         See `Held`.
+    step : float or None
+        Of what they will hold, in levels; None: they are whole levels of 8 bits.
     """
 
-    def __init__(self, levels: np.ndarray, design: Design) -> None:
-        super().__init__(levels, design)
-        levels = np.ascontiguousarray(levels)
-        count, rows, slices, columns = levels.shape
+    def __init__(self, shape: tuple[int, ...], design: Design, step: float | None) -> None:
+        super().__init__(shape, design)
+        count, rows, slices, columns = shape
         self._height = min(design.rows, rows)
-        plain = design.whole and largest_of(levels.reshape(-1)) <= _TOP
-        self._step = 1.0 if plain else design.step_of(levels)
-        self._parts = 1 if plain else 2
+        self._step, self._parts = (1.0, 1) if step is None else (step, 2)
         self._blocks = ceil_div(slices * columns, SIDE)
-        shape = count * self.per, self._blocks, ceil_div(self._height, DEEP), self._parts, SIDE
-        self._held = aligned(int(np.prod(shape)) * DEEP).view(np.int8).reshape(*shape, DEEP)
-        cells = levels.reshape(count, rows, slices * columns)
-        _pack(cells, 1.0 / self._step, self.per, self._height, self._held)
+        sizes = count * self.per, self._blocks, ceil_div(self._height, DEEP), self._parts, SIDE
+        self._held = aligned(math.prod(sizes) * DEEP).view(np.int8).reshape(*sizes, DEEP)
+
+    def write(self, levels: np.ndarray) -> None:
+        """Write what multipliers hold, in levels."""
+        cells = np.ascontiguousarray(levels).reshape(*self.shape[:2], -1)
+        write_levels(cells, 1.0 / self._step, self.per, self._height, self._held)
+
+    def draw(self, drawn: Drawn) -> float:
+        """Write what is drawn, and return the largest magnitude before rounding, in levels."""
+        parts, how = len(drawn.streams), (drawn.slices, drawn.bits, drawn.law.numbers)
+        held = self._held.reshape(parts, -1, *self._held.shape[1:])
+        integers = drawn.integers.reshape(parts, -1, *drawn.integers.shape[1:])
+        scale = 1.0 / self._step
+        return max(
+            write_drawn(part, *how, stream, scale, self.per, self._height, tiles)
+            for part, stream, tiles in zip(integers, drawn.streams, held, strict=True)
+        )
 
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result."""
@@ -175,43 +213,6 @@ class AmxTiles(Held):
                 how.least,
             )
         )
-
-
-@numba.njit(cache=True, nogil=True)
-def _pack(cells: np.ndarray, per_step: float, per: int, height: int, held: np.ndarray) -> None:
-    """Write what all row tiles hold, (B, K, columns) float32 in levels, as tile registers take it:
-    (tiles, blocks of columns, depth, parts, 16, 64) int8, four rows side by side.
-    """
-    wide()
-    tiles, blocks, depth, parts, _, _ = held.shape
-    words = held.view(np.int32)
-    width = cells.shape[2]
-    upper, lower = np.zeros((2, blocks * SIDE), np.int32)
-    scale = np.float32(per_step)
-    for tile in range(tiles):
-        which, part = divmod(tile, per)
-        last = min((part + 1) * height, cells.shape[1])
-        for four in range(depth * SIDE):
-            upper[:width] = 0
-            lower[:width] = 0
-            for j in range(4):
-                k = part * height + 4 * four + j
-                if 4 * four + j >= height or k >= last:
-                    break
-                row, shift = cells[which, k], np.int32(8 * j)
-                for c in range(width):
-                    steps = np.int32(row[c] * scale)
-                    high = np.int32(0) if parts == 1 else np.int32((steps + 128) >> 8)
-                    low = np.int32(steps - (high << np.int32(8)))
-                    upper[c] |= np.int32((high & 255) << shift)
-                    lower[c] |= np.int32((low & 255) << shift)
-            for block in range(blocks):
-                first = block * SIDE
-                for c in range(SIDE):
-                    words[tile, block, four // SIDE, parts - 1, four % SIDE, c] = lower[first + c]
-                if parts == 2:
-                    for c in range(SIDE):
-                        words[tile, block, four // SIDE, 0, four % SIDE, c] = upper[first + c]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -329,7 +330,7 @@ def _add_tiles(
     configuration : ndarray
         Of the tile registers.
     held : ndarray
-        See `_pack`.
+        See `tile_writing`.
     integers, result : ndarray
         (B, N, K) int32 inputs, and (B, N, M) float64, added to.
     per, height : int

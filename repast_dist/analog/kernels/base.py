@@ -8,10 +8,17 @@ whatever the order in which a unit adds.
 import abc
 import dataclasses
 import math
+from functools import cached_property
 
 import numpy as np
 
-from repast_dist.analog.kernels.draws import largest_of, round_to_steps
+from repast_dist.analog.kernels.draws import (
+    GaussianLaw,
+    Stream,
+    gaussian_planes,
+    largest_of,
+    round_to_steps,
+)
 from repast_dist.ground.numbers import ceil_div
 
 LARGEST_STEPS = 127 * 256 + 127
@@ -115,6 +122,89 @@ class Design:
 
 
 @dataclasses.dataclass(frozen=True)
+class Kept:
+    """What multipliers hold, in memory.
+
+    Attributes
+    ----------
+    planes : ndarray
+        (B, K, slices, M) float32 in levels.
+    step : float
+        A power of two of which all of them are whole multiples.
+    """
+
+    planes: np.ndarray
+    step: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """B, K, slices, M."""
+        return self.planes.shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What multipliers hold whose cells have Gaussian errors, drawn where it is needed.
+
+    Attributes
+    ----------
+    integers : ndarray
+        (B, K, M) float64 whole numbers.
+    slices, bits : int
+        Slices of a whole number, and bits of a slice.
+    law : GaussianLaw
+        Of the cells.
+    streams : tuple of Stream
+        Of the draws: one of every multiplier, or one of all together.
+    most : float
+        Levels that no pair exceeds.
+    """
+
+    integers: np.ndarray
+    slices: int
+    bits: int
+    law: GaussianLaw
+    streams: tuple[Stream, ...]
+    most: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """B, K, slices, M."""
+        count, rows, columns = self.integers.shape
+        return count, rows, self.slices, columns
+
+    @property
+    def planes(self) -> np.ndarray:
+        """See `Kept`."""
+        return self._kept.planes
+
+    @property
+    def step(self) -> float:
+        """See `Kept`."""
+        return self._kept.step
+
+    @cached_property
+    def _kept(self) -> Kept:
+        planes, columns = np.empty(self.shape, np.float32), self.shape[-1]
+        parts = len(self.streams)
+        integers = self.integers.reshape(parts, -1, columns)
+        written = planes.reshape(parts, -1, self.slices, columns)
+
+        def write(step: float) -> float:
+            each = zip(integers, self.streams, written, strict=True)
+            return max(
+                gaussian_planes(part, self.bits, self.law, stream, step, out)
+                for part, stream, out in each
+            )
+
+        step = step_for(self.most)
+        needed = step_for(write(step))
+        if needed != step:
+            write(needed)
+        return Kept(planes, needed)
+
+
+@dataclasses.dataclass(frozen=True)
 class Conversions:
     """How the currents of one product are converted.
 
@@ -148,24 +238,22 @@ class Held(abc.ABC):
 
     Parameters
     ----------
-    levels : ndarray
-        (B, K, slices, M) float32 in levels: whole multiples of a step in every row tile.
+    shape : tuple of int
+        B, K, slices, M.
     design : Design
         How each is built.
 
     Attributes
     ----------
-    shape : tuple of int
-        B, K, slices, M.
-    design : Design
+    shape, design
         As given.
     per : int
         Row tiles of one multiplier; those of all are numbered one multiplier after the other.
     """
 
-    def __init__(self, levels: np.ndarray, design: Design) -> None:
-        self.shape, self.design = levels.shape, design
-        self.per = ceil_div(levels.shape[1], design.rows)
+    def __init__(self, shape: tuple[int, ...], design: Design) -> None:
+        self.shape, self.design = shape, design
+        self.per = ceil_div(shape[1], design.rows)
 
     @abc.abstractmethod
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
@@ -217,4 +305,18 @@ class Kernels(abc.ABC):
 
     @abc.abstractmethod
     def hold(self, levels: np.ndarray, design: Design) -> Held:
-        """Return what multipliers hold, ready for products; see `Held`."""
+        """Return what multipliers hold, ready for products.
+
+        Parameters
+        ----------
+        levels : ndarray
+            (B, K, slices, M) float32 in levels: whole multiples of a step in every row tile.
+        design : Design
+            How each is built.
+        """
+
+    def draw(self, drawn: Drawn, design: Design) -> Held:
+        """Return what multipliers hold of which nothing has been drawn yet, ready for products; the
+        design has no step.
+        """
+        return self.hold(drawn.planes, dataclasses.replace(design, step=drawn.step))

@@ -11,8 +11,14 @@ from repast_dist.analog.kernels.noise import fill_normal
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.rng import generator
 
-_BLOCK = 4096
+BLOCK = 4096
 """Draws of one row of a stream."""
+
+type Law = tuple[float, float, np.ndarray, float, float]
+"""What compiled functions take of a `GaussianLaw`."""
+
+type Stream = tuple[np.uint64, int, int]
+"""A key, and the first rows of the draws of positive and of negative cells."""
 
 
 class NormalDraws(np.random.Generator):
@@ -33,8 +39,15 @@ class NormalDraws(np.random.Generator):
     def claim(self, count: int) -> tuple[np.uint64, int]:
         """Return the stream's key and its first row for so many draws, which are then used up."""
         first = self._rows
-        self._rows += -(-count // _BLOCK)
+        self._rows += -(-count // BLOCK)
         return self._key, first
+
+    def stream(self, count: int) -> Stream:
+        """Return where the draws of so many pairs are, those of positive cells first; they are then
+        used up.
+        """
+        key, first = self.claim(count)
+        return key, first, self.claim(count)[1]
 
     def standard_normal(self, size: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Return standard normal draws: float64 of a shape, or one number."""
@@ -48,8 +61,8 @@ class NormalDraws(np.random.Generator):
 
 @numba.njit(cache=True, nogil=True)
 def _fill(key: np.uint64, row: int, out: np.ndarray) -> None:
-    for first in range(0, out.shape[0], _BLOCK):
-        fill_normal(key, row + first // _BLOCK, out[first : first + _BLOCK])
+    for first in range(0, out.shape[0], BLOCK):
+        fill_normal(key, row + first // BLOCK, out[first : first + BLOCK])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +88,7 @@ class GaussianLaw:
     high: float
 
     @property
-    def numbers(self) -> tuple[float, float, np.ndarray, float, float]:
+    def numbers(self) -> Law:
         """What compiled functions take, coefficients as Horner's rule wants them."""
         down = np.array(self.profile[::-1], np.float64)
         return float(self.top), self.sigma, down, self.low, self.high
@@ -101,9 +114,8 @@ def gaussian_levels(digits: np.ndarray, law: GaussianLaw, draws: NormalDraws) ->
         float64, the shape of `digits`.
     """
     levels = np.empty(digits.shape)
-    key, first = draws.claim(digits.size)
-    _, second = draws.claim(digits.size)
-    _program_digits(digits.reshape(-1), law.numbers, key, first, second, levels.reshape(-1))
+    stream = draws.stream(digits.size)
+    _program_digits(digits.reshape(-1), law.numbers, stream, levels.reshape(-1))
     return levels
 
 
@@ -111,7 +123,7 @@ def gaussian_planes(
     integers: np.ndarray,
     bits: int,
     law: GaussianLaw,
-    draws: NormalDraws,
+    stream: Stream,
     step: float,
     planes: np.ndarray,
 ) -> float:
@@ -126,8 +138,10 @@ def gaussian_planes(
         (K, M) float64 whole numbers.
     bits : int
         Of a slice.
-    law, draws
-        See `gaussian_levels`.
+    law : GaussianLaw
+        Of the cells.
+    stream : Stream
+        Of the draws.
     step : float
         A power of two, in levels.
     planes : ndarray
@@ -138,25 +152,22 @@ def gaussian_planes(
     float
         The largest magnitude before rounding, in levels.
     """
-    key, first = draws.claim(planes.size)
-    _, second = draws.claim(planes.size)
-    return float(_program(integers, bits, law.numbers, key, first, second, step, planes))
+    return float(_program(integers, bits, law.numbers, stream, step, planes))
 
 
 @numba.njit(cache=True, nogil=True)
 def _program_digits(
     digits: np.ndarray,
-    law: tuple[float, float, np.ndarray, float, float],
-    key: np.uint64,
-    first: int,
-    second: int,
+    law: Law,
+    stream: Stream,
     levels: np.ndarray,
 ) -> None:
-    on, against = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for start in range(0, digits.shape[0], _BLOCK):
-        count = min(_BLOCK, digits.shape[0] - start)
-        fill_normal(key, first + start // _BLOCK, on[:count])
-        fill_normal(key, second + start // _BLOCK, against[:count])
+    key, first, second = stream
+    on, against = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for start in range(0, digits.shape[0], BLOCK):
+        count = min(BLOCK, digits.shape[0] - start)
+        fill_normal(key, first + start // BLOCK, on[:count])
+        fill_normal(key, second + start // BLOCK, against[:count])
         _add_errors(digits[start : start + count], on, against, law, levels[start : start + count])
 
 
@@ -164,36 +175,67 @@ def _program_digits(
 def _program(
     integers: np.ndarray,
     bits: int,
-    law: tuple[float, float, np.ndarray, float, float],
-    key: np.uint64,
-    first: int,
-    second: int,
+    law: Law,
+    stream: Stream,
     step: float,
     planes: np.ndarray,
 ) -> float:
-    on, against = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    digits, levels = np.empty(_BLOCK, np.int16), np.empty(_BLOCK)
-    slices, columns = planes.shape[1:]
-    cells = planes.reshape(-1)
-    largest = 0.0
-    k, number, m = 0, 0, 0
-    for start in range(0, cells.shape[0], _BLOCK):
-        count = min(_BLOCK, cells.shape[0] - start)
-        at = 0
-        while at < count:
-            some = min(columns - m, count - at)
-            _cut(integers[k, m : m + some], bits, number, digits[at : at + some])
-            at, m = at + some, m + some
-            if m == columns:
-                number, m = number + 1, 0
-                if number == slices:
-                    k, number = k + 1, 0
-        fill_normal(key, first + start // _BLOCK, on[:count])
-        fill_normal(key, second + start // _BLOCK, against[:count])
-        _add_errors(digits[:count], on, against, law, levels[:count])
-        largest = max(largest, _largest(levels[:count]))
-        round_to_steps(levels[:count], step, cells[start : start + count])
+    cells, slices = planes.reshape(-1), planes.shape[1]
+    room, largest = block_room(), 0.0
+    for start in range(0, cells.shape[0], BLOCK):
+        levels = draw_block(integers, slices, bits, law, stream, start, room)
+        largest = max(largest, largest_in(levels))
+        round_to_steps(levels, step, cells[start : start + levels.shape[0]])
     return largest
+
+
+@numba.njit(cache=True, nogil=True)
+def block_room() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return scratch of `draw_block`: draws of both sides, digits and levels."""
+    on, against = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    return on, against, np.empty(BLOCK, np.int16), np.empty(BLOCK)
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_block(
+    integers: np.ndarray,
+    slices: int,
+    bits: int,
+    law: Law,
+    stream: Stream,
+    start: int,
+    room: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Return what up to `BLOCK` pairs hold, float64 in levels, valid until the next call.
+
+    Parameters
+    ----------
+    integers : ndarray
+        (K, M) float64 whole numbers; pairs are numbered as in (K, slices, M).
+    slices, bits : int
+        Slices of a whole number, and bits of a slice.
+    law, stream
+        As a `GaussianLaw` has its numbers, and as `NormalDraws.stream` returns it.
+    start : int
+        The first pair, a multiple of `BLOCK`.
+    room : tuple of ndarray
+        See `block_room`.
+    """
+    on, against, digits, levels = room
+    columns = integers.shape[1]
+    count = min(BLOCK, integers.shape[0] * slices * columns - start)
+    at = 0
+    while at < count:
+        line, m = divmod(start + at, columns)
+        k, number = divmod(line, slices)
+        some = min(columns - m, count - at)
+        _cut(integers[k, m : m + some], bits, number, digits[at : at + some])
+        at += some
+    key, first, second = stream
+    fill_normal(key, first + start // BLOCK, on[:count])
+    fill_normal(key, second + start // BLOCK, against[:count])
+    _add_errors(digits[:count], on, against, law, levels[:count])
+    return levels[:count]
 
 
 # Without contracted operations: the bits are those of NumPy.
@@ -202,7 +244,7 @@ def _add_errors(
     digits: np.ndarray,
     on: np.ndarray,
     against: np.ndarray,
-    law: tuple[float, float, np.ndarray, float, float],
+    law: Law,
     levels: np.ndarray,
 ) -> None:
     wide()
@@ -262,14 +304,15 @@ def largest_of(values: np.ndarray, enough: float = math.inf) -> float:
     largest, first = 0.0, 0
     while first < len(values) and largest <= enough:
         # Most often the first of them are enough.
-        last = first + _BLOCK if enough < math.inf else len(values)
-        largest = max(largest, _largest(values[first:last]))
+        last = first + BLOCK if enough < math.inf else len(values)
+        largest = max(largest, largest_in(values[first:last]))
         first = last
     return largest
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _largest(values: np.ndarray) -> float:
+def largest_in(values: np.ndarray) -> float:
+    """Return the largest magnitude, (n,) of any float dtype without NaN, at least one."""
     wide()
     largest = abs(values[0])
     for i in range(values.shape[0]):

@@ -77,7 +77,7 @@ class OnDevice(Held):
     """
 
     def __init__(self, levels: np.ndarray, design: Design, device: torch.device) -> None:
-        super().__init__(levels, design)
+        super().__init__(levels.shape, design)
         self._device = device
         count, rows, slices, columns = self.shape
         self._height = min(design.rows, rows)

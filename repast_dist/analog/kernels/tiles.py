@@ -102,7 +102,7 @@ class Tiled(Held):
     """
 
     def __init__(self, levels: np.ndarray, design: Design, make: TileMaker) -> None:
-        super().__init__(levels, design)
+        super().__init__(levels.shape, design)
         _, _, slices, columns = levels.shape
         # The draws of a sample belong to a whole row.
         width = max(columns if design.noisy else _BLOCK_COLUMNS // slices, 1)

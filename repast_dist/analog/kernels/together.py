@@ -44,7 +44,7 @@ class Together(Held):
     """
 
     def __init__(self, levels: np.ndarray, design: Design) -> None:
-        super().__init__(levels, design)
+        super().__init__(levels.shape, design)
         self._height = min(design.rows, self.shape[1])
         self._count = self.shape[0] * self.per
         self._step = design.step_of(levels)
