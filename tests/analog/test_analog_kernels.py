@@ -17,9 +17,19 @@ from repast_dist.analog import (
     WireSpec,
     program_vmm,
 )
+from repast_dist.analog.arrays.planes import contents
+from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.kernels import chosen, onednn, tile_registers
 from repast_dist.analog.kernels.amx import AmxTiles
-from repast_dist.analog.kernels.base import LARGEST_STEPS, Design, in_steps, step_of
+from repast_dist.analog.kernels.base import (
+    LARGEST_STEPS,
+    Design,
+    DrawnColumns,
+    Held,
+    Kept,
+    in_steps,
+    step_of,
+)
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
 from repast_dist.analog.kernels.conversion import without_gaps
 from repast_dist.analog.kernels.driven import DrivenTile
@@ -108,6 +118,30 @@ def test_all_kernels_give_the_same_bits_of_stacks(name: str) -> None:
         np.testing.assert_array_equal(product.values, found[0].values)
         assert product.clipped == found[0].clipped
         np.testing.assert_array_equal(product.needed, found[0].needed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [256, 70, 6])
+@pytest.mark.parametrize("sigma", [0.01, 1e-4])
+@pytest.mark.parametrize("places", [1, 3])
+def test_what_is_drawn_as_kernels_take_it_is_what_is_held(name, rows, sigma, places) -> None:
+    # Small weights of exact cells need a smaller step than the largest level does.
+    how = spec(rows=rows, programming_sigma=sigma)
+    random = np.random.default_rng(8)
+    whole = random.integers(-7, 8, size=(3, 150, 37)).astype(float)
+    drawn = contents(whole, how, 1, [("here", n) for n in range(places)])
+    inputs = np.ascontiguousarray(random.integers(-99, 100, size=(3, 5, 150)), np.int32)
+
+    def currents(held: Held) -> list[np.ndarray]:
+        return [held.currents(tile, range(5), inputs).copy() for tile in range(3 * held.per)]
+
+    with using(name):
+        for part in (drawn, DrawnColumns(drawn, 5, 30), DrawnColumns(drawn, 36, 37)):
+            found = hold(part, how, 1, "here")
+            expected = hold(Kept(part.planes, part.step), how, 1, "here")
+            assert found.shape == expected.shape
+            for some, others in zip(currents(found), currents(expected), strict=True):
+                np.testing.assert_array_equal(some, others)
 
 
 def design(top: int, whole: bool, rows: int = 4096) -> Design:

@@ -20,7 +20,7 @@ from repast_dist.analog.arrays.programming import (
 )
 from repast_dist.analog.arrays.variation import scaled, shared_factors
 from repast_dist.analog.arrays.wires import transfer_matrix
-from repast_dist.analog.kernels.base import Drawn, Kept, in_steps, step_of
+from repast_dist.analog.kernels.base import Contents, Drawn, Kept, in_steps, step_of
 from repast_dist.analog.kernels.conversion import largest_magnitudes
 from repast_dist.analog.kernels.draws import (
     NormalDraws,
@@ -86,7 +86,7 @@ def quantized(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 def contents(
     integers: np.ndarray, spec: VmmSpec, seed: int, places: list[tuple[int | str, ...]]
-) -> Kept | Drawn:
+) -> Contents:
     """Return what pairs, or cells beside their references, appear to hold of the whole numbers of
     many multipliers.
 

@@ -5,17 +5,17 @@ import math
 import numpy as np
 
 from repast_dist.analog.arrays.drivers import row_answers
-from repast_dist.analog.kernels.base import Design, Drawn, Held, Kept
+from repast_dist.analog.kernels.base import Contents, Design, Held, Kept
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.analog.specs import VmmSpec
 
 
-def hold(contents: Kept | Drawn, spec: VmmSpec, seed: int, *address: int | str) -> Held:
+def hold(contents: Contents, spec: VmmSpec, seed: int, *address: int | str) -> Held:
     """Return what multipliers of one shape hold, ready for products.
 
     Parameters
     ----------
-    contents : Kept or Drawn
+    contents : Contents
         Of all of them.
     spec : VmmSpec
         How each of the B multipliers is built.
@@ -35,12 +35,12 @@ def hold(contents: Kept | Drawn, spec: VmmSpec, seed: int, *address: int | str) 
         noise_codes=spec.adc.noise_lsb,
         step=contents.step if isinstance(contents, Kept) else None,
     )
-    if isinstance(contents, Drawn):
-        return current().draw(contents, design)
-    return current().hold(contents.planes, design)
+    if isinstance(contents, Kept):
+        return current().hold(contents.planes, design)
+    return current().draw(contents, design)
 
 
-def _driven_noise(contents: Kept | Drawn, spec: VmmSpec) -> float:
+def _driven_noise(contents: Contents, spec: VmmSpec) -> float:
     """Return the noise of either cell of a pair, per digit, that comes to as much as DACs'."""
     if not (spec.dac.noise_lsb and math.prod(contents.shape)):
         return 0.0

@@ -13,7 +13,6 @@ multipliers on the same converters do, the range of the ADCs.
 import dataclasses
 import warnings
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,15 @@ from repast_dist.analog.arrays.offset import take_off
 from repast_dist.analog.arrays.planes import contents, quantized
 from repast_dist.analog.arrays.ranges import fixed_ranges, input_step, ranges_of, some_rows
 from repast_dist.analog.arrays.tiles import hold
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Conversions, Drawn, Held, Kept
+from repast_dist.analog.kernels.base import (
+    EXACT_FLOAT32,
+    Contents,
+    Conversions,
+    Drawn,
+    DrawnColumns,
+    Held,
+    Kept,
+)
 from repast_dist.analog.kernels.conversion import (
     largest_magnitudes,
     round_to_integers,
@@ -89,7 +96,7 @@ class VmmArray:
     whole : ndarray
         (B, K, M) float64 whole numbers: what was meant to be programmed; B is 1 where it is no
         stack.
-    contents : Kept, Drawn or None
+    contents : Contents or None
         What the pairs hold; None when the product is exact (ideal cells, lossless ADC).
     ranges : ndarray or None
         (slices,) ADC ranges in units of one level, once calibrated.
@@ -109,7 +116,7 @@ class VmmArray:
     shape: tuple[int, ...]
     scales: np.ndarray
     whole: np.ndarray
-    contents: Kept | Drawn | None
+    contents: Contents | None
     ranges: np.ndarray | None = None
     input_steps: np.ndarray | None = None
     address: tuple[int | str, ...] = ()
@@ -232,26 +239,30 @@ class VmmArray:
             self,
             shape=(*self.shape[:-1], stop - start),
             whole=self.whole[..., start:stop],
-            contents=self._part(np.s_[..., start:stop]),
+            contents=self._contents_of(start, stop),
             address=(*self.address, "columns", start),
             first_column=self.first_column + start,
         )
 
     def rows(self, count: int) -> "VmmArray":
         """Return the same array of which only the first rows of the weights are driven."""
+        held = self.contents
         return dataclasses.replace(
             self,
             shape=(*self.shape[:-2], count, self.shape[-1]),
             whole=self.whole[:, :count],
-            contents=self._part(np.s_[:, :count]),
+            contents=None if held is None else Kept(held.planes[:, :count], held.step),
             address=(*self.address, "rows", count),
         )
 
-    def _part(self, which: Any) -> Kept | None:
-        """Return what some of the pairs hold."""
-        if self.contents is None:
-            return None
-        return Kept(self.contents.planes[which], self.contents.step)
+    def _contents_of(self, start: int, stop: int) -> Contents | None:
+        """Return what the pairs of some columns hold."""
+        held = self.contents
+        if isinstance(held, Drawn):
+            return DrawnColumns(held, start, stop)
+        if isinstance(held, DrawnColumns):
+            return DrawnColumns(held.whole, held.start + start, held.start + stop)
+        return None if held is None else Kept(held.planes[..., start:stop], held.step)
 
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
@@ -399,7 +410,7 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     if weights.ndim not in (2, 3):
         raise DataError(f"a multiplier takes a matrix (K, M) or a stack, got {weights.shape}")
     whole, scales = quantized(weights if weights.ndim == 3 else weights[None], spec.weight_bits)
-    held: Kept | Drawn | None = None
+    held: Contents | None = None
     if not spec.exact:
         places: list[tuple[int | str, ...]] = [address]
         if weights.ndim == 3 and not (spec.device.wire.ideal and spec.device.variation.none):

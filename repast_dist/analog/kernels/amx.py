@@ -16,6 +16,7 @@ from repast_dist.analog.kernels.base import (
     Conversions,
     Design,
     Drawn,
+    DrawnColumns,
     Held,
     Kernels,
     step_for,
@@ -29,7 +30,7 @@ from repast_dist.analog.kernels.conversion import (
 from repast_dist.analog.kernels.draws import largest_of
 from repast_dist.analog.kernels.float32 import any_tile, hold
 from repast_dist.analog.kernels.memory import aligned, reused
-from repast_dist.analog.kernels.tile_writing import write_drawn, write_levels
+from repast_dist.analog.kernels.tile_writing import copy_columns, write_drawn, write_levels
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.numbers import ceil_div
 
@@ -59,17 +60,27 @@ class Amx(Kernels):
         tiles.write(levels)
         return tiles
 
-    def draw(self, drawn: Drawn, design: Design) -> Held:
-        """Return what multipliers hold, written where it is drawn."""
+    def draw(self, drawn: Drawn | DrawnColumns, design: Design) -> Held:
+        """Return what multipliers hold, written where it is drawn, once for all columns."""
         if not _fits(drawn.shape, design):
             return super().draw(drawn, design)
-        step = step_for(drawn.most)
-        tiles = AmxTiles(drawn.shape, design, step)
-        needed = step_for(tiles.draw(drawn))
-        if needed != step:
-            tiles = AmxTiles(drawn.shape, design, needed)
-            tiles.draw(drawn)
-        return tiles
+        if isinstance(drawn, DrawnColumns):
+            return _drawn_tiles(drawn.whole, design).columns(drawn.start, drawn.stop)
+        return _drawn_tiles(drawn, design)
+
+
+def _drawn_tiles(drawn: Drawn, design: Design) -> "AmxTiles":
+    if design.rows in drawn.tiles:
+        held, step = drawn.tiles[design.rows]
+        return AmxTiles(drawn.shape, design, step, held)
+    step = step_for(drawn.most)
+    tiles = AmxTiles(drawn.shape, design, step)
+    needed = step_for(tiles.draw(drawn))
+    if needed != step:
+        tiles = AmxTiles(drawn.shape, design, needed)
+        tiles.draw(drawn)
+    drawn.tiles[design.rows] = tiles.held, needed
+    return tiles
 
 
 def _fits(shape: tuple[int, ...], design: Design) -> bool:
@@ -88,32 +99,49 @@ class AmxTiles(Held):
         See `Held`.
     step : float or None
         Of what they will hold, in levels; None: they are whole levels of 8 bits.
+    held : ndarray, optional
+        What they hold, as `tile_writing` makes it; None: they are still to be written.
     """
 
-    def __init__(self, shape: tuple[int, ...], design: Design, step: float | None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        design: Design,
+        step: float | None,
+        held: np.ndarray | None = None,
+    ) -> None:
         super().__init__(shape, design)
         count, rows, slices, columns = shape
         self._height = min(design.rows, rows)
         self._step, self._parts = (1.0, 1) if step is None else (step, 2)
         self._blocks = ceil_div(slices * columns, SIDE)
         sizes = count * self.per, self._blocks, ceil_div(self._height, DEEP), self._parts, SIDE
-        self._held = aligned(math.prod(sizes) * DEEP).view(np.int8).reshape(*sizes, DEEP)
+        if held is None:
+            held = aligned(math.prod(sizes) * DEEP).view(np.int8).reshape(*sizes, DEEP)
+        self.held = held
 
     def write(self, levels: np.ndarray) -> None:
         """Write what multipliers hold, in levels."""
         cells = np.ascontiguousarray(levels).reshape(*self.shape[:2], -1)
-        write_levels(cells, 1.0 / self._step, self.per, self._height, self._held)
+        write_levels(cells, 1.0 / self._step, self.per, self._height, self.held)
 
     def draw(self, drawn: Drawn) -> float:
         """Write what is drawn, and return the largest magnitude before rounding, in levels."""
         parts, how = len(drawn.streams), (drawn.slices, drawn.bits, drawn.law.numbers)
-        held = self._held.reshape(parts, -1, *self._held.shape[1:])
+        held = self.held.reshape(parts, -1, *self.held.shape[1:])
         integers = drawn.integers.reshape(parts, -1, *drawn.integers.shape[1:])
         scale = 1.0 / self._step
         return max(
             write_drawn(part, *how, stream, scale, self.per, self._height, tiles)
             for part, stream, tiles in zip(integers, drawn.streams, held, strict=True)
         )
+
+    def columns(self, start: int, stop: int) -> "AmxTiles":
+        """Return the same for some columns of weights."""
+        shape = *self.shape[:-1], stop - start
+        part = AmxTiles(shape, self.design, None if self._parts == 1 else self._step)
+        copy_columns(self.held, self.shape[2], self.shape[3], start, stop, part.held)
+        return part
 
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result."""
@@ -130,7 +158,7 @@ class AmxTiles(Held):
         return int(
             _add_tiles(
                 unit.WHOLE_TILES,
-                self._held,
+                self.held,
                 integers,
                 result,
                 self.per,
@@ -161,7 +189,7 @@ class AmxTiles(Held):
 
     def _digits(self) -> np.ndarray:
         """Return room for what drives a row tile, (passes, 16, rows) int8."""
-        depth = self._held.shape[2] * DEEP
+        depth = self.held.shape[2] * DEEP
         return reused("planes", (self.design.passes, SIDE, depth), np.int8)
 
     def _write_currents(
@@ -171,7 +199,7 @@ class AmxTiles(Held):
         which, where = self.place(number)
         _write_currents(
             unit.WHOLE_TILES,
-            self._held[number],
+            self.held[number],
             integers[which, rows.start : rows.stop, where],
             self.design.bits,
             self._digits(),
@@ -189,7 +217,7 @@ class AmxTiles(Held):
         return int(
             _add_tiles_apart(
                 unit.WHOLE_TILES,
-                self._held,
+                self.held,
                 integers,
                 result,
                 self.per,

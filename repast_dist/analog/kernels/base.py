@@ -158,6 +158,8 @@ class Drawn:
         Of the draws: one of every multiplier, or one of all together.
     most : float
         Levels that no pair exceeds.
+    tiles : dict
+        Row tiles as kernels hold them, and their step, by the rows of a tile.
     """
 
     integers: np.ndarray
@@ -166,6 +168,9 @@ class Drawn:
     law: GaussianLaw
     streams: tuple[Stream, ...]
     most: float
+    tiles: dict[int, tuple[np.ndarray, float]] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -202,6 +207,38 @@ class Drawn:
         if needed != step:
             write(needed)
         return Kept(planes, needed)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnColumns:
+    """Some columns of multipliers that are drawn where it is needed.
+
+    Attributes
+    ----------
+    whole : Drawn
+        All columns.
+    start, stop : int
+        Those of weights.
+    """
+
+    whole: Drawn
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """B, K, slices, M."""
+        return *self.whole.shape[:-1], self.stop - self.start
+
+    @property
+    def planes(self) -> np.ndarray:
+        """See `Kept`."""
+        return self.whole.planes[..., self.start : self.stop]
+
+    @property
+    def step(self) -> float:
+        """See `Kept`."""
+        return self.whole.step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,6 +329,10 @@ class Held(abc.ABC):
         return which, slice(first, min(first + self.design.rows, self.shape[1]))
 
 
+type Contents = Kept | Drawn | DrawnColumns
+"""What multipliers of one shape hold."""
+
+
 class Kernels(abc.ABC):
     """The hot path of products on one kind of machine.
 
@@ -315,7 +356,7 @@ class Kernels(abc.ABC):
             How each is built.
         """
 
-    def draw(self, drawn: Drawn, design: Design) -> Held:
+    def draw(self, drawn: Drawn | DrawnColumns, design: Design) -> Held:
         """Return what multipliers hold of which nothing has been drawn yet, ready for products; the
         design has no step.
         """

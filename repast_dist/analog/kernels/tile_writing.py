@@ -103,6 +103,41 @@ def write_drawn(
 
 
 @numba.njit(cache=True, nogil=True)
+def copy_columns(
+    held: np.ndarray, slices: int, columns: int, start: int, stop: int, part: np.ndarray
+) -> None:
+    """Write what row tiles hold in some columns of weights.
+
+    Parameters
+    ----------
+    held : ndarray
+        (tiles, blocks of columns, depth, parts, 16, 64) int8, all columns.
+    slices, columns : int
+        Slices of a weight, and columns of weights.
+    start, stop : int
+        Those to write.
+    part : ndarray
+        As `held`, with fewer blocks of columns, written.
+    """
+    tiles, blocks = part.shape[:2]
+    lines = part.shape[2] * part.shape[3] * SIDE
+    here, there = part.view(np.int32), held.view(np.int32)
+    width = stop - start
+    for tile in range(tiles):
+        for block in range(blocks):
+            out = here[tile, block].reshape(lines, SIDE)
+            for c in range(SIDE):
+                number, m = divmod(block * SIDE + c, width)
+                if number >= slices:
+                    out[:, c] = 0
+                    continue
+                source, column = divmod(number * columns + start + m, SIDE)
+                come_from = there[tile, source].reshape(lines, SIDE)
+                for line in range(lines):
+                    out[line, c] = come_from[line, column]
+
+
+@numba.njit(cache=True, nogil=True)
 def _to_steps(levels: np.ndarray, per_step: float, steps: np.ndarray) -> None:
     """Write whole steps: (n,) of any float dtype to the first n of int32."""
     wide()
