@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import RESULT, TRACE
+from repast_dist.ground.files import ANSWER, RESULT, SETTINGS, SWEEP, TRACE, read_json
 from repast_dist.report import figures
 from repast_dist.report.axes import Axis
 from repast_dist.report.page import (
@@ -26,7 +26,7 @@ from repast_dist.report.page import (
     write_page,
 )
 from repast_dist.report.run_data import RunData, load_run
-from repast_dist.report.units import percent, si
+from repast_dist.report.units import percent, shortened, si
 from repast_dist.trace.query import Totals, step_times, totals
 from repast_dist.trace.schema import PHASES
 
@@ -47,6 +47,9 @@ _NONE = "–"
 _TELLING = (".name", ".method")
 _SETTINGS_IN_NAME = 3
 _SETTINGS_TRIED = 20
+_LONGEST_VALUE = 40
+# Their folders say something of other runs.
+_OF_OTHERS = ("compare", "report", "runs", "verify")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +77,32 @@ class Comparison:
 def find_runs(folder: Path) -> list[Path]:
     """Return the run directories below a folder, or the folder itself if it is one.
 
+    A training run need not have ended; other studies have answered. The folder of a sweep stands
+    for its runs.
+
     Raises
     ------
     RunDirectoryError
         There is none.
     """
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() or _answered(folder):
         return [folder]
-    found = sorted(
+    trained = {
         path.parent for path in folder.glob(f"**/{RESULT}") if (path.parent / TRACE).is_dir()
-    )
-    if not found:
-        raise RunDirectoryError(f"{folder}: no run directory in it (none holds {RESULT})")
-    return found
+    }
+    answered = {path.parent for path in folder.glob(f"**/{ANSWER}") if _answered(path.parent)}
+    if not trained | answered:
+        raise RunDirectoryError(
+            f"{folder}: no run directory in it (none holds {RESULT} or {ANSWER})"
+        )
+    return sorted(trained | answered)
+
+
+def _answered(folder: Path) -> bool:
+    """Return whether a folder holds the answer of a study to a question of its own."""
+    if not all((folder / name).is_file() for name in (ANSWER, SETTINGS)):
+        return False
+    return not (folder / SWEEP).exists() and read_json(folder / ANSWER)["study"] not in _OF_OTHERS
 
 
 def load_comparison(run_dirs: Sequence[Path]) -> Comparison:
@@ -111,7 +127,7 @@ def load_comparison(run_dirs: Sequence[Path]) -> Comparison:
     if len(set(seeds)) > 1:
         differing.setdefault("seed", seeds)
     return Comparison(
-        names=_names(run_dirs, differing),
+        names=run_names(run_dirs, differing),
         runs=runs,
         totals=[totals(run.trace) for run in runs],
         differing=differing,
@@ -313,8 +329,16 @@ def _costs(comparison: Comparison) -> list[Part]:
     return parts
 
 
-def _names(run_dirs: Sequence[Path], differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """Name runs by the fewest settings that tell them apart; else by folder."""
+def run_names(run_dirs: Sequence[Path], differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return names of runs that tell them apart: the fewest settings that do; else their folders.
+
+    Parameters
+    ----------
+    run_dirs : sequence of Path
+        The runs.
+    differing : mapping
+        Dotted path of each setting that is not the same everywhere -> value per run, as text.
+    """
     paths = sorted(differing, key=lambda path: (not path.endswith(_TELLING), path))
     for count in range(1, _SETTINGS_IN_NAME + 1):
         for chosen in itertools.combinations(paths[:_SETTINGS_TRIED], count):
@@ -332,6 +356,7 @@ def _names(run_dirs: Sequence[Path], differing: Mapping[str, Sequence[str]]) -> 
 
 def _short(path: str, value: str) -> str:
     """Return ``chips=4`` for a number; a name or method speaks for itself."""
+    value = shortened(value, _LONGEST_VALUE)
     return value if path.endswith(_TELLING) else f"{path.rpartition('.')[2]}={value}"
 
 

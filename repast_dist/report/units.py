@@ -7,6 +7,11 @@ _ZERO = _PREFIXES.index("")
 _UNPREFIXED = {"", "1", "%", "epochs", "steps"}
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return a text without its beginning where it is too long: names differ at their end."""
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"
+
+
 def si(value: float | None, unit: str, digits: int = 3) -> str:
     """Format with an SI prefix: ``si(1.234e-6, "s")`` is ``"1.23 µs"``.
 

@@ -20,6 +20,7 @@ from repast_dist.report.study_page import StudyPage, StudySection, write_study
 from repast_dist.studies.differing import differing_settings
 from repast_dist.studies.output import Figures, objective_of, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
+from repast_dist.studies.run_table import run_table, telling
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.sweep_runs import do_missing
 from repast_dist.studies.sweep_state import SweepState
@@ -133,9 +134,9 @@ def show_sweep(state: SweepState, console: Console) -> None:
     directories = [point.run for point in points]
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
-    table = sweep_table(differing, figures, directories)
+    table = run_table(differing, figures, [directory.name for directory in directories])
     title = f"Sweep, best {' and '.join(objective)} first" if objective else "Sweep"
-    print_table(title, _telling(table), console)
+    print_table(title, telling(table), console)
     rows = zip(directories, differing, figures, strict=True)
     state.table = [
         {"run": state.relative(path), "settings": changed, "figures": _plain(found)}
@@ -150,40 +151,6 @@ def show_sweep(state: SweepState, console: Console) -> None:
     if len(directories) > 1 and all((run / RESULT).is_file() for run in directories):
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
-
-
-def sweep_table(
-    differing: Sequence[Mapping[str, Any]], figures: Sequence[Figures], directories: Sequence[Path]
-) -> pa.Table:
-    """Return one row per run: the settings that differ, the key figures, the run's name."""
-    columns: dict[str, list[Any]] = {}
-    units: dict[str, str] = {}
-    for name in differing[0]:
-        columns[name] = _column([item[name] for item in differing])
-    for name in dict.fromkeys(name for item in figures for name in item):
-        columns[name] = [item.get(name, (None, ""))[0] for item in figures]
-        units[name] = next(item[name][1] for item in figures if name in item)
-    columns["run"] = [directory.name for directory in directories]
-    plain = pa.table(columns)
-    fields = [
-        field.with_metadata({"unit": units[field.name]}) if field.name in units else field
-        for field in plain.schema
-    ]
-    return plain.cast(pa.schema(fields))
-
-
-def _telling(table: pa.Table) -> pa.Table:
-    """Return a table without the figures that are the same in all of several runs."""
-    if table.num_rows < 2:
-        return table
-    differ = [name for name in table.column_names if len(set(table[name].to_pylist())) > 1]
-    return table.select(differ)
-
-
-def _column(values: list[Any]) -> list[Any]:
-    """Keep numbers as they are; anything else is shown as text."""
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return values if numbers else ["" if value is None else str(value) for value in values]
 
 
 def _plain(figures: Figures) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @STUDIES.register
 @spec
 class CompareStudy(Study):
-    """Put runs side by side: settings that differ, results.
+    """Put runs of any study side by side: settings that differ, results.
 
     Attributes
     ----------
