@@ -11,11 +11,13 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.report import palette
 from repast_dist.report.axes import Axis, log_ticks, rule, ticks_at
 from repast_dist.report.page import Figure, Frame
-from repast_dist.report.units import si, si_scale
+from repast_dist.report.units import shortened, si, si_scale
 
 _LONGEST_CURVE = 2000
 _MARKED_POINTS = 40
 _LABELS_AT_MOST = 16
+# Letters of a label beside an axis, and of an entry of the legend, that a phone has room for.
+_LONGEST_LABEL, _LONGEST_ENTRY = 28, 42
 _PLAIN = Frame()
 
 
@@ -206,7 +208,7 @@ def tornado(
         "barmode": "overlay",
         "showlegend": True,
         "xaxis": {"title": {"text": result.title}},
-        "yaxis": {"type": "category", "autorange": "reversed"},
+        "yaxis": {"type": "category", "autorange": "reversed"} | _short_labels(labels),
         "shapes": [rule("x", base)],
     }
     return _figure(title, traces, layout, Frame(caption, 140 + 26 * len(labels), wide=True))
@@ -411,7 +413,7 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         traces.append(go.Scatter(behind | thin, x=curve.x, y=curve.faint))
     own = go.Scatter(
         mode="lines+markers" if few and curve.joined else "lines" if curve.joined else "markers",
-        name=curve.name,
+        name=shortened(curve.name, _LONGEST_ENTRY),
         x=curve.x,
         y=curve.y,
         line={
@@ -431,7 +433,7 @@ def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:
     labels = list(content.labels)
     values = [value if value is None else value / scale for value in group.values]
     trace = go.Bar(
-        name=group.name,
+        name=shortened(group.name, _LONGEST_ENTRY),
         orientation="h" if content.horizontal else "v",
         x=values if content.horizontal else labels,
         y=labels if content.horizontal else values,
@@ -443,8 +445,18 @@ def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:
     return trace
 
 
+def _short_labels(labels: Sequence[str]) -> dict[str, Any]:
+    """Return what an axis needs so that long labels leave room for the figure."""
+    names = list(dict.fromkeys(labels))
+    if all(len(name) <= _LONGEST_LABEL for name in names):
+        return {}
+    texts = [shortened(name, _LONGEST_LABEL) for name in names]
+    return {"tickvals": list(range(len(names))), "ticktext": texts}
+
+
 def _label_axis(content: Bars) -> dict[str, Any]:
     axis: dict[str, Any] = {"type": "category", "title": {"text": content.title}}
+    axis |= _short_labels(content.labels)
     if content.horizontal:
         axis["autorange"] = "reversed"
     elif all(len(label) <= 3 for label in content.labels):

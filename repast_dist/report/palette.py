@@ -106,9 +106,12 @@ def template() -> dict[str, Any]:
         legend={
             "orientation": "h",
             "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
             "traceorder": "normal",
+            # A legend does not scroll: the page makes its figure higher.
+            "maxheight": 10_000,
             "font": {"color": INK},
         },
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": INK},

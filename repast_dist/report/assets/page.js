@@ -32,13 +32,33 @@
   function layoutOf(spec) {
     // On a phone a drag scrolls the page.
     const dragmode = narrow.matches ? false : "zoom";
-    return { ...coloured(spec.layout), template: coloured(template), dragmode };
+    const layout = coloured(spec.layout);
+    if (narrow.matches) {
+      for (const [name, axis] of Object.entries(layout)) {
+        // Beside long labels there is little room below the bars.
+        if (name.startsWith("xaxis") && axis.title?.text) axis.title.text = lines(axis.title.text, 22);
+      }
+    }
+    return { ...layout, template: coloured(template), dragmode };
+  }
+
+  function lines(text, longest) {
+    const broken = [""];
+    for (const word of text.split(" ")) {
+      if (broken.at(-1) && broken.at(-1).length + word.length >= longest) broken.push("");
+      broken.push(`${broken.pop()} ${word}`.trim());
+    }
+    return broken.join("<br>");
   }
 
   const plots = [...document.querySelectorAll("script.spec")].map((script) => ({
     div: document.getElementById(script.dataset.for),
     spec: JSON.parse(script.textContent),
+    height: parseFloat(document.getElementById(script.dataset.for).style.height),
   }));
+  // What figures have room for without getting higher: a legend of two lines.
+  const LEGEND_PX = 44;
+  const LINE_PX = 20;
 
   if (typeof Plotly === "undefined") {
     const library = document.querySelector("script[src]")?.getAttribute("src");
@@ -51,12 +71,21 @@
   }
 
   function draw() {
-    for (const { div, spec } of plots) {
+    for (const { div, spec, height } of plots) {
       const config = {
         responsive: true, displaylogo: false,
         displayModeBar: !narrow.matches, modeBarButtons: [["toImage"]],
       };
+      // High enough for a name in each line: Plotly refuses a figure that is all legend.
+      const names = spec.layout.showlegend ? spec.data.length : 0;
+      div.style.height = `${height + (names > 2 ? LINE_PX * names : 0)}px`;
       Plotly.react(div, coloured(spec.data), layoutOf(spec), config);
+      const legend = div.querySelector(".legend .bg")?.getBoundingClientRect().height ?? 0;
+      const wanted = `${height + Math.max(0, legend - LEGEND_PX)}px`;
+      if (div.style.height !== wanted) {
+        div.style.height = wanted;
+        Plotly.relayout(div, { autosize: true });
+      }
     }
   }
 
