@@ -48,6 +48,7 @@ from repast_dist.studies.explain import explain
 from repast_dist.studies.headline.footings import chips_on_die
 from repast_dist.studies.settings import RunSettings, changed, checked_settings, training_job
 from repast_dist.studies.study import STUDIES
+from repast_dist.trace.schema import PHASES
 from repast_dist.training.datasets.image_folder import ImageFolder
 
 TINY = (
@@ -736,6 +737,15 @@ SMALL_CONVERGENCE = (
     "study.methods=[float64, single]", "study.noise_levels=[0.01]", "study.block_sizes=[24]",
     "study.noise=[0.01]", "study.tasks={digits: {}}",
 )  # fmt: skip
+SMALL_FRONTIER = (
+    "study=frontier_quick", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32",
+    "train.micro_batch_size=16", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
+    "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
+    "~study.optimizers.adamw", "~study.chips.fewer_arrays", "study.published=[]",
+)  # fmt: skip
+_PUBLISHED = {
+    "network": "lenet5", "batch": 8, "first_order": 2.0, "second_order": 1.0, "source": "x",
+}  # fmt: skip
 _SEARCH = {
     "sgd": {"settings": {"optimizer.method": "sgd"}, "search": {"optimizer.learning_rate": [0.1]}},
     "kfac": {"search": {"optimizer.learning_rate": [0.05]}},
@@ -828,6 +838,27 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "chip_noise": 0.02, "seeds": 2, "reuse": ["nowhere"],
     },
     (*SMALL_CONVERGENCE, "study.seeds=2"): {"one_seed": ["float64"]},
+    SMALL_FRONTIER: {
+        "tasks": {"other": {"train.batch_size": 16}}, "optimizers.sgd.settings":
+        {"optimizer.method": "foof"}, "optimizers.sgd.search": {"optimizer.learning_rate": [1.0]},
+        "chips": {"arrays": {"inversion.method": "single"},
+                  "composed": {"chip.inv.arrays_per_bank": 0, "inversion.method": "cg"},
+                  "digital": {"chip.inv.arrays_per_bank": 0, "inversion.method": "cholesky"}},
+        "first_order_chip": "composed", "points": 1, "tuning": {"engine.forward": "float64"},
+        "window": 1, "seeds": 2, "time_claimed": 0.001, "energy_claimed": 0.001,
+        "tasks_claimed": 2, "saving_claimed": 1000.0, "saving_over": None, "reuse": ["nowhere"],
+    },
+    (
+        *SMALL_FRONTIER, "~study.chips.composed", "study.saving_over=null",
+        "study.published=[{network: lenet5, batch: 8, first_order: 2, second_order: 1, source: x}]",
+        "study.published_settings={chip.tiles: 20}",
+    ): {
+        "published_settings": {"soi.block_size": 32},
+        **{f"published.{name}": [{**_PUBLISHED, name: value}] for name, value in {
+            "network": "model", "batch": 4, "first_order": 3.0, "second_order": 2.0,
+            "settings": {"soi.block_size": 16}, "source": "y",
+        }.items()},
+    },
     SMALL_VALIDATE: {
         "isaac.tiles": 100, "gpus.v100.launch_s.value": 1e-3,
         "gpus.gtx1080.launch_s.value": 1e-3, "gpu": "a100", "headline.networks": ["vgg13"],
@@ -893,6 +924,18 @@ def planned_once(*asked: Any) -> Plan:
     return PLANS[key]
 
 
+def pretended_steps(data: Any, job: Any) -> dict[str, Any]:
+    """Return steps that depend on all that decides a run, without training."""
+    share = int(hashlib.sha256(json.dumps(to_dict(job)).encode()).hexdigest()[:8], 16) / 2**32
+    second = job.optimizer.second_order is not None
+    return {
+        "loss": [3.0, 1.0 + share, (0.1 if second else 0.5) + share / 10],
+        "time_s": [1.0 + share] * 3, "cell_writes": [5] * 3,
+        "phases_j": {phase: [1.0 + share] * 3 for phase in PHASES}, "accuracy": 0.5,
+        "test_loss": 1.0, "diverged": None, "solves": {},
+    }  # fmt: skip
+
+
 def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """Return what a study says and the files that it leaves, without its settings."""
     pages: list[Any] = []
@@ -900,6 +943,7 @@ def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
         mock.patch("repast_dist.studies.output.write_study", lambda page, _: pages.append(page)),
         mock.patch("repast_dist.studies.convergence.answer.convergence_point", pretended_curve),
         mock.patch("repast_dist.planning.machine.make_plan", planned_once),
+        mock.patch("repast_dist.studies.frontier.answer.frontier_point", pretended_steps),
         mock.patch("repast_dist.studies.validate._PIPELAYER_NETWORKS", ("vgg13",)),
         mock.patch("repast_dist.studies.headline.footings._MOST_CHIPS", 8),
         # What points take of the processor differs from time to time.

@@ -46,6 +46,12 @@ LESS = {
         "study.block_sizes=[65]", "train.epochs=1", "train.batch_size=64",
         "train.micro_batch_size=64", *QUICK,
     ],
+    "study=frontier_quick": [
+        "dataset.train_samples=128", "train.epochs=1", "train.batch_size=64",
+        "train.micro_batch_size=64", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
+        "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
+        "study.points=1", "study.published=[]", *QUICK,
+    ],
 }  # fmt: skip
 
 

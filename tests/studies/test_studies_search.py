@@ -214,7 +214,7 @@ def test_a_search_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, kind):
 
 
 def proposals(settings, journal):
-    space = Space.of(settings.study, settings)
+    space = Space.of(settings.study.parameters, settings, "study.parameters")
     goals = Goals(settings.study.objectives, settings.study.constraints)
     return Proposals(settings.study, space, goals, journal, settings.seed)
 

@@ -38,7 +38,7 @@ def run(study: SearchStudy, settings: RunSettings, run_dir: Path | None, console
         Optuna is missing, a parameter or a goal names nothing, or no point can be measured.
     """
     optuna_module()
-    space = Space.of(study, settings)
+    space = Space.of(study.parameters, settings, "study.parameters")
     folder = begin(settings, run_dir)
     # One cluster serves the settings' own design, all points, and what is measured of the best.
     on_ray = settings.farm.backend == "ray"

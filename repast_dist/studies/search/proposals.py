@@ -57,7 +57,7 @@ def optuna_module() -> Any:
         import optuna as found
     except ModuleNotFoundError as error:
         raise SettingsError(
-            "study=search needs the optuna package: pip install 'repast-dist[search]'"
+            "a search needs the optuna package: pip install 'repast-dist[search]'"
         ) from error
     found.logging.set_verbosity(found.logging.WARNING)
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import to_dict
-from repast_dist.studies.kinds.search import Parameter, Range, SearchStudy
+from repast_dist.studies.kinds.search import Parameter, Range
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.variants import varied
 
@@ -35,13 +35,16 @@ class Space:
         Name -> values, range or sets of settings.
     whole : frozenset of str
         Ranges of settings that are whole numbers.
+    where : str
+        Path of the parameters in the settings; messages begin with it.
     """
 
     parameters: Mapping[str, Parameter]
     whole: frozenset[str]
+    where: str
 
     @classmethod
-    def of(cls, study: SearchStudy, settings: RunSettings) -> "Space":
+    def of(cls, parameters: Mapping[str, Parameter], settings: RunSettings, where: str) -> "Space":
         """Return the parameters of a study, each checked against the settings.
 
         Raises
@@ -51,12 +54,12 @@ class Space:
             values is valid beside the other settings.
         """
         data = to_dict(settings)
-        ranges = {name: it for name, it in study.parameters.items() if isinstance(it, Range)}
+        ranges = {name: it for name, it in parameters.items() if isinstance(it, Range)}
         whole = frozenset(
             name for name, item in ranges.items() if _is_whole(value_at(data, name), item)
         )
-        space = cls(study.parameters, whole)
-        for name in study.parameters:
+        space = cls(parameters, whole, where)
+        for name in parameters:
             space._check(name, settings)
         return space
 
@@ -139,8 +142,7 @@ class Space:
         step = item.step or (1.0 if whole and item.levels is None and not item.log else None)
         if item.levels is None and step is None:
             raise SettingsError(
-                f"study.parameters.{name}: a grid needs distances; valid: step=NUMBER, or "
-                "levels=NUMBER"
+                f"{self.where}.{name}: a grid needs distances; valid: step=NUMBER, or levels=NUMBER"
             )
         if item.levels is None and step is not None:
             count = math.floor((item.high - item.low) / step + _WHOLE) + 1
@@ -161,7 +163,7 @@ class Space:
             tried = [{name: value} for value in item]
         for changes in tried:
             try:
-                varied(settings, changes, f"study.parameters.{name}")
+                varied(settings, changes, f"{self.where}.{name}")
             except SettingsError as error:
                 first = first or error
             else:

@@ -1,0 +1,1 @@
+"""``study=frontier``: cases, what is measured of each, tables, claims and page."""
