@@ -31,7 +31,11 @@ from repast_dist.analog.kernels.base import (
     step_of,
 )
 from repast_dist.analog.kernels.chosen import available, current, kernels, using
-from repast_dist.analog.kernels.conversion import without_gaps
+from repast_dist.analog.kernels.conversion import (
+    largest_magnitudes,
+    plain,
+    round_to_integers,
+)
 from repast_dist.analog.kernels.driven import DrivenTile
 from repast_dist.analog.kernels.int8 import Int8Tile
 from repast_dist.analog.kernels.vectors import wide
@@ -349,10 +353,18 @@ def test_wires_leave_multiples_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 70, 33), (3, 5, 64), (2, 0, 4), (1, 1, 1)])
-def test_transposed_matrices_lose_their_gaps_and_nothing_else(shape):
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_transposed_matrices_are_rounded_as_they_are(shape, dtype):
     turned = np.random.default_rng(8).normal(size=shape).swapaxes(1, 2)
+    scales = 2.0 ** -np.arange(3.0, 3.0 + len(turned))
     for values in (turned, turned[:, ::2], turned.astype(np.float32), turned.copy()):
-        found = without_gaps(values)
-        assert found.flags.c_contiguous
+        found = plain(values)
         assert found.dtype == np.float64
         np.testing.assert_array_equal(found, values)
+        largest = np.abs(values).max(axis=(1, 2), initial=0.0)
+        np.testing.assert_array_equal(largest_magnitudes(found), largest)
+        whole = np.rint(values.astype(float) / scales[:, None, None])
+        integers = np.empty(values.shape, dtype)
+        beyond = round_to_integers(found, scales, 9.0, integers)
+        np.testing.assert_array_equal(integers, np.clip(whole, -9.0, 9.0))
+        assert beyond == np.count_nonzero(np.abs(whole) > 9.0)

@@ -37,8 +37,8 @@ from repast_dist.analog.kernels.base import (
 )
 from repast_dist.analog.kernels.conversion import (
     largest_magnitudes,
+    plain,
     round_to_integers,
-    without_gaps,
 )
 from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
@@ -275,7 +275,7 @@ class VmmArray:
             self.ranges = self._ranges_for(integers, "calibrate")
 
     def _checked(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs as float64 without gaps, (B, N, K), and the largest magnitude that each
+        """Return inputs as `plain` float64, (B, N, K), and the largest magnitude that each
         multiplier gets, (B,).
         """
         count, rows, _ = self.whole.shape
@@ -283,7 +283,7 @@ class VmmArray:
         if values.ndim != 3 or values.shape[::2] != (count, rows):
             wanted = f"({count}, N, {rows})" if self.stacked else f"(N, {rows})"
             raise DataError(f"a multiplier takes inputs {wanted}, got {inputs.shape}")
-        values = without_gaps(values)
+        values = plain(values)
         largest = largest_magnitudes(values)
         if not np.isfinite(largest).all():
             raise DataError("a multiplier takes finite numbers, got NaN or infinity")

@@ -12,38 +12,30 @@ from repast_dist.analog.kernels.vectors import wide
 
 _UPPER = np.float32(256.0)
 _KEEP = {"contract", "nsz"}
-_SQUARE = 32
+_ROWS, _COLUMNS = 64, 1024
+"""That are turned at a time."""
 
 
-def without_gaps(values: np.ndarray) -> np.ndarray:
-    """Return (B, N, K) as float64 without gaps, itself if it is so; transposed ones in less time
-    than NumPy copies them.
+def plain(values: np.ndarray) -> np.ndarray:
+    """Return (B, N, K) as float64 that lies in memory without gaps, transposed or not; itself if it
+    does.
     """
-    turned = values.swapaxes(1, 2)
-    if values.flags.c_contiguous or values.dtype != np.float64 or not turned.flags.c_contiguous:
-        return np.ascontiguousarray(values, np.float64)
-    out = np.empty(values.shape)
-    _transpose(turned, out)
-    return out
+    if values.dtype == np.float64 and _without_gaps(values).flags.c_contiguous:
+        return values
+    return np.ascontiguousarray(values, np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
-def _transpose(values: np.ndarray, out: np.ndarray) -> None:
-    """Write (B, K, N) to (B, N, K), squares of a few cache lines at a time."""
-    for b in range(values.shape[0]):
-        for k in range(0, values.shape[1], _SQUARE):
-            for n in range(0, values.shape[2], _SQUARE):
-                for row in range(n, min(n + _SQUARE, values.shape[2])):
-                    for column in range(k, min(k + _SQUARE, values.shape[1])):
-                        out[b, row, column] = values[b, column, row]
+def _without_gaps(values: np.ndarray) -> np.ndarray:
+    """Return (B, N, K) as it lies in memory: itself or (B, K, N)."""
+    return values if values.flags.c_contiguous else values.swapaxes(1, 2)
 
 
 def largest_magnitudes(values: np.ndarray) -> np.ndarray:
-    """Return the largest magnitude of every matrix, (B, N, K) float64 to (B,); infinite or NaN if
+    """Return the largest magnitude of every matrix, `plain` (B, N, K) to (B,); infinite or NaN if
     any value is.
     """
     found = np.zeros(len(values), np.int64)
-    _largest_patterns(values.view(np.int64), found)
+    _largest_patterns(_without_gaps(values).view(np.int64), found)
     return found.view(np.float64)
 
 
@@ -59,28 +51,60 @@ def _largest_patterns(patterns: np.ndarray, found: np.ndarray) -> None:
         found[b] = largest
 
 
-@numba.njit(cache=True, nogil=True)
 def round_to_integers(
     values: np.ndarray, scales: np.ndarray, top: float, integers: np.ndarray
 ) -> int:
-    """Write ``rint(values / scale)`` within ``±top``: (B, N, K) float64 to int32 or a float dtype,
-    for scales (B,) that are powers of two.
+    """Write ``rint(values / scale)`` within ``±top``: `plain` (B, N, K) to int32 or a float dtype
+    without gaps, for scales (B,) that are powers of two.
 
     Returns how many values were beyond.
     """
-    wide()
-    beyond = np.int64(0)
+    if values.flags.c_contiguous:
+        return int(_round_rows(values, scales, top, integers))
+    return int(_round_turned(values.swapaxes(1, 2), scales, top, integers))
+
+
+@numba.njit(cache=True, nogil=True)
+def _round_rows(values: np.ndarray, scales: np.ndarray, top: float, integers: np.ndarray) -> int:
+    beyond = 0
     for b in range(values.shape[0]):
-        scale = scales[b]
-        # The same bits in less time: scales are powers of two.
-        per = 1.0 / scale
-        exact = np.isfinite(per)
         for n in range(values.shape[1]):
-            for k in range(values.shape[2]):
-                value = values[b, n, k]
-                value = np.rint(value * per if exact else value / scale)
-                beyond += np.int64(abs(value) > top)
-                integers[b, n, k] = min(max(value, -top), top)
+            beyond += _round(values[b, n], scales[b], top, integers[b, n])
+    return beyond
+
+
+@numba.njit(cache=True, nogil=True)
+def _round_turned(values: np.ndarray, scales: np.ndarray, top: float, integers: np.ndarray) -> int:
+    """Write the transposed of (B, K, N), as many rows and columns at a time as a cache holds."""
+    beyond, (count, depth, width) = 0, values.shape
+    kept = np.empty((_ROWS, min(_COLUMNS, width)), integers.dtype)
+    for b in range(count):
+        for k in range(0, depth, _ROWS):
+            deep = min(_ROWS, depth - k)
+            for n in range(0, width, _COLUMNS):
+                across = min(_COLUMNS, width - n)
+                for row in range(deep):
+                    some = values[b, k + row, n : n + across]
+                    beyond += _round(some, scales[b], top, kept[row])
+                for column in range(across):
+                    source, out = kept[:, column], integers[b, n + column, k : k + deep]
+                    for row in range(deep):
+                        out[row] = source[row]
+    return beyond
+
+
+@numba.njit(cache=True, nogil=True)
+def _round(values: np.ndarray, scale: float, top: float, integers: np.ndarray) -> int:
+    """Write the first of one row of integers."""
+    wide()
+    # The same bits in less time: scales are powers of two.
+    per = 1.0 / scale
+    exact = np.isfinite(per)
+    beyond = np.int64(0)
+    for k in range(values.shape[0]):
+        value = np.rint(values[k] * per if exact else values[k] / scale)
+        beyond += np.int64(abs(value) > top)
+        integers[k] = min(max(value, -top), top)
     return int(beyond)
 
 
