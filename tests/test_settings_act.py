@@ -113,6 +113,7 @@ BASES: dict[str, tuple[str, ...]] = {
                          "chip.dac.gain_error=0.05", "chip.dac.noise_lsb=0.1"),
     "inverting converters that differ": ("chip.inv.adc.noise_lsb=1.0", "chip.inv.dac.inl_lsb=1.0",
                                          "inversion=single"),
+    "damping that is adapted": ("optimizer.adapt_damping_every=1",),
     "two bits a pass": ("chip.dac.bits=2",),
     "coarse residual products": ("chip.residual.adc.range=calibrated",
                                  "chip.residual.adc.percentile=90", "inversion.target_bits=4"),

@@ -400,6 +400,7 @@ class Coordinator:
                     wall_s=each_s,
                     computing_s=_computing_s([part.busy_s for part in parts]),
                     clip_rate=self._clipping(first + number, parts),
+                    damping=parts[0].damping,
                 )
             )
             solves += merged(report for part in parts for report in part.solves)

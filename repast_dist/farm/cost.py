@@ -88,7 +88,7 @@ class CostRecorder:
             )
         }
         self._plan_place = dict(zip(self._chips.tolist(), place_of.tolist(), strict=True))
-        self._outer: dict[tuple[bool, bool, bool], tuple[_Priced, _Priced]] = {}
+        self._outer: dict[tuple[bool, bool, bool, bool], tuple[_Priced, _Priced]] = {}
         self._steps: list[tuple[int, list[_Priced]]] = []
 
     def price(
@@ -118,11 +118,12 @@ class CostRecorder:
         """
         # Nothing is there that the first step could go on with.
         waits = step == 0
-        kind = factors_due, calibrated, waits
+        repeats = self._plan.work.repeats_samples(step)
+        kind = factors_due, calibrated, waits, repeats
         if kind not in self._outer:
             # The same in every such step; no segment holds rows of these and of blocks.
             plan = self._plan.calibrating if calibrated else self._plan
-            first, last = outer_rows(plan, self._passed, factors_due)
+            first, last = outer_rows(plan, self._passed, factors_due, repeats=repeats)
             self._outer[kind] = self._priced(first, plan, waits), self._priced(last, plan, waits)
         before, after = self._outer[kind]
         found = {

@@ -21,7 +21,7 @@ Area = tuple[str, int, int, int, int]
 """(layer, first row, last row, first column, last column) of a gradient."""
 TreeNode = tuple[int, int]
 """(level, number) of a sum: level 0 are micro-batches, (l, k) adds (l-1, 2k) and (l-1, 2k+1)."""
-ROWS = "rows"
+ROWS, LOSS = "rows", "loss"
 RowsOf = tuple[str, int, int]
 """(`ROWS`, fused block, micro-batch) whose rows an array of a message holds."""
 

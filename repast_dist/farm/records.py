@@ -99,12 +99,15 @@ class StepReport:
         Per chip, or chips that compute alike, role and layer of a product -> its ADC conversions.
     busy_s : dict
         Part of the step -> wall time the worker computed for.
+    damping : float or None
+        The damping of the step, where it is adapted.
     """
 
     outcomes: tuple[MicroBatchOutcome, ...]
     solves: tuple[SolveReport, ...]
     clipping: tuple[Mapping[str, ClipCount], ...]
     busy_s: Mapping[str, float]
+    damping: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +147,8 @@ class StepRecord:
         Wall time it would have taken if calls and transfers took none.
     clip_rate : float or None
         Share of the ADC conversions that clipped; None where there are none.
+    damping : float or None
+        The damping, where it is adapted.
     """
 
     step: int
@@ -153,6 +158,7 @@ class StepRecord:
     wall_s: float
     computing_s: float
     clip_rate: float | None = None
+    damping: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return the record as JSON data, without fields that are None."""

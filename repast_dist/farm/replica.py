@@ -119,6 +119,11 @@ class Replica:
         self._keep_older()
         self.weights, self.running, self._state = weights, running, state
 
+    @property
+    def predicted(self) -> float:
+        """What the last update's model predicts that the loss changes by."""
+        return float(self._state["predicted/loss"][0, 0])
+
     def _keep_older(self) -> None:
         """Make the weights those before the newest."""
         versions = [self.weights, *self._older]

@@ -275,6 +275,7 @@ def make_setup(
     chips = tuple(sorted(chip for group in groups.values() for chip in group))
     plan = _plan(job, network, chips)
     _check_fusion(job, plan)
+    _check_damping(job, network, plan)
     shapes = {item.name: (item.rows, item.columns) for item in network.parameters}
     shapes |= network.running
     setup = FarmSetup(
@@ -309,6 +310,7 @@ def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
         fusible=second is not None and second.fusible,
         update_operations=job.optimizer.update_operations,
         clips=second is not None and second.clips,
+        damping_every=second.damping_every if second else 0,
         matrices=job.optimizer.matrices,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
@@ -424,10 +426,25 @@ def _check_fusion(job: TrainingJob, plan: Plan) -> None:
 def _check_order(job: TrainingJob, network: Network) -> None:
     """Refuse to draw vectors that form factors where these cannot be written first."""
     positions = job.machine.policy.soi.factor_positions
-    if positions < 1 and not network.orders_rows:
+    if positions < 1 and not network.layered:
         raise SettingsError(
             f"soi.factor_positions={positions:g}: {network.name} is a PyTorch module, whose inputs "
             "are written in the order of its calls; valid: 1, or soi.factor_micro_batches"
+        )
+
+
+def _check_damping(job: TrainingJob, network: Network, plan: Plan) -> None:
+    """Refuse to adapt damping where the samples of a step cannot pass once more as they did."""
+    if not plan.work.damping_every:
+        return
+    reason = ""
+    if not network.layered:
+        reason = f"{network.name} is a PyTorch module, which may compute otherwise in tests"
+    elif plan.allocation.stages > 1 or plan.delays.any():
+        reason = "layers are spread over chips or compute with older weights"
+    if reason:
+        raise SettingsError(
+            f"optimizer.adapt_damping_every={plan.work.damping_every}: {reason}; valid: 0"
         )
 
 

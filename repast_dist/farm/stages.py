@@ -20,7 +20,13 @@ from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import RepastError
 from repast_dist.training.engines import Engine
-from repast_dist.training.network import LoadedPart, MicroBatchResult, PartRun, Values
+from repast_dist.training.network import (
+    LoadedNetwork,
+    LoadedPart,
+    MicroBatchResult,
+    PartRun,
+    Values,
+)
 from repast_dist.training.optimizers import SecondOrder
 from repast_dist.training.sampling import micro_batch_samples
 
@@ -146,6 +152,24 @@ class StageRunner:
                         self._setup.job.machine.policy.soi.factor_positions,
                     )
                 yield Passed(0, chip, number, result)
+
+    def repeated(
+        self, step: int, values: Values, micro_batches: Sequence[int]
+    ) -> Iterator[tuple[int, float]]:
+        """Yield this worker's micro-batches of the step before, and the sums of their losses with
+        the weights that it made; where every chip runs whole micro-batches.
+        """
+        loaded: dict[int, LoadedNetwork] = {}
+        for number in micro_batches:
+            engine = self._engines.get(self._setup.micro_batch_owner(number))
+            if engine is None:
+                continue
+            if id(engine) not in loaded:
+                network = self._setup.network
+                loaded[id(engine)] = network.load(values, engine, step, with_backward=False)
+            samples = _samples(self._setup, step - 1, number)
+            found = loaded[id(engine)].evaluate(*_batch(self._setup, step - 1, samples))
+            yield number, float(found.loss_sum)
 
     def _together(
         self,

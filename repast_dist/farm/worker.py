@@ -15,7 +15,7 @@ import numpy as np
 
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.farm.cost import CostRecorder
-from repast_dist.farm.exchange import ROWS, Area, RowsOf, SolveTask, TreeSum, common, within
+from repast_dist.farm.exchange import LOSS, ROWS, Area, RowsOf, SolveTask, TreeSum, common, within
 from repast_dist.farm.peers import Arrays, Peers
 from repast_dist.farm.records import MicroBatchOutcome, StepReport, WorkerAnswer
 from repast_dist.farm.replica import Replica
@@ -197,12 +197,18 @@ class ChipWorker:
         if calibrates:
             self._calibrate(step, statistics)
         outcomes, sums = self._train(step, statistics)
+        losses = self._losses(step, outcomes)
+        for found in sums.values():
+            found |= losses
         own = sums.pop(self._me)
         self._peers.send(step, "sums", sums)
         received = self._peers.receive(step, "sums")
 
         with self._timed("reduce"):
+            loss = self._adapt_damping(step, [own, *received.values()])
             gradients = self._reduce([own, *received.values()], statistics is not None)
+        rule = self._second_order.rule
+        damping = None if rule is None else rule.damping
         if programs:
             with self._timed("prepare"):
                 self._second_order.program(step)
@@ -237,13 +243,54 @@ class ChipWorker:
 
         with self._timed("update"):
             self._replica.update(step, needed, directions)
+        if rule is not None:
+            rule.note(loss, self._replica.predicted)
         if self._follows:
             self._set_ranges(largest(ranges))
         if self._follows or calibrates:
             self._set_ranges(largest(late))
         self._step = step + 1
         clipping = tuple(engine.meter.take() for engine in self._arithmetics)
-        return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s)
+        return StepReport(tuple(outcomes), tuple(self._reports), clipping, self._busy_s, damping)
+
+    def _losses(
+        self, step: int, outcomes: Sequence[MicroBatchOutcome]
+    ) -> dict[tuple[str, int], np.ndarray]:
+        """Return the losses of this worker's micro-batches where the damping is adapted, (2,) each:
+        in this step, and of the step before with the weights that it made, if that is due.
+        """
+        if self._second_order.rule is None:
+            return {}
+        count, before = self._job.train.micro_batches, {}
+        if self._setup.plan.work.repeats_samples(step):
+            values = self._replica.used
+            with self._timed("repeat"):
+                before = dict(self._runner.repeated(step, values, range(count)))
+        return {
+            (LOSS, item.micro_batch): np.array(
+                [item.loss_sum, before.get(item.micro_batch, 0.0)], np.float64
+            )
+            for item in outcomes
+        }
+
+    def _adapt_damping(self, step: int, payloads: Sequence[Arrays]) -> float:
+        """Adapt the damping if it is due; return the mean loss of the batch, if it ever is."""
+        rule = self._second_order.rule
+        if rule is None:
+            return 0.0
+        found = {
+            key[1]: values
+            for payload in payloads
+            for key, values in payload.items()
+            if key[0] == LOSS
+        }
+        sums = np.zeros(2)
+        for number in sorted(found):
+            sums += found[number]
+        loss, repeated = (sums / self._job.train.batch_size).tolist()
+        if self._setup.plan.work.repeats_samples(step):
+            rule.adapt(repeated)
+        return float(loss)
 
     def _calibrate(self, step: int, statistics: SecondOrder | None) -> None:
         """Run the step's first micro-batch for the ranges that it needs; its sums are not used.
@@ -316,7 +363,7 @@ class ChipWorker:
             for key, values in payload.items():
                 if key[0] == ROWS:
                     found[key] = values
-                else:
+                elif key[0] != LOSS:
                     stage, *node = key
                     whole[stage].add(tuple(node), values)
         gradients: dict[Area, np.ndarray] = {}

@@ -50,6 +50,7 @@ class Machine:
         fisher_passes: int = 1,
         update_operations: int = 3,
         clips: bool = True,
+        damping_every: int = 0,
         matrices: MatrixMethod | None = None,
     ) -> Plan:
         """Return the plan of a step of `batch` samples, rounded up to whole micro-batches; other
@@ -65,6 +66,7 @@ class Machine:
             fisher_passes=fisher_passes,
             update_operations=update_operations,
             clips=clips,
+            damping_every=damping_every,
             matrices=matrices,
             speeds=tuple(speeds),
         )

@@ -19,6 +19,11 @@ from repast_dist.planning.plan import Chips, Plan, once_per_plan
 from repast_dist.planning.solves import counted
 from repast_dist.training.optimizers.matrix_unit import STEP_OPERATIONS, Due
 
+_MODEL_OPS = 4
+"""Digital operations per parameter of what the damping is adapted by: the image of the momentum
+and its scaling, and two inner products.
+"""
+
 _CLIP_OPS = 3
 """Digital operations per number of the KL clip: product, sum, scaling."""
 
@@ -57,7 +62,7 @@ def step_ops(
         Rows in order of execution per chip.
     """
     due = factors_due and plan.work.second_order
-    before, after = outer_rows(plan, chips, due)
+    before, after = outer_rows(plan, chips, due, repeats=plan.work.repeats_samples(step))
     measured = None
     if solves is not None:
         columns = counted(dict(solves), len(plan.blocks))
@@ -72,17 +77,23 @@ def step_ops(
 
 
 def outer_rows(
-    plan: Plan, chips: Chips, factors_due: bool, *, one_each: bool = False
+    plan: Plan,
+    chips: Chips,
+    factors_due: bool,
+    *,
+    one_each: bool = False,
+    repeats: bool = False,
 ) -> tuple[OpTable, OpTable]:
     """Return the rows before and after those of the SOI blocks, which are the same in all steps.
 
     Parameters are those of `step_ops`; the step is 0. With `one_each`, micro-batches are left out
     but the first of every chip that forms factors, and the first that does not: others do the same
-    as one of them.
+    as one of them. A step that `repeats` passes as many samples forward once more.
     """
     wanted = plan.chip_mask(chips)
     runs = _Runs.of(plan, wanted, one_each)
     before = [
+        *(_per_micro_batch(plan, runs, item) for item in _forward_ops(plan) if repeats),
         *(_per_micro_batch(plan, runs, item) for item in _layer_ops(plan)),
         *(_per_micro_batch(plan, runs.forming, item) for item in _soi_ops(plan) if factors_due),
         *_stage_sends(plan, runs, factors_due),
@@ -97,6 +108,20 @@ def outer_rows(
 @once_per_plan
 def _layer_ops(plan: Plan) -> list[LayerOp]:
     return training_ops(plan.layer_work, plan.allocation)
+
+
+_FORWARD = (
+    op.RELOAD_WEIGHTS,
+    op.WRITE_OPERAND,
+    op.VMM_FORWARD,
+    op.ELEMENTWISE_FORWARD,
+    op.LOSS,
+)
+
+
+def _forward_ops(plan: Plan) -> list[LayerOp]:
+    """Return the operations of a forward pass alone."""
+    return [item for item in _layer_ops(plan) if item.what in _FORWARD]
 
 
 @once_per_plan
@@ -234,7 +259,8 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
 def _update_operations(plan: Plan) -> np.ndarray:
     """Return the digital operations of updating what each chip holds, (chips,) int64."""
     layers, stage = plan.layers, plan.allocation.stage
-    operations = layers.parameters * plan.work.update_operations
+    more = _MODEL_OPS if plan.work.damping_every else 0
+    operations = layers.parameters * (plan.work.update_operations + more)
     for layer in matrix_layers(plan):
         spared = plan.work.update_operations - STEP_OPERATIONS
         operations[layer] -= spared * plan.workload.layers[layer].weight_count

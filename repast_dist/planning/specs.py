@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -263,6 +264,9 @@ class StepWork:
         Digital operations of an update per parameter.
     clips : bool
         Whether solved gradients are scaled by a norm that all chips agree on.
+    damping_every : int
+        Steps after which the damping is adapted, for which the samples of a step pass forward once
+        more in the next; 0: it stays as it is.
     matrices : MatrixMethod or None
         What updates whole matrices on chips that own them; None: nothing does.
     """
@@ -277,12 +281,17 @@ class StepWork:
     speeds: tuple[float, ...] = ()
     update_operations: int = 3
     clips: bool = True
+    damping_every: int = 0
     matrices: MatrixMethod | None = None
 
     @property
     def renews(self) -> bool:
         """Whether steps differ in what they renew."""
         return self.second_order or (self.matrices is not None and self.matrices.renews)
+
+    def repeats_samples(self, step: int) -> bool:
+        """Return whether a step begins with the samples of the one before, for the damping."""
+        return self.damping_every > 0 and step > 0 and (step - 1) % self.damping_every == 0
 
     @property
     def second_order(self) -> bool:
@@ -310,11 +319,14 @@ class StepKind:
         Whether they update the running averages, and whether they program the blocks.
     share : float
         Their share of all steps.
+    repeats : bool
+        Whether they pass the samples of the step before forward once more.
     """
 
     factors_due: bool
     inverses_due: bool
     share: float
+    repeats: bool = False
 
 
 def step_kinds(work: StepWork, soi: SoiSpec) -> list[StepKind]:
@@ -327,4 +339,19 @@ def step_kinds(work: StepWork, soi: SoiSpec) -> list[StepKind]:
         StepKind(True, False, 1 / factors - 1 / every),
         StepKind(False, False, 1 - 1 / factors),
     ]
+    if work.damping_every:
+        return _repeating_kinds(work, soi)
     return [kind for kind in kinds if kind.share > 0]
+
+
+def _repeating_kinds(work: StepWork, soi: SoiSpec) -> list[StepKind]:
+    period = math.lcm(soi.interval, work.damping_every)
+    # The very first step has nothing to repeat.
+    counts = Counter(
+        (soi.factors_due(step), soi.inverses_due(step), work.repeats_samples(step))
+        for step in range(period, 2 * period)
+    )
+    return [
+        StepKind(factors, inverses, count / period, repeats)
+        for (factors, inverses, repeats), count in counts.items()
+    ]

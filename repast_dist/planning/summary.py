@@ -177,7 +177,9 @@ class _StepCost:
 
 def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) -> _StepCost:
     """Return the cost of a step, from the rows of chips that each stand for so many others."""
-    before, after = _outer_rows(plan, tuple(chips.tolist()), factors_due=kind.factors_due)
+    before, after = _outer_rows(
+        plan, tuple(chips.tolist()), factors_due=kind.factors_due, repeats=kind.repeats
+    )
     blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)
     matrices = matrix_rows(plan, None, Due(kind.factors_due, kind.inverses_due))
     table = concatenate([before, blocks, matrices, after])
@@ -212,12 +214,13 @@ def _of_layers(plan: Plan, table: OpTable, busy_s: np.ndarray) -> np.ndarray:
 
 @once_per_plan
 def _outer_rows(
-    plan: Plan, chips: tuple[int, ...], *, factors_due: bool
+    plan: Plan, chips: tuple[int, ...], *, factors_due: bool, repeats: bool
 ) -> tuple[OpTable, OpTable]:
     """Return the rows before and after those of blocks, of one micro-batch of every chip that forms
     factors and one that does not.
     """
-    return outer_rows(plan, chips, factors_due and plan.work.second_order, one_each=True)
+    due = factors_due and plan.work.second_order
+    return outer_rows(plan, chips, due, one_each=True, repeats=repeats)
 
 
 def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:

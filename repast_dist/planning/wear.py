@@ -119,10 +119,12 @@ def cell_writes(plan: Plan) -> CellWrites:
     inverses, products = _of_blocks(plan)
     share = plan.policy.soi.factor_share(plan.work.micro_batches)
     inputs = input_fills(plan.layer_work, a, share)
+    # Operands and layers that take turns are written again where samples are repeated.
+    passes = 1.0 + (1.0 / plan.work.damping_every if plan.work.damping_every else 0.0)
     return CellWrites(
         weights=max(
             1.0 if (plan.layers.weighted & a.resident).any() else 0.0,
-            micro_batches * float(weight_fills(plan.layer_work, a).max(initial=0.0)),
+            passes * micro_batches * float(weight_fills(plan.layer_work, a).max(initial=0.0)),
         ),
         activations=micro_batches * float(inputs.max(initial=0.0)) + _of_matrices(plan),
         inverses=inverses,

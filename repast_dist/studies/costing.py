@@ -49,6 +49,7 @@ def planned_step(
         fisher_passes=_fisher_passes(trained, second.output_gradients) if second else 0,
         update_operations=settings.optimizer.update_operations,
         clips=second is not None and second.clips,
+        damping_every=second.damping_every if second else 0,
         matrices=settings.optimizer.matrices,
     )
 

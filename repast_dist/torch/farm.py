@@ -314,8 +314,8 @@ class ModuleNetwork:
         return self._facts.running
 
     @property
-    def orders_rows(self) -> bool:
-        """Input vectors are written in the order in which modules are called."""
+    def layered(self) -> bool:
+        """Modules write inputs as they are called, and may compute otherwise in tests."""
         return False
 
     @property

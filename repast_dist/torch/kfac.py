@@ -152,6 +152,11 @@ class KFAC(torch.optim.Optimizer):
             )
         policy = self._made.settings.machine.policy
         _check_policy(policy)
+        if self._method.damping_every:
+            raise SettingsError(
+                f"method: damping that is adapted every {self._method.damping_every} steps is not "
+                "modelled here; valid: adapt_damping_every=0"
+            )
         if chips < 1 or accumulation_steps < 1:
             raise SettingsError("chips, accumulation_steps: valid: 1 or more")
         trained = [item for item in model.parameters() if item.requires_grad]

@@ -55,8 +55,8 @@ class LayeredNetwork:
         return {}
 
     @property
-    def orders_rows(self) -> bool:
-        """It writes the input vectors that form factors first."""
+    def layered(self) -> bool:
+        """It consists of the package's own layers."""
         return True
 
     @property

@@ -123,7 +123,7 @@ class LoadedNetwork(Protocol):
             Factors whose rows are returned.
         positions : float
             Share of the input vectors of layers with several per sample, and of their errors, that
-            form factors; 1 unless the network `orders_rows`.
+            form factors; 1 unless the network is `layered`.
 
         Raises
         ------
@@ -204,8 +204,10 @@ class Network(Protocol):
         """
 
     @property
-    def orders_rows(self) -> bool:
-        """Whether it can write the input vectors that form factors before the others."""
+    def layered(self) -> bool:
+        """Whether it consists of the package's own layers, which can write the input vectors that
+        form factors before the others, and compute a loss again as in training.
+        """
 
     @property
     def workload(self) -> Workload:

@@ -6,6 +6,7 @@ layer depends on traces alone. Traces add up like the matrices do, so every work
 all blocks along with the sums it reduces, and no further message is needed.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -58,6 +59,11 @@ class Preconditioner:
         self._optimizer = optimizer.second_order
         self._blocks, self._renewal, self.held = blocks, renewal, held
         self._damping = BlockDamping(blocks, self._optimizer)
+
+    @property
+    def rule(self) -> "DampingRule | None":
+        """What adapts the damping, if anything does."""
+        return self._damping.rule
 
     def statistics_due(self, step: int) -> SecondOrder | None:
         """Return the optimizer if a step needs its statistics, otherwise None."""
@@ -199,6 +205,7 @@ class BlockDamping:
     def __init__(self, blocks: Sequence[FactorBlock], optimizer: SecondOrder | None) -> None:
         self._blocks, self._optimizer = blocks, optimizer
         self._traces, self._updates = np.zeros(len(blocks)), 0
+        self.rule = None if optimizer is None else DampingRule.of(optimizer)
         self.restore({})
 
     def add(self, traces: np.ndarray) -> None:
@@ -208,24 +215,30 @@ class BlockDamping:
         past, fresh = self._optimizer.average_weights(self._updates)
         self._traces = past * self._traces + fresh * traces
 
+    @property
+    def _now(self) -> SecondOrder:
+        assert self._optimizer is not None
+        if self.rule is None:
+            return self._optimizer
+        return dataclasses.replace(self._optimizer, damping=self.rule.damping)
+
     def of_blocks(self) -> np.ndarray:
         """Return the damping of every block, (blocks,), from the full matrices of its layer, or
         from the block alone.
         """
-        assert self._optimizer is not None
-        if self._optimizer.damps_blocks:
+        optimizer = self._now
+        if optimizer.damps_blocks:
             return self._of_each()
         sums: dict[str, dict[Side, tuple[float, int]]] = {}
         for block, trace in zip(self._blocks, self._traces.tolist(), strict=True):
             sizes = sums.setdefault(block.layer_name, {})
             before, size = sizes.get(block.factor, (0.0, 0))
             sizes[block.factor] = (before + trace, size + block.size)
-        split = {layer: self._optimizer.dampings(sizes) for layer, sizes in sums.items()}
+        split = {layer: optimizer.dampings(sizes) for layer, sizes in sums.items()}
         return np.array([split[block.layer_name][block.factor] for block in self._blocks])
 
     def _of_each(self) -> np.ndarray:
-        assert self._optimizer is not None
-        dampings = self._optimizer.dampings
+        dampings = self._now.dampings
         return np.array(
             [
                 dampings({block.factor: (trace, block.size)})[block.factor]
@@ -235,7 +248,8 @@ class BlockDamping:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the averages as arrays, for a checkpoint."""
-        return {"traces": self._traces, "updates": np.array(self._updates)}
+        found = {"traces": self._traces, "updates": np.array(self._updates)}
+        return found if self.rule is None else found | self.rule.arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Load what `arrays` returned; without any arrays, begin anew."""
@@ -243,6 +257,60 @@ class BlockDamping:
         begun = [first * block.size for block in self._blocks]
         self._traces = np.array(arrays.get("traces", begun), np.float64)
         self._updates = int(arrays.get("updates", 0))
+        if self.rule is not None:
+            self.rule.restore(arrays)
+
+
+_LITTLE, _MUCH = 0.25, 0.75
+"""Of what was predicted: where the loss fell by less, damping grows, where by more, it shrinks."""
+
+
+class DampingRule:
+    """The damping as Levenberg and Marquardt adapt it (Martens and Grosse 2015, section 6.5).
+
+    Parameters
+    ----------
+    damping : float
+        That of the first step.
+    change : float
+        Factor of a change.
+    """
+
+    def __init__(self, damping: float, change: float) -> None:
+        self._first, self._change = damping, change
+        self.damping, self._before, self._predicted = damping, 0.0, 0.0
+
+    @classmethod
+    def of(cls, optimizer: SecondOrder) -> "DampingRule | None":
+        """Return the rule of an optimizer; None: its damping stays as it is."""
+        if not optimizer.damping_every:
+            return None
+        return cls(optimizer.damping, optimizer.damping_change)
+
+    def note(self, loss: float, predicted: float) -> None:
+        """Note the loss of a step's samples, and what the update should change it by."""
+        self._before, self._predicted = loss, predicted
+
+    def adapt(self, loss: float) -> None:
+        """Change the damping by the loss of the same samples after the update. A model that
+        predicts no fall, as momentum may lead to, says nothing.
+        """
+        if not self._predicted < 0:
+            return
+        ratio = (loss - self._before) / self._predicted
+        if ratio > _MUCH:
+            self.damping *= self._change
+        elif not ratio >= _LITTLE:
+            self.damping /= self._change
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the state as arrays, for a checkpoint."""
+        return {"rule": np.array([self.damping, self._before, self._predicted])}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load what `arrays` returned; without any, begin anew."""
+        begin = [self._first, 0.0, 0.0]
+        self.damping, self._before, self._predicted = np.array(arrays.get("rule", begin)).tolist()
 
 
 def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

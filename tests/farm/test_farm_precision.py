@@ -7,12 +7,14 @@ import pytest
 from conftest import final_arrays
 
 from repast_dist.farm.peers import NoPeers
-from repast_dist.farm.setup import beginning, make_setup
+from repast_dist.farm.setup import beginning, chip_engine, make_setup
 from repast_dist.farm.worker import ChipWorker
+from repast_dist.ground.errors import SettingsError
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
 from repast_dist.trace import read_trace
 from repast_dist.training.sampling import micro_batch_samples
+from repast_dist.training.second_order import DampingRule
 
 # The inputs of the first layer are two blocks of a factor of 65 rows, each wider than an array.
 SMALL = (
@@ -27,6 +29,7 @@ WAYS = {
     "followed": ("inversion.deflation_recycled=true", "inversion.deflation_above=1.5"),
     "digital": ("inversion=cholesky",),
     "sampled": ("soi.factor_micro_batches=0.6", "train.micro_batch_size=4"),
+    "adapted": ("optimizer.adapt_damping_every=2", "engine=float64", "engine.inverse=analog"),
     "drawn": (
         "soi.factor_positions=0.3", "model=digits_cnn", "engine.forward=float64",
         "engine.backward=float64", "soi.block_size=256",
@@ -120,6 +123,54 @@ def test_factors_of_some_micro_batches_stand_for_all():
     np.testing.assert_allclose(a_blocks[1], moment[widths[0] :, widths[0] :], rtol=1e-12)
     traces = [np.trace(found[block.index]) for block in worker._setup.plan.blocks]
     np.testing.assert_allclose(state["damping/traces"], traces, rtol=1e-12)
+
+
+def test_damping_follows_what_the_loss_of_the_same_samples_does():
+    """As Martens and Grosse say: the rule is worked out here from losses that are computed anew."""
+    worker = _worker("adapted", "engine=float64", "optimizer.adapt_damping_by=0.8")
+    setup, network = worker._setup, worker._setup.network
+    data, train = setup.data, setup.job.train
+    engine = chip_engine(setup.job, 0)
+
+    def loss(step):
+        loaded = network.load(worker._replica.values, engine, step)
+        numbers = [micro_batch_samples(0, len(data.train_inputs), train, step, k) for k in (0, 1)]
+        return sum(loaded.evaluate(*data.batch(n, 0, step)).loss_sum for n in numbers) / 32
+
+    expected, shown = setup.job.optimizer.damping, []
+    for step in range(8):
+        before = loss(step)
+        (report,) = worker.advance(step, 1).steps
+        shown.append(report.damping)
+        assert report.damping == pytest.approx(expected, rel=1e-12)
+        if step % 2 == 0:
+            ratio = (loss(step) - before) / worker._replica.predicted
+            if worker._replica.predicted < 0:
+                expected *= 0.64 if ratio > 0.75 else 1 / 0.64 if ratio < 0.25 else 1.0
+    assert len(set(shown)) > 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "factor"), [(-2.0, 2.0), (0.2, 2.0), (0.3, 1.0), (0.7, 1.0), (0.8, 0.5), (3.0, 0.5)]
+)
+def test_damping_shrinks_where_the_model_is_trusted(ratio, factor):
+    rule = DampingRule(0.1, 0.5)
+    rule.note(3.0, -0.4)
+    rule.adapt(3.0 - 0.4 * ratio)
+    assert rule.damping == pytest.approx(0.1 * factor)
+    rule.adapt(float("nan"))
+    assert rule.damping == pytest.approx(0.2 * factor)
+    rule.note(3.0, 0.1)
+    rule.adapt(1.0)
+    assert rule.damping == pytest.approx(0.2 * factor)
+
+
+@pytest.mark.parametrize("setting", ["partition.layers=pipeline", "partition.update_delay=1"])
+def test_damping_is_not_adapted_where_samples_cannot_pass_again(setting):
+    more = ("farm.chips=2", setting)
+    loaded = load_settings([*SMALL, "optimizer.adapt_damping_every=3", *more])
+    with pytest.raises(SettingsError, match=r"adapt_damping_every=3: layers .*valid: 0"):
+        make_setup(training_job(loaded), loaded.dataset.load())
 
 
 def _moved(new, old):

@@ -135,7 +135,7 @@ PRODUCTS = {
         ("digits_cnn", OFFSET),
         ("digits_transformer", OFFSET),
         ("digits_cnn", ("soi.factor_micro_batches=0.5", "soi.factor_positions=0.3")),
-        ("digits_cnn", ("soi.factor_bits=4",)),
+        ("digits_cnn", ("soi.factor_bits=4", "optimizer.adapt_damping_every=1")),
     ],
 )
 def test_conversions_that_are_priced_are_those_that_arrays_make(train, model, signs):

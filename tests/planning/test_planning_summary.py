@@ -43,6 +43,23 @@ def test_the_summary_equals_the_full_table_of_every_step(chips, layers, share):
     assert sum(summary.segment_s.values()) == pytest.approx(summary.step_s)
 
 
+@pytest.mark.parametrize("between", [1, 3])
+def test_steps_that_repeat_samples_are_in_the_summary(between):
+    """All kinds of steps of one common period, on two chips with unequal micro-batches."""
+    plan = machine("soi.interval=2").plan(network_table("lenet5"), 2, 24, 8, damping_every=between)
+    seconds, energy, period = 0.0, 0.0, 2 * between
+    for step in range(period, 2 * period):
+        table = step_ops(plan, None, step, factors_due=True, inverses_due=step % 2 == 0)
+        costs = price(table, plan.hardware.costs)
+        seconds += place(plan, table, costs.duration_s).step_s / period
+        energy += costs.energy_j.sum() / period
+    summary = summarise(plan)
+    assert summary.step_s == pytest.approx(seconds)
+    assert summary.energy_j - summary.static_energy_j == pytest.approx(energy)
+    plain = summarise(machine("soi.interval=2").plan(network_table("lenet5"), 2, 24, 8))
+    assert summary.phase_energy_j["forward"] > plain.phase_energy_j["forward"]
+
+
 @pytest.mark.slow
 def test_all_networks_on_up_to_1024_chips_are_costed_in_a_minute():
     """Of one processor. Three numbers of chips of eleven, unless all is asked for."""

@@ -144,6 +144,27 @@ def test_kfac_scales_preconditioned_layers_only() -> None:
     np.testing.assert_allclose(new["layer"], -0.005, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kl_clip", [None, 0.001])
+def test_kfacs_model_predicts_what_a_quadratic_loss_changes_by(kl_clip: float | None) -> None:
+    """tr(W^T A W G) / 2 has the gradient A W G, whose direction is W: with momentum and a bound."""
+    random = np.random.default_rng(0)
+    rows, columns = random.standard_normal((9, 4)), random.standard_normal((9, 3))
+    a, g = rows.T @ rows / 9, columns.T @ columns / 9
+
+    def loss(w: np.ndarray) -> float:
+        return 0.5 * float(np.vdot(w, a @ w @ g))
+
+    spec = Kfac(learning_rate=0.3, kl_clip=kl_clip, adapt_damping_every=1)
+    weights = {"w": random.standard_normal((4, 3))}
+    state = spec.initial_state(weights)
+    for step in range(5):
+        before, w = loss(weights["w"]), weights["w"]
+        given = Update(weights, {"w": a @ w @ g}, {"w": w}, state, step, 5, frozenset())
+        weights, state = spec.update(given)
+        change = loss(weights["w"]) - before
+        assert float(state["predicted/loss"][0, 0]) == pytest.approx(change, rel=1e-9)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_fall_from_the_rate_to_its_final_share(schedule: str) -> None:
     spec = Sgd(schedule=schedule, learning_rate=0.2, final_rate=0.1, warmup_steps=3)

@@ -219,6 +219,18 @@ class SecondOrder(Optimizer):
         return False
 
     @property
+    def damping_every(self) -> int:
+        """Steps between changes of the damping; 0: it stays as it is. `update` then leaves the
+        change of the loss that its model predicts in the state ``predicted/loss``, (1, 1).
+        """
+        return 0
+
+    @property
+    def damping_change(self) -> float:
+        """The factor by which the damping changes then, or its inverse."""
+        return 1.0
+
+    @property
     def clips(self) -> bool:
         """Whether `update` scales the directions by a norm of all layers, which is priced."""
         return False

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Gt, Lt
 
-from repast_dist.ground.numbers import Fraction
+from repast_dist.ground.numbers import Count, Fraction
 from repast_dist.ground.spec import spec
 from repast_dist.training.kfac import average_decay, damping_split, kl_clip_scale
 from repast_dist.training.optimizers.base import (
@@ -20,6 +20,8 @@ from repast_dist.training.optimizers.base import (
     heavy_ball,
     zeros,
 )
+
+_PREDICTED = "predicted/loss"
 
 
 @OPTIMIZERS.register
@@ -42,6 +44,15 @@ class Kfac(SecondOrder):
         Limit of the running average's decay; step k uses min(1 - 1/k, factor_decay).
     kl_clip : float or None
         Bound on the step's predicted KL divergence; None: no bound.
+    adapt_damping_every : int
+        Steps after which the damping is adapted as Levenberg and Marquardt do (Martens and Grosse
+        2015, section 6.5): the samples of a step pass forward once more with the weights that it
+        made, and what their loss changed by is compared with what the quadratic model of the
+        preconditioned loss predicted. 0: the damping stays as it is.
+    adapt_damping_by : float
+        Factor per step of that change: damping is multiplied by it, to the power of the steps
+        between, where the loss fell by more than 3/4 of the prediction, and divided where it fell
+        by less than 1/4.
     """
 
     title: ClassVar[str] = "K-FAC"
@@ -52,6 +63,18 @@ class Kfac(SecondOrder):
     fisher: Fisher = "sampled"
     factor_decay: Fraction = 0.95
     kl_clip: Annotated[float, Gt(0)] | None = 0.01
+    adapt_damping_every: Count = 0
+    adapt_damping_by: Annotated[float, Gt(0), Lt(1)] = 0.95
+
+    @property
+    def damping_every(self) -> int:
+        """Steps between changes of the damping."""
+        return self.adapt_damping_every
+
+    @property
+    def damping_change(self) -> float:
+        """The factor by which the damping changes then, or its inverse."""
+        return float(self.adapt_damping_by**self.adapt_damping_every)
 
     @property
     def fusible(self) -> bool:
@@ -65,8 +88,8 @@ class Kfac(SecondOrder):
 
     @property
     def needs_gradients(self) -> bool:
-        """Whether a bound on the KL divergence is set, which needs the gradients."""
-        return self.clips
+        """Whether a bound on the KL divergence is set or the damping is adapted."""
+        return self.clips or self.damping_every > 0
 
     @property
     def clips(self) -> bool:
@@ -88,8 +111,10 @@ class Kfac(SecondOrder):
         return {"A": for_a, "G": for_g}
 
     def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return momentum of zeros."""
-        return zeros(weights, ["momentum"])
+        """Return momentum of zeros, and of its image where the damping is adapted."""
+        if not self.damping_every:
+            return zeros(weights, ["momentum"])
+        return zeros(weights, ["momentum", "image"]) | {_PREDICTED: np.zeros((1, 1))}
 
     def update(self, given: Update) -> tuple[Arrays, Arrays]:
         """Return the new weights and momentum; other layers follow the plain gradient."""
@@ -101,4 +126,23 @@ class Kfac(SecondOrder):
             else given.gradients[name].astype(np.float64)
             for name in given.weights
         }
-        return heavy_ball(self, self.momentum, given, directions)
+        new, state = heavy_ball(self, self.momentum, given, directions)
+        if self.damping_every:
+            state |= self._model(given, scale, rate, state)
+        return new, state
+
+    def _model(self, given: Update, scale: float, rate: float, state: Arrays) -> Arrays:
+        """Return what the quadratic model of the loss predicts of a step along the momentum, and
+        the momentum's image under its matrix. The damped factors map a direction back to its
+        gradient; they are taken to change little while the momentum lasts.
+        """
+        images: Arrays = {}
+        predicted = 0.0
+        for name, gradient in given.gradients.items():
+            clipped = scale if name in given.directions else 1.0
+            image = self.momentum * given.state[f"image/{name}"].astype(np.float64)
+            image = image + clipped * gradient
+            moved = state[f"momentum/{name}"].astype(np.float64)
+            predicted += rate * (0.5 * rate * np.vdot(moved, image) - np.vdot(moved, gradient))
+            images[f"image/{name}"] = image.astype(given.weights[name].dtype)
+        return images | {_PREDICTED: np.full((1, 1), predicted)}
