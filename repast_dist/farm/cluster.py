@@ -57,7 +57,7 @@ def cluster(spec: FarmSpec) -> Iterator[None]:
         with _local_cluster(spec):
             yield
     else:
-        with _attached(spec.address):
+        with _attached(spec.address, None if spec.nodes is None else spec.node_timeout_s):
             _await_nodes(spec)
             yield
 
@@ -211,9 +211,9 @@ def _own_token() -> str:
 
 
 @contextlib.contextmanager
-def _attached(address: str) -> Iterator[None]:
-    """Connect to a running cluster; a dead address is an error at once, not a hang."""
-    _require_answer(address)
+def _attached(address: str, limit_s: float | None = None) -> Iterator[None]:
+    """Connect to a running cluster; a dead address is an error at once or after some seconds."""
+    _require_answer(address, limit_s)
     with _environment(_quiet_ray() | _asked_for_token()):
         import ray
 
@@ -254,7 +254,7 @@ def _await_nodes(spec: FarmSpec) -> None:
     deadline = time.monotonic() + spec.node_timeout_s
     there = 0
     with told_while(lambda: f"nodes: {there} of {spec.nodes} are there"):
-        while spec.nodes > 1:
+        while spec.nodes is not None:
             there = sum(node["Alive"] for node in ray.nodes())
             if there >= spec.nodes:
                 return
@@ -283,15 +283,24 @@ def numeric(address: str) -> str:
     return f"[{found}]:{port}" if ":" in str(found) else f"{found}:{port}"
 
 
-def _require_answer(address: str) -> None:
+def _require_answer(address: str, limit_s: float | None) -> None:
     endpoint = address.removeprefix("ray://")
     if ":" not in endpoint:
         return
     host, _, port = endpoint.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except (OSError, ValueError) as error:
-        raise FarmError(f"farm.address: nothing answers at {address} ({error})") from error
+    deadline = time.monotonic() + (limit_s or 0.0)
+    with told_while(lambda: f"an answer at {address}"):
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+                return
+            except (OSError, ValueError) as error:
+                if time.monotonic() >= deadline or isinstance(error, ValueError):
+                    waited = f" for {limit_s:g} s (farm.node_timeout_s)" if limit_s else ""
+                    raise FarmError(
+                        f"farm.address: nothing answers at {address}{waited} ({error})"
+                    ) from error
+            time.sleep(_LOOK_S)
 
 
 def _stop(mark: str, folder: Path, watcher: subprocess.Popen[bytes]) -> None:

@@ -30,12 +30,14 @@ _HEAD = "head"
 _TRY_S = 2.0
 _AGAIN_S = 1.0
 _LOOK_S = 0.25
-# Ray lets workers finish what they do for up to 30 s.
-_STOP_GRACE_S = 40.0
+# Ray would wait for up to 30 s for what workers do, or for a head that is gone.
+_STOP_GRACE_S = 10.0
 _KILL_GRACE_S = 5.0
-# Ports of everything but the head itself are those that are free.
-_ANY_PORTS = (
+# Ports of everything but the head itself are those that are free; nobody reads what Ray would send
+# of its logs.
+_OPTIONS = (
     "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
+    "--include-log-monitor=false",
 )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def _run(options: Sequence[str], stop: threading.Event) -> None:
     """Keep Ray running until it ends or is to stop."""
     folder = Path(tempfile.mkdtemp(prefix="node-", dir=short_temp_dir()))
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    ray = subprocess.Popen([*words, f"--temp-dir={folder}", *_ANY_PORTS, *options])
+    ray = subprocess.Popen([*words, f"--temp-dir={folder}", *_OPTIONS, *options])
     process = psutil.Process(ray.pid)
     raylet: psutil.Process | None = None
     try:

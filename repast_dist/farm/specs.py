@@ -37,9 +37,9 @@ class FarmSpec:
     address : str
         ``local`` starts Ray on this machine's loopback and ends it with the run; ``auto`` or
         ``ray://host:port`` or ``host:port`` attaches to a running cluster and leaves it running.
-    nodes : int
-        Nodes that a running cluster must have before anything is started there; they are waited
-        for as long as ``node_timeout_s``.
+    nodes : int or None
+        Nodes that a running cluster must have before anything is started there; the first one, too,
+        is waited for as long as ``node_timeout_s``. None: whatever answers at once.
     cpus_per_worker : float
         Logical CPUs Ray reserves per worker; 0 lets any number of workers share a machine.
     resources_per_worker : dict
@@ -89,7 +89,7 @@ class FarmSpec:
     chips_per_worker: PositiveInt = 1
     study_workers: PositiveInt | None = None
     address: str = "local"
-    nodes: PositiveInt = 1
+    nodes: PositiveInt | None = None
     cpus_per_worker: Annotated[float, Ge(0)] = 0.0
     resources_per_worker: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     placement: Literal["any", "spread", "pack"] = "any"
@@ -108,8 +108,8 @@ class FarmSpec:
     chip_overrides: dict[str, ChipOverride] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.nodes > 1 and self.address == "local":
-            raise ValueError("nodes: address=local is one node; valid: 1, or address=auto")
+        if self.nodes is not None and self.address == "local":
+            raise ValueError("nodes: address=local is one node; valid: null, or address=auto")
         for name in self.chip_overrides:
             if not name.isdigit() or int(name) >= self.chips:
                 raise ValueError(

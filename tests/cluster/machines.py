@@ -36,7 +36,7 @@ class Machines:
         """Start a command on a machine; what it prints goes to `log`."""
         with (self._logs / f"{node}.log").open("a") as log:
             return subprocess.Popen(
-                [*self._enter, "ip", "netns", "exec", node, *words],
+                self._on(node, words),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
                 env={**self._environment, **more}, start_new_session=True,
             )  # fmt: skip
@@ -50,12 +50,16 @@ class Machines:
             It failed; with the end of what it printed.
         """
         done = subprocess.run(
-            [*self._enter, "ip", "netns", "exec", node, *words],
+            self._on(node, words),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s,
             env={**self._environment, **more},
         )  # fmt: skip
         assert done.returncode == 0, f"{words}: {(done.stdout + done.stderr)[-3000:]}"
         return done.stdout
+
+    def _on(self, node: str, words: Sequence[str]) -> list[str]:
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', node, *words]
+        return [*self._enter, "ip", "netns", "exec", node, *named]
 
     def log(self, node: str) -> str:
         """Return what commands started on a machine have printed."""

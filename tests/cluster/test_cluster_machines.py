@@ -26,7 +26,7 @@ SETTINGS = (
 )  # fmt: skip
 HEAD = "n1:6379"
 NODE = (sys.executable, "-m", "repast_dist.farm.node")
-SMALL = ("--object-store-memory=80000000", "--num-cpus=1", "--include-log-monitor=false")
+SMALL = ("--object-store-memory=80000000", "--num-cpus=1")
 # Ray takes a minute to give up a machine that does not answer.
 IMPATIENT = {
     "RAY_health_check_period_ms": "1000",

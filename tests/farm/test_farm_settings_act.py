@@ -8,6 +8,7 @@ another value.
 import contextlib
 import dataclasses
 import socket
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -411,6 +412,17 @@ def test_as_many_nodes_are_waited_for_as_the_settings_say(
     match = r"farm\.nodes=4: the cluster has 3 nodes after 0\.05 s"
     with pytest.raises(FarmError, match=match), cluster_module.cluster(few):
         pass
+    # The head may be late as well.
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        nobody = cluster_module.cluster(FarmSpec(address=address))
+        with pytest.raises(FarmError, match="nothing answers"), nobody:
+            pass
+        late = threading.Timer(0.5, listening.listen)
+        late.start()
+        with cluster_module.cluster(FarmSpec(address=address, nodes=3)):
+            pass
     with pytest.raises(SettingsError, match=r"nodes: address=local is one node"):
         load_settings(["farm.nodes=2"])
 
