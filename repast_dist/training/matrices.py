@@ -63,6 +63,14 @@ class EngineUnit(MatrixUnit[np.ndarray]):
             total += factor * matrix
         return total
 
+    def _shifted(self, factor: float, matrix: np.ndarray, shift: float) -> np.ndarray:
+        result = factor * matrix if factor else np.zeros_like(matrix)
+        result[np.diag_indices_from(result)] += shift
+        return result
+
+    def _trace(self, matrix: np.ndarray) -> float:
+        return float(np.trace(matrix))
+
     def _norm(self, matrix: np.ndarray) -> float:
         return float(np.sqrt(np.sum(matrix**2)))
 

@@ -52,10 +52,10 @@ class OnlyRight(_Solved):
 
 @OPTIMIZERS.register
 @spec
-class Shampoo(_Solved):
+class FourthRoots(_Solved):
     """Fourth roots of L = sum G G' and R = sum G' G (Gupta et al. 2018), block by block."""
 
-    method: Literal["shampoo"] = "shampoo"
+    method: Literal["fourth_roots"] = "fourth_roots"
 
     def statistic(self, side, layer):
         return layer.moment(side, layer.gradient.T if side == "A" else layer.gradient)

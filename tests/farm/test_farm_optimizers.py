@@ -33,7 +33,7 @@ def _own(method):
     return (OWN, "~optimizer", f"+optimizer={{method: {method}, learning_rate: 0.01}}")
 
 
-@pytest.mark.parametrize("method", ["sign", "only_right", "shampoo"])
+@pytest.mark.parametrize("method", ["sign", "only_right", "fourth_roots"])
 def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     runs = [
         train(*SMALL, *_own(method), "train.max_steps=4", "inversion.on_divergence=use",
@@ -46,7 +46,7 @@ def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     assert sides == {"sign": set(), "only_right": {"G"}}.get(method, {"A", "G"})
 
 
-@pytest.mark.parametrize("method", ["adamw", "foof", "muon", "newton_muon"])
+@pytest.mark.parametrize("method", ["adamw", "foof", "muon", "newton_muon", "shampoo"])
 def test_a_shipped_optimizer_trains_alike_on_any_number_of_chips(train, method):
     options = (*SMALL, f"optimizer={method}", "train.max_steps=4")
     one, three = (train(*options, f"farm.chips={chips}") for chips in (1, 3))
@@ -95,14 +95,19 @@ def test_foofs_first_step_is_the_gradient_behind_the_inverse_moment_of_inputs(tr
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_users_second_order_optimizer_trains_on_two_workers(train):
-    options = (*SMALL[:4], *_own("shampoo"), "train.max_steps=3", "inversion.on_divergence=use")
+    options = (
+        *SMALL[:4],
+        *_own("fourth_roots"),
+        "train.max_steps=3",
+        "inversion.on_divergence=use",
+    )
     alone = train(*options, "farm.backend=inprocess", "farm.chips=1")
     assert final_arrays(train(*options, "farm.chips=2")) == final_arrays(alone)
 
 
 def test_shampoos_first_step_is_the_gradient_between_inverse_fourth_roots(train):
     """The run against numpy: L and R from the micro-batches' gradients, roots by eigenvalues."""
-    options = (*ONE_STEP, *_own("shampoo"))
+    options = (*ONE_STEP, *_own("fourth_roots"))
     run_dir = train(*options)
     job = training_job(load_settings(list(options)))
     model, data = build_model(job.model), job.dataset.load()

@@ -19,6 +19,7 @@ from repast_dist.training.optimizers import SecondOrder, Update
 from repast_dist.training.optimizers.foof import Foof
 from repast_dist.training.optimizers.matrix_unit import Due
 from repast_dist.training.optimizers.newton_muon import NewtonMuon
+from repast_dist.training.optimizers.shampoo import Shampoo
 from repast_dist.training.second_order import Preconditioner
 
 FOLDER = Path(__file__).parents[1] / "oracles" / "optimizers"
@@ -108,6 +109,51 @@ def test_foof_equals_published_code():
     # What the average begins with counts.
     others = followed(Foof(averaging="unbiased", **settings), ["0"])
     assert np.abs(others["0"] - found["0"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("products", ["arrays", "digital"])
+@pytest.mark.parametrize("shape", ["wide", "tall", "square"])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("rounds", {"momentum": 0.8, "factor_decay": 0.9, "weight_decay": 0.1, "epsilon": 0.02,
+                    "rounds": 7}),
+        ("sums", {"factor_decay": 1.0, "epsilon": 0.5, "rounds": 30}),
+        ("eigenvalues", {"momentum": 0.0, "factor_decay": 0.95, "epsilon": 0.01, "rounds": 30}),
+    ],
+)  # fmt: skip
+def test_shampoo_equals_metas(shape, kind, settings, products):
+    """Roots after few rounds, of sums, and those that eigenvalues give."""
+    optimizer = Shampoo(learning_rate=1 / 32, ridge=0.0, products=products, **settings)
+    weights = {"w": ORACLES[f"shampoo/{shape}/start"].T.copy()}
+    gradients = ORACLES[f"shampoo/{shape}/gradients"]
+    owned = {"w": weights["w"].shape}
+    matrices = Matrices(optimizer.matrices, {"w": 0}, owned, {0: float_engine()})
+    for step, gradient in enumerate(gradients):
+        directions = matrices.directions(step, {"w": gradient.T}, Due())
+        given = Update(weights, {}, directions, {}, step, STEPS, frozenset())
+        weights, _ = optimizer.update(given)
+    np.testing.assert_allclose(weights["w"].T, ORACLES[f"shampoo/{shape}/{kind}"], **TIGHT)
+
+
+def test_roots_serve_until_they_are_due_again():
+    """By eigenvalues in NumPy: roots of the first step's averages, the second step's gradient."""
+    optimizer = Shampoo(momentum=0.0, factor_decay=0.9, epsilon=0.1, ridge=0.3, rounds=40)
+    first, second = np.random.default_rng(5).standard_normal((2, 6, 4))
+
+    def root(moment):
+        added = 0.1 + 0.3 * np.trace(moment) / len(moment)
+        values, vectors = np.linalg.eigh(moment + added * np.eye(len(moment)))
+        return (vectors * values**-0.25) @ vectors.T
+
+    matrices = Matrices(optimizer, {"w": 0}, {"w": (6, 4)}, {0: float_engine()})
+    matrices.directions(0, {"w": first}, Due())
+    found = matrices.directions(1, {"w": second}, Due(averages=True, inverses=False))["w"]
+    np.testing.assert_allclose(found, root(first @ first.T) @ second @ root(first.T @ first))
+    mean = (0.9 * first @ first.T + second @ second.T) / 1.9
+    found = matrices.directions(2, {"w": second}, Due(averages=False, inverses=True))["w"]
+    of_columns = (0.9 * first.T @ first + second.T @ second) / 1.9
+    np.testing.assert_allclose(found, root(mean) @ second @ root(of_columns))
 
 
 def test_an_unbiased_average_is_the_weighted_mean_of_what_came():

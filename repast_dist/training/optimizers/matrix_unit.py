@@ -140,6 +140,21 @@ class MatrixUnit[M](abc.ABC):
         self._digital(len(terms) * entries, (len(terms) + 1) * entries)
         return self._combined(terms)
 
+    def shifted(self, factor: float, matrix: M, shift: float) -> M:
+        """Return a multiple of a square matrix and of the identity, added; what is multiplied by 0
+        is neither read nor multiplied.
+        """
+        size, _ = self.shape(matrix)
+        scaled = size * size if factor else 0
+        self._digital(scaled + size, size * size + scaled)
+        return self._shifted(factor, matrix, shift)
+
+    def trace(self, matrix: M) -> float:
+        """Return the sum of the diagonal; of a shape 1."""
+        size, _ = self.shape(matrix)
+        self._digital(size, size)
+        return self._trace(matrix)
+
     def norm(self, matrix: M) -> float:
         """Return the Frobenius norm; of a shape 1."""
         entries = int(np.prod(self.shape(matrix)))
@@ -172,6 +187,14 @@ class MatrixUnit[M](abc.ABC):
         """Return the sum of multiples of matrices."""
 
     @abc.abstractmethod
+    def _shifted(self, factor: float, matrix: M, shift: float) -> M:
+        """Return a multiple of a matrix and of the identity, added."""
+
+    @abc.abstractmethod
+    def _trace(self, matrix: M) -> float:
+        """Return the sum of the diagonal."""
+
+    @abc.abstractmethod
     def _norm(self, matrix: M) -> float:
         """Return the Frobenius norm."""
 
@@ -202,6 +225,12 @@ class ShapeUnit(MatrixUnit[Shape]):
 
     def _combined(self, terms: Sequence[tuple[float, Shape]]) -> Shape:
         return terms[0][1]
+
+    def _shifted(self, factor: float, matrix: Shape, shift: float) -> Shape:
+        return matrix
+
+    def _trace(self, matrix: Shape) -> float:
+        return 1.0
 
     def _norm(self, matrix: Shape) -> float:
         return 1.0

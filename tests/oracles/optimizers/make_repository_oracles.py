@@ -2,9 +2,10 @@
 `tests/training/test_training_repositories.py`.
 
 Run in an environment with PyTorch 2.14, with the files of github.com/zhehangdu/Newton-Muon at
-df78af0 and of github.com/hseung88/mac at f3a5e94 in two folders::
+df78af0, of github.com/hseung88/mac at f3a5e94 and of github.com/facebookresearch/optimizers at
+f606606 in three folders::
 
-    python make_repository_oracles.py repository_oracles.npz NEWTON_MUON MAC
+    python make_repository_oracles.py repository_oracles.npz NEWTON_MUON MAC OPTIMIZERS
 """
 
 import ast
@@ -143,9 +144,65 @@ def foof_steps(folder):
     return found
 
 
-def main(path, newton_muon_folder, mac_folder):
+# Shampoo ------------------------------------------------------------------------------------------
+
+SHAPES = {"wide": (5, 9), "tall": (7, 4), "square": (6, 6)}
+"""Outputs and inputs, as PyTorch stores weights."""
+
+EXACT_RATE = 1 / 32
+"""It is kept in single precision."""
+
+SHAMPOO = {
+    # Few rounds, whose roots are not exact.
+    "rounds": {"betas": (0.8, 0.9), "weight_decay": 0.1, "epsilon": 0.02, "rounds": 7},
+    "sums": {"betas": (0.9, 1.0), "weight_decay": 0.0, "epsilon": 0.5, "rounds": 30},
+    "eigenvalues": {"betas": (0.0, 0.95), "weight_decay": 0.0, "epsilon": 0.01, "rounds": None},
+}
+
+
+def shampoo_steps(folder):
+    sys.path.insert(0, str(folder))
+    from distributed_shampoo import DistributedShampoo
+    from distributed_shampoo.preconditioner.matrix_functions_types import (
+        CoupledNewtonConfig,
+        EigenConfig,
+    )
+    from distributed_shampoo.shampoo_types import RootInvShampooPreconditionerConfig
+
+    found = {}
+    for number, (shape, size) in enumerate(SHAPES.items()):
+        random = np.random.default_rng(200 + number)
+        start, gradients = random.standard_normal(size), random.standard_normal((STEPS, *size))
+        found |= {f"shampoo/{shape}/start": start, f"shampoo/{shape}/gradients": gradients}
+        for kind, settings in SHAMPOO.items():
+            options = dict(settings)
+            rounds = options.pop("rounds")
+            root = EigenConfig()
+            if rounds:
+                root = CoupledNewtonConfig(max_iterations=rounds, tolerance=0.0)
+            weights = torch.nn.Parameter(torch.tensor(start))
+            optimizer = DistributedShampoo(
+                [weights],
+                lr=EXACT_RATE,
+                max_preconditioner_dim=max(size),  # wider ones have their sides merged
+                **options,
+                preconditioner_config=RootInvShampooPreconditionerConfig(
+                    amortized_computation_config=root,
+                    factor_matrix_dtype=torch.float64,
+                    inv_factor_matrix_dtype=torch.float64,
+                ),
+            )
+            for gradient in gradients:
+                weights.grad = torch.tensor(gradient)
+                optimizer.step()
+            found[f"shampoo/{shape}/{kind}"] = weights.detach().numpy()
+    return found
+
+
+def main(path, newton_muon_folder, mac_folder, optimizers_folder):
     torch.set_default_dtype(torch.float64)
-    np.savez(path, **newton_muon_steps(newton_muon_folder), **foof_steps(mac_folder))
+    found = newton_muon_steps(newton_muon_folder) | foof_steps(mac_folder)
+    np.savez(path, **found, **shampoo_steps(optimizers_folder))
 
 
 if __name__ == "__main__":

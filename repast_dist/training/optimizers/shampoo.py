@@ -1,0 +1,132 @@
+"""Shampoo (Gupta et al. 2018) puts the averaged gradient between two inverse fourth roots."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from annotated_types import Gt, Le
+
+from repast_dist.ground.numbers import Fraction, NonNegative, PositiveInt
+from repast_dist.ground.spec import spec
+from repast_dist.training.optimizers.adam import Adam
+from repast_dist.training.optimizers.base import OPTIMIZERS, Arrays, Optimizer, Update
+from repast_dist.training.optimizers.inverse_roots import inverse_fourth_root
+from repast_dist.training.optimizers.matrix_step import matrix_step
+from repast_dist.training.optimizers.matrix_unit import Due, MatrixMethod, MatrixUnit, Shape
+
+
+@OPTIMIZERS.register
+@spec
+class Shampoo(Optimizer):
+    """Shampoo follows ``L^(-1/4) G R^(-1/4)``, L and R the averages of G G' and G' G, as Meta's
+    distributed_shampoo has it in float64, without grafting.
+
+    One chip averages the gradient G of a matrix, and L and R when factors are due
+    (``soi.factor_interval``); it takes their roots by coupled Newton iterations when inversions are
+    (``soi.interval``), and multiplies by the roots in every step. Averages are divided by their
+    weights. Everything else follows Adam, as with Muon.
+
+    Attributes
+    ----------
+    momentum : float
+        Decay of the average of the gradient.
+    factor_decay : float
+        Decay of the averages of L and R; 1: they are sums.
+    epsilon : float
+        Added to the diagonals of L and R.
+    ridge : float
+        Share of the mean of its diagonal that is added to the diagonal of L and of R.
+    rounds : int
+        Rounds of the coupled Newton iteration.
+    products : {"arrays", "digital"}
+        Where all products of matrices run: on multiplying arrays, into which operands are written
+        each time, or in the digital unit.
+    output_layer : {"others", "matrix"}
+        Whether the last matrix of the network is left to Adam.
+    others : Adam
+        What updates everything else.
+    """
+
+    title: ClassVar[str] = "Shampoo"
+    # Those of Adam, which updates what is no matrix.
+    update_operations: ClassVar[int] = Adam.update_operations
+
+    method: Literal["shampoo"] = "shampoo"
+    momentum: Fraction = 0.9
+    factor_decay: Annotated[float, Gt(0), Le(1)] = 0.999
+    epsilon: NonNegative = 1e-12
+    ridge: NonNegative = 0.01
+    rounds: PositiveInt = 12
+    products: Literal["arrays", "digital"] = "arrays"
+    output_layer: Literal["others", "matrix"] = "others"
+    others: Adam = Adam(learning_rate=0.003)
+
+    @property
+    def matrices(self) -> MatrixMethod:
+        """The optimizer itself."""
+        return self
+
+    @property
+    def renews(self) -> bool:
+        """Whether steps differ: in some of them roots are taken."""
+        return True
+
+    def state_shapes(self, rows: int, columns: int) -> dict[str, Shape]:
+        """Return the shapes of the averages, of what they weigh, and of the roots."""
+        sides = {"left": rows, "right": columns}
+        squares = {
+            f"{name}{what}": (size, size) for name, size in sides.items() for what in ("", "_root")
+        }
+        return {"momentum": (rows, columns), "taken": (1, 1), "weight": (1, 1), **squares}
+
+    def direction[M](
+        self, unit: MatrixUnit[M], gradient: M, state: dict[str, M], due: Due
+    ) -> tuple[M, dict[str, M]]:
+        """Return the averaged gradient between the roots, and the new state."""
+        new = dict(state)
+        if due.averages:
+            self._average(unit, gradient, new)
+        if due.inverses:
+            weight = unit.norm(new["weight"]) if self.factor_decay < 1 else 1.0
+            for side in ("left", "right"):
+                new[f"{side}_root"] = self._root(unit, new[side], weight, side)
+        fresh = 1.0 - self.momentum
+        new["momentum"] = unit.combine((self.momentum, new["momentum"]), (fresh, gradient))
+        new["taken"] = unit.shifted(self.momentum, new["taken"], fresh)
+        unbiased = unit.combine((1.0 / unit.norm(new["taken"]), new["momentum"]))
+        between = unit.product(unbiased, new["right_root"], "right root")
+        # L is symmetric, and so is its root: (L G)' = G' L.
+        across = unit.product(unit.transposed(between), new["left_root"], "left root")
+        return unit.transposed(across), new
+
+    def _average[M](self, unit: MatrixUnit[M], gradient: M, new: dict[str, M]) -> None:
+        """Add the newest gradient to L and R, and to their weight."""
+        past = self.factor_decay
+        fresh = 1.0 - past if past < 1 else 1.0
+        across = unit.transposed(gradient)
+        moments = {
+            "left": unit.product(gradient, across, "left"),
+            "right": unit.product(across, gradient, "right"),
+        }
+        for side, moment in moments.items():
+            # Rounding and noise of products on arrays are not symmetric.
+            half = fresh / 2
+            new[side] = unit.combine(
+                (past, new[side]), (half, moment), (half, unit.transposed(moment))
+            )
+        new["weight"] = unit.shifted(past, new["weight"], fresh)
+
+    def _root[M](self, unit: MatrixUnit[M], average: M, weight: float, side: str) -> M:
+        """Return the inverse fourth root of L or R with what is added to its diagonal."""
+        size, _ = unit.shape(average)
+        added = self.epsilon + self.ridge * unit.trace(average) / weight / size
+        damped = unit.shifted(1.0 / weight, average, added)
+        return inverse_fourth_root(unit, damped, self.rounds, f"root of {side}")
+
+    def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
+        """Return nothing: Adam's averages begin with the first step."""
+        return {}
+
+    def update(self, given: Update) -> tuple[Arrays, Arrays]:
+        """Return the new weights and Adam's averages."""
+        return matrix_step(self, self.others, given, lambda rows, columns: 1.0)
