@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import When
 from repast_dist.network.node import Product
 from repast_dist.training.engines import Engine
@@ -50,6 +51,17 @@ class EngineUnit(MatrixUnit[np.ndarray]):
         """Return a view of the transpose."""
         return matrix.T
 
+    def require(self, holds: bool, message: str) -> None:
+        """Raise an error if something does not hold.
+
+        Raises
+        ------
+        DataError
+            It does not.
+        """
+        if not holds:
+            raise DataError(f"step {self._step}, layer {self._layer}, {message}")
+
     def _loaded(self, matrix: np.ndarray, what: str) -> Held[np.ndarray]:
         if self.where == "digital":
             return _Exact(matrix)
@@ -67,9 +79,6 @@ class EngineUnit(MatrixUnit[np.ndarray]):
         result = factor * matrix if factor else np.zeros_like(matrix)
         result[np.diag_indices_from(result)] += shift
         return result
-
-    def _trace(self, matrix: np.ndarray) -> float:
-        return float(np.trace(matrix))
 
     def _norm(self, matrix: np.ndarray) -> float:
         return float(np.sqrt(np.sum(matrix**2)))

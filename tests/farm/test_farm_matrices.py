@@ -9,6 +9,7 @@ import pytest
 
 from repast_dist.farm.setup import beginning, chip_engine, make_setup
 from repast_dist.farm.worker import ChipWorker
+from repast_dist.ground.errors import RepastError
 from repast_dist.ops.op import OPS
 from repast_dist.planning.matrix_ops import (
     free_arrays,
@@ -44,31 +45,31 @@ def planned(*overrides):
 
 
 @pytest.mark.parametrize(
-    ("method", "products"), [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital")]
+    ("method", "products"),
+    [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital"), ("shampoo", "arrays")],
 )
 def test_the_rows_of_a_run_are_those_of_its_plan(train, method, products):
     options = (f"optimizer={method}", f"optimizer.products={products}", "farm.chips=2",
-               "train.max_steps=2")  # fmt: skip
+               "train.max_steps=2", "soi.interval=2", "optimizer.output_layer=matrix")  # fmt: skip
     run = train(*SMALL, *options)
     rows = [row for row in read_trace(run / "trace").to_pylist() if row["op"] in OF_MATRICES]
     plan = planned(*options)
-    table = matrix_rows(plan, None, Due())
-    expected = {
-        (NAMES[int(op)], int(chip), int(layer)): place
-        for place, (op, chip, layer) in enumerate(
-            zip(table["op"], table["chip"], table["layer"], strict=True)
-        )
-    }
-    second = [row for row in rows if row["step"] == 1]
-    assert {(row["op"], row["chip"], row["layer"]) for row in second} == set(expected)
-    for row in second:
-        place = expected[row["op"], row["chip"], row["layer"]]
-        for name in COUNTED:
-            assert row[name] == table[name][place], (row["op"], name)
-    # The first step sets the ranges of converters, which nothing else does.
-    for row in (row for row in rows if row["step"] == 0 and row["op"] != "vmm_matrix"):
-        place = expected[row["op"], row["chip"], row["layer"]]
-        assert all(row[name] == table[name][place] for name in COUNTED)
+    for step, due in enumerate((Due(True, True), Due(True, False))):
+        table = matrix_rows(plan, None, due)
+        expected = {
+            (NAMES[int(op)], int(chip), int(layer)): place
+            for place, (op, chip, layer) in enumerate(
+                zip(table["op"], table["chip"], table["layer"], strict=True)
+            )
+        }
+        done = [row for row in rows if row["step"] == step]
+        assert {(row["op"], row["chip"], row["layer"]) for row in done} == set(expected)
+        for row in done:
+            # The first step sets the ranges of converters, which nothing else does.
+            if step or row["op"] != "vmm_matrix":
+                place = expected[row["op"], row["chip"], row["layer"]]
+                for name in COUNTED:
+                    assert row[name] == table[name][place], (row["op"], name)
     assert (products == "arrays") == any(row["op"] == "vmm_matrix" for row in rows)
 
 
@@ -113,7 +114,7 @@ class Queues:
         pass
 
 
-@pytest.mark.parametrize("method", ["muon", "newton_muon"])
+@pytest.mark.parametrize("method", ["newton_muon", "shampoo"])
 def test_matrices_travel_between_workers_with_the_same_bits(method):
     def states(groups):
         chips = sum(len(group) for group in groups.values())
@@ -135,9 +136,10 @@ def test_matrices_travel_between_workers_with_the_same_bits(method):
             np.testing.assert_array_equal(state[name], values, err_msg=name)
 
 
-def test_the_conversions_of_a_direction_are_those_that_are_planned():
+@pytest.mark.parametrize("method", ["muon", "shampoo"])
+def test_the_conversions_of_a_direction_are_those_that_are_planned(method):
     """The arrays count their conversions themselves; the plan knows shapes alone."""
-    settings = load_settings([*SMALL, "optimizer=muon"])
+    settings = load_settings([*SMALL, f"optimizer={method}"])
     plan, job = planned_step(settings), training_job(settings)
     engine = chip_engine(job, 0)
     method, random = job.optimizer.matrices, np.random.default_rng(0)
@@ -200,6 +202,28 @@ def test_goals_of_the_plan_decide_the_copies_of_operands():
     assert few["serial_passes"].sum() > many["serial_passes"].sum()
     apart = planned("optimizer=muon", "partition.replicate_layers=false")
     assert matrix_rows(apart, None, Due())["cell_writes"].sum() == few["cell_writes"].sum()
+
+
+def test_roots_that_are_taken_rarely_are_paid_rarely():
+    """Steps between two renewals average and multiply; the average step is their mean."""
+    often, rarely = (
+        planned("optimizer=shampoo", f"soi.interval={steps}", "partition.objective=lifetime")
+        for steps in (1, 4)
+    )
+    whole, between = (
+        matrix_rows(often, None, Due(True, inverses))["cell_writes"].sum()
+        for inverses in (True, False)
+    )
+    assert 0 < between < whole / 5
+    spared = summarise(often).cell_writes - summarise(rarely).cell_writes
+    assert spared == pytest.approx(0.75 * (whole - between))
+    assert cell_writes(rarely).activations < cell_writes(often).activations
+
+
+def test_a_root_that_diverges_is_named(train):
+    """Arrays do not take matrices whose eigenvalues are as far apart as those of one batch."""
+    with pytest.raises(RepastError, match=r"layer hidden, round .* of root of .*optimizer.ridge"):
+        train(*SMALL, "optimizer=shampoo", "optimizer.ridge=1e-6", "optimizer.rounds=40")
 
 
 def test_a_network_of_one_matrix_has_none_but_on_request():

@@ -72,6 +72,7 @@ from repast_dist.trace import read_trace
 from repast_dist.trace.schema import COUNTS
 from repast_dist.training.optimizers.muon import Muon
 from repast_dist.training.optimizers.newton_muon import NewtonMuon
+from repast_dist.training.optimizers.shampoo import Shampoo
 
 NEAR = 1e-5
 
@@ -927,6 +928,45 @@ def test_a_matrix_that_is_orthogonalised_costs_what_a_hand_calculation_says(chip
     by_hand = _orthogonalised(chip, min(shape), max(shape))
     assert {OP_NAMES[code] for code in table["op"]} & MATRIX_OPS == set(by_hand)
     for name, row in by_hand.items():
+        check(plan, chip, table, table["op"] == OP_NAMES.index(name), row)
+
+
+def _between_roots(chip, n, m, rounds):
+    """Return op -> row of a step of Shampoo with a matrix n x m, on arrays, all of it renewed.
+
+    G' and G are written for L and R, with n and m vectors; in every round a matrix as wide as L, or
+    R, is, which takes five times as many vectors; then both roots. Sums of L and R have three
+    terms, of G two; three numbers are kept as a matrix of one entry, twice for what they weigh.
+    """
+    written = [(m, n, n), (n, m, m), (m, m, n), (n, n, m)]
+    written += [(size, size, 5 * size) for size in (n, m) for _ in range(rounds)]
+    writes, products = {}, {}
+    for rows, columns, vectors in written:
+        writes = both(writes, write(chip, rows, columns, at_once=chip.banks))
+        products = both(products, multiply(chip, vectors, rows, columns, banks=chip.banks))
+    sums = 3 * (n * n + m * m) + (2 + 1) * n * m + 2 * (2 + 1)
+    moved = 4 * (n * n + m * m) + (3 + 2) * n * m + 2 * (2 + 1)
+    for size in (n, m):
+        # Two norms, a damped matrix, two scaled ones; a round makes a difference, its norm, five
+        # sums with products, and a mean with the transpose.
+        sums += 4 * size**2 + 2 * size + rounds * ((1 + 1 + 5 * 2 + 2) * size**2 + size)
+        moved += 7 * size**2 + rounds * (2 + 1 + 5 * 3 + 3) * size**2
+    words = moved * chip.value_bytes
+    combined = digital(sums, words, 16 * chip.tiles)
+    combined["serial_buffer_words"] = up(words, 32 * chip.tiles)
+    return {"write_matrix": writes, "vmm_matrix": products, "combine_matrix": combined}
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (12, 40)])
+@chips
+def test_a_matrix_between_its_roots_costs_what_a_hand_calculation_says(chip, shape):
+    layer = dataclasses.replace(FC, in_features=shape[0], out_features=shape[1])
+    base = plan_of(chip.name, (layer,), objective="lifetime")
+    method = Shampoo(rounds=3, output_layer="matrix")
+    work = dataclasses.replace(base.work, sides=(), fisher_passes=0, matrices=method)
+    plan = make_plan(base.workload, base.hardware, base.policy, work)
+    table = table_of(plan)
+    for name, row in _between_roots(chip, *shape, 3).items():
         check(plan, chip, table, table["op"] == OP_NAMES.index(name), row)
 
 

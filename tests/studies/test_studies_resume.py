@@ -227,7 +227,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(killed, finished_o
     assert "complete" in check(killed)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "foof", "muon", "newton_muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "foof", "muon", "newton_muon", "shampoo"])
 def test_averages_and_momentum_of_an_optimizer_are_those_of_the_checkpoint(
     tmp_path, monkeypatch, optimizer
 ):

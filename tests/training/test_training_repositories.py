@@ -142,7 +142,7 @@ def test_roots_serve_until_they_are_due_again():
     first, second = np.random.default_rng(5).standard_normal((2, 6, 4))
 
     def root(moment):
-        added = 0.1 + 0.3 * np.trace(moment) / len(moment)
+        added = 0.1 + 0.3 * np.linalg.norm(moment)
         values, vectors = np.linalg.eigh(moment + added * np.eye(len(moment)))
         return (vectors * values**-0.25) @ vectors.T
 

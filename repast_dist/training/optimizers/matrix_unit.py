@@ -149,17 +149,15 @@ class MatrixUnit[M](abc.ABC):
         self._digital(scaled + size, size * size + scaled)
         return self._shifted(factor, matrix, shift)
 
-    def trace(self, matrix: M) -> float:
-        """Return the sum of the diagonal; of a shape 1."""
-        size, _ = self.shape(matrix)
-        self._digital(size, size)
-        return self._trace(matrix)
-
     def norm(self, matrix: M) -> float:
         """Return the Frobenius norm; of a shape 1."""
         entries = int(np.prod(self.shape(matrix)))
         self._digital(entries, entries)
         return self._norm(matrix)
+
+    @abc.abstractmethod
+    def require(self, holds: bool, message: str) -> None:
+        """Raise an error if something that numbers show does not hold; shapes show nothing."""
 
     def _digital(self, operations: int, moved: int) -> None:
         self._ops += operations
@@ -191,10 +189,6 @@ class MatrixUnit[M](abc.ABC):
         """Return a multiple of a matrix and of the identity, added."""
 
     @abc.abstractmethod
-    def _trace(self, matrix: M) -> float:
-        """Return the sum of the diagonal."""
-
-    @abc.abstractmethod
     def _norm(self, matrix: M) -> float:
         """Return the Frobenius norm."""
 
@@ -220,6 +214,9 @@ class ShapeUnit(MatrixUnit[Shape]):
         """Return the shape of the transpose."""
         return matrix[1], matrix[0]
 
+    def require(self, holds: bool, message: str) -> None:
+        """Do nothing."""
+
     def _loaded(self, matrix: Shape, what: str) -> Held[Shape]:
         return _OfShape(matrix)
 
@@ -228,9 +225,6 @@ class ShapeUnit(MatrixUnit[Shape]):
 
     def _shifted(self, factor: float, matrix: Shape, shift: float) -> Shape:
         return matrix
-
-    def _trace(self, matrix: Shape) -> float:
-        return 1.0
 
     def _norm(self, matrix: Shape) -> float:
         return 1.0

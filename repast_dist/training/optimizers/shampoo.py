@@ -35,7 +35,9 @@ class Shampoo(Optimizer):
     epsilon : float
         Added to the diagonals of L and R.
     ridge : float
-        Share of the mean of its diagonal that is added to the diagonal of L and of R.
+        Share of its Frobenius norm that is added to the diagonal of L and of R: with 0.01, the
+        errors of default arrays leave roots of 32 to 128 rows that are off by 3 to 4 %; with less,
+        the iteration diverges on them sooner or later.
     rounds : int
         Rounds of the coupled Newton iteration.
     products : {"arrays", "digital"}
@@ -55,8 +57,8 @@ class Shampoo(Optimizer):
     momentum: Fraction = 0.9
     factor_decay: Annotated[float, Gt(0), Le(1)] = 0.999
     epsilon: NonNegative = 1e-12
-    ridge: NonNegative = 0.01
-    rounds: PositiveInt = 12
+    ridge: NonNegative = 0.03
+    rounds: PositiveInt = 10
     products: Literal["arrays", "digital"] = "arrays"
     output_layer: Literal["others", "matrix"] = "others"
     others: Adam = Adam(learning_rate=0.003)
@@ -118,8 +120,7 @@ class Shampoo(Optimizer):
 
     def _root[M](self, unit: MatrixUnit[M], average: M, weight: float, side: str) -> M:
         """Return the inverse fourth root of L or R with what is added to its diagonal."""
-        size, _ = unit.shape(average)
-        added = self.epsilon + self.ridge * unit.trace(average) / weight / size
+        added = self.epsilon + self.ridge * unit.norm(average) / weight
         damped = unit.shifted(1.0 / weight, average, added)
         return inverse_fourth_root(unit, damped, self.rounds, f"root of {side}")
 
