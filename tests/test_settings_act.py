@@ -69,7 +69,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "foof": ("optimizer=foof", "dataset.train_samples=96"),
     "muon": ("optimizer=muon", "dataset.train_samples=96"),
     "newton_muon": ("optimizer=newton_muon", "dataset.train_samples=96"),
-    "shampoo": ("optimizer=shampoo", "dataset.train_samples=96"),
+    "shampoo": ("optimizer=shampoo", "optimizer.epsilon=0.001", "dataset.train_samples=96"),
     "unbiased averages": ("optimizer=foof", "optimizer.averaging=unbiased",
                           "dataset.train_samples=96"),
     "fixed": ("engine=fixed",),
