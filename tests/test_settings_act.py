@@ -233,6 +233,7 @@ ELSEWHERE = {
     },
     "run_root": "tests/farm/test_farm_settings_act.py",
     "objective": "tests/test_hydra_app.py",
+    "export": "tests/studies/test_studies_exports.py",
     "plugins": "tests/test_plugins.py",
     "dataset.targets": "tests/training/test_training_own_data.py",
     "dataset.factory": "tests/training/test_training_own_code.py",

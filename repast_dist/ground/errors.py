@@ -35,6 +35,10 @@ class RunDirectoryError(RepastError):
     """A run directory is incomplete, damaged or already in use."""
 
 
+class ExportError(RepastError):
+    """A run, which is whole, could not be handed to another program."""
+
+
 def brief(value: object) -> str:
     """Return what a message shows of a value that a user gave: its text, cut where it is long."""
     text = repr(value)

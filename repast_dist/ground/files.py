@@ -11,7 +11,21 @@ from typing import Any
 
 from repast_dist.ground.errors import RunDirectoryError
 
-RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT, SWEEP, SUMS = (
+(
+    RESULT,
+    ANSWER,
+    SETTINGS,
+    LOCK,
+    TRACE,
+    SOLVES,
+    CHECKPOINTS,
+    POINTS,
+    LOG,
+    REPORT,
+    SWEEP,
+    SUMS,
+    TENSORBOARD,
+) = (
     "result.json",
     "answer.json",
     "settings.json",
@@ -24,6 +38,7 @@ RESULT, ANSWER, SETTINGS, LOCK, TRACE, SOLVES, CHECKPOINTS, POINTS, LOG, REPORT,
     "report.html",
     "sweep.json",
     "checksums.json",
+    "tensorboard",
 )
 """Names inside a run directory."""
 
@@ -122,7 +137,7 @@ def sha256(path: Path) -> str:
 def seal(folder: Path) -> None:
     """Write the checksums of all files of a run directory; nothing is to be changed after.
 
-    Checkpoints have checksums of their own.
+    Checkpoints have checksums of their own, and what is exported can be exported again.
     """
     (folder / SUMS).unlink(missing_ok=True)
     files = {str(path.relative_to(folder)): sha256(path) for path in _sealed(folder)}
@@ -162,7 +177,8 @@ def _sealed(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK)
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK, TENSORBOARD)
     )
 
 

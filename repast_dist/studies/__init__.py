@@ -8,12 +8,13 @@ from rich.console import Console
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SETTINGS, checked_entries, read_json
+from repast_dist.studies.exports import export_run, exporter
 from repast_dist.studies.settings import RunSettings, checked_settings
 
 
 def run_study(settings: RunSettings, console: Console | None = None) -> Path:
     """Run the study the settings name and return the directory it left."""
-    return settings.study.answer(settings, None, console or Console())
+    return _answered(settings, None, console or Console())
 
 
 def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None = None) -> Path:
@@ -41,4 +42,15 @@ def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None
         raise RunDirectoryError(
             f"{run_dir}: study {settings.study.name} keeps nothing to go on with; run it again"
         )
-    return settings.study.answer(settings, run_dir, console or Console())
+    return _answered(settings, run_dir, console or Console())
+
+
+def _answered(settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
+    if settings.export is None:
+        return settings.study.answer(settings, run_dir, console)
+    # What is missing should be said before a long run.
+    exporter(settings.export)
+    folder = settings.study.answer(settings, run_dir, console)
+    where = export_run(settings.export, folder)
+    console.print(f"Exported:      {where}", markup=False, soft_wrap=True)
+    return folder

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge
 
@@ -32,6 +32,8 @@ from repast_dist.training.models import MODELS, ModelSource
 from repast_dist.training.optimizers import OPTIMIZERS, Optimizer
 from repast_dist.training.specs import EngineSpec, TrainSpec
 
+Export = Literal["tensorboard", "mlflow"]
+
 
 @spec
 class RunSettings:
@@ -52,6 +54,10 @@ class RunSettings:
     plugins : tuple of str
         Parts of your own: ``.py`` files, or entry points of installed packages, that register cell
         models, layers, optimizers and the like.
+    export : {"tensorboard", "mlflow"}, optional
+        Another program that gets the run when it has ended: curves, key figures and settings.
+        TensorBoard finds it in the run directory; MLflow's server is named by
+        ``MLFLOW_TRACKING_URI``, without it ``mlflow.db`` in ``run_root`` is written.
     workload : WorkloadSpec
         The network that cost-only studies price.
     baseline : GpuSpec or PipeLayerSpec
@@ -71,6 +77,7 @@ class RunSettings:
     run_root: str = "runs"
     objective: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    export: Export | None = None
     workload: WorkloadSpec
     baseline: BaselineSpec
     epochs: EpochsSpec
@@ -308,7 +315,7 @@ def _read_by_model(settings: RunSettings) -> tuple[str, ...]:
     return ("dataset", "seed") if reads and settings.model.needs_data else ()
 
 
-_ALWAYS = ("study", "run_root", "objective", "plugins")
+_ALWAYS = ("study", "run_root", "objective", "plugins", "export")
 """Settings that every study reads."""
 
 

@@ -26,6 +26,9 @@ WORKERS = (
 )  # fmt: skip
 """Settings that decide where independent points are computed."""
 
+NO_RUN = "it makes no run; valid: study=report study.run=RUN_DIR export=..."
+"""Why a study that only looks at runs exports nothing."""
+
 
 Changes = dict[str, Any]
 """Settings that differ: dotted path -> value; a group of settings replaces the group."""

@@ -1,10 +1,11 @@
 """List all runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, Study
+from repast_dist.studies.study import NO_RUN, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,10 @@ class RunsStudy(Study):
     name: Literal["runs"] = "runs"
     browser: bool = False
     most_curves: int = 20
+
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return settings that have no effect: it makes no run to export."""
+        return {"export": NO_RUN}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Write ``index.html`` into the folder of all runs."""

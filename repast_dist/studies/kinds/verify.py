@@ -1,10 +1,11 @@
 """Check a run directory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, Study
+from repast_dist.studies.study import NO_RUN, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,10 @@ class VerifyStudy(Study):
     reads: ClassVar[tuple[str, ...]] = ()
     name: Literal["verify"] = "verify"
     run: str | None = None
+
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return settings that have no effect: it makes no run to export."""
+        return {"export": NO_RUN}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Check the run and print what is wrong with it."""
