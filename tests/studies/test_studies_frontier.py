@@ -25,6 +25,7 @@ from repast_dist.studies.frontier.tables import (
     best_points,
     change_rows,
     curve_rows,
+    rival_rows,
     target_rows,
 )
 from repast_dist.studies.frontier.training import frontier_point
@@ -174,6 +175,21 @@ def test_what_a_target_costs_is_counted_to_the_step_that_reaches_it():
     assert changes["energy_without_writing"] == pytest.approx(2.1)
 
 
+def test_every_first_order_optimizer_is_a_rival_with_its_own_loss():
+    runs = [
+        run_of("sgd", "first", "plain", 0, [4, 3, 2, 1, 1]),
+        run_of("adamw", "first", "plain", 0, [4, 3, 3, 3, 3], joules=2.0),
+        run_of("kfac", "second", "arrays", 0, [4, 2, 2, 1, 1], joules=3.0, inverts=True),
+    ]
+    found = {row["rival"]: row for row in rival_rows(runs, {"plain": 0.1, "arrays": 0.0})}
+    assert set(found) == {"sgd", "adamw"}
+    assert (found["sgd"]["target"], found["adamw"]["target"]) == (1.0, 3.0)
+    assert found["sgd"]["of_steps"] == 1.0
+    assert found["adamw"]["of_steps"] == found["adamw"]["of_time"] == pytest.approx(2 / 5)
+    assert found["adamw"]["of_energy"] == pytest.approx(6 / 10)
+    assert found["adamw"]["of_dynamic"] == pytest.approx(6 / (10 - 1))
+
+
 def test_a_run_that_broke_off_reaches_no_target():
     broken = run_of("kfac", "second", "arrays", 0, [4, 0.1, 0.1], inverts=True)
     broken.record["diverged"] = "nan"
@@ -210,7 +226,7 @@ def test_the_page_has_all_tables_and_the_claims_of_every_chip_that_inverts(folde
     claims = [row["claim"] for row in rows(folder, "claims")]
     for chip in ("one_settling", "fewer_arrays", "composed"):
         assert any(claim.startswith(f"classifier: kfac, {chip}, reaches") for claim in claims)
-    for name in ("targets", "changes", "chips", "tuning", "curves"):
+    for name in ("targets", "rivals", "changes", "chips", "tuning", "curves"):
         assert rows(folder, name)
     assert "On 1 of 1 tasks" in read_json(folder / "answer.json")["answer"]
     assert "Is an inverting array worth its silicon?" in (folder / "report.html").read_text()

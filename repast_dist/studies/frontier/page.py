@@ -13,6 +13,7 @@ from repast_dist.studies.frontier.tables import (
     Run,
     change_rows,
     curve_rows,
+    rival_rows,
     target_rows,
     tuning_rows,
 )
@@ -74,6 +75,7 @@ def frontier_page(
     tables = {
         "claims": claim_rows(study, targets),
         "targets": targets,
+        "rivals": rival_rows(reported, static_w),
         "changes": change_rows(reported, targets, study.time_claimed, study.energy_claimed),
         "chips": chip_rows(cases),
         "published": published,
@@ -90,6 +92,7 @@ def frontier_page(
         sections=[
             StudySection("Claims", tables=["claims"]),
             _cost_section(targets),
+            StudySection("Against every first-order optimizer", tables=["rivals"]),
             StudySection("What would have to change", tables=["changes"]),
             StudySection("Chips of equal area", tables=["chips"]),
             *([StudySection("Large networks", tables=["published"])] if study.published else []),
@@ -169,6 +172,8 @@ def _captions(study: FrontierStudy) -> dict[str, str]:
         "misses it. Relative to all that the optimizer took whose final loss is the target. "
         "Dynamic: without the power that flows whatever is done, which small networks on large "
         "chips pay for.",
+        "rivals": "To the mean final loss of each optimizer that solves with nothing, relative to "
+        "all that it took.",
         "changes": "At the steps that were needed: how much longer than the rival's a step may "
         "take, and how much more energy, for the claim to hold, and what it takes, averaged over "
         "the run. Then the energy to the target beside the rival's if applying inverses, forming "

@@ -163,10 +163,37 @@ def target_rows(runs: Sequence[Run], static_w: Mapping[str, float]) -> Rows:
             (row for row in found if row["order"] == FIRST),
             key=lambda row: float(row["final_loss"]),
         )
-        spent = _spent_at_the_end(own, rival)
-        spent["dynamic_j"] = spent["energy_j"] - static_w[rival["chip"]] * spent["time_s"]
+        spent = _spent(own, rival, static_w)
         for row in found:
             rows.append(row | {"rival": rival["optimizer"]} | _relative(row, spent))
+    return rows
+
+
+def rival_rows(runs: Sequence[Run], static_w: Mapping[str, float]) -> Rows:
+    """Return what optimizers that solve take to the final loss of each of those that do not.
+
+    ``of_steps``, ``of_time``, ``of_energy``, ``of_dynamic``, ``of_writes``: relative to all that
+    the ``rival`` took; None where a seed misses its loss.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Reported runs.
+    static_w : mapping
+        Chip -> power that flows whatever is done, of all chips of a run.
+    """
+    rows: Rows = []
+    for task in dict.fromkeys(run.labels["task"] for run in runs):
+        own = [run for run in runs if run.labels["task"] == task]
+        first = [run for run in own if run.labels["order"] == FIRST]
+        for rivals in _groups(first):
+            target = float(np.mean([run.final_loss for run in rivals]))
+            rival = _target_row(rivals, target, static_w)
+            spent = _spent(own, rival, static_w)
+            for group in _groups([run for run in own if run.labels["order"] == SECOND]):
+                row = _target_row(group, target, static_w)
+                named = {name: row[name] for name in (*_OF_A_GROUP, "target", "seeds_at_target")}
+                rows.append(named | {"rival": rival["optimizer"]} | _relative(row, spent))
     return rows
 
 
@@ -210,13 +237,14 @@ def _target_row(group: Sequence[Run], target: float, static_w: Mapping[str, floa
     return row
 
 
-def _spent_at_the_end(runs: Sequence[Run], rival: Row) -> dict[str, float]:
+def _spent(runs: Sequence[Run], rival: Row, static_w: Mapping[str, float]) -> dict[str, float]:
     """Return what the rival spends until its mean loss is the target: all its steps."""
     group = [
         run for run in runs
         if (run.labels["optimizer"], run.labels["chip"]) == (rival["optimizer"], rival["chip"])
     ]  # fmt: skip
     spent = {name: float(np.mean([run.spent(name)[-1] for run in group])) for name in SPENT}
+    spent["dynamic_j"] = spent["energy_j"] - static_w[rival["chip"]] * spent["time_s"]
     return spent | {"steps": float(np.mean([len(run.record["loss"]) for run in group]))}
 
 
