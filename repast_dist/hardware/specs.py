@@ -68,7 +68,8 @@ class ResidualSpec:
     Attributes
     ----------
     arrays_per_bank : int
-        Arrays of a bank that are kept for them.
+        Arrays of a bank that may hold them, and have converters for them beside those of all
+        arrays. Plans give some of these to layers where they are worth more there.
     rows : int
         Rows driven at a time; a divisor of ``vmm.rows``.
     dac_bits : int
@@ -228,7 +229,7 @@ class ChipSpec:
 
     @property
     def residual_arrays(self) -> int:
-        """Multiplying arrays of the chip that are kept for residual products."""
+        """Multiplying arrays of the chip that may hold residual products."""
         return self.banks * self.residual.arrays_per_bank
 
     @property

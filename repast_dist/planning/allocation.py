@@ -32,11 +32,9 @@ class ArrayBudget:
     solvers: int
 
     @classmethod
-    def of(cls, chip: ChipSpec, *, second_order: bool) -> "ArrayBudget":
-        """Divide the arrays of a chip by purpose; only second-order methods keep arrays for
-        solvers.
-        """
-        solvers = chip.residual_arrays if second_order else 0
+    def of(cls, chip: ChipSpec, solvers_per_bank: int) -> "ArrayBudget":
+        """Divide the arrays of a chip by purpose."""
+        solvers = chip.banks * solvers_per_bank
         return cls(chip.vmm_arrays - solvers, solvers)
 
 
@@ -125,11 +123,15 @@ class Allocation(LayerArrays):
         Place of each layer's chip in the pipeline of chips; 0 where every chip holds all layers.
     budget : ArrayBudget
         Multiplying arrays of each chip by purpose.
+    goal : float
+        What was made small, on the chip where it is largest: the time per step in seconds, or the
+        energy in joules.
     """
 
     stages: int
     stage: np.ndarray
     budget: ArrayBudget
+    goal: float
 
 
 # Stages ---------------------------------------------------------------------------------------

@@ -371,7 +371,7 @@ def block_banks(shapes: BlockShapes, chip: ChipSpec) -> np.ndarray:
     per_bank = max(chip.inv.arrays_per_bank, 1)
     wanted = np.maximum(
         ceil_div(shapes.inv_arrays, per_bank),
-        ceil_div(shapes.product_arrays, max(chip.residual.arrays_per_bank, 1)),
+        ceil_div(shapes.product_arrays, max(shapes.products_per_bank, 1)),
     )
     lanes = shapes.scheme.digital_tiles * chip.banks_per_tile
     return np.clip(np.maximum(wanted, lanes), 1, chip.banks)

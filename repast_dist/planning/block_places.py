@@ -11,6 +11,7 @@ beside the solves of G blocks, and a segment ends when the slowest chip has fini
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,7 +109,9 @@ class HeldBlocks:
         return b"".join(column.tobytes() for column in columns)
 
 
-def place_blocks(held: HeldBlocks, hardware: Hardware, policy: Policy, chips: int) -> BlockPlaces:
+def place_blocks(
+    held: HeldBlocks, hardware: Hardware, policy: Policy, chips: int
+) -> tuple[BlockPlaces, float]:
     """Divide the arrays of every chip among its blocks.
 
     Parameters
@@ -121,6 +124,12 @@ def place_blocks(held: HeldBlocks, hardware: Hardware, policy: Policy, chips: in
         When blocks are renewed, and what the arrays are divided for.
     chips : int
         Number of chips.
+
+    Returns
+    -------
+    BlockPlaces, float
+        The places, and what was made small, per chip: the time per step in seconds, the energy in
+        joules, or how often cells of blocks that take turns are written.
     """
     order = np.argsort(held.chip, kind="stable")
     edges = np.searchsorted(held.chip[order], np.arange(chips + 1))
@@ -144,7 +153,17 @@ def place_blocks(held: HeldBlocks, hardware: Hardware, policy: Policy, chips: in
         places = chosen[kind].places
         copies[holdings], turn[holdings] = places.copies, places.turn
         bank[holdings] = places.first_bank
-    return BlockPlaces(copies, turn, bank)
+    goal = _goal_together(chosen, [kind for kind, _ in mine], hardware, policy)
+    return BlockPlaces(copies, turn, bank), goal
+
+
+def least_solving_s(held: HeldBlocks, hardware: Hardware, products_per_bank: int) -> float:
+    """Return the time per step of solving below which no division gets if so many arrays of a bank
+    hold residual products: every array of the slowest chip would always be busy.
+    """
+    shapes = dataclasses.replace(held.shapes, products_per_bank=products_per_bank)
+    share = _Rooms(shapes, hardware.chip).share
+    return float(np.bincount(held.chip, held.times.solving_s * share).max(initial=0.0))
 
 
 # Divisions of the arrays of one chip ----------------------------------------------------------
@@ -315,6 +334,22 @@ def _chosen(found: list[list[_Division]], policy: Policy) -> list[_Division]:
     return chosen
 
 
+def _goal_together(
+    chosen: list[_Division], kinds: list[int], hardware: Hardware, policy: Policy
+) -> float:
+    """Return what was made small, per chip, for chips of these kinds."""
+    seconds = sum(
+        max((each(item) for item in chosen), default=0.0)
+        for each in (operator.attrgetter("g_s"), operator.attrgetter("a_s"))
+    )
+    if policy.partition.objective == "time" or not kinds:
+        return seconds
+    if policy.partition.objective == "lifetime":
+        return max(item.goal for item in chosen)
+    writing_j = sum(chosen[kind].writing_j for kind in kinds) / len(kinds)
+    return writing_j + hardware.costs.static_w * seconds
+
+
 class _Rooms:
     """The arrays that blocks need, by kind, and those that a chip has."""
 
@@ -322,7 +357,7 @@ class _Rooms:
         self, shapes: BlockShapes, chip: ChipSpec, sets: int = 1, banks: int | None = None
     ) -> None:
         self.needed = sets * np.stack([shapes.inv_arrays, shapes.product_arrays])
-        self.per_bank = np.array([chip.inv.arrays_per_bank, chip.residual.arrays_per_bank])
+        self.per_bank = np.array([chip.inv.arrays_per_bank, shapes.products_per_bank])
         self.room = self.per_bank * (chip.banks if banks is None else banks)
 
     @property

@@ -8,14 +8,20 @@ from typing import Any, Concatenate
 
 import numpy as np
 
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import CapacityError, SettingsError
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
-from repast_dist.planning.allocation import Allocation
+from repast_dist.planning.allocation import Allocation, ArrayBudget
 from repast_dist.planning.block_costs import BlockCosts, block_costs
-from repast_dist.planning.block_places import BlockPlaces, HeldBlocks, place_blocks
+from repast_dist.planning.block_places import (
+    BlockPlaces,
+    HeldBlocks,
+    least_solving_s,
+    place_blocks,
+)
 from repast_dist.planning.block_times import BlockTimes
 from repast_dist.planning.blocks import SoiBlock, soi_blocks, whole_layers
 from repast_dist.planning.delays import layer_delays
@@ -172,9 +178,20 @@ class Plan:
         times = BlockTimes.of(self.held_shapes, self.solving, self.preparing, self.hardware, kinds)
         return HeldBlocks(self.holdings.chip, self.holds_g, times)
 
-    @functools.cached_property
+    @property
     def places(self) -> BlockPlaces:
         """Copies and banks of each holding, and whether it stays."""
+        return self._placed[0]
+
+    @property
+    def goal(self) -> float:
+        """What the arrays are divided for, in sum over layers and blocks, per chip: time of
+        computing and solving per step in seconds, or energy in joules.
+        """
+        return self.allocation.goal + self._placed[1]
+
+    @functools.cached_property
+    def _placed(self) -> tuple[BlockPlaces, float]:
         return place_blocks(self.held, self.hardware, self.policy, self.work.chips)
 
 
@@ -227,7 +244,6 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"soi.factor_bits={bits} exceeds the {hardware.chip.input_bits} bits of what buffers "
             f"hold (chip.input_bits); valid: at most these, or null"
         )
-    partition = policy.partition
     solved = None if work.matrices is None else whole_layers(workload, work.matrices)
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
@@ -235,26 +251,92 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     shapes = fuse(unfused, fusion.chosen, hardware)
     layers = layer_table(workload, _formed(blocks, fusion), policy.soi.factor_positions)
     layer_work = LayerWork.of(layers, hardware, work, policy.soi.factor_bits)
-    allocation = allocate(layer_work, policy, workload.cuts)
-    costs = block_costs(shapes, hardware, policy)
-    cost_s = costs.per_step_s
-    room = _room_for_blocks(shapes, allocation, hardware.chip, policy, work.chips)
-    owner = block_owners(blocks, cost_s, work.chips, partition.blocks, work.speeds, room)
-    return Plan(
-        workload=workload,
-        hardware=hardware,
-        policy=policy,
-        work=work,
-        blocks=blocks,
-        block_owner=owner,
-        holdings=make_holdings(blocks, owner, shapes.right_sides, cost_s, policy, work),
-        micro_batch_owner=_micro_batch_owner(allocation.stages, partition, work),
-        block_costs=costs,
-        layer_work=layer_work,
-        allocation=allocation,
-        shapes=shapes,
-        fusion=fusion,
-    )
+
+    def divide(solvers_per_bank: int) -> Allocation:
+        """Divide arrays among layers if so many of a bank hold residual products."""
+        budget = ArrayBudget.of(hardware.chip, solvers_per_bank)
+        return allocate(layer_work, policy, budget, workload.cuts)
+
+    def plan(allocation: Allocation) -> Plan:
+        """Return the plan if layers have these arrays."""
+        per_bank = allocation.budget.solvers // hardware.chip.banks
+        mine = dataclasses.replace(shapes, products_per_bank=per_bank)
+        costs = block_costs(mine, hardware, policy)
+        cost_s = costs.per_step_s
+        room = _room_for_blocks(mine, allocation, hardware.chip, policy, work.chips)
+        owner = block_owners(blocks, cost_s, work.chips, policy.partition.blocks, work.speeds, room)
+        return Plan(
+            workload=workload,
+            hardware=hardware,
+            policy=policy,
+            work=work,
+            blocks=blocks,
+            block_owner=owner,
+            holdings=make_holdings(blocks, owner, mine.right_sides, cost_s, policy, work),
+            micro_batch_owner=_micro_batch_owner(allocation.stages, policy.partition, work),
+            block_costs=costs,
+            layer_work=layer_work,
+            allocation=allocation,
+            shapes=mine,
+            fusion=fusion,
+        )
+
+    if not blocks:
+        return plan(divide(0))
+    tried = _solver_arrays(shapes, hardware.chip)
+    best: Plan | None = None
+    for number in tried:
+        if best is not None and not _may_gain(best, number):
+            continue
+        try:
+            allocation = divide(number)
+        except CapacityError:
+            if best is None and number == tried[-1]:
+                raise
+            continue
+        if best is None:
+            best = plan(allocation)
+        elif _may_gain(best, number, allocation):
+            other = plan(allocation)
+            best = other if other.goal < _GAIN * best.goal else best
+    assert best is not None
+    return best
+
+
+_GAIN = 0.99
+"""Layers get arrays that could hold residual products where that brings the goal to this share."""
+
+
+def _solver_arrays(shapes: BlockShapes, chip: ChipSpec) -> list[int]:
+    """Return numbers of multiplying arrays of a bank that may be kept for residual products, from
+    all that can hold some down to those in which every block finds room.
+    """
+    most = chip.residual.arrays_per_bank
+    if not shapes.product_arrays.any():
+        return [0]
+    least = max(1, ceil_div(int(shapes.product_arrays.max()), chip.banks))
+    return list(range(most, min(least, most) - 1, -1))
+
+
+def _may_gain(plan: Plan, solvers_per_bank: int, allocation: Allocation | None = None) -> bool:
+    """Whether fewer arrays for residual products may be better than those of a plan, taking it that
+    solves are no faster than if no array waited and, where it is not known what layers do with
+    theirs, that they compute no faster than in proportion to them.
+    """
+    objective, before = plan.policy.partition.objective, plan.allocation
+    if objective == "lifetime":
+        return False
+    if allocation is None:
+        more = ArrayBudget.of(plan.hardware.chip, solvers_per_bank).layers
+        layers = before.goal * before.budget.layers / more
+    elif allocation.stages != before.stages:
+        return False
+    else:
+        layers = allocation.goal
+    solves = plan.goal - before.goal
+    if objective == "time":
+        solves = max(solves, least_solving_s(plan.held, plan.hardware, solvers_per_bank))
+    return layers + solves < _GAIN * plan.goal
 
 
 def _unfused_shapes(

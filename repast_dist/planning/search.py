@@ -66,7 +66,9 @@ _PRICES = 1e-9
 _PASSES = 4
 
 
-def allocate(work: LayerWork, policy: Policy, cuts: tuple[int, ...] | None = None) -> Allocation:
+def allocate(
+    work: LayerWork, policy: Policy, budget: ArrayBudget, cuts: tuple[int, ...] | None = None
+) -> Allocation:
     """Give layers their arrays.
 
     Parameters
@@ -75,6 +77,8 @@ def allocate(work: LayerWork, policy: Policy, cuts: tuple[int, ...] | None = Non
         The layers, the chip, and the micro-batches of a step.
     policy : Policy
         What the arrays are divided for, spreading over chips, overflow and copies.
+    budget : ArrayBudget
+        Arrays of a chip that layers may have.
     cuts : tuple of int or None
         Layers before which another chip may take over; None: any.
 
@@ -85,23 +89,24 @@ def allocate(work: LayerWork, policy: Policy, cuts: tuple[int, ...] | None = Non
         than its layers.
     """
     partition, chip = policy.partition, work.hardware.chip
-    budget = ArrayBudget.of(chip, second_order=work.step.second_order)
     needs = Needs.of(work.layers, work.hardware, work.step)
     stages, ranges = stage_ranges(needs, budget, partition, work.step.chips, cuts)
     goal = _Goal.of(work, policy, stages)
-    placed = []
+    placed, goals = [], []
     for start, stop in ranges:
         mine = np.arange(start, stop)
         layers, need = work.take(mine), needs.take(mine)
         if partition.overflow == "error":
             check_fits(layers.layers, need, budget, chip)
-        placed.append(_divided(layers, need, budget, goal))
+        division = _divided(layers, need, budget, goal)
+        placed.append(division.arrays)
+        goals.append(division.value)
     stage = np.repeat(np.arange(len(ranges)), [stop - start for start, stop in ranges])
     columns = {
         field.name: np.concatenate([getattr(arrays, field.name) for arrays in placed])
         for field in dataclasses.fields(LayerArrays)
     }
-    return Allocation(**columns, stages=stages, stage=stage, budget=budget)
+    return Allocation(**columns, stages=stages, stage=stage, budget=budget, goal=max(goals))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +154,7 @@ class _Goal:
         )
 
 
-def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) -> LayerArrays:
+def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) -> "_Division":
     """Divide the arrays of one chip among its layers.
 
     Where layers do not use all of them, those that they use are spread over all banks, and where
@@ -186,7 +191,7 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
         for division in tried
         if division.value <= _ALIKE * first.value and division.fills <= _ALIKE * first.fills
     ]
-    return min(alike, key=lambda division: (division.moving_j, division.value)).arrays
+    return min(alike, key=lambda division: (division.moving_j, division.value))
 
 
 @dataclasses.dataclass(frozen=True)

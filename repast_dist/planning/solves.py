@@ -43,6 +43,8 @@ class BlockShapes:
         Right-hand sides between two writings, of all chips that hold a block.
     scheme : Scheme
         How the blocks are solved.
+    products_per_bank : int
+        Multiplying arrays of a bank that hold residual products.
     """
 
     size: np.ndarray
@@ -57,6 +59,7 @@ class BlockShapes:
     fused: np.ndarray
     between: np.ndarray
     scheme: Scheme
+    products_per_bank: int
 
     def __len__(self) -> int:
         return len(self.size)
@@ -71,7 +74,7 @@ class BlockShapes:
         taken = {
             field.name: getattr(self, field.name)[block]
             for field in dataclasses.fields(self)
-            if field.name not in ("right_sides", "scheme")
+            if field.name not in ("right_sides", "scheme", "products_per_bank")
         }
         return dataclasses.replace(self, right_sides=right_sides, **taken)
 
@@ -154,6 +157,7 @@ def block_shapes(
         fused=np.zeros(len(size), bool),
         between=between,
         scheme=scheme,
+        products_per_bank=hardware.chip.residual.arrays_per_bank,
     )
 
 

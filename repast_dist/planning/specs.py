@@ -172,8 +172,8 @@ class PartitionSpec:
         What the arrays of a chip are divided for among its layers: the shortest step, the least
         energy, or the most steps until the first cells reach their endurance, and the shortest step
         of those plans. It decides which weights stay, how often they are copied, and how many
-        arrays hold activations; all share what ``chip.residual.arrays_per_bank`` leaves. A
-        first-order plan keeps no arrays for residual products.
+        arrays hold activations; all share what SOI blocks leave, which keep at most
+        ``chip.residual.arrays_per_bank`` for residual products. A first-order plan keeps none.
     pipelining : bool
         Whether samples follow each other through the layers; otherwise one layer works at a time.
     overlap_exchange : bool

@@ -100,12 +100,14 @@ def test_more_chips_or_tiles_never_solve_longer_and_chips_gain_no_more_than_thei
     """Within 2 % for more chips, 3 % for more tiles, 12 % for what chips gain: whole copies of
     blocks leave a rest of arrays.
     """
-    workload = table(name)
-    by_chips = {chips: solving_s(plan_of(workload, chips)) for chips in CHIPS}
+    workload, residual = table(name), machine().hardware.chip.residual
+    # Else layers get some of the arrays where that is worth more.
+    one = dataclasses.replace(residual, arrays_per_bank=1)
+    by_chips = {chips: solving_s(plan_of(workload, chips, residual=one)) for chips in CHIPS}
     for (few, before), (many, after) in itertools.pairwise(by_chips.items()):
         assert after <= before * 1.02, (few, many)
         assert by_chips[1] <= many * after * 1.12, many
-    by_tiles = [solving_s(plan_of(workload, tiles=tiles)) for tiles in TILES]
+    by_tiles = [solving_s(plan_of(workload, tiles=tiles, residual=one)) for tiles in TILES]
     for before, after in itertools.pairwise(by_tiles):
         assert after <= before * 1.03
 

@@ -11,7 +11,7 @@ import pytest
 from repast_dist.ground.errors import CapacityError
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
-from repast_dist.planning.allocation import Allocation, ArrayBudget, Needs
+from repast_dist.planning.allocation import Allocation, Needs
 from repast_dist.planning.options import placed_arrays
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import summarise
@@ -41,10 +41,12 @@ def step_of(workload, chips=1, batch=64, objective="time", **changes):
     names = ("adcs_per_array", "arrays_per_bank")
     of_arrays = {name: changes.pop(name) for name in names if name in changes}
     vmm = dataclasses.replace(chip.vmm, **of_arrays)
+    kept = changes.pop("residual_arrays", chip.residual.arrays_per_bank)
+    residual = dataclasses.replace(chip.residual, arrays_per_bank=kept)
     policy = machine().policy
     partition = dataclasses.replace(policy.partition, objective=objective)
     changed = machine().changed(
-        chip=dataclasses.replace(chip, vmm=vmm, **changes), partition=partition
+        chip=dataclasses.replace(chip, vmm=vmm, residual=residual, **changes), partition=partition
     )
     plan = changed.plan(workload, chips, batch, 8)
     return plan, summarise(plan)
@@ -65,12 +67,14 @@ MORE = {
     "banks_per_tile": (6, 8, 12, 16, 24),
     "adcs_per_array": (1, 2, 4),
     "arrays_per_bank": (4, 6, 8, 11, 15, 20),
+    "residual_arrays": (1, 2, 3, 4, 5, 6, 7),
 }
 FEW = {
     "tiles": (80, 150, 160, 240),
     "banks_per_tile": (8, 12),
     "adcs_per_array": (1, 2),
     "arrays_per_bank": (8, 15),
+    "residual_arrays": (2, 6, 7),
 }
 
 
@@ -86,6 +90,25 @@ def test_more_tiles_banks_arrays_or_converters_never_make_a_step_slower(name):
         steps = [step_of(workload, chips, **{part: count})[1].step_s for count in more[part]]
         for count, before, after in zip(more[part][1:], steps, steps[1:], strict=False):
             assert after <= before * 1.01, (name, chips, part, count)
+
+
+def test_layers_get_arrays_that_solves_may_keep_where_they_are_worth_more_there():
+    """DenseNet-121 computes twice as long with one array per bank as with two."""
+    plan, step = step_of(table("densenet121"), residual_arrays=7)
+    chip, solvers = plan.hardware.chip, plan.shapes.products_per_bank
+    assert solvers < 7
+    assert plan.allocation.budget.solvers == solvers * chip.banks
+    fewer = [step_of(table("densenet121"), residual_arrays=count)[1] for count in (1, 2, 3)]
+    assert step.step_s <= min(other.step_s for other in fewer) * 1.01
+    # The converters of residual products are there, whether or not blocks use all of them.
+    assert plan.hardware.area_m2 > machine().hardware.area_m2
+
+
+def test_blocks_without_residual_products_leave_all_multiplying_arrays_to_layers():
+    settings = load_settings(["study=scaling", "inversion=single"])
+    plan = settings.machine.plan(table("lenet5"), 1, 64, 8)
+    assert not plan.shapes.product_arrays.any()
+    assert plan.allocation.budget.layers == plan.hardware.chip.vmm_arrays
 
 
 @pytest.mark.parametrize("arrays", [(11, 15), (15, 20)])
@@ -181,7 +204,7 @@ SMALL_CASES = {
 def every_division(plan):
     """Yield all ways to give the arrays of a chip to two layers, spread over all its banks."""
     needs = Needs.of(plan.layers, plan.hardware, plan.work)
-    budget = ArrayBudget.of(plan.hardware.chip, second_order=True)
+    budget = plan.allocation.budget
     choices = []
     for weights, inputs, vectors in zip(
         needs.weights.tolist(),
@@ -205,7 +228,11 @@ def every_division(plan):
             continue
         placed = placed_arrays(plan.layer_work, needs, budget.layers, (written, copies, pool))
         yield Allocation(
-            **vars(placed), stages=1, stage=np.zeros(len(needs.weights), np.int64), budget=budget
+            **vars(placed),
+            stages=1,
+            stage=np.zeros(len(needs.weights), np.int64),
+            budget=budget,
+            goal=np.nan,
         )
 
 
