@@ -27,8 +27,6 @@ class Slurm:
         Names of machines; the first has the controller and takes commands.
     folder : Path
         For its files; a new one.
-    environment : mapping
-        Further variables of jobs.
     """
 
     def __init__(self, machines: Machines, nodes: Sequence[str], folder: Path) -> None:
@@ -67,9 +65,9 @@ class Slurm:
         except AssertionError:
             return 0  # The controller does not answer yet.
 
-    def run(self, words: Sequence[str], **more: str) -> str:
+    def run(self, words: Sequence[str], limit_s: float = 120.0, **more: str) -> str:
         """Run a command on the first machine and return what it prints."""
-        return self._machines.run(self._first, words, SLURM_CONF=str(self._conf), **more)
+        return self._machines.run(self._first, words, limit_s, SLURM_CONF=str(self._conf), **more)
 
     def submit(self, words: Sequence[str], **more: str) -> str:
         """Submit a job and return its number."""

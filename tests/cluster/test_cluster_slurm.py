@@ -85,7 +85,7 @@ def assert_whole(run_dir, whole) -> None:
 def test_a_job_of_two_nodes_is_preempted_and_goes_on_with_one(cluster, whole, tmp_path):
     job = submit_held(
         cluster, tmp_path,
-        ["--nodes=2", "--cpus-per-task=2"], ["farm.chips=4", "farm.cpus_per_worker=0.5"],
+        ["--nodes=2", "--cpus-per-task=2"], ["farm.chips=4", "farm.chips_per_worker=2"],
     )  # fmt: skip
     taking = ["--partition=urgent", "--nodes=2", "--exclusive", "--hold", "--output=/dev/null"]
     urgent = cluster.submit([*taking, "--wrap", "sleep 1"])
@@ -135,7 +135,8 @@ def test_hydra_starts_the_points_of_a_sweep_as_jobs(cluster, tmp_path):
             sys.executable, "-m", "repast_dist.cli", "-m", "hydra/launcher=submitit_slurm",
             "hydra.launcher.timeout_min=10", f"hydra.sweep.dir={tmp_path / 'all'}",
             "farm.chips=1,2", "farm.backend=inprocess", "train.max_steps=2", *SMALL[:1],
-        ]
+        ],
+        BUSY_S,
     )  # fmt: skip
     losses = [
         json.loads((tmp_path / "all" / point / "result.json").read_text())["steps"][-1]["loss"]
