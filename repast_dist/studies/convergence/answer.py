@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from repast_dist.report.console import print_table
-from repast_dist.studies.convergence.cases import Case, Cases
+from repast_dist.studies.case import Case
+from repast_dist.studies.convergence.cases import Cases
 from repast_dist.studies.convergence.page import convergence_page
 from repast_dist.studies.convergence.tables import Part, Run, best_settings
 from repast_dist.studies.convergence.training import convergence_point

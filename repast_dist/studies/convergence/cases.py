@@ -5,12 +5,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from repast_dist.farm.setup import TrainingJob
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.spec import to_dict
+from repast_dist.studies.case import Case
 from repast_dist.studies.convergence.tables import DIGITAL, FIRST, Part
 from repast_dist.studies.kinds.convergence import ConvergenceStudy
-from repast_dist.studies.settings import RunSettings, changed, in_one_process, training_job
+from repast_dist.studies.settings import RunSettings, changed, in_one_process
 from repast_dist.studies.variants import varied
 from repast_dist.training.optimizers import OPTIMIZERS
 
@@ -24,27 +24,6 @@ AXES = {
 """Column of the tables -> the setting whose values it holds; others are shown by their path."""
 
 _COLUMNS = {path: column for column, path in AXES.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A run and its labels in tables and figures; several cases may share a run.
-
-    Attributes
-    ----------
-    settings : RunSettings
-        All that decides the run.
-    labels : dict
-        What it is shown as: ``part`` of the study, ``seed``, and what was varied.
-    """
-
-    settings: RunSettings
-    labels: dict[str, Any]
-
-    @property
-    def job(self) -> TrainingJob:
-        """What of the settings decides a training run."""
-        return training_job(self.settings)
 
 
 class Cases:

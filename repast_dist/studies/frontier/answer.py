@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist.report.console import print_table
-from repast_dist.studies.frontier.cases import Case, Cases, Point
+from repast_dist.studies.frontier.cases import Cases, Point, TunedCase
 from repast_dist.studies.frontier.large import published_rows
 from repast_dist.studies.frontier.page import frontier_page
 from repast_dist.studies.frontier.tables import Run, best_points
@@ -42,7 +42,7 @@ def run(
     for task, of_task in cases.tasks():
         data = of_task.dataset.load()
 
-        def trained(title: str, cases: Sequence[Case], data: Any = data) -> list[Run]:
+        def trained(title: str, cases: Sequence[TunedCase], data: Any = data) -> list[Run]:
             jobs = [case.job for case in cases]
             records = runner.records(title, frontier_point, jobs, data)
             return [

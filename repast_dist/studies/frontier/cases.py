@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from repast_dist.farm.setup import TrainingJob
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.rng import words
+from repast_dist.studies.case import Case
 from repast_dist.studies.kinds.frontier import FrontierStudy
 from repast_dist.studies.search.proposals import optuna_module
 from repast_dist.studies.search.space import Space
-from repast_dist.studies.settings import RunSettings, changed, in_one_process, training_job
+from repast_dist.studies.settings import RunSettings, changed, in_one_process
 from repast_dist.studies.variants import varied
 
 FIRST, SECOND = "first", "second"
@@ -23,8 +23,8 @@ Point = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """A run and what it is shown as.
+class TunedCase(Case):
+    """A run with settings that were tuned.
 
     Attributes
     ----------
@@ -37,14 +37,7 @@ class Case:
         What was varied: dotted path -> value.
     """
 
-    settings: RunSettings
-    labels: dict[str, Any]
     changes: Point
-
-    @property
-    def job(self) -> TrainingJob:
-        """What of the settings decides a training run."""
-        return training_job(self.settings)
 
 
 class Cases:
@@ -89,7 +82,7 @@ class Cases:
         for task in self._study.tasks:
             yield task, self._optimizers[task, next(iter(self._study.optimizers))]
 
-    def tuning(self, task: str) -> list[Case]:
+    def tuning(self, task: str) -> list[TunedCase]:
         """Return what every optimizer is tuned with on a task and a chip: its own settings, then
         drawn ones.
 
@@ -106,10 +99,10 @@ class Cases:
                 settings = changed(start, {**point, "seed": self._seed + study.seeds})
                 labels = self._labels(task, name, chip)
                 labels |= {"seed": settings.seed, "tuned": _words(point)}
-                cases.append(Case(settings, labels, point))
+                cases.append(TunedCase(settings, labels, point))
         return cases
 
-    def reported(self, task: str, best: Mapping[tuple[str, str], Point]) -> list[Case]:
+    def reported(self, task: str, best: Mapping[tuple[str, str], Point]) -> list[TunedCase]:
         """Return the runs that are reported of a task, with all seeds.
 
         Parameters
@@ -125,7 +118,7 @@ class Cases:
             labels = self._labels(task, name, chip) | {"tuned": _words(point)}
             for seed in range(self._seed, self._seed + self._study.seeds):
                 settings = dataclasses.replace(start, seed=seed)
-                cases.append(Case(settings, {**labels, "seed": seed}, dict(point)))
+                cases.append(TunedCase(settings, {**labels, "seed": seed}, dict(point)))
         return cases
 
     def _trained(self, task: str) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ class Run:
     Attributes
     ----------
     labels : dict
-        Of `repast_dist.studies.frontier.cases.Case`.
+        Of `repast_dist.studies.frontier.cases.TunedCase`.
     changes : dict
         What was varied: dotted path -> value.
     record : dict
