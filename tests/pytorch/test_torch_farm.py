@@ -67,6 +67,16 @@ def test_the_number_of_chips_changes_no_bit(train, lab, chips):
     assert np.ptp(losses(one)) > 0.01
 
 
+@pytest.mark.parametrize("method", ["newton_muon", "shampoo"])
+def test_matrices_of_modules_are_updated_as_wholes_on_any_number_of_chips(train, lab, method):
+    options = (*OWN, *EXACT, f"optimizer={method}", "train.max_steps=3")
+    one = train(*options, *ALONE)
+    assert final_arrays(train(*options, "farm.backend=inprocess", "farm.chips=3")) == (
+        final_arrays(one)
+    )
+    assert np.ptp(losses(one)) > 0.01
+
+
 def test_modules_compute_with_older_weights_on_any_number_of_chips(train, lab):
     flight = ("partition.stages_in_flight=2", "partition.update_delay=1")
     newest = train(*OWN, *EXACT, *ALONE)
