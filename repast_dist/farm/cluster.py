@@ -117,7 +117,7 @@ def _start_ray(spec: FarmSpec, mark: str, folder: Path, spare: set[int]) -> None
     with told_while(lambda: "Ray to start"):
         while True:
             try:
-                ray.init(
+                context = ray.init(
                     address="local",
                     num_cpus=os.cpu_count() or 1,
                     include_dashboard=spec.dashboard,
@@ -129,6 +129,8 @@ def _start_ray(spec: FarmSpec, mark: str, folder: Path, spare: set[int]) -> None
                     _node_ip_address=LOOPBACK,
                     _temp_dir=str(inside),
                 )
+                if spec.dashboard:
+                    print(_dashboard(context.dashboard_url), file=sys.stderr, flush=True)
                 return
             except Exception as error:
                 why = " ".join(str(error).split()) or type(error).__name__
@@ -144,6 +146,16 @@ def _start_ray(spec: FarmSpec, mark: str, folder: Path, spare: set[int]) -> None
                         "the machine is busy, or farm.backend=inprocess"
                     ) from error
                 logger.warning("Ray did not start (%s); trying again", why[:_LONGEST_REASON])
+
+
+def _dashboard(address: str) -> str:
+    """Return where Ray's dashboard is, and the token that it asks for where that is ours."""
+    where = f"Ray's dashboard, until the run ends: http://{address}"
+    if os.environ["RAY_AUTH_MODE"] != "token":
+        return where
+    token = os.environ["RAY_AUTH_TOKEN"]
+    ours = _own_token.cache_info().currsize > 0 and token == _own_token()
+    return f"{where} asks for the token {token if ours else 'in RAY_AUTH_TOKEN'}"
 
 
 def _open_to_ray(folder: Path) -> Path:

@@ -57,7 +57,8 @@ class FarmSpec:
     object_store_bytes : int
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool
-        Start Ray's dashboard, on loopback.
+        Start Ray's dashboard on this machine's loopback, and say where it is and which token it
+        asks for. A cluster that is attached to has its own.
     checkpoint_every : int
         Steps between checkpoints; lost work after a failure is at most this many steps.
     checkpoint_keep : int
@@ -110,6 +111,11 @@ class FarmSpec:
     def __post_init__(self) -> None:
         if self.nodes is not None and self.address == "local":
             raise ValueError("nodes: address=local is one node; valid: null, or address=auto")
+        if self.dashboard and self.address != "local":
+            raise ValueError(
+                "dashboard: a cluster that is attached to has its own; valid: "
+                "farm.address=local, or farm.dashboard=false"
+            )
         for name in self.chip_overrides:
             if not name.isdigit() or int(name) >= self.chips:
                 raise ValueError(

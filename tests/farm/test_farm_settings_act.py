@@ -58,8 +58,9 @@ class Pretended:
     def note(self, what: str, value: Any) -> None:
         self.asked.setdefault(what, []).append(value)
 
-    def init(self, **options: Any) -> None:
+    def init(self, **options: Any) -> types.SimpleNamespace:
         self.note("init", options)
+        return types.SimpleNamespace(dashboard_url="127.0.0.1:8265")
 
     def shutdown(self) -> None:
         self.note("shutdown", True)
@@ -353,6 +354,7 @@ def test_workers_that_die_while_they_start_are_tried_again_for_a_while(clock: Cl
 @pytest.mark.ray
 def test_a_cluster_on_this_machine_is_started_with_memory_and_dashboard_of_the_settings(
     ray: Pretended,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for spec in (FarmSpec(), FarmSpec(dashboard=True, object_store_bytes=123_000_000)):
         with cluster_module.cluster(spec):
@@ -360,6 +362,9 @@ def test_a_cluster_on_this_machine_is_started_with_memory_and_dashboard_of_the_s
         assert found["address"] == "local"
         assert found["include_dashboard"] is spec.dashboard
         assert found["object_store_memory"] == spec.object_store_bytes
+        assert ("http://127.0.0.1:8265 asks for the token " in capsys.readouterr().err) is (
+            spec.dashboard
+        )
 
 
 @pytest.mark.ray

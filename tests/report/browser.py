@@ -71,6 +71,15 @@ class Browser:
             assert time.monotonic() < until, f"{path} did not finish: {self.problems()}"
             time.sleep(0.05)
 
+    def visit(self, url: str, until: str) -> None:
+        """Open an address and wait until an expression is true of its page."""
+        self._events.clear()
+        self._call("Page.navigate", url=url)
+        last = time.monotonic() + self._deadline_s
+        while not self.evaluate(until):
+            assert time.monotonic() < last, f"{url}: {self.evaluate('document.body?.innerText')}"
+            time.sleep(0.1)
+
     def media(self, *, dark: bool = False, printing: bool = False) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call(
