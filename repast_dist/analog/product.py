@@ -93,6 +93,20 @@ class Product:
         address = (*self.address, *name)
         return dataclasses.replace(self, factors=factors, diagonal=None, address=address)
 
+    def kept_cells(self, before: "Product") -> int:
+        """Return how many cells, both of every pair, hold the same level with another matrix of the
+        same shape: a value lies in the cell of its sign, slice by slice, and the other holds 0.
+        """
+        each, kept = self.vmm.device.cell.bits, 0
+        for new, old in zip(self.factors, before.factors, strict=True):
+            codes = [codes_of(factor, self.bits)[0].astype(np.int64) for factor in (new, old)]
+            for sign in (1, -1):
+                one, other = (np.maximum(sign * part, 0) for part in codes)
+                for place in range(ceil_div(self.bits - 1, each)):
+                    low, top = each * place, (1 << each) - 1
+                    kept += int(np.count_nonzero((one >> low) & top == (other >> low) & top))
+        return kept
+
     def aged(self, seconds: float) -> "Product":
         """Return the product as its cells hold it so many seconds later."""
         return dataclasses.replace(self, vmm=self.vmm.older(seconds))

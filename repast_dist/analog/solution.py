@@ -35,7 +35,9 @@ class SolveCounts:
     factored_sides : int
         Right-hand sides that it solved with the factors; not among its scalar operations.
     program_cells : int
-        Cells written.
+        Cells that a preparation takes.
+    kept_cells : int
+        Those of them, in multiplying arrays, that hold their level already and are not written.
     settling_s : float
         Time of all settlings, one after the other, in seconds.
     """
@@ -50,6 +52,7 @@ class SolveCounts:
     factorisations: int = 0
     factored_sides: int = 0
     program_cells: int = 0
+    kept_cells: int = 0
     settling_s: float = 0.0
 
     def __add__(self, other: "SolveCounts") -> "SolveCounts":

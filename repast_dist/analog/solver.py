@@ -36,6 +36,10 @@ class Algorithm(Protocol):
     """What a programmed block asks of its scheme."""
 
     @property
+    def uses_products(self) -> bool:
+        """Whether the multipliers hold the block."""
+
+    @property
     def name(self) -> str:
         """Name of the scheme."""
 

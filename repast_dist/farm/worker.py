@@ -113,6 +113,7 @@ class ChipWorker:
                 self._setup.held_rows(number),
                 policy.soi.stale,
                 policy.soi.renewal_change,
+                policy.soi.keep_levels,
             )
             for chip, number in sorted(self._setup.held)
             if routes[chip] == self._me

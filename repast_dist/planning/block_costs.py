@@ -252,6 +252,8 @@ def program_counts(
     chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
     multiplying = _product_cells(shapes, counts, g) * copies
     inverting = counts["program_cells"] * copies - multiplying
+    # Of all copies the same cells hold their level.
+    multiplying = multiplying - counts.get("kept_cells", np.zeros_like(copies)) * copies
     inv_cell = hardware.device.inv_cell
     pulses = np.maximum(
         np.where(multiplying > 0, g.pulses, 0.0),

@@ -90,7 +90,9 @@ def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> C
     """
     preparing = plan.preparing
     if measured is not None:
-        solving = measured
+        # Blocks that take turns lie in cells that held others.
+        kept = np.where(plan.places.stays, measured["kept_cells"], 0)
+        solving = {**measured, "kept_cells": kept}
         if inverses_due:
             again = ~plan.places.stays & (solving["program_cells"] == 0)
             cells = np.where(again, preparing["program_cells"], solving["program_cells"])

@@ -238,6 +238,11 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"chip.inv.arrays_per_bank: chip '{hardware.chip.name}' has no inverting arrays; "
             "valid: at least 1, inversion=cg or cholesky, or a first-order optimizer"
         )
+    if policy.soi.keep_levels and not hardware.chip.residual.verified:
+        raise SettingsError(
+            "soi.keep_levels=True: cells of residual products that are not verified have errors, "
+            "which would stay; valid: False, or chip.residual.verified=true"
+        )
     bits = policy.soi.factor_bits
     if bits is not None and bits > hardware.chip.input_bits:
         raise SettingsError(

@@ -56,6 +56,10 @@ class SoiSpec:
         columns over the roots of the old diagonal. Measuring it takes four digital operations per
         entry. 0: every block. Fused blocks are always renewed, and those that take turns in arrays
         are written in every step.
+    keep_levels : bool
+        Whether cells of residual products that hold their level already get no pulse when a block
+        is written anew. The digital unit compares old and new values. Inverting cells, whose
+        errors change with what deflation leaves, are always written.
     right_sides_at_once : int
         Most right-hand sides of a block that are solved together; further ones are solved after
         them, or on other chips (``partition.grad_worker_fraction``).
@@ -77,6 +81,7 @@ class SoiSpec:
     fused_rest: Literal["scaled", "identity"] = "scaled"
     stale: Count = 0
     renewal_change: Annotated[float, Ge(0)] = 0.0
+    keep_levels: bool = False
     right_sides_at_once: PositiveInt = 256
     assumed_iterations: PositiveInt | None = None
 
@@ -91,6 +96,12 @@ class SoiSpec:
             raise ValueError(
                 f"stale={self.stale} exceeds interval={self.interval}; valid: at most that, so "
                 "that inverses are used before the next ones come"
+            )
+
+        if self.keep_levels and self.stale:
+            raise ValueError(
+                f"keep_levels=True with stale={self.stale}: new inverses are written into arrays "
+                "that hold those before the last; valid: stale=0, or keep_levels=False"
             )
 
     def factors_due(self, step: int) -> bool:

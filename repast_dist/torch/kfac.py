@@ -272,6 +272,7 @@ class KFAC(torch.optim.Optimizer):
                 self._method,
                 int(right_sides[block.index]),
                 renewal_change=policy.soi.renewal_change,
+                keep_levels=policy.soi.keep_levels,
             )
             for block, chip in zip(self._blocks, plan.block_owner, strict=True)
         }

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from repast_dist.analog import Rows, Solution, SolveCounts
+from repast_dist.analog import BlockSolver, Rows, Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.errors import DataError, IndefiniteError, InversionError
 from repast_dist.ground.rng import When
@@ -162,6 +162,8 @@ class BlockState:
         Steps that still solve with the old arrays while new ones are written.
     renewal_change : float
         The least change, as `changed_by` measures it, for which arrays are written anew.
+    keep_levels : bool
+        Whether cells of residual products that hold their level already are not written.
     """
 
     def __init__(
@@ -175,8 +177,10 @@ class BlockState:
         held_rows: HeldRows | None = None,
         stale: int = 0,
         renewal_change: float = 0.0,
+        keep_levels: bool = False,
     ) -> None:
         self.block = block
+        self._keep_levels = keep_levels
         self._held_rows = held_rows
         self._stale, self._renewal_change = stale, renewal_change
         self._right_sides = right_sides
@@ -243,6 +247,8 @@ class BlockState:
             return
         old = self._next or self._written
         new = self._program(damped, damping, step, None if old is None else old.solver.seen)
+        if self._keep_levels and old is not None:
+            self._pending += _kept(new.solver, old.solver)
         if self._stale and self._written is not None:
             self._next = new
         else:
@@ -505,6 +511,17 @@ class _Written:
         if isinstance(self.damped, Rows):
             return arrays | {"rows": self.damped.rows, "added": np.array(self.damped.damping)}
         return arrays | {"damped": self.damped}
+
+
+def _kept(new: Solver, old: Solver) -> SolveCounts:
+    """Return the cells that hold their level already, and what finding them takes."""
+    if not (isinstance(new, BlockSolver) and isinstance(old, BlockSolver)):
+        return SolveCounts()
+    if not new.scheme.uses_products or len(new.matrix) > 1 or len(old.matrix) > 1:
+        return SolveCounts()
+    values = new.product.values
+    kept = new.product.kept_cells(old.product)
+    return SolveCounts(digital_ops=values, moved=_CHANGE_MOVES * values, kept_cells=kept)
 
 
 def _with_more_damping(damped: np.ndarray | Rows, more: float) -> np.ndarray | Rows:

@@ -1,5 +1,6 @@
 """What holds a block, and when it is written, follows from the block, not from who has it."""
 
+import collections
 import json
 
 import numpy as np
@@ -29,6 +30,9 @@ WAYS = {
     "followed": ("inversion.deflation_recycled=true", "inversion.deflation_above=1.5"),
     "digital": ("inversion=cholesky",),
     "sampled": ("soi.factor_micro_batches=0.6", "train.micro_batch_size=4"),
+    "levels": (
+        "soi.keep_levels=true", "chip=repast", "engine=float64", "engine.inverse=analog",
+    ),
     "adapted": ("optimizer.adapt_damping_every=2", "engine=float64", "engine.inverse=analog"),
     "drawn": (
         "soi.factor_positions=0.3", "model=digits_cnn", "engine.forward=float64",
@@ -171,6 +175,68 @@ def test_damping_is_not_adapted_where_samples_cannot_pass_again(setting):
     loaded = load_settings([*SMALL, "optimizer.adapt_damping_every=3", *more])
     with pytest.raises(SettingsError, match=r"adapt_damping_every=3: layers .*valid: 0"):
         make_setup(training_job(loaded), loaded.dataset.load())
+
+
+def test_cells_that_hold_their_level_are_not_written_and_not_paid(train, tmp_path):
+    """Losses are the same; what is not written follows from the values of both writings, digit by
+    digit, of which each sign has cells of its own.
+    """
+    runs = {
+        keep: train(*SMALL, *WAYS["levels"], f"soi.keep_levels={keep}", "farm.chips=1",
+                    root=tmp_path / keep)
+        for keep in ("false", "true")
+    }  # fmt: skip
+    losses = [[step["loss"] for step in _steps(run)] for run in runs.values()]
+    assert losses[0] == losses[1]
+    written = {keep: collections.Counter() for keep in runs}
+    for keep, run in runs.items():
+        for row in read_trace(run / "trace").to_pylist():
+            if row["op"] == "program_block":
+                written[keep][row["block"], row["step"]] += row["cell_writes"]
+    assert written["true"].keys() == written["false"].keys()
+    worker, before = _worker("levels"), {}
+    places = worker._setup.plan.places
+    for step in range(8):
+        worker.advance(step, 1)
+        for turn, ((_, number), block) in enumerate(worker._second_order.held.items()):
+            product = block._written.solver.product
+            if step % 3 == 0:
+                saved = written["false"][number, step] - written["true"][number, step]
+                kept = _same_digits(product, before[number]) if step else 0
+                assert places.stays[turn]
+                assert saved == kept * int(places.copies[turn])
+                assert step == 0 or 0.5 < saved / written["false"][number, step] < 1
+            before[number] = product
+
+
+def _same_digits(new, old):
+    """Cells of four bits, both of every pair, that hold the same in two products of 16 bits."""
+    same = 0
+    for one, other in zip(new.factors, old.factors, strict=True):
+        codes = [
+            np.rint(m / np.abs(m).max() * (2**15 - 1)).astype(int).ravel() for m in (one, other)
+        ]
+        for a, b in zip(*map(list, codes), strict=True):
+            for sign in (1, -1):
+                digits = [f"{max(sign * int(value), 0):04x}" for value in (a, b)]
+                same += sum(x == y for x, y in zip(*digits, strict=True))
+    return same
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("soi.stale=1", "soi.interval=2"), r"keep_levels=True with stale=1"),
+        (("chip.residual.verified=false",), r"keep_levels=True: .*verified=true"),
+    ],
+)
+def test_levels_are_not_kept_where_cells_hold_something_else(settings, message):
+    def set_up():
+        loaded = load_settings([*SMALL, "soi.keep_levels=true", *settings])
+        make_setup(training_job(loaded), loaded.dataset.load())
+
+    with pytest.raises(SettingsError, match=message):
+        set_up()
 
 
 def _moved(new, old):
