@@ -56,9 +56,10 @@ def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
     theirs at the same time.
     """
     network, stages = plan.hardware.interconnect, plan.allocation.stages
-    largest = _largest_share(plan)
+    total = _gradient_bytes(plan)
+    largest = _largest_share(plan, total)
     if stages == 1:
-        return collective(network, plan.work.chips, _gradient_bytes(plan), largest)
+        return collective(network, plan.work.chips, total, largest)
     per_stage = np.bincount(plan.allocation.stage, plan.layers.parameters, stages)
     busiest = float(per_stage.max()) * network.element_bytes
     largest = max(busiest / plan.replicas, min(largest, busiest))
@@ -69,8 +70,12 @@ def _solved_exchange(plan: Plan) -> Exchange:
     """Price bringing the columns that G blocks have solved to the owners of the A blocks: either
     every chip sends to every other, or all chips gather everything, whichever is faster.
     """
-    network, chips, largest = plan.hardware.interconnect, plan.work.chips, _largest_share(plan)
-    total = _gradient_bytes(plan)
+    network, chips = plan.hardware.interconnect, plan.work.chips
+    layers = plan.layers
+    pairs = zip(layers.a_sizes, layers.g_sizes, strict=True)
+    solved = np.array([a.size + g.size > 0 for a, g in pairs])
+    total = float(layers.parameters[solved].sum() * network.element_bytes)
+    largest = _largest_share(plan, total)
     direct = all_to_all(network, chips, total, largest)
     gathered = gather_from_owners(network, chips, total, largest)
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
@@ -86,12 +91,12 @@ def _solved_matrices(plan: Plan) -> Exchange:
     return min(direct, gathered, key=lambda exchange: exchange.time_s)
 
 
-def _matrix_share(plan: Plan) -> float:
-    """Return the most bytes of the gradient that one chip gets: of its matrices, and an even share
-    of everything else.
+def _matrix_share(plan: Plan, total: float) -> float:
+    """Return the most bytes that one chip gets of a total: of its matrices, and an even share of
+    everything else.
     """
     size = matrix_numbers(plan) * plan.hardware.interconnect.element_bytes
-    rest = max(0.0, _gradient_bytes(plan) - float(size.sum())) / plan.work.chips
+    rest = max(0.0, total - float(size.sum())) / plan.work.chips
     return float(size.max()) + rest
 
 
@@ -116,14 +121,14 @@ def _gradient_bytes(plan: Plan) -> float:
     return float(plan.layers.parameters.sum() * plan.hardware.interconnect.element_bytes)
 
 
-def _largest_share(plan: Plan) -> float:
-    """Return the most bytes of the gradient that one chip solves with its G blocks; what no block
-    solves is divided evenly.
+def _largest_share(plan: Plan, total: float) -> float:
+    """Return the most bytes of a gradient of so many that one chip solves with its G blocks; what
+    no block solves is divided evenly.
     """
     pieces, chips = _piece_bytes(plan), plan.work.chips
     if plan.work.matrices is not None:
-        return _matrix_share(plan)
-    rest = max(0.0, _gradient_bytes(plan) - float(pieces.sum())) / chips
+        return _matrix_share(plan, total)
+    rest = max(0.0, total - float(pieces.sum())) / chips
     if not len(pieces):
         return rest
     return float(np.bincount(plan.holdings.chip, pieces, chips).max()) + rest

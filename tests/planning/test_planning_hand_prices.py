@@ -59,7 +59,7 @@ from repast_dist.farm.setup import make_setup
 from repast_dist.hardware import PARTS
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.losses import LossShape
-from repast_dist.network.shapes import attention_shapes
+from repast_dist.network.shapes import attention_shapes, normalization_shape
 from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
 from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
@@ -817,6 +817,23 @@ def test_exchanges_and_updates_cost_what_a_hand_calculation_says(network, count)
     clip, update = up(3010, count) * 3, 3010 * 3
     check(plan, SMALL, table, table["op"] == op.CLIP.number, digital(clip, 4 * clip, lanes))
     check(plan, SMALL, table, table["op"] == op.UPDATE.number, digital(update, 4 * update, lanes))
+
+
+@pytest.mark.parametrize(("network", "count"), [("board", 4), ("torus", 32)])
+def test_only_what_blocks_solve_is_exchanged_between_them(network, count):
+    """A normalisation of 2 x 10 numbers is added up and gathered, but no block solves it."""
+    scales = normalization_shape("norm", features=10, vectors=1)
+    with_scales = plan_of("small", (*MLP, scales), count=count, network=network)
+    without = plan_of("small", MLP, count=count, network=network)
+    time, sent = exchanged(without, NETWORKS[network](count), 3010)["exchange_gradients"]
+    table = table_of(with_scales)
+    priced = price(table.of(op.EXCHANGE_GRADIENTS), with_scales.hardware.costs)
+    assert priced.duration_s.tolist() == pytest.approx([time] * count, rel=NEAR)
+    joule = sent * LINK_J_PER_BYTE / count
+    assert priced.energy_j.tolist() == pytest.approx([joule] * count, rel=NEAR)
+    reduced = [table_of(plan).of(op.REDUCE_GRADIENTS) for plan in (with_scales, without)]
+    with_more, less = (price(rows, without.hardware.costs).energy_j.sum() for rows in reduced)
+    assert with_more > less
 
 
 def test_nulling_offsets_costs_what_a_hand_calculation_says():
