@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +34,8 @@ class BlockTimes:
     solving, renewing : dict
         `SolveCounts` as columns, in steps that solve alone, and in those that prepare the block
         anew as well.
+    solving_s : ndarray
+        Time per step of solving with one copy, the average over all kinds of steps.
     """
 
     shapes: BlockShapes
@@ -45,6 +46,7 @@ class BlockTimes:
     programming_j: np.ndarray
     solving: Counts
     renewing: Counts
+    solving_s: np.ndarray
 
     @classmethod
     def of(
@@ -59,7 +61,7 @@ class BlockTimes:
         size, costs = len(shapes), hardware.costs
         program = program_counts(shapes, preparing, np.ones(size, np.int64), hardware)
         written = preparing["program_cells"] > 0
-        return cls(
+        times = cls(
             shapes,
             hardware,
             kinds,
@@ -68,18 +70,26 @@ class BlockTimes:
             energy_of(program, costs, size) * written,
             solving,
             added(solving, preparing),
+            np.zeros(size),
         )
+        mean_s = sum(
+            (kind.share * one for kind, one in times.solves_s(np.ones(size, np.int64))),
+            times.solving_s,
+        )
+        return dataclasses.replace(times, solving_s=mean_s)
 
     def take(self, place: np.ndarray) -> "BlockTimes":
         """Return the times of some blocks."""
-        shapes = self.shapes.shared(place, self.shapes.right_sides[place])
-        columns = (self.averaging_s, self.programming_s, self.programming_j)
-        counts = (
-            {name: values[place] for name, values in item.items()}
-            for item in (self.solving, self.renewing)
-        )
         return BlockTimes(
-            shapes, self.hardware, self.kinds, *(column[place] for column in columns), *counts
+            self.shapes.shared(place, self.shapes.right_sides[place]),
+            self.hardware,
+            self.kinds,
+            self.averaging_s[place],
+            self.programming_s[place],
+            self.programming_j[place],
+            {name: values[place] for name, values in self.solving.items()},
+            {name: values[place] for name, values in self.renewing.items()},
+            self.solving_s[place],
         )
 
     def solves_s(self, copies: np.ndarray) -> Iterator[tuple[StepKind, np.ndarray]]:
@@ -99,14 +109,6 @@ class BlockTimes:
         written = np.where(stays, kind.inverses_due, True)
         seconds: np.ndarray = self.averaging_s * kind.factors_due + self.programming_s * written
         return seconds
-
-    @cached_property
-    def solving_s(self) -> np.ndarray:
-        """Time per step of solving with one copy, the average over all kinds of steps."""
-        total = np.zeros(len(self.shapes))
-        for kind, seconds in self.solves_s(np.ones(len(self.shapes), np.int64)):
-            total += kind.share * seconds
-        return total
 
     def renewing_s(self, stays: np.ndarray) -> np.ndarray:
         """Return the time of `renewal_s`, the average over all kinds of steps."""
