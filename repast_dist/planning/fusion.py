@@ -1,4 +1,4 @@
-"""Decides which SOI blocks are fused: inverted from activations, without forming their product.
+"""Which SOI blocks are cheaper fused: inverted from activations, without forming their product.
 
 Compared is the work for one block and step, whoever does which part of it, so that the choice does
 not depend on the number of chips: forming the product in every micro-batch, with the rows that are
@@ -21,7 +21,7 @@ from repast_dist.planning.specs import Policy, StepWork
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fusion:
-    """Modelled work of each block per step with and without fusion, and what is chosen. What
+    """Modelled work of each block per step with and without fusion, and what is cheaper. What
     nobody asks for is not worked out.
 
     Attributes
@@ -48,12 +48,12 @@ class Fusion:
     @cached_property
     def chosen(self) -> np.ndarray:
         """Mask of the blocks to fuse by ``soi.fusion``: none, all that fit, or those that take less
-        of what ``partition.objective`` names, time unless it is energy.
+        of what ``partition.objective`` names, time unless it is energy, each by itself.
         """
         if self.policy.soi.fusion == "off":
             return np.zeros(len(self.shapes), bool)
         if self.policy.soi.fusion == "on":
-            return self._possible
+            return self.possible
         if self.policy.partition.objective == "energy":
             return np.asarray(self.fused_j < self.apart_j)
         return np.asarray(self.fused_s < self.apart_s)
@@ -75,23 +75,26 @@ class Fusion:
         """Modelled time with fusion, infinite if the activations do not fit an inverting array."""
         costs = block_costs(self._inside, self.hardware, self.policy)
         seconds = self._kept[0] / self.policy.soi.factor_interval + costs.per_step_s
-        return np.where(self._possible, seconds, np.inf)
+        return np.where(self.possible, seconds, np.inf)
 
     @cached_property
     def fused_j(self) -> np.ndarray:
         """Modelled energy, likewise."""
         joules = block_energy_j(self._inside, self.hardware, self.policy)
         joules = self._kept[1] / self.policy.soi.factor_interval + joules
-        return np.where(self._possible, joules, np.inf)
+        return np.where(self.possible, joules, np.inf)
 
     @cached_property
-    def _possible(self) -> np.ndarray:
+    def possible(self) -> np.ndarray:
+        """Mask of the blocks that fit and that the method and the inversion can do without their
+        product.
+        """
         fits = can_fuse(self.shapes, self.hardware.chip)
         return fits & self.work.fusible & self.policy.inversion.fusible
 
     @cached_property
     def _inside(self) -> BlockShapes:
-        return fuse(self.shapes, self._possible, self.hardware)
+        return fuse(self.shapes, self.possible, self.hardware)
 
     @cached_property
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,7 @@ class Plan:
     shapes : BlockShapes
         The blocks as columns.
     fusion : Fusion
-        Modelled work of each block with and without fusion, and what was chosen.
+        Modelled work of each block with and without fusion.
     """
 
     workload: Workload
@@ -253,8 +253,47 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
-    shapes = fuse(unfused, fusion.chosen, hardware)
-    layers = layer_table(workload, _formed(blocks, fusion), policy.soi.factor_positions)
+    return _planned(workload, blocks, fusion, _fused(workload, blocks, fusion), work)
+
+
+def _fused(workload: Workload, blocks: tuple[SoiBlock, ...], fusion: Fusion) -> np.ndarray:
+    """Return a mask of the blocks to fuse.
+
+    Where time is to be saved, steps with all and with none are compared with that with those which
+    save some by themselves: only together blocks may shorten the slowest stage of a pipeline, or
+    leave arrays to others. They are compared on one chip, so that all numbers of chips compute the
+    same.
+    """
+    policy, chosen = fusion.policy, fusion.chosen
+    if policy.soi.fusion != "auto" or policy.partition.objective != "time":
+        return chosen
+    others = [fusion.possible, np.zeros_like(chosen)]
+    others = [mask for mask in others if (mask != chosen).any()]
+    if not others:
+        return chosen
+    alone = dataclasses.replace(fusion.work, chips=1, speeds=())
+
+    def goal(mask: np.ndarray) -> float:
+        try:
+            return _planned(workload, blocks, fusion, mask, alone).goal
+        except CapacityError:
+            return np.inf
+
+    return min([chosen, *others], key=goal)
+
+
+def _planned(
+    workload: Workload,
+    blocks: tuple[SoiBlock, ...],
+    fusion: Fusion,
+    fused: np.ndarray,
+    work: StepWork,
+) -> Plan:
+    """Return the plan if some blocks are fused."""
+    hardware, policy = fusion.hardware, fusion.policy
+    shapes = fuse(fusion.shapes, fused, hardware)
+    formed = tuple(block for block, inside in zip(blocks, fused, strict=True) if not inside)
+    layers = layer_table(workload, formed, policy.soi.factor_positions)
     layer_work = LayerWork.of(layers, hardware, work, policy.soi.factor_bits)
 
     def divide(solvers_per_bank: int) -> Allocation:
@@ -392,12 +431,6 @@ def _rows_written(workload: Workload, blocks: tuple[SoiBlock, ...]) -> np.ndarra
     )
 
 
-def _formed(blocks: tuple[SoiBlock, ...], fusion: Fusion) -> tuple[SoiBlock, ...]:
-    """Return the blocks whose product is formed."""
-    fused = fusion.chosen.tolist()
-    return tuple(block for block, inside in zip(blocks, fused, strict=True) if not inside)
-
-
 def _room_for_blocks(
     shapes: BlockShapes, allocation: Allocation, chip: ChipSpec, policy: Policy, chips: int
 ) -> Room:
@@ -428,7 +461,7 @@ def fusion_rows(plan: Plan) -> list[dict[str, Any]]:
         fusion.fused_s,
         fusion.apart_j,
         fusion.fused_j,
-        fusion.chosen,
+        plan.shapes.fused,
     )
     rows = zip(plan.blocks, *(column.tolist() for column in columns), strict=True)
     return [

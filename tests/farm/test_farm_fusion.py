@@ -176,9 +176,10 @@ def test_no_product_is_formed_and_no_errors_are_written_for_fused_blocks(train, 
 
 
 def test_blocks_are_fused_where_it_is_cheaper_and_trained_as_planned(train, tmp_path):
-    """Settlings take time: only a block with few right-hand sides is fused."""
+    """Settlings take energy: only a block with few right-hand sides is fused."""
     settings = (
-        "soi.fusion=auto", "optimizer.factor_decay=0", "soi.block_size=256", "inversion=single",
+        "soi.fusion=auto", "optimizer.factor_decay=0", "soi.block_size=256", "inversion=fcg",
+        "partition.objective=energy",
         "device.opamp.gbw_hz=1.0e10", "device.opamp.compensation=60",
     )  # fmt: skip
     plan = _setup(*settings).plan

@@ -31,6 +31,7 @@ from repast_dist.planning import (
 )
 from repast_dist.planning.machine import Machine
 from repast_dist.settings import compose_plain, load_settings
+from repast_dist.studies.costing import planned_step
 from repast_dist.trace.schema import COUNTS
 
 CODES = {op.name: op.number for op in OPS}
@@ -460,6 +461,28 @@ def test_an_unfused_block_of_the_same_layer_forms_and_writes_its_product():
     ]
     assert written["serial_row_pulses"][0] == 65
     assert len(row_of(table, "factor_a")) == 1
+
+
+@pytest.mark.parametrize("name", ["fashion_mlp", "fashion_cnn", "digits_cnn"])
+def test_fusion_is_chosen_for_the_whole_step_and_the_same_on_any_number_of_chips(name):
+    """Fused one by one, blocks of the classifier save nothing: a pipeline waits for the others."""
+    words = [
+        "study=plan", "workload=model", f"model={name}", "chip=repast", "inversion=fcg",
+        "optimizer.factor_decay=0", "train.batch_size=64", "train.micro_batch_size=16",
+    ]  # fmt: skip
+    plans = {
+        (fusion, chips): planned_step(
+            load_settings([*words, f"soi.fusion={fusion}", f"farm.chips={chips}"])
+        )
+        for fusion, chips in (("off", 1), ("auto", 1), ("on", 1), ("auto", 3))
+    }
+    auto = plans["auto", 1]
+    assert auto.goal <= min(plans["off", 1].goal, plans["on", 1].goal)
+    assert auto.shapes.fused.tolist() == plans["auto", 3].shapes.fused.tolist()
+    if name == "fashion_mlp":
+        assert not auto.fusion.chosen.any()
+        assert auto.shapes.fused.all()
+        assert auto.goal < 0.7 * plans["off", 1].goal
 
 
 def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
