@@ -36,6 +36,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_configure(config):
     """Some settings are loaded by modules, before any fixture is there."""
+    # Ray has its workers give way to all other processes, here to tests that nobody waits for.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if getattr(config.option, "numprocesses", None):
         compile_once()
     patched = files_parsed_once()

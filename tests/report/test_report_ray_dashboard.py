@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -41,8 +42,11 @@ def dashboard(tmp_path_factory):
         else:
             pytest.fail(f"no address was printed, exit status {run.wait()}")
     finally:
+        # Twice: a page of all steps is not wanted.
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=120)
+        time.sleep(0.5)
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=300)
         shutil.rmtree(root)
 
 
