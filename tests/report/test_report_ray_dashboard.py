@@ -43,9 +43,9 @@ def dashboard(tmp_path_factory):
             pytest.fail(f"no address was printed, exit status {run.wait()}")
     finally:
         # Twice: a page of all steps is not wanted.
-        run.send_signal(signal.SIGINT)
+        run.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(signal.SIGTERM)
         run.communicate(timeout=300)
         shutil.rmtree(root)
 
