@@ -25,6 +25,7 @@ import psutil
 from repast_dist.farm.cluster import TOKENS, numeric, patient_ray
 from repast_dist.farm.scratch import short_temp_dir
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.watcher import kill_what_stays
 
 _HEAD = "head"
 _TRY_S = 2.0
@@ -32,7 +33,6 @@ _AGAIN_S = 1.0
 _LOOK_S = 0.25
 # Ray would wait for up to 30 s for what workers do, or for a head that is gone.
 _STOP_GRACE_S = 10.0
-_KILL_GRACE_S = 5.0
 # Ports of everything but the head itself are those that are free; nobody reads what Ray would send
 # of its logs.
 _OPTIONS = (
@@ -56,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    head = options.where == _HEAD
+    head, told = options.where == _HEAD, False
     while not stop.is_set():
         if head:
             _run(["--head", f"--port={options.port}", *of_ray], stop)
         elif _answers(options.where):
             _run([f"--address={numeric(options.where)}", *of_ray], stop)
+        elif not told:
+            print(f"Waiting for a head at {options.where}", file=sys.stderr, flush=True)
+            told = True
         stop.wait(_AGAIN_S)
     return 0
 
@@ -104,11 +107,7 @@ def _end(ray: psutil.Process, grace_s: float) -> None:
         own += ray.children(recursive=True)
     with contextlib.suppress(psutil.Error):
         ray.terminate()
-    _, alive = psutil.wait_procs(own, timeout=grace_s)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=_KILL_GRACE_S)
+    kill_what_stays(own, grace_s)
 
 
 def _answers(address: str) -> bool:

@@ -12,7 +12,7 @@ import sys
 import psutil
 
 RUN_MARK = "REPAST_RUN_MARK"
-_STOP_GRACE_S = 5.0
+_GRACE_S = 5.0
 
 
 def main() -> None:
@@ -40,11 +40,16 @@ def end_marked_processes(mark: str, folder: str, spare: set[int]) -> None:
     for process in own:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(own, timeout=_STOP_GRACE_S)
+    kill_what_stays(own, _GRACE_S)
+
+
+def kill_what_stays(processes: list[psutil.Process], grace_s: float) -> None:
+    """Wait so long for processes to end, and end those that do not by force."""
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=_STOP_GRACE_S)
+    psutil.wait_procs(alive, timeout=_GRACE_S)
 
 
 def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:

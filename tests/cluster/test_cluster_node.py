@@ -29,9 +29,13 @@ def test_a_node_waits_for_its_head_until_it_is_told_to_stop():
         node = subprocess.Popen(
             [sys.executable, "-m", "repast_dist.farm.node", address],
             env=os.environ | {"RAY_AUTH_TOKEN": "d" * 64},
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        assert f"Waiting for a head at {address}" in node.stderr.readline()
         with pytest.raises(subprocess.TimeoutExpired):
-            node.wait(timeout=4.0)
+            node.wait(timeout=2.0)
         assert psutil.Process(node.pid).children() == []
         node.send_signal(signal.SIGTERM)
-        assert node.wait(timeout=60) == 0
+        assert node.communicate(timeout=60) == (None, "")
+        assert node.returncode == 0
