@@ -162,7 +162,11 @@ class FarmSetup:
             trained = [item.name for item in self.network.parameters]
             return dict.fromkeys([*trained, *self.network.running], 0)
         parts = enumerate(self.parts)
-        return {item.name: stage for stage, part in parts for item in part.parameters}
+        return {
+            name: stage
+            for stage, part in parts
+            for name in (*(item.name for item in part.parameters), *part.running)
+        }
 
     def bucket(self, worker: int, stage: int) -> Bucket:
         """Return the layout of the vector that is sent to a worker to be reduced, of what a
@@ -449,11 +453,10 @@ def _check_damping(job: TrainingJob, network: Network, plan: Plan) -> None:
 
 
 def _check_stages(job: TrainingJob, network: Network) -> None:
-    """Refuse to spread a network over chips that runs as a whole."""
+    """Refuse to spread a network over chips that cannot be cut."""
     layers = job.machine.policy.partition.layers
     if layers != "replicate" and not network.workload.cuts:
         raise SettingsError(
             f"partition.layers={layers}: {network.name} has no place where one tensor is all that "
-            "goes on from one chip to the next, or is a PyTorch module, which is called as a "
-            "whole; valid: replicate"
+            f"goes on from one chip to the next: {network.undivided}; valid: replicate"
         )

@@ -239,11 +239,18 @@ class _Line:
         held = stage, id(engine)
         if held not in self._loaded:
             self._loaded[held] = self._setup.parts[stage].load(self._values, engine, self._step)
-        run = self._running[chip, number] = self._loaded[held].begin(number)
+        samples = _samples(self._setup, self._step, number)
+        run = self._running[chip, number] = self._loaded[held].begin(
+            samples,
+            number,
+            _forming(self._setup, number, self._statistics),
+            self._setup.factor_blocks,
+            self._setup.unformed,
+            self._setup.job.machine.policy.soi.factor_positions,
+        )
         if stage:
             (inputs,) = self.incoming.pop((_ACTIVATIONS, chip, number))
         else:
-            samples = _samples(self._setup, self._step, number)
             inputs, _ = _batch(self._setup, self._step, samples)
         outputs = run.forward(inputs)
         if stage < len(self._setup.stages) - 1:
@@ -253,19 +260,16 @@ class _Line:
     def backward(self, chip: int, stage: int, number: int) -> Passed:
         """Send the errors of a micro-batch back through the layers of a stage."""
         setup = self._setup
-        statistics = _forming(setup, number, self._statistics)
         run = self._running.pop((chip, number))
-        samples = _samples(setup, self._step, number)
         if stage < len(setup.stages) - 1:
             errors = self.incoming.pop((_ERRORS, chip, number))
         else:
-            errors = run.errors(*_batch(setup, self._step, samples), samples, statistics)
+            samples = _samples(setup, self._step, number)
+            errors = run.errors(*_batch(setup, self._step, samples))
         handed_on = run.backward(errors)
         if stage:
             self._outgoing[_ERRORS, setup.next_in_pipeline(chip, -1), number] = handed_on
-        positions = setup.job.machine.policy.soi.factor_positions
-        result = run.result(samples, statistics, setup.factor_blocks, setup.unformed, positions)
-        return Passed(stage, chip, number, result)
+        return Passed(stage, chip, number, run.result())
 
     def take_outgoing(self) -> dict[_Address, list[np.ndarray]]:
         """Return what was made for other stages since the last call."""

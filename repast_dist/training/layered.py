@@ -60,6 +60,11 @@ class LayeredNetwork:
         return True
 
     @property
+    def undivided(self) -> str:
+        """Why it cannot be cut, if it cannot."""
+        return "" if self.workload.cuts else "it has one layer with work only"
+
+    @property
     def workload(self) -> Workload:
         """Rows of what its layers compute."""
         return self.model.workload
@@ -114,6 +119,11 @@ class LayeredPart:
     def parameters(self) -> tuple[Parameter, ...]:
         """What of them is trained, in order of use."""
         return self.model.parameters
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Nothing: no layer keeps running values."""
+        return ()
 
     def load(self, values: Values, engine: Engine, step: int) -> LoadedModel:
         """Load their weights into the arithmetic of a step."""

@@ -141,38 +141,40 @@ class PartRun(Protocol):
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Return what the last layer makes of the inputs of the first, (N, ...) each."""
 
-    def errors(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        statistics: SecondOrder | None,
-    ) -> list[np.ndarray]:
-        """Return the errors at the network's outputs, of every backward pass; only of its last
-        layers. Parameters are those of `LoadedNetwork.run_micro_batch`, of the whole network.
+    def errors(self, inputs: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+        """Return what `backward` is called with in the last layers, given inputs and labels of the
+        whole network: the errors at its outputs, of every backward pass.
+
+        Raises
+        ------
+        DataError
+            The loss is not finite: training diverged.
         """
 
     def backward(self, errors: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Go back with the errors of every pass; return those at the inputs of the first layer."""
 
-    def result(
-        self,
-        samples: np.ndarray,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> MicroBatchResult:
+    def result(self) -> MicroBatchResult:
         """Return what the micro-batch contributes, of these layers; the loss is 0 but of the last
-        ones. Parameters are those of `LoadedNetwork.run_micro_batch`.
+        ones.
         """
 
 
 class LoadedPart(Protocol):
     """Successive layers of a network whose weights are loaded for one step."""
 
-    def begin(self, micro_batch: int) -> PartRun:
-        """Return a micro-batch that is about to enter."""
+    def begin(
+        self,
+        samples: np.ndarray,
+        micro_batch: int,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
+    ) -> PartRun:
+        """Return a micro-batch that is about to enter; parameters are those of
+        `LoadedNetwork.run_micro_batch`.
+        """
 
 
 class Part(Protocol):
@@ -181,6 +183,10 @@ class Part(Protocol):
     @property
     def parameters(self) -> Sequence[Trainable]:
         """What of them is trained, in order of use."""
+
+    @property
+    def running(self) -> Collection[str]:
+        """Names of the network's running values that are theirs."""
 
     def load(self, values: Values, engine: Engine, step: int) -> LoadedPart:
         """Load their weights into the arithmetic of a step."""
@@ -208,6 +214,10 @@ class Network(Protocol):
         """Whether it consists of the package's own layers, which can write the input vectors that
         form factors before the others, and compute a loss again as in training.
         """
+
+    @property
+    def undivided(self) -> str:
+        """Why its workload has no cuts; empty: it has some."""
 
     @property
     def workload(self) -> Workload:

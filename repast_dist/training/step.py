@@ -69,14 +69,22 @@ class LoadedModel:
         """Return the loss, the gradients and, if asked for, the factors of one micro-batch; see
         `repast_dist.training.network.LoadedNetwork`.
         """
-        run = self.begin(micro_batch)
+        run = self.begin(samples, micro_batch, statistics, blocks, unformed, positions)
         run.forward(inputs)
-        run.backward(run.errors(inputs, labels, samples, statistics))
-        return run.result(samples, statistics, blocks, unformed, positions)
+        run.backward(run.errors(inputs, labels))
+        return run.result()
 
-    def begin(self, micro_batch: int) -> "PartRun":
+    def begin(
+        self,
+        samples: np.ndarray,
+        micro_batch: int,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
+    ) -> "PartRun":
         """Return a micro-batch that is about to enter."""
-        return PartRun(self, micro_batch)
+        return PartRun(self, samples, micro_batch, statistics, blocks, unformed, positions)
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256) -> Evaluation:
         """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
@@ -144,17 +152,27 @@ class PartRun:
     ----------
     loaded : LoadedModel
         The network or the part, with this step's weights.
-    micro_batch : int
-        Number of the micro-batch in its step; addresses what is programmed for it.
+    samples, micro_batch, statistics, blocks, unformed, positions
+        As of `LoadedNetwork.run_micro_batch`.
     """
 
-    def __init__(self, loaded: LoadedModel, micro_batch: int) -> None:
-        self.loaded, self.number = loaded, micro_batch
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        samples: np.ndarray,
+        micro_batch: int,
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
+    ) -> None:
+        self.loaded, self.samples, self.number = loaded, samples, micro_batch
+        self._statistics, self._blocks, self._unformed = statistics, blocks, unformed
         self.run = _pass(loaded, ("micro_batch", loaded.step, micro_batch))
         self.activations: dict[tuple[str, str], Product] = {}
         self.sinks: list[Sink] = []
         self._value: LossValue | None = None
-        self._share = 1.0
+        self._share = 1.0 if statistics is None else positions
         self._orders: dict[str, _Order | None] = {}
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
@@ -165,13 +183,7 @@ class PartRun:
         self.rows = chain.rows_of(self.saved)
         return self.outputs
 
-    def errors(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        statistics: SecondOrder | None,
-    ) -> list[np.ndarray]:
+    def errors(self, inputs: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
         """Return the errors at the network's outputs, (N, ...): those of the loss, and those of the
         passes that the Fisher matrix takes beside it.
 
@@ -179,10 +191,6 @@ class PartRun:
         ----------
         inputs, labels : ndarray
             What the whole network is given, and what it should make of it.
-        samples : (N,) integer ndarray
-            Numbers of the samples in the data set.
-        statistics : SecondOrder or None
-            The optimizer whose statistics are computed.
 
         Raises
         ------
@@ -197,9 +205,9 @@ class PartRun:
                 f"step {loaded.step}, micro-batch {self.number}: the loss is not finite; "
                 "lower optimizer.learning_rate or raise optimizer.damping"
             )
-        fisher = "empirical" if statistics is None else statistics.output_gradients
+        fisher = "empirical" if self._statistics is None else self._statistics.output_gradients
         if fisher == "sampled":
-            labels_of = (loaded.engine.seed, loaded.step, samples)
+            labels_of = (loaded.engine.seed, loaded.step, self.samples)
             return [value.errors, sampled_errors(loss, self.outputs, *labels_of)]
         if fisher == "exact":
             return [value.errors, *exact_errors(loss, self.outputs)]
@@ -221,30 +229,21 @@ class PartRun:
                 handed_on.append(back)
         return handed_on
 
-    def result(
-        self,
-        samples: np.ndarray,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> MicroBatchResult:
+    def result(self) -> MicroBatchResult:
         """Return what the micro-batch contributes to its batch: of the part's layers, and the loss
-        where it is known here. Parameters are those of `LoadedModel.run_micro_batch`.
+        where it is known here.
         """
-        sink, value = self.sinks[0], self._value
-        if statistics is not None:
-            self._share = positions
+        sink, value, samples = self.sinks[0], self._value, len(self.samples)
         gradients = dict(sink.direct)
         for parameter in self.loaded.model.products:
             gradients[parameter.name] = self.gradient(parameter, sink.errors[parameter.name])
         factors: dict[FactorKey, np.ndarray] = {}
         rows: dict[FactorKey, np.ndarray] = {}
-        if statistics is not None:
-            found = _Statistics(self, statistics, gradients, len(samples), blocks)
-            factors, rows = found.matrices(), found.rows(unformed)
+        if self._statistics is not None:
+            found = _Statistics(self, self._statistics, gradients, samples, self._blocks)
+            factors, rows = found.matrices(), found.rows(self._unformed)
         return MicroBatchResult(
-            samples=len(samples),
+            samples=samples,
             loss_sum=0.0 if value is None else value.total,
             correct=0.0 if value is None else value.correct,
             squared_error=0.0 if value is None else value.squared_error,
