@@ -119,10 +119,10 @@ class Bucket:
     """The layout of one flat vector that holds all pieces and blocks of a stage that one worker
     reduces.
 
-    One vector travels as one buffer, however many layers there are. It begins with the gradients;
-    where there are factors, the traces of the stage's blocks and the worker's blocks follow. A
-    micro-batch that forms none has a shorter vector, which is added to the front of longer ones.
-    Rows of fused blocks are not added up: they travel beside it.
+    One vector travels as one buffer, however many layers there are. It begins with the gradients
+    and the squared norms of whole ones; where there are factors, the traces of the stage's blocks
+    and the worker's blocks follow. A micro-batch that forms none has a shorter vector, which is
+    added to the front of longer ones. Rows of fused blocks are not added up: they travel beside it.
 
     Parameters
     ----------
@@ -134,6 +134,8 @@ class Bucket:
         All blocks of the stage.
     fused : sequence of SoiBlock
         The fused blocks that its chips hold.
+    measured : sequence of str
+        The stage's layers of which the noise of gradients is measured.
     """
 
     def __init__(
@@ -142,10 +144,12 @@ class Bucket:
         held: Sequence[SoiBlock],
         blocks: Sequence[SoiBlock],
         fused: Sequence[SoiBlock] = (),
+        measured: Sequence[str] = (),
     ) -> None:
         self._pieces, self._held, self._fused = pieces, held, fused
-        self.blocks = blocks
-        self._first_trace = sum(math.prod(piece.shape) for piece in pieces)
+        self.blocks, self.measured = blocks, measured
+        self._first_square = sum(math.prod(piece.shape) for piece in pieces)
+        self._first_trace = self._first_square + len(measured)
         self._first_factor = self._first_trace + len(blocks)
         self._size = self._first_factor + sum(block.size**2 for block in held)
 
@@ -154,6 +158,7 @@ class Bucket:
         gradients: Mapping[str, np.ndarray],
         factors: Mapping[FactorKey, np.ndarray],
         traces: np.ndarray | None,
+        squares: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the contributions of a micro-batch as one vector; without factors only gradients.
 
@@ -165,8 +170,12 @@ class Bucket:
             (layer, "A" or "G") -> (n, n) float64 of formed blocks.
         traces : ndarray or None
             (blocks,) float64; None without factors.
+        squares : ndarray or None
+            (measured,) float64 squared norms of gradients; None where none are measured.
         """
         vector = np.empty(self._first_trace if traces is None else self._size)
+        if squares is not None:
+            self.squares(vector)[:] = squares
         for area, part in self.gradients(vector).items():
             layer, top, bottom, left, right = area
             part[:] = gradients[layer][top:bottom, left:right]
@@ -207,6 +216,10 @@ class Bucket:
             views[piece.area] = vector[first : first + size].reshape(piece.shape)
             first += size
         return views
+
+    def squares(self, vector: np.ndarray) -> np.ndarray:
+        """Return the squared norms of gradients of `measured` layers as a view of a vector."""
+        return vector[self._first_square : self._first_trace]
 
     def traces(self, vector: np.ndarray) -> np.ndarray:
         """Return the traces of `blocks` as a view of a vector with factors."""

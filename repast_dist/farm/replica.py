@@ -33,6 +33,8 @@ class Replica:
         Layer -> (in[+1], out), float32 as a rule.
     running : dict
         Name -> numbers that training changes otherwise, such as running means.
+    squares : dict
+        Layer -> squared norm of the last mean gradient, where its noise is measured.
     """
 
     def __init__(self, setup: FarmSetup, total_steps: int) -> None:
@@ -42,7 +44,8 @@ class Replica:
         self._biased = frozenset(p.name for p in network.parameters if p.bias)
         second = job.optimizer.second_order
         solved = setup.preconditioned | frozenset(setup.matrix_owners)
-        all_needed = second is not None and second.needs_gradients
+        self._measured = setup.measured
+        all_needed = second is not None and (second.needs_gradients or bool(self._measured))
         self._needed = frozenset(
             p.name for p in network.parameters if all_needed or p.name not in solved
         ) | frozenset(network.running)
@@ -55,6 +58,7 @@ class Replica:
         self.weights: dict[str, np.ndarray] = {}
         self.running: dict[str, np.ndarray] = {}
         self._state: dict[str, np.ndarray] = {}
+        self.squares: dict[str, float] = {}
         self._delays = setup.delays
         self._older: list[dict[str, np.ndarray]] = []
 
@@ -95,6 +99,7 @@ class Replica:
             A layer's weights are no longer finite.
         """
         means = self._assembled(gradients)
+        self.squares = {name: float(np.vdot(means[name], means[name])) for name in self._measured}
         running = {
             name: _in_type(means.pop(name), held.dtype) for name, held in self.running.items()
         }

@@ -23,6 +23,7 @@ from repast_dist.planning.wear import cell_writes
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
 from repast_dist.training.engines import AS_WRITTEN, Engine, Schedule, make_engine
 from repast_dist.training.factor_rows import HeldRows
+from repast_dist.training.gradient_noise import GradientNoise
 from repast_dist.training.models import MODELS, ModelSource
 from repast_dist.training.network import FactorBlocks, FactorKey, Network, Part
 from repast_dist.training.optimizers import Optimizer
@@ -182,7 +183,29 @@ class FarmSetup:
         blocks = [block for block in met if block.index in held]
         formed = [block for block in blocks if block.index not in self.fused]
         fused = [block for block in blocks if block.index in self.fused]
-        return Bucket(pieces, formed, met, fused)
+        measured = [name for name in self.measured if self.stage_of[name] == stage]
+        return Bucket(pieces, formed, met, fused, measured)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The layers of which the noise of gradients is measured."""
+        if not self.job.machine.policy.soi.residual_to_noise:
+            return ()
+        return tuple(dict.fromkeys(block.layer_name for block in self.plan.blocks))
+
+    def gradient_noise(self) -> GradientNoise | None:
+        """Return what measures it; None: nothing does."""
+        second, train = self.job.optimizer.second_order, self.job.train
+        if not self.measured or second is None:
+            return None
+        share = self.job.machine.policy.soi.residual_to_noise
+        return GradientNoise(
+            self.measured,
+            train.micro_batches,
+            train.micro_batch_size,
+            share,
+            second.lasting_decay,
+        )
 
     @functools.cached_property
     def held(self) -> tuple[tuple[int, int], ...]:
@@ -280,6 +303,7 @@ def make_setup(
     plan = _plan(job, network, chips)
     _check_fusion(job, plan)
     _check_damping(job, network, plan)
+    _check_noise(job)
     shapes = {item.name: (item.rows, item.columns) for item in network.parameters}
     shapes |= network.running
     setup = FarmSetup(
@@ -449,6 +473,25 @@ def _check_damping(job: TrainingJob, network: Network, plan: Plan) -> None:
     if reason:
         raise SettingsError(
             f"optimizer.adapt_damping_every={plan.work.damping_every}: {reason}; valid: 0"
+        )
+
+
+def _check_noise(job: TrainingJob) -> None:
+    """Refuse targets that follow the noise of gradients where it cannot be measured or nothing
+    reads them.
+    """
+    share = job.machine.policy.soi.residual_to_noise
+    if not share or job.optimizer.second_order is None:
+        return
+    if job.engine.inverse != "analog":
+        raise SettingsError(
+            f"soi.residual_to_noise={share:g} with engine.inverse={job.engine.inverse}, which has "
+            "no target; valid: 0, or engine.inverse=analog"
+        )
+    if job.train.micro_batches < 2:
+        raise SettingsError(
+            f"soi.residual_to_noise={share:g} with one micro-batch per batch, which tells no noise;"
+            " valid: 0, or a train.batch_size of several times train.micro_batch_size"
         )
 
 

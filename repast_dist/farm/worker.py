@@ -76,6 +76,7 @@ class ChipWorker:
             job.machine.policy.soi,
             self._held_blocks(),
             setup.fused,
+            setup.gradient_noise(),
         )
         owners = {
             layer: chip
@@ -95,6 +96,7 @@ class ChipWorker:
         self._replica = Replica(setup, total_steps(len(setup.data.train_inputs), job.train))
         self._step = -1
         self._reports: list[SolveReport] = []
+        self._squares: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
 
     def _held_blocks(self) -> dict[tuple[int, int], BlockState]:
@@ -244,6 +246,7 @@ class ChipWorker:
 
         with self._timed("update"):
             self._replica.update(step, needed, directions)
+            self._second_order.measure(self._squares, self._replica.squares)
         if rule is not None:
             rule.note(loss, self._replica.predicted)
         if self._follows:
@@ -342,9 +345,11 @@ class ChipWorker:
                 if forms:
                     blocks = self._buckets[self._me][stage].blocks
                     traces = self._second_order.traces(result.factors, result.rows, blocks)
+                measured = self._buckets[self._me][stage].measured
+                squares = self._second_order.squares(result.gradients, measured)
                 for worker in workers:
                     bucket = self._buckets[worker][stage]
-                    vector = bucket.pack(result.gradients, result.factors, traces)
+                    vector = bucket.pack(result.gradients, result.factors, traces, squares)
                     sums[worker][stage].add((0, micro_batch), vector)
                     if forms:
                         rows[worker] |= bucket.rows(result.rows, micro_batch)
@@ -377,6 +382,8 @@ class ChipWorker:
         for bucket, tree in zip(self._buckets[self._me], whole, strict=True):
             mean = tree.total / train.batch_size
             gradients |= bucket.gradients(mean)
+            squares = bucket.squares(mean).tolist()
+            self._squares |= dict(zip(bucket.measured, squares, strict=True))
             if factors_due:
                 traces[[block.index for block in bucket.blocks]] = all_over * bucket.traces(mean)
                 for block, sums in bucket.factors(mean).items():

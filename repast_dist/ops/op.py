@@ -119,6 +119,9 @@ ELEMENTWISE_BACKWARD = Op(
 VMM_GRADIENT = Op(
     "vmm_gradient", Phase.BACKWARD, Segment.COMPUTE, Resource.ACTIVATION_ARRAYS, backward=True
 )
+MEASURE_GRADIENT = Op(
+    "measure_gradient", Phase.INVERSION, Segment.COMPUTE, Resource.DIGITAL, backward=True
+)
 SEND_ERRORS = Op("send_errors", Phase.COMMUNICATE, Segment.COMPUTE, Resource.LINKS, backward=True)
 
 # Factors are formed from what flows.

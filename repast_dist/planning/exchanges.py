@@ -29,8 +29,10 @@ def exchanges(plan: Plan, factors_due: bool) -> dict[Op, Exchange]:
         if plan.work.matrices is not None:
             found[op.EXCHANGE_SOLVED] = _solved_matrices(plan)
     # The norm that the KL clip needs, and ADC ranges for the next step.
-    # Adapting the damping takes a loss and the change that a model predicts.
+    # Adapting the damping takes a loss and the change that a model predicts, and measuring noise
+    # two norms of each gradient.
     scalars = int(plan.work.clipped) + _range_count(plan) + 2 * (plan.work.damping_every > 0)
+    scalars += 2 * len(plan.measured_layers)
     if scalars:
         network = plan.hardware.interconnect
         size = scalars * network.element_bytes

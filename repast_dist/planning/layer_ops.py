@@ -141,6 +141,20 @@ def soi_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     return [*_fisher_ops(work, arrays), *_factor_ops(work, arrays)]
 
 
+def measuring_op(work: LayerWork, arrays: LayerArrays, measured: np.ndarray) -> LayerOp:
+    """Return the operation that finds the norms of a micro-batch's gradients, of some layers: a
+    square per parameter, which is added up.
+    """
+    chip, parameters = work.hardware.chip, work.layers.parameters
+    tiles = ceil_div(arrays.weight_banks, chip.banks_per_tile)
+    counts = {
+        "digital_ops": parameters,
+        "buffer_bytes": parameters * work.hardware.geometry.value_bytes,
+        "serial_digital_ops": ceil_div(parameters, np.maximum(1, chip.digital_lanes * tiles)),
+    }
+    return LayerOp(op.MEASURE_GRADIENT, measured, counts)
+
+
 def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the extra backward passes, which form no gradients of weights."""
     passes = work.step.fisher_passes

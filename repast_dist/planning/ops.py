@@ -13,7 +13,13 @@ from repast_dist.ops.table import OpTable, concatenate, op_rows
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.collectives import send
 from repast_dist.planning.exchanges import exchanges
-from repast_dist.planning.layer_ops import LayerOp, soi_ops, training_ops, weight_writes
+from repast_dist.planning.layer_ops import (
+    LayerOp,
+    measuring_op,
+    soi_ops,
+    training_ops,
+    weight_writes,
+)
 from repast_dist.planning.matrix_ops import matrix_layers, matrix_rows
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 from repast_dist.planning.solves import counted
@@ -95,6 +101,7 @@ def outer_rows(
     before = [
         *(_per_micro_batch(plan, runs, item) for item in _forward_ops(plan) if repeats),
         *(_per_micro_batch(plan, runs, item) for item in _layer_ops(plan)),
+        *(_per_micro_batch(plan, runs, item) for item in _measuring_ops(plan)),
         *(_per_micro_batch(plan, runs.forming, item) for item in _soi_ops(plan) if factors_due),
         *_stage_sends(plan, runs, factors_due),
         *_exchange_rows(plan, wanted, factors_due),
@@ -122,6 +129,13 @@ _FORWARD = (
 def _forward_ops(plan: Plan) -> list[LayerOp]:
     """Return the operations of a forward pass alone."""
     return [item for item in _layer_ops(plan) if item.what in _FORWARD]
+
+
+@once_per_plan
+def _measuring_ops(plan: Plan) -> list[LayerOp]:
+    measured = np.zeros(len(plan.layers), bool)
+    measured[list(plan.measured_layers)] = True
+    return [measuring_op(plan.layer_work, plan.allocation, measured)] if measured.any() else []
 
 
 @once_per_plan
@@ -249,9 +263,12 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     """Return the rows that clip, update and write weights; every chip updates what it holds."""
     layers, chips = plan.layers, np.flatnonzero(wanted)
     rows = []
-    if plan.work.clipped:
-        clipped = ceil_div(int(layers.parameters.sum()), plan.work.chips) * _CLIP_OPS
-        rows.append(_digital_row(plan, op.CLIP, chips, np.full(len(chips), clipped)))
+    clipped = _CLIP_OPS * int(layers.parameters.sum()) if plan.work.clipped else 0
+    # Squares of the mean gradient, added up.
+    clipped += int(layers.parameters[list(plan.measured_layers)].sum())
+    if clipped:
+        share = np.full(len(chips), ceil_div(clipped, plan.work.chips))
+        rows.append(_digital_row(plan, op.CLIP, chips, share))
     rows.append(_digital_row(plan, op.UPDATE, chips, _update_operations(plan)[chips]))
     return [*rows, *_nulling_rows(plan, chips), _weight_rows(plan, chips)]
 

@@ -94,6 +94,13 @@ class Plan:
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
+    def measured_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers of which the noise of gradients is measured."""
+        if not self.policy.soi.residual_to_noise:
+            return ()
+        return tuple(dict.fromkeys(block.layer for block in self.blocks))
+
+    @property
     def layers(self) -> LayerTable:
         """The workload as columns."""
         return self.layer_work.layers

@@ -60,6 +60,11 @@ class SoiSpec:
         Whether cells of residual products that hold their level already get no pulse when a block
         is written anew. The digital unit compares old and new values. Inverting cells, whose
         errors change with what deflation leaves, are always written.
+    residual_to_noise : float
+        Largest residual of a solve, as a share of the noise of its layer's gradient: when a block
+        is written, its target is as many bits as that takes, from 2 to ``inversion.target_bits``.
+        Noise is measured from what the gradients of micro-batches and of batches are long
+        (`training.gradient_noise`). Plans count all bits. 0: ``inversion.target_bits`` for all.
     right_sides_at_once : int
         Most right-hand sides of a block that are solved together; further ones are solved after
         them, or on other chips (``partition.grad_worker_fraction``).
@@ -82,6 +87,7 @@ class SoiSpec:
     stale: Count = 0
     renewal_change: Annotated[float, Ge(0)] = 0.0
     keep_levels: bool = False
+    residual_to_noise: Annotated[float, Ge(0)] = 0.0
     right_sides_at_once: PositiveInt = 256
     assumed_iterations: PositiveInt | None = None
 

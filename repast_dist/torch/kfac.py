@@ -501,6 +501,7 @@ def _check_policy(policy: Any) -> None:
         "soi.stale": (policy.soi.stale, 0),
         "soi.factor_positions": (policy.soi.factor_positions, 1.0),
         "soi.factor_micro_batches": (policy.soi.factor_micro_batches, 1.0),
+        "soi.residual_to_noise": (policy.soi.residual_to_noise, 0.0),
         "partition.layers": (policy.partition.layers, "replicate"),
         "partition.stages_in_flight": (policy.partition.stages_in_flight, 1),
         "partition.update_delay": (policy.partition.update_delay, 0),

@@ -85,6 +85,7 @@ SOLVE_SCHEMA = pa.schema(
         _field("iterations", pa.int32(), "1", "iterations of the slowest right-hand side"),
         _field("mean_iterations", pa.float64(), "1", "iterations, mean over right-hand sides"),
         _field("residual", pa.float64(), "1", "largest relative residual |b - A x| / |b|"),
+        _field("target_bits", pa.int32(), "1", "the target: a residual of 2^-target_bits"),
         _field("converged", pa.bool_(), "", "every right-hand side reached the target"),
         _field("stable", pa.bool_(), "", "the amplifiers of its arrays come to rest"),
         _field("saturated", pa.bool_(), "", "an output went beyond the amplifiers' swing"),

@@ -229,9 +229,15 @@ class BlockState:
             assert not isinstance(average, RowAverage)
             self._average = updated_average(average, contribution, self._optimizer)
 
-    def prepare(self, step: int, damping: float) -> None:
+    @property
+    def target_bits(self) -> int:
+        """Bits of the residual that solves have to reach as a rule."""
+        return self._inversion.target_bits
+
+    def prepare(self, step: int, damping: float, bits: int | None = None) -> None:
         """Program the damped average into arrays; the average itself is not changed. Where there
-        are old arrays, they go on for `stale` steps, or until the block has changed enough.
+        are old arrays, they go on for `stale` steps, or until the block has changed enough. Solves
+        with the new ones have to reach so many bits, or those of the rule.
 
         A factor that arrays computed may be off by more than the damping. Where its diagonal is
         then not positive, nothing is programmed, and solves with it count as diverged.
@@ -246,7 +252,8 @@ class BlockState:
         if self._still_holds(damped):
             return
         old = self._next or self._written
-        new = self._program(damped, damping, step, None if old is None else old.solver.seen)
+        start = None if old is None else old.solver.seen
+        new = self._program(damped, damping, step, start, bits or self.target_bits)
         if self._keep_levels and old is not None:
             self._pending += _kept(new.solver, old.solver)
         if self._stale and self._written is not None:
@@ -288,7 +295,7 @@ class BlockState:
         solution = self._as_held(step, self._written).solve(right)
         self._pending += solution.counts
         if solution.usable:
-            return solution.x, self._report(step, solution, "none")
+            return solution.x, self._report(step, solution, self._written, "none")
         return self._diverged(step, right, solution, self._written)
 
     def _as_held(self, step: int, written: "_Written") -> Solver:
@@ -344,18 +351,23 @@ class BlockState:
             damped = np.array(arrays[f"{name}/damped"])
         start = np.array(arrays[f"{name}/start"]) if f"{name}/start" in arrays else None
         damping, step = float(arrays[f"{name}/damping"]), int(arrays[f"{name}/step"])
-        return self._program(damped, damping, step, start)
+        return self._program(damped, damping, step, start, int(arrays[f"{name}/bits"]))
 
     def _as_rows(self, average: RowAverage, damping: float) -> Rows:
         assert self._held_rows is not None
         return average.operator(damping, self._held_rows.rest)
 
     def _program(
-        self, damped: np.ndarray | Rows, damping: float, step: int, start: np.ndarray | None
+        self,
+        damped: np.ndarray | Rows,
+        damping: float,
+        step: int,
+        start: np.ndarray | None,
+        bits: int,
     ) -> "_Written":
-        solver = self._solver_of(damped, step, (), self._right_sides, start)
+        solver = self._solver_of(damped, step, (), self._right_sides, bits, start)
         self._pending += solver.program_counts
-        return _Written(damped, damping, step, solver, start)
+        return _Written(damped, damping, step, solver, bits, start)
 
     def _solver_of(
         self,
@@ -363,11 +375,12 @@ class BlockState:
         step: int,
         more: tuple[int | str, ...],
         right_sides: int,
+        bits: int,
         start: np.ndarray | None = None,
     ) -> Solver:
         address = ("soi", When(step), self.block.index, *more)
         try:
-            return self._engine.block_solver(matrix, address, right_sides, start)
+            return self._engine.block_solver(matrix, address, right_sides, start, bits)
         except IndefiniteError as error:
             return _Unsolved(self._inversion.name, str(error))
         except (DataError, np.linalg.LinAlgError) as error:
@@ -390,30 +403,32 @@ class BlockState:
             raise InversionError(
                 f"{self._where()}, step {step}: {solution.method} {why}, residual "
                 f"{solution.residual.max():.2e} after {solution.iterations.max()} iterations "
-                f"(target {self._inversion.tolerance:.2e}); valid: another inversion.method, more "
+                f"(target {2.0**-written.bits:.2e}); valid: another inversion.method, more "
                 "optimizer.damping, or inversion.on_divergence=damp|fallback|use"
             )
         if policy == "use":
-            return self._use(step, solution)
+            return self._use(step, solution, written)
         if policy == "damp":
             for attempt in range(self._inversion.damp_tries):
                 more = written.damping * self._inversion.damp_factor ** (attempt + 1)
                 again = self._solve_damped(step, right, written, more, attempt)
                 if again.usable:
-                    return again.x, self._report(step, again, "damp", solution)
+                    return again.x, self._report(step, again, written, "damp", solution)
         return self._fall_back(step, right, solution, written)
 
-    def _use(self, step: int, solution: Solution) -> tuple[np.ndarray, SolveReport]:
+    def _use(
+        self, step: int, solution: Solution, written: "_Written"
+    ) -> tuple[np.ndarray, SolveReport]:
         """Use the solution although it missed its target, and report this."""
         if not np.isfinite(solution.x).all():
             raise InversionError(f"{self._where()}, step {step}: the answer is not finite")
-        return solution.x, self._report(step, solution, "use")
+        return solution.x, self._report(step, solution, written, "use")
 
     def _solve_damped(
         self, step: int, right: np.ndarray, written: "_Written", damping: float, attempt: int
     ) -> Solution:
         matrix = _with_more_damping(written.damped, damping - written.damping)
-        solver = self._solver_of(matrix, step, ("damp", attempt), right.shape[1])
+        solver = self._solver_of(matrix, step, ("damp", attempt), right.shape[1], written.bits)
         solution: Solution = solver.solve(right)
         self._pending += solver.program_counts + solution.counts
         return solution
@@ -442,7 +457,8 @@ class BlockState:
             except np.linalg.LinAlgError:
                 continue
             self._pending += SolveCounts(factored_sides=columns)
-            return scipy.linalg.cho_solve(factor, right), self._report(step, failed, "fallback")
+            report = self._report(step, failed, written, "fallback")
+            return scipy.linalg.cho_solve(factor, right), report
         raise InversionError(
             f"{self._where()}, step {step}: not positive definite with {_MORE_DAMPING:g}^"
             f"{_MORE_DAMPING_TRIES - 1} times its damping of {written.damping:g}; valid: more "
@@ -450,7 +466,12 @@ class BlockState:
         )
 
     def _report(
-        self, step: int, solution: Solution, action: str, failed: Solution | None = None
+        self,
+        step: int,
+        solution: Solution,
+        written: "_Written",
+        action: str,
+        failed: Solution | None = None,
     ) -> SolveReport:
         """Return the report of a solve; a policy keeps the residual that made it necessary."""
         shown = solution if failed is None else failed
@@ -463,6 +484,7 @@ class BlockState:
             iterations=int(solution.iterations.max(initial=0)),
             mean_iterations=float(solution.iterations.mean()) if solution.iterations.size else 0.0,
             residual=float(shown.residual.max(initial=0.0)),
+            target_bits=written.bits,
             converged=bool(shown.converged.all()),
             stable=shown.stable,
             saturated=shown.saturated,
@@ -493,6 +515,8 @@ class _Written:
         The step in which it was written.
     solver : Solver
         The arrays.
+    bits : int
+        Bits of the residual that solves have to reach.
     start : ndarray or None
         What the search for its dominant directions went on with.
     """
@@ -501,11 +525,13 @@ class _Written:
     damping: float
     step: int
     solver: Solver
+    bits: int
     start: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all but the solver as arrays, for a checkpoint."""
         arrays = {"damping": np.array(self.damping), "step": np.array(self.step)}
+        arrays["bits"] = np.array(self.bits)
         if self.start is not None:
             arrays["start"] = self.start
         if isinstance(self.damped, Rows):

@@ -228,6 +228,7 @@ class Engine:
         address: Address,
         right_sides: int = 1,
         start: np.ndarray | None = None,
+        target_bits: int | None = None,
     ) -> Solver:
         """Prepare a damped SOI block for solving.
 
@@ -243,6 +244,8 @@ class Engine:
             that hold it.
         start : ndarray, optional
             `Solver.seen` of the block's last writing.
+        target_bits : int, optional
+            Bits of the residual that solves have to reach; None: those of the inversion scheme.
 
         Raises
         ------
@@ -255,13 +258,15 @@ class Engine:
             assert self.residual is not None
             assert self.inv is not None
             assert self.inversion is not None
-            residual, inv = self.residual, self.inv
+            residual, inv, scheme = self.residual, self.inv, self.inversion
+            if target_bits not in (None, scheme.target_bits):
+                scheme = dataclasses.replace(scheme, target_bits=target_bits)
             if residual.device.cell.wears or inv.device.inv_cell.wears:
                 step = int(address[1])
                 residual = residual.written(_writes(self.schedule.products, step))
                 inv = inv.written(_writes(self.schedule.inverses, step))
             return prepare(
-                damped, residual, inv, self.inversion, self.seed, *address,
+                damped, residual, inv, scheme, self.seed, *address,
                 prices=lambda size: self.prices(size).for_right_sides(right_sides),
                 start=start,
             )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from repast_dist.training.block_state import BlockState, FactorBlock
+from repast_dist.training.gradient_noise import GradientNoise
 from repast_dist.training.optimizers import Optimizer, SecondOrder, Side
 from repast_dist.training.solve_report import SolveReport
 
@@ -45,6 +46,8 @@ class Preconditioner:
         The blocks that this process holds.
     fused : collection of int
         Numbers of the blocks whose product is not formed.
+    noise : GradientNoise or None
+        What chooses the targets of solves; None: they are those of the inversion scheme.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class Preconditioner:
         renewal: Renewal,
         held: HeldBlocks,
         fused: Collection[int] = (),
+        noise: GradientNoise | None = None,
     ) -> None:
+        self._noise = noise
         self._fused = fused
         self._optimizer = optimizer.second_order
         self._blocks, self._renewal, self.held = blocks, renewal, held
@@ -107,11 +112,27 @@ class Preconditioner:
         for (_, number), block in self.held.items():
             block.add(matrices[number])
 
+    def squares(self, sums: Mapping[str, np.ndarray], layers: Sequence[str]) -> np.ndarray | None:
+        """Return the squared norms of a micro-batch's gradients, (layers,); None: noise is not
+        measured.
+        """
+        return None if self._noise is None else self._noise.squares(sums, layers)
+
+    def measure(self, parts: Mapping[str, float], wholes: Mapping[str, float]) -> None:
+        """Add a batch to what is known of the noise of gradients, if it is measured; parameters are
+        those of `GradientNoise.add`.
+        """
+        if self._noise is not None:
+            self._noise.add(parts, wholes)
+
     def program(self, step: int) -> None:
         """Damp the averages of the held blocks and program them into arrays."""
         damping = self._damping.of_blocks()
         for (_, number), block in self.held.items():
-            block.prepare(step, float(damping[number]))
+            bits = None
+            if self._noise is not None:
+                bits = self._noise.bits(block.target_bits)[block.block.layer_name]
+            block.prepare(step, float(damping[number]), bits)
 
     def solve(
         self, chip: int, block: int, step: int, part: np.ndarray
@@ -143,7 +164,9 @@ class Preconditioner:
 
     def common_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that are the same in all processes."""
-        return {f"damping/{name}": value for name, value in self._damping.arrays().items()}
+        state = {f"damping/{name}": value for name, value in self._damping.arrays().items()}
+        noise = {} if self._noise is None else self._noise.arrays()
+        return state | {f"noise/{name}": value for name, value in noise.items()}
 
     def block_state(self) -> dict[str, np.ndarray]:
         """Return the arrays of the blocks that this process holds."""
@@ -156,6 +179,8 @@ class Preconditioner:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Load the states of all processes; other names are ignored."""
         self._damping.restore(under("damping", arrays))
+        if self._noise is not None:
+            self._noise.restore(under("noise", arrays))
         for (_, number), block in self.held.items():
             block.restore(under(f"block/{number}", arrays))
 

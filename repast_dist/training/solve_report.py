@@ -17,6 +17,7 @@ class SolveReport:
     iterations: int
     mean_iterations: float
     residual: float
+    target_bits: int
     converged: bool
     stable: bool
     saturated: bool

@@ -84,6 +84,7 @@ def append_steps(writer: TraceWriter, steps: range) -> None:
                 "iterations": 7,
                 "mean_iterations": 6.5,
                 "residual": 1e-5,
+                "target_bits": 16,
                 "converged": True,
                 "stable": True,
                 "saturated": False,

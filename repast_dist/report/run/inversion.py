@@ -88,6 +88,7 @@ def _block_table(run: RunData, names: Mapping[int, str]) -> Table:
                 ("mean_iterations", "mean"),
                 ("iterations", "max"),
                 ("residual", "max"),
+                ("target_bits", "mean"),
                 ("converged", "mean"),
                 ("step", "count"),
             ]
@@ -102,6 +103,7 @@ def _block_table(run: RunData, names: Mapping[int, str]) -> Table:
         Column("mean iterations", number, True),
         Column("most iterations", number, True),
         Column("largest residual", number, True),
+        Column("target bits", number, True),
         Column("converged", percent, True),
     ]
     rows = [
@@ -113,6 +115,7 @@ def _block_table(run: RunData, names: Mapping[int, str]) -> Table:
             row["mean_iterations_mean"],
             row["iterations_max"],
             row["residual_max"],
+            row["target_bits_mean"],
             row["converged_mean"],
         ]
         for row in grouped.to_pylist()
