@@ -908,7 +908,7 @@ EXCHANGES = {
 }  # fmt: skip
 OTHERS = {
     "send_activations", "send_errors", "clip", "update", "null_offsets", "write_weights", "loss",
-    "loss_fisher",
+    "loss_fisher", "measure_gradient",
 }  # fmt: skip
 
 
@@ -1026,6 +1026,36 @@ def test_a_product_of_the_digital_unit_fills_parts_of_lanes_by_lanes():
     assert found.operations == 20 * 12 * 40
     assert found.clocks == 3 * 12 * 16
     assert found.words == 3 * 20 * 12 + 2 * 12 * 40 + 20 * 40
+
+
+@chips
+def test_measuring_noise_costs_what_a_hand_calculation_says(chip):
+    """A square per parameter of every micro-batch's gradient, and of the mean one, over all chips;
+    two norms travel for each layer, beside that of the clip.
+    """
+    plain = plan_of(chip.name, MLP, count=4)
+    soi = dataclasses.replace(plain.policy.soi, residual_to_noise=0.5)
+    policy = dataclasses.replace(plain.policy, soi=soi)
+    plan = make_plan(plain.workload, plain.hardware, policy, plain.work)
+    table = table_of(plan)
+    parameters = [65 * 40, 41 * 10]
+    for layer, squares in enumerate(parameters):
+        here = (table["layer"] == layer) & (table["op"] == op.MEASURE_GRADIENT.number)
+        assert here.sum() == BATCHES
+        tiles = up(int(plan.allocation.weight_banks[layer]), chip.banks_per_tile)
+        row = digital(squares, squares * chip.value_bytes, 16 * tiles)
+        check(plan, chip, table, here, row)
+    for name, more in (
+        ("clip", sum(parameters) - up(3 * sum(parameters), 4)),
+        ("reduce_scalar", 0),
+    ):
+        rows = [
+            t.where(np.flatnonzero(t["op"] == OP_NAMES.index(name)))
+            for t in (table, table_of(plain))
+        ]
+        assert (rows[0]["digital_ops"] - rows[1]["digital_ops"] == more).all()
+    assert (rows[0]["link_bytes"] > rows[1]["link_bytes"]).all()
+    assert not (table_of(plain)["op"] == op.MEASURE_GRADIENT.number).any()
 
 
 def test_every_operation_of_a_step_has_a_price_by_hand():
