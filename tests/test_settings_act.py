@@ -50,6 +50,7 @@ from repast_dist.studies.settings import RunSettings, changed, checked_settings,
 from repast_dist.studies.study import STUDIES
 from repast_dist.trace.schema import PHASES
 from repast_dist.training.datasets.image_folder import ImageFolder
+from repast_dist.training.datasets.letters import Letters
 
 TINY = (
     "farm=inprocess", "farm.chips=2", "model=digits_mlp", "dataset.train_samples=64",
@@ -151,6 +152,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "fashion_mnist": ("dataset=fashion_mnist",),
     "fashion_small": ("dataset=fashion_small",),
     "cifar10": ("dataset=cifar10",),
+    "letters": ("dataset=letters", "dataset.train_samples=26", "dataset.test_samples=26"),
     "idx": ("dataset=idx",),
     "npz": ("dataset=npz",),
     "image_folder": ("dataset=image_folder",),
@@ -235,6 +237,7 @@ ELSEWHERE = {
     "objective": "tests/test_hydra_app.py",
     "export": "tests/studies/test_studies_exports.py",
     "plugins": "tests/test_plugins.py",
+    "dataset.folder of Letters": "tests/training/test_training_letters.py",
     "dataset.targets": "tests/training/test_training_own_data.py",
     "dataset.factory": "tests/training/test_training_own_code.py",
     "dataset.arguments": "tests/training/test_training_own_code.py",
@@ -312,6 +315,8 @@ def samples(settings: RunSettings) -> Any:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             _save_pictures(Path(folder))
             source = dataclasses.replace(source, folder=folder)
+        elif isinstance(source, Letters):
+            pass  # Drawn where there are no files.
         elif any(getattr(source, name, "") for name in ("folder", "path", "factory")):
             stack.enter_context(mock.patch.object(type(source), "read", return_value=(some, some)))
         data = source.load()

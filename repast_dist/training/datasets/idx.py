@@ -7,7 +7,7 @@ import logging
 import math
 import zlib
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 
@@ -138,6 +138,17 @@ def parse_idx(content: bytes, path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
+def read_packed_idx(packed: IO[bytes], path: Path) -> np.ndarray:
+    """Read a gzipped IDX file of unsigned bytes that is already open; `path` appears in messages.
+
+    Raises
+    ------
+    DataError
+        It is unreadable or of another format.
+    """
+    return parse_idx(_unpacked(packed, path), path)
+
+
 def idx_path(folder: Path, name: str) -> Path | None:
     """Return the file of that name, gzipped or not; None: there is none."""
     both = (folder / name, folder / f"{name}.gz")
@@ -158,7 +169,15 @@ def _content(path: Path) -> bytes:
     try:
         if path.suffix != ".gz":
             return path.read_bytes()
-        with gzip.open(path) as file:
+        with path.open("rb") as packed:
+            return _unpacked(packed, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _unpacked(packed: IO[bytes], path: Path) -> bytes:
+    try:
+        with gzip.open(packed) as file:
             content = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
