@@ -145,13 +145,13 @@ def _opening(words: Sequence[str]) -> list[str]:
     return ["study=runs", "study.browser=true", *named, *(w for w in words if "=" in w)]
 
 
-def _split_resume(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Take ``resume=RUN_DIR`` out of the overrides."""
+def _split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take ``resume=RUN_DIR``, or ``resume=URI``, out of the overrides."""
     found = [item for item in overrides if item.startswith("resume=")]
     if len(found) > 1:
         raise SettingsError("resume: given twice; valid: one run directory")
     rest = [item for item in overrides if item not in found]
-    return (Path(found[0].partition("=")[2]) if found else None), rest
+    return (found[0].partition("=")[2] if found else None), rest
 
 
 def _fail(error: Exception, status: int) -> int:

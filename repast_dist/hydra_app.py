@@ -110,7 +110,7 @@ def _refuse_other_run(point: SweepPoint) -> None:
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without those that say how a run is computed, not what."""
     chips = {name: settings["farm"][name] for name in ("chips", "chip_overrides")}
-    return {**settings, "farm": chips, "run_root": None, "objective": None}
+    return {**settings, "farm": chips, "run_root": None, "objective": None, "storage": None}
 
 
 def launch(

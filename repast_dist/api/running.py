@@ -8,10 +8,11 @@ from rich.console import Console
 
 from repast_dist.api.loading import Override, as_overrides, as_text, checked_settings
 from repast_dist.api.runs import Run, Sweep
+from repast_dist.farm.storage.specs import is_uri
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import SWEEP
-from repast_dist.settings import CONFIG, expand_sweep, farm_overrides
-from repast_dist.studies import resume_study, run_study
+from repast_dist.settings import CONFIG, compose_plain, expand_sweep, farm_overrides
+from repast_dist.studies import resume_stored, resume_study, run_study
 from repast_dist.studies.multirun import resume_sweep, run_sweep
 
 
@@ -149,9 +150,11 @@ def resume(
     Parameters
     ----------
     run_dir : str or Path
-        Its directory.
+        Its directory, or the URI of a store that it was copied to (``storage.uri``): it is fetched
+        into a new directory.
     *overrides : str or mapping
-        Settings of ``farm`` to change; nothing else may change.
+        Settings of ``farm`` to change; nothing else may change, but the ``run_root`` of a run that
+        is fetched.
     jobs : int, optional
         Of a sweep: as in `sweep`.
     quiet : bool, optional
@@ -164,6 +167,12 @@ def resume(
     RunDirectoryError
         No run directory, in use, or there is nothing to go on with.
     """
+    if is_uri(str(run_dir)):
+        words = as_overrides(overrides, {})
+        roots = [word for word in words if word.startswith("run_root=")]
+        farm = farm_overrides([word for word in words if word not in roots])
+        root = Path(compose_plain(roots)["run_root"]) if roots else None
+        return Run(resume_stored(str(run_dir), farm, root, console(quiet)).resolve())
     folder = Path(run_dir)
     farm = farm_overrides(as_overrides(overrides, {}))
     if (folder / SWEEP).is_file():

@@ -208,6 +208,9 @@ class Recorder(Protocol):
     def cut(self) -> None:
         """Write everything received so far to disk, because a checkpoint follows."""
 
+    def saved(self) -> None:
+        """Take note that the checkpoint is there: the run can go on from what is on the disk."""
+
     def drop_from(self, step: int) -> None:
         """Delete the rows of this step and of later ones, because they will be done again."""
 
@@ -367,6 +370,7 @@ class Coordinator:
         self._recorder.cut()
         keep = self._job.farm.checkpoint_keep
         save_checkpoint(self._checkpoints, self._done.step, arrays, self._done.plain(), keep)
+        self._recorder.saved()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put coordinator and workers into the state of a checkpoint."""

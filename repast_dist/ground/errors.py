@@ -35,6 +35,10 @@ class RunDirectoryError(RepastError):
     """A run directory is incomplete, damaged or already in use."""
 
 
+class StorageError(RepastError):
+    """A store of run directories cannot be reached, or what it holds is damaged or in use."""
+
+
 class ExportError(RepastError):
     """A run, which is whole, could not be handed to another program."""
 

@@ -25,6 +25,7 @@ from repast_dist.ground.errors import RunDirectoryError
     SWEEP,
     SUMS,
     TENSORBOARD,
+    COPIED,
 ) = (
     "result.json",
     "answer.json",
@@ -39,6 +40,7 @@ from repast_dist.ground.errors import RunDirectoryError
     "sweep.json",
     "checksums.json",
     "tensorboard",
+    ".copied.json",
 )
 """Names inside a run directory."""
 
@@ -178,7 +180,7 @@ def _sealed(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK, TENSORBOARD)
+        and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK, TENSORBOARD, COPIED)
     )
 
 

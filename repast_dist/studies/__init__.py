@@ -1,5 +1,6 @@
 """The questions a user asks: a study is chosen by ``study.name`` and answers itself."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SETTINGS, checked_entries, read_json
 from repast_dist.studies.exports import export_run, exporter
 from repast_dist.studies.settings import RunSettings, checked_settings
+from repast_dist.studies.stored import brought, copied
 
 
 def run_study(settings: RunSettings, console: Console | None = None) -> Path:
     """Run the study the settings name and return the directory it left."""
-    return _answered(settings, None, console or Console())
+    shown = console or Console()
+    with copied(settings.storage, settings.study.name, None, shown):
+        return _answered(settings, None, shown)
 
 
 def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None = None) -> Path:
@@ -34,15 +38,51 @@ def resume_study(run_dir: Path, farm: Mapping[str, Any], console: Console | None
     """
     if not run_dir.is_dir():
         raise RunDirectoryError(f"resume: no run directory at {run_dir}")
-    stored = read_json(run_dir / SETTINGS)
-    checked_entries(run_dir / SETTINGS, stored, {"farm": dict})
-    stored["farm"] |= farm
-    settings = checked_settings(stored)
+    settings, shown = _begun(run_dir, farm), console or Console()
+    with copied(settings.storage, settings.study.name, run_dir, shown):
+        return _answered(settings, run_dir, shown)
+
+
+def resume_stored(
+    uri: str, farm: Mapping[str, Any], root: Path | None = None, console: Console | None = None
+) -> Path:
+    """Go on with a run that was copied to a store, in a new directory on this machine.
+
+    Parameters
+    ----------
+    uri : str
+        The prefix of the store; what the run does from now on is copied there, too.
+    farm : mapping
+        As of `resume_study`.
+    root : Path, optional
+        Folder of all runs; None: that of the run's settings.
+
+    Raises
+    ------
+    SettingsError
+        It is no URI of a store.
+    StorageError
+        No whole run is there, it is in use, or the store cannot be reached.
+    RunDirectoryError
+        The run is finished, or of a study that has nothing to go on with.
+    """
+    shown = console or Console()
+    with brought(uri, root, shown) as (run_dir, storage):
+        settings = dataclasses.replace(_begun(run_dir, farm), storage=storage)
+        return _answered(settings, run_dir, shown)
+
+
+def _begun(run_dir: Path, farm: Mapping[str, Any]) -> RunSettings:
+    """Return the settings of a run that can go on."""
+    plain = read_json(run_dir / SETTINGS)
+    checked_entries(run_dir / SETTINGS, plain, {"farm": dict})
+    plain["farm"] |= farm
+    settings = checked_settings(plain)
     if not settings.study.can_resume(run_dir):
         raise RunDirectoryError(
             f"{run_dir}: study {settings.study.name} keeps nothing to go on with; run it again"
         )
-    return _answered(settings, run_dir, console or Console())
+    return settings
 
 
 def _answered(settings: RunSettings, run_dir: Path | None, console: Console) -> Path:

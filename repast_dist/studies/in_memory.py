@@ -49,6 +49,9 @@ class InMemory:
     def cut(self) -> None:
         """Nothing is kept on disk."""
 
+    def saved(self) -> None:
+        """Nobody goes on from a checkpoint."""
+
     def drop_from(self, step: int) -> None:
         """Nothing is ever lost in one process."""
 

@@ -12,6 +12,7 @@ from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.report.study_page import StudyPage, write_study
+from repast_dist.studies import stored
 from repast_dist.studies.run_directory import new_run_directory
 from repast_dist.studies.settings import RunSettings
 
@@ -106,11 +107,13 @@ def begin(settings: RunSettings, run_dir: Path | None = None) -> Path:
     """
     if run_dir is not None:
         return run_dir
-    return new_run_directory(
+    folder = new_run_directory(
         Path(settings.run_root),
         settings.study.name,
-        lambda folder: write_json(folder / SETTINGS, to_dict(settings)),
+        lambda aside: write_json(aside / SETTINGS, to_dict(settings)),
     )
+    stored.began(folder)
+    return folder
 
 
 def finish(

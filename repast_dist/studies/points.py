@@ -21,6 +21,7 @@ from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
 from repast_dist.report.console import PointProgress
+from repast_dist.studies import stored
 from repast_dist.studies.output import begin
 from repast_dist.studies.run_directory import locked
 from repast_dist.studies.settings import RunSettings
@@ -96,6 +97,7 @@ class PointRunner:
                 try:
                     for number, record in results:
                         write_json(names[number], record)
+                        stored.saved_some()
                         progress.advance()
                 except KeyboardInterrupt:
                     progress.message(f"Interrupted. Go on with: repast-dist resume={self.run_dir}")

@@ -23,6 +23,7 @@ from repast_dist.ground.versions import versions
 from repast_dist.hardware.effects import ideal_effects
 from repast_dist.report.console import RunProgress
 from repast_dist.report.units import percent
+from repast_dist.studies import stored
 from repast_dist.studies.run_result import read_result, settings_digest
 from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch
@@ -156,6 +157,10 @@ class RunRecorder:
         """Make the trace durable up to here."""
         self._trace.sync()
         self._save_now_and_then()
+
+    def saved(self) -> None:
+        """Have what lies in the run directory copied, where a copy is kept."""
+        stored.saved()
 
     def drop_from(self, step: int) -> None:
         """Forget a step and all after it."""

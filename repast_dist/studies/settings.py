@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import field
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -12,6 +13,7 @@ from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.specs import DeviceSpec
 from repast_dist.farm.setup import TrainingJob
 from repast_dist.farm.specs import FarmSpec
+from repast_dist.farm.storage.specs import StorageSpec
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.registry import Registry
@@ -58,6 +60,8 @@ class RunSettings:
         Another program that gets the run when it has ended: curves, key figures and settings.
         TensorBoard finds it in the run directory; MLflow's server is named by
         ``MLFLOW_TRACKING_URI``, without it ``mlflow.db`` in ``run_root`` is written.
+    storage : StorageSpec
+        Where the run directory is copied to while the run goes on.
     workload : WorkloadSpec
         The network that cost-only studies price.
     baseline : GpuSpec or PipeLayerSpec
@@ -78,6 +82,7 @@ class RunSettings:
     objective: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     export: Export | None = None
+    storage: StorageSpec = field(default_factory=StorageSpec)
     workload: WorkloadSpec
     baseline: BaselineSpec
     epochs: EpochsSpec
@@ -315,7 +320,7 @@ def _read_by_model(settings: RunSettings) -> tuple[str, ...]:
     return ("dataset", "seed") if reads and settings.model.needs_data else ()
 
 
-_ALWAYS = ("study", "run_root", "objective", "plugins", "export")
+_ALWAYS = ("study", "run_root", "objective", "plugins", "export", "storage")
 """Settings that every study reads."""
 
 
@@ -339,7 +344,7 @@ def in_one_process(settings: RunSettings) -> RunSettings:
         chip_overrides=settings.farm.chip_overrides,
         checkpoint_every=_NEVER,
     )
-    return dataclasses.replace(settings, farm=farm)
+    return dataclasses.replace(settings, farm=farm, storage=StorageSpec())
 
 
 _NEVER = 1_000_000_000

@@ -30,6 +30,7 @@ from repast_dist.ground.files import (
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.studies import stored
 from repast_dist.studies.kinds.train import TrainStudy
 from repast_dist.studies.output import begin
 from repast_dist.studies.recorder import RunRecorder
@@ -89,6 +90,8 @@ def _resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
         refuse_other_settings(run_dir, result)
         if result["status"] == "finished":
             if (run_dir / SUMS).is_file():
+                if stored.is_behind():
+                    return run_dir
                 raise RunDirectoryError(
                     f"{run_dir}: the run is finished, there is nothing to resume"
                 )

@@ -138,8 +138,9 @@ class PartStore:
             raise RunDirectoryError(f"{folder}: already holds a trace; valid: a new folder")
         if resume_step is not None and not existing:
             raise RunDirectoryError(f"{manifest_path(folder)}: missing, no trace to continue")
+        # A store keeps no empty folders: a copy has none where no part was written.
+        folder.mkdir(parents=True, exist_ok=True)
         if resume_step is None:
-            folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest()
         else:
             self._parts = read_manifest(folder)["parts"]

@@ -15,6 +15,7 @@ from repast_dist.ground.errors import FarmError, RunDirectoryError, SettingsErro
 from repast_dist.ground.files import ANSWER, POINTS, REPORT, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import PointProgress
+from repast_dist.studies import stored
 from repast_dist.studies.kinds.search import SearchStudy
 from repast_dist.studies.measure import Measure
 from repast_dist.studies.output import begin, finish
@@ -104,6 +105,7 @@ class _Search:
             try:
                 for place, record in results:
                     self._points.tell(numbers[place], self._judged(record))
+                    stored.saved_some()
                     progress.reach(len(self._points.records))
             except KeyboardInterrupt:
                 progress.message(f"Interrupted. Go on with: repast-dist resume={self._folder}")

@@ -1,0 +1,299 @@
+"""Runs whose directory is copied to a store while they go on, and runs fetched from there.
+
+A study does not know of the store. Where its directory begins (`repast_dist.studies.output.begin`)
+and where what lies in it can be gone on with, it says so; the copy that is kept just then, if any,
+follows.
+"""
+
+import contextlib
+import contextvars
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from repast_dist.farm.storage.bucket import Bucket
+from repast_dist.farm.storage.fetch import fetch
+from repast_dist.farm.storage.lease import Lease
+from repast_dist.farm.storage.manifest import Manifest, manifest_keys, newest
+from repast_dist.farm.storage.mirror import Mirror
+from repast_dist.farm.storage.specs import StorageSpec
+from repast_dist.ground.errors import RunDirectoryError, StorageError
+from repast_dist.ground.files import COPIED, SETTINGS, checked_entries, read_json, write_json
+from repast_dist.ground.spec import load
+from repast_dist.studies.run_directory import new_run_directory
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 30.0
+"""Studies of many points finish some of them all the time."""
+
+
+class Copy:
+    """The copy of the run that is at work.
+
+    Parameters
+    ----------
+    bucket : Bucket
+        Where it is kept.
+    lease : Lease
+        The claim on it, which is held.
+    study : str
+        Of the run.
+    base : Manifest, optional
+        What is there already.
+
+    Attributes
+    ----------
+    uri : str
+        Where it is kept.
+    mirror : Mirror or None
+        What copies; None before the run has a directory.
+    folder : Path or None
+        That directory.
+    """
+
+    def __init__(self, bucket: Bucket, lease: Lease, study: str, base: Manifest | None) -> None:
+        self._bucket, self._lease, self._study, self._base = bucket, lease, study, base
+        self.uri = bucket.uri
+        self.mirror: Mirror | None = None
+        self.folder: Path | None = None
+
+    def began(self, folder: Path) -> None:
+        """Take note of the run's directory, the first time it is told."""
+        if self.mirror is not None:
+            return
+        _note(folder, self.uri, self._lease.owner, self._base)
+        self.folder = folder
+        self.mirror = Mirror(
+            self._bucket, self._lease, folder, self._study, self._base, logger.warning
+        )
+
+
+_COPY: contextvars.ContextVar[Copy | None] = contextvars.ContextVar("copy", default=None)
+
+
+def began(folder: Path) -> None:
+    """Say where the directory of the run is."""
+    copy = _COPY.get()
+    if copy is not None:
+        copy.began(folder)
+
+
+def saved() -> None:
+    """Say that a checkpoint is whole: what lies in the directory can be gone on with."""
+    copy = _COPY.get()
+    if copy is not None and copy.mirror is not None:
+        copy.mirror.saved()
+
+
+def saved_some() -> None:
+    """Say that something more is finished, of which there is much: it is copied now and then."""
+    copy = _COPY.get()
+    if copy is not None and copy.mirror is not None:
+        copy.mirror.saved(_EVERY_S)
+
+
+def is_behind() -> bool:
+    """Return whether there is a copy to be kept that is not what the directory is."""
+    copy = _COPY.get()
+    return copy is not None and copy.mirror is not None and copy.mirror.is_behind()
+
+
+@contextlib.contextmanager
+def copied(spec: StorageSpec, study: str, run_dir: Path | None, console: Console) -> Iterator[None]:
+    """Keep a copy of the run inside the block, and make it whole at its end.
+
+    Parameters
+    ----------
+    spec : StorageSpec
+        Where; nowhere, if it has no URI.
+    study : str
+        Of the run.
+    run_dir : Path or None
+        The directory of the run to go on with; None where it begins.
+    console : Console
+        Where it is said how to go on.
+
+    Raises
+    ------
+    StorageError
+        The prefix holds another run or is in use, the store cannot be reached, or at the end files
+        are missing there.
+    """
+    if spec.uri is None:
+        # What runs inside of another run is not a part of its copy.
+        with _at_work(None):
+            yield
+        return
+    bucket = Bucket(spec.uri)
+    lease = Lease(bucket, spec.lease_s, _printer(console))
+    with lease.held():
+        base = _refuse_other(bucket, run_dir)
+        with _kept(Copy(bucket, lease, study, base), run_dir, console):
+            yield
+
+
+@contextlib.contextmanager
+def brought(uri: str, root: Path | None, console: Console) -> Iterator[tuple[Path, StorageSpec]]:
+    """Fetch a run, and keep its copy inside the block as `copied` does.
+
+    Parameters
+    ----------
+    uri : str
+        The prefix that holds it.
+    root : Path, optional
+        Folder of all runs; None: that of the run's settings.
+    console : Console
+        Where it is said what happens.
+
+    Yields
+    ------
+    tuple of (Path, StorageSpec)
+        The run's directory on this machine, a new one, and where it is copied to: where it came
+        from.
+
+    Raises
+    ------
+    SettingsError
+        It is no URI of a store.
+    StorageError
+        No whole run is there, it is in use, or the store cannot be reached.
+    """
+    bucket = Bucket(uri)
+    settings = _stored_settings(bucket)
+    storage = settings.get("storage")
+    lease_s = storage.get("lease_s") if isinstance(storage, dict) else None
+    spec = load(StorageSpec, {"uri": uri} if lease_s is None else {"uri": uri, "lease_s": lease_s})
+    lease = Lease(bucket, spec.lease_s, _printer(console))
+    with lease.held():
+        folder, base = _fetched(bucket, root or Path(str(settings.get("run_root", "runs"))))
+        console.print(f"Fetched:       {uri}", markup=False, soft_wrap=True)
+        with _kept(Copy(bucket, lease, base.study, base), folder, console):
+            yield folder, spec
+
+
+def fetched(uri: str, root: Path) -> Path:
+    """Fetch a run to read it, into a new directory below the folder of all runs.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        As `brought`.
+    """
+    return _fetched(Bucket(uri), root)[0]
+
+
+@contextlib.contextmanager
+def fetched_aside(uri: str) -> Iterator[Path]:
+    """Fetch a run to look at it, into a folder that is deleted after the block.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        As `brought`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(Bucket(uri), Path(folder), logger.warning)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _kept(copy: Copy, run_dir: Path | None, console: Console) -> Iterator[None]:
+    if run_dir is not None:
+        copy.began(run_dir)
+    try:
+        with _at_work(copy):
+            yield
+    except BaseException:
+        if copy.mirror is not None:
+            try:
+                copy.mirror.finish(complete=False)
+                hint = f"Go on, anywhere, with: repast-dist resume={copy.uri}"
+                console.print(hint, markup=False, soft_wrap=True)
+            except StorageError as error:
+                # Why the run ended says more.
+                logger.warning("%s", error)
+        raise
+    if copy.mirror is None:
+        return
+    try:
+        copy.mirror.finish(complete=True)
+    except StorageError as error:
+        folder = copy.folder
+        raise StorageError(
+            f"{error}; the run is whole in {folder}, and resume={folder} copies the rest"
+        ) from error
+    console.print(f"Copy:          {copy.uri}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _at_work(copy: Copy | None) -> Iterator[None]:
+    token = _COPY.set(copy)
+    try:
+        yield
+    finally:
+        _COPY.reset(token)
+
+
+def _fetched(bucket: Bucket, root: Path) -> tuple[Path, Manifest]:
+    """Bring a run into a new directory; it appears there with all its files in one step."""
+    found: list[Manifest] = []
+    study = newest(bucket).study
+    folder = new_run_directory(
+        root, study, lambda aside: found.append(fetch(bucket, aside, logger.warning))
+    )
+    return folder, found[-1]
+
+
+def _refuse_other(bucket: Bucket, run_dir: Path | None) -> Manifest | None:
+    """Return the copy that a run goes on from; refuse that of another run, or of a later state."""
+    if not manifest_keys(bucket):
+        return None
+    if run_dir is None:
+        raise RunDirectoryError(
+            f"storage.uri: {bucket.uri} holds a run already; valid: resume={bucket.uri}, or "
+            "another prefix"
+        )
+    base = newest(bucket)
+    if base.owner not in _owners(run_dir, bucket.uri):
+        raise RunDirectoryError(
+            f"{run_dir}: {bucket.uri} holds what another process went on with; valid: "
+            f"resume={bucket.uri}"
+        )
+    return base
+
+
+def _note(folder: Path, uri: str, owner: str, base: Manifest | None) -> None:
+    """Write down who has made the copies that this directory was the source of."""
+    owners = [*_owners(folder, uri), *([base.owner] if base is not None else []), owner]
+    write_json(folder / COPIED, {"uri": uri, "owners": list(dict.fromkeys(owners))})
+
+
+def _owners(folder: Path, uri: str) -> list[str]:
+    path = folder / COPIED
+    if not path.is_file():
+        return []
+    noted = read_json(path)
+    checked_entries(path, noted, {"uri": str, "owners": list})
+    return list(map(str, noted["owners"])) if noted["uri"] == uri else []
+
+
+def _stored_settings(bucket: Bucket) -> dict[str, Any]:
+    """Return the settings of a stored run, as plain data."""
+    item = newest(bucket).files.get(SETTINGS)
+    try:
+        found = json.loads(b"".join(bucket.read(item.key))) if item is not None else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StorageError(f"{bucket.uri}: holds no readable {SETTINGS}")
+    return found
+
+
+def _printer(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, soft_wrap=True)
