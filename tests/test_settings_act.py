@@ -234,6 +234,8 @@ ELSEWHERE = {
         )
     },
     "run_root": "tests/farm/test_farm_settings_act.py",
+    "storage.uri": "tests/studies/test_studies_stored.py",
+    "storage.lease_s": "tests/studies/test_studies_stored.py",
     "objective": "tests/test_hydra_app.py",
     "export": "tests/studies/test_studies_exports.py",
     "plugins": "tests/test_plugins.py",

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from repast_dist.ground.files import TRACE
 from repast_dist.studies.kinds.export_perfetto import ExportPerfettoStudy
-from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.stored import run_to_read
 from repast_dist.trace import read_trace
 from repast_dist.trace.perfetto import export_perfetto
 
@@ -16,7 +16,7 @@ def run(
     study: ExportPerfettoStudy, settings: RunSettings, run_dir: Path | None, console: Console
 ) -> Path:
     """Write ``trace.perfetto.json.gz`` into the run directory."""
-    run_dir = existing_run(study.run)
+    run_dir = run_to_read(study.run, settings.run_root, console)
     path = run_dir / "trace.perfetto.json.gz"
     export_perfetto(read_trace(run_dir / TRACE), path, max_events=study.rows)
     console.print(

@@ -1,11 +1,13 @@
 """``study=report study.run=RUN_DIR``: the page and the answer of a training run, and its seal."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from repast_dist.farm.storage.specs import is_uri
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import REPORT, RESULT, seal, unseal
 from repast_dist.report.page import write_page
@@ -16,6 +18,7 @@ from repast_dist.studies.output import Figures, write_answer
 from repast_dist.studies.run_directory import existing_run, locked
 from repast_dist.studies.run_result import read_result
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.stored import brought
 
 
 def run(study: ReportStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
@@ -25,9 +28,15 @@ def run(study: ReportStudy, settings: RunSettings, run_dir: Path | None, console
     ------
     RunDirectoryError
         The run is in use, was killed and can go on, or is damaged.
+    StorageError
+        It is in a store, which cannot be reached or does not take the page.
     """
-    run_dir = existing_run(study.run)
-    with locked(run_dir):
+    with contextlib.ExitStack() as stack:
+        if study.run is not None and is_uri(study.run):
+            root = Path(settings.run_root)
+            run_dir, _ = stack.enter_context(brought(study.run, root, console, again=True))
+        run_dir = existing_run(study.run if run_dir is None else str(run_dir))
+        stack.enter_context(locked(run_dir))
         write_run_page(run_dir, standalone=study.standalone)
     console.print(f"Report:        {run_dir / REPORT}", markup=False, soft_wrap=True)
     return run_dir

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repast_dist.ground.errors import RunDirectoryError
-from repast_dist.ground.files import RESULT, SETTINGS, checked_entries, read_json
+from repast_dist.ground.files import ANSWER, RESULT, SETTINGS, checked_entries, read_json
 
 _ENTRIES: dict[str, type | tuple[type, ...]] = {
     "study": str,
@@ -43,6 +43,20 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     for item in result["events"]:
         checked_entries(path, item, {"kind": str, "message": str})
     return result
+
+
+def has_finished(run_dir: Path) -> bool:
+    """Return whether a run of any study has its answer, and a training run all its steps.
+
+    Raises
+    ------
+    RunDirectoryError
+        ``result.json`` is damaged.
+    """
+    if not (run_dir / ANSWER).is_file():
+        return False
+    trained = run_dir / RESULT
+    return not trained.is_file() or read_json(trained).get("status") == "finished"
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import contextvars
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from repast_dist.farm.storage.fetch import fetch
 from repast_dist.farm.storage.lease import Lease
 from repast_dist.farm.storage.manifest import Manifest, manifest_keys, newest
 from repast_dist.farm.storage.mirror import Mirror
-from repast_dist.farm.storage.specs import StorageSpec
-from repast_dist.ground.errors import RunDirectoryError, StorageError
+from repast_dist.farm.storage.specs import StorageSpec, is_uri
+from repast_dist.ground.errors import FarmError, RunDirectoryError, StorageError
 from repast_dist.ground.files import COPIED, SETTINGS, checked_entries, read_json, write_json
 from repast_dist.ground.spec import load
-from repast_dist.studies.run_directory import new_run_directory
+from repast_dist.studies.run_directory import existing_run, new_run_directory
+from repast_dist.studies.run_result import has_finished
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,9 @@ def copied(spec: StorageSpec, study: str, run_dir: Path | None, console: Console
 
 
 @contextlib.contextmanager
-def brought(uri: str, root: Path | None, console: Console) -> Iterator[tuple[Path, StorageSpec]]:
+def brought(
+    uri: str, root: Path | None, console: Console, *, again: bool = False
+) -> Iterator[tuple[Path, StorageSpec]]:
     """Fetch a run, and keep its copy inside the block as `copied` does.
 
     Parameters
@@ -150,6 +152,8 @@ def brought(uri: str, root: Path | None, console: Console) -> Iterator[tuple[Pat
         Folder of all runs; None: that of the run's settings.
     console : Console
         Where it is said what happens.
+    again : bool
+        Whether one that is finished will do, too.
 
     Yields
     ------
@@ -163,6 +167,8 @@ def brought(uri: str, root: Path | None, console: Console) -> Iterator[tuple[Pat
         It is no URI of a store.
     StorageError
         No whole run is there, it is in use, or the store cannot be reached.
+    RunDirectoryError
+        The run is finished.
     """
     bucket = Bucket(uri)
     settings = _stored_settings(bucket)
@@ -171,35 +177,40 @@ def brought(uri: str, root: Path | None, console: Console) -> Iterator[tuple[Pat
     spec = load(StorageSpec, {"uri": uri} if lease_s is None else {"uri": uri, "lease_s": lease_s})
     lease = Lease(bucket, spec.lease_s, _printer(console))
     with lease.held():
+        if not again and newest(bucket).complete:
+            raise RunDirectoryError(f"{uri}: the run is finished, there is nothing to resume")
         folder, base = _fetched(bucket, root or Path(str(settings.get("run_root", "runs"))))
         console.print(f"Fetched:       {uri}", markup=False, soft_wrap=True)
         with _kept(Copy(bucket, lease, base.study, base), folder, console):
             yield folder, spec
 
 
-def fetched(uri: str, root: Path) -> Path:
-    """Fetch a run to read it, into a new directory below the folder of all runs.
+def run_to_read(path: str | None, root: str, console: Console) -> Path:
+    """Return a run directory that a study was told to read; one of a store is fetched.
+
+    Parameters
+    ----------
+    path : str or None
+        The directory, or the URI of a prefix.
+    root : str
+        Folder of all runs, in which a fetched one gets a directory.
+    console : Console
+        Where it is said what happens.
 
     Raises
     ------
-    SettingsError, StorageError
-        As `brought`.
+    SettingsError
+        None was named, or it is no URI of a store.
+    RunDirectoryError
+        It is no directory of a training run.
+    StorageError
+        No whole run is there, or the store cannot be reached.
     """
-    return _fetched(Bucket(uri), root)[0]
-
-
-@contextlib.contextmanager
-def fetched_aside(uri: str) -> Iterator[Path]:
-    """Fetch a run to look at it, into a folder that is deleted after the block.
-
-    Raises
-    ------
-    SettingsError, StorageError
-        As `brought`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        fetch(Bucket(uri), Path(folder), logger.warning)
-        yield Path(folder)
+    if path is None or not is_uri(path):
+        return existing_run(path)
+    folder, _ = _fetched(Bucket(path), Path(root))
+    console.print(f"Fetched:       {path}", markup=False, soft_wrap=True)
+    return existing_run(str(folder))
 
 
 @contextlib.contextmanager
@@ -209,20 +220,21 @@ def _kept(copy: Copy, run_dir: Path | None, console: Console) -> Iterator[None]:
     try:
         with _at_work(copy):
             yield
-    except BaseException:
-        if copy.mirror is not None:
+    except BaseException as stopped:
+        if copy.mirror is not None and copy.folder is not None:
             try:
                 copy.mirror.finish(complete=False)
-                hint = f"Go on, anywhere, with: repast-dist resume={copy.uri}"
-                console.print(hint, markup=False, soft_wrap=True)
+                if isinstance(stopped, KeyboardInterrupt | FarmError):
+                    hint = f"Go on, anywhere, with: repast-dist resume={copy.uri}"
+                    console.print(hint, markup=False, soft_wrap=True)
             except StorageError as error:
                 # Why the run ended says more.
                 logger.warning("%s", error)
         raise
-    if copy.mirror is None:
+    if copy.mirror is None or copy.folder is None:
         return
     try:
-        copy.mirror.finish(complete=True)
+        copy.mirror.finish(complete=has_finished(copy.folder))
     except StorageError as error:
         folder = copy.folder
         raise StorageError(

@@ -29,6 +29,11 @@ WORKERS = (
 NO_RUN = "it makes no run; valid: study=report study.run=RUN_DIR export=..."
 """Why a study that only looks at runs exports nothing."""
 
+NOT_COPIED = (
+    "it makes no run to copy; valid: study.run=s3://BUCKET/PREFIX for one that is in a store"
+)
+"""Why a study that only looks at runs has no copy of its own."""
+
 
 Changes = dict[str, Any]
 """Settings that differ: dotted path -> value; a group of settings replaces the group."""

@@ -15,7 +15,6 @@ from rich.console import Console
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import (
     ANSWER,
-    RESULT,
     SETTINGS,
     SWEEP,
     checked_entries,
@@ -25,7 +24,7 @@ from repast_dist.ground.files import (
 from repast_dist.ground.spec import to_dict
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.run_directory import placed
-from repast_dist.studies.run_result import settings_digest
+from repast_dist.studies.run_result import has_finished, settings_digest
 from repast_dist.studies.settings import RunSettings, checked_settings
 
 _FOLDER = "settings"
@@ -64,10 +63,7 @@ class SweepPoint:
 
     def finished_meanwhile(self) -> bool:
         """Return whether the run is finished, also if nobody noted it."""
-        if not (self.run / ANSWER).is_file():
-            return False
-        training = self.run / RESULT
-        return not training.is_file() or read_json(training).get("status") == "finished"
+        return has_finished(self.run)
 
     def do(self, farm: Mapping[str, Any], console: Console) -> None:
         """Do the run, or what is left of it.

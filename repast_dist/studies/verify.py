@@ -9,9 +9,9 @@ from repast_dist.farm.checkpoint import list_checkpoints, load_checkpoint
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import CHECKPOINTS, SUMS, TRACE, changed_since_sealed
 from repast_dist.studies.kinds.verify import VerifyStudy
-from repast_dist.studies.run_directory import existing_run
 from repast_dist.studies.run_result import read_result
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.stored import run_to_read
 from repast_dist.trace import verify
 
 
@@ -23,7 +23,7 @@ def run(study: VerifyStudy, settings: RunSettings, run_dir: Path | None, console
     RunDirectoryError
         Something is missing, duplicate or damaged; each finding was printed.
     """
-    run_dir = existing_run(study.run)
+    run_dir = run_to_read(study.run, settings.run_root, console)
     problems = list(findings(run_dir))
     for problem in problems:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)

@@ -517,6 +517,9 @@ class Notes:
     def cut(self) -> None:
         """Do nothing."""
 
+    def saved(self) -> None:
+        """Do nothing."""
+
     def drop_from(self, step: int) -> None:
         """Do nothing."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from repast_dist.farm.storage.bucket import Bucket, Damaged
 from repast_dist.farm.storage.manifest import (
+    FILES,
     Manifest,
     StoredFile,
     manifest_keys,
@@ -55,9 +56,14 @@ def fetch(
         try:
             manifest = Manifest.read(bucket, keys[0])
             files = {name: item for name, item in manifest.files.items() if wanted(name)}
+            written = bucket.items(FILES)
             with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
                 for done in [pool.submit(_bring, bucket, folder, *item) for item in files.items()]:
                     done.result()
+            for name, item in files.items():
+                if item.key in written:
+                    # When a run began is told by its files.
+                    os.utime(folder / name, (written[item.key].changed_s,) * 2)
             return manifest
         except Damaged as error:
             reasons[keys[0]] = str(error)

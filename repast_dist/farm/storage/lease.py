@@ -117,6 +117,11 @@ class Lease:
             with contextlib.suppress(StorageError):
                 self._bucket.delete([self._key])
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another run was found to have the prefix."""
+        return bool(self._lost)
+
     def check(self) -> None:
         """Make sure that the prefix is still this process's.
 

@@ -149,6 +149,7 @@ class Mirror:
             self._thread.join()
         failed: list[StorageError] = []
         for attempt in range(_ATTEMPTS):
+            time.sleep(_PAUSE_S * attempt)
             failed.clear()
             # A thread of its own: what waits for a store in this one could not be interrupted.
             last = threading.Thread(target=self._copy_last, args=(complete, failed), daemon=True)
@@ -156,7 +157,8 @@ class Mirror:
             last.join()
             if not failed:
                 return
-            time.sleep(_PAUSE_S * attempt)
+            if self._lease.is_lost:
+                raise failed[0]
         missing = [name for name, item in self._files() if not self._is_there(name, item)]
         named = ", ".join(missing[:_MOST_NAMED]) + (", ..." if len(missing) > _MOST_NAMED else "")
         what = f"{len(missing)} files are missing ({named})" if missing else "the manifest is old"

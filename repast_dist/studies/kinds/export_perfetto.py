@@ -1,12 +1,13 @@
 """Write a run's trace for Perfetto."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, Study
+from repast_dist.studies.study import NOT_COPIED, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ class ExportPerfettoStudy(Study):
     Attributes
     ----------
     run : str or None
-        The run directory.
+        The run directory, or the URI of its copy in a store (``storage.uri``).
     rows : int
         At most so many rows; the first steps are kept whole.
     """
@@ -31,6 +32,10 @@ class ExportPerfettoStudy(Study):
     name: Literal["export-perfetto"] = "export-perfetto"
     run: str | None = None
     rows: Annotated[int, Ge(1)] = 200_000
+
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return settings that have no effect: it makes no run to copy."""
+        return {"storage": NOT_COPIED}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Write ``trace.perfetto.json.gz`` into the run directory."""

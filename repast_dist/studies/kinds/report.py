@@ -1,10 +1,11 @@
 """Write the page of a run anew."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import STUDIES, Study
+from repast_dist.studies.study import NOT_COPIED, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,7 @@ class ReportStudy(Study):
     Attributes
     ----------
     run : str or None
-        The run directory.
+        The run directory, or the URI of its copy in a store (``storage.uri``).
     standalone : bool
         Have the plotting library in the page (4.5 MB), so that the page can be sent.
     """
@@ -29,6 +30,10 @@ class ReportStudy(Study):
     name: Literal["report"] = "report"
     run: str | None = None
     standalone: bool = False
+
+    def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return settings that have no effect: it makes no run to copy."""
+        return {"storage": NOT_COPIED}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Write report.html and answer.json into the run directory."""

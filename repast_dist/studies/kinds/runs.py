@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import NO_RUN, STUDIES, Study
+from repast_dist.studies.study import NO_RUN, NOT_COPIED, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ class RunsStudy(Study):
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that have no effect: it makes no run to export."""
-        return {"export": NO_RUN}
+        return {"export": NO_RUN, "storage": NOT_COPIED}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Write ``index.html`` into the folder of all runs."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repast_dist.ground.spec import spec
-from repast_dist.studies.study import NO_RUN, STUDIES, Study
+from repast_dist.studies.study import NO_RUN, NOT_COPIED, STUDIES, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ class VerifyStudy(Study):
     Attributes
     ----------
     run : str or None
-        The run directory.
+        The run directory, or the URI of its copy in a store (``storage.uri``).
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -30,7 +30,7 @@ class VerifyStudy(Study):
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
         """Return settings that have no effect: it makes no run to export."""
-        return {"export": NO_RUN}
+        return {"export": NO_RUN, "storage": NOT_COPIED}
 
     def answer(self, settings: "RunSettings", run_dir: Path | None, console: "Console") -> Path:
         """Check the run and print what is wrong with it."""
