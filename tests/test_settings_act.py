@@ -71,6 +71,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "muon": ("optimizer=muon", "dataset.train_samples=96"),
     "newton_muon": ("optimizer=newton_muon", "dataset.train_samples=96"),
     "shampoo": ("optimizer=shampoo", "optimizer.epsilon=0.001", "dataset.train_samples=96"),
+    "shampoo by inversions": ("optimizer=shampoo", "optimizer.roots=inversions",
+                              "dataset.train_samples=96"),
     "unbiased averages": ("optimizer=foof", "optimizer.averaging=unbiased",
                           "dataset.train_samples=96"),
     "fixed": ("engine=fixed",),

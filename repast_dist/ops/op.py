@@ -176,6 +176,8 @@ EXCHANGE_SOLVED = Op(
 )
 WRITE_MATRIX = Op("write_matrix", Phase.PROGRAM, Segment.UPDATE_MATRICES)
 VMM_MATRIX = Op("vmm_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
+PROGRAM_ROOT = Op("program_root", Phase.PROGRAM, Segment.UPDATE_MATRICES)
+SOLVE_ROOT = Op("solve_root", Phase.INVERSION, Segment.UPDATE_MATRICES)
 MULTIPLY_MATRIX = Op("multiply_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
 COMBINE_MATRIX = Op("combine_matrix", Phase.PRECONDITION, Segment.UPDATE_MATRICES)
 

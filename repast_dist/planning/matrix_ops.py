@@ -4,7 +4,9 @@ Products on arrays write their operands into the arrays that hold no weights: th
 which gradients have been formed from, and those that are not used. An operand that takes more of
 them than there are is written part by part. Several copies of an operand share its input vectors:
 for ``partition.objective=time`` as many as make the product of time and energy least, for
-``energy`` the energy, and for ``lifetime`` one. In the digital unit all tiles share a product.
+``energy`` the energy, and for ``lifetime`` one. A matrix that is inverted lies in inverting arrays,
+its residual products in those without weights, and its copies, as many, share the columns of the
+identity; matrices are inverted one after the other. In the digital unit all tiles share a product.
 """
 
 import dataclasses
@@ -12,6 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from repast_dist.analog.schemes.base import added
+from repast_dist.ground.errors import CapacityError
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import (
     Counts,
@@ -25,12 +29,20 @@ from repast_dist.ops import op
 from repast_dist.ops.op import Op
 from repast_dist.ops.pricing import price
 from repast_dist.ops.table import OpTable, concatenate, op_rows
-from repast_dist.planning.block_costs import RANGING_DRIVES
+from repast_dist.planning.block_costs import RANGING_DRIVES, program_counts, solve_counts
 from repast_dist.planning.blocks import whole_layers
-from repast_dist.planning.cholesky import LaneWork, product
+from repast_dist.planning.cholesky import LaneWork, factorisation, product, triangular_solves
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
+from repast_dist.planning.solve_costs import one_block
+from repast_dist.planning.solves import (
+    BlockShapes,
+    counted,
+    modelled_preparations,
+    modelled_solves,
+)
 from repast_dist.training.optimizers.matrix_unit import (
     Due,
+    Inversion,
     MatrixWork,
     modelled_work,
 )
@@ -103,6 +115,21 @@ def matrix_arrays(plan: Plan, due: Due) -> np.ndarray:
             rows, columns, _ = np.array(work.operands, np.int64).T
             held = array_count(plan.hardware.geometry, rows, columns)
             arrays[owner] += int(held.sum()) * _copies(plan, layer, work)
+        for one in work.inversions:
+            shapes, copies = _inverted(plan, layer, one.size)
+            arrays[owner] += int(shapes.product_arrays[0]) * copies
+    return arrays
+
+
+def inverting_arrays(plan: Plan, due: Due) -> np.ndarray:
+    """Return how many inverting arrays the matrices of each chip are written into in a step,
+    (chips,).
+    """
+    arrays = np.zeros(plan.work.chips)
+    for layer, owner in zip(matrix_layers(plan), matrix_owners(plan), strict=True):
+        for one in _work(plan, layer, due).inversions:
+            shapes, copies = _inverted(plan, layer, one.size)
+            arrays[owner] += int(shapes.inv_arrays[0]) * copies
     return arrays
 
 
@@ -160,7 +187,9 @@ def _rows(plan: Plan, layer: int, work: MatrixWork, *, ranging: bool) -> _OneMat
     if work.operands:
         copies, room = _copies(plan, layer, work), _room(plan, layer)
         found += _on_arrays(plan.hardware, work, room, copies, ranging=ranging)
-    if work.products:
+    if work.inversions:
+        found += _inversions(plan, layer, work.inversions)
+    if work.products or work.factored:
         found.append((op.MULTIPLY_MATRIX, _digital_products(plan.hardware, work)))
     if work.digital_ops:
         found.append((op.COMBINE_MATRIX, _combinations(plan.hardware, work)))
@@ -185,11 +214,7 @@ def _copies(plan: Plan, layer: int, work: MatrixWork) -> int:
     for copies in (2**power for power in range(max(1, most).bit_length())):
         parts = _on_arrays(hardware, work, room, copies, ranging=False)
         table = concatenate([op_rows(what, chip=0, **counts) for what, counts in parts])
-        costs = price(table, hardware.costs)
-        seconds, joules = costs.duration_s.sum(), costs.energy_j.sum()
-        value = float(joules + hardware.costs.static_w * seconds)
-        if partition.objective == "time":
-            value *= float(seconds)
+        value = _goal(plan, table)
         if value < least:
             best, least = copies, value
     return best
@@ -212,6 +237,83 @@ def _on_arrays(
     return [(op.WRITE_MATRIX, _summed(writes)), (op.VMM_MATRIX, _summed(products))]
 
 
+@once_per_plan
+def _inverted(plan: Plan, layer: int, size: int) -> tuple[BlockShapes, int]:
+    """Return the shapes of a matrix that is inverted, and its copies.
+
+    Raises
+    ------
+    CapacityError
+        There is no room for one.
+    """
+    hardware, room = plan.hardware, _room(plan, layer)
+    chip = hardware.chip
+    shapes = one_block(size, size, plan.hardware, plan.policy.inversion)
+    per_bank = min(chip.residual.arrays_per_bank, room // chip.banks)
+    shapes = dataclasses.replace(shapes, products_per_bank=max(1, per_bank))
+    inverting, multiplying = int(shapes.inv_arrays[0]), int(shapes.product_arrays[0])
+    most = [size]
+    if inverting:
+        most.append(chip.inv_arrays // inverting)
+    if multiplying:
+        most.append(room // multiplying)
+    if not min(most):
+        raise CapacityError(
+            f"a root of {size} rows takes {multiplying:,} arrays for residual products and chip "
+            f"'{chip.name}' has {room:,} without weights; valid: optimizer.roots=newton, or fewer "
+            "inversion.product_bits"
+        )
+    partition = plan.policy.partition
+    if not partition.replicate_layers or partition.objective == "lifetime":
+        return shapes, 1
+    counts = _expected(plan, shapes)
+
+    def value(copies: int) -> float:
+        number = np.array([copies])
+        parts = [
+            op_rows(op.PROGRAM_ROOT, chip=0, **program_counts(shapes, counts, number, hardware)),
+            op_rows(op.SOLVE_ROOT, chip=0, **solve_counts(shapes, counts, number, hardware)),
+        ]
+        return _goal(plan, concatenate(parts))
+
+    return shapes, min((2**power for power in range(min(most).bit_length())), key=value)
+
+
+def _goal(plan: Plan, table: OpTable) -> float:
+    """Return what copies are to make least: the energy of rows that follow each other, or its
+    product with their time.
+    """
+    costs = price(table, plan.hardware.costs)
+    seconds, joules = float(costs.duration_s.sum()), float(costs.energy_j.sum())
+    energy = joules + float(plan.hardware.costs.static_w) * seconds
+    return energy * seconds if plan.policy.partition.objective == "time" else energy
+
+
+def _inversions(plan: Plan, layer: int, inversions: Sequence[Inversion]) -> list[tuple[Op, Counts]]:
+    """Return the counts of writing matrices and of solving with them, one after the other."""
+    programming, solving = [], []
+    for one in inversions:
+        shapes, number = _inverted(plan, layer, one.size)
+        copies = np.array([number])
+        counts = _expected(plan, shapes) if one.counts is None else counted({0: one.counts}, 1)
+        programming.append(program_counts(shapes, counts, copies, plan.hardware))
+        solving.append(solve_counts(shapes, counts, copies, plan.hardware))
+    return [(op.PROGRAM_ROOT, _added(programming)), (op.SOLVE_ROOT, _added(solving))]
+
+
+def _expected(plan: Plan, shapes: BlockShapes) -> Counts:
+    scheme, hardware, rounds = plan.policy.inversion, plan.hardware, plan.policy.assumed_rounds
+    return added(
+        modelled_solves(shapes, scheme, hardware, rounds),
+        modelled_preparations(shapes, scheme, hardware, rounds),
+    )
+
+
+def _added(counts: Sequence[Counts]) -> Counts:
+    whole = [{name: np.broadcast_to(held, 1) for name, held in one.items()} for one in counts]
+    return added(*whole)
+
+
 def _summed(counts: Counts) -> Counts:
     return {name: np.sum(values, keepdims=True).reshape(-1) for name, values in counts.items()}
 
@@ -220,6 +322,9 @@ def _digital_products(hardware: Hardware, work: MatrixWork) -> Counts:
     chip = hardware.chip
     lanes = max(1, chip.digital_lanes)
     done = [product(*shape, lanes, chip.tiles) for shape in work.products]
+    for size in work.factored:
+        done.append(factorisation(size, lanes, chip.tiles))
+        done.append(triangular_solves(size, size, lanes, chip.tiles))
     total = sum(done[1:], start=done[0])
     return _lane_counts(hardware, total)
 

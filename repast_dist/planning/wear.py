@@ -6,12 +6,13 @@ change places. What counts is the chip, and the layer, whose cells are written m
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from repast_dist.planning.fills import input_fills, weight_fills
-from repast_dist.planning.matrix_ops import free_arrays, matrix_arrays
+from repast_dist.planning.matrix_ops import free_arrays, inverting_arrays, matrix_arrays
 from repast_dist.planning.plan import Plan, once_per_plan
 from repast_dist.planning.timeline import samples_of_replicas
 from repast_dist.training.optimizers.matrix_unit import Due
@@ -127,7 +128,7 @@ def cell_writes(plan: Plan) -> CellWrites:
             passes * micro_batches * float(weight_fills(plan.layer_work, a).max(initial=0.0)),
         ),
         activations=micro_batches * float(inputs.max(initial=0.0)) + _of_matrices(plan),
-        inverses=inverses,
+        inverses=inverses + _of_roots(plan),
         products=products,
     )
 
@@ -136,20 +137,32 @@ def _of_matrices(plan: Plan) -> float:
     """Return the writes per step of cells that hold operands of matrices, of the chip that has most
     of them.
     """
-    soi, work = plan.policy.soi, plan.work
-    if work.matrices is None:
+    if plan.work.matrices is None:
         return 0.0
-    if not work.renews:
-        arrays = matrix_arrays(plan, Due(False, False))
-    else:
-        renewing, averaging, neither = (
-            matrix_arrays(plan, Due(*due)) for due in ((True, True), (True, False), (False, False))
-        )
-        often, rarely = 1 / soi.factor_interval, 1 / soi.interval
-        arrays = rarely * renewing + (often - rarely) * averaging + (1 - often) * neither
     stages = plan.allocation.stages
     room = np.array([free_arrays(plan, stage) for stage in range(stages)])
-    return float((arrays / room[np.arange(work.chips) % stages]).max())
+    arrays = _per_step(plan, matrix_arrays)
+    return float((arrays / room[np.arange(plan.work.chips) % stages]).max())
+
+
+def _of_roots(plan: Plan) -> float:
+    """Return the writes per step of inverting cells that hold matrices of which roots are taken."""
+    if plan.work.matrices is None:
+        return 0.0
+    arrays = _per_step(plan, inverting_arrays)
+    return float(arrays.max() / max(1, plan.hardware.chip.inv_arrays))
+
+
+def _per_step(plan: Plan, arrays: Callable[[Plan, Due], np.ndarray]) -> np.ndarray:
+    """Return how many arrays matrices are written into in the average step, (chips,)."""
+    soi = plan.policy.soi
+    if not plan.work.renews:
+        return arrays(plan, Due(False, False))
+    renewing, averaging, neither = (
+        arrays(plan, Due(*due)) for due in ((True, True), (True, False), (False, False))
+    )
+    often, rarely = 1 / soi.factor_interval, 1 / soi.interval
+    return rarely * renewing + (often - rarely) * averaging + (1 - often) * neither
 
 
 def _of_blocks(plan: Plan) -> tuple[float, float]:

@@ -7,8 +7,10 @@ computes its direction, which all others are sent.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.linalg
 
-from repast_dist.ground.errors import DataError
+from repast_dist.analog import SolveCounts
+from repast_dist.ground.errors import DataError, InversionError
 from repast_dist.ground.rng import When
 from repast_dist.network.node import Product
 from repast_dist.training.engines import Engine
@@ -67,6 +69,42 @@ class EngineUnit(MatrixUnit[np.ndarray]):
             return _Exact(matrix)
         address = (what, When(self._step), self._layer)
         return _OnArrays(self._engine.load("gradient", matrix, address))
+
+    def _inverted(self, matrix: np.ndarray, what: str) -> tuple[np.ndarray, SolveCounts | None]:
+        """Solve for the columns of the identity. An inversion that misses its target is done again
+        by Cholesky in the digital unit, unless ``inversion.on_divergence`` is ``raise`` or ``use``:
+        more damping would make another root.
+        """
+        one = np.eye(len(matrix))
+        if self.where == "digital":
+            return self._factored_inverse(matrix, one, what), None
+        address = (what, When(self._step), self._layer)
+        try:
+            solver = self._engine.block_solver(matrix, address, len(matrix))
+        except (DataError, InversionError) as error:
+            self.require(False, f"{what}: {error}")
+            raise
+        solution = solver.solve(one)
+        counts = solver.program_counts + solution.counts
+        scheme = self._engine.inversion
+        if solution.usable or (scheme is not None and scheme.on_divergence == "use"):
+            return solution.x, counts
+        self.require(
+            scheme is not None and scheme.on_divergence != "raise",
+            f"{what}: the inversion misses its target, residual {solution.residual.max():.2e}; "
+            "valid: more optimizer.ridge or inversion.on_divergence=fallback",
+        )
+        again = SolveCounts(factorisations=1, factored_sides=len(matrix))
+        return self._factored_inverse(matrix, one, what), counts + again
+
+    def _factored_inverse(self, matrix: np.ndarray, one: np.ndarray, what: str) -> np.ndarray:
+        try:
+            factor = scipy.linalg.cho_factor(matrix, lower=True)
+        except np.linalg.LinAlgError:
+            self.require(False, f"{what}: not positive definite; more optimizer.ridge may help")
+            raise
+        found: np.ndarray = scipy.linalg.cho_solve(factor, one)
+        return found
 
     def _combined(self, terms: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
         (factor, matrix), *others = terms

@@ -1,6 +1,7 @@
 """Matrices that are updated as wholes: what is computed is what is planned, paid for and worn."""
 
 import itertools
+import json
 import queue
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,9 +36,10 @@ SMALL = (
 )  # fmt: skip
 NAMES = {what.number: what.name for what in OPS}
 OP_NUMBERS = {what.name: what.number for what in OPS}
-OF_MATRICES = ("write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix")
+OF_MATRICES = ("write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix", "program_root",
+               "solve_root")  # fmt: skip
 COUNTED = ("crossbar_reads", "cells_read", "dac_conversions", "adc_conversions", "cell_writes",
-           "digital_ops", "buffer_bytes")  # fmt: skip
+           "digital_ops", "buffer_bytes", "inv_ops", "inv_adc_conversions")  # fmt: skip
 
 
 def planned(*overrides):
@@ -46,11 +48,18 @@ def planned(*overrides):
 
 @pytest.mark.parametrize(
     ("method", "products"),
-    [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital"), ("shampoo", "arrays")],
-)
+    [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital"), ("shampoo", "arrays"),
+     ("shampoo optimizer.roots=inversions", "arrays"),
+     ("shampoo optimizer.roots=inversions", "digital")],
+)  # fmt: skip
 def test_the_rows_of_a_run_are_those_of_its_plan(train, method, products):
-    options = (f"optimizer={method}", f"optimizer.products={products}", "farm.chips=2",
+    """Inversions by a scheme that takes one settling for every column of the identity, whatever the
+    numbers.
+    """
+    options = (*f"optimizer={method}".split(), f"optimizer.products={products}", "farm.chips=2",
                "train.max_steps=2", "soi.interval=2", "optimizer.output_layer=matrix")  # fmt: skip
+    if "inversions" in method:
+        options += ("inversion=single", "inversion.on_divergence=use")
     run = train(*SMALL, *options)
     rows = [row for row in read_trace(run / "trace").to_pylist() if row["op"] in OF_MATRICES]
     plan = planned(*options)
@@ -114,11 +123,12 @@ class Queues:
         pass
 
 
-@pytest.mark.parametrize("method", ["newton_muon", "shampoo"])
+@pytest.mark.parametrize("method", ["newton_muon", "shampoo", "shampoo optimizer.roots=inversions"])
 def test_matrices_travel_between_workers_with_the_same_bits(method):
     def states(groups):
         chips = sum(len(group) for group in groups.values())
-        settings = load_settings([*SMALL, f"optimizer={method}", f"farm.chips={chips}"])
+        asked = f"optimizer={method}".split()
+        settings = load_settings([*SMALL, *asked, f"farm.chips={chips}"])
         setup = make_setup(training_job(settings), settings.dataset.load(), groups)
         queues = {pair: queue.Queue() for pair in itertools.permutations(groups, 2)}
         workers = [ChipWorker(chips, setup, Queues(me, queues)) for me, chips in groups.items()]
@@ -224,6 +234,58 @@ def test_a_root_that_diverges_is_named(train):
     """Arrays do not take matrices whose eigenvalues are as far apart as those of one batch."""
     with pytest.raises(RepastError, match=r"layer hidden, round .* of root of .*optimizer.ridge"):
         train(*SMALL, "optimizer=shampoo", "optimizer.ridge=1e-6", "optimizer.rounds=40")
+
+
+INVERSIONS = ("optimizer=shampoo", "optimizer.roots=inversions")
+
+
+def test_inversions_wear_inverting_cells():
+    """By hand: a matrix of 64, 12, 12 or 9 rows fits an array; three for each root, every second
+    step; both matrices have a chip of their own.
+    """
+    options = (*INVERSIONS, "soi.interval=2", "farm.chips=2", "partition.objective=lifetime")
+    plan = planned(*options)
+    assert set(matrix_owners(plan)) == {0, 1}
+    expected = 2 * 3 / 2 / plan.hardware.chip.inv_arrays
+    assert cell_writes(plan).inverses == pytest.approx(expected)
+    newton = planned("optimizer=shampoo", *options[2:])
+    assert cell_writes(newton).inverses == 0
+    assert cell_writes(plan).activations < cell_writes(newton).activations
+
+
+def test_an_inversion_that_misses_its_target_is_paid_as_the_policy_says(train, tmp_path):
+    """One round of conjugate gradients does not reach twelve bits: Cholesky's factors then give the
+    same roots as the digital unit's, and are paid beside the arrays.
+    """
+    few = ("inversion.target_bits=12", "inversion.max_iterations=1", "engine=float64",
+           "engine.inverse=analog", "train.max_steps=2", *INVERSIONS)  # fmt: skip
+    digital = train(*SMALL, *INVERSIONS, "optimizer.products=digital", "engine=float64",
+                    "train.max_steps=2", root=tmp_path / "digital")  # fmt: skip
+    again = train(*SMALL, *few, root=tmp_path / "again")
+    losses = [[row["loss"] for row in json.loads((run / "result.json").read_text())["steps"]]
+              for run in (digital, again)]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    used = train(*SMALL, *few, "inversion.on_divergence=use", root=tmp_path / "used")
+    spent = [
+        sum(row["digital_ops"] for row in read_trace(run / "trace").to_pylist()
+            if row["op"] == "solve_root")
+        for run in (again, used)
+    ]  # fmt: skip
+    assert spent[0] > spent[1] > 0
+    with pytest.raises(RepastError, match=r"layer hidden, root of left 0: .* misses its target"):
+        train(*SMALL, *few, "inversion.on_divergence=raise", root=tmp_path / "raised")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("optimizer.ridge=1e-9",), r"root of left: 3 inverses may be off by .*optimizer.poles"),
+        (("chip.inv.arrays_per_bank=0",), r"no inverting arrays; valid: at least 1"),
+    ],
+)
+def test_a_root_that_inversions_do_not_give_is_refused(train, settings, message):
+    with pytest.raises(RepastError, match=message):
+        train(*SMALL, *INVERSIONS, *settings)
 
 
 def test_a_network_of_one_matrix_has_none_but_on_request():

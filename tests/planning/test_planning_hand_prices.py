@@ -64,12 +64,14 @@ from repast_dist.ops import OP_NAMES, op, op_rows, price
 from repast_dist.ops.table import LINK, SERIAL
 from repast_dist.planning import PartitionSpec, Policy, SoiSpec, StepWork, make_plan, step_ops
 from repast_dist.planning.allocation import LayerArrays
-from repast_dist.planning.cholesky import product
+from repast_dist.planning.cholesky import factorisation, product, triangular_solves
+from repast_dist.planning.matrix_ops import matrix_rows
 from repast_dist.planning.solve_costs import cholesky_costs, one_block
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.trace import read_trace
 from repast_dist.trace.schema import COUNTS
+from repast_dist.training.optimizers.matrix_unit import Due, Inversion, MatrixWork
 from repast_dist.training.optimizers.muon import Muon
 from repast_dist.training.optimizers.newton_muon import NewtonMuon
 from repast_dist.training.optimizers.shampoo import Shampoo
@@ -912,7 +914,9 @@ OTHERS = {
 }  # fmt: skip
 
 
-MATRIX_OPS = {"write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix"}
+MATRIX_OPS = {
+    "write_matrix", "vmm_matrix", "multiply_matrix", "combine_matrix", "program_root", "solve_root",
+}  # fmt: skip
 
 
 def _orthogonalised(chip, m, n):
@@ -985,6 +989,54 @@ def test_a_matrix_between_its_roots_costs_what_a_hand_calculation_says(chip, sha
     table = table_of(plan)
     for name, row in _between_roots(chip, *shape, 3).items():
         check(plan, chip, table, table["op"] == OP_NAMES.index(name), row)
+
+
+def _shampoo_plan(chip, method):
+    layer = dataclasses.replace(FC, in_features=100, out_features=60)
+    base = plan_of(chip.name, (layer,), objective="lifetime", scheme={"method": "fcg"})
+    work = dataclasses.replace(base.work, sides=(), fisher_passes=0, matrices=method)
+    return make_plan(base.workload, base.hardware, base.policy, work)
+
+
+@chips
+def test_inversions_for_a_root_cost_what_the_scheme_counted(chip):
+    """Of 100 and 60 rows, one after the other, each in arrays of its own."""
+    plan = _shampoo_plan(chip, Shampoo(roots="inversions", output_layer="matrix"))
+    inversions, written, settled = [], {}, {}
+    for n in (100, 60):
+        programmed, solving = solved(plan, chip, n, 2 * n, fused=False)
+        inversions.append(Inversion(n, programmed + solving))
+        block = Block(n, 0, False, 1, _wide(chip, n, n), True)
+        cells = cells_of(chip, block, "fcg")
+        assert programmed.program_cells == sum(cells)
+        written = both(written, program(chip, block, *cells, 1))
+        settled = both(settled, solve(chip, block, programmed + solving, 1))
+    name = plan.workload.layers[0].name
+    done = {name: MatrixWork(inversions=tuple(inversions))}
+    table = matrix_rows(plan, None, Due(), done)
+    check(plan, chip, table, table["op"] == op.PROGRAM_ROOT.number, written)
+    check(plan, chip, table, table["op"] == op.SOLVE_ROOT.number, settled)
+
+
+@chips
+def test_an_inverse_in_the_digital_unit_costs_a_factor_and_its_solves(chip):
+    """Two for each root; a plan with one less has one factorisation less of either."""
+    tables = []
+    for poles in (1, 2):
+        method = Shampoo(roots="inversions", products="digital", poles=poles, output_layer="matrix")
+        table = table_of(_shampoo_plan(chip, method))
+        tables.append(table.where(np.flatnonzero(table["op"] == op.MULTIPLY_MATRIX.number)))
+    one = [tables[1][name] - tables[0][name] for name in ("digital_ops", "buffer_bytes")]
+    lanes = 16
+    expected = sum(
+        np.array([work.operations, work.words * chip.value_bytes])
+        for n in (100, 60)
+        for work in (
+            factorisation(n, lanes, chip.tiles),
+            triangular_solves(n, n, lanes, chip.tiles),
+        )
+    )
+    assert np.ravel(one).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("network", "count"), [("board", 4), ("torus", 32)])

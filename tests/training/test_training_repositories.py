@@ -120,6 +120,9 @@ def test_foof_equals_published_code():
                     "rounds": 7}),
         ("sums", {"factor_decay": 1.0, "epsilon": 0.5, "rounds": 30}),
         ("eigenvalues", {"momentum": 0.0, "factor_decay": 0.95, "epsilon": 0.01, "rounds": 30}),
+        ("eigenvalues", {"momentum": 0.0, "factor_decay": 0.95, "epsilon": 0.01,
+                         "roots": "inversions", "poles": 30}),
+        ("sums", {"factor_decay": 1.0, "epsilon": 0.5, "roots": "inversions", "poles": 24}),
     ],
 )  # fmt: skip
 def test_shampoo_equals_metas(shape, kind, settings, products):

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from repast_dist.analog import SolveCounts
+
 Shape = tuple[int, int]
 Where = Literal["arrays", "digital"]
 
@@ -59,6 +61,21 @@ class DigitalProduct(NamedTuple):
     columns: int
 
 
+class Inversion(NamedTuple):
+    """A symmetric matrix that was inverted: solved with for the columns of the identity.
+
+    Attributes
+    ----------
+    size : int
+        Its rows, and the right-hand sides.
+    counts : SolveCounts or None
+        What preparing and solving took; None: what the inversion scheme is expected to.
+    """
+
+    size: int
+    counts: SolveCounts | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class MatrixWork:
     """What the update of one matrix makes the hardware do.
@@ -69,6 +86,10 @@ class MatrixWork:
         Matrices that were written into arrays.
     products : tuple of DigitalProduct
         Products of the digital unit.
+    inversions : tuple of Inversion
+        Matrices that were inverted by the inversion scheme.
+    factored : tuple of int
+        Rows of the matrices that the digital unit inverted, with Cholesky's factors.
     digital_ops : int
         Scalar operations of the digital unit beside these; a multiplication with its addition is
         one.
@@ -78,6 +99,8 @@ class MatrixWork:
 
     operands: tuple[Operand, ...] = ()
     products: tuple[DigitalProduct, ...] = ()
+    inversions: tuple[Inversion, ...] = ()
+    factored: tuple[int, ...] = ()
     digital_ops: int = 0
     moved: int = 0
 
@@ -103,12 +126,21 @@ class MatrixUnit[M](abc.ABC):
         self.where: Where = where
         self._operands: list[Operand] = []
         self._products: list[DigitalProduct] = []
+        self._inversions: list[Inversion] = []
+        self._factored: list[int] = []
         self._ops = self._moved = 0
 
     @property
     def work(self) -> MatrixWork:
         """The account so far."""
-        return MatrixWork(tuple(self._operands), tuple(self._products), self._ops, self._moved)
+        return MatrixWork(
+            tuple(self._operands),
+            tuple(self._products),
+            tuple(self._inversions),
+            tuple(self._factored),
+            self._ops,
+            self._moved,
+        )
 
     @abc.abstractmethod
     def shape(self, matrix: M) -> Shape:
@@ -133,6 +165,18 @@ class MatrixUnit[M](abc.ABC):
     def product(self, left: M, right: M, what: str) -> M:
         """Return ``left @ right``, of which `right` is written into arrays; `what` as in `hold`."""
         return self.hold(right, what).multiply(left)
+
+    def inverse(self, matrix: M, what: str) -> M:
+        """Return the inverse of a symmetric positive definite matrix, (n, n), by the inversion
+        scheme or in the digital unit; `what` as in `hold`.
+        """
+        size, _ = self.shape(matrix)
+        if self.where == "digital":
+            self._factored.append(size)
+        found, counts = self._inverted(matrix, what)
+        if self.where == "arrays":
+            self._inversions.append(Inversion(size, counts))
+        return found
 
     def combine(self, *terms: tuple[float, M]) -> M:
         """Return the sum of multiples of matrices of one shape."""
@@ -181,6 +225,10 @@ class MatrixUnit[M](abc.ABC):
         """Return a matrix as it is multiplied by."""
 
     @abc.abstractmethod
+    def _inverted(self, matrix: M, what: str) -> tuple[M, SolveCounts | None]:
+        """Return the inverse of a matrix, and what that took of arrays, if numbers tell."""
+
+    @abc.abstractmethod
     def _combined(self, terms: Sequence[tuple[float, M]]) -> M:
         """Return the sum of multiples of matrices."""
 
@@ -219,6 +267,9 @@ class ShapeUnit(MatrixUnit[Shape]):
 
     def _loaded(self, matrix: Shape, what: str) -> Held[Shape]:
         return _OfShape(matrix)
+
+    def _inverted(self, matrix: Shape, what: str) -> tuple[Shape, None]:
+        return matrix, None
 
     def _combined(self, terms: Sequence[tuple[float, Shape]]) -> Shape:
         return terms[0][1]
