@@ -11,20 +11,24 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 # A process per core, and one that waits for those which tests of the farm start.
 TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # One BLAS thread per process: chips are processes, and they share the cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 # Tests start many processes, which would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-torch lint docs package format bench install clean help
+.PHONY: run test test-slow test-torch lint docs package format bench install clean help
 .DEFAULT_GOAL := help
 
 run: install ## Train the default network on the default farm; ARGS="key=value ..." changes settings
 	$(BIN)/repast-dist $(ARGS)
 
-test: install ## Run every test, the slow ones too; ARGS="-m 'not slow'" selects
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: install ## Run the tests but those that take long; ARGS="tests/analog -k fcg" selects
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: install ## Run the tests that take long: kills, faults, clusters, Slurm, whole studies
+	$(PYTEST) -m slow $(ARGS)
 
 test-torch: install ## Install PyTorch (5.5 GB on disk) and run the tests that need it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'

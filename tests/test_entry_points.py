@@ -64,6 +64,7 @@ def result(folder: Path) -> dict[str, object]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_member_of_an_installed_package_trains_and_is_recorded(
     site: Path, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_member_of_an_installed_package_trains_and_is_recorded(
     assert found["plugins"] == {"multiplied": hashlib.sha256(CELL.encode()).hexdigest()}
 
 
+@pytest.mark.slow
 def test_an_installed_plug_in_is_taken_by_its_name(site: Path, tmp_path: Path) -> None:
     done = command(site, tmp_path, *TRAINING, "plugins=[cells]", *CHOSEN)
     assert done.returncode == 0, done.stderr
@@ -84,6 +86,7 @@ def test_an_installed_plug_in_is_taken_by_its_name(site: Path, tmp_path: Path) -
     assert found["versions"]["tiny-cells"] == "0.3.1"  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["device.cell.model=shattered", "plugins=[pieces]"])
 def test_a_broken_entry_point_is_named_by_who_asks_for_it(
     site: Path, tmp_path: Path, asked: str
@@ -97,6 +100,7 @@ def test_a_broken_entry_point_is_named_by_who_asks_for_it(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_entry_point_is_offered_and_disturbs_nobody_else(
     site: Path, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def an_override(draw: random.Random) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
 def test_overrides_are_taken_or_refused_in_few_short_lines(part, capsys):
     for number in range(part, 2500 // SHARE, 5):
@@ -178,6 +179,7 @@ def a_run(draw: random.Random) -> list[str]:
     return words + draw.sample(optional, draw.randrange(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
 def test_runs_that_make_sense_end_or_say_why_not(part, tmp_path):
     ended = tried = 0
@@ -319,6 +321,7 @@ def spoiled(draw: random.Random, text: str) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 def test_yaml_files_of_ones_own_are_read_or_refused(tmp_path):
     files = sorted(conf_dir().glob("*/*.yaml"))
     for number in range(300 // SHARE):
@@ -421,6 +424,7 @@ RECORDS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_damaged_records_goes_on_to_the_same_end_or_says_why_not(stopped, tmp_path):
     found = [path for what in RECORDS for path in sorted(stopped.glob(what))]
     assert len(found) == 9
@@ -453,6 +457,7 @@ def test_a_damaged_run_is_compared_or_refused(whole, tmp_path):
             assert few_short_lines(said(lambda: run_study(load_settings(words), QUIET)))
 
 
+@pytest.mark.slow
 def test_a_sweep_with_damaged_records_goes_on_or_says_why_not(tmp_path):
     points = [
         [*PLAIN, "farm.backend=inprocess", "train.max_steps=1", f"seed={seed}",

@@ -1,9 +1,11 @@
 """What a user of Hydra types: launchers, sweepers, folders, information, completion."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +22,16 @@ PLAN = ("study=plan", "workload=lenet5")
 
 
 @pytest.fixture(autouse=True)
+def hydras_log_ends_with_the_test() -> Iterator[None]:
+    """Hydra's own commands write through a handler of the root logger, which pytest closes."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -33,6 +45,7 @@ def figures(run: Path) -> list[dict]:
     return json.loads((run / "answer.json").read_text())["figures"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_where_hydra_is_told(here, capsys):
     words = [*PLAN, "farm.chips=2", "hydra.run.dir=mine/${workload.name}_${farm.chips}"]
     assert main(words) == 0
@@ -94,6 +107,7 @@ def test_a_wrong_point_is_told_before_anything_is_launched(here, capsys):
     assert not list(here.iterdir())
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_sweep_side_by_side_is_hydras(here):
     assert main(["-m", *PLAN, "farm.chips=1,2", "hydra.sweep.dir=here/${seed}"]) == 0
     assert [row["run"] for row in rows(here / "here" / "0")] == ["0001", "0002"]
@@ -117,6 +131,7 @@ class Halving(Sweeper):
             self.asked.append((words[-1], job.return_value))
 
 
+@pytest.mark.slow
 def test_a_sweeper_gets_the_figures_that_are_its_objective(here, capsys, monkeypatch):
     # Hydra takes plug-ins from packages of that name only.
     monkeypatch.setattr(Halving, "__module__", "hydra_plugins.halving")
@@ -206,6 +221,7 @@ def in_a_shell(text: str, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_shell_completes_groups_and_options():
     main_call = "from repast_dist.cli import main; main()"
     query = f'"{sys.executable}" -c "{main_call}" -sc query=bash'

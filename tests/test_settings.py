@@ -83,6 +83,7 @@ AS_HYDRA_DOES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", AS_HYDRA_DOES, ids=" ".join)
 def test_values_are_set_on_groups_composed_before_as_hydra_sets_them(overrides):
     def by_hydra() -> object:

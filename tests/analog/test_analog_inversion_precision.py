@@ -328,6 +328,7 @@ def _suite(count):
         yield number, (matrix + matrix.T) / 2, random.normal(size=(n, 5)), inv, target
 
 
+@pytest.mark.slow
 def test_auto_takes_the_cheapest_method_that_converges():
     right_choices = cases = 0
     for number, matrix, right, inv, target in _suite(120):

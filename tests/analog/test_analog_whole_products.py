@@ -91,6 +91,7 @@ def test_a_column_with_something_else_has_no_product(beyond: float) -> None:
     np.testing.assert_array_equal(np.delete(found, 3, 1), np.delete(expected, 3, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [True, False])
 def test_residual_products_are_exact_to_the_rounding_of_float64(
     unit: bool, monkeypatch: pytest.MonkeyPatch

@@ -43,6 +43,7 @@ def _setup(*settings, chips=1):
     return make_setup(training_job(loaded), loaded.dataset.load())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "effects",
     [(), EFFECTS, ("soi.factor_micro_batches=0.5",)],
@@ -69,6 +70,7 @@ def test_fused_blocks_have_the_same_bits_on_any_number_of_chips(train, tmp_path,
     assert all(solve["converged"] for solve in solves)
 
 
+@pytest.mark.slow
 def test_effects_of_the_circuit_reach_fused_blocks(train, tmp_path):
     found = {
         effect: _losses(train(*FUSED, HERE, "farm.chips=1", "inversion=single",
@@ -96,6 +98,7 @@ def test_a_worker_goes_on_with_the_rows_that_another_held():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_fused_blocks_on_ray_survive_a_killed_worker(train, tmp_path):

@@ -34,6 +34,7 @@ def _losses(run_dir):
     return [step["loss"] for step in json.loads((run_dir / "result.json").read_text())["steps"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -253,6 +254,7 @@ EVERYTHING = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_of_it_has_the_same_bits_on_any_number_of_chips_and_goes_on_where_it_was(tmp_path):
     """Fusion, staleness, pipeline and overlap at once; a worker goes on with another's state."""
 
@@ -342,6 +344,7 @@ def test_more_stages_than_layers_are_refused():
         setup_of("partition.stages_in_flight=2", "partition.pipelining=false")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_hand_on_what_they_made_and_survive_a_kill_with_all_of_it_on(train, tmp_path):

@@ -46,6 +46,7 @@ def _steps(run_dir):
     return json.loads((run_dir / "result.json").read_text())["steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_any_number_of_chips_and_any_shares_have_the_same_bits(way, train, tmp_path):
     runs = [
@@ -63,6 +64,7 @@ def test_any_number_of_chips_and_any_shares_have_the_same_bits(way, train, tmp_p
     assert final_arrays(runs[0]) == final_arrays(runs[1]) == final_arrays(runs[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 6])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_worker_goes_on_from_what_it_saved(way, stop):

@@ -91,6 +91,7 @@ def test_an_overlapped_exchange_begins_before_the_last_gradient_is_there(train):
 OFFSET = ("chip.vmm.differential=false",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["digits_mlp", "digits_transformer"])
 def test_weights_with_an_offset_train_with_the_same_bits_on_any_number_of_chips(train, model):
     """Through programming errors, read noise, wires, and converters with errors."""

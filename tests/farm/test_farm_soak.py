@@ -4,10 +4,13 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
+
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 STEPS = 5000 if os.environ.get("REPAST_FUZZ") == "full" else 400
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_and_the_disk_holds_what_the_steps_need(tmp_path):
     spec = importlib.util.spec_from_file_location("soak", SOAK)
     module = importlib.util.module_from_spec(spec)

@@ -40,6 +40,7 @@ def _worker(*settings):
     return worker
 
 
+@pytest.mark.slow
 def test_any_number_of_chips_has_the_same_bits_and_staleness_changes_them(train, tmp_path):
     fused = ("soi.fusion=on", "optimizer.factor_decay=0.5", "soi.fused_left_out=0.3")
     for name, more in (("formed", ()), ("fused", fused)):
@@ -111,6 +112,7 @@ def test_renewal_takes_no_time_but_as_much_energy(train, tmp_path):
         assert one == pytest.approx(other, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_stale_factors_on_ray_survive_a_killed_worker(train, tmp_path):

@@ -97,6 +97,7 @@ WIDE = (
 """Arrays that are large enough for any kernels, with noise of both kinds."""
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.skipif(len(available()) < 2, reason="this machine has one kind of kernels")

@@ -28,6 +28,7 @@ def read(tmp_path, stored):
     return build_workload(WorkloadSpec(name="onnx", path=str(path), batch_axis=axis))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", FILES)
 def test_parameters_and_multiplications_are_those_that_torch_counts(tmp_path, stored):
     workload, expected = read(tmp_path, stored), COUNTS[stored.partition(".")[0]]

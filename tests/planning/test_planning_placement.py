@@ -78,6 +78,7 @@ FEW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(0))
 def test_more_tiles_banks_arrays_or_converters_never_make_a_step_slower(name):
     """Beyond 1 %. With fewer steps between, on one chip or on four by turns, unless all is asked
@@ -145,6 +146,7 @@ def test_energy_as_objective_takes_no_more_energy_than_time_and_time_no_more_tim
         assert frugal.energy_j <= fast.energy_j * 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_lifetime_as_objective_outlasts_the_others_and_more_tiles_never_shorten_it(name):
     lasting = []

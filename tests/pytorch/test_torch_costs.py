@@ -30,6 +30,7 @@ def counts(table):
     return {key: value for key, value in found.items() if value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
 def test_a_step_costs_what_it_does_in_the_numpy_engine(train, name):
     _, _, run, optimizer = both(train, name, "chip=small", "chip.adc.calibrated_on=call")

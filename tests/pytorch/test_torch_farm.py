@@ -103,6 +103,7 @@ def worker_processes():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_on_ray_get_the_code_and_lose_nothing_when_one_is_killed(train, lab, monkeypatch):
@@ -250,6 +251,7 @@ NUMPY = (
 MODULE = ("model.factory=my_lab:digits_cnn", "model.arguments={seed: 3}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "tolerance"),
     [
@@ -291,6 +293,7 @@ def test_losses_and_costs_are_those_of_the_numpy_engine(train, lab, engine, tole
     assert {row["chip"] for row in read_trace(runs[1] / "trace").to_pylist()} == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_text_with_a_tied_embedding_trains_on_tokens(train, lab):
     text = (
         "model.factory=my_lab:make_text_model", "dataset.factory=my_lab:make_text",
@@ -310,6 +313,7 @@ def test_a_text_with_a_tied_embedding_trains_on_tokens(train, lab):
     assert final_arrays(several) == final_arrays(run)
 
 
+@pytest.mark.slow
 def test_the_shipped_text_comes_as_tokens(train, lab):
     text = (
         "model.factory=my_lab:make_text_model", "model.arguments={tokens: 73, width: 16}",

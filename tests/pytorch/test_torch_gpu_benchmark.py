@@ -55,6 +55,7 @@ def test_times_of_the_model_are_fitted_exactly(script):
     assert script.inversion_fit(times) == pytest.approx((2e-6, 5e12))
 
 
+@pytest.mark.slow
 def test_the_files_are_a_baseline_and_a_validation(script, tmp_path, monkeypatch):
     options = ["--out", str(tmp_path), "--name", "mine", "--board-w", "65", "--die-mm2", "100"]
     small = ["--device", "cpu", "--network", "lenet5", "--batch", "8", "--largest", "256"]

@@ -149,6 +149,7 @@ def test_without_a_gpu_cuda_is_refused():
         kernels("cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_with_kernels_of_pytorch_is_the_same_and_names_them(train, name):
     words = (

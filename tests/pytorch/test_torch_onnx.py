@@ -52,6 +52,7 @@ def listed(outputs):
     return list(outputs.values()) if isinstance(outputs, dict) else list(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "how"), CASES)
 def test_a_file_computes_what_the_exported_module_does(tmp_path, name, how):
     model = made(name)
@@ -133,6 +134,7 @@ def lab(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"),
     [("cnn", ()), ("mlp", ()), ("transformer", ("dataset.factory=my_text:make_text",))],
@@ -179,6 +181,7 @@ def test_weights_may_begin_anew_and_some_may_stay(tmp_path):
         setup_of(f"model.path={path}", "model.frozen=['nothing.*']")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_on_ray_get_the_network_and_not_the_file(train, tmp_path, monkeypatch):
@@ -202,6 +205,7 @@ def test_workers_on_ray_get_the_network_and_not_the_file(train, tmp_path, monkey
     assert final_arrays(several) == final_arrays(one)
 
 
+@pytest.mark.slow
 def test_the_page_exports_files_that_train(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text()

@@ -170,7 +170,9 @@ def _spawn(program: str, profile: str, commands: int, answers: int) -> int:
         (os.POSIX_SPAWN_DUP2, answers, 4),
     ]
     try:
-        return os.posix_spawn(program, arguments, os.environ, file_actions=actions)
+        # Its temporary folders, which stay when it is ended, go with the profile.
+        environment = {**os.environ, "TMPDIR": profile}
+        return os.posix_spawn(program, arguments, environment, file_actions=actions)
     finally:
         os.close(commands)
         os.close(answers)

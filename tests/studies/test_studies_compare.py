@@ -73,6 +73,7 @@ def test_any_study_is_compared_with_itself_and_with_a_plan(tmp_path, words):
     assert len(rows_of(folder, "runs")) == 3
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_sweep_stands_for_its_runs_and_training_runs_stand_beside_plans(tmp_path):
     points = [[*PLAN, f"farm.chips={n}", f"run_root={tmp_path}"] for n in (1, 2)]
     sweep = run_sweep([load_settings(point) for point in points], points, QUIET)

@@ -54,6 +54,7 @@ def rows(folder, name):
     return pq.read_table(folder / "tables" / f"{name}.parquet").to_pylist()
 
 
+@pytest.mark.slow
 def test_every_optimizer_is_searched_with_as_many_settings_on_both_tasks(folder):
     searched = rows(folder, "search")
     counts = {}

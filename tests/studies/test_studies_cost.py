@@ -53,6 +53,7 @@ def test_explained_parts_sum_to_the_chip(settings):
     assert sum(tables["components"]["area_share"].to_pylist()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_papers_numbers_stand_beside_ours(page):
     # Zhao et al. (2022), abstract.
     paper = {
@@ -155,6 +156,7 @@ def test_every_assumed_constant_is_in_the_tornado(page, settings):
     assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
 
 
+@pytest.mark.slow
 def test_a_change_that_is_priced_with_the_plan_as_it_is_costs_what_a_new_plan_does(settings):
     study = dataclasses.replace(settings.study, sensitive=("lenet5",), batch_size=64)
     for objective in ("time", "energy"):
@@ -171,6 +173,7 @@ def test_a_change_that_is_priced_with_the_plan_as_it_is_costs_what_a_new_plan_do
         assert kinds == {"gpu", "energy"}
 
 
+@pytest.mark.slow
 def test_counts_of_which_there_is_no_half_or_double_chip_are_left_empty(settings):
     """256 rows at a time are all that an array has, and their converter tells them apart."""
     chip = settings.chip
@@ -190,6 +193,7 @@ def test_counts_of_which_there_is_no_half_or_double_chip_are_left_empty(settings
     assert not any(row["charted"] == "yes" for row in rows if (row["constant"], "halved") in empty)
 
 
+@pytest.mark.slow
 def test_the_assumed_settling_decides_where_answers_are_read_once_they_have_settled(settings):
     """Conjugate gradients read after a time of their own, a single step waits."""
 

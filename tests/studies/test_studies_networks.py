@@ -22,6 +22,7 @@ def network(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

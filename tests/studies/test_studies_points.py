@@ -40,6 +40,7 @@ def fails_on_three_chips(shared, point):
     return scaling_point(shared, point)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_and_this_process_find_the_same_records_in_the_order_of_the_points(tmp_path):

@@ -93,6 +93,7 @@ def check(run_dir: Path) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["trace-open.arrows", "solves-open.arrows"])
 @pytest.mark.parametrize("damage", ["torn", "changed"])
 def test_a_damaged_stream_leads_back_to_an_older_checkpoint_and_to_the_same_end(
@@ -227,6 +228,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(killed, finished_o
     assert "complete" in check(killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "foof", "muon", "newton_muon", "shampoo"])
 def test_averages_and_momentum_of_an_optimizer_are_those_of_the_checkpoint(
     tmp_path, monkeypatch, optimizer
@@ -298,6 +300,7 @@ def runs_of(folder: Path) -> list[Path]:
     return [folder / run for run in json.loads((folder / "sweep.json").read_text())["runs"]]
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_give_what_they_give_one_after_the_other(
     tmp_path, undisturbed_sweep, points
 ):
@@ -311,6 +314,7 @@ def test_runs_side_by_side_give_what_they_give_one_after_the_other(
     assert [row["seed"] for row in rows] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_process_of_a_failed_run_tells_its_error_and_the_others_are_kept(tmp_path, points):
     # A file where the second run's directory would be.
     class Blocked(multirun.SweepState):
@@ -330,6 +334,7 @@ def test_the_process_of_a_failed_run_tells_its_error_and_the_others_are_kept(tmp
     assert len(runs_of(folder)) == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_runs_side_by_side_and_they_go_on(tmp_path, undisturbed_sweep):
     longer = [
         [*FAST, f"seed={seed}", "train.epochs=200", "train.max_steps=null"] for seed in (0, 1)

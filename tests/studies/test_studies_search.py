@@ -95,6 +95,7 @@ def journal(folder):
     return [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "reached"),
     [
@@ -127,6 +128,7 @@ def test_a_grid_has_every_combination_once(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "count"), [("tpe", 100), ("nsga2", 250)])
 def test_two_objectives_give_the_known_front(tmp_path, kind, count):
     settings = asked(tmp_path, objectives=ZDT, sampler={"kind": kind}, points=count)
@@ -162,6 +164,7 @@ def test_the_front_is_what_brute_force_finds():
         assert len(found) == len(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "tpe", "nsga2", "cmaes"])
 def test_the_best_keeps_the_constraints(tmp_path, kind):
     # The optimum without it is at a rate of 0.3; with it, on its edge.
@@ -186,6 +189,7 @@ def test_constraints_that_nothing_keeps_are_said(tmp_path):
     assert "is nearest" in out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "random", "tpe", "nsga2", "cmaes"])
 def test_a_search_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, kind):
     sampler = {"kind": kind}
@@ -332,6 +336,7 @@ def designs(tmp_path_factory):
     return folder, settings, out.getvalue()
 
 
+@pytest.mark.slow
 def test_points_are_measured_with_the_settings_that_they_name(designs):
     folder, settings, _ = designs
     arrays = COST["parameters"]["arrays"]
@@ -393,6 +398,7 @@ def test_the_answer_comes_first_and_fits_80_columns(designs):
     assert json.loads((folder / "answer.json").read_text())["answer"].startswith("24 points")
 
 
+@pytest.mark.slow
 def test_poor_trainings_are_stopped_and_the_best_is_the_same(tmp_path):
     study = {
         "measures": {"train": {"kind": "train"}},

@@ -31,6 +31,7 @@ def rows(folder):
     return pq.read_table(folder / "tables" / "points.parquet").to_pylist()
 
 
+@pytest.mark.slow
 def test_every_variant_is_measured_at_every_point_of_the_axes(tmp_path):
     folder = sweep(
         tmp_path,

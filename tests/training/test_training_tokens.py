@@ -166,6 +166,7 @@ def rule(path: Path, **changes: np.ndarray) -> str:
     return str(path / "rule.npz")
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_next_token_of_arrays_of_ones_own(tmp_path: Path) -> None:
     layers = (
         f"model.layers=[{{kind: embedding, entries: {ENTRIES}, width: 8}}, {{kind: positions}}, "
