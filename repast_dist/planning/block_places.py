@@ -6,12 +6,12 @@ turns in the rest: those of a turn lie side by side, copied so that they take ab
 and are programmed in every step. No array waits for others then, at the price of more programming
 and wear. The search tries how many blocks stay, how many turns there are, and how copies are
 divided between G and A blocks, and times what it tries as the timeline does: A blocks are written
-beside the solves of G blocks, and a segment ends when the slowest chip has finished it.
+beside the solves of G blocks, and a segment ends when the slowest chip has finished it, which in
+steps that renew blocks may be another one than in those that do not.
 """
 
 import dataclasses
 import itertools
-import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,6 +42,9 @@ _RATIOS = (1 / 16, 1 / 8, 0.25, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.5, 4.0, 8.0, 16
 """Ratios that are tried between the times of solving with G and with A blocks, as multiples of
 the one that makes their sum smallest if copies were no whole numbers.
 """
+
+_ROUNDS = 4
+"""Times that the divisions of all chips are improved one after the other, at most."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,13 +160,21 @@ def place_blocks(
     return BlockPlaces(copies, turn, bank), goal
 
 
+def busy_seconds(held: HeldBlocks, hardware: Hardware) -> np.ndarray:
+    """Return the time per step that each holding keeps all arrays of a chip busy, (holdings,): that
+    of solving with one copy times the share of the arrays that it takes.
+    """
+    seconds: np.ndarray = held.times.solving_s * _Rooms(held.shapes, hardware.chip).share
+    return seconds
+
+
 def least_solving_s(held: HeldBlocks, hardware: Hardware, products_per_bank: int) -> float:
     """Return the time per step of solving below which no division gets if so many arrays of a bank
     hold residual products: every array of the slowest chip would always be busy.
     """
     shapes = dataclasses.replace(held.shapes, products_per_bank=products_per_bank)
-    share = _Rooms(shapes, hardware.chip).share
-    return float(np.bincount(held.chip, held.times.solving_s * share).max(initial=0.0))
+    of_shapes = dataclasses.replace(held, times=dataclasses.replace(held.times, shapes=shapes))
+    return float(np.bincount(held.chip, busy_seconds(of_shapes, hardware)).max(initial=0.0))
 
 
 # Divisions of the arrays of one chip ----------------------------------------------------------
@@ -177,9 +188,9 @@ class _Division:
     ----------
     places : BlockPlaces
         Where the blocks lie.
-    g_s, a_s : float
-        Time per step until the G blocks are solved and all blocks renewed, and of the solves with
-        the A blocks.
+    segment_s : ndarray
+        (kinds of steps, 2) time until the G blocks are solved and all blocks renewed, and of the
+        solves with the A blocks, each times the share of such steps.
     writing_j : float
         Energy per step of programming.
     writes : float
@@ -189,8 +200,7 @@ class _Division:
     """
 
     places: BlockPlaces
-    g_s: float
-    a_s: float
+    segment_s: np.ndarray
     writing_j: float
     writes: float
     goal: float
@@ -198,7 +208,7 @@ class _Division:
     @property
     def seconds(self) -> float:
         """Time per step."""
-        return self.g_s + self.a_s
+        return float(self.segment_s.sum())
 
     @property
     def dearer(self) -> float:
@@ -208,20 +218,22 @@ class _Division:
 
 def segment_seconds(
     held: HeldBlocks, places: Sequence[BlockPlaces], policy: Policy
-) -> list[tuple[float, float]]:
-    """Return the time per step in which one chip renews all blocks and solves with the G blocks,
-    and in which it then solves with the A blocks, for each of several ways to place its blocks.
+) -> np.ndarray:
+    """Return the time in which one chip renews all blocks and solves with the G blocks, and in
+    which it then solves with the A blocks, for each of several ways to place its blocks and for
+    each kind of steps, times the share of these; (ways, kinds, 2).
 
     It is that of the timeline (`repast_dist.planning.timeline`): turns follow each other in either
     segment, beside blocks that stay.
     """
     if not places:
-        return []
+        return np.zeros((0, len(held.times.kinds), 2))
     ways, blocks = len(places), len(held.chip)
     stays = np.concatenate([way.stays for way in places])
     many = held.take(np.tile(np.arange(blocks), ways))
-    seconds = np.zeros((ways, 2))
-    for kind, solve_s in many.times.solves_s(np.concatenate([way.copies for way in places])):
+    seconds = np.zeros((ways, len(held.times.kinds), 2))
+    solves = many.times.solves_s(np.concatenate([way.copies for way in places]))
+    for step, (kind, solve_s) in enumerate(solves):
         renewal_s = many.times.renewal_s(kind, stays)
         if policy.soi.stale:
             # Beside later steps.
@@ -231,8 +243,8 @@ def segment_seconds(
         for number, way in enumerate(places):
             mine = slice(number * blocks, (number + 1) * blocks)
             for segment, busy in enumerate((first, second)):
-                seconds[number, segment] += kind.share * _longest(way, busy[mine])
-    return [(g_s, a_s) for g_s, a_s in seconds.tolist()]
+                seconds[number, step, segment] = kind.share * _longest(way, busy[mine])
+    return seconds
 
 
 def _evaluated(
@@ -241,29 +253,28 @@ def _evaluated(
     """Work out what ways to place the blocks of a chip lead to."""
     seconds = segment_seconds(held, places, policy)
     return [
-        _division(held, way, g_s, a_s, hardware, policy)
-        for way, (g_s, a_s) in zip(places, seconds, strict=True)
+        _division(held, way, segment_s, hardware, policy)
+        for way, segment_s in zip(places, seconds, strict=True)
     ]
 
 
 def _division(
     held: HeldBlocks,
     places: BlockPlaces,
-    g_s: float,
-    a_s: float,
+    segment_s: np.ndarray,
     hardware: Hardware,
     policy: Policy,
 ) -> _Division:
     renewals = np.where(places.stays, held.times.renewals, 1.0)
     writing_j = float((held.times.programming_j * places.copies * renewals).sum())
     writes = _turn_writes(held, places, hardware, policy)
-    seconds = g_s + a_s
+    seconds = float(segment_s.sum())
     goals = {
         "time": seconds,
         "energy": writing_j + hardware.costs.static_w * seconds,
         "lifetime": writes + _TIE * seconds / (1.0 + seconds),
     }
-    return _Division(places, g_s, a_s, writing_j, writes, goals[policy.partition.objective])
+    return _Division(places, segment_s, writing_j, writes, goals[policy.partition.objective])
 
 
 def _longest(places: BlockPlaces, busy: np.ndarray) -> float:
@@ -308,16 +319,37 @@ def _divisions(held: HeldBlocks, hardware: Hardware, policy: Policy) -> list[_Di
 def _chosen(found: list[list[_Division]], policy: Policy) -> list[_Division]:
     """Choose one division for every kind of chips.
 
-    All chips wait for the slowest in either segment. For the least time, both limits are chosen so
-    that every chip can keep them and their sum is smallest, and then, for each chip, what writes
-    least within these limits.
+    All chips wait for the slowest in either segment, in steps of every kind. For the least time,
+    limits are chosen that every chip can keep, so that their sum is small, and then, for each chip,
+    what writes least within these limits.
     """
     if policy.partition.objective != "time" or not found:
         return [min(each, key=lambda item: item.goal * item.dearer) for each in found]
-    columns = [
-        np.array([(item.g_s * item.dearer, item.a_s * item.dearer) for item in each]).T
-        for each in found
+    seconds = [
+        np.stack([item.segment_s.ravel() * item.dearer for item in each]) for each in found
     ]
+    chosen = _together(seconds, _limited(seconds))
+    limits = np.max([own[way] for own, way in zip(seconds, chosen, strict=True)], axis=0)
+    kept = [np.flatnonzero((own <= limits).all(axis=1)).tolist() for own in seconds]
+    return [
+        min(
+            (each[way] for way in ways),
+            key=lambda item: (item.writes, item.writing_j, item.seconds),
+        )
+        for each, ways in zip(found, kept, strict=True)
+    ]
+
+
+def _limited(seconds: list[np.ndarray]) -> list[int]:
+    """Return a way for every kind of chips with which the longest average over the kinds of steps
+    of the one segment and that of the other are shortest together.
+
+    Parameters
+    ----------
+    seconds : list of ndarray
+        Per kind of chips, (ways, kinds of steps times 2).
+    """
+    columns = [(own[:, 0::2].sum(axis=1), own[:, 1::2].sum(axis=1)) for own in seconds]
     limits = np.unique(np.concatenate([g_s for g_s, _ in columns]))
     limits = limits[limits >= max(g_s.min() for g_s, _ in columns)]
     others = np.zeros(len(limits))
@@ -325,24 +357,37 @@ def _chosen(found: list[list[_Division]], policy: Policy) -> list[_Division]:
         order = np.argsort(g_s)
         least = np.minimum.accumulate(a_s[order])
         others = np.maximum(others, least[np.searchsorted(g_s[order], limits, "right") - 1])
-    best = int((limits + others).argmin())
-    chosen = []
-    for each, (g_s, a_s) in zip(found, columns, strict=True):
-        kept = np.flatnonzero((g_s <= limits[best]) & (a_s <= others[best]))
-        allowed = [each[place] for place in kept.tolist()]
-        chosen.append(min(allowed, key=lambda item: (item.writes, item.writing_j, item.seconds)))
-    return chosen
+    limit = limits[(limits + others).argmin()]
+    return [int(np.where(g_s <= limit, a_s, np.inf).argmin()) for g_s, a_s in columns]
+
+
+def _together(seconds: list[np.ndarray], chosen: list[int]) -> list[int]:
+    """Improve the ways of several kinds of chips, one after the other, until what is made small,
+    the longest time of every kind of steps and segment in sum, gets no smaller.
+    """
+    ways = list(chosen)
+    now = np.stack([own[way] for own, way in zip(seconds, ways, strict=True)])
+    for _ in range(_ROUNDS):
+        before = list(ways)
+        for number, own in enumerate(seconds):
+            now[number] = 0.0
+            totals = np.maximum(own, now.max(axis=0)).sum(axis=1)
+            if totals.min() < totals[ways[number]]:
+                ways[number] = int(totals.argmin())
+            now[number] = own[ways[number]]
+        if ways == before:
+            break
+    return ways
 
 
 def _goal_together(
     chosen: list[_Division], kinds: list[int], hardware: Hardware, policy: Policy
 ) -> float:
     """Return what was made small, per chip, for chips of these kinds."""
-    seconds = sum(
-        max((each(item) for item in chosen), default=0.0)
-        for each in (operator.attrgetter("g_s"), operator.attrgetter("a_s"))
-    )
-    if policy.partition.objective == "time" or not kinds:
+    if not kinds:
+        return 0.0
+    seconds = float(np.max([item.segment_s for item in chosen], axis=0).sum())
+    if policy.partition.objective == "time":
         return seconds
     if policy.partition.objective == "lifetime":
         return max(item.goal for item in chosen)

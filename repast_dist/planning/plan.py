@@ -19,6 +19,7 @@ from repast_dist.planning.block_costs import BlockCosts, block_costs
 from repast_dist.planning.block_places import (
     BlockPlaces,
     HeldBlocks,
+    busy_seconds,
     least_solving_s,
     place_blocks,
 )
@@ -314,23 +315,33 @@ def _planned(
         mine = dataclasses.replace(shapes, products_per_bank=per_bank)
         costs = block_costs(mine, hardware, policy)
         cost_s = costs.per_step_s
-        room = _room_for_blocks(mine, allocation, hardware.chip, policy, work.chips)
-        owner = block_owners(blocks, cost_s, work.chips, policy.partition.blocks, work.speeds, room)
-        return Plan(
-            workload=workload,
-            hardware=hardware,
-            policy=policy,
-            work=work,
-            blocks=blocks,
-            block_owner=owner,
-            holdings=make_holdings(blocks, owner, mine.right_sides, cost_s, policy, work),
-            micro_batch_owner=_micro_batch_owner(allocation.stages, policy.partition, work),
-            block_costs=costs,
-            layer_work=layer_work,
-            allocation=allocation,
-            shapes=mine,
-            fusion=fusion,
-        )
+        micro_batch_owner = _micro_batch_owner(allocation.stages, policy.partition, work)
+
+        def owned(chips: int) -> Plan:
+            """Return the plan if the first of the chips own the blocks."""
+            room = _room_for_blocks(mine, allocation, hardware.chip, policy, chips)
+            owner = block_owners(blocks, cost_s, chips, policy.partition.blocks, work.speeds, room)
+            return Plan(
+                workload=workload,
+                hardware=hardware,
+                policy=policy,
+                work=work,
+                blocks=blocks,
+                block_owner=owner,
+                holdings=make_holdings(blocks, owner, mine.right_sides, cost_s, policy, work),
+                micro_batch_owner=micro_batch_owner,
+                block_costs=costs,
+                layer_work=layer_work,
+                allocation=allocation,
+                shapes=mine,
+                fusion=fusion,
+            )
+
+        found = owned(work.chips)
+        for chips in _fewer_owners(found):
+            other = owned(chips)
+            found = other if other.goal < _LESS * found.goal else found
+        return found
 
     if not blocks:
         return plan(divide(0))
@@ -352,6 +363,35 @@ def _planned(
             best = other if other.goal < _GAIN * best.goal else best
     assert best is not None
     return best
+
+
+_FEWER = 3
+"""By how many fewer chips blocks may be owned."""
+
+_LESS = 0.999
+"""Blocks are owned by fewer chips where that brings the goal to this share."""
+
+
+def _fewer_owners(plan: Plan) -> list[int]:
+    """Return numbers of chips, smaller than that of a plan, which may own the blocks with a better
+    goal: where blocks do not divide by the chips, one chip more may be given a worse share.
+    """
+    partition, speeds = plan.policy.partition, plan.work.speeds
+    if (
+        partition.blocks not in ("lpt", "capacity")
+        or partition.objective != "time"
+        or len(set(speeds)) > 1
+    ):
+        return []
+    most = len(set(plan.block_owner)) - 1
+    # No chip is faster than if all of its arrays were always busy.
+    work_s = float(busy_seconds(plan.held, plan.hardware).sum())
+    allowed_s = _LESS * plan.goal - plan.allocation.goal
+    return [
+        fewer
+        for fewer in range(most, max(0, most - _FEWER), -1)
+        if work_s / fewer < allowed_s
+    ]
 
 
 _GAIN = 0.99
