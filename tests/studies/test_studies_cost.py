@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -132,6 +133,32 @@ def test_factors_of_the_bridge_multiply_up_to_the_papers_ratios(page):
         assert "35 of second order" in fewer["meaning"]
 
 
+def test_the_first_screen_says_what_the_ratio_consists_of_and_explains_its_words(page):
+    means = {(m["footing"], m["ratio"]): m for m in page.tables["means"].to_pylist()}
+    like = ["geometric mean", "to target, geometric mean"]
+    for tile, (ratio, column) in zip(
+        page.key_figures,
+        [
+            ("speedup over GPU", like[0]),
+            ("speedup over PipeLayer", like[1]),
+            ("energy saving over GPU", like[0]),
+            ("energy saving over PipeLayer", like[1]),
+        ],
+        strict=True,
+    ):
+        assert tile.label.startswith(ratio)
+        assert tile.number == means[footings.IMPLIED, ratio][column]
+        assert "the paper: " in tile.detail
+    first = page.sections[0]
+    product = first.intro.split("per epoch: ")[1].split(".  ")[0].split(". In")[0]
+    whole, *factors = re.findall(r"([\d.]+) (?:=|\()", product)
+    assert math.prod(map(float, factors)) == pytest.approx(float(whole), rel=0.03)
+    assert first.charts[0].kind == "bridge"
+    for word in ("'Per epoch':", "'To target':", "'Footing':", "'Rebuilt':"):
+        assert word in first.intro
+    assert len(page.answer.split()) < 90
+
+
 def test_a_gpu_that_renews_the_chips_blocks_as_often_is_the_first_of_its_schedules(page, settings):
     first, chosen, *others = page.tables["schedules"].to_pylist()
     assert (first["GPU inverts"], first["inverses every"]) == ("blocks of 256", 10)
@@ -152,6 +179,7 @@ def test_every_assumed_constant_is_in_the_tornado(page, settings):
     assert {"cell_write.energy_j", "amplifier.supply_v", "amplifier.load_f"} <= names
     assert {"digital.time_s", "device.opamp.gbw_hz"} <= names
     assert {"chip.tiles", "chip.vmm.adcs_per_array", "chip.dac.bits", "soi.interval"} <= names
+    assert {"chip.residual.dac_bits", "chip.residual.rows"} <= names
     assert {"chip.inv.size", "chip.vmm.rows", "soi.factor_interval", "amplifier.load_f"} <= names
     assert not any(name.startswith("adc.") for name in names), "ISAAC's ADC is published"
 

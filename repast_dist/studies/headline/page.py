@@ -21,6 +21,7 @@ from repast_dist.studies.headline.bridge import (
     CHIPS,
     ONE_CHIP,
     PLACEMENT,
+    REST,
     bridge_rows,
     schedule_name,
 )
@@ -47,6 +48,25 @@ _UNITS = {
 _COUNTED = {"the same": "geometric mean", "to target": "to target, geometric mean"}
 """Epochs that are compared -> column of the means."""
 
+_SHORT = {"geometric mean": "per epoch", "to target, geometric mean": "to target"}
+"""Column of the means -> what it is called beside a figure."""
+
+_LIKE = {
+    "speedup over GPU": "geometric mean",
+    "energy saving over GPU": "geometric mean",
+    "speedup over PipeLayer": "to target, geometric mean",
+    "energy saving over PipeLayer": "to target, geometric mean",
+}
+"""The paper's ratio -> column that compares like with like: the GPU trains second order as the
+chips do, PipeLayer first order.
+"""
+
+_FOOTING = "'Footing': the reason for a number of chips."
+_REBUILT = (
+    "'Rebuilt': PipeLayer's chip made of our parts and mapped as ours is, instead of its "
+    "published peak."
+)
+
 Row = dict[str, Any]
 Rows = list[Row]
 
@@ -67,7 +87,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
     return StudyPage(
         study="headline",
         title="RePAST beside a GPU and PipeLayer",
-        answer=_answer(inputs, mean_of, bridge),
+        answer=_answer(inputs, mean_of),
         tables={
             "footings": table(_footing_rows(study.paper, mean_of), {}),
             "bridge": table(bridge, {}),
@@ -84,7 +104,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             **({"sensitivity": table(sensitivity, {})} if sensitivity else {}),
         },
         sections=[
-            _bridge_section(inputs, mean_of),
+            _bridge_section(inputs, mean_of, bridge),
             _ratio_section(inputs, mean_of),
             _schedule_section(inputs),
             _machine_section(inputs, machines),
@@ -95,35 +115,27 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
                 notes=workload_notes(named_workload(name) for name in study.networks),
             ),
         ],
-        key_figures=[
-            KeyFigure(
-                name,
-                f"{mean_of[footings.IMPLIED, name]['geometric mean']:.3g} x",
-                f"per epoch; {mean_of[footings.IMPLIED, name][_COUNTED['to target']]:.3g} x to "
-                f"target; the paper: {published.value} x",
-                number=mean_of[footings.IMPLIED, name]["geometric mean"],
-            )
-            for name, published in study.paper.by_name.items()
-        ],
+        key_figures=_key_figures(inputs, mean_of),
         notes=[
             Note(
-                "No constant is tuned to reach the paper's figures. The chip's counts are our "
-                "assumption, since the paper's are not openly available."
+                "Geometric means over networks. No constant is tuned; the chip's counts are our "
+                "assumption, since the paper's are not open."
             )
         ],
         captions={
-            "footings": "Geometric means over networks, for the same epochs and to target. Chips: "
+            "footings": "Geometric means over networks, per epoch and to target. Footings: chips, "
             f"as many as the power feeds that the paper's ratios imply ({footings.IMPLIED}), as "
             f"the GPU's power feeds ({footings.POWER}), as have the area of its die "
-            f"({footings.AREA}), or as reach the paper's speedup over it ({footings.REACHED}). To "
-            "target: until the network has learned, which takes fewer epochs of second order; the "
-            f"other machine trains first order. {_inferred(inputs)}",
-            "ratios": "Per epoch: the same samples, second order on both RePAST and GPU, first "
-            "order on PipeLayer. To target: RePAST with second-order epochs against first-order "
-            "epochs on the other machine.",
+            f"({footings.AREA}), or as reach the paper's speedup over it ({footings.REACHED}). "
+            f"{_inferred(inputs)}",
+            "bridge": f"What each factor means. {_batch(inputs, mean_of)}",
+            "ratios": _terms(inputs),
             "schedules": "The row in use is marked; steps between updates of factors and between "
             "inversions.",
-            "machines": "Power is the board's for the GPU, and that of the average step else.",
+            "machines": "Power is the board's for the GPU, and that of the average step else. "
+            f"{_FOOTING} {_REBUILT}",
+            "means": f"{_FOOTING} {_REBUILT}",
+            "phases": f"{_FOOTING} {_REBUILT}",
         },
         sources=_sources(inputs),
     )
@@ -133,35 +145,72 @@ Means = Mapping[tuple[str, str], Row]
 """(footing, ratio) -> the means over networks."""
 
 
-def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
-    speedup, saving = "speedup over GPU", "energy saving over GPU"
-    paper, chip = inputs.study.paper, inputs.machine.hardware.chip.name
-    factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
-    chips, own = means[footings.IMPLIED, speedup]["mean chips"], schedule_name(inputs)
-
-    def ours(ratio: str, column: str = "geometric mean") -> str:
-        return f"{means[footings.IMPLIED, ratio][column]:.3g}"
-
+def _answer(inputs: HeadlineInputs, means: Means) -> str:
+    """Say the four ratios, the paper's beside, and why there are so many chips."""
+    paper, epochs = inputs.study.paper, inputs.epochs
+    chips = means[footings.IMPLIED, "speedup over GPU"]["mean chips"]
+    ours = {name: f"{means[footings.IMPLIED, name][_LIKE[name]]:.3g}" for name in paper.by_name}
+    theirs = {name: f"{figure.value}" for name, figure in paper.by_name.items()}
     fast, frugal = "speedup over PipeLayer", "energy saving over PipeLayer"
     return (
-        f"{chips:.0f} {chip} chips run an epoch {ours(speedup)} times as fast as {inputs.gpu.name} "
-        f"and take {ours(saving)} times less energy (geometric means over "
-        f"{len(inputs.study.networks)} networks; the paper: {published_ratio(paper, speedup)} and "
-        f"{published_ratio(paper, saving)}). There are {chips:.0f} because the paper's own ratios "
-        f"imply a machine that draws {footings.implied_power(paper):.3g} times the GPU's power, "
-        f"which feeds so many. The {ours(speedup)} is {factor[ONE_CHIP]:.3g} (one chip, where the "
-        f"GPU does the same work){_placed(factor)} times {factor[own]:.3g} ({own}) times "
-        f"{factor[CHIPS]:.3g} ({chips:.0f} chips, with {chips:.0f} times the batch). PipeLayer "
-        "trains first order and needs more epochs: to the same target the chips are "
-        f"{ours(fast, _COUNTED['to target'])} times as fast, "
-        f"with {ours(frugal, _COUNTED['to target'])} times less energy (the paper: "
-        f"{published_ratio(paper, fast)} and {published_ratio(paper, frugal)})."
+        f"{chips:.0f} {inputs.machine.hardware.chip.name} chips run an epoch "
+        f"{ours['speedup over GPU']} times as fast as {inputs.gpu.name}, with "
+        f"{ours['energy saving over GPU']} times less energy (the paper: "
+        f"{theirs['speedup over GPU']} and {theirs['energy saving over GPU']}). PipeLayer trains "
+        f"first order, for {epochs.first_order:g} epochs instead of {epochs.second_order:g}: until "
+        f"a network has learned, the chips are {ours[fast]} times as fast, with {ours[frugal]} "
+        f"times less energy (the paper: {theirs[fast]} and {theirs[frugal]}). There are "
+        f"{chips:.0f} because the paper's own ratios imply {footings.implied_power(paper):.3g} "
+        "times the GPU's power, which feeds so many."
     )
 
 
-def _placed(factor: Mapping[str, float]) -> str:
-    """Return what copies of layers multiply the ratio by, where there are any."""
-    return f" times {factor[PLACEMENT]:.3g} ({PLACEMENT})" if PLACEMENT in factor else ""
+def _key_figures(inputs: HeadlineInputs, means: Means) -> list[KeyFigure]:
+    """Return our four ratios, as the paper's are to be compared with."""
+    figures = []
+    for name, published in inputs.study.paper.by_name.items():
+        row, like = means[footings.IMPLIED, name], _LIKE[name]
+        others = ", ".join(
+            f"{row[column]:.3g} x {_SHORT[column]}" for column in _SHORT if column != like
+        )
+        figures.append(
+            KeyFigure(
+                f"{name}, {_SHORT[like]}",
+                f"{row[like]:.3g} x",
+                f"the paper: {published.value} x; {others}",
+                number=row[like],
+            )
+        )
+    return figures
+
+
+def _product(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
+    """Say what our speedup over the GPU consists of."""
+    speedup = "speedup over GPU"
+    factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
+    own, implied = schedule_name(inputs), means[footings.IMPLIED, speedup]
+    chips = f"{implied['mean chips']:.0f}"
+    terms = {
+        ONE_CHIP: "one chip, where the GPU does the same work",
+        PLACEMENT: "copies of layers in arrays that would be idle",
+        own: own,
+        CHIPS: f"{chips} chips with {chips} times the batch",
+    }
+    product = " x ".join(
+        f"{factor[name]:.3g} ({text})" for name, text in terms.items() if name in factor
+    )
+    return f"{implied['geometric mean']:.3g} = {product}."
+
+
+def _terms(inputs: HeadlineInputs) -> str:
+    """Explain the words of the page."""
+    epochs = inputs.epochs
+    return (
+        "'Per epoch': both machines pass the same samples, chips and GPU by second order, "
+        f"PipeLayer by first. 'To target': until the network has learned, "
+        f"{epochs.second_order:g} epochs of second order against {epochs.first_order:g} of first "
+        f"on the other machine. {_FOOTING} {_REBUILT}"
+    )
 
 
 def _footing_rows(paper: PublishedRatios, means: Means) -> Rows:
@@ -202,7 +251,7 @@ def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
     ]
 
 
-def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
+def _bridge_section(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> StudySection:
     charts = [
         Chart(
             "bridge", "bridge", f"From one chip to the paper: {name}", x="what",
@@ -214,11 +263,10 @@ def _bridge_section(inputs: HeadlineInputs, means: Means) -> StudySection:
         "What the ratios consist of",
         charts=charts,
         tables=["footings", "bridge"],
-        intro="Read a chart from top to bottom: each bar multiplies what those above it have "
-        "reached, blue ones up, orange ones down, from one chip to the paper's figure. The table "
-        f"'Bridge' says what each factor means. {_batch(inputs, means)} The changes below are "
-        "what the paper may have done otherwise; nothing says that it did. 'Not explained' is what "
-        "is left.",
+        intro=f"Speedup over the GPU, per epoch: {_product(inputs, means, bridge)} In the charts "
+        "each bar multiplies what those above it have reached. After our chips come changes that "
+        f"the paper may have made, though nothing says so; what is left is '{REST}'. "
+        f"{_terms(inputs)}",
     )
 
 
@@ -288,9 +336,8 @@ def _ratio_section(inputs: HeadlineInputs, means: Means) -> StudySection:
         "Ratios",
         charts=charts,
         tables=["means", "ratios"],
-        intro="Means over all networks, with the paper's four numbers beside. Ratios are given for "
-        "several numbers of chips, each with a reason; 'rebuilt' is PipeLayer's chip made of our "
-        "parts and mapped as ours are, instead of its published peak.",
+        intro="Means over all networks, with the paper's four numbers beside, for several numbers "
+        f"of chips. {_FOOTING} {_REBUILT}",
         notes=[_about_pipelayer(inputs, means)],
     )
 
@@ -357,8 +404,9 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
         tables=["sensitivity"],
         intro="Every constant marked as an assumption and every count that the paper does not "
         f"give, halved and doubled; charts show the {SHOWN} that decide most, the table all. A "
-        "count of 1 cannot be halved. Twice the residual.rows have a converter of one bit more, "
-        "and twice the levels of a converter are one bit more (adc.bits). How long an inverting "
+        "count of 1 cannot be halved. Residual products with twice the rows, or passes of twice "
+        "the bits (residual.dac_bits, then dac.bits too), have converters that still tell all "
+        "levels apart; twice the levels of other converters are one bit more (adc.bits). How long an inverting "
         "circuit is taken to settle (device.opamp.settled_cycles) decides where answers are read "
         "once they have settled: by single, taylor and refine. Conjugate gradients read after a "
         "time of their own (inversion.array_read_after), which the amplifiers' bandwidth scales.",

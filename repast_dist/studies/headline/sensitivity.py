@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.hardware import PARTS, Quantity, quantities
+from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.workload import named_workload
 from repast_dist.planning.gpu import BaselineStep, gpu_step
 from repast_dist.planning.plan import Plan
@@ -39,10 +40,12 @@ _COUNTS = (
 """Counts of the chip that no publication gives openly. Those that are 1 cannot be halved. Weights
 and inputs of 16 bits and inversion of 8 are published.
 """
-_ROWS, _LEVELS = "residual.rows", "adc.bits"
-"""Rows driven at a time, whose converter has a bit more or less, so that it still tells all levels
-apart; and a bit more or less of the converters of multiplying arrays: twice or half the levels.
+_RESIDUAL = ("residual.rows", "residual.dac_bits")
+"""Rows driven at a time in residual products, and bits of a pass, which all DACs of multiplying
+arrays then have; their converters get as many bits as tell all levels apart.
 """
+_LEVELS = "adc.bits"
+"""A bit more or less of the converters of multiplying arrays: twice or half the levels."""
 
 _ENERGIES = ("energy_j", "power_w")
 
@@ -182,7 +185,7 @@ def assumptions(inputs: HeadlineInputs) -> Iterator[Assumed]:
     yield Assumed(f"{inputs.gpu.name}.{name}", _scale_column(inputs), "gpu")
     for name in ("assumed_iterations", "block_size", "interval", "factor_interval"):
         yield Assumed(f"soi.{name}", _scale_soi(inputs, name))
-    for path in (*_COUNTS, _ROWS, _LEVELS):
+    for path in (*_COUNTS, *_RESIDUAL, _LEVELS):
         yield Assumed(f"chip.{path}", _scale_count(inputs, path))
     for name in ("settled_cycles", "gbw_hz"):
         yield Assumed(f"device.opamp.{name}", _scale_amplifiers(inputs, name))
@@ -251,17 +254,14 @@ def _scale_soi(inputs: HeadlineInputs, field: str) -> _Change:
 def _scale_count(inputs: HeadlineInputs, path: str) -> _Change:
     def scaled(factor: float) -> HeadlineInputs:
         chip = inputs.machine.hardware.chip
-        more_bits = round(math.log2(factor))
         if path == _LEVELS:
-            adc = dataclasses.replace(chip.adc, bits=chip.adc.bits + more_bits)
-            chip = dataclasses.replace(chip, adc=adc)
+            bits = chip.adc.bits + round(math.log2(factor))
+            chip = dataclasses.replace(chip, adc=dataclasses.replace(chip.adc, bits=bits))
+        elif path in _RESIDUAL:
+            levels = inputs.machine.hardware.device.cell.levels
+            chip = _with_residual(chip, path.removeprefix("residual."), factor, levels)
         else:
             chip = _with_count(chip, path, factor)
-        own = chip.residual.adc
-        if path == _ROWS and own is not None:
-            own = dataclasses.replace(own, bits=own.bits + more_bits)
-            residual = dataclasses.replace(chip.residual, adc=own)
-            chip = dataclasses.replace(chip, residual=residual)
         return dataclasses.replace(inputs, machine=inputs.machine.changed(chip=chip))
 
     return scaled
@@ -274,6 +274,21 @@ def _with_count(chip: Any, path: str, factor: float) -> Any:
     if part:
         changed = {part[0]: dataclasses.replace(whole, **changed)}
     return dataclasses.replace(chip, **changed)
+
+
+def _with_residual(chip: ChipSpec, field: str, factor: float, levels: int) -> ChipSpec:
+    """Return the chip with a count of its residual products scaled; `levels` of a cell."""
+    old = chip.residual
+    changed: dict[str, Any] = {field: max(1, round(getattr(old, field) * factor))}
+    new = dataclasses.replace(old, **changed)
+    if old.adc is not None:
+        before, after = (
+            (own.rows * (levels - 1) * (2**own.dac_bits - 1)).bit_length() for own in (old, new)
+        )
+        adc = dataclasses.replace(old.adc, bits=old.adc.bits + after - before)
+        new = dataclasses.replace(new, adc=adc)
+    dac = dataclasses.replace(chip.dac, bits=max(chip.dac.bits, new.dac_bits))
+    return dataclasses.replace(chip, residual=new, dac=dac)
 
 
 def _scale_amplifiers(inputs: HeadlineInputs, field: str) -> _Change:
