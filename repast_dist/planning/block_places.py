@@ -216,9 +216,7 @@ class _Division:
         return 1.0 if self.places.stays.all() else 1.0 / _BETTER
 
 
-def segment_seconds(
-    held: HeldBlocks, places: Sequence[BlockPlaces], policy: Policy
-) -> np.ndarray:
+def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Policy) -> np.ndarray:
     """Return the time in which one chip renews all blocks and solves with the G blocks, and in
     which it then solves with the A blocks, for each of several ways to place its blocks and for
     each kind of steps, times the share of these; (ways, kinds, 2).
@@ -325,9 +323,7 @@ def _chosen(found: list[list[_Division]], policy: Policy) -> list[_Division]:
     """
     if policy.partition.objective != "time" or not found:
         return [min(each, key=lambda item: item.goal * item.dearer) for each in found]
-    seconds = [
-        np.stack([item.segment_s.ravel() * item.dearer for item in each]) for each in found
-    ]
+    seconds = [np.stack([item.segment_s.ravel() * item.dearer for item in each]) for each in found]
     chosen = _together(seconds, _limited(seconds))
     limits = np.max([own[way] for own, way in zip(seconds, chosen, strict=True)], axis=0)
     kept = [np.flatnonzero((own <= limits).all(axis=1)).tolist() for own in seconds]

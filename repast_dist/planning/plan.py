@@ -387,11 +387,7 @@ def _fewer_owners(plan: Plan) -> list[int]:
     # No chip is faster than if all of its arrays were always busy.
     work_s = float(busy_seconds(plan.held, plan.hardware).sum())
     allowed_s = _LESS * plan.goal - plan.allocation.goal
-    return [
-        fewer
-        for fewer in range(most, max(0, most - _FEWER), -1)
-        if work_s / fewer < allowed_s
-    ]
+    return [fewer for fewer in range(most, max(0, most - _FEWER), -1) if work_s / fewer < allowed_s]
 
 
 _GAIN = 0.99

@@ -406,10 +406,11 @@ def _sensitivity_section(inputs: HeadlineInputs, base: Row) -> StudySection:
         f"give, halved and doubled; charts show the {SHOWN} that decide most, the table all. A "
         "count of 1 cannot be halved. Residual products with twice the rows, or passes of twice "
         "the bits (residual.dac_bits, then dac.bits too), have converters that still tell all "
-        "levels apart; twice the levels of other converters are one bit more (adc.bits). How long an inverting "
-        "circuit is taken to settle (device.opamp.settled_cycles) decides where answers are read "
-        "once they have settled: by single, taylor and refine. Conjugate gradients read after a "
-        "time of their own (inversion.array_read_after), which the amplifiers' bandwidth scales.",
+        "levels apart; twice the levels of other converters are one bit more (adc.bits). How long "
+        "an inverting circuit is taken to settle (device.opamp.settled_cycles) decides where "
+        "answers are read once they have settled: by single, taylor and refine. Conjugate "
+        "gradients read after a time of their own (inversion.array_read_after), which the "
+        "amplifiers' bandwidth scales.",
     )
 
 
