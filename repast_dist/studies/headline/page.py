@@ -87,7 +87,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
     return StudyPage(
         study="headline",
         title="RePAST beside a GPU and PipeLayer",
-        answer=_answer(inputs, mean_of),
+        answer=_answer(inputs, mean_of, bridge),
         tables={
             "footings": table(_footing_rows(study.paper, mean_of), {}),
             "bridge": table(bridge, {}),
@@ -104,7 +104,7 @@ def headline_page(inputs: HeadlineInputs) -> StudyPage:
             **({"sensitivity": table(sensitivity, {})} if sensitivity else {}),
         },
         sections=[
-            _bridge_section(inputs, mean_of, bridge),
+            _bridge_section(inputs),
             _ratio_section(inputs, mean_of),
             _schedule_section(inputs),
             _machine_section(inputs, machines),
@@ -145,51 +145,13 @@ Means = Mapping[tuple[str, str], Row]
 """(footing, ratio) -> the means over networks."""
 
 
-def _answer(inputs: HeadlineInputs, means: Means) -> str:
-    """Say the four ratios, the paper's beside, and why there are so many chips."""
-    paper, epochs = inputs.study.paper, inputs.epochs
-    chips = means[footings.IMPLIED, "speedup over GPU"]["mean chips"]
-    ours = {name: f"{means[footings.IMPLIED, name][_LIKE[name]]:.3g}" for name in paper.by_name}
-    theirs = {name: f"{figure.value}" for name, figure in paper.by_name.items()}
-    fast, frugal = "speedup over PipeLayer", "energy saving over PipeLayer"
-    return (
-        f"{chips:.0f} {inputs.machine.hardware.chip.name} chips run an epoch "
-        f"{ours['speedup over GPU']} times as fast as {inputs.gpu.name}, with "
-        f"{ours['energy saving over GPU']} times less energy (the paper: "
-        f"{theirs['speedup over GPU']} and {theirs['energy saving over GPU']}). PipeLayer trains "
-        f"first order, for {epochs.first_order:g} epochs instead of {epochs.second_order:g}: until "
-        f"a network has learned, the chips are {ours[fast]} times as fast, with {ours[frugal]} "
-        f"times less energy (the paper: {theirs[fast]} and {theirs[frugal]}). There are "
-        f"{chips:.0f} because the paper's own ratios imply {footings.implied_power(paper):.3g} "
-        "times the GPU's power, which feeds so many."
-    )
-
-
-def _key_figures(inputs: HeadlineInputs, means: Means) -> list[KeyFigure]:
-    """Return our four ratios, as the paper's are to be compared with."""
-    figures = []
-    for name, published in inputs.study.paper.by_name.items():
-        row, like = means[footings.IMPLIED, name], _LIKE[name]
-        others = ", ".join(
-            f"{row[column]:.3g} x {_SHORT[column]}" for column in _SHORT if column != like
-        )
-        figures.append(
-            KeyFigure(
-                f"{name}, {_SHORT[like]}",
-                f"{row[like]:.3g} x",
-                f"the paper: {published.value} x; {others}",
-                number=row[like],
-            )
-        )
-    return figures
-
-
-def _product(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
-    """Say what our speedup over the GPU consists of."""
-    speedup = "speedup over GPU"
-    factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
-    own, implied = schedule_name(inputs), means[footings.IMPLIED, speedup]
+def _answer(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str:
+    """Say the ratios over the GPU, what they consist of, and why there are so many chips."""
+    speedup, saving = "speedup over GPU", "energy saving over GPU"
+    paper, implied = inputs.study.paper, means[footings.IMPLIED, speedup]
     chips = f"{implied['mean chips']:.0f}"
+    own = schedule_name(inputs)
+    factor = {row["what"]: row["factor"] for row in bridge if row["ratio"] == speedup}
     terms = {
         ONE_CHIP: "one chip, where the GPU does the same work",
         PLACEMENT: "copies of layers in arrays that would be idle",
@@ -199,7 +161,27 @@ def _product(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> str
     product = " x ".join(
         f"{factor[name]:.3g} ({text})" for name, text in terms.items() if name in factor
     )
-    return f"{implied['geometric mean']:.3g} = {product}."
+    fast, frugal = (
+        f"{means[footings.IMPLIED, name][_LIKE[name]]:.3g}" for name in (speedup, saving)
+    )
+    return (
+        f"{chips} {inputs.machine.hardware.chip.name} chips run an epoch {fast} times as fast as "
+        f"{inputs.gpu.name}, with {frugal} times less energy (the paper: "
+        f"{published_ratio(paper, speedup)} and {published_ratio(paper, saving)}). {fast} = "
+        f"{product}. There are {chips} because the paper's own ratios imply a machine of "
+        f"{footings.implied_power(paper):.3g} times the GPU's power, which feeds so many."
+    )
+
+
+def _key_figures(inputs: HeadlineInputs, means: Means) -> list[KeyFigure]:
+    """Return our four ratios, as the paper's are to be compared with."""
+    figures = []
+    for name, published in inputs.study.paper.by_name.items():
+        column = _LIKE[name]
+        value = means[footings.IMPLIED, name][column]
+        detail = f"{_SHORT[column]}; the paper: {published.value} x"
+        figures.append(KeyFigure(name, f"{value:.3g} x", detail, number=value))
+    return figures
 
 
 def _terms(inputs: HeadlineInputs) -> str:
@@ -251,7 +233,7 @@ def _sources(inputs: HeadlineInputs) -> list[tuple[str, str]]:
     ]
 
 
-def _bridge_section(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row]) -> StudySection:
+def _bridge_section(inputs: HeadlineInputs) -> StudySection:
     charts = [
         Chart(
             "bridge", "bridge", f"From one chip to the paper: {name}", x="what",
@@ -263,10 +245,9 @@ def _bridge_section(inputs: HeadlineInputs, means: Means, bridge: Sequence[Row])
         "What the ratios consist of",
         charts=charts,
         tables=["footings", "bridge"],
-        intro=f"Speedup over the GPU, per epoch: {_product(inputs, means, bridge)} In the charts "
-        "each bar multiplies what those above it have reached. After our chips come changes that "
-        f"the paper may have made, though nothing says so; what is left is '{REST}'. "
-        f"{_terms(inputs)}",
+        intro=f"{_terms(inputs)} In the charts each bar multiplies what those above it have "
+        "reached. After our chips come changes that the paper may have made, though nothing says "
+        f"so; what is left is '{REST}'.",
     )
 
 
