@@ -65,6 +65,25 @@ class SolveCounts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Answered:
+    """What a solve found, for the next one with the same block to begin with.
+
+    Attributes
+    ----------
+    x : ndarray
+        (n, r) answers, in the units of the hardware; every column has a scale of its own.
+    image : ndarray
+        (n, r) what the scaled block makes of them, as the hardware knows it.
+    drift : ndarray
+        (r,) bound on the norms of what roundings have added to it.
+    """
+
+    x: np.ndarray
+    image: np.ndarray
+    drift: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Solution:
     """Answer and honest account of a solve with r right-hand sides.
 
@@ -90,6 +109,8 @@ class Solution:
         Whether the circuits come to rest; nothing is solved with those that do not.
     saturated : bool
         Whether an output went beyond the amplifiers' swing: then no right-hand side converged.
+    answered : Answered or None
+        What the next solve may begin with, of schemes that do.
     """
 
     x: np.ndarray
@@ -102,3 +123,4 @@ class Solution:
     refreshes: int = 0
     stable: bool = True
     saturated: bool = False
+    answered: Answered | None = None

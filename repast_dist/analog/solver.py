@@ -15,7 +15,7 @@ from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import Deflation
 from repast_dist.analog.kernels.columns import norms
 from repast_dist.analog.product import Product
-from repast_dist.analog.solution import Solution, SolveCounts
+from repast_dist.analog.solution import Answered, Solution, SolveCounts
 from repast_dist.analog.specs import InvSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import ceil_div
@@ -142,13 +142,15 @@ class BlockSolver:
             result = factor @ result
         return result + self.damping * vectors if self.damping else result
 
-    def solve(self, right: np.ndarray) -> Solution:
+    def solve(self, right: np.ndarray, last: Answered | None = None) -> Solution:
         """Solve ``A x = b`` for many right-hand sides.
 
         Parameters
         ----------
         right : ndarray
             (n, r) float64.
+        last : Answered, optional
+            What the last solve for as many right-hand sides left to begin with.
 
         Raises
         ------
@@ -159,7 +161,7 @@ class BlockSolver:
             raise DataError(f"right-hand sides must be ({self.size}, r), got {right.shape}")
         if not np.isfinite(right).all():
             raise DataError("right-hand sides must be finite, got NaN or infinity")
-        run = Run(self, right)
+        run = Run(self, right, last)
         if self.stable:
             self.scheme.solve(run)
         return run.solution()
@@ -191,6 +193,8 @@ class Run:
         The programmed block.
     right : ndarray
         (n, r) float64 right-hand sides.
+    last : Answered or None
+        What a scheme may begin with.
 
     Attributes
     ----------
@@ -208,10 +212,15 @@ class Run:
         sides that the digital unit solves with a Cholesky factor.
     saturated : bool
         Whether an output went beyond the amplifiers' swing.
+    last, answered : Answered or None
+        What a scheme may begin with, and leaves to the next solve.
     """
 
-    def __init__(self, solver: "BlockSolver", right: np.ndarray) -> None:
-        self.solver = solver
+    def __init__(
+        self, solver: "BlockSolver", right: np.ndarray, last: Answered | None = None
+    ) -> None:
+        self.solver, self.last = solver, last
+        self.answered: Answered | None = None
         # Each column over a power of two of its own, so that no size of it matters.
         self.exponents = np.frexp(np.max(np.abs(right), axis=0, initial=0.0))[1]
         self.right = np.ldexp(right, -self.exponents)
@@ -327,6 +336,7 @@ class Run:
             refreshes=self.refreshes,
             stable=self.solver.stable,
             saturated=self.saturated,
+            answered=self.answered,
         )
         return dataclasses.replace(solution, usable=scheme.usable(solution) and not self.saturated)
 

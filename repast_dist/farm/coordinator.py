@@ -35,6 +35,7 @@ from repast_dist.farm.records import (
 from repast_dist.farm.setup import FarmSetup, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.ground.numbers import ceil_div
+from repast_dist.training.block_state import joined
 from repast_dist.training.engines import ClipCount
 from repast_dist.training.network import Evaluation
 from repast_dist.training.sampling import steps_per_epoch, tested_after, total_steps
@@ -366,7 +367,7 @@ class Coordinator:
 
     def _save(self, states: list[dict[str, np.ndarray]], _wall_s: float) -> None:
         """Save everything needed to go on from the current step."""
-        arrays = {name: value for part in states for name, value in part.items()}
+        arrays = joined({name: value for part in states for name, value in part.items()})
         self._recorder.cut()
         keep = self._job.farm.checkpoint_keep
         save_checkpoint(self._checkpoints, self._done.step, arrays, self._done.plain(), keep)

@@ -460,7 +460,9 @@ class ChipWorker:
     def _solve(self, task: SolveTask, step: int, right: np.ndarray) -> np.ndarray:
         if task.block is None:
             return right
-        x, report = self._second_order.solve(task.chip, task.block, step, right)
+        _, top, _, left, _ = task.area
+        first = top if self._setup.plan.blocks[task.block].transposed else left
+        x, report = self._second_order.solve(task.chip, task.block, step, right, first)
         self._reports.append(report)
         return x
 

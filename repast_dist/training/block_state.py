@@ -1,6 +1,7 @@
 """An SOI block on a chip has a running average, programmed arrays and solves."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import scipy.linalg
 
 from repast_dist.analog import BlockSolver, Rows, Solution, SolveCounts
 from repast_dist.analog.schemes.base import Scheme
+from repast_dist.analog.solution import Answered
 from repast_dist.ground.errors import DataError, IndefiniteError, InversionError
 from repast_dist.ground.rng import When
 from repast_dist.training.engines import Engine, Solver
@@ -27,6 +29,10 @@ up. The norm of the old block is known from before.
 
 _WORD_SERVES = 16
 """Products that a word from a buffer is used for when a block is formed digitally."""
+
+
+_OF_PART = re.compile(r"((?:block/[0-9]+/)?last/)([0-9]+)/([a-z]+)")
+"""Name of what was found last, by the number of the first right-hand side."""
 
 
 class FactorBlock(Protocol):
@@ -100,6 +106,24 @@ def updated_average(
     update = average.updates + 1
     past, present = optimizer.average_weights(update)
     return FactorAverage(past * average.matrix + present * fresh, update)
+
+
+def joined(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return arrays of a checkpoint with what blocks found last for parts of their right-hand sides
+    put together, whoever solved for which.
+    """
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    found = {}
+    for name, held in arrays.items():
+        part = _OF_PART.fullmatch(name)
+        if part is None:
+            found[name] = held
+        else:
+            where, first, what = part.groups()
+            parts.setdefault(f"{where}0/{what}", {})[int(first)] = held
+    for name, held_by in parts.items():
+        found[name] = np.concatenate([held_by[first] for first in sorted(held_by)], axis=-1)
+    return found
 
 
 def changed_by(new: np.ndarray, old: np.ndarray) -> float:
@@ -193,6 +217,8 @@ class BlockState:
         self._next: _Written | None = None
         self._aged: tuple[int, Solver] | None = None
         self._pending = SolveCounts()
+        self._last: dict[int, Answered] = {}
+        self._saved: Answered | None = None
 
     @property
     def average(self) -> np.ndarray:
@@ -260,6 +286,7 @@ class BlockState:
             self._next = new
         else:
             self._written, self._aged = new, None
+            self._last, self._saved = {}, None
 
     def _still_holds(self, damped: np.ndarray | Rows) -> bool:
         """Return whether the block is as good as what is written."""
@@ -276,9 +303,19 @@ class BlockState:
         """Go over to the new arrays once the old ones have served their steps."""
         if self._next is not None and step >= self._next.step + self._stale:
             self._written, self._next, self._aged = self._next, None, None
+            self._last, self._saved = {}, None
 
-    def solve(self, step: int, right: np.ndarray) -> tuple[np.ndarray, SolveReport]:
+    def solve(self, step: int, right: np.ndarray, first: int = 0) -> tuple[np.ndarray, SolveReport]:
         """Solve for right-hand sides (n, r); if the solve diverges, apply the chosen policy.
+
+        Parameters
+        ----------
+        step : int
+            The training step.
+        right : ndarray
+            (n, r) float64.
+        first : int
+            Number of the first of them among those of all chips that hold the block.
 
         Raises
         ------
@@ -292,11 +329,28 @@ class BlockState:
             )
         if not np.isfinite(right).all():
             raise DataError(f"{self._where()}: the gradient at step {step} is not finite")
-        solution = self._as_held(step, self._written).solve(right)
+        held = self._as_held(step, self._written)
+        if isinstance(held, BlockSolver):
+            # What is known of old answers is what cells held then.
+            keeps = not self._engine.schedule.step_s
+            last = self._last_of(first, right.shape[1]) if keeps else None
+            solution = held.solve(right, last)
+            if solution.answered is not None and keeps:
+                self._last[first] = solution.answered
+        else:
+            solution = held.solve(right)
         self._pending += solution.counts
         if solution.usable:
             return solution.x, self._report(step, solution, self._written, "none")
         return self._diverged(step, right, solution, self._written)
+
+    def _last_of(self, first: int, count: int) -> Answered | None:
+        """Return what was last found for so many right-hand sides, if it is known."""
+        if first in self._last or self._saved is None:
+            return self._last.get(first)
+        part, saved = slice(first, first + count), self._saved
+        x, image = (np.ascontiguousarray(held[:, part]) for held in (saved.x, saved.image))
+        return Answered(x, image, saved.drift[part])
 
     def _as_held(self, step: int, written: "_Written") -> Solver:
         """Return the block as its arrays hold it some steps after they were written."""
@@ -323,6 +377,9 @@ class BlockState:
             arrays["rest"] = np.array([self._average.rest_weight, self._average.rest_trace])
         else:
             arrays["average"] = self._average.matrix
+        known = self._last or ({} if self._saved is None else {0: self._saved})
+        for first, last in known.items():
+            arrays |= {f"last/{first}/{key}": value for key, value in vars(last).items()}
         for name, written in (("written", self._written), ("next", self._next)):
             if written is not None:
                 arrays |= {f"{name}/{key}": value for key, value in written.arrays().items()}
@@ -339,7 +396,13 @@ class BlockState:
             self._average = RowAverage(rows, weights, weight, trace, int(arrays["updates"]))
         self._written = self._programmed_again("written", arrays)
         self._next = self._programmed_again("next", arrays)
-        self._pending = SolveCounts()
+        self._pending, self._last = SolveCounts(), {}
+        whole = {
+            name.rpartition("/")[2]: held
+            for name, held in joined(arrays).items()
+            if name.startswith("last/")
+        }
+        self._saved = Answered(**whole) if whole else None
 
     def _programmed_again(self, name: str, arrays: Mapping[str, np.ndarray]) -> "_Written | None":
         if f"{name}/step" not in arrays:

@@ -135,14 +135,16 @@ class Preconditioner:
             block.prepare(step, float(damping[number]), bits)
 
     def solve(
-        self, chip: int, block: int, step: int, part: np.ndarray
+        self, chip: int, block: int, step: int, part: np.ndarray, first: int = 0
     ) -> tuple[np.ndarray, SolveReport]:
-        """Return the solution of a block for a part of a gradient, in the same shape."""
+        """Return the solution of a block for a part of a gradient, in the same shape, which begins
+        with a column, or, of G, a row, of that number.
+        """
         state = self.held[chip, block]
         if not state.block.transposed:
-            return state.solve(step, part)
+            return state.solve(step, part, first)
         # x G = dW for symmetric G: solve G x^T = dW^T.
-        x, report = state.solve(step, np.ascontiguousarray(part.T))
+        x, report = state.solve(step, np.ascontiguousarray(part.T), first)
         return x.T, report
 
     def directions(

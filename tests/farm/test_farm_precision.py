@@ -34,6 +34,7 @@ WAYS = {
         "soi.keep_levels=true", "chip=repast", "engine=float64", "engine.inverse=analog",
     ),
     "adapted": ("optimizer.adapt_damping_every=2", "engine=float64", "engine.inverse=analog"),
+    "warm": ("inversion.warm_start=true", "chip=repast", "train.max_steps=7"),
     "noisy": ("soi.residual_to_noise=0.5", "train.micro_batch_size=8"),
     "drawn": (
         "soi.factor_positions=0.3", "model=digits_cnn", "engine.forward=float64",

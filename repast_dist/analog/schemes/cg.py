@@ -44,5 +44,6 @@ class Cg(DeflatingScheme, ConjugateScheme):
         self, rounds: np.ndarray, inv: InvSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return a product per round, and what deflation does before it."""
-        moved = gradient_moves(rounds, _WINDOW)
-        return rounds, rounds, gradient_ops(rounds, _WINDOW), moved
+        ops, moves = self.beginning
+        moved = gradient_moves(rounds, _WINDOW) + moves
+        return rounds, rounds, gradient_ops(rounds, _WINDOW) + ops, moved

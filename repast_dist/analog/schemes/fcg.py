@@ -43,8 +43,9 @@ class GradientScheme(ArrayScheme, DeflatingScheme, ConjugateScheme):
         self, rounds: np.ndarray, inv: InvSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return an application of the inverse and a product per round."""
-        moved = gradient_moves(rounds, self.conjugate)
-        return rounds, rounds, gradient_ops(rounds, self.conjugate), moved
+        ops, moves = self.beginning
+        moved = gradient_moves(rounds, self.conjugate) + moves
+        return rounds, rounds, gradient_ops(rounds, self.conjugate) + ops, moved
 
 
 @spec

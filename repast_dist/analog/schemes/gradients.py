@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from repast_dist.analog.kernels.columns import add_scaled, dots, largest
+from repast_dist.analog.kernels.columns import add_scaled, dots, largest, norms
 from repast_dist.analog.schemes.base import IterativeScheme
 from repast_dist.analog.schemes.watch import SAFETY, Watch
+from repast_dist.analog.solution import Answered
 from repast_dist.analog.solver import DOT_MOVES, NORM_MOVES, UPDATE_MOVES, Run
 from repast_dist.ground.spec import spec
 
@@ -31,6 +32,14 @@ _GRADIENT_MOVES = 2 * DOT_MOVES + 2 * UPDATE_MOVES
 move; the norm of the residual is counted where it is computed.
 """
 
+_BEGIN_OPS = 6
+"""Digital operations per row of a right-hand side of beginning with an old answer: two inner
+products, two updates, a norm, and the image of the new answer.
+"""
+
+_BEGIN_MOVES = 2 * DOT_MOVES + 3 * UPDATE_MOVES + NORM_MOVES
+"""Numbers per row that these move."""
+
 _DIRECTION_MOVES = DOT_MOVES + UPDATE_MOVES
 """Of every direction that is kept, of which both vectors stay in buffers."""
 
@@ -45,9 +54,21 @@ class ConjugateScheme(IterativeScheme):
         Whether the inputs of a product have as many bits fewer as the residual has shrunk by: what
         their rounding adds to the residual is then no more than in the first round (Simoncini and
         Szyld, SIAM J. Sci. Comput. 2003).
+    warm_start : bool
+        Whether a right-hand side begins with the multiple of its last answer that leaves the least
+        residual, until the block is written anew. What the block makes of an answer is known from
+        the residual it left, so that no product is taken.
     """
 
     relaxed_products: bool = False
+    warm_start: bool = False
+
+    @property
+    def beginning(self) -> tuple[int, int]:
+        """Digital operations per row of a right-hand side before its first round and after its
+        last, and the numbers that these move.
+        """
+        return (_BEGIN_OPS, _BEGIN_MOVES) if self.warm_start else (0, 0)
 
     def spared_passes(self, rounds: np.ndarray) -> np.ndarray:
         """Return none, or those of residuals that shrink evenly to the target, of inputs that enter
@@ -93,10 +114,17 @@ def conjugate_gradients(run: Run, scheme: ConjugateScheme, window: int, patience
     unit = run.solver.size * 2.0 ** (1 - product.bits) / run.solver.scaling.min()
     drift = np.zeros(active.size)
     relative = np.ones(active.size)
+    left = _Left(run) if scheme.warm_start else None
+    if left is not None:
+        relative, drift = left.begin(active, residual)
+        going = (relative > tolerance * SAFETY) | (relative + _TRUE_DRIFT * drift > tolerance)
+        left.put(active[~going], residual[:, ~going], drift[~going])
+        active, drift, relative = active[going], drift[going], relative[going]
+        residual = np.compress(going, residual, axis=1)
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for count in range(1, scheme.max_iterations + 1):
         if not active.size:
-            return
+            break
         direction = np.array(run.invert(residual), order="C")
         for old, image, curvature in kept:
             add_scaled(direction, old, -dots(direction, image) / curvature)
@@ -131,12 +159,64 @@ def conjugate_gradients(run: Run, scheme: ConjugateScheme, window: int, patience
         kept = [*kept, (direction, image, curvature)][-window:]
         keep = watch.keep(relative, active) & usable
         if not keep.all():
+            if left is not None:
+                left.put(active[~keep], residual[:, ~keep], drift[~keep])
             active, drift, relative = active[keep], drift[keep], relative[keep]
             residual = np.compress(keep, residual, axis=1)
             kept = [
                 (np.compress(keep, old, axis=1), np.compress(keep, image, axis=1), c[keep])
                 for old, image, c in kept
             ]
+    if left is not None:
+        left.put(active, residual, drift)
+        left.leave()
+
+
+class _Left:
+    """What right-hand sides are left with at their end, and how they begin with that.
+
+    Parameters
+    ----------
+    run : Run
+        The solve.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._residual, self._drift = run.b.copy(), np.zeros(run.b.shape[1])
+        run.digital_ops += _BEGIN_OPS * run.b.size
+        run.moved += _BEGIN_MOVES * run.b.size
+
+    def begin(self, active: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the best multiples of the last answers from residuals, in place; return the relative
+        residuals, and the relative drift.
+        """
+        run, last = self._run, self._run.last
+        if last is None:
+            return np.ones(active.size), np.zeros(active.size)
+        image = np.take(last.image, active, axis=1)
+        squares = dots(image, image)
+        known = squares > 0
+        factor = np.where(known, dots(image, residual) / np.where(known, squares, 1.0), 0.0)
+        add_scaled(residual, image, -factor)
+        run.x[:, active] = factor * last.x[:, active]
+        relative = norms(residual, run.solver.scaling) / run.norm[active]
+        return relative, np.abs(factor) * last.drift[active] / run.norm[active]
+
+    def put(self, columns: np.ndarray, residual: np.ndarray, drift: np.ndarray) -> None:
+        """Note what some right-hand sides are left with."""
+        self._residual[:, columns] = residual
+        self._drift[columns] = drift * self._run.norm[columns]
+
+    def leave(self) -> None:
+        """Leave answers and their images to the next solve; of one that is not finite nothing."""
+        run = self._run
+        image = run.b - self._residual
+        good = np.isfinite(image).all(axis=0) & np.isfinite(run.x).all(axis=0)
+        good &= np.isfinite(self._drift)
+        run.answered = Answered(
+            np.where(good, run.x, 0.0), np.where(good, image, 0.0), np.where(good, self._drift, 0.0)
+        )
 
 
 def _relaxed(relative: np.ndarray, bits: int) -> np.ndarray:
