@@ -471,6 +471,9 @@ WRONG = {
     "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
     "partition.layers=pipeline": r"partition\.layers=pipeline: .*PyTorch module.*valid: replicate",
     "soi.factor_positions=0.5": r"soi\.factor_positions=0\.5: .*PyTorch module.*valid: 1, or soi",
+    "optimizer.adapt_damping_every=2": (
+        r"optimizer\.adapt_damping_every=2: .*PyTorch module.*valid: 0"
+    ),
     "model.width=3": r"model\.width: unknown setting; .*factory",
     "dataset.factory=my_lab:no_module": r"dataset\.factory: my_lab:no_module: TypeError.*x_train",
     "dataset.augmentation=my_lab:make_text_model": r"dataset\.augmentation: .*TypeError",

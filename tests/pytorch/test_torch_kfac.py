@@ -14,6 +14,7 @@ from torch import nn  # noqa: E402
 import repast_dist as rd  # noqa: E402
 import repast_dist.torch as rt  # noqa: E402
 from repast_dist.ground.errors import DataError, SettingsError  # noqa: E402
+from repast_dist.training.optimizers.kfac import Kfac  # noqa: E402
 
 EXACT = {"engine": "float64"}
 DOUBLE = torch.float64
@@ -244,9 +245,11 @@ def test_what_cannot_be_is_refused():
         rt.KFAC(model, engine="float64")
     with pytest.raises(SettingsError, match="momentum"):
         rt.KFAC(model, momentum=1.5)
+    with pytest.raises(SettingsError, match=r"adapted every 3 steps.*valid: adapt_damping_every=0"):
+        rt.KFAC(network(), method=Kfac(adapt_damping_every=3), **EXACT)
     for setting in (
         "soi.stale=2", "soi.fusion=on", "partition.layers=pipeline", "soi.factor_positions=0.5",
-        "soi.factor_micro_batches=0.5",
+        "soi.factor_micro_batches=0.5", "soi.residual_to_noise=0.5",
     ):  # fmt: skip
         name = setting.partition("=")[0]
         model = rt.convert(network(), rd.load_hardware("small"), setting)

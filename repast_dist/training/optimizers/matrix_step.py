@@ -3,12 +3,73 @@
 The bias of a layer is the last row of its weights; it is updated as everything else is.
 """
 
-from collections.abc import Callable
+import abc
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from repast_dist.ground.spec import spec
 from repast_dist.training.optimizers.adam import Adam
 from repast_dist.training.optimizers.base import Arrays, Optimizer, Update
+from repast_dist.training.optimizers.matrix_unit import Due, MatrixMethod, MatrixUnit, Shape
+
+
+@spec
+class MatrixOptimizer(Optimizer):
+    """A method that updates matrices as wholes, each on one chip, and leaves biases, embeddings and
+    normalisations to Adam. Kernels of convolutions are matrices of all inputs of a position by
+    channels.
+
+    Attributes
+    ----------
+    products : {"arrays", "digital"}
+        Where products of matrices run: on multiplying arrays, into which operands are written each
+        time, or in the digital unit.
+    output_layer : {"others", "matrix"}
+        Whether the last matrix of the network is left to Adam.
+    others : Adam
+        What updates everything else.
+    """
+
+    # Those of Adam, which updates what is no matrix.
+    update_operations: ClassVar[int] = Adam.update_operations
+
+    products: Literal["arrays", "digital"] = "arrays"
+    output_layer: Literal["others", "matrix"] = "others"
+    others: Adam = Adam(learning_rate=0.003)
+
+    @property
+    def matrices(self) -> MatrixMethod:
+        """The optimizer itself."""
+        return self
+
+    @property
+    @abc.abstractmethod
+    def renews(self) -> bool:
+        """Whether steps differ in what they renew."""
+
+    @abc.abstractmethod
+    def state_shapes(self, rows: int, columns: int) -> dict[str, Shape]:
+        """Return name -> shape of what is kept of a matrix, as `MatrixMethod` says."""
+
+    @abc.abstractmethod
+    def direction[M](
+        self, unit: MatrixUnit[M], gradient: M, state: dict[str, M], due: Due
+    ) -> tuple[M, dict[str, M]]:
+        """Return the direction of a matrix and the new state, as `MatrixMethod` says."""
+
+    def scale(self, rows: int, columns: int) -> float:
+        """Return what the direction of a matrix of so many inputs and outputs is multiplied by."""
+        return 1.0
+
+    def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
+        """Return nothing: Adam's averages begin with the first step."""
+        return {}
+
+    def update(self, given: Update) -> tuple[Arrays, Arrays]:
+        """Return the new weights and Adam's averages."""
+        return matrix_step(self, self.others, given, self.scale)
 
 
 def matrix_step(

@@ -1,30 +1,25 @@
 """Muon (Jordan et al. 2024) follows the orthogonal factor of the averaged gradient of a matrix."""
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, Literal
-
-import numpy as np
 
 from repast_dist.ground.numbers import Fraction, PositiveInt
 from repast_dist.ground.spec import spec
-from repast_dist.training.optimizers.adam import Adam
-from repast_dist.training.optimizers.base import OPTIMIZERS, Arrays, Optimizer, Update
-from repast_dist.training.optimizers.matrix_step import matrix_step
-from repast_dist.training.optimizers.matrix_unit import Due, MatrixMethod, MatrixUnit, Shape
+from repast_dist.training.optimizers.base import OPTIMIZERS
+from repast_dist.training.optimizers.matrix_step import MatrixOptimizer
+from repast_dist.training.optimizers.matrix_unit import Due, MatrixUnit, Shape
 from repast_dist.training.optimizers.newton_schulz import PUBLISHED, orthogonal_factor
 
 RateScale = Literal["original", "match_rms_adamw"]
 
 
 @spec
-class Orthogonalising(Optimizer):
+class Orthogonalising(MatrixOptimizer):
     """A method that follows the orthogonal factor of an averaged matrix, with decoupled decay.
 
     One chip averages the gradient of a matrix, or what it was solved to, and orthogonalises it with
-    products alone; biases, embeddings, normalisations and, as the authors recommend, the last
-    matrix follow Adam. Kernels of convolutions are matrices of all inputs of a position by
-    channels.
+    products alone, whose operands are written in every round; as the authors recommend, the last
+    matrix follows Adam.
 
     Attributes
     ----------
@@ -39,31 +34,13 @@ class Orthogonalising(Optimizer):
     rate_scale : {"original", "match_rms_adamw"}
         What the rate of a matrix is multiplied by: ``original`` sqrt(max(1, outputs / inputs)),
         ``match_rms_adamw`` 0.2 sqrt(max(outputs, inputs)) (Liu et al. 2025).
-    products : {"arrays", "digital"}
-        Where Newton-Schulz runs: on multiplying arrays, into which operands are written in every
-        round, or in the digital unit.
-    output_layer : {"others", "matrix"}
-        Whether the last matrix of the network is left to Adam.
-    others : Adam
-        What updates everything else.
     """
-
-    # Those of Adam, which updates what is no matrix.
-    update_operations: ClassVar[int] = Adam.update_operations
 
     momentum: Fraction = 0.95
     nesterov: bool = True
     iterations: PositiveInt = 5
     coefficients: tuple[float, float, float] = PUBLISHED
     rate_scale: RateScale = "original"
-    products: Literal["arrays", "digital"] = "arrays"
-    output_layer: Literal["others", "matrix"] = "others"
-    others: Adam = Adam(learning_rate=0.003)
-
-    @property
-    def matrices(self) -> MatrixMethod:
-        """The optimizer itself."""
-        return self
 
     @property
     def renews(self) -> bool:
@@ -84,15 +61,9 @@ class Orthogonalising(Optimizer):
             {"momentum": average},
         )
 
-    def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return nothing: Adam's averages begin with the first step."""
-        return {}
-
-    def update(self, given: Update) -> tuple[Arrays, Arrays]:
-        """Return the new weights and Adam's averages."""
-        return matrix_step(
-            self, self.others, given, lambda rows, columns: scale(self.rate_scale, rows, columns)
-        )
+    def scale(self, rows: int, columns: int) -> float:
+        """Return what the rate of a matrix is multiplied by."""
+        return _scale(self.rate_scale, rows, columns)
 
 
 @OPTIMIZERS.register
@@ -121,7 +92,7 @@ def averaged[M](
     return average, unit.combine((momentum, average), (1 - momentum, gradient))
 
 
-def scale(kind: RateScale, inputs: int, outputs: int) -> float:
+def _scale(kind: RateScale, inputs: int, outputs: int) -> float:
     """Return what the rate of a matrix is multiplied by."""
     if kind == "original":
         return math.sqrt(max(1.0, outputs / inputs))

@@ -1,24 +1,21 @@
 """Shampoo (Gupta et al. 2018) puts the averaged gradient between two inverse fourth roots."""
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from annotated_types import Gt, Le
 
 from repast_dist.ground.numbers import Fraction, NonNegative, PositiveInt
 from repast_dist.ground.spec import spec
-from repast_dist.training.optimizers.adam import Adam
-from repast_dist.training.optimizers.base import OPTIMIZERS, Arrays, Optimizer, Update
+from repast_dist.training.optimizers.base import OPTIMIZERS
 from repast_dist.training.optimizers.inverse_roots import inverse_fourth_root
-from repast_dist.training.optimizers.matrix_step import matrix_step
-from repast_dist.training.optimizers.matrix_unit import Due, MatrixMethod, MatrixUnit, Shape
+from repast_dist.training.optimizers.matrix_step import MatrixOptimizer
+from repast_dist.training.optimizers.matrix_unit import Due, MatrixUnit, Shape
 from repast_dist.training.optimizers.rational_roots import rational_fourth_root
 
 
 @OPTIMIZERS.register
 @spec
-class Shampoo(Optimizer):
+class Shampoo(MatrixOptimizer):
     """Shampoo follows ``L^(-1/4) G R^(-1/4)``, L and R the averages of G G' and G' G, as Meta's
     distributed_shampoo has it in float64, without grafting.
 
@@ -46,18 +43,9 @@ class Shampoo(Optimizer):
         Rounds of the coupled Newton iteration.
     poles : int
         Inverses in the sum. Where the ridge is 0.03, 3 are off by less than 0.7 %.
-    products : {"arrays", "digital"}
-        Where all products of matrices run: on multiplying arrays, into which operands are written
-        each time, or in the digital unit.
-    output_layer : {"others", "matrix"}
-        Whether the last matrix of the network is left to Adam.
-    others : Adam
-        What updates everything else.
     """
 
     title: ClassVar[str] = "Shampoo"
-    # Those of Adam, which updates what is no matrix.
-    update_operations: ClassVar[int] = Adam.update_operations
 
     method: Literal["shampoo"] = "shampoo"
     momentum: Fraction = 0.9
@@ -67,14 +55,6 @@ class Shampoo(Optimizer):
     roots: Literal["newton", "inversions"] = "newton"
     rounds: PositiveInt = 10
     poles: PositiveInt = 3
-    products: Literal["arrays", "digital"] = "arrays"
-    output_layer: Literal["others", "matrix"] = "others"
-    others: Adam = Adam(learning_rate=0.003)
-
-    @property
-    def matrices(self) -> MatrixMethod:
-        """The optimizer itself."""
-        return self
 
     @property
     def renews(self) -> bool:
@@ -135,11 +115,3 @@ class Shampoo(Optimizer):
             return inverse_fourth_root(unit, damped, self.rounds, what)
         # No eigenvalue of an average of squares is negative or above its norm.
         return rational_fourth_root(unit, damped, added, added + size, self.poles, what)
-
-    def initial_state(self, weights: Mapping[str, np.ndarray]) -> Arrays:
-        """Return nothing: Adam's averages begin with the first step."""
-        return {}
-
-    def update(self, given: Update) -> tuple[Arrays, Arrays]:
-        """Return the new weights and Adam's averages."""
-        return matrix_step(self, self.others, given, lambda rows, columns: 1.0)
