@@ -73,6 +73,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "shampoo": ("optimizer=shampoo", "optimizer.epsilon=0.001", "dataset.train_samples=96"),
     "shampoo by inversions": ("optimizer=shampoo", "optimizer.roots=inversions",
                               "dataset.train_samples=96"),
+    "grafted shampoo": ("optimizer=shampoo", "optimizer.grafting=adam",
+                        "optimizer.grafting_epsilon=0.01", "dataset.train_samples=96"),
     "unbiased averages": ("optimizer=foof", "optimizer.averaging=unbiased",
                           "dataset.train_samples=96"),
     "fixed": ("engine=fixed",),

@@ -113,6 +113,16 @@ class EngineUnit(MatrixUnit[np.ndarray]):
             total += factor * matrix
         return total
 
+    def _averaged_squares(
+        self, past: float, average: np.ndarray, fresh: float, matrix: np.ndarray
+    ) -> np.ndarray:
+        return past * average + fresh * matrix**2
+
+    def _over_roots(
+        self, matrix: np.ndarray, squares: np.ndarray, factor: float, least: float
+    ) -> np.ndarray:
+        return matrix / (np.sqrt(factor * squares) + least)
+
     def _shifted(self, factor: float, matrix: np.ndarray, shift: float) -> np.ndarray:
         result = factor * matrix if factor else np.zeros_like(matrix)
         result[np.diag_indices_from(result)] += shift

@@ -49,7 +49,7 @@ def planned(*overrides):
 @pytest.mark.parametrize(
     ("method", "products"),
     [("muon", "arrays"), ("muon", "digital"), ("newton_muon", "digital"), ("shampoo", "arrays"),
-     ("shampoo optimizer.roots=inversions", "arrays"),
+     ("shampoo optimizer.roots=inversions optimizer.grafting=adam", "arrays"),
      ("shampoo optimizer.roots=inversions", "digital")],
 )  # fmt: skip
 def test_the_rows_of_a_run_are_those_of_its_plan(train, method, products):

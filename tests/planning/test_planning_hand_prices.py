@@ -1019,6 +1019,26 @@ def test_inversions_for_a_root_cost_what_the_scheme_counted(chip):
 
 
 @chips
+def test_grafting_costs_digital_operations_alone(chip):
+    """100 x 60 numbers: average squares (3), divide by their roots (4), two norms, and scale the
+    direction; and one number that weighs the squares, with its norm.
+    """
+    tables = [
+        table_of(_shampoo_plan(chip, Shampoo(grafting=kind, output_layer="matrix")))
+        for kind in ("none", "sgd", "adam")
+    ]
+    rows = [t.where(np.flatnonzero(t["op"] == op.COMBINE_MATRIX.number)) for t in tables]
+    sums = [row["digital_ops"].item() for row in rows]
+    moved = [row["buffer_bytes"].item() / chip.value_bytes for row in rows]
+    assert sums[1] - sums[0] == (2 + 1) * 6000
+    assert sums[2] - sums[1] == (3 + 4) * 6000 + (2 + 1)
+    assert moved[1] - moved[0] == (2 + 2) * 6000
+    assert moved[2] - moved[1] == (3 + 3) * 6000 + (2 + 1)
+    for name in ("cell_writes", "crossbar_reads", "inv_ops"):
+        assert tables[2][name].sum() == tables[0][name].sum()
+
+
+@chips
 def test_an_inverse_in_the_digital_unit_costs_a_factor_and_its_solves(chip):
     """Two for each root; a plan with one less has one factorisation less of either."""
     tables = []

@@ -27,6 +27,7 @@ ORACLES = np.load(FOLDER / "repository_oracles.npz", allow_pickle=False)
 TIGHT = {"rtol": 1e-9, "atol": 1e-12}
 RATE, STEPS = 0.03, 5
 EVERY_SECOND = SoiSpec(interval=2)
+GRAFTED = {"momentum": 0.8, "factor_decay": 0.9, "weight_decay": 0.1, "epsilon": 0.02, "rounds": 30}
 
 
 def preconditioner(
@@ -123,6 +124,9 @@ def test_foof_equals_published_code():
         ("eigenvalues", {"momentum": 0.0, "factor_decay": 0.95, "epsilon": 0.01,
                          "roots": "inversions", "poles": 30}),
         ("sums", {"factor_decay": 1.0, "epsilon": 0.5, "roots": "inversions", "poles": 24}),
+        ("grafted sgd", GRAFTED | {"grafting": "sgd"}),
+        ("grafted adam", GRAFTED | {"grafting": "adam", "grafting_decay": 0.95,
+                                    "grafting_epsilon": 0.01}),
     ],
 )  # fmt: skip
 def test_shampoo_equals_metas(shape, kind, settings, products):

@@ -17,6 +17,11 @@ from repast_dist.analog import SolveCounts
 Shape = tuple[int, int]
 Where = Literal["arrays", "digital"]
 
+SQUARE_OPERATIONS, OVER_ROOT_OPERATIONS = 3, 4
+"""Digital operations per number of averaging squares, and of dividing by their roots (scaling,
+root, epsilon and quotient), counted as those of Adam are.
+"""
+
 STEP_OPERATIONS = 2
 """Digital operations of an update per number of a matrix that has a direction: its decay, and the
 step along the direction."""
@@ -184,6 +189,20 @@ class MatrixUnit[M](abc.ABC):
         self._digital(len(terms) * entries, (len(terms) + 1) * entries)
         return self._combined(terms)
 
+    def averaged_squares(self, past: float, average: M, fresh: float, matrix: M) -> M:
+        """Return a multiple of an average and of the squares of a matrix's entries, added."""
+        entries = int(np.prod(self.shape(matrix)))
+        self._digital(SQUARE_OPERATIONS * entries, 3 * entries)
+        return self._averaged_squares(past, average, fresh, matrix)
+
+    def over_roots(self, matrix: M, squares: M, factor: float, least: float) -> M:
+        """Return the entries of a matrix over the roots of a multiple of squares, to which a number
+        is added.
+        """
+        entries = int(np.prod(self.shape(matrix)))
+        self._digital(OVER_ROOT_OPERATIONS * entries, 3 * entries)
+        return self._over_roots(matrix, squares, factor, least)
+
     def shifted(self, factor: float, matrix: M, shift: float) -> M:
         """Return a multiple of a square matrix and of the identity, added; what is multiplied by 0
         is neither read nor multiplied.
@@ -233,6 +252,14 @@ class MatrixUnit[M](abc.ABC):
         """Return the sum of multiples of matrices."""
 
     @abc.abstractmethod
+    def _averaged_squares(self, past: float, average: M, fresh: float, matrix: M) -> M:
+        """Return a multiple of an average and of squares, added."""
+
+    @abc.abstractmethod
+    def _over_roots(self, matrix: M, squares: M, factor: float, least: float) -> M:
+        """Return a matrix over roots of squares."""
+
+    @abc.abstractmethod
     def _shifted(self, factor: float, matrix: M, shift: float) -> M:
         """Return a multiple of a matrix and of the identity, added."""
 
@@ -273,6 +300,12 @@ class ShapeUnit(MatrixUnit[Shape]):
 
     def _combined(self, terms: Sequence[tuple[float, Shape]]) -> Shape:
         return terms[0][1]
+
+    def _averaged_squares(self, past: float, average: Shape, fresh: float, matrix: Shape) -> Shape:
+        return matrix
+
+    def _over_roots(self, matrix: Shape, squares: Shape, factor: float, least: float) -> Shape:
+        return matrix
 
     def _shifted(self, factor: float, matrix: Shape, shift: float) -> Shape:
         return matrix

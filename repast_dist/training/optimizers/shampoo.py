@@ -12,12 +12,15 @@ from repast_dist.training.optimizers.matrix_step import MatrixOptimizer
 from repast_dist.training.optimizers.matrix_unit import Due, MatrixUnit, Shape
 from repast_dist.training.optimizers.rational_roots import rational_fourth_root
 
+_LEAST_NORM = 1e-16
+"""Added to the norm of a direction; as Meta's code does."""
+
 
 @OPTIMIZERS.register
 @spec
 class Shampoo(MatrixOptimizer):
     """Shampoo follows ``L^(-1/4) G R^(-1/4)``, L and R the averages of G G' and G' G, as Meta's
-    distributed_shampoo has it in float64, without grafting.
+    distributed_shampoo has it in float64.
 
     One chip averages the gradient G of a matrix, and L and R when factors are due
     (``soi.factor_interval``); it takes their roots when inversions are (``soi.interval``), by
@@ -41,6 +44,13 @@ class Shampoo(MatrixOptimizer):
         inverses, each found by the inversion scheme, or in the digital unit as all products are.
     rounds : int
         Rounds of the coupled Newton iteration.
+    grafting : {"none", "sgd", "adam"}
+        Whose step the direction is as long as: of none, of the averaged gradient itself, or of that
+        over the root of its averaged square.
+    grafting_decay : float
+        Decay of the averaged square, which is divided by its weight.
+    grafting_epsilon : float
+        Added to its root.
     poles : int
         Inverses in the sum. Where the ridge is 0.03, 3 are off by less than 0.7 %.
     """
@@ -55,6 +65,9 @@ class Shampoo(MatrixOptimizer):
     roots: Literal["newton", "inversions"] = "newton"
     rounds: PositiveInt = 10
     poles: PositiveInt = 3
+    grafting: Literal["none", "sgd", "adam"] = "none"
+    grafting_decay: Fraction = 0.999
+    grafting_epsilon: Annotated[float, Gt(0)] = 1e-8
 
     @property
     def renews(self) -> bool:
@@ -67,7 +80,16 @@ class Shampoo(MatrixOptimizer):
         squares = {
             f"{name}{what}": (size, size) for name, size in sides.items() for what in ("", "_root")
         }
-        return {"momentum": (rows, columns), "taken": (1, 1), "weight": (1, 1), **squares}
+        grafted: dict[str, Shape] = {}
+        if self.grafting == "adam":
+            grafted = {"squares": (rows, columns), "squares_weight": (1, 1)}
+        return {
+            "momentum": (rows, columns),
+            "taken": (1, 1),
+            "weight": (1, 1),
+            **squares,
+            **grafted,
+        }
 
     def direction[M](
         self, unit: MatrixUnit[M], gradient: M, state: dict[str, M], due: Due
@@ -87,7 +109,21 @@ class Shampoo(MatrixOptimizer):
         between = unit.product(unbiased, new["right_root"], "right root")
         # L is symmetric, and so is its root: (L G)' = G' L.
         across = unit.product(unit.transposed(between), new["left_root"], "left root")
-        return unit.transposed(across), new
+        direction = unit.transposed(across)
+        if self.grafting == "none":
+            return direction, new
+        length = unit.norm(self._grafted(unit, gradient, unbiased, new))
+        return unit.combine((length / (unit.norm(direction) + _LEAST_NORM), direction)), new
+
+    def _grafted[M](self, unit: MatrixUnit[M], gradient: M, average: M, new: dict[str, M]) -> M:
+        """Return the step whose length the direction takes."""
+        if self.grafting == "sgd":
+            return average
+        past, fresh = self.grafting_decay, 1.0 - self.grafting_decay
+        new["squares"] = unit.averaged_squares(past, new["squares"], fresh, gradient)
+        new["squares_weight"] = unit.shifted(past, new["squares_weight"], fresh)
+        factor = 1.0 / unit.norm(new["squares_weight"])
+        return unit.over_roots(average, new["squares"], factor, self.grafting_epsilon)
 
     def _average[M](self, unit: MatrixUnit[M], gradient: M, new: dict[str, M]) -> None:
         """Add the newest gradient to L and R, and to their weight."""

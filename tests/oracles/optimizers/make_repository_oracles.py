@@ -157,6 +157,20 @@ SHAMPOO = {
     "rounds": {"betas": (0.8, 0.9), "weight_decay": 0.1, "epsilon": 0.02, "rounds": 7},
     "sums": {"betas": (0.9, 1.0), "weight_decay": 0.0, "epsilon": 0.5, "rounds": 30},
     "eigenvalues": {"betas": (0.0, 0.95), "weight_decay": 0.0, "epsilon": 0.01, "rounds": None},
+    "grafted sgd": {
+        "betas": (0.8, 0.9),
+        "weight_decay": 0.1,
+        "epsilon": 0.02,
+        "rounds": None,
+        "grafting": "sgd",
+    },
+    "grafted adam": {
+        "betas": (0.8, 0.9),
+        "weight_decay": 0.1,
+        "epsilon": 0.02,
+        "rounds": None,
+        "grafting": "adam",
+    },
 }
 
 
@@ -167,7 +181,11 @@ def shampoo_steps(folder):
         CoupledNewtonConfig,
         EigenConfig,
     )
-    from distributed_shampoo.shampoo_types import RootInvShampooPreconditionerConfig
+    from distributed_shampoo.shampoo_types import (
+        AdamPreconditionerConfig,
+        RootInvShampooPreconditionerConfig,
+        SGDPreconditionerConfig,
+    )
 
     found = {}
     for number, (shape, size) in enumerate(SHAPES.items()):
@@ -177,6 +195,11 @@ def shampoo_steps(folder):
         for kind, settings in SHAMPOO.items():
             options = dict(settings)
             rounds = options.pop("rounds")
+            grafting = {
+                None: None,
+                "sgd": SGDPreconditionerConfig(),
+                "adam": AdamPreconditionerConfig(beta2=0.95, epsilon=0.01),
+            }[options.pop("grafting", None)]
             root = EigenConfig()
             if rounds:
                 root = CoupledNewtonConfig(max_iterations=rounds, tolerance=0.0)
@@ -186,6 +209,7 @@ def shampoo_steps(folder):
                 lr=EXACT_RATE,
                 max_preconditioner_dim=max(size),  # wider ones have their sides merged
                 **options,
+                grafting_config=grafting,
                 preconditioner_config=RootInvShampooPreconditionerConfig(
                     amortized_computation_config=root,
                     factor_matrix_dtype=torch.float64,
