@@ -10,6 +10,7 @@ the same bits wherever they are formed.
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,6 +24,7 @@ from repast_dist.training.engines import Engine
 from repast_dist.training.network import (
     LoadedNetwork,
     LoadedPart,
+    MicroBatch,
     MicroBatchResult,
     PartRun,
     Values,
@@ -134,24 +136,63 @@ class StageRunner:
             numbers = queues.get(chip, ())
             mine.setdefault(id(engine), []).extend((chip, number) for number in numbers)
         for engine in distinct(self._engines.values()):
-            loaded = None
-            for chip, number in mine[id(engine)]:
-                with self._timed(part), _named(chip):
-                    if loaded is None:
-                        loaded = self._setup.network.load(values, engine, step)
-                    samples = _samples(self._setup, step, number)
-                    inputs, labels = _batch(self._setup, step, samples)
-                    result = loaded.run_micro_batch(
-                        inputs,
-                        labels,
-                        samples,
-                        number,
-                        _forming(self._setup, number, statistics),
-                        self._setup.factor_blocks,
-                        self._setup.unformed,
-                        self._setup.job.machine.policy.soi.factor_positions,
-                    )
-                yield Passed(0, chip, number, result)
+            if not mine[id(engine)]:
+                continue
+            with self._timed(part), _named(mine[id(engine)][0][0]):
+                loaded = self._setup.network.load(values, engine, step)
+            most = loaded.at_once(self._setup.job.train.micro_batch_size)
+            for group in self._groups(mine[id(engine)], most):
+                with self._timed(part):
+                    results = self._results(loaded, step, statistics, group)
+                for (chip, number), result in zip(group, results, strict=True):
+                    yield Passed(0, chip, number, result)
+
+    def _groups(
+        self, queue: Sequence[tuple[int, int]], most: int
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield chips and micro-batches that are run together: so many at most, and either all of
+        them form factors or none does.
+        """
+        soi, count = self._setup.job.machine.policy.soi, self._setup.job.train.micro_batches
+        for _, alike in itertools.groupby(queue, lambda item: soi.forms_factors(item[1], count)):
+            yield from map(list, itertools.batched(alike, min(most, len(queue))))
+
+    def _results(
+        self,
+        loaded: LoadedNetwork,
+        step: int,
+        statistics: SecondOrder | None,
+        group: Sequence[tuple[int, int]],
+    ) -> list[MicroBatchResult]:
+        """Return what micro-batches leave that are run together."""
+        if len(group) > 1:
+            # What is wrong with one of them shows again, with its name, when each runs alone.
+            with contextlib.suppress(RepastError):
+                return self._run(loaded, step, statistics, [number for _, number in group])
+        found = []
+        for chip, number in group:
+            with _named(chip):
+                found += self._run(loaded, step, statistics, [number])
+        return found
+
+    def _run(
+        self,
+        loaded: LoadedNetwork,
+        step: int,
+        statistics: SecondOrder | None,
+        numbers: Sequence[int],
+    ) -> list[MicroBatchResult]:
+        setup, batches = self._setup, []
+        for number in numbers:
+            samples = _samples(setup, step, number)
+            batches.append(MicroBatch(number, *_batch(setup, step, samples), samples))
+        return loaded.run_micro_batches(
+            batches,
+            _forming(setup, numbers[0], statistics),
+            setup.factor_blocks,
+            setup.unformed,
+            setup.job.machine.policy.soi.factor_positions,
+        )
 
     def repeated(
         self, step: int, values: Values, micro_batches: Sequence[int]

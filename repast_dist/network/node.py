@@ -10,7 +10,7 @@ rows: (N * S, in), S being the positions of an image or the tokens of a sequence
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -23,18 +23,26 @@ Role = Literal["forward", "backward", "gradient", "factor"]
 
 
 class Product(Protocol):
-    """A loaded matrix (K, M), or a stack of them, (B, K, M)."""
+    """A loaded matrix (K, M), or a stack of them, (B, K, M); or one of either for each of several
+    calls.
+    """
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         """Return ``rows @ matrix``: (R, K) -> (R, M) float64, or (B, R, K) -> (B, R, M); `call`
         addresses read noise.
         """
 
+    def multiply_each(self, rows: np.ndarray, calls: Sequence[Address]) -> np.ndarray:
+        """Return the products of several calls, with the bits of one call after the other: (calls,
+        R, K) -> (calls, R, M) float64 by one matrix, or by that of every call; of stacks (calls,
+        B, R, K) -> (calls, B, R, M).
+        """
+
     def columns(self, start: int, stop: int) -> "Product":
-        """Return the columns ``start:stop`` of the same loaded matrix, which is not a stack."""
+        """Return the columns ``start:stop`` of the same loaded matrices, which are no stack."""
 
     def rows(self, count: int) -> "Product":
-        """Return the first rows of the same loaded matrix, which is not a stack."""
+        """Return the first rows of the same loaded matrices, which are no stack."""
 
     def serving(self, role: Role) -> "Product":
         """Return the same loaded matrix for products of another role."""
@@ -100,9 +108,20 @@ class Parameter(Trainable):
         return self.rows - self.bias
 
 
+class Arithmetic(Protocol):
+    """Who multiplies by matrices that are made in a pass."""
+
+    def load(self, role: Role, matrix: np.ndarray, address: Address) -> Product:
+        """Load a matrix (K, M), or a stack of them, (B, K, M)."""
+
+    def load_each(self, role: Role, matrices: np.ndarray, addresses: Sequence[Address]) -> Product:
+        """Load a matrix for each of several calls, (calls, K, M), or a stack, (calls, B, K, M)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """What layers need of the outside in one pass over one micro-batch.
+    """What layers need of the outside in one pass over a micro-batch, or over several of equal
+    size: their samples are then one behind the other.
 
     Attributes
     ----------
@@ -110,18 +129,41 @@ class Pass:
         Name -> (in[+1], out) array; biases and digital parameters are read from here.
     forward, backward : mapping
         Name -> loaded weights (in, out) and their transpose (out, in).
-    load : callable
-        Loads a matrix that is made in this pass for products, or a stack of them: role, (K, M) or
-        (B, K, M), address.
-    call : tuple
-        Address of this pass, for what varies from product to product (read noise).
+    arithmetic : Arithmetic
+        Loads matrices that are made in this pass for products.
+    calls : tuple of tuple
+        Address of this pass for every micro-batch, for what varies from product to product (read
+        noise).
     """
 
     weights: Mapping[str, np.ndarray]
     forward: Mapping[str, Product]
     backward: Mapping[str, Product]
-    load: Callable[[Role, np.ndarray, Address], Product]
-    call: Address
+    arithmetic: Arithmetic
+    calls: tuple[Address, ...]
+
+    @property
+    def call(self) -> Address:
+        """Address of a pass over one micro-batch."""
+        (call,) = self.calls
+        return call
+
+    @property
+    def load(self) -> Callable[[Role, np.ndarray, Address], Product]:
+        """Loads a matrix for one micro-batch: role, (K, M) or (B, K, M), address."""
+        return self.arithmetic.load
+
+    def split(self, values: np.ndarray) -> np.ndarray:
+        """Return what samples or rows have, (N, ...), by micro-batch: (calls, N / calls, ...)."""
+        return values.reshape(len(self.calls), -1, *values.shape[1:])
+
+    def multiply(self, product: Product, rows: np.ndarray, *what: int | str) -> np.ndarray:
+        """Return ``rows @ matrix``, (R, K) -> (R, M), of all micro-batches; `what` follows their
+        addresses.
+        """
+        calls = [(*call, *what) for call in self.calls]
+        found = product.multiply_each(self.split(rows), calls)
+        return found.reshape(-1, found.shape[2])
 
 
 @dataclasses.dataclass
@@ -135,10 +177,23 @@ class Sink:
         layer's outputs.
     direct : dict
         Name of another parameter -> gradient summed over samples.
+    parts : tuple of Sink
+        What takes the `direct` gradients of each micro-batch, where a pass has several.
     """
 
     errors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     direct: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    parts: "tuple[Sink, ...]" = ()
+
+    @classmethod
+    def of(cls, micro_batches: int) -> "Sink":
+        """Return one for a pass over so many micro-batches."""
+        return cls(parts=tuple(cls() for _ in range(micro_batches)) if micro_batches > 1 else ())
+
+    @property
+    def each(self) -> "tuple[Sink, ...]":
+        """What takes the gradients that are summed over the samples of a micro-batch, of each."""
+        return self.parts or (self,)
 
 
 class Node(abc.ABC):
@@ -147,6 +202,16 @@ class Node(abc.ABC):
     pointwise: ClassVar[bool] = False
     """Whether it is a function of each number on its own, which runs where the number is made: its
     operations are counted in the row of the layer before, if there is one."""
+
+    together: ClassVar[bool] = False
+    """Whether samples of several micro-batches may pass at once: it multiplies by `Pass.multiply`
+    or `Arithmetic.load_each`, treats every sample for itself, and sums what it adds to `direct` for
+    each micro-batch alone, as `Sink.each` has them."""
+
+    @property
+    def passes_together(self) -> bool:
+        """`together` of all that it consists of."""
+        return self.together
 
     @property
     @abc.abstractmethod
@@ -189,6 +254,11 @@ class Chain(Node):
 
     nodes: tuple[Node, ...]
     input_shape: Shape
+
+    @property
+    def passes_together(self) -> bool:
+        """Whether several micro-batches may pass all layers at once."""
+        return all(node.passes_together for node in self.nodes)
 
     @property
     def output_shape(self) -> Shape:

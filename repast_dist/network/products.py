@@ -58,6 +58,7 @@ class ProductNode(Node):
     sharing: Sharing
 
     kind: ClassVar[LayerKind]
+    together: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
@@ -98,7 +99,7 @@ class ProductNode(Node):
 
     def multiplied(self, rows: np.ndarray, run: Pass) -> np.ndarray:
         """Return ``rows @ weights + bias``, (R, in) -> (R, out)."""
-        y = run.forward[self.name].multiply(rows, (*run.call, "forward", self.name))
+        y = run.multiply(run.forward[self.name], rows, "forward", self.name)
         return y + run.weights[self.name][-1].astype(np.float64) if self.bias else y
 
     def sent_back(
@@ -108,7 +109,7 @@ class ProductNode(Node):
         sink.errors[self.name] = errors
         if not need_input:
             return None
-        return run.backward[self.name].multiply(errors, (*run.call, "backward", self.name))
+        return run.multiply(run.backward[self.name], errors, "backward", self.name)
 
     def _weights(self) -> Parameter:
         return Parameter(

@@ -12,7 +12,7 @@ from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.models import ModelSource
-from repast_dist.training.network import FactorKey, Network, Values
+from repast_dist.training.network import FactorKey, MicroBatch, Network, Values
 from repast_dist.training.optimizers import Optimizer, SecondOrder, Side, Update
 from repast_dist.training.sampling import micro_batch_samples, total_steps
 from repast_dist.training.second_order import Preconditioner
@@ -156,7 +156,8 @@ def _batch(
     for micro_batch in range(train.batch_size // train.micro_batch_size):
         chosen = micro_batch_samples(seed, len(data.train_inputs), train, step, micro_batch)
         inputs, labels = data.batch(chosen, seed, step)
-        result = loaded.run_micro_batch(inputs, labels, chosen, micro_batch, optimizer)
+        batch = MicroBatch(micro_batch, inputs, labels, chosen)
+        (result,) = loaded.run_micro_batches([batch], optimizer)
         for name, value in result.gradients.items():
             gradients[name] = gradients.get(name, 0.0) + value / train.batch_size
         for key, factor in result.factors.items():

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,6 +41,7 @@ from repast_dist.training.network import (
     Evaluation,
     FactorBlocks,
     FactorKey,
+    MicroBatch,
     MicroBatchResult,
     Values,
 )
@@ -466,6 +467,24 @@ class _Loaded:
             {} if watcher is None else watcher.sums(),
             {} if watcher is None else watcher.rows(),
         )
+
+    def at_once(self, samples: int) -> int:
+        # A module may mix the samples of a micro-batch.
+        return 1
+
+    def run_micro_batches(
+        self,
+        batches: Sequence[MicroBatch],
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
+    ) -> list[MicroBatchResult]:
+        how = statistics, blocks, unformed, positions
+        return [
+            self.run_micro_batch(batch.inputs, batch.labels, batch.samples, batch.number, *how)
+            for batch in batches
+        ]
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
         live = self._entered()

@@ -7,6 +7,7 @@ digital and analog hardware, and every operation can be lowered in precision on 
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -24,7 +25,7 @@ from repast_dist.analog import (
     prepare,
     program_vmm,
 )
-from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE
+from repast_dist.analog.arrays.vmm import CLIP_WARNING_RATE, VmmProduct, program_each
 from repast_dist.analog.fixed_point import shared_step
 from repast_dist.analog.prices import PriceList, by_number
 from repast_dist.ground.errors import DataError, InversionError
@@ -198,22 +199,11 @@ class Engine:
         """
         kind = self.arithmetic(role)
         if kind == "analog":
-            assert self.vmm is not None
-            vmm, plan = self.vmm, self.schedule
-            if vmm.device.cell.ages:
-                vmm = vmm.older(plan.step_s / 2)
-            if vmm.device.cell.wears:
-                of_weights = role in ("forward", "backward")
-                rate = plan.weights if of_weights else plan.activations
-                vmm = vmm.written(_writes(rate, int(address[1])))
             try:
-                array = program_vmm(matrix, vmm, self.seed, *address)
+                array = program_vmm(matrix, self._multipliers(role, address), self.seed, *address)
             except DataError:
                 raise _not_finite(role, address) from None
-            # The same converters, whatever step and micro-batch it is.
-            array.site = (*address[:1], *address[2:3])
-            loaded = _Analog(array, role, self.meter, self.ranges, self.factor_bits)
-            return loaded.serving(role)
+            return self._analog(role, array, address)
         if not np.isfinite(matrix).all():
             raise _not_finite(role, address)
         if kind == "fixed":
@@ -221,6 +211,57 @@ class Engine:
             fixed = _Fixed(*_to_integers(matrix, bits), bits, self.factor_bits)
             return fixed.serving(role)
         return _Float(np.asarray(matrix, np.float64))
+
+    def load_each(self, role: Role, matrices: np.ndarray, addresses: Sequence[Address]) -> Product:
+        """Load a matrix for each of several calls, with the bits of `load`.
+
+        Parameters
+        ----------
+        role
+            See `load`.
+        matrices : ndarray
+            (calls, K, M), any float dtype; or a stack for each, (calls, B, K, M).
+        addresses : sequence of tuple
+            Address of every call, see `load`; they differ in the micro-batch alone.
+
+        Raises
+        ------
+        DataError
+            See `load`.
+        """
+        if self.arithmetic(role) != "analog":
+            # Their errors, if they had any, would not depend on an address.
+            return self.load(role, matrices, addresses[0])
+        try:
+            array = program_each(
+                matrices, self._multipliers(role, addresses[0]), self.seed, addresses
+            )
+        except DataError:
+            array = None
+        if array is None:
+            parts = zip(matrices, addresses, strict=True)
+            return _Apart(tuple(self.load(role, matrix, address) for matrix, address in parts))
+        return self._analog(role, array, addresses[0])
+
+    def _multipliers(self, role: Role, address: Address) -> VmmSpec:
+        """Return the multipliers of a role, as old and worn as they are in the step of an address,
+        half a step later.
+        """
+        assert self.vmm is not None
+        vmm, plan = self.vmm, self.schedule
+        if vmm.device.cell.ages:
+            vmm = vmm.older(plan.step_s / 2)
+        if vmm.device.cell.wears:
+            of_weights = role in ("forward", "backward")
+            rate = plan.weights if of_weights else plan.activations
+            vmm = vmm.written(_writes(rate, int(address[1])))
+        return vmm
+
+    def _analog(self, role: Role, array: VmmArray, address: Address) -> Product:
+        # The same converters, whatever step and micro-batch it is.
+        array.site = (*address[:1], *address[2:3])
+        loaded = _Analog(array, role, self.meter, self.ranges, self.factor_bits)
+        return loaded.serving(role)
 
     def block_solver(
         self,
@@ -316,11 +357,15 @@ class _Float:
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
         return rows @ self.matrix
 
+    def multiply_each(self, rows: np.ndarray, calls: Sequence[Address]) -> np.ndarray:
+        # One call of the BLAS for each: sums of more rows at once may have other bits.
+        return rows @ self.matrix
+
     def columns(self, start: int, stop: int) -> "_Float":
-        return _Float(self.matrix[:, start:stop])
+        return _Float(self.matrix[..., start:stop])
 
     def rows(self, count: int) -> "_Float":
-        return _Float(self.matrix[:count])
+        return _Float(self.matrix[..., :count, :])
 
     def serving(self, role: Role) -> "_Float":
         return self
@@ -341,11 +386,14 @@ class _Fixed:
         step = np.array(steps).reshape(largest.shape)
         return (np.rint(rows / step) @ self.integers) * (step * self.scale)
 
+    def multiply_each(self, rows: np.ndarray, calls: Sequence[Address]) -> np.ndarray:
+        return self.multiply(rows, ())
+
     def columns(self, start: int, stop: int) -> "_Fixed":
-        return dataclasses.replace(self, integers=self.integers[:, start:stop])
+        return dataclasses.replace(self, integers=self.integers[..., start:stop])
 
     def rows(self, count: int) -> "_Fixed":
-        return dataclasses.replace(self, integers=self.integers[:count])
+        return dataclasses.replace(self, integers=self.integers[..., :count, :])
 
     def serving(self, role: Role) -> "_Fixed":
         if role != "factor" or self.factor_bits is None:
@@ -368,9 +416,17 @@ class _Analog:
         return what, " ".join((what, *map(str, self.array.site[:1])))
 
     def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        return self._noted(self.array.multiply(rows, *call, ranges=self._kept))
+
+    def multiply_each(self, rows: np.ndarray, calls: Sequence[Address]) -> np.ndarray:
+        return self._noted(self.array.multiply_each(rows, calls, self._kept))
+
+    @property
+    def _kept(self) -> np.ndarray | None:
+        return self.ranges.kept.get(self._what[1])
+
+    def _noted(self, product: VmmProduct) -> np.ndarray:
         what, one_range = self._what
-        kept = self.ranges.kept.get(one_range)
-        product = self.array.multiply(rows, *call, ranges=kept)
         self.ranges.note(one_range, product.needed)
         self.meter.add(what, product.clipped, product.conversions)
         return product.values
@@ -388,6 +444,30 @@ class _Analog:
         return dataclasses.replace(
             self, role=role, array=dataclasses.replace(self.array, spec=spec)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apart:
+    """Matrices of several calls that are multiplied by one by one."""
+
+    each: tuple[Product, ...]
+
+    def multiply(self, rows: np.ndarray, call: Address) -> np.ndarray:
+        (one,) = self.each
+        return one.multiply(rows, call)
+
+    def multiply_each(self, rows: np.ndarray, calls: Sequence[Address]) -> np.ndarray:
+        parts = zip(self.each, rows, calls, strict=True)
+        return np.stack([one.multiply(part, call) for one, part, call in parts])
+
+    def columns(self, start: int, stop: int) -> "_Apart":
+        return _Apart(tuple(one.columns(start, stop) for one in self.each))
+
+    def rows(self, count: int) -> "_Apart":
+        return _Apart(tuple(one.rows(count) for one in self.each))
+
+    def serving(self, role: Role) -> "_Apart":
+        return _Apart(tuple(one.serving(role) for one in self.each))
 
 
 def _to_integers(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,31 @@ FactorBlocks = Mapping[FactorKey, Sequence[tuple[int, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
+class MicroBatch:
+    """Samples that are run together.
+
+    Attributes
+    ----------
+    number : int
+        Number of the micro-batch in its step; addresses what is programmed for it.
+    inputs, labels : ndarray
+        Samples, (N, ...) each.
+    samples : ndarray
+        (N,) int64, their numbers in the data set; address what is drawn for each of them.
+    """
+
+    number: int
+    inputs: np.ndarray
+    labels: np.ndarray
+    samples: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, labels and numbers."""
+        return self.inputs, self.labels, self.samples
+
+
+@dataclasses.dataclass(frozen=True)
 class MicroBatchResult:
     """The sums that one micro-batch contributes to its batch.
 
@@ -93,27 +118,24 @@ class LoadedNetwork(Protocol):
     It may be used until the network is loaded again.
     """
 
-    def run_micro_batch(
+    def at_once(self, samples: int) -> int:
+        """Return how many micro-batches of so many samples are run together at most."""
+
+    def run_micro_batches(
         self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        micro_batch: int,
+        batches: Sequence[MicroBatch],
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
         positions: float = 1.0,
-    ) -> MicroBatchResult:
-        """Return the loss, the gradients and, if asked for, the factors of one micro-batch.
+    ) -> list[MicroBatchResult]:
+        """Return the loss, the gradients and, if asked for, the factors of every micro-batch, with
+        the same bits in whatever company.
 
         Parameters
         ----------
-        inputs, labels : ndarray
-            Samples, (N, ...) each.
-        samples : (N,) integer ndarray
-            Their numbers in the data set; address what is drawn for each of them.
-        micro_batch : int
-            Number of the micro-batch in its step; addresses what is programmed for it.
+        batches : sequence of MicroBatch
+            Of equal size; they should be no more than `at_once`.
         statistics : SecondOrder or None
             The optimizer whose statistics are computed; None: no statistics.
         blocks : mapping, optional
@@ -172,8 +194,14 @@ class LoadedPart(Protocol):
         unformed: Collection[FactorKey] = (),
         positions: float = 1.0,
     ) -> PartRun:
-        """Return a micro-batch that is about to enter; parameters are those of
-        `LoadedNetwork.run_micro_batch`.
+        """Return a micro-batch that is about to enter.
+
+        Parameters
+        ----------
+        samples, micro_batch
+            See `MicroBatch`.
+        statistics, blocks, unformed, positions
+            As of `LoadedNetwork.run_micro_batches`.
         """
 
 

@@ -8,7 +8,8 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,11 +19,21 @@ from repast_dist.ground.numbers import some_of
 from repast_dist.ground.rng import When, generator
 from repast_dist.network.functional import with_ones
 from repast_dist.network.model import Model
-from repast_dist.network.node import Parameter, Pass, Product, Sink
+from repast_dist.network.node import Address, Parameter, Pass, Product, Sink
 from repast_dist.training.engines import Engine
 from repast_dist.training.losses import LossValue, exact_errors, loss_value, sampled_errors
-from repast_dist.training.network import Evaluation, FactorBlocks, FactorKey, MicroBatchResult
+from repast_dist.training.network import (
+    Evaluation,
+    FactorBlocks,
+    FactorKey,
+    MicroBatch,
+    MicroBatchResult,
+)
 from repast_dist.training.optimizers import SecondOrder, Side
+
+
+_TOGETHER_BYTES = 2**28
+"""Inputs of all products, and gradients, of micro-batches that are run together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +66,15 @@ class LoadedModel:
     step: int
     behind: bool = False
 
+    def at_once(self, samples: int) -> int:
+        """Return how many micro-batches of so many samples are run together at most: as many as
+        leave what layers keep of them in memory, and what they form.
+        """
+        if not self.model.chain.passes_together:
+            return 1
+        numbers = sum(p.rows * (p.positions * samples + p.columns) for p in self.model.products)
+        return max(_TOGETHER_BYTES // (numbers * np.dtype(np.float64).itemsize), 1)
+
     def run_micro_batch(
         self,
         inputs: np.ndarray,
@@ -69,10 +89,30 @@ class LoadedModel:
         """Return the loss, the gradients and, if asked for, the factors of one micro-batch; see
         `repast_dist.training.network.LoadedNetwork`.
         """
-        run = self.begin(samples, micro_batch, statistics, blocks, unformed, positions)
+        batch = MicroBatch(micro_batch, inputs, labels, samples)
+        (result,) = self.run_micro_batches([batch], statistics, blocks, unformed, positions)
+        return result
+
+    def run_micro_batches(
+        self,
+        batches: Sequence[MicroBatch],
+        statistics: SecondOrder | None = None,
+        blocks: FactorBlocks | None = None,
+        unformed: Collection[FactorKey] = (),
+        positions: float = 1.0,
+    ) -> list[MicroBatchResult]:
+        """Return the same of several micro-batches, which share every product: with the bits of one
+        after the other.
+        """
+        inputs, labels, samples = (
+            parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for parts in zip(*(batch.arrays for batch in batches), strict=True)
+        )
+        numbers = [batch.number for batch in batches]
+        run = PartRun(self, samples, numbers, statistics, blocks, unformed, positions)
         run.forward(inputs)
         run.backward(run.errors(inputs, labels))
-        return run.result()
+        return run.results()
 
     def begin(
         self,
@@ -84,7 +124,7 @@ class LoadedModel:
         positions: float = 1.0,
     ) -> "PartRun":
         """Return a micro-batch that is about to enter."""
-        return PartRun(self, samples, micro_batch, statistics, blocks, unformed, positions)
+        return PartRun(self, samples, [micro_batch], statistics, blocks, unformed, positions)
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256) -> Evaluation:
         """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
@@ -95,7 +135,7 @@ class LoadedModel:
         total = Evaluation()
         for first in range(0, len(inputs), chunk):
             part = slice(first, first + chunk)
-            run = _pass(self, ("evaluate", self.step, first))
+            run = _pass(self, (("evaluate", self.step, first),))
             outputs, _ = self.model.chain.forward(inputs[part].astype(np.float64), run)
             value = loss_value(self.model.spec.loss, outputs, inputs[part], labels[part])
             total += Evaluation(len(outputs), value.total, value.correct, value.squared_error)
@@ -140,40 +180,47 @@ def load_weights(
     return LoadedModel(model, weights, forward, backward, engine, step, behind)
 
 
-def _pass(loaded: LoadedModel, call: tuple[int | str, ...]) -> Pass:
-    return Pass(loaded.weights, loaded.forward, loaded.backward, loaded.engine.load, call)
+def _pass(loaded: LoadedModel, calls: tuple[Address, ...]) -> Pass:
+    return Pass(loaded.weights, loaded.forward, loaded.backward, loaded.engine, calls)
 
 
 class PartRun:
-    """A micro-batch on its way through a network, or through a part of one: forward, backward, and
-    then what it leaves. Activations are loaded once, as (R, in[+1]).
+    """Micro-batches on their way through a network, or through a part of one: forward, backward,
+    and then what they leave. Activations are loaded once, as (micro-batches, R, in[+1]).
 
     Parameters
     ----------
     loaded : LoadedModel
         The network or the part, with this step's weights.
-    samples, micro_batch, statistics, blocks, unformed, positions
-        As of `LoadedNetwork.run_micro_batch`.
+    samples : (N,) integer ndarray
+        Numbers of the samples of all micro-batches in the data set, one micro-batch behind the
+        other, as in all arrays.
+    micro_batches : sequence of int
+        Numbers of the micro-batches in their step, of equal size; address what is programmed for
+        them.
+    statistics, blocks, unformed, positions
+        As of `LoadedNetwork.run_micro_batches`.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
         samples: np.ndarray,
-        micro_batch: int,
+        micro_batches: Sequence[int],
         statistics: SecondOrder | None = None,
         blocks: FactorBlocks | None = None,
         unformed: Collection[FactorKey] = (),
         positions: float = 1.0,
     ) -> None:
-        self.loaded, self.samples, self.number = loaded, samples, micro_batch
+        self.loaded, self.samples, self.numbers = loaded, samples, tuple(micro_batches)
         self._statistics, self._blocks, self._unformed = statistics, blocks, unformed
-        self.run = _pass(loaded, ("micro_batch", loaded.step, micro_batch))
+        self.run = _pass(loaded, tuple(("micro_batch", loaded.step, n) for n in self.numbers))
         self.activations: dict[tuple[str, str], Product] = {}
         self.sinks: list[Sink] = []
-        self._value: LossValue | None = None
+        self._values: list[LossValue] = []
         self._share = 1.0 if statistics is None else positions
-        self._orders: dict[str, _Order | None] = {}
+        self._orders: dict[str, list[_Order]] = {}
+        self._asked: dict[Address, list[np.ndarray]] = {}
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Return what the last layer makes of the inputs of the first, (N, ...) each."""
@@ -197,20 +244,45 @@ class PartRun:
         DataError
             The loss is not finite: training diverged.
         """
+        # Sums over samples are those of each micro-batch.
+        split = self.run.split
+        parts = zip(
+            self.numbers,
+            split(self.outputs),
+            split(inputs),
+            split(labels),
+            split(self.samples),
+            strict=True,
+        )
+        each = [self._errors(*part) for part in parts]
+        return [
+            errors[0] if len(errors) == 1 else np.concatenate(errors)
+            for errors in zip(*each, strict=True)
+        ]
+
+    def _errors(
+        self,
+        number: int,
+        outputs: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        samples: np.ndarray,
+    ) -> list[np.ndarray]:
         loaded = self.loaded
         loss = loaded.model.spec.loss
-        value = self._value = loss_value(loss, self.outputs, inputs, labels)
+        value = loss_value(loss, outputs, inputs, labels)
+        self._values.append(value)
         if not np.isfinite(value.total):
             raise DataError(
-                f"step {loaded.step}, micro-batch {self.number}: the loss is not finite; "
+                f"step {loaded.step}, micro-batch {number}: the loss is not finite; "
                 "lower optimizer.learning_rate or raise optimizer.damping"
             )
         fisher = "empirical" if self._statistics is None else self._statistics.output_gradients
         if fisher == "sampled":
-            labels_of = (loaded.engine.seed, loaded.step, self.samples)
-            return [value.errors, sampled_errors(loss, self.outputs, *labels_of)]
+            labels_of = (loaded.engine.seed, loaded.step, samples)
+            return [value.errors, sampled_errors(loss, outputs, *labels_of)]
         if fisher == "exact":
-            return [value.errors, *exact_errors(loss, self.outputs)]
+            return [value.errors, *exact_errors(loss, outputs)]
         return [value.errors]
 
     def backward(self, errors: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -219,9 +291,10 @@ class PartRun:
         """
         handed_on = []
         for number, error in enumerate(errors):
-            sink = Sink()
-            call = (*self.run.call, *(("fisher", number - 1) if number else ()))
-            run = dataclasses.replace(self.run, call=call)
+            sink = Sink.of(len(self.numbers))
+            what = ("fisher", number - 1) if number else ()
+            calls = tuple((*call, *what) for call in self.run.calls)
+            run = dataclasses.replace(self.run, calls=calls)
             behind = self.loaded.behind
             back = self.loaded.model.chain.backward(error, self.saved, run, sink, behind)
             self.sinks.append(sink)
@@ -230,94 +303,137 @@ class PartRun:
         return handed_on
 
     def result(self) -> MicroBatchResult:
-        """Return what the micro-batch contributes to its batch: of the part's layers, and the loss
-        where it is known here.
+        """Return what the one micro-batch contributes."""
+        (result,) = self.results()
+        return result
+
+    def results(self) -> list[MicroBatchResult]:
+        """Return what every micro-batch contributes to its batch: of the part's layers, and the
+        loss where it is known here.
         """
-        sink, value, samples = self.sinks[0], self._value, len(self.samples)
-        gradients = dict(sink.direct)
-        for parameter in self.loaded.model.products:
-            gradients[parameter.name] = self.gradient(parameter, sink.errors[parameter.name])
-        factors: dict[FactorKey, np.ndarray] = {}
-        rows: dict[FactorKey, np.ndarray] = {}
-        if self._statistics is not None:
-            found = _Statistics(self, self._statistics, gradients, samples, self._blocks)
-            factors, rows = found.matrices(), found.rows(self._unformed)
-        return MicroBatchResult(
-            samples=samples,
-            loss_sum=0.0 if value is None else value.total,
-            correct=0.0 if value is None else value.correct,
-            squared_error=0.0 if value is None else value.squared_error,
-            gradients={p.name: gradients[p.name] for p in self.loaded.model.parameters},
-            factors=factors,
-            rows=rows,
-        )
+        formed = {
+            p.name: self.gradients(p, self.sinks[0].errors[p.name])
+            for p in self.loaded.model.products
+        }
+        results = []
+        for which, sink in enumerate(self.sinks[0].each):
+            value = self._values[which] if self._values else LossValue(0.0, 0.0, 0.0, _NONE)
+            gradients = sink.direct | {name: found[which] for name, found in formed.items()}
+            factors: dict[FactorKey, np.ndarray] = {}
+            rows: dict[FactorKey, np.ndarray] = {}
+            size = len(self.samples) // len(self.numbers)
+            if self._statistics is not None:
+                asked = _Statistics(self, which, self._statistics, gradients, size, self._blocks)
+                factors, rows = asked.matrices(), asked.rows(self._unformed)
+            results.append(
+                MicroBatchResult(
+                    samples=size,
+                    loss_sum=value.total,
+                    correct=value.correct,
+                    squared_error=value.squared_error,
+                    gradients={p.name: gradients[p.name] for p in self.loaded.model.parameters},
+                    factors=factors,
+                    rows=rows,
+                )
+            )
+        return results
 
-    def gradient(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
-        """Return inputs^T errors, (in[+1], out): activations are the matrix, errors the inputs."""
-        matrix, order = self.load_activations("gradient", parameter), self.order(parameter)
-        if order is not None:
-            errors = errors[order.rows]
-        return matrix.multiply(errors.T, self.address("gradient", parameter)).T
+    def gradients(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
+        """Return inputs^T errors of every micro-batch, (micro-batches, in[+1], out): activations
+        are the matrix, errors the inputs.
+        """
+        matrix, orders = self.load_activations("gradient", parameter), self.orders(parameter)
+        each = self.run.split(errors)
+        if orders:
+            each = np.stack([part[order.rows] for part, order in zip(each, orders, strict=True)])
+        calls = self.addresses("gradient", parameter)
+        return matrix.multiply_each(each.swapaxes(1, 2), calls).swapaxes(1, 2)
 
-    def input_moment(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Return the moment of the inputs, (in[+1], in[+1])."""
-        call = self.address("A", parameter)
+    def asked(
+        self, which: int, times: int, what: Address, make: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Return what an optimizer asks for of one of the micro-batches, for the so-manieth time:
+        the first to ask has it computed for all of them.
+        """
+        found = self._asked.setdefault(what, [])
+        if times == len(found):
+            found.append(make())
+        each: np.ndarray = found[times][which]
+        return each
+
+    def input_moments(self, parameter: Parameter, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return the moments of the inputs, (micro-batches, in[+1], in[+1])."""
+        calls = self.addresses("A", parameter)
         if _combines(parameter):
-            means = self.means(parameter)
-            address = self.address("means", parameter)
-            matrix = self.loaded.engine.load("factor", means, address)
-            return diagonal_blocks(matrix, means, blocks, call)
-        rows, order = self.inputs(parameter), self.order(parameter)
+            means = self.run.split(self.means(parameter))
+            addresses = self.addresses("means", parameter)
+            matrix = self.loaded.engine.load_each("factor", means, addresses)
+            return moments(matrix, means, blocks, calls)
+        rows, orders = self.run.split(self.inputs(parameter)), self.orders(parameter)
         matrix = self.load_activations("factor", parameter)
-        if order is None:
-            return diagonal_blocks(matrix, rows, blocks, call) / parameter.positions
-        moment = diagonal_blocks(matrix.rows(order.drawn), rows[order.first], blocks, call)
-        return moment * (order.stands_for / parameter.positions)
+        if not orders:
+            return moments(matrix, rows, blocks, calls) / parameter.positions
+        rows = np.stack([part[order.first] for part, order in zip(rows, orders, strict=True)])
+        found = moments(matrix.rows(orders[0].drawn), rows, blocks, calls)
+        return found * (orders[0].stands_for / parameter.positions)
 
-    def input_rows(self, parameter: Parameter) -> np.ndarray:
-        """Return the rows that the moment of the inputs is the product of, (R, in[+1])."""
+    def input_rows(self, parameter: Parameter, which: int) -> np.ndarray:
+        """Return the rows that the moment of one micro-batch's inputs is the product of, (R,
+        in[+1]).
+        """
         if _combines(parameter):
-            return self.means(parameter)
-        rows = self.inputs(parameter) / np.sqrt(parameter.positions)
-        order = self.order(parameter)
-        return rows if order is None else np.sqrt(order.stands_for) * rows[order.first]
+            return self.run.split(self.means(parameter))[which]
+        rows = self.run.split(self.inputs(parameter))[which] / np.sqrt(parameter.positions)
+        orders = self.orders(parameter)
+        if not orders:
+            return rows
+        return np.sqrt(orders[which].stands_for) * rows[orders[which].first]
 
     def means(self, parameter: Parameter) -> np.ndarray:
         rows = self.inputs(parameter)
         means: np.ndarray = rows.reshape(-1, parameter.positions, rows.shape[1]).mean(axis=1)
         return means
 
-    def error_moment(
+    def error_moments(
         self,
         parameter: Parameter,
         errors: np.ndarray,
         number: int,
         blocks: Sequence[tuple[int, int]],
     ) -> np.ndarray:
-        """Return the moment of one backward pass's errors, (out, out)."""
-        errors = self.error_rows(parameter, errors)
-        address = (*self.address("errors", parameter), number)
-        matrix = self.loaded.engine.load("factor", errors, address)
-        return diagonal_blocks(matrix, errors, blocks, ("G", *address))
+        """Return the moments of one backward pass's errors, (micro-batches, out, out)."""
+        rows = self.error_rows(parameter, errors)
+        addresses = [(*address, number) for address in self.addresses("errors", parameter)]
+        matrix = self.loaded.engine.load_each("factor", rows, addresses)
+        return moments(matrix, rows, blocks, [("G", *address) for address in addresses])
 
     def error_rows(self, parameter: Parameter, errors: np.ndarray) -> np.ndarray:
-        """Return the rows that one backward pass adds to the moment of a layer's errors."""
+        """Return the rows that one backward pass adds to the moments of a layer's errors,
+        (micro-batches, R, out).
+        """
         if _combines(parameter):
-            return np.asarray(errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1))
-        order = self.order(parameter)
-        return errors if order is None else np.sqrt(order.stands_for) * errors[order.first]
+            summed = errors.reshape(-1, parameter.positions, errors.shape[1]).sum(axis=1)
+            return self.run.split(summed)
+        each, orders = self.run.split(errors), self.orders(parameter)
+        if not orders:
+            return each
+        parts = zip(each, orders, strict=True)
+        return np.stack([np.sqrt(order.stands_for) * part[order.first] for part, order in parts])
 
-    def order(self, parameter: Parameter) -> "_Order | None":
-        """Return the order in which a layer's vectors are written; None: as they come."""
+    def orders(self, parameter: Parameter) -> "list[_Order]":
+        """Return the orders in which a layer's vectors are written, one for each micro-batch; none:
+        as they come.
+        """
         if self._share == 1 or parameter.positions == 1 or _combines(parameter):
-            return None
+            return []
         if parameter.name not in self._orders:
-            count = len(self.rows[parameter.name])
-            seed, address = self.loaded.engine.seed, self.address("factor positions", parameter)
-            rows = generator(seed, *address).permutation(count)
-            samples = count // parameter.positions
-            drawn = samples * some_of(self._share, parameter.positions)
-            self._orders[parameter.name] = _Order(rows, drawn)
+            count = len(self.rows[parameter.name]) // len(self.numbers)
+            drawn = count // parameter.positions * some_of(self._share, parameter.positions)
+            seed = self.loaded.engine.seed
+            self._orders[parameter.name] = [
+                _Order(generator(seed, *address).permutation(count), drawn)
+                for address in self.addresses("factor positions", parameter)
+            ]
         return self._orders[parameter.name]
 
     def load_activations(
@@ -329,18 +445,23 @@ class PartRun:
         engine = self.loaded.engine
         key = (engine.arithmetic(role), parameter.name)
         if key not in self.activations:
-            address, order = self.address("activations", parameter), self.order(parameter)
-            rows = self.inputs(parameter)
-            rows = rows if order is None else rows[order.rows]
-            self.activations[key] = engine.load(role, rows, address)
+            addresses, orders = self.addresses("activations", parameter), self.orders(parameter)
+            rows = self.run.split(self.inputs(parameter))
+            if orders:
+                parts = zip(rows, orders, strict=True)
+                rows = np.stack([part[order.rows] for part, order in parts])
+            self.activations[key] = engine.load_each(role, rows, addresses)
         return self.activations[key].serving(role)
 
     def inputs(self, parameter: Parameter) -> np.ndarray:
         rows = self.rows[parameter.name]
         return with_ones(rows) if parameter.bias else rows
 
-    def address(self, what: str, parameter: Parameter) -> tuple[int | str, ...]:
-        return (what, self.loaded.step, parameter.name, self.number)
+    def addresses(self, what: str, parameter: Parameter) -> list[Address]:
+        return [(what, self.loaded.step, parameter.name, number) for number in self.numbers]
+
+
+_NONE = np.zeros(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,14 +495,16 @@ class _Statistics:
 
     def __init__(
         self,
-        batch: PartRun,
+        run: PartRun,
+        which: int,
         optimizer: SecondOrder,
         gradients: Mapping[str, np.ndarray],
         samples: int,
         blocks: FactorBlocks | None,
     ) -> None:
-        self.batch, self.optimizer = batch, optimizer
+        self.batch, self.which, self.optimizer = run, which, optimizer
         self.gradients, self.samples, self.blocks = gradients, samples, blocks
+        self._times: Counter[Address] = Counter()
 
     def matrices(self) -> dict[FactorKey, np.ndarray]:
         """Return (layer, side) -> (n, n) float64 for all preconditioned layers.
@@ -426,18 +549,27 @@ class _Statistics:
         sinks = self.batch.sinks
         return [sink.errors for sink in sinks[1:] or sinks]
 
-    def error_moment(self, parameter: Parameter) -> np.ndarray:
-        """Return the moment of the output gradients of all passes, (out, out)."""
-        moment = np.zeros((parameter.columns, parameter.columns))
-        wanted = self.wanted(parameter, "G")
-        for number, errors in enumerate(self.errors):
-            moment += self.batch.error_moment(parameter, errors[parameter.name], number, wanted)
-        return moment
+    def moment(self, parameter: Parameter, side: Side) -> np.ndarray:
+        """Return the moment of the inputs, or that of the output gradients of all passes."""
+        what = parameter.name, side
+        times, self._times[what] = self._times[what], self._times[what] + 1
+        wanted = self.wanted(parameter, side)
+
+        def of_all() -> np.ndarray:
+            if side == "A":
+                return self.batch.input_moments(parameter, wanted)
+            found = np.zeros((len(self.batch.numbers), parameter.columns, parameter.columns))
+            for number, errors in enumerate(self.errors):
+                found += self.batch.error_moments(parameter, errors[parameter.name], number, wanted)
+            return found
+
+        return self.batch.asked(self.which, times, what, of_all)
 
     def error_rows(self, parameter: Parameter) -> np.ndarray:
-        """Return the rows that this moment is the product of, (R, out)."""
+        """Return the rows that the moment of the output gradients is the product of, (R, out)."""
         passes = [
-            self.batch.error_rows(parameter, errors[parameter.name]) for errors in self.errors
+            self.batch.error_rows(parameter, errors[parameter.name])[self.which]
+            for errors in self.errors
         ]
         return np.concatenate(passes)
 
@@ -463,21 +595,20 @@ class _Layer:
         return self._all.samples
 
     def input_moment(self) -> np.ndarray:
-        wanted = self._all.wanted(self._parameter, "A")
-        return self._all.batch.input_moment(self._parameter, wanted)
+        return self._all.moment(self._parameter, "A")
 
     def error_moment(self) -> np.ndarray:
-        return self._all.error_moment(self._parameter)
+        return self._all.moment(self._parameter, "G")
 
     def input_rows(self) -> np.ndarray:
-        return self._all.batch.input_rows(self._parameter)
+        return self._all.batch.input_rows(self._parameter, self._all.which)
 
     def error_rows(self) -> np.ndarray:
         return self._all.error_rows(self._parameter)
 
     def moment(self, side: Side, rows: np.ndarray) -> np.ndarray:
         batch = self._all.batch
-        address = (*batch.address("moment", self._parameter), side)
+        address = (*batch.addresses("moment", self._parameter)[self._all.which], side)
         matrix = batch.loaded.engine.load("factor", rows, address)
         return diagonal_blocks(matrix, rows, self._all.wanted(self._parameter, side), address)
 
@@ -497,14 +628,27 @@ def diagonal_blocks(
     blocks: Sequence[tuple[int, int]],
     call: tuple[int | str, ...],
 ) -> np.ndarray:
-    """Return diagonal blocks of ``rows^T rows``, (n, n), where `loaded` holds the rows (R, n).
+    """Return diagonal blocks of ``rows^T rows``, (n, n), where `loaded` holds the rows (R, n); see
+    `moments`.
+    """
+    return np.asarray(moments(loaded, rows[None], blocks, [call])[0])
+
+
+def moments(
+    loaded: Product,
+    rows: np.ndarray,
+    blocks: Sequence[tuple[int, int]],
+    calls: Sequence[Address],
+) -> np.ndarray:
+    """Return diagonal blocks of ``rows^T rows`` for every call, (calls, n, n), where `loaded` holds
+    the rows (calls, R, n).
 
     Only the symmetric part: rounding and noise of the product are not symmetric.
     """
-    n = rows.shape[1]
-    result = np.zeros((n, n))
+    n = rows.shape[2]
+    result = np.zeros((len(rows), n, n))
     for start, stop in blocks:
         columns = loaded if stop - start == n else loaded.columns(start, stop)
-        product = columns.multiply(rows[:, start:stop].T, call)
-        result[start:stop, start:stop] = 0.5 * (product + product.T)
+        product = columns.multiply_each(rows[:, :, start:stop].swapaxes(1, 2), calls)
+        result[:, start:stop, start:stop] = 0.5 * (product + product.swapaxes(1, 2))
     return result

@@ -34,11 +34,12 @@ def _converted(values: np.ndarray, adc: AdcSpec, errors: np.ndarray) -> np.ndarr
         np.ones(1),
         np.zeros((len(values) if adc.noise_lsb else 0, 1), np.float32),
         adc.noise_lsb,
-        np.uint64(7),
+        np.full(1, 7, np.uint64),
         0,
+        len(values),
         errors,
         np.zeros(0, np.bool_),
-        np.zeros((1, BINS + 1), np.int64),
+        np.zeros((1, 1, BINS + 1), np.int64),
         0,
     )
     return result[:, 0] * top

@@ -163,8 +163,13 @@ def test_gradient_and_factor_share_one_set_of_programmed_activations(monkeypatch
         addresses.append(address)
         return program(matrix, spec, seed, *address)
 
-    program = engines.program_vmm
+    def note_each(matrices, spec, seed, each):
+        addresses.extend(each)
+        return program_each(matrices, spec, seed, each)
+
+    program, program_each = engines.program_vmm, engines.program_each
     monkeypatch.setattr(engines, "program_vmm", note)
+    monkeypatch.setattr(engines, "program_each", note_each)
     run(engine("analog"))
     assert addresses.count(("activations", 0, "conv1", 0)) == 1
     assert len(addresses) == len(set(addresses))

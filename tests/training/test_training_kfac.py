@@ -142,7 +142,7 @@ def exact_fisher(model: Model, name: str, count: int = 6) -> np.ndarray:
     def outputs(flat: np.ndarray) -> np.ndarray:
         changed = {**weights, name: flat.reshape(weights[name].shape)}
         loaded = load_weights(model, changed, float_engine(), 0)
-        run = Pass(changed, loaded.forward, loaded.backward, loaded.engine.load, ())
+        run = Pass(changed, loaded.forward, loaded.backward, loaded.engine, ((),))
         return model.chain.forward(inputs, run)[0]
 
     flat, step = weights[name].reshape(-1), 1e-4

@@ -68,8 +68,8 @@ def test_a_later_token_changes_no_earlier_output_of_causal_attention(causal: boo
     layers[2] = {"kind": "residual", "body": [{"kind": "attention", "heads": 2, "causal": causal}]}
     model, (inputs, _) = tokens_network(layers), tokens(3)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    load, call = loaded.engine.load, ("micro_batch", 0, 0)
-    run = Pass(loaded.weights, loaded.forward, loaded.backward, load, call)
+    calls = (("micro_batch", 0, 0),)
+    run = Pass(loaded.weights, loaded.forward, loaded.backward, loaded.engine, calls)
     changed = inputs.copy()
     changed[..., 4] = (changed[..., 4] + 1) % ENTRIES
     before, after = (model.chain.forward(x, run)[0] for x in (inputs, changed))

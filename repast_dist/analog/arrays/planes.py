@@ -6,7 +6,7 @@ differential pair, or which is stored with an offset, each slice on one cell (`o
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -115,6 +115,30 @@ def contents(
     levels = held[0] if len(held) == 1 else np.concatenate(held)
     step = step_of(levels, most)
     return Kept(in_steps(levels, step), step)
+
+
+def joined(parts: Sequence[Contents], integers: np.ndarray, whole: bool) -> Contents | None:
+    """Return what several groups of multipliers hold as what one group does; None where it would
+    not be the same.
+
+    Parameters
+    ----------
+    parts : sequence of Contents
+        Of the groups.
+    integers : ndarray
+        (B, K, M) float64 whole numbers of all of them.
+    whole : bool
+        Whether they hold whole levels, which are multiples of any step.
+    """
+    if isinstance(parts[0], Drawn):
+        drawn = [part for part in parts if isinstance(part, Drawn)]
+        streams = tuple(stream for part in drawn for stream in part.streams)
+        return dataclasses.replace(drawn[0], integers=integers, streams=streams, tiles={})
+    kept = [part for part in parts if isinstance(part, Kept)]
+    step = min(part.step for part in kept)
+    if not whole and step != max(part.step for part in kept):
+        return None
+    return Kept(np.concatenate([part.planes for part in kept]), step)
 
 
 def _straight(spec: VmmSpec) -> bool:

@@ -8,10 +8,15 @@ tile) gives one current per column, which an ADC rounds; shift-and-add puts them
 Attention writes one operand for every sample and head. Each is a multiplier of its own, with its
 own scale and its own step of the inputs; such a stack shares the streams of its draws and, as
 multipliers on the same converters do, the range of the ADCs.
+
+Products of several calls, such as those of all micro-batches of a step, may be asked for at once.
+Each has the streams of its own draws and asks for ranges of its own, so that it computes the same
+bits in whatever company.
 """
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +28,7 @@ from repast_dist.analog.arrays.converters import (
     needed_ranges,
 )
 from repast_dist.analog.arrays.offset import take_off
-from repast_dist.analog.arrays.planes import contents, quantized
+from repast_dist.analog.arrays.planes import contents, joined, quantized
 from repast_dist.analog.arrays.ranges import fixed_ranges, input_step, ranges_of, some_rows
 from repast_dist.analog.arrays.tiles import hold
 from repast_dist.analog.kernels.base import (
@@ -34,6 +39,7 @@ from repast_dist.analog.kernels.base import (
     DrawnColumns,
     Held,
     Kept,
+    StepsDiffer,
 )
 from repast_dist.analog.kernels.conversion import (
     largest_magnitudes,
@@ -44,6 +50,8 @@ from repast_dist.analog.kernels.memory import reused
 from repast_dist.analog.specs import VmmSpec
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.rng import generator
+
+type Address = tuple[int | str, ...]
 
 CLIP_WARNING_RATE = 0.01
 """Share of conversions beyond a calibrated range above which a product warns."""
@@ -60,13 +68,14 @@ class VmmProduct:
     Attributes
     ----------
     values : ndarray
-        (N, M) or (B, N, M) float64.
+        (N, M) or (B, N, M) float64, of several calls (calls, N, M) or (calls, B, N, M).
     conversions, clipped : int
         ADC conversions, and how many of them were beyond the range; none of an exact product.
     clipped_inputs : int
         Inputs beyond the DAC's range.
     needed : ndarray or None
-        (slices,) float32, ADC ranges that this product asks for, where they are calibrated.
+        (slices,) float32, ADC ranges that this product asks for, where they are calibrated; of
+        several calls the largest.
     """
 
     values: np.ndarray
@@ -83,14 +92,15 @@ class VmmProduct:
 
 @dataclasses.dataclass
 class VmmArray:
-    """A programmed multiplier, or a stack of many of one shape that are driven together.
+    """A programmed multiplier, or a stack of many of one shape that are driven together; or as many
+    of either as there are addresses, one for each of several calls.
 
     Attributes
     ----------
     spec : VmmSpec
         How each is built.
     shape : tuple of int
-        (K, M) of the weights, or (B, K, M).
+        (K, M) of the weights, or (B, K, M); of one for each call (calls, K, M) or (calls, B, K, M).
     scales : ndarray
         (B,) float64, weight of one unit of each multiplier's integer weights.
     whole : ndarray
@@ -103,8 +113,9 @@ class VmmArray:
     input_steps : ndarray or None
         (B,) what one unit of the integer inputs stands for, once calibrated; None: of every call
         anew.
-    address, seed : tuple of (int or str), int
-        Address of the draws of all multipliers, such as read noise, and the run's seed.
+    addresses, seed : tuple of (tuple of (int or str)), int
+        Address of the draws of all multipliers, such as read noise, or those of as many equal parts
+        of them, and the run's seed.
     site : tuple of (int or str)
         Where the converters are, whose errors are those of whatever is programmed there; all
         multipliers have the same ones.
@@ -119,7 +130,7 @@ class VmmArray:
     contents: Contents | None
     ranges: np.ndarray | None = None
     input_steps: np.ndarray | None = None
-    address: tuple[int | str, ...] = ()
+    addresses: tuple[Address, ...] = ((),)
     seed: int = 0
     site: tuple[int | str, ...] = ()
     first_column: int = 0
@@ -127,7 +138,13 @@ class VmmArray:
     @property
     def stacked(self) -> bool:
         """Whether it is a stack, be it of one."""
-        return len(self.shape) == 3
+        return len(self.shape) > 2
+
+    @property
+    def address(self) -> Address:
+        """Address of the draws; only where it is one."""
+        (address,) = self.addresses
+        return address
 
     @property
     def integers(self) -> np.ndarray:
@@ -141,7 +158,8 @@ class VmmArray:
         """
         if self.contents is None:
             return None
-        return self.contents.planes if self.stacked else self.contents.planes[0]
+        planes = self.contents.planes
+        return planes.reshape(*self.shape[:-1], *planes.shape[2:])
 
     @property
     def weight_scale(self) -> float:
@@ -153,7 +171,8 @@ class VmmArray:
     def _held(self) -> Held:
         """What the arrays hold, ready for products."""
         assert self.contents is not None
-        return hold(self.contents, self.spec, self.seed, *self.address)
+        # What the addresses of several calls have in common says where the DACs are.
+        return hold(self.contents, self.spec, self.seed, *self.addresses[0])
 
     @cached_property
     def _exact(self) -> np.ndarray:
@@ -200,19 +219,92 @@ class VmmArray:
         ClippingWarning
             Kept ranges do not fit these inputs.
         """
+        product = self._multiplied(self._fitting(inputs), (call,), ranges)
+        values = product.values if self.stacked else product.values[0]
+        return dataclasses.replace(product, values=values)
+
+    def multiply_each(
+        self, inputs: np.ndarray, calls: Sequence[Address], ranges: np.ndarray | None = None
+    ) -> VmmProduct:
+        """Return the products of several calls, with the bits of one call after the other.
+
+        Parameters
+        ----------
+        inputs : ndarray
+            (calls, N, K), or (calls, B, N, K) of a stack for each call, any float dtype.
+        calls : sequence of tuple
+            Addresses of the noise, as many as the array has or, of one multiplier, any number.
+        ranges
+            See `multiply`.
+
+        Raises
+        ------
+        DataError
+            See `multiply`.
+        """
+        own = len(self.addresses) == len(calls) and self.stacked
+        if (self.stacked and not own) or len(inputs) != len(calls):
+            raise DataError(
+                f"{len(calls)} calls of multipliers {self.shape} for {len(self.addresses)} "
+                f"addresses, with inputs {inputs.shape}"
+            )
+        if self._at_once(len(calls), ranges):
+            values = self._fitting(inputs) if self.stacked else inputs
+            product = self._multiplied(values, calls, ranges)
+            shape = (*inputs.shape[:-1], self.shape[-1])
+            return dataclasses.replace(product, values=product.values.reshape(shape))
+        arrays = [self.of_call(number) if own else self for number in range(len(calls))]
+        parts = zip(arrays, inputs, calls, strict=True)
+        return _together([one.multiply(rows, *call, ranges=ranges) for one, rows, call in parts])
+
+    def _at_once(self, calls: int, ranges: np.ndarray | None) -> bool:
+        """Return whether several calls are converted alike, so that they may be one product."""
+        if calls == 1 or self.contents is None:
+            return True
+        if self.spec.adc.range == "calibrated" and ranges is None and self.ranges is None:
+            return False
+        return self._alike
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether what is held for several calls is held in the same steps."""
+        try:
+            return self._held.per > 0
+        except StepsDiffer:
+            return False
+
+    def of_call(self, number: int) -> "VmmArray":
+        """Return the multiplier, or the stack, of one of the calls."""
+        each = len(self.whole) // len(self.addresses)
+        part = slice(number * each, (number + 1) * each)
+        return dataclasses.replace(
+            self,
+            shape=self.shape[1:],
+            scales=self.scales[part],
+            whole=self.whole[part],
+            contents=None if self.contents is None else self.contents.part(number, part),
+            addresses=(self.addresses[number],),
+        )
+
+    def _multiplied(
+        self, values: np.ndarray, calls: Sequence[Address], ranges: np.ndarray | None
+    ) -> VmmProduct:
+        """Return the product for inputs (B, N, K); of one multiplier, B may be the calls."""
+        shape = (*values.shape[:2], self.shape[-1])
         if self.contents is None:
-            integers, steps, clipped_inputs = self._converted(inputs, self._exact.dtype)
-            product = VmmProduct(np.asarray(integers @ self._exact, np.float64))
+            integers, steps, clipped_inputs = self._converted(values, self._exact.dtype)
+            # Exact whatever the order of the sums, and so in one product.
+            folded = integers.reshape(len(self.whole), -1, values.shape[2])
+            product = VmmProduct(np.asarray(folded @ self._exact, np.float64))
         else:
-            integers, steps, clipped_inputs = self._converted(inputs, np.dtype(np.int32))
-            product = self._multiply_planes(integers, call, ranges)
-        values = product.values
+            integers, steps, clipped_inputs = self._converted(values, np.dtype(np.int32))
+            folded = integers.reshape(len(self.whole), -1, values.shape[2])
+            product = self._multiply_planes(folded, calls, ranges)
+        result = product.values.reshape(shape)
         steps *= self.scales
-        values *= steps[0] if len(steps) == 1 else steps[:, None, None]
-        if not self.stacked:
-            values = values[0]
+        result *= steps[0] if len(steps) == 1 else steps[:, None, None]
         return VmmProduct(
-            values, product.conversions, product.clipped, clipped_inputs, product.needed
+            result, product.conversions, product.clipped, clipped_inputs, product.needed
         )
 
     def multiply_codes(self, codes: np.ndarray, *call: int | str) -> VmmProduct:
@@ -229,7 +321,7 @@ class VmmArray:
         if self.contents is None:
             product = VmmProduct(np.asarray(codes @ self._exact, np.float64))
         else:
-            product = self._multiply_planes(np.ascontiguousarray(codes, np.int32), call, None)
+            product = self._multiply_planes(np.ascontiguousarray(codes, np.int32), (call,), None)
         values = product.values if self.stacked else product.values[0]
         return dataclasses.replace(product, values=values)
 
@@ -240,7 +332,7 @@ class VmmArray:
             shape=(*self.shape[:-1], stop - start),
             whole=self.whole[..., start:stop],
             contents=self._contents_of(start, stop),
-            address=(*self.address, "columns", start),
+            addresses=tuple((*address, "columns", start) for address in self.addresses),
             first_column=self.first_column + start,
         )
 
@@ -252,7 +344,7 @@ class VmmArray:
             shape=(*self.shape[:-2], count, self.shape[-1]),
             whole=self.whole[:, :count],
             contents=None if held is None else Kept(held.planes[:, :count], held.step),
-            address=(*self.address, "rows", count),
+            addresses=tuple((*address, "rows", count) for address in self.addresses),
         )
 
     def _contents_of(self, start: int, stop: int) -> Contents | None:
@@ -268,26 +360,23 @@ class VmmArray:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
         stack (B, N, K).
         """
+        values = self._fitting(inputs)
         if self.spec.dac.range == "calibrated":
-            self.input_steps = self._steps(*self._checked(inputs))
+            self.input_steps = self._steps(*_checked(values))
         if self.contents is not None:
-            integers, _, _ = self._converted(inputs, np.dtype(np.int32))
+            integers, _, _ = self._converted(values, np.dtype(np.int32))
             self.ranges = self._ranges_for(integers, "calibrate")
 
-    def _checked(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs as `plain` float64, (B, N, K), and the largest magnitude that each
-        multiplier gets, (B,).
-        """
-        count, rows, _ = self.whole.shape
-        values = inputs if self.stacked else inputs[None]
-        if values.ndim != 3 or values.shape[::2] != (count, rows):
-            wanted = f"({count}, N, {rows})" if self.stacked else f"(N, {rows})"
-            raise DataError(f"a multiplier takes inputs {wanted}, got {inputs.shape}")
-        values = plain(values)
-        largest = largest_magnitudes(values)
-        if not np.isfinite(largest).all():
-            raise DataError("a multiplier takes finite numbers, got NaN or infinity")
-        return values, largest
+    def _fitting(self, inputs: np.ndarray) -> np.ndarray:
+        """Return inputs of the multipliers, (B, N, K)."""
+        *outer, rows, _ = self.shape
+        if inputs.ndim != len(self.shape) or (*inputs.shape[:-2], inputs.shape[-1]) != (
+            *outer,
+            rows,
+        ):
+            wanted = ", ".join(map(str, (*outer, "N", rows)))
+            raise DataError(f"a multiplier takes inputs ({wanted}), got {inputs.shape}")
+        return inputs.reshape(-1, *inputs.shape[-2:])
 
     def _steps(self, values: np.ndarray, largest: np.ndarray) -> np.ndarray:
         """Return what one unit of the integer inputs of every multiplier stands for, (B,)."""
@@ -295,10 +384,10 @@ class VmmArray:
         return np.array([input_step(part, most, self.spec) for part, most in reach])
 
     def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return inputs as whole numbers of a dtype, what one of them is worth in every
+        """Return inputs (B, N, K) as whole numbers of a dtype, what one of them is worth in every
         multiplier, (B,), and how many were cut off.
         """
-        values, largest = self._checked(inputs)
+        values, largest = _checked(inputs)
         kept = self.input_steps
         steps = self._steps(values, largest) if kept is None else kept.copy()
         integers = reused("integers", values.shape, dtype)
@@ -306,55 +395,56 @@ class VmmArray:
         return integers, steps, round_to_integers(values, steps, top, integers)
 
     def _multiply_planes(
-        self, integers: np.ndarray, call: tuple[int | str, ...], ranges: np.ndarray | None
+        self, integers: np.ndarray, calls: Sequence[Address], ranges: np.ndarray | None
     ) -> VmmProduct:
         """Convert with the ranges given, and count codes for those needed; else with those kept;
-        else with those of the call.
+        else with those of the call, which is then the only one. Rows (B, N, K) are those of the
+        calls, one call after the other.
         """
         spec, (count, rows, _) = self.spec, integers.shape
         calibrated = spec.adc.range == "calibrated"
         counted, needed = np.zeros((count, 0), np.bool_), None
-        counts = np.zeros((spec.slices, BINS + 1), np.int64)
+        counts = np.zeros((len(calls), spec.slices, BINS + 1), np.int64)
+        addresses = self._addresses(calls)
         if calibrated and ranges is not None:
             counted = np.zeros((count, rows), np.bool_)
-            counted.reshape(-1)[self._some_rows(integers, *call)] = True
+            for some, address in zip(counted.reshape(len(calls), -1), addresses, strict=True):
+                some[some_rows(len(some), self.seed, *address)] = True
         elif self.ranges is not None:
             ranges = self.ranges
         else:
-            ranges = self._ranges_for(integers, *call)
+            ranges = self._ranges_for(integers, *calls[0])
             needed = ranges if calibrated else None
         result = np.zeros((count, rows, self.shape[-1]))
         tiles = self._held.per
-        keys = noise_keys(spec, tiles, self.seed, *self.address, *call)
+        keys = np.stack([noise_keys(spec, tiles, self.seed, *one) for one in addresses], axis=1)
         how = Conversions(ranges, keys, self._errors, counted, counts, least_that_counts(spec.adc))
         clipped = self._held.add_products(integers, result, how)
         take_off(result, integers, spec)
         conversions = result.size * spec.passes * spec.slices * tiles
         if counted.size:
-            needed = needed_ranges(counts, ranges, spec.adc)
+            needed = np.max([needed_ranges(one, ranges, spec.adc) for one in counts], axis=0)
         product = VmmProduct(result, conversions, clipped, needed=needed)
         if ranges is self.ranges and product.clip_rate > CLIP_WARNING_RATE:
             warnings.warn(
-                f"{product.clip_rate:.1%} of the ADC conversions of array {self.address} are "
+                f"{product.clip_rate:.1%} of the ADC conversions of array {self.addresses[0]} are "
                 "beyond its calibrated range; calibrate it on inputs like these",
                 ClippingWarning,
                 stacklevel=4,
             )
         return product
 
-    def _some_rows(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
-        """Return the numbers of the rows of a call whose codes set a range, those of one multiplier
-        after those of another.
-        """
-        count = integers.shape[0] * integers.shape[1]
-        return some_rows(count, self.seed, *self.address, *call)
+    def _addresses(self, calls: Sequence[Address]) -> list[Address]:
+        """Return the whole address of every call."""
+        places = self.addresses * (len(calls) if len(self.addresses) == 1 else 1)
+        return [(*place, *call) for place, call in zip(places, calls, strict=True)]
 
     def _ranges_for(self, integers: np.ndarray, *call: int | str) -> np.ndarray:
         """Return the ADC range of every slice, (slices,) float32."""
         spec, (count, _, width) = self.spec, integers.shape
         if spec.adc.range != "calibrated":
             return fixed_ranges(spec, width)
-        some = self._some_rows(integers, *call)
+        some = some_rows(count * integers.shape[1], self.seed, *self.address, *call)
         if count == 1:
             integers = integers[:, some]
             chosen = [(0, range(len(some)))] if len(some) else []
@@ -370,6 +460,27 @@ class VmmArray:
             if currents:
                 np.maximum(ranges, ranges_of(np.concatenate(currents), spec), out=ranges)
         return ranges
+
+
+def _checked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs (B, N, K) as `plain` float64, and the largest magnitude of each part, (B,)."""
+    values = plain(values)
+    largest = largest_magnitudes(values)
+    if not np.isfinite(largest).all():
+        raise DataError("a multiplier takes finite numbers, got NaN or infinity")
+    return values, largest
+
+
+def _together(products: Sequence[VmmProduct]) -> VmmProduct:
+    """Return the products of several calls as one."""
+    needed = [one.needed for one in products if one.needed is not None]
+    return VmmProduct(
+        np.stack([one.values for one in products]),
+        sum(one.conversions for one in products),
+        sum(one.clipped for one in products),
+        sum(one.clipped_inputs for one in products),
+        np.max(needed, axis=0) if needed else None,
+    )
 
 
 def exact_dtype(spec: VmmSpec, rows: int) -> np.dtype:
@@ -412,11 +523,71 @@ def program_vmm(weights: np.ndarray, spec: VmmSpec, seed: int = 0, *address: int
     whole, scales = quantized(weights if weights.ndim == 3 else weights[None], spec.weight_bits)
     held: Contents | None = None
     if not spec.exact:
-        places: list[tuple[int | str, ...]] = [address]
-        if weights.ndim == 3 and not (spec.device.wire.ideal and spec.device.variation.none):
-            # Cells that share wires or deviations have them within their own multiplier.
-            places = [(*address, number) for number in range(len(weights))]
-        held = contents(whole, spec, seed, places)
+        held = contents(whole, spec, seed, _places(weights.ndim == 3, len(whole), spec, address))
     return VmmArray(
-        spec, weights.shape, scales, whole, held, address=address, seed=seed, site=address
+        spec, weights.shape, scales, whole, held, addresses=(address,), seed=seed, site=address
     )
+
+
+def program_each(
+    weights: np.ndarray, spec: VmmSpec, seed: int, addresses: Sequence[Address]
+) -> VmmArray | None:
+    """Program as many weights as there are addresses, each as `program_vmm` does.
+
+    Parameters
+    ----------
+    weights : ndarray
+        (calls, K, M) or (calls, B, K, M), any float dtype.
+    spec, seed
+        As for `program_vmm`.
+    addresses : sequence of tuple
+        Addresses of the programming errors, which differ in when, not in where.
+
+    Returns
+    -------
+    VmmArray or None
+        None where their products have to be computed one by one.
+
+    Raises
+    ------
+    DataError
+        Some of the weights are not finite.
+    """
+    rows, columns = weights.shape[-2:]
+    whole, scales = quantized(weights.reshape(-1, rows, columns), spec.weight_bits)
+    held: Contents | None = None
+    if not spec.exact:
+        # What stands for the noise of DACs depends on all that is held.
+        if spec.dac.noise_lsb:
+            return None
+        each = len(whole) // len(addresses)
+        parts = [
+            contents(
+                whole[number * each : (number + 1) * each],
+                spec,
+                seed,
+                _places(weights.ndim == 4, each, spec, address),
+            )
+            for number, address in enumerate(addresses)
+        ]
+        held = joined(parts, whole, spec.holds_levels)
+        if held is None:
+            return None
+    return VmmArray(
+        spec,
+        weights.shape,
+        scales,
+        whole,
+        held,
+        addresses=tuple(addresses),
+        seed=seed,
+        site=addresses[0],
+    )
+
+
+def _places(stacked: bool, count: int, spec: VmmSpec, address: Address) -> list[Address]:
+    """Return the addresses of what so many multipliers hold, or one for all of them."""
+    if stacked and not (spec.device.wire.ideal and spec.device.variation.none):
+        # Cells that share wires or deviations have them within their own multiplier.
+        return [(*address, number) for number in range(count)]
+    return [address]

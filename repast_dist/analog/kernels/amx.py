@@ -75,7 +75,7 @@ def _drawn_tiles(drawn: Drawn, design: Design) -> "AmxTiles":
         return AmxTiles(drawn.shape, design, step, held)
     step = step_for(drawn.most)
     tiles = AmxTiles(drawn.shape, design, step)
-    needed = step_for(tiles.draw(drawn))
+    needed = drawn.step_of(tiles.draw(drawn))
     if needed != step:
         tiles = AmxTiles(drawn.shape, design, needed)
         tiles.draw(drawn)
@@ -125,16 +125,18 @@ class AmxTiles(Held):
         cells = np.ascontiguousarray(levels).reshape(*self.shape[:2], -1)
         write_levels(cells, 1.0 / self._step, self.per, self._height, self.held)
 
-    def draw(self, drawn: Drawn) -> float:
-        """Write what is drawn, and return the largest magnitude before rounding, in levels."""
+    def draw(self, drawn: Drawn) -> list[float]:
+        """Write what is drawn, and return the largest magnitude of every stream before rounding, in
+        levels.
+        """
         parts, how = len(drawn.streams), (drawn.slices, drawn.bits, drawn.law.numbers)
         held = self.held.reshape(parts, -1, *self.held.shape[1:])
         integers = drawn.integers.reshape(parts, -1, *drawn.integers.shape[1:])
         scale = 1.0 / self._step
-        return max(
+        return [
             write_drawn(part, *how, stream, scale, self.per, self._height, tiles)
             for part, stream, tiles in zip(integers, drawn.streams, held, strict=True)
-        )
+        ]
 
     def columns(self, start: int, stop: int) -> "AmxTiles":
         """Return the same for some columns of weights."""
@@ -171,6 +173,7 @@ class AmxTiles(Held):
                 design.slice_weights * np.where(lossless, 1.0, ranges / design.codes),
                 (2.0 ** (design.bits * np.arange(design.passes))).astype(np.float32),
                 reused("total", (SIDE, width), np.float64 if double else np.float32),
+                how.rows_of_call(len(integers) * integers.shape[1]),
                 how.counted,
                 how.counts,
                 how.least,
@@ -235,6 +238,7 @@ class AmxTiles(Held):
                 design.read_sigma,
                 design.noise_codes,
                 how.keys,
+                how.rows_of_call(len(integers) * integers.shape[1]),
                 how.errors,
                 how.counted,
                 how.counts,
@@ -345,6 +349,7 @@ def _add_tiles(
     back: np.ndarray,
     weights: np.ndarray,
     total: np.ndarray,
+    rows_of_call: int,
     counted: np.ndarray,
     counts: np.ndarray,
     least: int,
@@ -374,6 +379,8 @@ def _add_tiles(
         (slices,) float64, what turns codes into weighted levels.
     weights : ndarray
         (passes,) float32, what passes weigh.
+    rows_of_call : int
+        Rows of each call.
     counted, counts, least
         See `Conversions`.
     top : int
@@ -388,15 +395,16 @@ def _add_tiles(
     for c in range(slices * columns):
         offsets[c] = c // columns * each
     large = np.empty(passes * SIDE, np.int32)
-    above = np.zeros((slices, each), np.int64)
-    every = above.reshape(-1)
-    chosen, clipped = 0, 0
+    above = np.zeros((counts.shape[0], slices, each), np.int64)
+    every, of_call = above.reshape(-1), slices * each
+    chosen, clipped = np.zeros(counts.shape[0], np.int64), 0
     driven, read, rounded = digits.ctypes.data, currents.ctypes.data, total.ctypes.data
     scales, ends, weighs = to_code.ctypes.data, limits.ctypes.data, weights.ctypes.data
     stride = total.strides[0]
     double = total.itemsize == 8
     for tile in range(held.shape[0]):
         which, part = divmod(tile, per)
+        row_of_all = which * integers.shape[1]
         across = slice(part * height, min((part + 1) * height, integers.shape[2]))
         for first in range(0, integers.shape[1], SIDE):
             count = min(SIDE, integers.shape[1] - first)
@@ -439,8 +447,9 @@ def _add_tiles(
                         found = unit.large_codes(
                             row, 1, passes, code, np.int32(least), np.int32(top), column, room
                         )
+                    base = (row_of_all + first + n) // rows_of_call * of_call
                     for i in range(found):
-                        every[large[i]] += 1
+                        every[base + large[i]] += 1
             for n in range(count):
                 row = result[which, first + n]
                 for number in range(slices):
@@ -448,14 +457,17 @@ def _add_tiles(
                     add_weighted(back[number], codes, row)
             if counting:
                 for n in range(count):
-                    chosen += counted[which, first + n]
+                    call = (row_of_all + first + n) // rows_of_call
+                    chosen[call] += counted[which, first + n]
     unit.release()
     if counting:
-        bins = bins_of_codes(top, counts.shape[1] - 1)
-        for number in range(slices):
-            counts[number, 0] += chosen * passes * columns - above[number].sum()
-            for size in range(least + 1, each):
-                counts[number, bins[size]] += above[number, size]
+        bins = bins_of_codes(top, counts.shape[2] - 1)
+        for call in range(counts.shape[0]):
+            for number in range(slices):
+                codes_above = above[call, number]
+                counts[call, number, 0] += chosen[call] * passes * columns - codes_above.sum()
+                for size in range(least + 1, each):
+                    counts[call, number, bins[size]] += codes_above[size]
     return clipped
 
 
@@ -534,6 +546,7 @@ def _add_tiles_apart(
     read_sigma: float,
     noise_codes: float,
     keys: np.ndarray,
+    rows_of_call: int,
     errors: np.ndarray,
     counted: np.ndarray,
     counts: np.ndarray,
@@ -580,6 +593,7 @@ def _add_tiles_apart(
                 noise_codes,
                 keys[part],
                 which * integers.shape[1] + first,
+                rows_of_call,
                 errors[part],
                 counted[which, first:last],
                 counts,

@@ -8,6 +8,7 @@ whatever the order in which a unit adds.
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -121,6 +122,10 @@ class Design:
         return bool(self.read_sigma or self.noise_codes)
 
 
+class StepsDiffer(Exception):
+    """Multipliers that are drawn from streams of their own need different steps."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """What multipliers hold, in memory.
@@ -141,6 +146,10 @@ class Kept:
         """B, K, slices, M."""
         return self.planes.shape
 
+    def part(self, number: int, multipliers: slice) -> "Kept":
+        """Return what some of the multipliers hold, which are a part of equal ones."""
+        return Kept(self.planes[multipliers], self.step)
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
@@ -155,7 +164,7 @@ class Drawn:
     law : GaussianLaw
         Of the cells.
     streams : tuple of Stream
-        Of the draws: one of every multiplier, or one of all together.
+        Of the draws: one of every multiplier, one of all together, or one of each of equal parts.
     most : float
         Levels that no pair exceeds.
     tiles : dict
@@ -178,6 +187,25 @@ class Drawn:
         count, rows, columns = self.integers.shape
         return count, rows, self.slices, columns
 
+    def part(self, number: int, multipliers: slice) -> "Drawn":
+        """Return what those of one stream hold."""
+        streams = (self.streams[number],)
+        integers = self.integers[multipliers]
+        return dataclasses.replace(self, integers=integers, streams=streams, tiles={})
+
+    def step_of(self, largest: Sequence[float]) -> float:
+        """Return the step for the largest magnitudes of all streams.
+
+        Raises
+        ------
+        StepsDiffer
+            It is not the same for all of them.
+        """
+        steps = {step_for(one) for one in largest}
+        if len(steps) > 1:
+            raise StepsDiffer
+        return steps.pop()
+
     @property
     def planes(self) -> np.ndarray:
         """See `Kept`."""
@@ -195,15 +223,15 @@ class Drawn:
         integers = self.integers.reshape(parts, -1, columns)
         written = planes.reshape(parts, -1, self.slices, columns)
 
-        def write(step: float) -> float:
+        def write(step: float) -> list[float]:
             each = zip(integers, self.streams, written, strict=True)
-            return max(
+            return [
                 gaussian_planes(part, self.bits, self.law, stream, step, out)
                 for part, stream, out in each
-            )
+            ]
 
         step = step_for(self.most)
-        needed = step_for(write(step))
+        needed = self.step_of(write(step))
         if needed != step:
             write(needed)
         return Kept(planes, needed)
@@ -230,6 +258,10 @@ class DrawnColumns:
         """B, K, slices, M."""
         return *self.whole.shape[:-1], self.stop - self.start
 
+    def part(self, number: int, multipliers: slice) -> "DrawnColumns":
+        """Return the same columns of those of one stream."""
+        return DrawnColumns(self.whole.part(number, multipliers), self.start, self.stop)
+
     @property
     def planes(self) -> np.ndarray:
         """See `Kept`."""
@@ -243,21 +275,24 @@ class DrawnColumns:
 
 @dataclasses.dataclass(frozen=True)
 class Conversions:
-    """How the currents of one product are converted.
+    """How the currents of one product are converted, or of the products of several calls at once.
+
+    The rows of all multipliers, numbered one multiplier after the other, are those of the calls,
+    one call after the other, each as many.
 
     Attributes
     ----------
     ranges : ndarray
         (slices,) float32 ADC full scales in levels; infinity converts whole levels without loss.
     keys : ndarray
-        (row tiles,) uint64, streams of noise.
+        (row tiles, calls) uint64, streams of noise; rows of a call are numbered from 0 in its own.
     errors : ndarray
         (row tiles, 4, slices, M) float32, the converters' answers to an exact code, as
         coefficients of a polynomial, or (row tiles, 0, 0, 0) where they are exact.
     counted : ndarray
         (B, N) bool, whether the codes of a row are counted; (B, 0) counts none.
     counts : ndarray
-        (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
+        (calls, slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
     least : int
         Codes up to here may all be counted in the first bin.
     """
@@ -268,6 +303,10 @@ class Conversions:
     counted: np.ndarray
     counts: np.ndarray
     least: int = 0
+
+    def rows_of_call(self, rows: int) -> int:
+        """Return the rows of each call, of so many in all."""
+        return max(rows // self.keys.shape[1], 1)
 
 
 class Held(abc.ABC):
@@ -296,8 +335,6 @@ class Held(abc.ABC):
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result; return how
         many were beyond the range.
-
-        Rows of the multipliers are numbered one multiplier after the other in the stream of noise.
 
         Parameters
         ----------

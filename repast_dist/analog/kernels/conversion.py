@@ -186,8 +186,9 @@ def convert_and_add(
     slice_weights: np.ndarray,
     spread: np.ndarray,
     noise_codes: float,
-    key: np.uint64,
+    keys: np.ndarray,
     first: int,
+    rows_of_call: int,
     errors: np.ndarray,
     counted: np.ndarray,
     counts: np.ndarray,
@@ -224,15 +225,17 @@ def convert_and_add(
         any noise.
     noise_codes : float
         Standard deviation of the converters' own noise, in codes.
-    key, first : uint64, int
-        Stream of the noise, and the number of the first input row in it.
+    keys : ndarray
+        (calls,) uint64, streams of the noise.
+    first, rows_of_call : int
+        Number of the first input row among those of all calls, and rows of each call.
     errors : ndarray
         (4, slices, M) float32, the converters' answers to an exact code, as coefficients of a
         polynomial; (0, 0, 0) where they are exact.
     counted : ndarray
         (N,) bool, whether the codes of a row are counted; (0,) counts none.
     counts : ndarray
-        (slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
+        (calls, slices, bins + 1) int64, added to: codes in bins of equal width, and those beyond.
     least : int
         Codes up to here are all counted in the first bin.
 
@@ -251,12 +254,13 @@ def convert_and_add(
     answer = np.empty(columns, np.float32)
     scratch = np.empty(columns, np.int32)
     places = (
-        bins_of_codes(np.int64(codes), counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
+        bins_of_codes(np.int64(codes), counts.shape[2] - 1) if counting else np.zeros(0, np.int64)
     )
     clipped = np.int64(0)
     plain = not noisy and not distorted and base == 0.0
     for n in range(samples):
         row = result[n, left : left + columns]
+        call, number_in_call = divmod(first + n, rows_of_call)
         if plain:
             clipped += _convert_sample(
                 currents, n, row, total, bits, step, ranges, codes, slice_weights
@@ -267,7 +271,7 @@ def convert_and_add(
                     for plane in range(planes):
                         upper, lower = currents[n, plane, 0, s], currents[n, plane, parts - 1, s]
                         _together(upper, lower, parts == 2, rows[0])
-                        count_codes(rows[0], scale, least, places, scratch, counts[s])
+                        count_codes(rows[0], scale, least, places, scratch, counts[call, s])
             continue
         for s in range(slices):
             lossless = np.isinf(ranges[s])
@@ -291,8 +295,8 @@ def convert_and_add(
                 for part in range(packed):
                     value = rows[part]
                     if noisy:
-                        place = ((first + n) * passes + number + part) * slices + s
-                        fill_normal(key, place, noise)
+                        place = (number_in_call * passes + number + part) * slices + s
+                        fill_normal(keys[call], place, noise)
                         sigma = spread[n, number + part] / np.float32(step)
                         if own > 0.0:
                             sigma = np.sqrt(sigma * sigma + own * own)
@@ -304,7 +308,7 @@ def convert_and_add(
                     weight = np.float32(2.0 ** ((number + part) * bits))
                     clipped += _convert(value, scale, limit, weight, total)
                     if counting and counted[n]:
-                        count_codes(value, scale, least, places, scratch, counts[s])
+                        count_codes(value, scale, least, places, scratch, counts[call, s])
             add_weighted(slice_weights[s] * (1.0 if lossless else ranges[s] / codes), total, row)
     return int(clipped)
 

@@ -101,8 +101,7 @@ class OnDevice(Held):
             kept = torch.minimum(torch.maximum(codes, -largest), largest)
             clipped += (kept != codes).sum()
             if how.counted.shape[1]:
-                chosen = torch.from_numpy(how.counted[stack, part]).to(self._device)
-                self._count(codes.swapaxes(1, 2)[chosen], how)
+                self._count(codes.swapaxes(1, 2), stack, rows, result.shape[1], how)
             sums = torch.from_numpy(result[stack, part]).to(self._device)
             result[stack, part] = self._put_together(kept, sums, how).cpu().numpy()
         return int(clipped)
@@ -195,21 +194,31 @@ class OnDevice(Held):
         passes, slices = self.design.passes, self.shape[2]
         which = torch.arange(stack.start, stack.stop, device=self._device)[:, None]
         row = which * count + torch.arange(rows.start, rows.stop, device=self._device)
+        of_call = how.rows_of_call(self.shape[0] * count)
+        call, row = row // of_call, row % of_call
         sample = torch.arange(passes * slices, device=self._device)
         places = (row[..., None] * (passes * slices) + sample)[:, None]
         keys = torch.from_numpy(how.keys.view(np.int64)).to(self._device)
-        drawn = normal_rows(keys[:, None, None], places, self.shape[3])
+        drawn = normal_rows(keys[:, call].swapaxes(0, 1)[..., None], places, self.shape[3])
         return drawn.reshape(len(which), self.per, len(rows), passes, *self.shape[2:])
 
-    def _count(self, codes: torch.Tensor, how: Conversions) -> None:
-        """Count the codes of some samples, (n, tiles, passes, slices, M)."""
+    def _count(
+        self, codes: torch.Tensor, stack: slice, rows: range, count: int, how: Conversions
+    ) -> None:
+        """Count the codes of those samples that are to be, (B, N, tiles, passes, slices, M)."""
         largest = int(self.design.codes)
-        slices, bins = how.counts.shape
+        calls, slices, bins = how.counts.shape
+        counted = how.counted[stack, rows.start : rows.stop]
+        which, row = np.nonzero(counted)
+        number = (which + stack.start) * count + row + rows.start
+        call = torch.from_numpy(number // how.rows_of_call(self.shape[0] * count))
         table = torch.from_numpy(bins_of_codes(largest, bins - 1)).to(self._device)
-        found = table[codes.abs().clamp(max=largest + 1).long()]
+        chosen = codes[torch.from_numpy(counted).to(self._device)]
+        found = table[chosen.abs().clamp(max=largest + 1).long()]
         found += bins * torch.arange(slices, device=self._device)[:, None]
-        counts = torch.bincount(found.flatten(), minlength=slices * bins)
-        how.counts[:] += counts.reshape(slices, bins).cpu().numpy()
+        found += slices * bins * call.to(self._device)[:, None, None, None, None]
+        counts = torch.bincount(found.flatten(), minlength=calls * slices * bins)
+        how.counts[:] += counts.reshape(calls, slices, bins).cpu().numpy()
 
     def _put_together(
         self, codes: torch.Tensor, result: torch.Tensor, how: Conversions

@@ -193,6 +193,7 @@ class Tiled(Held):
                 design.noise_codes,
                 how.keys[place],
                 which * integers.shape[1] + rows.start,
+                how.rows_of_call(len(integers) * integers.shape[1]),
                 errors,
                 how.counted[which, rows.start : rows.stop],
                 how.counts,

@@ -89,6 +89,7 @@ class Together(Held):
                 self._spread(tiles, rows, integers),
                 design.noise_codes,
                 how.keys,
+                how.rows_of_call(len(result) * result.shape[1]),
                 how.errors,
                 how.counted,
                 how.counts,
@@ -123,6 +124,7 @@ class Together(Held):
                 limits,
                 back,
                 beyond,
+                how.rows_of_call(len(result) * result.shape[1]),
                 how.counted,
                 how.counts,
                 how.least,
@@ -233,6 +235,7 @@ def _convert_tiles(
     spread: np.ndarray,
     noise_codes: float,
     keys: np.ndarray,
+    rows_of_call: int,
     errors: np.ndarray,
     counted: np.ndarray,
     counts: np.ndarray,
@@ -261,6 +264,7 @@ def _convert_tiles(
             noise_codes,
             keys[part],
             which * result.shape[1] + first_row,
+            rows_of_call,
             errors[part],
             counted[which, first_row:last],
             counts,
@@ -282,6 +286,7 @@ def _convert_plain(
     limits: np.ndarray,
     back: np.ndarray,
     beyond: np.ndarray,
+    rows_of_call: int,
     counted: np.ndarray,
     counts: np.ndarray,
     least: int,
@@ -307,6 +312,8 @@ def _convert_plain(
         (slices,) float64, what turns codes into weighted levels.
     beyond : ndarray
         (width,) int32, added to: codes that were cut off.
+    rows_of_call : int
+        Rows of each call.
     counted, counts, least
         See `Conversions`.
     top : int
@@ -317,7 +324,7 @@ def _convert_plain(
     lanes = currents.shape[3] // _LANES
     counting = counted.shape[1] > 0
     codes = np.empty(columns, np.int32)
-    places = bins_of_codes(top, counts.shape[1] - 1) if counting else np.zeros(0, np.int64)
+    places = bins_of_codes(top, counts.shape[2] - 1) if counting else np.zeros(0, np.int64)
     for t in range(currents.shape[0]):
         which = (first_tile + t) // per
         for n in range(currents.shape[1]):
@@ -336,8 +343,9 @@ def _convert_plain(
                 for m in range(columns):
                     sums[m] += back[s] * total[s * columns + m]
             if counting and counted[which, first_row + n]:
+                call = (which * result.shape[1] + first_row + n) // rows_of_call
                 for s in range(slices):
                     first = s * columns
                     for p in range(currents.shape[2]):
                         row = currents[t, n, p, first : first + columns]
-                        count_codes(row, to_code[first], least, places, codes, counts[s])
+                        count_codes(row, to_code[first], least, places, codes, counts[call, s])

@@ -32,6 +32,7 @@ class ActivationNode(Node):
     """An elementwise function."""
 
     pointwise: ClassVar[bool] = True
+    together: ClassVar[bool] = True
 
     name: str
     function: str

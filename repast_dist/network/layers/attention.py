@@ -1,7 +1,7 @@
 """Multi-head self-attention."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class AttentionNode(Node):
     softmax between them is digital, and leaves out the tokens that come later where attention is
     causal: arrays multiply by whole operands.
     """
+
+    together: ClassVar[bool] = True
 
     name: str
     query: DenseNode
@@ -150,12 +152,17 @@ class AttentionNode(Node):
     ) -> np.ndarray:
         """Return left @ right of every sample and head; `right` is written to the arrays."""
         name = f"{self.name}.{product}"
-        (what, step, number), rest = run.call[:3], run.call[3:]
-        place = (step, name, what, number)
+        # Of every call what it is of, step and number; and what follows these.
+        places = [(call[1], name, call[0], call[2]) for call in run.calls]
+        rests = [call[3:] for call in run.calls]
         # One after the other, samples in order, with heads in order.
-        operands, driving = (part.reshape(-1, *part.shape[2:]) for part in (right, left))
-        loaded = run.load(role, operands, (f"{role}_operand", *place))
-        result = loaded.multiply(driving, (role, *place, *rest))
+        operands, driving = (
+            part.reshape(len(places), -1, *part.shape[2:]) for part in (right, left)
+        )
+        addresses = [(f"{role}_operand", *place) for place in places]
+        loaded = run.arithmetic.load_each(role, operands, addresses)
+        calls = [(role, *place, *rest) for place, rest in zip(places, rests, strict=True)]
+        result = loaded.multiply_each(driving, calls)
         return result.reshape(*left.shape[:3], right.shape[3])
 
     def _split(self, x: np.ndarray) -> np.ndarray:

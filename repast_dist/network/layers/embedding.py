@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class EmbeddingLayer(Layer):
 class EmbeddingNode(Node):
     """Look up the vector of each token."""
 
+    together: ClassVar[bool] = True
+
     name: str
     tokens: int
     entries: int
@@ -77,9 +79,10 @@ class EmbeddingNode(Node):
         self, error: np.ndarray, saved: Any, run: Pass, sink: Sink, need_input: bool
     ) -> np.ndarray | None:
         """Add up the errors of each token's vector; tokens have no derivative."""
-        gradient = np.zeros((self.entries, self.width))
-        np.add.at(gradient, saved, error)
-        sink.direct[self.name] = gradient
+        for own, tokens, errors in zip(sink.each, run.split(saved), run.split(error), strict=True):
+            gradient = np.zeros((self.entries, self.width))
+            np.add.at(gradient, tokens, errors)
+            own.direct[self.name] = gradient
         return None
 
     def shapes(self) -> tuple[LayerShape, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class FlattenLayer(Layer):
 @dataclasses.dataclass(frozen=True)
 class FlattenNode(Node):
     """The same values in one row."""
+
+    together: ClassVar[bool] = True
 
     input_shape: Shape
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class GlobalPoolLayer(Layer):
 @dataclasses.dataclass(frozen=True)
 class GlobalPoolNode(Node):
     """Mean over the positions of an image (N, C, H, W) or the tokens of (N, T, D)."""
+
+    together: ClassVar[bool] = True
 
     name: str
     input_shape: Shape

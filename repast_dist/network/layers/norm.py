@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Gt
@@ -52,6 +52,8 @@ class NormNode(Node):
 
     Weights are (2, channels): the scales, then the shifts.
     """
+
+    together: ClassVar[bool] = True
 
     name: str
     input_shape: Shape
@@ -106,7 +108,9 @@ class NormNode(Node):
         """Gradients of scale and shift, and the error through mean and variance."""
         normal, inverse = saved
         axes = (0, 2, 3) if error.ndim == 4 else tuple(range(error.ndim - 1))
-        sink.direct[self.name] = np.stack([(error * normal).sum(axis=axes), error.sum(axis=axes)])
+        parts = zip(sink.each, run.split(error * normal), run.split(error), strict=True)
+        for own, scales, shifts in parts:
+            own.direct[self.name] = np.stack([scales.sum(axis=axes), shifts.sum(axis=axes)])
         if not need_input:
             return None
         scaled = self._grouped(error * self._per_channel(run.weights[self.name][0]))

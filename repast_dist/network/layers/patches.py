@@ -1,7 +1,7 @@
 """Images cut into patches."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class PatchesLayer(Layer):
 @dataclasses.dataclass(frozen=True)
 class PatchesNode(Node):
     """Cut an image into square patches: (N, C, H, W) -> (N, tokens, C * size * size)."""
+
+    together: ClassVar[bool] = True
 
     size: int
     input_shape: Shape

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -63,6 +63,8 @@ class AvgPoolLayer(WindowLayer):
 @dataclasses.dataclass(frozen=True)
 class WindowNode(Node):
     """One number of every window of pixels; windows do not overlap."""
+
+    together: ClassVar[bool] = True
 
     name: str
     size: int

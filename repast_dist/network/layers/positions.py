@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class PositionsLayer(Layer):
 @dataclasses.dataclass(frozen=True)
 class PositionsNode(Node):
     """Add a learned vector per token."""
+
+    together: ClassVar[bool] = True
 
     name: str
     input_shape: Shape
@@ -61,7 +63,8 @@ class PositionsNode(Node):
         self, error: np.ndarray, saved: Any, run: Pass, sink: Sink, need_input: bool
     ) -> np.ndarray | None:
         """Sum the errors over samples."""
-        sink.direct[self.name] = error.sum(axis=0)
+        for own, errors in zip(sink.each, run.split(error), strict=True):
+            own.direct[self.name] = errors.sum(axis=0)
         return error if need_input else None
 
     def shapes(self) -> tuple[LayerShape, ...]:

@@ -53,6 +53,11 @@ class ResidualNode(Node):
         """Shape of one sample's output."""
         return self.body.output_shape
 
+    @property
+    def passes_together(self) -> bool:
+        """Whether several micro-batches may pass both branches at once."""
+        return self.body.passes_together and self.shortcut.passes_together
+
     def parameters(self) -> tuple[Parameter, ...]:
         """Return the parameters of the body, then of the shortcut."""
         return (*self.body.parameters(), *self.shortcut.parameters())
