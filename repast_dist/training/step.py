@@ -31,7 +31,6 @@ from repast_dist.training.network import (
 )
 from repast_dist.training.optimizers import SecondOrder, Side
 
-
 _TOGETHER_BYTES = 2**28
 """Inputs of all products, and gradients, of micro-batches that are run together."""
 
