@@ -1,11 +1,12 @@
 """Micro-batches that share every product leave what one after the other leaves, to the bit."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
-from repast_dist.analog.kernels.chosen import available, using
+from repast_dist.analog.kernels.chosen import using
 from repast_dist.farm.clock import align
 from repast_dist.farm.peers import NoPeers
 from repast_dist.farm.setup import beginning, make_setup
@@ -45,10 +46,15 @@ class Left:
     sizes: list
 
 
+@functools.cache
+def setup_of(*overrides):
+    settings = load_settings([*SMALL, *overrides])
+    return make_setup(training_job(settings), settings.dataset.load())
+
+
 def left(monkeypatch, most, *overrides):
     """Train with so many micro-batches at once at most; None: as many as there are."""
-    settings = load_settings([*SMALL, *overrides])
-    setup = make_setup(training_job(settings), settings.dataset.load())
+    setup = setup_of(*overrides)
     worker, sizes = ChipWorker(setup.chips, setup, NoPeers()), []
     run = LoadedModel.run_micro_batches
 
@@ -79,29 +85,28 @@ def same(one, other):
         np.testing.assert_array_equal(values, other.arrays[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kernels", [name for name in available() if name != "int8"])
+READ = ("device.cell.read_sigma=0.005", "chip.adc.noise_lsb=0.3", "chip.adc.offset_lsb=0.1")
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "kernels", "most"),
     [
-        CONV,
-        (*CONV, "experiment=honest", "device.wire.row_ohm=0", "device.wire.column_ohm=0"),
-        (*CONV, "soi.factor_positions=0.5", "soi.factor_micro_batches=4"),
-        TOKENS,
-        (*TOKENS, "model.sharing=reduce"),
+        *(((*CONV, *READ), name, 8) for name in ("auto", "float32")),
+        ((*CONV, "soi.factor_positions=0.5", "soi.factor_micro_batches=0.5"), "auto", 4),
+        *((TOKENS, name, 8) for name in ("auto", "float32")),
+        ((*TOKENS, "model.sharing=reduce", "chip.dac.noise_lsb=0.001"), "auto", 8),
     ],
-    ids=["convolution", "read noise", "some positions", "attention", "one row per sample"],
+    ids=["read noise", "float32", "some positions", "attention", "attention float32", "apart"],
 )
-def test_micro_batches_together_leave_the_bits_of_one_by_one(monkeypatch, overrides, kernels):
+def test_micro_batches_together_leave_the_bits_of_one_by_one(monkeypatch, overrides, kernels, most):
     with using(kernels):
         alone = left(monkeypatch, 1, *overrides)
         assert set(alone.sizes) == {1}
-        for most in (3, None):
-            found = left(monkeypatch, most, *overrides)
+        for at_once in (3, None):
+            found = left(monkeypatch, at_once, *overrides)
             same(found, alone)
             assert found.rows.equals(alone.rows)
-            assert max(found.sizes) == (
-                most or (4 if "soi.factor_micro_batches=4" in overrides else 8)
-            )
+            assert max(found.sizes) == min(at_once or most, most)
 
 
 @pytest.mark.parametrize("engine", ["float64", "fixed"])
@@ -147,8 +152,7 @@ def test_the_chip_that_finds_something_wrong_is_named(monkeypatch):
     from repast_dist.training import step
     from repast_dist.training.losses import loss_value
 
-    settings = load_settings([*SMALL, *CONV, "farm.chips=8"])
-    setup = make_setup(training_job(settings), settings.dataset.load())
+    setup = setup_of(*CONV, "farm.chips=8")
     wrong, seen = _batch(setup, 0, _samples(setup, 0, bad))[0], []
     monkeypatch.setattr(step, "loss_value", sometimes)
     chip = setup.micro_batch_owner(bad)
