@@ -141,21 +141,24 @@ class StageRunner:
             with self._timed(part), _named(mine[id(engine)][0][0]):
                 loaded = self._setup.network.load(values, engine, step)
             most = loaded.at_once(self._setup.job.train.micro_batch_size)
-            for group in self._groups(mine[id(engine)], most):
+            for group in self._groups(mine[id(engine)], most, statistics):
                 with self._timed(part):
                     results = self._results(loaded, step, statistics, group)
                 for (chip, number), result in zip(group, results, strict=True):
                     yield Passed(0, chip, number, result)
 
     def _groups(
-        self, queue: Sequence[tuple[int, int]], most: int
+        self, queue: Sequence[tuple[int, int]], most: int, statistics: SecondOrder | None
     ) -> Iterator[list[tuple[int, int]]]:
         """Yield chips and micro-batches that are run together: so many at most, and either all of
         them form factors or none does.
         """
-        soi, count = self._setup.job.machine.policy.soi, self._setup.job.train.micro_batches
-        for _, alike in itertools.groupby(queue, lambda item: soi.forms_factors(item[1], count)):
-            yield from map(list, itertools.batched(alike, min(most, len(queue))))
+        forming: dict[bool, list[tuple[int, int]]] = {}
+        for chip, number in queue:
+            forms = _forming(self._setup, number, statistics) is not None
+            forming.setdefault(forms, []).append((chip, number))
+        for alike in forming.values():
+            yield from map(list, itertools.batched(alike, min(most, len(alike))))
 
     def _results(
         self,

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from repast_dist.analog.kernels.chosen import current
 from repast_dist.ground.errors import DataError
 from repast_dist.ground.numbers import some_of
 from repast_dist.ground.rng import When, generator
@@ -30,9 +31,6 @@ from repast_dist.training.network import (
     MicroBatchResult,
 )
 from repast_dist.training.optimizers import SecondOrder, Side
-
-_TOGETHER_BYTES = 2**28
-"""Inputs of all products, and gradients, of micro-batches that are run together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +64,13 @@ class LoadedModel:
     behind: bool = False
 
     def at_once(self, samples: int) -> int:
-        """Return how many micro-batches of so many samples are run together at most: as many as
-        leave what layers keep of them in memory, and what they form.
+        """Return how many micro-batches of so many samples are run together at most: by the size of
+        the inputs of all products, which layers keep, and of the gradients.
         """
         if not self.model.chain.passes_together:
             return 1
         numbers = sum(p.rows * (p.positions * samples + p.columns) for p in self.model.products)
-        return max(_TOGETHER_BYTES // (numbers * np.dtype(np.float64).itemsize), 1)
+        return max(current().together_bytes // (numbers * np.dtype(np.float64).itemsize), 1)
 
     def run_micro_batch(
         self,

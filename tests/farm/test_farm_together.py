@@ -69,7 +69,7 @@ def left(monkeypatch, most, *overrides):
         worker.restore(0, beginning(setup).arrays)
         answer = worker.advance(0, STEPS)
     return Left(
-        [step.outcomes for step in answer.steps],
+        [sorted(step.outcomes) for step in answer.steps],
         [step.clipping for step in answer.steps],
         worker.common_state() | worker.block_state(),
         align([answer.costs], 0, 1.5)[0],

@@ -377,9 +377,13 @@ class Kernels(abc.ABC):
     ----------
     name : str
         As in ``farm.kernels`` and in results.
+    together_bytes : int
+        What micro-batches that share products may take in memory, in inputs of all products and
+        gradients: larger ones gain little from each other and do not fit into caches.
     """
 
     name: str
+    together_bytes: int = 2**25
 
     @abc.abstractmethod
     def hold(self, levels: np.ndarray, design: Design) -> Held:

@@ -28,6 +28,9 @@ from repast_dist.ground.errors import SettingsError
 _AT_ONCE = {"cuda": 2**25, "cpu": 2**19}
 """Currents that are worked on at a time on each kind of device."""
 
+_TOGETHER_BYTES = 2**30
+"""Of micro-batches that share products on a GPU, see `Kernels`."""
+
 _LOW = 0xFFFFFFFF
 _SPLITTER = 2.0**27 + 1.0
 _SINE = tuple(1.0 / math.factorial(n) * (-1) ** (n // 2) for n in (11, 9, 7, 5, 3, 1))
@@ -55,6 +58,8 @@ class Torch(Kernels):
                 "farm.kernels=cuda: PyTorch sees no GPU here; valid: auto, float32 or torch"
             )
         self._device = torch.device("cuda" if name == "cuda" else "cpu")
+        if name == "cuda":
+            self.together_bytes = _TOGETHER_BYTES
 
     def hold(self, levels: np.ndarray, design: Design) -> Held:
         """Return what multipliers hold, ready for products; that of curved cells stays on the
