@@ -25,6 +25,7 @@ from rich.console import Console
 from repast_dist.api.loading import checked_settings
 from repast_dist.api.running import console as console_of
 from repast_dist.api.running import sweep
+from repast_dist.farm.storage.specs import of_point
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
 from repast_dist.ground.files import ANSWER, SETTINGS, read_json
 from repast_dist.ground.spec import to_dict
@@ -32,6 +33,7 @@ from repast_dist.settings import as_hydra_takes_it, check_folder, expand_sweep, 
 from repast_dist.studies.multirun import show_sweep
 from repast_dist.studies.output import objective_of, read_figures
 from repast_dist.studies.run_directory import placed
+from repast_dist.studies.run_result import decisive
 from repast_dist.studies.settings import checked_settings as settings_of
 from repast_dist.studies.sweep_state import SweepPoint, SweepState
 
@@ -84,12 +86,13 @@ class Job:
         settings = checked_settings(
             [*searched, *overrides], self.where.config_dir, self.where.config_name
         )
+        if hydra.mode == RunMode.MULTIRUN:
+            storage = of_point(settings.storage, str(hydra.job.num))
+            settings = dataclasses.replace(settings, storage=storage)
         point = SweepPoint(settings, overrides, "", Path(hydra.runtime.output_dir))
         _refuse_other_run(point)
         console = Console(quiet=True) if self.quiet else console_of(False)
-        if point.finished_meanwhile():
-            console.print(f"Finished before: {point.run}", markup=False, soft_wrap=True)
-        point.do({}, console)
+        point.do(to_dict(settings)["farm"], console)
         values = objective_of(settings.objective, read_figures(point.run))
         return values if len(values) != 1 else values[0]
 
@@ -99,18 +102,11 @@ def _refuse_other_run(point: SweepPoint) -> None:
     path = point.run / SETTINGS
     if not path.is_file():
         return
-    stored, asked = map(_decisive, (read_json(path), to_dict(point.settings)))
-    if stored != asked:
+    if decisive(read_json(path)) != decisive(to_dict(point.settings)):
         raise RunDirectoryError(
             f"{point.run}: there is a run with other settings; valid: another hydra.run.dir or "
             "hydra.sweep.dir"
         )
-
-
-def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without those that say how a run is computed, not what."""
-    chips = {name: settings["farm"][name] for name in ("chips", "chip_overrides")}
-    return {**settings, "farm": chips, "run_root": None, "objective": None, "storage": None}
 
 
 def launch(
@@ -145,7 +141,7 @@ def launch(
         config = hydra.compose_config(where.config_name, words, RunMode.MULTIRUN)
         own = config.hydra
         folder = Path(os.path.abspath(own.sweep.dir))
-        ours = [i for i in overrides if not _OWN.match(i) or i.startswith("hydra.searchpath")]
+        ours = without_hydra(overrides)
         if set(map(_key, overrides)) - set(map(_key, ours)) == {"hydra.sweep.dir"}:
             with placed(folder):
                 sweep({}, *ours, jobs=jobs, quiet=False, **dataclasses.asdict(where))
@@ -165,6 +161,11 @@ def launch(
         raise SettingsError(explain(error)) from None
     finally:
         GlobalHydra.instance().clear()
+
+
+def without_hydra(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that are settings of a run, or say where such are looked for."""
+    return [i for i in overrides if not _OWN.match(i) or i.startswith("hydra.searchpath")]
 
 
 def _key(override: str) -> str:

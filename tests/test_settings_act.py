@@ -239,6 +239,7 @@ ELSEWHERE = {
     },
     "run_root": "tests/farm/test_farm_settings_act.py",
     "storage.uri": "tests/studies/test_studies_stored.py",
+    "storage.go_on": "tests/studies/test_studies_stored.py",
     "storage.lease_s": "tests/studies/test_studies_stored.py",
     "objective": "tests/test_hydra_app.py",
     "export": "tests/studies/test_studies_exports.py",

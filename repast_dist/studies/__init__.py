@@ -9,14 +9,29 @@ from rich.console import Console
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SETTINGS, checked_entries, read_json
+from repast_dist.ground.spec import to_dict
 from repast_dist.studies.exports import export_run, exporter
+from repast_dist.studies.run_result import decisive
 from repast_dist.studies.settings import RunSettings, checked_settings
-from repast_dist.studies.stored import brought, copied
+from repast_dist.studies.stored import (
+    brought,
+    copied,
+    fetched,
+    is_complete,
+    is_stored,
+    stored_settings,
+)
 
 
 def run_study(settings: RunSettings, console: Console | None = None) -> Path:
-    """Run the study the settings name and return the directory it left."""
+    """Run the study the settings name and return the directory it left.
+
+    With ``storage.go_on`` it may be what is left of one that another machine began.
+    """
     shown = console or Console()
+    storage = settings.storage
+    if storage.uri is not None and storage.go_on and is_stored(storage.uri):
+        return _gone_on(settings, storage.uri, shown)
     with copied(settings.storage, settings.study.name, None, shown):
         return _answered(settings, None, shown)
 
@@ -70,6 +85,21 @@ def resume_stored(
     with brought(uri, root, shown) as (run_dir, storage):
         settings = dataclasses.replace(_begun(run_dir, farm), storage=storage)
         return _answered(settings, run_dir, shown)
+
+
+def _gone_on(settings: RunSettings, uri: str, console: Console) -> Path:
+    """Do what is left of a run that was copied to a store; fetch it if it is finished."""
+    stored, asked = stored_settings(uri), to_dict(settings)
+    checked_entries(Path(SETTINGS), stored, {"farm": dict})
+    if decisive(stored) != decisive(asked):
+        raise RunDirectoryError(
+            f"storage.uri: {uri} holds a run with other settings; valid: another prefix"
+        )
+    root = Path(settings.run_root)
+    if is_complete(uri):
+        console.print(f"Finished before: {uri}", markup=False, soft_wrap=True)
+        return fetched(uri, root)
+    return resume_stored(uri, asked["farm"], root, console)
 
 
 def _begun(run_dir: Path, farm: Mapping[str, Any]) -> RunSettings:

@@ -5,8 +5,11 @@ from typing import Any
 
 
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, per run, dotted path -> value of the settings that are not the same in all runs."""
-    flat = [dict(leaves(item)) for item in settings]
+    """Return, per run, dotted path -> value of the settings that are not the same in all runs.
+
+    Where runs are copied to is not told: every run has a place of its own.
+    """
+    flat = [dict(leaves({n: v for n, v in item.items() if n != "storage"})) for item in settings]
     names = dict.fromkeys(name for item in flat for name in item)
     first = flat[0]
     differ = [n for n in names if any(item.get(n) != first.get(n) for item in flat)]

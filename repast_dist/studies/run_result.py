@@ -59,6 +59,12 @@ def has_finished(run_dir: Path) -> bool:
     return not trained.is_file() or read_json(trained).get("status") == "finished"
 
 
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that say how a run is computed and where it is kept."""
+    chips = {name: settings["farm"][name] for name in ("chips", "chip_overrides")}
+    return {**settings, "farm": chips, "run_root": None, "objective": None, "storage": None}
+
+
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256 that identifies settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

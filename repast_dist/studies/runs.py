@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from repast_dist.farm.storage.specs import is_uri
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import ANSWER, REPORT, RESULT, SETTINGS, read_json
 from repast_dist.ground.plugins import checksums
@@ -23,8 +24,12 @@ from repast_dist.studies.differing import differing_settings
 from repast_dist.studies.kinds.runs import RunsStudy
 from repast_dist.studies.output import write_answer
 from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.stored import fetch_runs
 
 INDEX = "index.html"
+_LOCAL = Path("runs")
+"""Where is put what is shown of runs in a store."""
+
 _DEEPEST = 4
 _MOST_SETTINGS = 6
 
@@ -71,11 +76,16 @@ def run(study: RunsStudy, settings: RunSettings, run_dir: Path | None, console: 
     ------
     RunDirectoryError
         There is none.
+    StorageError
+        They are in a store that cannot be reached.
     """
-    root = Path(settings.run_root)
+    stored = is_uri(settings.run_root)
+    root = fetch_runs(settings.run_root, _LOCAL) if stored else Path(settings.run_root)
     found = find_runs(root)
     if not found:
-        raise RunDirectoryError(f"run_root: {root} holds no runs; valid: a folder that does")
+        raise RunDirectoryError(
+            f"run_root: {settings.run_root} holds no runs; valid: a folder that does"
+        )
     differ = _differing(found)
     page = root / INDEX
     shown = runs_page(root, found, differ, study.most_curves)

@@ -13,7 +13,7 @@ from repast_dist.analog.schemes.base import SCHEMES, Scheme
 from repast_dist.analog.specs import DeviceSpec
 from repast_dist.farm.setup import TrainingJob
 from repast_dist.farm.specs import FarmSpec
-from repast_dist.farm.storage.specs import StorageSpec
+from repast_dist.farm.storage.specs import StorageSpec, is_uri
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.registry import Registry
@@ -161,6 +161,10 @@ def checked_settings(data: Mapping[str, Any], named: Collection[str] = ()) -> Ru
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         activate(read_plugins(names))
     settings = load(RunSettings, _switched(data, RunSettings, "", named))
+    if is_uri(settings.run_root) and settings.study.name != "runs":
+        raise SettingsError(
+            "run_root: runs work in a local folder; valid: a folder, and storage.uri=... for a copy"
+        )
     bring(settings.code)
     return settings
 

@@ -12,23 +12,35 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from repast_dist.farm.storage.bucket import Bucket
 from repast_dist.farm.storage.fetch import fetch
 from repast_dist.farm.storage.lease import Lease
-from repast_dist.farm.storage.manifest import Manifest, manifest_keys, newest
+from repast_dist.farm.storage.manifest import MANIFESTS, Manifest, manifest_keys, newest
 from repast_dist.farm.storage.mirror import Mirror
-from repast_dist.farm.storage.specs import StorageSpec, is_uri
+from repast_dist.farm.storage.specs import StorageSpec, is_uri, of_point
 from repast_dist.ground.errors import FarmError, RunDirectoryError, StorageError
-from repast_dist.ground.files import COPIED, SETTINGS, checked_entries, read_json, write_json
+from repast_dist.ground.files import (
+    ANSWER,
+    COPIED,
+    REPORT,
+    RESULT,
+    SETTINGS,
+    checked_entries,
+    read_json,
+    replaced,
+    write_json,
+)
 from repast_dist.ground.spec import load
 from repast_dist.studies.run_directory import existing_run, new_run_directory
 from repast_dist.studies.run_result import has_finished
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = (SETTINGS, RESULT, ANSWER, REPORT)
 _EVERY_S = 30.0
 """Studies of many points finish some of them all the time."""
 
@@ -171,7 +183,7 @@ def brought(
         The run is finished.
     """
     bucket = Bucket(uri)
-    settings = _stored_settings(bucket)
+    settings = stored_settings(uri)
     storage = settings.get("storage")
     lease_s = storage.get("lease_s") if isinstance(storage, dict) else None
     spec = load(StorageSpec, {"uri": uri} if lease_s is None else {"uri": uri, "lease_s": lease_s})
@@ -208,9 +220,81 @@ def run_to_read(path: str | None, root: str, console: Console) -> Path:
     """
     if path is None or not is_uri(path):
         return existing_run(path)
-    folder, _ = _fetched(Bucket(path), Path(root))
+    folder = fetched(path, Path(root))
     console.print(f"Fetched:       {path}", markup=False, soft_wrap=True)
     return existing_run(str(folder))
+
+
+def fetched(uri: str, root: Path) -> Path:
+    """Fetch a run into a new directory below the folder of all runs.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        As `run_to_read`.
+    """
+    return _fetched(Bucket(uri), root)[0]
+
+
+def is_stored(uri: str) -> bool:
+    """Return whether a prefix holds a run.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        It is no URI of a store, which cannot be reached.
+    """
+    return bool(manifest_keys(Bucket(uri)))
+
+
+def is_complete(uri: str) -> bool:
+    """Return whether the run of a prefix is finished.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        As `run_to_read`.
+    """
+    return newest(Bucket(uri)).complete
+
+
+def fetch_runs(uri: str, root: Path) -> Path:
+    """Fetch what a list of runs shows of all that are stored below a prefix.
+
+    Parameters
+    ----------
+    uri : str
+        The prefix; it may be that of one run.
+    root : Path
+        Folder of all runs on this machine.
+
+    Returns
+    -------
+    Path
+        A folder with a directory for each: settings, result, answer and page, as they are now.
+
+    Raises
+    ------
+    SettingsError, StorageError
+        As `run_to_read`.
+    """
+    at = Bucket(uri)
+    parts = urlsplit(uri)
+    folder = root / "stores" / Path(f"{parts.netloc}/{parts.path}".strip("/"))
+    places = {key.rpartition(f"{MANIFESTS}/")[0].strip("/") for key in at.items("") if _names(key)}
+    for place in sorted(places):
+        stored = Bucket(of_point(StorageSpec(uri=uri), place).uri or uri) if place else at
+        run = folder / place if place else folder / folder.name
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(run) as aside:
+            aside.mkdir()
+            fetch(stored, aside, logger.warning, _SHOWN.__contains__)
+    return folder
+
+
+def _names(key: str) -> bool:
+    """Return whether an object, of any run, is a manifest."""
+    return f"/{key}".rpartition("/")[0].endswith(f"/{MANIFESTS}")
 
 
 @contextlib.contextmanager
@@ -295,8 +379,17 @@ def _owners(folder: Path, uri: str) -> list[str]:
     return list(map(str, noted["owners"])) if noted["uri"] == uri else []
 
 
-def _stored_settings(bucket: Bucket) -> dict[str, Any]:
-    """Return the settings of a stored run, as plain data."""
+def stored_settings(uri: str) -> dict[str, Any]:
+    """Return the settings of a stored run, as plain data.
+
+    Raises
+    ------
+    SettingsError
+        It is no URI of a store.
+    StorageError
+        No whole run is there, or the store cannot be reached.
+    """
+    bucket = Bucket(uri)
     item = newest(bucket).files.get(SETTINGS)
     try:
         found = json.loads(b"".join(bucket.read(item.key))) if item is not None else None

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from repast_dist.farm.storage.specs import of_point
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import (
     ANSWER,
@@ -66,7 +67,9 @@ class SweepPoint:
         return has_finished(self.run)
 
     def do(self, farm: Mapping[str, Any], console: Console) -> None:
-        """Do the run, or what is left of it.
+        """Do the run, or what is left of it; nothing, if it is finished.
+
+        One that was stopped and keeps nothing to go on with begins anew in another directory.
 
         Parameters
         ----------
@@ -80,11 +83,29 @@ class SweepPoint:
         KeyboardInterrupt, RepastError, OSError
             Ctrl-C, or the run failed.
         """
-        if self.has_begun():
+        if self.finished_meanwhile():
+            console.print(f"Finished before: {self.run}", markup=False, soft_wrap=True)
+        elif self.has_begun():
             resume_study(self.run, farm, console)
-        elif not self.finished_meanwhile():
+        else:
+            self.run = self._free_place(console)
             with placed(self.run):
                 self.run = run_study(self.settings, console)
+
+    def _free_place(self, console: Console) -> Path:
+        """Return the run's directory, or, where a stopped run lies there, one beside it."""
+        place, number = self.run, 1
+        while (place / SETTINGS).is_file():
+            number += 1
+            place = self.run.with_name(f"{self.run.name}_{number}")
+        if place != self.run:
+            console.print(
+                f"study={self.settings.study.name} keeps nothing to go on with of {self.run}: it "
+                f"begins anew in {place}",
+                markup=False,
+                soft_wrap=True,
+            )
+        return place
 
     def has_begun(self) -> bool:
         """Return whether there is a run directory to go on with."""
@@ -131,9 +152,12 @@ class SweepState:
         (folder / _FOLDER).mkdir(exist_ok=True)
         points = []
         for number, (item, words) in enumerate(zip(settings, overrides, strict=True)):
+            run = folder / (runs[number] if runs else f"{number + 1:04d}")
+            if not runs:
+                storage = of_point(item.storage, run.name)
+                item = dataclasses.replace(item, storage=storage)
             plain = to_dict(item)
             write_json(folder / settings_file(number), plain)
-            run = folder / (runs[number] if runs else f"{number + 1:04d}")
             points.append(SweepPoint(item, list(words), settings_digest(plain), run))
         write_json(folder / SETTINGS, to_dict(settings[0]))
         cls(folder, points).save()

@@ -1,5 +1,6 @@
 """Runs whose directories are copied to a store: stopped here and gone on with elsewhere."""
 
+import functools
 import io
 import json
 import logging
@@ -11,12 +12,15 @@ from conftest import final_arrays
 from rich.console import Console
 
 import repast_dist as rd
+from repast_dist.cli import main
 from repast_dist.farm.storage.bucket import Bucket
 from repast_dist.farm.storage.manifest import Manifest, newest
 from repast_dist.farm.storage.mirror import Mirror
-from repast_dist.ground.errors import RunDirectoryError, StorageError
+from repast_dist.ground.errors import RunDirectoryError, SettingsError, StorageError
+from repast_dist.ground.files import read_json
 from repast_dist.settings import load_settings
 from repast_dist.studies import recorder, resume_stored, resume_study, run_study
+from repast_dist.studies.scaling import answer as scaling_answer
 from repast_dist.studies.verify import findings
 from repast_dist.trace import read_solves, read_trace
 
@@ -113,6 +117,92 @@ def test_a_copied_run_is_verified_and_exported_from_the_store(tmp_path, uri, who
     assert after.files["report.html"].size == (again / "report.html").stat().st_size
     assert after.files["report.html"].size > before.files["report.html"].size + 1_000_000
     assert after.files["trace-manifest.json"] == before.files["trace-manifest.json"]
+
+
+FAST = ("optimizer=sgd", "engine=float64")
+
+
+def test_one_line_begins_a_job_goes_on_with_it_and_finds_it_finished(tmp_path, uri, monkeypatch):
+    """As a cluster that starts the same line again on machines of its choice does it."""
+    words = [*FAST, "storage.go_on=true"]
+    steps = recorder.RunRecorder.steps
+
+    def interrupted(self, records, rows, solves):
+        steps(self, records, rows, solves)
+        if records[-1].step >= 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder.RunRecorder, "steps", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(settings_of(tmp_path / "a", uri, *words), quiet())
+    told, runs = [], []
+    for machine in ("b", "c"):
+        console = quiet()
+        more = [*words, "farm.checkpoint_every=3"]
+        runs.append(run_study(settings_of(tmp_path / machine, uri, *more), console))
+        told.append(console.file.getvalue())
+    assert "at step 4" in told[0]
+    assert told[1].strip() == f"Finished before: {uri}"
+    assert files_of(runs[0]) == files_of(runs[1])
+    assert [item["step"] for item in read_json(runs[1] / "result.json")["steps"]] == [*range(STEPS)]
+    with pytest.raises(RunDirectoryError, match="a run with other settings; valid: another prefix"):
+        run_study(settings_of(tmp_path / "d", uri, *words, "seed=1"), quiet())
+    with pytest.raises(SettingsError, match="go_on: there is no prefix"):
+        settings_of(tmp_path / "d", None, "storage.go_on=true")
+
+
+def test_points_of_a_sweep_have_prefixes_of_their_own(tmp_path, uri, monkeypatch, own_folder):
+    axes = {"seed": [0, 1]}
+    words = [*SETTINGS, *FAST, f"storage.uri={uri}", "storage.go_on=true"]
+    first = rd.sweep(axes, *words, jobs=1, quiet=True, run_root=str(tmp_path / "a"))
+    assert [newest(Bucket(f"{uri}/{name}")).complete for name in ("0001", "0002")] == [True, True]
+    assert "storage.uri" not in first.table.column_names
+    # On another machine the same line finds both.
+    monkeypatch.setattr("repast_dist.studies.train._train", None)
+    second = rd.sweep(axes, *words, jobs=1, quiet=True, run_root=str(tmp_path / "b"))
+    assert second.table.equals(first.table)
+    # And both are on the page of what is stored.
+    assert main(["study=runs", f"run_root={uri}"]) == 0
+    page = tmp_path / "runs" / "stores" / uri.removeprefix("file:///")
+    assert (page / "index.html").is_file()
+    assert (page / "0002" / "report.html").is_file()
+    assert not (page / "0002" / "trace").exists()
+
+
+def test_a_run_works_in_a_local_folder(uri):
+    with pytest.raises(SettingsError, match=r"run_root: .*valid: a folder, and storage.uri="):
+        load_settings([f"run_root={uri}"])
+
+
+def test_points_of_a_study_are_copied_and_gone_on_with(tmp_path, uri, monkeypatch):
+    """What was finished is not computed again on another machine."""
+    words = [
+        "study=scaling", "workload=lenet5", "study.chips=[1,2]", "study.modes=[strong]",
+        "farm=inprocess", f"storage.uri={uri}", f"run_root={tmp_path / 'a'}",
+    ]  # fmt: skip
+    cost, done = scaling_answer.cost_job, []
+
+    def at_most(number):
+        @functools.wraps(cost)
+        def job(shared, item):
+            if len(done) == number:
+                raise KeyboardInterrupt
+            done.append(item)
+            return cost(shared, item)
+
+        return job
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scaling_answer, "cost_job", at_most(1))
+        with pytest.raises(KeyboardInterrupt):
+            run_study(load_settings(words), quiet())
+        assert len([name for name in newest(Bucket(uri)).files if "points/" in name]) == 1
+        patched.setattr(scaling_answer, "cost_job", at_most(9))
+        run_dir = resume_stored(uri, {}, tmp_path / "b", quiet())
+    assert len(done) == 2
+    assert (run_dir / "report.html").is_file()
+    assert newest(Bucket(uri)).complete
 
 
 @pytest.mark.parametrize("manifests", [1, 3])

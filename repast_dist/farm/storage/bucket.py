@@ -109,7 +109,7 @@ class Bucket:
                 yield chunk
 
     def items(self, folder: str) -> dict[str, Item]:
-        """Return the objects whose keys begin with a folder, by key.
+        """Return the objects whose keys begin with a folder, by key; "" for all.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Bucket:
                 self._files.delete_file(self._path(key))
 
     def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
+        return f"{self._root}/{key}".rstrip("/")
 
     @contextlib.contextmanager
     def _errors(self, what: str, key: str) -> Iterator[None]:

@@ -128,7 +128,11 @@ class Mirror:
         if busy or now_s - self._began_s < every_s:
             return
         self._began_s = now_s
-        snapshot = self._snapshot()
+        try:
+            snapshot = self._snapshot()
+        except OSError as error:
+            self._warn_later(error)
+            return
         self._thread = threading.Thread(target=self._copy_beside, args=(snapshot,), daemon=True)
         self._thread.start()
 
@@ -177,12 +181,17 @@ class Mirror:
             self._copy(self._snapshot(), complete)
         except StorageError as error:
             failed.append(error)
+        except OSError as error:
+            failed.append(StorageError(f"{self._folder}: cannot be read ({error})"))
 
     def _copy_beside(self, snapshot: Snapshot) -> None:
         try:
             self._copy(snapshot, complete=False)
-        except StorageError as error:
-            self._warn(f"{error}; tried again with the next checkpoint")
+        except (StorageError, OSError) as error:
+            self._warn_later(error)
+
+    def _warn_later(self, error: Exception) -> None:
+        self._warn(f"{error}; tried again with the next checkpoint")
 
     def _copy(self, snapshot: Snapshot, complete: bool) -> None:
         """Copy files, and close them."""

@@ -1,5 +1,6 @@
 """Settings of the copy of a run directory on S3-like storage."""
 
+import dataclasses
 import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -30,16 +31,30 @@ class StorageSpec:
     lease_s : float
         A run that has not renewed its claim on the prefix for so long, in seconds, counts as
         ended: another one may go on with its copy.
+    go_on : bool
+        Go on with the run that is stored at the prefix, if one is there and has the same settings,
+        so that one line starts a job and starts it again. Off: it is refused.
     """
 
     uri: str | None = None
     lease_s: Annotated[float, Ge(5)] = 60.0
+    go_on: bool = False
 
     def __post_init__(self) -> None:
         if self.uri is not None:
             wrong = wrong_with(self.uri)
             if wrong is not None:
                 raise ValueError(f"uri: {wrong}")
+        elif self.go_on:
+            raise ValueError("go_on: there is no prefix to go on with; valid: storage.uri=...")
+
+
+def of_point(storage: StorageSpec, name: str) -> StorageSpec:
+    """Return where one of several runs is copied to: a prefix of its own below the common one."""
+    if storage.uri is None:
+        return storage
+    path, mark, query = storage.uri.partition("?")
+    return dataclasses.replace(storage, uri=f"{path.rstrip('/')}/{name}{mark}{query}")
 
 
 def is_uri(text: str) -> bool:
@@ -74,9 +89,3 @@ def _wrong_place(uri: str, parts: SplitResult) -> str | None:
     if parts.scheme != "file" and not parts.hostname:
         return f"{brief(uri)} names no bucket; {_VALID}"
     return None
-
-
-def below(uri: str, name: str) -> str:
-    """Return the URI of a place below a prefix."""
-    path, mark, query = uri.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class RunsStudy(Study):
     """List all runs below ``run_root`` on a page: what was asked, what came out, what differs.
 
-    ``repast-dist open [FOLDER]`` is short for it.
+    ``repast-dist open [FOLDER]`` is short for it. The folder may be a prefix of a store.
 
     Attributes
     ----------
