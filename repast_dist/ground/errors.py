@@ -43,6 +43,10 @@ class ExportError(RepastError):
     """A run, which is whole, could not be handed to another program."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or a signal, ended a run, which has said how it can be gone on with."""
+
+
 def brief(value: object) -> str:
     """Return what a message shows of a value that a user gave: its text, cut where it is long."""
     text = repr(value)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from repast_dist.ground.errors import RepastError, RunDirectoryError
+from repast_dist.ground.errors import RepastError, RunDirectoryError, Stopped
 from repast_dist.ground.files import REPORT, RESULT
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
@@ -120,6 +120,8 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: i
         markup=False,
         soft_wrap=True,
     )
+    if isinstance(stopped, KeyboardInterrupt):
+        raise Stopped from stopped
     raise stopped
 
 

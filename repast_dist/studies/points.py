@@ -16,7 +16,7 @@ from rich.console import Console
 
 from repast_dist.farm.specs import FarmSpec
 from repast_dist.farm.study_pool import map_unordered
-from repast_dist.ground.errors import FarmError, RunDirectoryError
+from repast_dist.ground.errors import FarmError, RunDirectoryError, Stopped
 from repast_dist.ground.files import POINTS, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
@@ -99,9 +99,9 @@ class PointRunner:
                         write_json(names[number], record)
                         stored.saved_some()
                         progress.advance()
-                except KeyboardInterrupt:
+                except KeyboardInterrupt as stopped:
                     progress.message(f"Interrupted. Go on with: repast-dist resume={self.run_dir}")
-                    raise
+                    raise Stopped from stopped
                 except FarmError as error:
                     raise FarmError(f"{error}; resume={self.run_dir} goes on") from error
         return [read_json(file) for file in files]

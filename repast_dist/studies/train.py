@@ -17,7 +17,7 @@ from repast_dist.farm.failures import WorkersLost
 from repast_dist.farm.interface import Farm, Worker
 from repast_dist.farm.launch import open_farm
 from repast_dist.farm.setup import FarmSetup, beginning, make_setup
-from repast_dist.ground.errors import FarmError, RunDirectoryError
+from repast_dist.ground.errors import FarmError, RunDirectoryError, Stopped
 from repast_dist.ground.files import (
     CHECKPOINTS,
     REPORT,
@@ -166,7 +166,7 @@ def _train(
         console.print(
             f"Interrupted. Go on with: repast-dist resume={run_dir}", markup=False, soft_wrap=True
         )
-        raise KeyboardInterrupt
+        raise Stopped
     print_summary(recorder.result, console)
     console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
     console.print(f"Report:        {run_dir / REPORT}", markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """What goes wrong around a run ends in one line, and what was computed is kept."""
 
 import contextlib
+import functools
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ from conftest import final_arrays
 import repast_dist as rd
 from repast_dist.cli import main
 from repast_dist.studies import recorder
+from repast_dist.studies.scaling import answer as scaling_answer
 from repast_dist.studies.verify import findings
 
 WORDS = [
@@ -43,6 +45,39 @@ def test_data_that_is_not_a_number_is_named(command, tmp_path):
     status, error = command("dataset=npz", f"dataset.path={tmp_path / 'some.npz'}")
     assert status == 1
     assert error.endswith("some.npz, train: inputs have NaN or infinity; valid: finite numbers")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_study_in_this_process_ends_at_a_signal_in_one_line(
+    tmp_path, monkeypatch, capsys, number
+):
+    """Its finished points are kept, and the line says how to go on with them."""
+    cost, done, sent = scaling_answer.cost_job, [], []
+
+    @functools.wraps(cost)
+    def job(shared, item):
+        if len(done) == 1 and not sent:
+            sent.append(number)
+            signal.raise_signal(number)
+        done.append(item)
+        return cost(shared, item)
+
+    monkeypatch.setattr(scaling_answer, "cost_job", job)
+    words = ["study=scaling", "workload=lenet5", "study.chips=[1,2,4]", "study.modes=[strong]"]
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)
+    try:
+        assert main([*words, "farm=inprocess", f"run_root={tmp_path}"]) == 130
+    finally:
+        signal.signal(number, before)
+    (run_dir,) = tmp_path.glob("scaling/*")
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == f"Interrupted. Go on with: repast-dist resume={run_dir}"
+    assert told.out.count("nterrupted") == 1
+    assert told.err == ""
+    assert len(done) == len(list((run_dir / "points").iterdir())) == 1
+    assert main([f"resume={run_dir}"]) == 0
+    assert len(done) == 3
 
 
 @pytest.mark.parametrize("root", ["/proc/some", "/dev/null", "/dev/null/some"])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from repast_dist.farm.cluster import cluster
 from repast_dist.farm.study_pool import map_unordered
-from repast_dist.ground.errors import FarmError, RunDirectoryError, SettingsError
+from repast_dist.ground.errors import FarmError, RunDirectoryError, SettingsError, Stopped
 from repast_dist.ground.files import ANSWER, POINTS, REPORT, read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.console import PointProgress
@@ -107,9 +107,9 @@ class _Search:
                     self._points.tell(numbers[place], self._judged(record))
                     stored.saved_some()
                     progress.reach(len(self._points.records))
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stopped:
                 progress.message(f"Interrupted. Go on with: repast-dist resume={self._folder}")
-                raise
+                raise Stopped from stopped
             except FarmError as error:
                 raise FarmError(f"{error}; resume={self._folder} goes on") from error
 
