@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from repast_dist import __version__
-from repast_dist.ground.errors import RepastError, SettingsError
+from repast_dist.ground.errors import RepastError, SettingsError, Stopped
 from repast_dist.ground.presets import setting_groups
 
 # What names Hydra's own settings: `hydra.run.dir=...`, `hydra/launcher=...`.
@@ -35,6 +35,7 @@ examples:
   repast-dist study=headline                     RePAST beside a GPU and PipeLayer
   repast-dist study=scaling workload=resnet50    1 to 1,024 chips, cost only
   repast-dist resume=runs/train/2026-01-31_12-00-00
+  repast-dist resume=s3://bucket/runs/one        go on with what storage.uri=... was copied to
   repast-dist open                               all runs on one page
 
 groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one value):
@@ -44,7 +45,7 @@ groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 failed, 2 wrong settings, 130 Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_intermixed_args(list(_with_choices(words)))
+    options = parsed(words)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     _stop_like_ctrl_c()
     try:
@@ -59,9 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except OSError as error:
         return _fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except Stopped:
         return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        # A terminal has shown ^C.
+        print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a command line, with its settings as ``overrides``."""
+    return _parser().parse_intermixed_args(list(_with_choices(words)))
 
 
 def _with_choices(words: Sequence[str]) -> Iterator[str]:
@@ -88,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         options.overrides = _opening(options.overrides[1:])
     from repast_dist.api.running import answer, resume, sweep
 
-    resumed, overrides = _split_resume(options.overrides)
+    resumed, overrides = split_resume(options.overrides)
     where = {"config_dir": options.config_dir, "config_name": options.config_name}
     if resumed is not None:
         if options.multirun:
@@ -145,7 +154,7 @@ def _opening(words: Sequence[str]) -> list[str]:
     return ["study=runs", "study.browser=true", *named, *(w for w in words if "=" in w)]
 
 
-def _split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     """Take ``resume=RUN_DIR``, or ``resume=URI``, out of the overrides."""
     found = [item for item in overrides if item.startswith("resume=")]
     if len(found) > 1:

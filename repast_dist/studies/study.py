@@ -21,8 +21,9 @@ TRAINING = ("seed", "train", "model", "dataset", "optimizer", "engine", *HARDWAR
 """Settings that decide what a training run computes."""
 
 WORKERS = (
-    "farm.backend", "farm.study_workers", "farm.address", "farm.blas_threads",
-    "farm.kernels", "farm.object_store_bytes", "farm.dashboard",
+    "farm.backend", "farm.study_workers", "farm.address", "farm.nodes", "farm.node_timeout_s",
+    "farm.start_timeout_s", "farm.blas_threads", "farm.kernels", "farm.object_store_bytes",
+    "farm.dashboard",
 )  # fmt: skip
 """Settings that decide where independent points are computed."""
 

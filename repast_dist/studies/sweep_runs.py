@@ -47,7 +47,7 @@ def do_missing(
     """
     todo = [number for number, point in enumerate(state.points) if not point.finished]
     settings = [state.points[number].settings for number in todo]
-    on_ray = [item.farm for item in settings if _starts_ray(item)]
+    on_ray = [item.farm for item in settings if starts_ray(item)]
     at_once = min(jobs or _side_by_side(settings), len(todo))
     with cluster(on_ray[0]) if on_ray else contextlib.nullcontext():
         if at_once > 1:
@@ -67,14 +67,15 @@ def _side_by_side(settings: list[RunSettings]) -> int:
 
 def _processes(settings: RunSettings) -> int:
     """Return how many processes a run keeps busy."""
-    if not _starts_ray(settings):
+    if not starts_ray(settings):
         return 1
     if settings.study.name == "train":
         return len(worker_groups(settings.farm))
     return settings.farm.study_workers or len(os.sched_getaffinity(0))
 
 
-def _starts_ray(settings: RunSettings) -> bool:
+def starts_ray(settings: RunSettings) -> bool:
+    """Return whether a run starts processes on Ray, here or on a cluster."""
     reads = any(name in ("farm", "farm.address") for name in settings.study.reads)
     return reads and settings.farm.backend == "ray"
 

@@ -128,6 +128,47 @@ def test_an_array_takes_a_point_of_a_sweep_per_job(cluster, tmp_path):
     assert [(one["farm"]["chips"], one["seed"]) for one in found] == [(1, 0), (2, 1)]
 
 
+def test_a_study_that_needs_no_nodes_starts_none_and_is_not_run_twice(cluster, tmp_path):
+    words = ["--nodes=2", "--cpus-per-task=1", f"--chdir={tmp_path}", str(SCRIPT)]
+    job = cluster.submit([*words, "study=plan", "workload=lenet5"])
+    assert_completed(cluster, job, tmp_path)
+    told, run_dir = tmp_path / f"slurm-{job}.out", tmp_path / "runs" / job
+    assert (run_dir / "answer.json").is_file()
+    assert not list(tmp_path.glob("repast-ray-*"))
+
+    def again() -> str:
+        cluster.run(["scontrol", "requeue", job])
+        until(lambda: cluster.state(job) not in OVER, BUSY_S, "the job is queued again")
+        assert_completed(cluster, job, tmp_path)
+        return told.read_text()
+
+    assert "Finished before: " in again()
+    # As if it had been stopped while it wrote: it keeps nothing to go on with.
+    (run_dir / "answer.json").unlink()
+    assert "study=plan keeps nothing to go on with of " in again()
+    assert (tmp_path / "runs" / f"{job}_2" / "answer.json").is_file()
+
+
+def test_a_study_that_is_queued_again_does_the_points_that_are_left(cluster, tmp_path):
+    words = ["--nodes=1", "--cpus-per-task=1", f"--chdir={tmp_path}", str(SCRIPT)]
+    settings = ["study=scaling", "workload=lenet5", "study.chips=[1,2]", "study.modes=[strong]"]
+    job = cluster.submit([*words, *settings])
+    assert_completed(cluster, job, tmp_path)
+    run_dir = tmp_path / "runs" / job
+    points = sorted((run_dir / "points").iterdir())
+    assert len(points) == 2
+    # As after a preemption.
+    (run_dir / "answer.json").unlink()
+    points[0].unlink()
+    before = points[1].stat().st_mtime_ns
+    cluster.run(["scontrol", "requeue", job])
+    until(lambda: cluster.state(job) not in OVER, BUSY_S, "the job is queued again")
+    assert_completed(cluster, job, tmp_path)
+    assert (run_dir / "answer.json").is_file()
+    assert points[0].is_file()
+    assert points[1].stat().st_mtime_ns == before
+
+
 def test_hydra_starts_the_points_of_a_sweep_as_jobs(cluster, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     cluster.run(

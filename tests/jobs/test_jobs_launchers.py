@@ -14,6 +14,11 @@ import psutil
 import pytest
 import yaml
 
+from repast_dist.api.loading import checked_settings
+from repast_dist.batch import added_words
+from repast_dist.ground.errors import RepastError
+from repast_dist.ground.files import write_json
+from repast_dist.ground.spec import to_dict
 from repast_dist.settings import load_settings
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -119,6 +124,57 @@ def test_a_launcher_without_its_required_settings_says_what_is_missing():
     done = subprocess.run([script], env=bare, capture_output=True, text=True)
     assert done.returncode != 0
     assert "RAY_ADDRESS" in done.stderr
+
+
+CLUSTER = ["farm.address=n1:20001", "farm.nodes=2", "farm.node_timeout_s=600"]
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        (["farm.chips=2"], ["farm=cluster", *CLUSTER]),
+        (["study=effects"], ["farm=cluster", *CLUSTER]),
+        # In this process, unless it is told otherwise.
+        (["study=scaling", "workload=lenet5"], []),
+        (["study=scaling", "workload=lenet5", "farm=cluster"], CLUSTER),
+        (["farm=cluster", "farm.placement=pack"], CLUSTER),
+        (["farm=inprocess"], []),
+        (["study=effects", "farm.backend=inprocess"], []),
+        (["study=headline"], []),
+        (["study=plan", "workload=lenet5", "hydra.run.dir=runs/7"], []),
+        (["-m", "farm.backend=inprocess,ray"], ["farm=cluster", *CLUSTER]),
+        (["study=plan", "-m", "workload=lenet5,vgg13"], []),
+    ],
+)  # fmt: skip
+def test_a_batch_script_starts_nodes_for_runs_that_use_them(words, added):
+    assert added_words(words, "n1:20001", 2) == added
+    if "-m" not in words:
+        plain = [word for word in words if not word.startswith("hydra.")]
+        # What is added is read by the study, and so is not refused.
+        assert checked_settings([*plain, *added]).farm.nodes == (2 if added else None)
+
+
+def test_a_batch_script_asks_the_directory_of_a_run_that_goes_on(tmp_path):
+    for words, added in (
+        (["farm.chips=2"], CLUSTER),
+        (["farm=inprocess"], []),
+        (["study=headline"], []),
+    ):
+        write_json(tmp_path / "settings.json", to_dict(load_settings(words)))
+        assert added_words([f"resume={tmp_path}", "farm.chips=2"], "n1:20001", 2) == added
+    with pytest.raises(RepastError, match=r"settings.json: not readable"):
+        added_words([f"resume={tmp_path / 'none'}"], "n1:20001", 2)
+
+
+def test_wrong_settings_are_told_before_nodes_are_started():
+    done = subprocess.run(
+        [sys.executable, "-m", "repast_dist.batch", "n1:20001", "2", "farm.chips=x"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("repast-dist: error: farm.chips: ")
+    assert done.stderr.count("\n") == 1
 
 
 def _free_port():
