@@ -170,7 +170,10 @@ def test_settings_are_shown_in_part_and_with_hydras_own(capsys):
         (["hydra.nonsense=3"], "hydra.nonsense"),
         (["--config-name", "none_such"], "--config-name: Cannot find primary config 'none_such'"),
         (["-cd", "no_folder", "hydra.run.dir=x"], "--config-dir: no_folder is no folder"),
-        (["hydra.run.dir=x", "chip=none_such"], "chip: no option 'none_such'; valid: hp_inv, isaac"),
+        (
+            ["hydra.run.dir=x", "chip=none_such"],
+            "chip: no option 'none_such'; valid: hp_inv, isaac",
+        ),
         (["hydra.run.dir=x", "chip.adc.bitz=3"], "chip.adc.bitz"),
         (["-j", "0", "-m", "seed=1,2"], None),
     ],
