@@ -758,6 +758,13 @@ SMALL_FRONTIER = (
     "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
     "~study.optimizers.adamw", "~study.chips.fewer_arrays", "study.published=[]",
 )  # fmt: skip
+SMALL_DEMONSTRATION = (
+    "study=demonstration", "model=digits_mlp", "dataset=digits", "dataset.train_samples=96",
+    "train.epochs=1", "train.batch_size=32", "train.micro_batch_size=16", "study.seeds=1",
+    "study.tuning_seeds=1", "study.circuits={refined: {}, exact: {engine.inverse: float64}}",
+    "study.target=0.3", "study.other_targets=[]",
+)  # fmt: skip
+_SAVING = {"rival": "sgd", "value": 0.26, "source": "a paper"}
 _PUBLISHED = {
     "network": "lenet5", "batch": 8, "first_order": 2.0, "second_order": 1.0, "source": "x",
 }  # fmt: skip
@@ -874,6 +881,17 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
             "settings": {"soi.block_size": 16}, "source": "y",
         }.items()},
     },
+    SMALL_DEMONSTRATION: {
+        "optimizers.sgd.settings": {"optimizer.method": "muon"},
+        "optimizers.sgd.search": {"optimizer.learning_rate": [1.0, 2.0, 3.0, 4.0]},
+        "circuits": {"refined": {"inversion.method": "single"}}, "optimizer": "adam",
+        "circuit": "exact", "tuning": {"engine.inverse": "analog"}, "seeds": 2, "target": 0.35,
+        "tuning_seeds": 2,
+        "other_targets": [0.2], "reuse": ["nowhere"],
+        **{f"published.{name}": [{**_SAVING, name: value}] for name, value in {
+            "rival": "adam", "value": 0.3, "source": "another paper",
+        }.items()},
+    },
     SMALL_VALIDATE: {
         "isaac.tiles": 100, "gpus.v100.launch_s.value": 1e-3,
         "gpus.gtx1080.launch_s.value": 1e-3, "gpu": "a100", "headline.networks": ["vgg13"],
@@ -957,6 +975,7 @@ def _answered(settings: RunSettings, folder: Path) -> dict[str, Any]:
     with (
         mock.patch("repast_dist.studies.output.write_study", lambda page, _: pages.append(page)),
         mock.patch("repast_dist.studies.convergence.answer.convergence_point", pretended_curve),
+        mock.patch("repast_dist.studies.demonstration.answer.convergence_point", pretended_curve),
         mock.patch("repast_dist.planning.machine.make_plan", planned_once),
         mock.patch("repast_dist.studies.frontier.answer.frontier_point", pretended_steps),
         mock.patch("repast_dist.studies.validate._PIPELAYER_NETWORKS", ("vgg13",)),

@@ -21,6 +21,7 @@ from repast_dist.report.console import print_table
 from repast_dist.report.page import KeyFigure
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
+from repast_dist.studies.demonstration.stored import shipped
 from repast_dist.studies.gpu_figures import GpuFigures, figure_network
 from repast_dist.studies.headline.inputs import HeadlineInputs
 from repast_dist.studies.headline.ratios import geometric_mean, one_chip_means
@@ -90,6 +91,7 @@ class _Calculator:
             "GPU K-FAC over first order": self._gpus.ratio,
             "placement": lambda of: _whole_layer_balance(of.subject),
             "collective": lambda of: _collective(of.subject),
+            "epochs saved": epochs_saved,
             "PipeLayer over GTX 1080": self._pipelayer,
         }
         return by_kind[anchor.kind](anchor)
@@ -109,6 +111,9 @@ class _Calculator:
 
 def _subject(anchor: Anchor) -> str:
     """Return the subject, with the batch and the interval where they are part of it."""
+    if anchor.kind == "epochs saved":
+        curves = shipped()
+        return f"{curves.optimizer}, {curves.circuit}, over {anchor.subject}, {curves.data_name}"
     words = [anchor.subject]
     if anchor.sequence:
         words.append(f"{anchor.sequence} tokens")
@@ -117,6 +122,17 @@ def _subject(anchor: Anchor) -> str:
     if anchor.kind == "GPU K-FAC over first order":
         words.append(f"every {anchor.interval}")
     return ", ".join(words)
+
+
+def epochs_saved(anchor: Anchor) -> float:
+    """Return the share of a rival's epochs that was saved when ``study=demonstration`` was run.
+
+    Raises
+    ------
+    SettingsError
+        The rival, the anchor's subject, was not trained.
+    """
+    return shipped().saving(anchor.subject)
 
 
 def _whole_layer_balance(subject: str) -> float:

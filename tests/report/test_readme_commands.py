@@ -52,6 +52,14 @@ LESS = {
         "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
         "study.points=1", "study.published=[]", *QUICK,
     ],
+    "study=demonstration": [
+        "dataset.train_samples=52", "dataset.test_samples=26", "train.epochs=1",
+        "train.batch_size=26", "train.micro_batch_size=26", "study.seeds=1", "study.tuning_seeds=1",
+        "study.optimizers.sgd.search={optimizer.learning_rate: [0.1]}",
+        "study.optimizers.adam.search={optimizer.learning_rate: [0.01]}",
+        "study.optimizers.kfac.search={optimizer.learning_rate: [0.05],"
+        " optimizer.damping: [0.1]}", *QUICK,
+    ],
 }  # fmt: skip
 
 

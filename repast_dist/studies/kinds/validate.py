@@ -76,7 +76,7 @@ class Anchor(PublishedFigure):
     kind: Literal[
         "parameters", "macs", "chip power", "chip area", "GPU throughput", "GPU inversion",
         "GPU K-FAC phase", "GPU K-FAC over first order", "placement", "PipeLayer over GTX 1080",
-        "collective",
+        "collective", "epochs saved",
     ]  # fmt: skip
     subject: str
     batch: PositiveInt = 1
