@@ -5,6 +5,7 @@ step do.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from repast_dist.ops.op import Resource
 from repast_dist.ops.pricing import duration_of, energy_of
 from repast_dist.planning.allocation import LayerArrays, Needs
 from repast_dist.planning.fills import input_fills, weight_fills
-from repast_dist.planning.layer_ops import LayerWork, soi_ops, training_ops, weight_writes
+from repast_dist.planning.layer_ops import LayerOp, LayerWork, soi_ops, training_ops, weight_writes
 
 _STEP = 1.25
 """Ratio between numbers of copies, or of parts, that are tried above the first few."""
@@ -37,8 +38,9 @@ class Setting:
     copied : bool
         Whether layers may be copied.
     factor_share : float
-        Share of the micro-batches of all steps that form factors, of the chip that has most of
-        them.
+        Share of the micro-batches of a step that form factors, of the chip that has most of them.
+    factor_shares : tuple of float
+        The same of every kind of steps there is.
     micro_batches : int
         Micro-batches per step of the chip that has most of them.
     """
@@ -46,6 +48,7 @@ class Setting:
     arrays: int
     copied: bool
     factor_share: float
+    factor_shares: tuple[float, ...]
     micro_batches: int
 
 
@@ -116,6 +119,8 @@ class Options:
         Copies of the weights; 0 if they do not stay.
     forward_s, backward_s : ndarray
         Time per sample in the layer's forward and backward stage.
+    kinds_s : ndarray
+        The same in every kind of steps, (kinds, 2, layers, options).
     writing_j : ndarray
         Energy per step of writing weights.
     fills : ndarray
@@ -126,6 +131,7 @@ class Options:
     copies: np.ndarray
     forward_s: np.ndarray
     backward_s: np.ndarray
+    kinds_s: np.ndarray
     writing_j: np.ndarray
     fills: np.ndarray
 
@@ -209,11 +215,16 @@ def _evaluated(
         (given, copies[real], none) if of_weights else (none, none, given),
     )
     used = (Resource.WEIGHT_ARRAYS, Resource.DIGITAL)
-    busy = _busy(some, held, setting.factor_share)[
-        :, used if of_weights else (Resource.ACTIVATION_ARRAYS,)
-    ].max(axis=1)
-    seconds = np.full((2, *real.shape), np.inf)
-    seconds[:, real] = busy / work.step.micro_batch_size
+    mine = used if of_weights else (Resource.ACTIVATION_ARRAYS,)
+    shares = setting.factor_share, *setting.factor_shares
+    passing, forming = (
+        _busy(some, ops)[:, mine]
+        for ops in (training_ops(some, held), soi_ops(some, held) if max(shares) else [])
+    )
+    seconds = np.full((len(shares), 2, *real.shape), np.inf)
+    for number, share in enumerate(shares):
+        busy = (passing + share * forming).max(axis=1)
+        seconds[number][:, real] = busy / work.step.micro_batch_size
     writing, fills = np.zeros((2, *real.shape))
     if of_weights:
         writing[real] = _writing_j(some, held, setting.micro_batches)
@@ -221,7 +232,7 @@ def _evaluated(
     else:
         fills[real] = input_fills(some, held, setting.factor_share)
     arrays = np.where(real, arrays, NEVER)
-    return Options(arrays, copies, seconds[0], seconds[1], writing, fills)
+    return Options(arrays, copies, *seconds[0], seconds[1:], writing, fills)
 
 
 def placed_arrays(
@@ -264,17 +275,14 @@ def _banks(arrays: np.ndarray, used: int, banks: int) -> np.ndarray:
     return np.maximum(share, 1)
 
 
-def _busy(work: LayerWork, arrays: LayerArrays, factor_share: float) -> np.ndarray:
-    """Return the time that a micro-batch keeps each resource of each layer busy, averaged over
-    steps, in the forward and the backward stage; (2, resources, layers).
+def _busy(work: LayerWork, items: Iterable[LayerOp]) -> np.ndarray:
+    """Return the time that operations of a micro-batch keep each resource of each layer busy, in
+    the forward and the backward stage; (2, resources, layers).
     """
-    shares = [(1.0, item) for item in training_ops(work, arrays)]
-    if factor_share:
-        shares += [(factor_share, item) for item in soi_ops(work, arrays)]
     busy = np.zeros((2, len(Resource), len(work.layers)))
-    for share, item in shares:
+    for item in items:
         seconds = duration_of(item.counts, work.hardware.costs, len(work.layers))
-        busy[int(item.what.backward), item.what.resource] += share * seconds * item.layers
+        busy[int(item.what.backward), item.what.resource] += seconds * item.layers
     return busy
 
 

@@ -114,6 +114,10 @@ class _Goal:
     """What is made small: ``per_s (sum_weight * sum of stages + most_weight * slowest stage + time
     of writing weights) + per_j * energy of writing weights``, if `lasting` of divisions in which
     the arrays that are filled most often are filled as seldom as possible.
+
+    Where only some steps form factors, ``factor_shares`` are the micro-batches that do in the
+    others and in these, as shares, and ``forming`` is how many of the steps they are: each kind of
+    steps has a slowest stage of its own.
     """
 
     partition: PartitionSpec
@@ -121,7 +125,8 @@ class _Goal:
     most_weight: float
     per_s: float
     per_j: float
-    factor_share: float
+    factor_shares: tuple[float, ...]
+    forming: float
     micro_batches: int
     lasting: bool
 
@@ -136,22 +141,28 @@ class _Goal:
             forming = ceil_div(policy.soi.forming(step.micro_batches), replicas)
         samples = micro_batches * step.micro_batch_size
         energy = partition.objective == "energy"
+        interval = policy.soi.factor_interval if forming else 1
         return cls(
             partition=partition,
             sum_weight=1.0 if partition.pipelining else float(samples),
             most_weight=samples - 1.0 if partition.pipelining else 0.0,
             per_s=work.hardware.costs.static_w if energy else 1.0,
             per_j=1.0 if energy else 0.0,
-            factor_share=forming / micro_batches / policy.soi.factor_interval,
+            factor_shares=(0.0,) * (interval > 1) + (forming / micro_batches,),
+            forming=1.0 / interval,
             micro_batches=micro_batches,
             lasting=partition.objective == "lifetime",
         )
 
-    def setting(self, arrays: int) -> Setting:
-        """Return what decides the times of layers if so many arrays are used."""
-        return Setting(
-            arrays, self.partition.replicate_layers, self.factor_share, self.micro_batches
-        )
+    def settings(self, arrays: int) -> list[Setting]:
+        """Return what decides the times of layers if so many arrays are used: with factors formed
+        as in the average step and, where steps differ, as in those that form them.
+        """
+        most = self.factor_shares[-1]
+        average = most * self.forming
+        shares = [average] if self.lasting else sorted({average, most})
+        copied, count = self.partition.replicate_layers, self.micro_batches
+        return [Setting(arrays, copied, share, self.factor_shares, count) for share in shares]
 
 
 def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) -> "_Division":
@@ -228,7 +239,24 @@ def _divisions(
     """Return good divisions of `used` arrays among layers that may have some numbers of them; none
     if they are too few.
     """
-    setting, (first, kind) = goal.setting(used), _kinds(work, needs, numbers)
+    kinds = _kinds(work, needs, numbers)
+    return [
+        division
+        for setting in goal.settings(used)
+        for division in _divisions_if(work, needs, setting, goal, numbers, kinds)
+    ]
+
+
+def _divisions_if(
+    work: LayerWork,
+    needs: Needs,
+    setting: Setting,
+    goal: _Goal,
+    numbers: Numbers,
+    kinds: tuple[np.ndarray, np.ndarray],
+) -> list[_Division]:
+    """Return good divisions for one setting among layers of some kinds."""
+    used, (first, kind) = setting.arrays, kinds
     alike = work.take(first), needs.take(first), setting, numbers.take(first)
     weights, pools = weight_options(*alike), pool_options(*alike)
     fills = 0.0
@@ -306,12 +334,13 @@ def _prefixes(used: int) -> np.ndarray:
 class _Path:
     """The options of each kind of layer, from few arrays to many: those for weights and those for
     inputs which keep the same limit go together; (kinds, options), padded with options of infinite
-    time.
+    time. ``kinds_s`` are the times of both stages in every kind of steps, (kinds, 2, ...).
     """
 
     arrays: np.ndarray
     limit_s: np.ndarray
     stages_s: np.ndarray
+    kinds_s: np.ndarray
     writing_j: np.ndarray
     weight: np.ndarray
     pool: np.ndarray
@@ -325,8 +354,17 @@ class _Path:
 
     def value(self, kind: np.ndarray, chosen: np.ndarray, goal: _Goal) -> float:
         """Return the goal without the time of writing weights, for layers of these kinds."""
-        slowest = float(self.limit_s[kind, chosen].max())
-        return float(self.cost(goal)[kind, chosen].sum()) + goal.per_s * goal.most_weight * slowest
+        if len(self.kinds_s) == 1:
+            slowest = float(self.limit_s[kind, chosen].max())
+            cost = float(self.cost(goal)[kind, chosen].sum())
+            return cost + goal.per_s * goal.most_weight * slowest
+        seconds = self.kinds_s[:, :, kind, chosen]
+        of_kinds = goal.sum_weight * seconds.sum(axis=(1, 2)) + goal.most_weight * seconds.max(
+            axis=(1, 2)
+        )
+        steps = 1.0 - goal.forming, goal.forming
+        writing_j = float(self.writing_j[kind, chosen].sum())
+        return goal.per_s * float(of_kinds @ steps) + goal.per_j * writing_j
 
 
 def _path(weights: Options, pools: Options) -> _Path:
@@ -343,10 +381,12 @@ def _path(weights: Options, pools: Options) -> _Path:
     rows = np.arange(len(chosen))[:, None]
     forward = np.maximum(weights.forward_s[rows, weight], pools.forward_s[rows, pool])
     backward = np.maximum(weights.backward_s[rows, weight], pools.backward_s[rows, pool])
+    kinds = np.maximum(weights.kinds_s[:, :, rows, weight], pools.kinds_s[:, :, rows, pool])
     return _Path(
         arrays=np.where(real, weights.arrays[rows, weight] + pools.arrays[rows, pool], NEVER),
         limit_s=np.where(real, np.maximum(forward, backward), np.inf),
         stages_s=np.where(real, forward + backward, np.inf),
+        kinds_s=np.where(real, kinds, np.inf),
         writing_j=weights.writing_j[rows, weight],
         weight=weight,
         pool=pool,
