@@ -17,6 +17,7 @@ from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
 from repast_dist.settings import load_settings
+from repast_dist.studies.costing import planned_step
 
 TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
 QUICK = ("resnet101", "vgg16")
@@ -137,6 +138,23 @@ def test_more_chips_never_compute_longer(name):
     # than there are chips.
     for chips, step in zip(counts, steps, strict=True):
         assert step.segment_s["compute"] * chips >= steps[0].segment_s["compute"] * 0.99
+
+
+@pytest.mark.parametrize("model", ["digits_mlp", "digits_resnet"])
+def test_the_goal_is_the_time_of_steps_of_which_only_some_form_factors(model):
+    found = {}
+    for objective in ("time", "lifetime"):
+        settings = load_settings(
+            [
+                f"model={model}", "workload=model", "farm.chips=1", "train.micro_batch_size=128",
+                "soi.interval=10", "soi.factor_interval=10", f"partition.objective={objective}",
+            ]
+        )  # fmt: skip
+        plan = planned_step(settings)
+        found[objective] = segments = summarise(plan).segment_s
+        computing = segments["compute"] + segments.get("write weights", 0.0)
+        assert plan.allocation.goal == pytest.approx(computing, rel=0.02)
+    assert found["time"]["compute"] <= 1.01 * found["lifetime"]["compute"]
 
 
 def test_energy_as_objective_takes_no_more_energy_than_time_and_time_no_more_time():
