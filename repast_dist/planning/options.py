@@ -232,7 +232,8 @@ def _evaluated(
     else:
         fills[real] = input_fills(some, held, setting.factor_share)
     arrays = np.where(real, arrays, NEVER)
-    return Options(arrays, copies, *seconds[0], seconds[1:], writing, fills)
+    forward, backward = seconds[0]
+    return Options(arrays, copies, forward, backward, seconds[1:], writing, fills)
 
 
 def placed_arrays(
