@@ -160,7 +160,8 @@ class OwnLoss:
             )
         total = mean * len(inputs)
         correct = 0.0
-        if self.likelihood is not None and self.likelihood.kind == "cross_entropy":
+        one_of_classes = self.likelihood is not None and self.likelihood.kind == "cross_entropy"
+        if self.likelihood is not None and one_of_classes and not labels.dtype.names:
             rows = self.likelihood.rows(logits(outputs))
             terms = max(len(rows) // len(inputs), 1)
             correct = np.count_nonzero(rows.argmax(axis=1) == labels.reshape(-1)) / terms
