@@ -22,6 +22,16 @@ _PYTHON: _Stream = (random.getstate, random.setstate, random.seed)
 _NUMPY: _Stream = (np.random.get_state, np.random.set_state, np.random.seed)
 
 
+def positions() -> tuple[bytes, ...]:
+    """Return how far each stream has been drawn from, to be compared."""
+    key, *rest = _NUMPY[0]()[1:]
+    found = [repr(random.getstate()).encode(), np.asarray(key).tobytes() + repr(rest).encode()]
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        found.append(torch.default_generator.get_state().numpy().tobytes())
+    return tuple(found)
+
+
 @contextlib.contextmanager
 def kept() -> Iterator[Callable[..., None]]:
     """Give a function ``begin(seed, *address)``; afterwards the streams go on as before."""

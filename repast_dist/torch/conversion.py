@@ -204,7 +204,7 @@ def attach(
         if own:
             kind = type(module).__name__
             treatments.append(Treatment(path, kind, own, made is not None, reason))
-    stack: list[str] = []
+    stack = simulation.paths
     _mark_shared(model, simulation)
     for module, path in paths.items():
         _keep_path(module, path, stack)

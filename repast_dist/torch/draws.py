@@ -33,13 +33,17 @@ class KeyedDropout(TorchFunctionMode):
         Number of the micro-batch in its step.
     samples : (N,) integer ndarray
         Numbers of the samples in the data set.
+    before : int
+        Dropouts that were computed before, where a call is one of several that follow each other.
     """
 
-    def __init__(self, seed: int, step: int, micro_batch: int, samples: np.ndarray) -> None:
+    def __init__(
+        self, seed: int, step: int, micro_batch: int, samples: np.ndarray, before: int = 0
+    ) -> None:
         super().__init__()
         self._seed, self._step, self._micro_batch = seed, step, micro_batch
         self._samples = samples
-        self._calls = 0
+        self._calls = before
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -57,9 +61,7 @@ class KeyedDropout(TorchFunctionMode):
         training: bool | None = None,
         inplace: bool = False,
     ) -> torch.Tensor:
-        # Alpha dropouts are off unless they are told otherwise, the others on.
-        active = func not in _ALPHA if training is None else training
-        if not active or p == 0 or not input.numel():
+        if not _drawn(func, input, p, training):
             return input
         shape = tuple(input.shape)
         if func in _WHOLE_CHANNELS:
@@ -87,3 +89,37 @@ class KeyedDropout(TorchFunctionMode):
                 for number in self._samples.tolist()
             ]
         )
+
+
+class DropoutCounter(TorchFunctionMode):
+    """Counts the dropouts that draw while it is entered.
+
+    Attributes
+    ----------
+    calls : int
+        How many there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count, and call."""
+        if func in _ALL:
+            self.calls += _drawn(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _drawn(
+    func: Any,
+    input: torch.Tensor,
+    p: float = 0.5,
+    training: bool | None = None,
+    inplace: bool = False,
+) -> bool:
+    """Return whether a dropout draws; alpha dropouts do not unless they are told to, others do."""
+    active = func not in _ALPHA if training is None else training
+    return bool(active and p != 0 and input.numel())

@@ -7,45 +7,44 @@ and every other parameter as one row. Running values, such as the means of a bat
 what a micro-batch leaves of them, averaged over the micro-batches of a step.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from repast_dist.farm.checkpoint import STATE_DICT
-from repast_dist.ground.errors import DataError, FarmError, RepastError, SettingsError, brief
+from repast_dist.ground.errors import RepastError, SettingsError, brief
 from repast_dist.ground.global_streams import kept
 from repast_dist.ground.user_code import described, resolve, resolve_callable
 from repast_dist.network.node import Trainable
 from repast_dist.network.shapes import Workload
 from repast_dist.torch.conversion import CLASSES, is_converted
-from repast_dist.torch.draws import KeyedDropout
+from repast_dist.torch.cuts import Operations, divide, tried
+from repast_dist.torch.farm_calls import (
+    LoadedModule,
+    LoadedStretch,
+    ModuleFacts,
+    Spread,
+    Stretch,
+)
 from repast_dist.torch.farm_loss import AnyLoss, NamedLoss, OwnLoss
 from repast_dist.torch.farm_module import LiveModule
 from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.layers.base import Converted
 from repast_dist.torch.matrices import to_numpy
-from repast_dist.torch.samples import called
-from repast_dist.torch.statistics import Statistics, logits
+from repast_dist.torch.samples import CPU, called
+from repast_dist.torch.statistics import logits
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.datasets.records import sample_text
 from repast_dist.training.engines import Engine
 from repast_dist.training.models.modules import LOSSES, ModuleModel
-from repast_dist.training.network import (
-    Evaluation,
-    FactorBlocks,
-    FactorKey,
-    MicroBatch,
-    MicroBatchResult,
-    Values,
-)
-from repast_dist.training.optimizers import Fisher, SecondOrder
+from repast_dist.training.network import Values
+from repast_dist.training.optimizers import Fisher
 
 _RUNNING = "running/"
 
@@ -84,6 +83,7 @@ def module_network(source: ModuleModel, data: Dataset, seed: int, samples: int) 
                     _check_outputs(source, outputs)
                 loss.check(outputs, data)
                 loss(outputs, inputs, labels).backward()
+                first = tried(live)
         except RepastError:
             raise
         except Exception as error:
@@ -97,20 +97,37 @@ def module_network(source: ModuleModel, data: Dataset, seed: int, samples: int) 
         for name, value in live.buffers().items()
         if not np.array_equal(value, before[name], equal_nan=True)
     }
-    workload = live.work.latest
-    assert workload is not None
+    division = divide(
+        module,
+        known,
+        inputs,
+        first,
+        lambda outputs: loss(outputs, inputs, labels).backward(),
+        (seed, "model", "trace"),
+    )
+    workload = division.workload
     rows = 0 if loss.likelihood is None else len(loss.likelihood.rows(logits(outputs)))
     # A loss of the user's own that is no likelihood is not priced.
     losses = loss.likelihood and (loss.likelihood.shape(logits(outputs), len(inputs)),)
     facts = ModuleFacts(
+        setting=source.origin[0],
+        loss=loss,
         parameters=live.trainable(workload),
         running=running,
-        workload=dataclasses.replace(workload, name=source.name, losses=losses or (), cuts=()),
+        workload=dataclasses.replace(
+            workload,
+            name=source.name,
+            losses=losses or (),
+            cuts=tuple(cut.row for cut in division.cuts),
+        ),
         precision=precision,
         terms=rows // len(inputs),
         passes=1 if loss.likelihood is None else loss.likelihood.passes(logits(outputs)),
+        cuts=division.cuts,
+        whole_modules=division.whole_modules,
+        undivided=division.undivided,
     )
-    return ModuleNetwork(source, module, known, loss, facts)
+    return ModuleNetwork(source, module, known, facts, inputs)
 
 
 def accelerator(name: str) -> torch.device:
@@ -217,34 +234,6 @@ def _check_outputs(source: ModuleModel, outputs: Any) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class ModuleFacts:
-    """What is known of a module since its first call.
-
-    Attributes
-    ----------
-    parameters : tuple of Trainable
-        Everything that is trained.
-    running : dict
-        Name of a buffer that training changes -> (1, its numbers).
-    workload : Workload
-        Rows of what it computes.
-    precision : dict
-        Name of a parameter, a buffer or an entry of its state -> type in which it is kept.
-    terms : int
-        Terms of a sample's loss, such as tokens.
-    passes : int
-        Backward passes of the exact Fisher matrix.
-    """
-
-    parameters: tuple[Trainable, ...]
-    running: dict[str, tuple[int, int]]
-    workload: Workload
-    precision: dict[str, np.dtype]
-    terms: int
-    passes: int
-
-
 class ModuleNetwork:
     """A PyTorch module as a network; see `repast_dist.training.network.Network`.
 
@@ -256,10 +245,10 @@ class ModuleNetwork:
         The module in float64, as the function made it.
     known : dict
         PyTorch's class -> what its modules are converted to.
-    loss : AnyLoss
-        Its loss.
     facts : ModuleFacts
         What is known of it.
+    inputs : ndarray
+        Samples like those that it is called with.
     """
 
     def __init__(
@@ -267,14 +256,15 @@ class ModuleNetwork:
         source: ModuleModel,
         module: nn.Module,
         known: dict[type[nn.Module], type[Converted]],
-        loss: AnyLoss,
         facts: ModuleFacts,
+        inputs: np.ndarray,
     ) -> None:
         self._source, self._known = source, known
-        self._module, self.loss, self._facts = module, loss, facts
+        self._module, self._facts, self._inputs = module, facts, inputs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: item for name, item in vars(self).items() if name not in ("live", "working")}
+        own = ("live", "working", "operations", "_spreads")
+        return {name: item for name, item in vars(self).items() if name not in own}
 
     @functools.cached_property
     def live(self) -> LiveModule:
@@ -292,7 +282,28 @@ class ModuleNetwork:
         """
         if self._source.device == "cpu":
             return self.live
-        return LiveModule(self._module, self._known, accelerator(self._source.device))
+        return self._copy()
+
+    def _copy(self) -> LiveModule:
+        name = self._source.device
+        device = CPU if name == "cpu" else accelerator(name)
+        return LiveModule(self._module, self._known, device)
+
+    @functools.cached_property
+    def operations(self) -> Operations:
+        """What it computes, one after the other."""
+        return Operations(self._module, self._known, self._inputs, self._facts.whole_modules)
+
+    @functools.cached_property
+    def _spreads(self) -> dict[int, tuple[Engine, Spread]]:
+        return {}
+
+    def spread(self, engine: Engine) -> Spread:
+        """Return the copy whose parts chips of one arithmetic hold, in this process."""
+        if id(engine) not in self._spreads:
+            made = Spread(self._facts, self._copy(), self.operations)
+            self._spreads[id(engine)] = engine, made
+        return self._spreads[id(engine)][1]
 
     @property
     def name(self) -> str:
@@ -318,6 +329,16 @@ class ModuleNetwork:
     def layered(self) -> bool:
         """Modules write inputs as they are called, and may compute otherwise in tests."""
         return False
+
+    @property
+    def loss(self) -> AnyLoss:
+        """Its loss."""
+        return self._facts.loss
+
+    @property
+    def undivided(self) -> str:
+        """Why it cannot be cut; empty: it can."""
+        return self._facts.undivided
 
     @property
     def workload(self) -> Workload:
@@ -355,19 +376,41 @@ class ModuleNetwork:
 
     def load(
         self, values: Values, engine: Engine, step: int, with_backward: bool = True
-    ) -> "_Loaded":
+    ) -> LoadedModule:
         """Write all weights to the arrays of a step; transposes are written when they are used."""
-        return _Loaded(self, values, engine, step)
+        return LoadedModule(self._facts, self.working, values, engine, step)
 
-    def part(self, first: int, last: int) -> NoReturn:
-        """Refuse, as a module is called as a whole; its workload has no cuts.
+    def part(self, first: int, last: int) -> "ModulePart":
+        """Return the operations that have some rows of the workload."""
+        cuts = {cut.row: cut for cut in self._facts.cuts}
+        start, stop = cuts.get(first), cuts.get(last)
+        stages = self._first_uses
+        begin, end = (
+            0 if start is None else start.node,
+            len(self.operations.nodes) if stop is None else stop.node,
+        )
+        trained = [(stages[self.live.tensor_name(item.name)], item) for item in self.parameters]
+        stretch = Stretch(
+            first=start,
+            last=stop,
+            parameters=tuple(item for node, item in trained if begin <= node < end),
+            running=tuple(name for name in self.running if begin <= stages[name] < end),
+        )
+        return ModulePart(self, stretch)
 
-        Raises
-        ------
-        FarmError
-            Always.
+    @property
+    def _first_uses(self) -> dict[str, int]:
+        """Name of a parameter or a buffer -> number of the first operation that takes it; the last
+        one of what none takes.
         """
-        raise FarmError(f"{self.name}: PyTorch modules are not spread over chips")
+        module = self.live.module
+        first: dict[int, int] = {}
+        for number in range(len(self.operations.nodes)):
+            for tensor in self.operations.uses(module, number):
+                first.setdefault(id(tensor), number)
+        last = len(self.operations.nodes) - 1
+        named = (*module.named_parameters(), *module.named_buffers())
+        return {name: first.get(id(item), last) for name, item in named}
 
     def to_state(self, values: Values) -> dict[str, np.ndarray]:
         """Return the module's ``state_dict``, and running values that it does not hold."""
@@ -415,148 +458,32 @@ class ModuleNetwork:
         }
 
 
-class _Loaded:
-    """See `repast_dist.training.network.LoadedNetwork`."""
+@dataclasses.dataclass(frozen=True)
+class ModulePart:
+    """Successive operations of a module; see `repast_dist.training.network.Part`.
 
-    def __init__(self, network: ModuleNetwork, values: Values, engine: Engine, step: int) -> None:
-        self._network, self._values = network, values
-        self._engine, self._step = engine, step
-        self._live = network.working
-        self._live.write(values)
-        self._before = self._live.buffers()
-        self._live.simulation.write(engine, step)
-        self._version = self._live.version
+    Attributes
+    ----------
+    network : ModuleNetwork
+        The module.
+    stretch : Stretch
+        Its operations.
+    """
 
-    def run_micro_batch(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> MicroBatchResult:
-        live, network, seed = self._entered(), self._network, self._engine.seed
-        live.simulation.micro_batches = micro_batch
-        live.set_buffers(self._before)
-        live.module.zero_grad(set_to_none=True)
-        watcher = None
-        if statistics is not None:
-            watcher = self._watcher(statistics, blocks, unformed, samples)
-        dropout = KeyedDropout(seed, self._step, micro_batch, samples)
-        with self._errors_named(micro_batch), kept() as begin, live.training(), dropout:
-            begin(seed, "module", self._step, micro_batch)
-            with live.watched(watcher):
-                outputs = called(live.module, inputs, device=live.device)
-                loss = network.loss(outputs, inputs, labels)
-                if not np.isfinite(loss.total):
-                    raise DataError(
-                        f"step {self._step}, micro-batch {micro_batch}: the loss is not finite; "
-                        "lower optimizer.learning_rate or raise optimizer.damping"
-                    )
-                loss.backward()
-        gradients = {item.name: live.gradient(item.name) for item in network.parameters}
-        return MicroBatchResult(
-            len(inputs),
-            loss.total,
-            loss.correct,
-            loss.squared_error,
-            gradients | self._running(len(inputs)),
-            {} if watcher is None else watcher.sums(),
-            {} if watcher is None else watcher.rows(),
-        )
+    network: ModuleNetwork
+    stretch: Stretch
 
-    def at_once(self, samples: int) -> int:
-        # A module may mix the samples of a micro-batch.
-        return 1
+    @property
+    def parameters(self) -> tuple[Trainable, ...]:
+        """What of them is trained."""
+        return self.stretch.parameters
 
-    def run_micro_batches(
-        self,
-        batches: Sequence[MicroBatch],
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> list[MicroBatchResult]:
-        how = statistics, blocks, unformed, positions
-        return [
-            self.run_micro_batch(batch.inputs, batch.labels, batch.samples, batch.number, *how)
-            for batch in batches
-        ]
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The running values that they change."""
+        return self.stretch.running
 
-    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
-        live = self._entered()
-        live.simulation.evaluations = 0
-        with self._errors_named(None), kept() as begin, live.evaluating():
-            begin(self._engine.seed, "evaluate", self._step)
-            outputs = called(live.module, inputs, device=live.device)
-            loss = self._network.loss(outputs, inputs, labels)
-        return Evaluation(len(inputs), loss.total, loss.correct, loss.squared_error)
-
-    def _entered(self) -> LiveModule:
-        """Return the module.
-
-        Raises
-        ------
-        DataError
-            Something else has been loaded into it since.
-        """
-        if self._live.version != self._version:
-            raise DataError("the network has been loaded anew since")
-        return self._live
-
-    def _watcher(
-        self,
-        method: SecondOrder,
-        blocks: FactorBlocks | None,
-        unformed: Collection[FactorKey],
-        samples: np.ndarray,
-    ) -> Statistics:
-        likelihood = self._network.loss.likelihood or Likelihood()
-        # The loss is a sum over the samples already.
-        watcher = Statistics(
-            self._live.simulation, method, likelihood, logits, lambda micro_batch: 1.0
-        )
-        watcher.unformed = unformed
-        watcher.blocks = dict(self._whole(method) if blocks is None else blocks)
-        watcher.number(samples)
-        return watcher
-
-    def _whole(self, method: SecondOrder) -> dict[FactorKey, tuple[tuple[int, int]]]:
-        return {
-            (item.name, side): ((0, item.rows if side == "A" else item.columns),)
-            for item in self._network.parameters
-            if item.preconditioned
-            for side in method.sides
-        }
-
-    def _running(self, samples: int) -> dict[str, np.ndarray]:
-        """Return what the micro-batch leaves of running values, times its samples.
-
-        Raises
-        ------
-        DataError
-            It changed other buffers, too.
-        """
-        after, known = self._live.buffers(), self._network.running
-        for name, value in after.items():
-            if name not in known and not np.array_equal(value, self._before[name], equal_nan=True):
-                raise DataError(
-                    f"step {self._step}: buffer {name} of the module changes, and it did not in "
-                    "its first call; valid: buffers that change in every call, or in none"
-                )
-        return {name: samples * after[name].reshape(1, -1).astype(np.float64) for name in known}
-
-    @contextlib.contextmanager
-    def _errors_named(self, micro_batch: int | None) -> Iterator[None]:
-        """Turn errors of the user's code into one line that names step and place."""
-        try:
-            yield
-        except RepastError:
-            raise
-        except Exception as error:
-            setting = self._network.setting
-            where = "test" if micro_batch is None else f"micro-batch {micro_batch}"
-            raise DataError(f"step {self._step}, {where}: {setting}: {described(error)}") from error
+    def load(self, values: Values, engine: Engine, step: int) -> LoadedStretch:
+        """Write the weights of a step, of all parts that this process holds together."""
+        spread = self.network.spread(engine)
+        return LoadedStretch(self.stretch, spread, spread.load(values, engine, step))

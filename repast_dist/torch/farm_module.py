@@ -217,6 +217,16 @@ class LiveModule:
         for name, item in self.module.named_buffers():
             item.copy_(torch.from_numpy(values[name]))
 
+    def fresh_buffers(self, values: Mapping[str, np.ndarray]) -> None:
+        """Give the module other buffers with these values; calls before keep theirs."""
+        made: dict[int, torch.Tensor] = {}
+        for name, item in self.module.named_buffers():
+            made[id(item)] = torch.from_numpy(np.array(values[name])).to(item)
+        for part in self.module.modules():
+            for name, held in part._buffers.items():
+                if held is not None:
+                    part._buffers[name] = made[id(held)]
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the module's ``state_dict``."""
         entries = self.module.state_dict()

@@ -209,6 +209,8 @@ class Simulation:
         Number of the current step.
     backward : tuple
         Which backward pass runs.
+    paths : list of str
+        Paths of the modules that are being called, the innermost last.
     """
 
     def __init__(self, engine: Engine, batch_dim: int = 0, exact_in: ExactIn = "float64") -> None:
@@ -218,6 +220,7 @@ class Simulation:
         self.watchers: list[Watcher] = []
         self.step, self.micro_batches, self.evaluations = 0, 0, 0
         self.backward: Backward = LOSS
+        self.paths: list[str] = []
         self._running: MicroBatch | None = None
         self._held: dict[str, tuple[int, np.ndarray]] = {}
         self._loaded: dict[tuple[Literal["forward", "backward"], str], Product] = {}

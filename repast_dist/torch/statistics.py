@@ -1,7 +1,7 @@
 """Collects an optimizer's statistics of matrices while a network is called and differentiated."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,25 +196,43 @@ class Statistics(Watcher):
         return 1 if kind == "sampled" else 0
 
     def _differentiate(self, micro_batch: MicroBatch, outputs: torch.Tensor) -> None:
-        simulation, step = self._simulation, micro_batch.step
         outputs.register_hook(self._check(outputs.detach()))
-        names = [name for name in micro_batch.tokens if (name, "G") in (self.blocks or {})]
-        if not names:
-            return
-        tokens = [micro_batch.tokens[name] for name in names]
+        for number, errors in enumerate(self._fisher_errors(micro_batch, outputs)):
+            self._pass(micro_batch, number, outputs, errors, micro_batch.tokens)
+
+    def _fisher_errors(
+        self, micro_batch: MicroBatch, outputs: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Yield the errors at the outputs of every pass of the Fisher matrix."""
+        simulation, step = self._simulation, micro_batch.step
         if self.method.output_gradients == "sampled":
             numbers = micro_batch.statistics["numbers"]
             seed = simulation.engine.seed
-            passes = iter([self._likelihood.sampled(outputs, seed, step, numbers)])
+            yield self._likelihood.sampled(outputs, seed, step, numbers)
         else:
-            passes = self._likelihood.exact(outputs, micro_batch.samples)
-        for number, errors in enumerate(passes):
-            address = ("fisher", number)
-            with simulation.passing(address):
-                torch.autograd.grad(outputs, tokens, errors, retain_graph=True, allow_unused=True)
-            for name in names:
-                found = to_float64(micro_batch.uses[name].take_errors(address))
-                micro_batch.statistics.setdefault(("errors", name), []).append(found)
+            yield from self._likelihood.exact(outputs, micro_batch.samples)
+
+    def _pass(
+        self,
+        micro_batch: MicroBatch,
+        number: int,
+        outputs: torch.Tensor,
+        errors: torch.Tensor,
+        tokens: Mapping[str, torch.Tensor],
+        entered: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """Go back with the errors of one pass; return those at what entered, if it is given."""
+        names = [name for name in tokens if (name, "G") in (self.blocks or {})]
+        ends = [tokens[name] for name in names] + ([] if entered is None else [entered])
+        if not ends:
+            return None
+        address = ("fisher", number)
+        with self._simulation.passing(address):
+            back = torch.autograd.grad(outputs, ends, errors, retain_graph=True, allow_unused=True)
+        for name in names:
+            found = to_float64(micro_batch.uses[name].take_errors(address))
+            micro_batch.statistics.setdefault(("errors", name), []).append(found)
+        return None if entered is None else back[-1]
 
     def error_moment(
         self, micro_batch: MicroBatch, name: str, errors: np.ndarray, number: int
@@ -232,6 +250,73 @@ class Statistics(Watcher):
                 self._likelihood.check(outputs, gradient)
 
         return check
+
+
+class PartStatistics(Statistics):
+    """The statistics of one micro-batch in a part of a network, whose passes come from behind it.
+
+    Parameters are those of `Statistics`.
+    """
+
+    def began(self, micro_batch: MicroBatch) -> None:
+        """Note the micro-batch."""
+        super().began(micro_batch)
+        self._tokens: dict[str, torch.Tensor] = {}
+
+    def ended(self, micro_batch: MicroBatch, outputs: Any) -> None:
+        """Keep what the passes are differentiated by; they come later."""
+        self._tokens = dict(micro_batch.tokens)
+
+    def go_back(
+        self,
+        outputs: Any,
+        errors: Sequence[torch.Tensor],
+        last: bool,
+        entered: torch.Tensor | None,
+    ) -> list[torch.Tensor]:
+        """Go back with the errors of the passes of the Fisher matrix.
+
+        Parameters
+        ----------
+        outputs : Tensor or any
+            What the part made.
+        errors : sequence of Tensor
+            The errors of each pass at the outputs.
+        last : bool
+            Whether the outputs are those of the network: the errors are found here.
+        entered : Tensor or None
+            What the part was given, if the passes go on to what lies before.
+
+        Returns
+        -------
+        list of Tensor
+            The errors of each pass at what entered.
+        """
+        (micro_batch,) = self.micro_batches
+        given: Iterable[torch.Tensor] = errors
+        if last:
+            given, outputs = self._found(micro_batch, outputs)
+        back, self.passes = [], 0
+        for number, error in enumerate(given):
+            self.passes += 1
+            at_entry = self._pass(micro_batch, number, outputs, error, self._tokens, entered)
+            if at_entry is not None:
+                back.append(at_entry)
+        self._tokens = {}
+        return back
+
+    def _found(
+        self, micro_batch: MicroBatch, result: Any
+    ) -> tuple[Iterable[torch.Tensor], torch.Tensor | None]:
+        """Return the errors of the passes, and the outputs that they are errors of."""
+        if self.method.output_gradients == "empirical":
+            return (), None
+        outputs = self._given(result)
+        self.losses = (self._likelihood.shape(outputs, micro_batch.samples),)
+        if "G" not in self.method.sides or not outputs.requires_grad:
+            return (), outputs
+        outputs.register_hook(self._check(outputs.detach()))
+        return self._fisher_errors(micro_batch, outputs), outputs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,11 +71,21 @@ class WorkCounter(Watcher):
         The network.
     where : callable
         Returns the path of the module that is being called.
+
+    Attributes
+    ----------
+    reached : tuple of (int, int)
+        Of the call that was described last, after each of its events: the row that it belongs to,
+        and how many rows there were.
+    rest : tuple of str
+        Parameters that this call has in a row of no event, the last one.
     """
 
     def __init__(self, model: nn.Module, where: Callable[[], str]) -> None:
         self._model, self._where = model, where
         self._found: dict[tuple[Any, ...], Workload] = {}
+        self.reached: tuple[tuple[int, int], ...] = ()
+        self.rest: tuple[str, ...] = ()
 
     @property
     def latest(self) -> Workload | None:
@@ -94,8 +104,9 @@ class WorkCounter(Watcher):
     def ended(self, micro_batch: MicroBatch, outputs: Any) -> None:
         """Describe what was watched."""
         if micro_batch.train and micro_batch.signature not in self._found:
-            made = _Rows(self._model, micro_batch).workload()
-            self._found[micro_batch.signature] = made
+            rows = _Rows(self._model, micro_batch)
+            self._found[micro_batch.signature] = rows.workload()
+            self.reached, self.rest = tuple(rows.reached), tuple(rows.rest)
 
 
 class _Watch(TorchDispatchMode):
@@ -156,6 +167,7 @@ class _Row:
     """A row that is being made."""
 
     shape: LayerShape
+    number: int
     operations: int = 0
 
 
@@ -170,6 +182,9 @@ class _Rows:
         self._counted: set[int] = set()
         self._modules = dict(model.named_modules())
         self._notes: dict[str, None] = {}
+        self._met: _Row | None = None
+        self.reached: list[tuple[int, int]] = []
+        self.rest: list[str] = []
 
     def workload(self) -> Workload:
         """Return the workload."""
@@ -177,6 +192,8 @@ class _Rows:
             self._counted |= {id(uses.matrix.parameter(part)) for part in uses.matrix.parts}
         for event in self._call.events:
             self._add(event)
+            met = 0 if self._met is None else self._met.number
+            self.reached.append((met, len(self._rows)))
         self._rest()
         rows = [
             dataclasses.replace(
@@ -270,6 +287,7 @@ class _Rows:
         if name in self._of:
             old = self._of[name].shape
             vectors = old.vectors_per_sample + tokens
+            self._met = self._of[name]
             self._of[name].shape = dataclasses.replace(old, vectors_per_sample=vectors)
             return
         self._put(
@@ -294,7 +312,7 @@ class _Rows:
         elements = ceil_div(torch.Size(event.shape).numel(), self._samples)
         if key in self._of and isinstance(module, tuple(RECURRENT)):
             # What is done in every step of a sequence is one row.
-            row = self._of[key]
+            row = self._met = self._of[key]
             row.operations += event.operations
             if row.shape.kind is kinds.ELEMENTWISE:
                 wide = row.shape.out_features + elements
@@ -302,7 +320,7 @@ class _Rows:
             return
         follows = event.what in FUNCTIONS or event.what in ("_softmax", "_log_softmax")
         if follows and self._rows:
-            self._of[key] = self._rows[-1]
+            self._of[key] = self._met = self._rows[-1]
             self._rows[-1].operations += event.operations
             return
         if event.what in NORMS and module is not None:
@@ -362,12 +380,17 @@ class _Rows:
 
     def _rest(self) -> None:
         """Add a row for trained numbers that belong to no other."""
+        self.rest = [
+            name
+            for name, parameter in self._model.named_parameters()
+            if id(parameter) not in self._counted and parameter.requires_grad
+        ]
         left = sum(self._own_parameters(module) for module in self._model.modules())
         if left:
             shape = digital_shape("other parameters", 0, 0, parameters=left)
             self._put("rest", "rest", shape)
 
     def _put(self, what: str, name: str, shape: LayerShape) -> None:
-        row = _Row(shape)
+        row = self._met = _Row(shape, len(self._rows))
         self._rows.append(row)
         self._of[what, name] = row

@@ -127,7 +127,7 @@ def test_stages_begin_where_one_tensor_is_all_that_goes_on():
         assert all(layer.name in before for layer in layers if layer.name.startswith(prefix))
 
 
-def test_modules_of_pytorch_and_single_layers_are_not_spread():
+def test_single_layers_are_not_spread():
     one = "model.layers=[{kind: flatten}, {kind: dense, outputs: 10}]"
     with pytest.raises(SettingsError, match=r"partition\.layers=pipeline.*valid: replicate"):
         setup_of("model=digits_mlp", one, SPREAD)
