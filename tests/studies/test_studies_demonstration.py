@@ -204,6 +204,7 @@ def test_shipped_curves_are_of_the_study_as_it_is_preset():
     groups = {run.group for run in curves.runs}
     assert groups == {("sgd", "none"), ("adam", "none"), *(("kfac", x) for x in study.circuits)}
     assert len(curves.runs) == study.seeds * len(groups)
+    assert {run.labels["seed"] for run in curves.runs} == set(range(study.seeds))
     assert curves.data_name == "drawn letters"
     for run in curves.runs:
         searched = study.optimizers[run.group[0]].search
