@@ -102,7 +102,9 @@ def _refuse_other_run(point: SweepPoint) -> None:
     path = point.run / SETTINGS
     if not path.is_file():
         return
-    if decisive(read_json(path)) != decisive(to_dict(point.settings)):
+    # A version before may not have known all settings.
+    stored = to_dict(settings_of(read_json(path)))
+    if decisive(stored) != decisive(to_dict(point.settings)):
         raise RunDirectoryError(
             f"{point.run}: there is a run with other settings; valid: another hydra.run.dir or "
             "hydra.sweep.dir"

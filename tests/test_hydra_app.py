@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
 from repast_dist.cli import main
+from repast_dist.ground.files import read_json, write_json
 from repast_dist.ground.spec import to_dict
 from repast_dist.settings import load_settings
 
@@ -54,6 +55,11 @@ def test_a_run_goes_where_hydra_is_told(here, capsys):
     assert not (here / "runs").exists()
     # Again: it is there. Other settings: it is somebody else's.
     before = (folder / "report.html").stat().st_mtime_ns
+    assert main(words) == 0
+    assert "Finished before" in capsys.readouterr().out
+    # So is one that a version began which had fewer settings.
+    older = {n: v for n, v in read_json(folder / "settings.json").items() if n != "storage"}
+    write_json(folder / "settings.json", older)
     assert main(words) == 0
     assert "Finished before" in capsys.readouterr().out
     assert (folder / "report.html").stat().st_mtime_ns == before

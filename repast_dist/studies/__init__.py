@@ -89,8 +89,8 @@ def resume_stored(
 
 def _gone_on(settings: RunSettings, uri: str, console: Console) -> Path:
     """Do what is left of a run that was copied to a store; fetch it if it is finished."""
-    stored, asked = stored_settings(uri), to_dict(settings)
-    checked_entries(Path(SETTINGS), stored, {"farm": dict})
+    # A version before may not have known all settings.
+    stored, asked = to_dict(checked_settings(stored_settings(uri))), to_dict(settings)
     if decisive(stored) != decisive(asked):
         raise RunDirectoryError(
             f"storage.uri: {uri} holds a run with other settings; valid: another prefix"
