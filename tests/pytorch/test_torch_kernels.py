@@ -18,6 +18,7 @@ from repast_dist.analog import (  # noqa: E402
     VmmSpec,
     program_vmm,
 )
+from repast_dist.analog.arrays.vmm import program_each  # noqa: E402
 from repast_dist.analog.kernels import pytorch  # noqa: E402
 from repast_dist.analog.kernels.chosen import kernels, using  # noqa: E402
 from repast_dist.analog.kernels.noise import fill_rows  # noqa: E402
@@ -84,6 +85,36 @@ def test_a_stack_is_one_batch_with_the_same_bits(name):
             stack = program_vmm(weights, how, 1, "s")
             found.append(stack.multiply(inputs, "c").values)
     np.testing.assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("adc", [CALIBRATED, DISTORTED], ids=["codes", "noise"])
+def test_several_calls_are_one_batch_with_the_bits_of_one_after_the_other(name, adc, monkeypatch):
+    monkeypatch.setattr(pytorch, "_AT_ONCE", {"cuda": 2**14, "cpu": 2**14})
+    random = np.random.default_rng(5)
+    held, inputs = random.normal(size=(4, 30, 9)), random.normal(size=(4, 40, 30))
+    how = spec(adc, programming_sigma=0.01, read_sigma=0.01, rows=16)
+    calls = [("activations", number) for number in range(4)]
+    ranges, found = np.full(how.slices, 30.0, np.float32), []
+    with using("float32"):
+        for one, rows, call in zip(held, inputs, calls, strict=True):
+            array = program_vmm(one, how, 1, *call)
+            array.site = calls[0]
+            found.append(array.multiply(rows, *call, ranges=ranges))
+        shared = [
+            array.multiply(rows, *call, ranges=ranges)
+            for rows, call in zip(inputs, calls, strict=True)
+        ]
+    with using(name):
+        each = program_each(held, how, 1, calls)
+        assert each is not None
+        for one, alone in ((each, found), (array, shared)):
+            products = one.multiply_each(inputs, calls, ranges)
+            np.testing.assert_array_equal(products.values, np.stack([p.values for p in alone]))
+            np.testing.assert_array_equal(
+                products.needed, np.max([p.needed for p in alone], axis=0)
+            )
+            assert products.clipped == sum(p.clipped for p in alone)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 20_000])
