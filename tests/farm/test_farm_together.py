@@ -10,11 +10,14 @@ from repast_dist.analog.kernels.chosen import using
 from repast_dist.farm.clock import align
 from repast_dist.farm.peers import NoPeers
 from repast_dist.farm.setup import beginning, make_setup
+from repast_dist.farm.stages import _batch, _samples
 from repast_dist.farm.worker import ChipWorker
 from repast_dist.ground.errors import DataError
 from repast_dist.network.layers.activation import ActivationNode
 from repast_dist.settings import load_settings
 from repast_dist.studies.settings import training_job
+from repast_dist.training import step as training_step
+from repast_dist.training.losses import loss_value
 from repast_dist.training.step import LoadedModel
 
 STEPS = 2
@@ -144,17 +147,12 @@ def test_the_chip_that_finds_something_wrong_is_named(monkeypatch):
 
     def sometimes(loss, outputs, inputs, labels):
         value = loss_value(loss, outputs, inputs, labels)
-        seen.append(len(seen))
         total = np.nan if np.array_equal(inputs, wrong) else value.total
         return dataclasses.replace(value, total=total)
 
-    from repast_dist.farm.stages import _batch, _samples
-    from repast_dist.training import step
-    from repast_dist.training.losses import loss_value
-
     setup = setup_of(*CONV, "farm.chips=8")
-    wrong, seen = _batch(setup, 0, _samples(setup, 0, bad))[0], []
-    monkeypatch.setattr(step, "loss_value", sometimes)
+    wrong = _batch(setup, 0, _samples(setup, 0, bad))[0]
+    monkeypatch.setattr(training_step, "loss_value", sometimes)
     chip = setup.micro_batch_owner(bad)
     with pytest.raises(DataError, match=f"chip {chip}: step 0, micro-batch {bad}: the loss"):
         left(monkeypatch, None, *CONV, "farm.chips=8")
