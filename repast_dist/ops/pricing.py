@@ -51,16 +51,24 @@ def price(table: OpTable, costs: UnitCosts) -> Costs:
     return Costs(duration, energy)
 
 
-def duration_of(counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int) -> np.ndarray:
-    """Return the duration of operations without that of links, (size,), from their counts."""
+def duration_of(
+    counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int | tuple[int, ...]
+) -> np.ndarray:
+    """Return the duration of operations without that of links, of this shape, from their counts,
+    which are broadcast to it.
+    """
     duration = _weighted(counts, time_per_count(costs), size)
     if "serial_buffer_words" in counts:
         np.maximum(duration, counts["serial_buffer_words"] * costs.buffer_word_s, out=duration)
     return duration
 
 
-def energy_of(counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int) -> np.ndarray:
-    """Return the energy of operations without that of links, (size,), from their counts."""
+def energy_of(
+    counts: Mapping[str, np.ndarray], costs: UnitCosts, size: int | tuple[int, ...]
+) -> np.ndarray:
+    """Return the energy of operations without that of links, of this shape, from their counts,
+    which are broadcast to it.
+    """
     return _weighted(counts, energy_per_count(costs), size)
 
 
@@ -94,7 +102,9 @@ def time_per_count(costs: UnitCosts) -> dict[str, float]:
     }
 
 
-def _weighted(counts: Mapping[str, np.ndarray], weights: dict[str, float], size: int) -> np.ndarray:
+def _weighted(
+    counts: Mapping[str, np.ndarray], weights: dict[str, float], size: int | tuple[int, ...]
+) -> np.ndarray:
     total = np.zeros(size)
     for name, weight in weights.items():
         if name in counts and weight:

@@ -36,8 +36,10 @@ def _factor_rows(work: LayerWork) -> np.ndarray:
     """Return the arrays that a micro-batch fills with the rows of factors."""
     layers, g, step = work.layers, work.hardware.geometry, work.step
     held = step.micro_batch_size * layers.factor_vectors
-    has_a = np.array([sizes.size > 0 for sizes in layers.a_sizes])
-    has_g = np.array([sizes.size > 0 for sizes in layers.g_sizes])
+    has_a, has_g = (
+        np.array([own.size > 0 for own in sizes]).reshape(layers.rows.shape)
+        for sizes in (layers.a_sizes, layers.g_sizes)
+    )
     combined = has_a & layers.combines
     means = array_count(g, held, layers.rows + layers.bias, layers.groups)
     errors = array_count(g, held, layers.columns, layers.groups) * max(step.fisher_passes, 1)

@@ -1,6 +1,14 @@
-"""Lists the operations of layers on one micro-batch, with their counts for every layer."""
+"""Lists the operations of layers on one micro-batch, with their counts for every layer.
+
+All counts are worked out entry by entry, so that they may also be asked for many divisions of
+arrays at a time: where a column of layers has the shape (layers, 1) and their arrays have (layers,
+divisions), what depends on the arrays has (layers, divisions) and all else (layers, 1).
+"""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +71,9 @@ class LayerWork:
         ]
 
     def take(self, place: np.ndarray) -> "LayerWork":
-        """Return the work of some layers, in any order and any number of times."""
+        """Return the work of some layers, in any order and any number of times; columns get the
+        shape of `place`.
+        """
         factor_a, factor_g = (
             {name: values[place] for name, values in counts.items()}
             for counts in (self.factor_a, self.factor_g)
@@ -83,13 +93,18 @@ class LayerOp:
         The operation.
     layers : ndarray of bool
         The layers that do it.
-    counts : dict
-        Name of a count -> its value for every layer.
+    count : callable
+        Works out the counts: who asks for some operations does not wait for others.
     """
 
     what: Op
     layers: np.ndarray
-    counts: Counts
+    count: Callable[[], Counts]
+
+    @functools.cached_property
+    def counts(self) -> Counts:
+        """Name of a count -> its value for every layer."""
+        return self.count()
 
 
 def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> Counts:
@@ -118,22 +133,31 @@ def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     arrays : LayerArrays
         The arrays that they have.
     """
-    layers, elementwise = work.layers, _elementwise(work, arrays)
+    layers, counts_of = work.layers, _counted(work, arrays)
+    elementwise = functools.cache(counts_of(_elementwise))
     with_gradients = layers.written | (layers.weighted & layers.trained)
     reloaded = layers.weighted & ~arrays.resident
-    reloads = weight_writes(work, arrays, np.ones(len(layers), np.int64))
-    digital = elementwise["digital_ops"] > 0
+    digital = _elementwise_operations(layers) > 0
     return [
-        LayerOp(op.RELOAD_WEIGHTS, reloaded, reloads),
-        LayerOp(op.WRITE_OPERAND, layers.written, _operand_writes(work, arrays)),
-        LayerOp(op.VMM_FORWARD, layers.products, _forward(work, arrays)),
+        LayerOp(op.RELOAD_WEIGHTS, reloaded, counts_of(weight_writes, np.ones_like(layers.rows))),
+        LayerOp(op.WRITE_OPERAND, layers.written, counts_of(_operand_writes)),
+        LayerOp(op.VMM_FORWARD, layers.products, counts_of(_forward)),
         LayerOp(op.ELEMENTWISE_FORWARD, digital, elementwise),
-        LayerOp(op.LOSS, layers.loss_outputs > 0, _loss(work, arrays, layers.loss_ops)),
-        LayerOp(op.WRITE_ACTIVATIONS, with_gradients, _activation_writes(work, arrays)),
-        LayerOp(op.VMM_BACKWARD, layers.errors_pass, _backward(work, arrays)),
+        LayerOp(op.LOSS, layers.loss_outputs > 0, counts_of(_loss, layers.loss_ops)),
+        LayerOp(op.WRITE_ACTIVATIONS, with_gradients, counts_of(_activation_writes)),
+        LayerOp(op.VMM_BACKWARD, layers.errors_pass, counts_of(_backward)),
         LayerOp(op.ELEMENTWISE_BACKWARD, digital, elementwise),
-        LayerOp(op.VMM_GRADIENT, with_gradients, _gradient(work, arrays)),
+        LayerOp(op.VMM_GRADIENT, with_gradients, counts_of(_gradient)),
     ]
+
+
+def _counted(work: LayerWork, arrays: LayerArrays) -> Callable[..., Callable[[], Counts]]:
+    """Return what gives functions of layers and their arrays, and others, these two later."""
+
+    def later(count: Callable[..., Counts], *others: Any) -> Callable[[], Counts]:
+        return functools.partial(count, work, arrays, *others)
+
+    return later
 
 
 def soi_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
@@ -160,29 +184,33 @@ def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     passes = work.step.fisher_passes
     if not passes:
         return []
-    layers, elementwise = work.layers, _elementwise(work, arrays)
-    digital = elementwise["digital_ops"] > 0
+    layers = work.layers
+    digital = _elementwise_operations(layers) > 0
     # The exact matrix has a pass for every output.
-    derivatives = _loss(work, arrays, layers.drawn_ops if passes == 1 else layers.root_ops)
+    derivatives = layers.drawn_ops if passes == 1 else layers.root_ops
+
+    def times(count: Callable[..., Counts], *others: np.ndarray) -> Callable[[], Counts]:
+        return lambda: _times(passes, count(work, arrays, *others))
+
     return [
-        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, _times(passes, derivatives)),
-        LayerOp(op.VMM_FISHER, layers.errors_pass, _times(passes, _backward(work, arrays))),
-        LayerOp(op.ELEMENTWISE_FISHER, digital, _times(passes, elementwise)),
-        LayerOp(op.OPERAND_FISHER, layers.written, _times(passes, _gradient(work, arrays))),
+        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, times(_loss, derivatives)),
+        LayerOp(op.VMM_FISHER, layers.errors_pass, times(_backward)),
+        LayerOp(op.ELEMENTWISE_FISHER, digital, times(_elementwise)),
+        LayerOp(op.OPERAND_FISHER, layers.written, times(_gradient)),
     ]
 
 
 def _factor_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
     """Return the factor products, and the writes of the rows that they are made of."""
-    layers = work.layers
+    layers, counts_of = work.layers, _counted(work, arrays)
     from_inputs, from_errors = (
         counts["serial_passes"] > 0 for counts in (work.factor_a, work.factor_g)
     )
     return [
-        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, _mean_writes(work, arrays)),
-        LayerOp(op.FACTOR_A, from_inputs, _of_sample(work, arrays, work.factor_a)),
-        LayerOp(op.WRITE_ERRORS, from_errors, _error_writes(work, arrays)),
-        LayerOp(op.FACTOR_G, from_errors, _of_sample(work, arrays, work.factor_g)),
+        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, counts_of(_mean_writes)),
+        LayerOp(op.FACTOR_A, from_inputs, counts_of(_of_sample, work.factor_a)),
+        LayerOp(op.WRITE_ERRORS, from_errors, counts_of(_error_writes)),
+        LayerOp(op.FACTOR_G, from_errors, counts_of(_of_sample, work.factor_g)),
     ]
 
 
@@ -318,9 +346,12 @@ def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
 
 
 def _elementwise(work: LayerWork, arrays: LayerArrays) -> Counts:
-    layers = work.layers
-    operations = layers.elementwise + layers.bias * layers.outputs
-    return _digital(work, arrays, operations, layers.outputs)
+    return _digital(work, arrays, _elementwise_operations(work.layers), work.layers.outputs)
+
+
+def _elementwise_operations(layers: LayerTable) -> np.ndarray:
+    """Return the digital operations per sample, with those of adding the bias."""
+    return layers.elementwise + layers.bias * layers.outputs
 
 
 def _loss(work: LayerWork, arrays: LayerArrays, operations: np.ndarray) -> Counts:

@@ -77,8 +77,10 @@ class LayerTable:
         return len(self.rows)
 
     def take(self, place: np.ndarray) -> "LayerTable":
-        """Return some layers, in any order and any number of times."""
-        places = place.tolist()
+        """Return some layers, in any order and any number of times; columns get the shape of
+        `place`.
+        """
+        places = place.ravel().tolist()
         changed: dict[str, Any] = {
             name: column[place]
             if isinstance(column, np.ndarray)

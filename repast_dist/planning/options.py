@@ -43,6 +43,8 @@ class Setting:
         The same of every kind of steps there is.
     micro_batches : int
         Micro-batches per step of the chip that has most of them.
+    lasting : bool
+        Whether it matters how often arrays are filled.
     """
 
     arrays: int
@@ -50,6 +52,7 @@ class Setting:
     factor_share: float
     factor_shares: tuple[float, ...]
     micro_batches: int
+    lasting: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Options:
     writing_j : ndarray
         Energy per step of writing weights.
     fills : ndarray
-        Times that a micro-batch fills the arrays anew.
+        Times that a micro-batch fills the arrays anew; 0 if that does not matter.
     """
 
     arrays: np.ndarray
@@ -158,8 +161,18 @@ class Options:
 
 
 def weight_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Numbers) -> Options:
-    """Return the options for weights: parts of them take turns, or whole copies stay."""
-    need, vectors = needs.weights[:, None], np.maximum(work.layers.vectors, 1)[:, None]
+    """Return the options for weights: parts of them take turns, or whole copies stay.
+
+    Parameters
+    ----------
+    work, needs : LayerWork, Needs
+        The layers, with columns of the shape (layers, 1).
+    setting : Setting
+        What decides times besides.
+    numbers : Numbers
+        Numbers that are tried.
+    """
+    need, vectors = needs.weights, np.maximum(work.layers.vectors, 1)
     few = ceil_div(need, numbers.parts)
     copies = np.minimum(numbers.copies, vectors if setting.copied else np.ones_like(vectors))
     real = np.concatenate([_new(few) & (few < need), _new(copies)], axis=1)
@@ -172,8 +185,10 @@ def weight_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Num
 
 
 def pool_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Numbers) -> Options:
-    """Return the options for inputs: their arrays are filled once or more often."""
-    arrays = ceil_div(needs.activations[:, None], numbers.fillings)
+    """Return the options for inputs: their arrays are filled once or more often; parameters are
+    those of `weight_options`.
+    """
+    arrays = ceil_div(needs.activations, numbers.fillings)
     real = _new(arrays) & (arrays <= setting.arrays)
     copies = np.ones_like(arrays)
     return _evaluated(work, needs, setting, arrays, copies, real, of_weights=False)
@@ -204,36 +219,30 @@ def _evaluated(
     *,
     of_weights: bool,
 ) -> Options:
-    """Return options with their times and energies, those of the `real` ones being worked out."""
-    layer, _ = np.nonzero(real)
-    some, given = work.take(layer), arrays[real]
-    none = np.zeros_like(given)
-    held = placed_arrays(
-        some,
-        needs.take(layer),
-        setting.arrays,
-        (given, copies[real], none) if of_weights else (none, none, given),
+    """Return options with the times and energies of the `real` ones."""
+    none = np.zeros_like(needs.weights)
+    given = (arrays, copies, none) if of_weights else (none, none, arrays)
+    held = _held_arrays(work, needs, setting.arrays, given, none)
+    kept_busy = (
+        (Resource.WEIGHT_ARRAYS, Resource.DIGITAL) if of_weights else (Resource.ACTIVATION_ARRAYS,)
     )
-    used = (Resource.WEIGHT_ARRAYS, Resource.DIGITAL)
-    mine = used if of_weights else (Resource.ACTIVATION_ARRAYS,)
     shares = setting.factor_share, *setting.factor_shares
     passing, forming = (
-        _busy(some, ops)[:, mine]
-        for ops in (training_ops(some, held), soi_ops(some, held) if max(shares) else [])
+        _busy(work, ops, kept_busy, real.shape)
+        for ops in (training_ops(work, held), soi_ops(work, held) if max(shares) else [])
     )
-    seconds = np.full((len(shares), 2, *real.shape), np.inf)
-    for number, share in enumerate(shares):
-        busy = (passing + share * forming).max(axis=1)
-        seconds[number][:, real] = busy / work.step.micro_batch_size
+    busy = np.stack([(passing + share * forming).max(axis=1) for share in shares])
+    seconds = np.where(real, busy / work.step.micro_batch_size, np.inf)
+    forward_s, backward_s = seconds[0]
     writing, fills = np.zeros((2, *real.shape))
     if of_weights:
-        writing[real] = _writing_j(some, held, setting.micro_batches)
-        fills[real] = weight_fills(some, held)
-    else:
-        fills[real] = input_fills(some, held, setting.factor_share)
+        writing = np.where(real, _writing_j(work, held, setting.micro_batches, real.shape), 0.0)
+    if setting.lasting:
+        share = setting.factor_share
+        filled = weight_fills(work, held) if of_weights else input_fills(work, held, share)
+        fills = np.where(real, filled, 0.0)
     arrays = np.where(real, arrays, NEVER)
-    forward, backward = seconds[0]
-    return Options(arrays, copies, forward, backward, seconds[1:], writing, fills)
+    return Options(arrays, copies, forward_s, backward_s, seconds[1:], writing, fills)
 
 
 def placed_arrays(
@@ -252,11 +261,23 @@ def placed_arrays(
         Arrays of the chip that are used.
     given : tuple of ndarray
         Arrays for the weights of each layer, copies of them (0: they do not stay), and arrays for
-        its inputs.
+        its inputs; (layers,), or (divisions, layers) for several divisions.
     """
+    written, banks = given[0], work.hardware.chip.banks
+    before = np.cumsum(written, axis=-1) - written
+    return _held_arrays(work, needs, used, given, before * banks // used % banks)
+
+
+def _held_arrays(
+    work: LayerWork,
+    needs: Needs,
+    used: int,
+    given: tuple[np.ndarray, np.ndarray, np.ndarray],
+    first_bank: np.ndarray,
+) -> LayerArrays:
+    """Return arrays whose weights begin at some bank, if `used` are spread over all banks."""
     written, copies, pool = given
     banks = work.hardware.chip.banks
-    before = np.cumsum(written) - written
     return LayerArrays(
         weights=needs.weights,
         written=written,
@@ -264,7 +285,7 @@ def placed_arrays(
         resident=copies > 0,
         activations=needs.activations,
         pool=pool,
-        first_bank=before * banks // used % banks,
+        first_bank=first_bank,
         weight_banks=_banks(written, used, banks),
         pool_banks=_banks(pool, used, banks),
     )
@@ -276,29 +297,43 @@ def _banks(arrays: np.ndarray, used: int, banks: int) -> np.ndarray:
     return np.maximum(share, 1)
 
 
-def _busy(work: LayerWork, items: Iterable[LayerOp]) -> np.ndarray:
-    """Return the time that operations of a micro-batch keep each resource of each layer busy, in
-    the forward and the backward stage; (2, resources, layers).
+def _busy(
+    work: LayerWork,
+    items: Iterable[LayerOp],
+    resources: tuple[Resource, ...],
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Return the time that operations of a micro-batch keep some resources of each layer busy, in
+    the forward and the backward stage; (2, resources, *shape).
     """
-    busy = np.zeros((2, len(Resource), len(work.layers)))
+    busy = np.zeros((2, len(resources), *shape))
     for item in items:
-        seconds = duration_of(item.counts, work.hardware.costs, len(work.layers))
-        busy[int(item.what.backward), item.what.resource] += seconds * item.layers
+        if item.what.resource in resources:
+            seconds = duration_of(item.counts, work.hardware.costs, shape)
+            place = int(item.what.backward), resources.index(item.what.resource)
+            busy[place] += seconds * item.layers
     return busy
 
 
-def _writing_j(work: LayerWork, arrays: LayerArrays, micro_batches: int) -> np.ndarray:
+def _writing_j(
+    work: LayerWork, arrays: LayerArrays, micro_batches: int, shape: tuple[int, ...]
+) -> np.ndarray:
     """Return the energy per step of writing the weights of layers."""
     times = np.where(arrays.resident, 1, micro_batches) * work.layers.weighted
     counts = weight_writes(work, arrays, arrays.copies)
-    return times * energy_of(counts, work.hardware.costs, len(work.layers))
+    return times * energy_of(counts, work.hardware.costs, shape)
 
 
-def weight_write_seconds(work: LayerWork, arrays: LayerArrays) -> float:
-    """Return the time in which a chip writes the weights that stay; those that begin in the same
-    bank are written one after the other.
+def weight_write_seconds(work: LayerWork, arrays: LayerArrays) -> np.ndarray:
+    """Return the time in which a chip writes the weights that stay, (divisions,), of arrays of
+    several divisions, (divisions, layers); those that begin in the same bank are written one after
+    the other.
     """
+    divisions, banks = len(arrays.written), work.hardware.chip.banks
     kept = work.layers.weighted & arrays.resident
     counts = weight_writes(work, arrays, arrays.copies)
-    seconds = duration_of(counts, work.hardware.costs, len(work.layers))
-    return float(np.bincount(arrays.first_bank, seconds * kept).max(initial=0.0))
+    seconds = duration_of(counts, work.hardware.costs, kept.shape)
+    place = arrays.first_bank + np.arange(divisions)[:, None] * banks
+    ends = np.bincount(place.ravel(), (seconds * kept).ravel(), divisions * banks)
+    longest: np.ndarray = ends.reshape(divisions, banks).max(axis=1)
+    return longest

@@ -12,6 +12,7 @@ is the price of an array).
 
 import bisect
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,8 +62,11 @@ _WORTH = 0.98
 used.
 """
 
-_BISECTIONS = 22
-_PRICES = 1e-9
+_CROSSINGS = 40
+"""Prices of an array that are tried at most."""
+
+_ROUNDING = 1e-12
+
 _PASSES = 4
 
 
@@ -160,9 +164,17 @@ class _Goal:
         """
         most = self.factor_shares[-1]
         average = most * self.forming
-        shares = [average] if self.lasting else sorted({average, most})
-        copied, count = self.partition.replicate_layers, self.micro_batches
-        return [Setting(arrays, copied, share, self.factor_shares, count) for share in shares]
+        return [
+            Setting(
+                arrays,
+                self.partition.replicate_layers,
+                share,
+                self.factor_shares,
+                self.micro_batches,
+                self.lasting,
+            )
+            for share in ([average] if self.lasting else sorted({average, most}))
+        ]
 
 
 def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) -> "_Division":
@@ -174,9 +186,9 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
     then those around the best ones.
     """
     tried: list[_Division] = []
-    used, broad = budget.layers, Numbers.broad(work, needs)
+    used, broad = budget.layers, _Tried.of(work, needs, Numbers.broad(work, needs))
     while used:
-        found = _divisions(work, needs, used, goal, broad)
+        found = _divisions(broad, used, goal)
         if not found or (tried and _least(found).rank >= _least(tried).rank):
             break
         tried += found
@@ -191,11 +203,12 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
         )
     best = _least(tried)
     for used in sorted({int(best.used * ratio) for ratio in _AROUND} - {best.used}):
-        found = _divisions(work, needs, used, goal, broad) if 0 < used <= budget.layers else []
+        found = _divisions(broad, used, goal) if 0 < used <= budget.layers else []
         if found and _least(found).value < _WORTH * best.value:
             tried += found
     best = _least(tried)
-    tried += _divisions(work, needs, best.used, goal, Numbers.near(best.arrays))
+    near = _Tried.of(work, needs, Numbers.near(best.arrays))
+    tried += _divisions(near, best.used, goal)
     first = _least(tried)
     alike = [
         division
@@ -233,51 +246,91 @@ def _least(divisions: list[_Division]) -> _Division:
     return min(divisions, key=lambda division: division.rank)
 
 
-def _divisions(
-    work: LayerWork, needs: Needs, used: int, goal: _Goal, numbers: Numbers
-) -> list[_Division]:
+@dataclasses.dataclass(frozen=True)
+class _Tried:
+    """Layers with the numbers of arrays that are tried for them.
+
+    Networks repeat their layers, so that one of each kind stands for others: `alike`, as columns,
+    of which layer `n` is the one in row ``kind[n]``.
+    """
+
+    work: LayerWork
+    needs: Needs
+    alike: tuple[LayerWork, Needs]
+    numbers: Numbers
+    first: np.ndarray
+    kind: np.ndarray
+
+    @classmethod
+    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers) -> "_Tried":
+        """Find the layers that are alike and have the same numbers."""
+        every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
+        known: dict[bytes, int] = {}
+        rows = (row.tobytes() for row in np.column_stack(every))
+        kind = np.array([known.setdefault(row, len(known)) for row in rows])
+        first = np.unique(kind, return_index=True)[1]
+        column = first[:, None]
+        alike = work.take(column), needs.take(column)
+        return cls(work, needs, alike, numbers.take(first), first, kind)
+
+    @functools.cached_property
+    def layers(self) -> np.ndarray:
+        """How many layers there are of each kind."""
+        return np.bincount(self.kind)
+
+
+def _divisions(tried: _Tried, used: int, goal: _Goal) -> list[_Division]:
     """Return good divisions of `used` arrays among layers that may have some numbers of them; none
     if they are too few.
     """
-    kinds = _kinds(work, needs, numbers)
     return [
         division
         for setting in goal.settings(used)
-        for division in _divisions_if(work, needs, setting, goal, numbers, kinds)
+        for division in _divisions_if(tried, setting, goal)
     ]
 
 
-def _divisions_if(
-    work: LayerWork,
-    needs: Needs,
-    setting: Setting,
-    goal: _Goal,
-    numbers: Numbers,
-    kinds: tuple[np.ndarray, np.ndarray],
-) -> list[_Division]:
-    """Return good divisions for one setting among layers of some kinds."""
-    used, (first, kind) = setting.arrays, kinds
-    alike = work.take(first), needs.take(first), setting, numbers.take(first)
-    weights, pools = weight_options(*alike), pool_options(*alike)
+def _divisions_if(tried: _Tried, setting: Setting, goal: _Goal) -> list[_Division]:
+    """Return good divisions for one setting."""
+    used, kind = setting.arrays, tried.kind
+    weights = weight_options(*tried.alike, setting, tried.numbers)
+    pools = pool_options(*tried.alike, setting, tried.numbers)
     fills = 0.0
     if goal.lasting:
-        fills = _fewest_fills(weights, pools, np.bincount(kind), used)
+        fills = _fewest_fills(weights, pools, tried.layers, used)
         weights, pools = weights.filled(fills), pools.filled(fills)
     found = []
-    for kept in _kept(needs, used, goal):
-        path = _path(weights.kept(kept[first]), pools)
-        for chosen in _choices(path, kind, used, goal):
-            weight, pool = path.weight[kind, chosen], path.pool[kind, chosen]
-            given = (
-                weights.arrays[kind, weight],
-                weights.copies[kind, weight],
-                pools.arrays[kind, pool],
-            )
-            arrays = placed_arrays(work, needs, used, given)
-            value = path.value(kind, chosen, goal) + goal.per_s * weight_write_seconds(work, arrays)
-            moving_j = float(path.writing_j[kind, chosen] @ ~arrays.resident)
-            found.append(_Division(arrays, used, value, moving_j, fills))
+    for kept in _kept(tried.needs, used, goal):
+        path = _path(weights.kept(kept[tried.first]), pools)
+        chosen = _choices(path, tried, used, goal)
+        if not len(chosen):
+            continue
+        weight, pool = path.weight[kind, chosen], path.pool[kind, chosen]
+        given = (
+            weights.arrays[kind, weight],
+            weights.copies[kind, weight],
+            pools.arrays[kind, pool],
+        )
+        placed = placed_arrays(tried.work, tried.needs, used, given)
+        values = path.values(kind, chosen, goal) + goal.per_s * weight_write_seconds(
+            tried.work, placed
+        )
+        moving_j = path.writing_j[kind, chosen]
+        for place, value in enumerate(values.tolist()):
+            arrays = _division_of(placed, place)
+            moving = float(moving_j[place] @ ~arrays.resident)
+            found.append(_Division(arrays, used, value, moving, fills))
     return found
+
+
+def _division_of(arrays: LayerArrays, place: int) -> LayerArrays:
+    """Return one of several divisions; what layers need is the same in all."""
+    return LayerArrays(
+        **{
+            name: column[place] if column.ndim > 1 else column
+            for name, column in vars(arrays).items()
+        }
+    )
 
 
 def _fewest_fills(weights: Options, pools: Options, layers: np.ndarray, used: int) -> float:
@@ -295,14 +348,6 @@ def _fewest_fills(weights: Options, pools: Options, layers: np.ndarray, used: in
 
     place = bisect.bisect_left(limits, True, key=fits)
     return float(limits[place]) if place < len(limits) else np.inf
-
-
-def _kinds(work: LayerWork, needs: Needs, numbers: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """Return one layer of each kind, and the kind of each layer: networks repeat their layers."""
-    every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
-    table = np.column_stack(every)
-    _, first, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return first, kind.reshape(-1)
 
 
 def _kept(needs: Needs, used: int, goal: _Goal) -> Iterator[np.ndarray]:
@@ -352,33 +397,30 @@ class _Path:
         )
         return cost
 
-    def value(self, kind: np.ndarray, chosen: np.ndarray, goal: _Goal) -> float:
-        """Return the goal without the time of writing weights, for layers of these kinds."""
+    def values(self, kind: np.ndarray, chosen: np.ndarray, goal: _Goal) -> np.ndarray:
+        """Return the goal without the time of writing weights, for layers of these kinds, with
+        several choices of their options, (choices, layers).
+        """
+        values: np.ndarray
         if len(self.kinds_s) == 1:
-            slowest = float(self.limit_s[kind, chosen].max())
-            cost = float(self.cost(goal)[kind, chosen].sum())
-            return cost + goal.per_s * goal.most_weight * slowest
+            slowest = self.limit_s[kind, chosen].max(axis=1)
+            values = self.cost(goal)[kind, chosen].sum(axis=1)
+            return values + goal.per_s * goal.most_weight * slowest
         seconds = self.kinds_s[:, :, kind, chosen]
-        of_kinds = goal.sum_weight * seconds.sum(axis=(1, 2)) + goal.most_weight * seconds.max(
-            axis=(1, 2)
+        both = goal.sum_weight * seconds.sum(axis=(1, 3)) + goal.most_weight * seconds.max(
+            axis=(1, 3)
         )
-        steps = 1.0 - goal.forming, goal.forming
-        writing_j = float(self.writing_j[kind, chosen].sum())
-        return goal.per_s * float(of_kinds @ steps) + goal.per_j * writing_j
+        steps = np.array([1.0 - goal.forming, goal.forming])
+        values = goal.per_s * (steps @ both)
+        return values + goal.per_j * self.writing_j[kind, chosen].sum(axis=1)
 
 
 def _path(weights: Options, pools: Options) -> _Path:
-    weight_limits = np.minimum.accumulate(weights.slower_s, axis=1)
-    pool_limits = np.minimum.accumulate(pools.slower_s, axis=1)
-    chosen = [_joined(*limits) for limits in zip(weight_limits, pool_limits, strict=True)]
-    width = max(1, max(len(weight) for weight, _ in chosen))
-    shape = len(chosen), width
-    weight, pool = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    real = np.zeros(shape, bool)
-    for row, (first, second) in enumerate(chosen):
-        weight[row, : len(first)], pool[row, : len(first)] = first, second
-        real[row, : len(first)] = True
-    rows = np.arange(len(chosen))[:, None]
+    weight, pool, real = _joined(
+        np.minimum.accumulate(weights.slower_s, axis=1),
+        np.minimum.accumulate(pools.slower_s, axis=1),
+    )
+    rows = np.arange(len(real))[:, None]
     forward = np.maximum(weights.forward_s[rows, weight], pools.forward_s[rows, pool])
     backward = np.maximum(weights.backward_s[rows, weight], pools.backward_s[rows, pool])
     kinds = np.maximum(weights.kinds_s[:, :, rows, weight], pools.kinds_s[:, :, rows, pool])
@@ -393,68 +435,117 @@ def _path(weights: Options, pools: Options) -> _Path:
     )
 
 
-def _joined(weights: np.ndarray, pools: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first options for weights and for inputs that keep each limit, of the limits that
-    both can keep.
+def _joined(weights: np.ndarray, pools: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, per row, the first options for weights and for inputs that keep each limit, of the
+    limits that both can keep, and which of these are real: rows have different numbers of them.
+
+    Parameters
+    ----------
+    weights, pools : ndarray
+        (kinds, options), limits in descending order.
     """
-    both_limits = np.concatenate([weights, pools])
-    limits = np.sort(both_limits[np.isfinite(both_limits)])[::-1]
-    # `numpy.unique` takes several times as long.
-    limits = limits[np.diff(limits, prepend=np.inf) != 0]
-    weight = np.searchsorted(-weights, -limits)
-    pool = np.searchsorted(-pools, -limits)
-    both = (weight < len(weights)) & (pool < len(pools))
-    return weight[both], pool[both]
+    limits = np.concatenate([weights, pools], axis=1)
+    order = np.argsort(-limits, axis=1, kind="stable")
+    limits = np.take_along_axis(limits, order, axis=1)
+    of_weights = order < weights.shape[1]
+    # The first option that keeps a limit is behind all those with a larger one.
+    weight = np.cumsum(of_weights, axis=1) - of_weights
+    pool = np.arange(limits.shape[1]) - weight
+    real = np.isfinite(limits) & (weight < weights.shape[1]) & (pool < pools.shape[1])
+    real[:, 1:] &= limits[:, 1:] != limits[:, :-1]
+    width = max(1, int(real.sum(axis=1).max()))
+    place = np.argsort(~real, axis=1, kind="stable")[:, :width]
+    real = np.take_along_axis(real, place, axis=1)
+    return (
+        np.where(real, np.take_along_axis(weight, place, axis=1), 0),
+        np.where(real, np.take_along_axis(pool, place, axis=1), 0),
+        real,
+    )
 
 
 # The choice -----------------------------------------------------------------------------------
 
 
-def _choices(path: _Path, kind: np.ndarray, used: int, goal: _Goal) -> Iterator[np.ndarray]:
-    """Yield an option for each layer, for several limits of the slowest stage."""
-    layers = np.bincount(kind, minlength=len(path.arrays))
-    smallest = _smallest_limit(path, layers, used)
+def _choices(path: _Path, tried: _Tried, used: int, goal: _Goal) -> np.ndarray:
+    """Return an option for each layer, for several limits of the slowest stage, (limits, layers);
+    no limits if the arrays are too few.
+    """
+    smallest = _smallest_limit(path, tried.layers, used)
     if smallest is None:
-        return
-    cost = path.cost(goal)
-    for limit in [smallest * ratio for ratio in _LIMITS] if goal.most_weight else [np.inf]:
-        allowed = np.where(path.limit_s <= limit, cost, np.inf)
-        chosen = _spent(path.arrays, allowed, layers, used)
-        yield _filled_up(path.arrays, allowed, used, kind, chosen[kind])
+        return np.zeros((0, len(tried.kind)), np.int64)
+    limits = smallest * np.array(_LIMITS) if goal.most_weight else np.array([np.inf])
+    allowed = np.where(path.limit_s <= limits[:, None, None], path.cost(goal), np.inf)
+    chosen = _spent(path.arrays, allowed, tried.layers, used)
+    return np.stack(
+        [
+            _filled_up(path.arrays, cost, used, tried.kind, kinds[tried.kind])
+            for cost, kinds in zip(allowed, chosen, strict=True)
+        ]
+    )
 
 
 def _smallest_limit(path: _Path, layers: np.ndarray, used: int) -> float | None:
     """Return the smallest limit of the slowest stage that the arrays allow."""
-    limits = np.unique(path.limit_s[np.isfinite(path.limit_s)])
-    low, high = 0, len(limits)
-    while low < high:
-        middle = (low + high) // 2
-        kept = path.limit_s <= limits[middle]
-        least = path.arrays[np.arange(len(kept)), kept.argmax(axis=1)]
-        if kept.any(axis=1).all() and least @ layers <= used:
-            high = middle
-        else:
-            low = middle + 1
-    return float(limits[low]) if low < len(limits) else None
+    real = np.isfinite(path.limit_s)
+    if not real[:, 0].all():
+        return None
+    # Under a limit, layers have gone on from every option with a larger one to the next.
+    more = np.full(path.arrays.shape, NEVER)
+    more[:, :-1] = np.where(real[:, 1:], np.diff(path.arrays, axis=1), NEVER)
+    limits, more = path.limit_s[real], (more * layers[:, None])[real]
+    order = np.argsort(-limits, kind="stable")
+    needed = path.arrays[:, 0] @ layers + np.cumsum(more[order]) - more[order]
+    fitting = int(np.searchsorted(needed, used, "right"))
+    return float(limits[order[fitting - 1]]) if fitting else None
 
 
 def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) -> np.ndarray:
-    """Return the options of least cost that the arrays allow, the same for all layers of a kind."""
+    """Return the options of least cost that the arrays allow, the same for all layers of a kind.
+
+    At a high price of an array they fit, at a low one they cost little. The price at which a choice
+    that fits and one that does not are as good as each other leads to a better one than both, until
+    there is none.
+
+    Parameters
+    ----------
+    arrays : ndarray
+        (kinds, options) arrays that an option takes.
+    cost : ndarray
+        (limits, kinds, options) what it costs under a limit; infinite: it is not allowed.
+    layers : ndarray
+        (kinds,) layers of each kind.
+    used : int
+        Arrays that there are. Those of the first options that are allowed are no more.
+
+    Returns
+    -------
+    ndarray
+        (limits, kinds) options.
+    """
     rows = np.arange(len(arrays))
-    chosen = cost.argmin(axis=1)
-    if arrays[rows, chosen] @ layers <= used:
-        return chosen
-    fewest = np.isfinite(cost).argmax(axis=1)
-    high = float(cost[rows, fewest].max() - cost[rows, chosen].min()) + 1e-300
-    low, chosen = high * _PRICES, fewest
-    for _ in range(_BISECTIONS):
-        price = np.sqrt(low * high)
-        tried = (cost + price * arrays).argmin(axis=1)
-        if arrays[rows, tried] @ layers <= used:
-            high, chosen = price, tried
-        else:
-            low = price
-    return chosen
+
+    def together(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return arrays and cost of all layers, (limits,) each."""
+        costs = np.take_along_axis(cost, chosen[:, :, None], axis=2)[:, :, 0]
+        return arrays[rows, chosen] @ layers, costs @ layers
+
+    small, large = np.isfinite(cost).argmax(axis=2), cost.argmin(axis=2)
+    (few, dear), (many, cheap) = together(small), together(large)
+    fits = many <= used
+    small[fits], open_ = large[fits], ~fits
+    for _ in range(_CROSSINGS):
+        if not open_.any():
+            break
+        price = np.where(open_, (dear - cheap) / np.maximum(many - few, 1), 0.0)
+        middle = (cost + price[:, None, None] * arrays).argmin(axis=2)
+        between, costs = together(middle)
+        bound = dear + price * few
+        open_ &= costs + price * between < bound - _ROUNDING * np.abs(bound)
+        fits = between <= used
+        lower, higher = open_ & fits, open_ & ~fits
+        small[lower], few[lower], dear[lower] = middle[lower], between[lower], costs[lower]
+        many[higher], cheap[higher] = between[higher], costs[higher]
+    return small
 
 
 def _filled_up(
