@@ -176,7 +176,7 @@ def measuring_op(work: LayerWork, arrays: LayerArrays, measured: np.ndarray) -> 
         "buffer_bytes": parameters * work.hardware.geometry.value_bytes,
         "serial_digital_ops": ceil_div(parameters, np.maximum(1, chip.digital_lanes * tiles)),
     }
-    return LayerOp(op.MEASURE_GRADIENT, measured, counts)
+    return LayerOp(op.MEASURE_GRADIENT, measured, lambda: counts)
 
 
 def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
