@@ -263,11 +263,12 @@ def _update_rows(plan: Plan, wanted: np.ndarray) -> list[OpTable]:
     """Return the rows that clip, update and write weights; every chip updates what it holds."""
     layers, chips = plan.layers, np.flatnonzero(wanted)
     rows = []
-    clipped = _CLIP_OPS * int(layers.parameters.sum()) if plan.work.clipped else 0
+    clipped = int(layers.parameters.sum()) if plan.work.clipped else 0
     # Squares of the mean gradient, added up.
-    clipped += int(layers.parameters[list(plan.measured_layers)].sum())
-    if clipped:
-        share = np.full(len(chips), ceil_div(clipped, plan.work.chips))
+    measured = int(layers.parameters[list(plan.measured_layers)].sum())
+    if clipped or measured:
+        of_clip, of_squares = (ceil_div(count, plan.work.chips) for count in (clipped, measured))
+        share = np.full(len(chips), _CLIP_OPS * of_clip + of_squares)
         rows.append(_digital_row(plan, op.CLIP, chips, share))
     rows.append(_digital_row(plan, op.UPDATE, chips, _update_operations(plan)[chips]))
     return [*rows, *_nulling_rows(plan, chips), _weight_rows(plan, chips)]

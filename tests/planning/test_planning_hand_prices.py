@@ -1118,7 +1118,7 @@ def test_measuring_noise_costs_what_a_hand_calculation_says(chip):
         row = digital(squares, squares * chip.value_bytes, 16 * tiles)
         check(plan, chip, table, here, row)
     for name, more in (
-        ("clip", sum(parameters) - up(3 * sum(parameters), 4)),
+        ("clip", up(sum(parameters), 4)),
         ("reduce_scalar", 0),
     ):
         rows = [
