@@ -83,15 +83,17 @@ class Cases:
             yield task, self._optimizers[task, next(iter(self._study.optimizers))]
 
     def tuning(self, task: str) -> list[TunedCase]:
-        """Return what every optimizer is tuned with on a task and a chip: its own settings, then
-        drawn ones.
+        """Return what every optimizer is tuned with on a task, on each of its chips or on one for
+        all of them (``study.tuned_on``): its own settings, then drawn ones.
 
         Draws depend on the seed, the optimizer and the number of the point, not on what other
         points gave, so that any number of workers trains the same ones.
         """
         study = self._study
         cases = []
-        for name, chip in self._trained(task):
+        for name, chip in dict.fromkeys(
+            (name, self._tuned_on(task, name, chip)) for name, chip in self._trained(task)
+        ):
             tuned = study.optimizers[name]
             start = varied(self._on_chip(task, name, chip), study.tuning, "study.tuning")
             space = Space.of(tuned.search, start, f"study.optimizers.{name}.search")
@@ -110,10 +112,11 @@ class Cases:
         task : str
             The task.
         best : mapping
-            Optimizer and chip -> what was found best of what it was tuned with.
+            Optimizer and chip that it was tuned on -> what was found best of what was tried.
         """
         cases = []
-        for (name, chip), point in best.items():
+        for name, chip in self._trained(task):
+            point = best[name, self._tuned_on(task, name, chip)]
             start = changed(self._on_chip(task, name, chip), point)
             labels = self._labels(task, name, chip) | {"tuned": _words(point)}
             for seed in range(self._seed, self._seed + self._study.seeds):
@@ -124,12 +127,20 @@ class Cases:
     def _trained(self, task: str) -> Iterator[tuple[str, str]]:
         """Yield every optimizer with the chips that it trains on."""
         for name in self._study.optimizers:
-            first = _order(self._optimizers[task, name]) == FIRST
+            first = self._order(task, name) == FIRST
             for chip in [self._study.first_order_chip] if first else self._study.chips:
                 yield name, chip
 
+    def _order(self, task: str, optimizer: str) -> str:
+        return _order(self._optimizers[task, optimizer])
+
+    def _tuned_on(self, task: str, optimizer: str, chip: str) -> str:
+        """Return the chip whose tuning serves an optimizer on a chip."""
+        first = self._order(task, optimizer) == FIRST
+        return chip if first else self._study.tuned_on or chip
+
     def _labels(self, task: str, optimizer: str, chip: str) -> dict[str, Any]:
-        order = _order(self._optimizers[task, optimizer])
+        order = self._order(task, optimizer)
         inverts = order == SECOND and inverts_on_arrays(self.chips[chip])
         return {
             "task": task, "optimizer": optimizer, "order": order, "chip": chip, "inverts": inverts,

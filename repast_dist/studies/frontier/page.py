@@ -13,6 +13,7 @@ from repast_dist.studies.frontier.tables import (
     Run,
     change_rows,
     curve_rows,
+    part_rows,
     rival_rows,
     target_rows,
     tuning_rows,
@@ -28,6 +29,8 @@ _UNITS = {
     "inversion_j_of_a_step": "J",
     "time_s_of_a_step": "s",
     "energy_j_of_a_step": "J",
+    "part_s": "s",
+    "of_factors_s": "s",
     "step_s": "s",
     "first_order_step_s": "s",
     "accuracy": "fraction",
@@ -77,6 +80,7 @@ def frontier_page(
         "targets": targets,
         "rivals": rival_rows(reported, static_w),
         "changes": change_rows(reported, targets, study.time_claimed, study.energy_claimed),
+        "parts": part_rows(reported),
         "chips": chip_rows(cases),
         "published": published,
         "tuning": tuning_rows(tuned, chosen),
@@ -93,6 +97,7 @@ def frontier_page(
             StudySection("Claims", tables=["claims"]),
             _cost_section(targets),
             StudySection("Against every first-order optimizer", tables=["rivals"]),
+            StudySection("Where the time of a step goes", tables=["parts"]),
             StudySection("What would have to change", tables=["changes"]),
             StudySection("Chips of equal area", tables=["chips"]),
             *([StudySection("Large networks", tables=["published"])] if study.published else []),
@@ -177,14 +182,19 @@ def _captions(study: FrontierStudy) -> dict[str, str]:
         "changes": "At the steps that were needed: how much longer than the rival's a step may "
         "take, and how much more energy, for the claim to hold, and what it takes, averaged over "
         "the run. Then the energy to the target beside the rival's if applying inverses, forming "
-        "factors, or all writing of cells cost nothing.",
+        "factors, or all writing of cells cost nothing, and the time if renewing and solving, or "
+        "forming factors, took none.",
+        "parts": "Time of an average step, from the first to the last operation of each of its "
+        "parts, which follow each other; and how much of the passage through the layers is for "
+        "forming factors, against steps that form none.",
         "chips": "As many tiles as fit the area of the settings' chip.",
         "published": "Nothing is trained here: published steps or epochs to the same quality, "
         "times what a step takes on these chips by the cost model; first order on "
         f"{study.first_order_chip}. At most so many of first order's steps for the same energy.",
-        "tuning": f"Every optimizer has {study.points} settings per task and chip: its own, and "
-        "others drawn at random, trained with a seed that is not reported. Chosen: the quickest "
-        "to the lowest loss that any first-order run ends at, or the lowest loss.",
+        "tuning": f"Every optimizer has {study.points} settings per task"
+        + (" and chip" if study.tuned_on is None else "")
+        + ": its own, and others drawn at random, trained with a seed that is not reported. "
+        "Chosen: the quickest to the lowest loss that any first-order run ends at, or the lowest loss.",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from repast_dist.ops import Segment
 from repast_dist.studies.frontier.cases import FIRST, SECOND, Point
 
 Row = dict[str, Any]
@@ -22,6 +23,9 @@ SHARES = {
     "writing": ("program",),
 }
 """What second order adds -> the phases of a step in which it costs energy."""
+
+SOLVING = (Segment.RENEW_AND_SOLVE_G.title, Segment.SOLVE_A.title)
+"""Parts of a step in which blocks are renewed and solved with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,20 @@ class Run:
     def spent_in(self, phases: Sequence[str], steps: int) -> float:
         """Return the energy of some phases in the first steps, in J."""
         return float(sum(np.sum(self.record["phases_j"][phase][:steps]) for phase in phases))
+
+    def solving_s(self, steps: int) -> float:
+        """Return the time of renewing blocks and solving with them in the first steps, in s."""
+        return float(sum(np.sum(self.record["segments_s"][part][:steps]) for part in SOLVING))
+
+    def forming_s(self, steps: int) -> float:
+        """Return by how much the first steps take longer for forming factors, in s: against a
+        passage through the layers of steps that form none; 0 where there are no such steps.
+        """
+        computing = np.asarray(self.record["segments_s"][Segment.COMPUTE.title], float)
+        forms = np.asarray(self.record["phases_j"]["soi"], float) > 0
+        if forms.all() or not forms.any():
+            return 0.0
+        return float((computing - computing[~forms].mean())[:steps][forms[:steps]].sum())
 
     def steps_to(self, target: float) -> int | None:
         """Return after how many steps the averaged loss is at a target first; None: never."""
@@ -264,7 +282,7 @@ def change_rows(runs: Sequence[Run], targets: Rows, time: float, energy: float) 
 
     ``a_step_may_take``: how much longer than a step of the rival one may take, at the steps that
     were needed; ``it_takes``: what it takes. The same for energy; and the energy to the target,
-    relative to the rival's, if a part of the work cost nothing.
+    relative to the rival's, if a part of the work cost nothing, and the time, if it took none.
 
     Parameters
     ----------
@@ -291,6 +309,16 @@ def change_rows(runs: Sequence[Run], targets: Rows, time: float, energy: float) 
             found[f"{name}_a_step_may_take"] = None if share is None else claimed / share
             found[f"{name}_it_takes"] = None if None in taken else taken[0] / taken[1]
         group = [run for run in runs if all(run.labels[k] == row[k] for k in _OF_A_GROUP)]
+        for name in ("solving", "forming"):
+            parts = _mean(
+                None if (steps := run.steps_to(row["target"])) is None
+                else getattr(run, f"{name}_s")(steps)
+                for run in group
+            )  # fmt: skip
+            found[f"time_without_{name}"] = (
+                None if parts is None or row["time_s"] is None
+                else (row["time_s"] - parts) / row["time_s"] * row["of_time"]
+            )  # fmt: skip
         for name, phases in SHARES.items():
             parts = _mean(
                 None if (steps := run.steps_to(row["target"])) is None
@@ -302,6 +330,32 @@ def change_rows(runs: Sequence[Run], targets: Rows, time: float, energy: float) 
                 else (row["energy_j"] - parts) / row["energy_j"] * row["of_energy"]
             )  # fmt: skip
         rows.append(found)
+    return rows
+
+
+def part_rows(runs: Sequence[Run]) -> Rows:
+    """Return, per task, optimizer and chip, what the parts of an average step take of its time, and
+    how much of the passage through the layers is for forming factors.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Reported runs.
+    """
+    rows: Rows = []
+    for group in _groups([run for run in runs if run.record["loss"]]):
+        named = {name: group[0].labels[name] for name in _OF_A_GROUP}
+        steps = [len(run.record["loss"]) for run in group]
+        forming = _mean(
+            run.forming_s(count) / count for run, count in zip(group, steps, strict=True)
+        )
+        for segment in Segment:
+            taken = _mean(np.mean(run.record["segments_s"][segment.title]) for run in group)
+            if taken:
+                of_factors = forming if segment is Segment.COMPUTE else 0.0
+                rows.append(
+                    named | {"part": segment.title, "part_s": taken, "of_factors_s": of_factors}
+                )
     return rows
 
 

@@ -8,10 +8,17 @@ import pyarrow as pa
 
 from repast_dist.farm.records import EpochRecord, StepRecord
 from repast_dist.farm.setup import TrainingJob
+from repast_dist.ops import OPS, Segment
 from repast_dist.studies.in_memory import InMemory, capped, train
 from repast_dist.trace.schema import PHASES
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.solve_report import SolveReport
+
+
+SEGMENTS = tuple(segment.title for segment in Segment)
+"""Parts of a step, which follow each other."""
+
+_SEGMENT_OF = np.array([op.segment.number for op in OPS])
 
 
 class _Steps(InMemory):
@@ -23,6 +30,7 @@ class _Steps(InMemory):
         self.time_s: list[float] = []
         self.cell_writes: list[int] = []
         self.phases_j: dict[str, list[float]] = {phase: [] for phase in PHASES}
+        self.segments_s: dict[str, list[float]] = {segment: [] for segment in SEGMENTS}
         self.accuracy: float | None = None
         self.test_loss: float | None = None
 
@@ -35,16 +43,24 @@ class _Steps(InMemory):
         """Add some steps."""
         first, count = records[0].step, len(records)
         energy, writes = np.zeros((len(PHASES), count)), np.zeros(count)
+        begins, ends = np.full((2, len(SEGMENTS), count), np.inf)
+        ends *= -1
         for batch in rows:
             step = batch["step"].to_numpy() - first
             phase = batch["phase"].indices.to_numpy()
             np.add.at(energy, (phase, step), batch["energy_j"].to_numpy())
             np.add.at(writes, step, batch["cell_writes"].to_numpy())
+            segment = _SEGMENT_OF[batch["op"].indices.to_numpy()]
+            start_s = batch["start_s"].to_numpy()
+            np.minimum.at(begins, (segment, step), start_s)
+            np.maximum.at(ends, (segment, step), start_s + batch["duration_s"].to_numpy())
         self.loss += [capped(record.loss) for record in records]
         self.time_s += [record.time_s for record in records]
         self.cell_writes += [round(count) for count in writes.tolist()]
         for phase, values in zip(PHASES, energy.tolist(), strict=True):
             self.phases_j[phase] += values
+        for name, values in zip(SEGMENTS, np.maximum(ends - begins, 0.0).tolist(), strict=True):
+            self.segments_s[name] += values
         super().steps(records, rows, solves)
 
     def epoch(self, record: EpochRecord) -> None:
@@ -66,7 +82,8 @@ def frontier_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
     -------
     dict
         ``loss``, ``time_s``, ``cell_writes``: of every step, over all chips; ``phases_j``: the
-        energy of every phase and step; ``accuracy``, ``test_loss``: of the last test; ``diverged``:
+        energy of every phase and step; ``segments_s``: the time from the first to the last
+        operation of every part of a step; ``accuracy``, ``test_loss``: of the last test; ``diverged``:
         None, or what ended training; ``solves``: residuals, rounds, and the share that missed its
         target.
     """
@@ -77,6 +94,7 @@ def frontier_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
         "time_s": steps.time_s,
         "cell_writes": steps.cell_writes,
         "phases_j": steps.phases_j,
+        "segments_s": steps.segments_s,
         "accuracy": steps.accuracy,
         "test_loss": steps.test_loss,
         "diverged": diverged,

@@ -67,8 +67,8 @@ class FrontierStudy(PointStudy):
     """Train with every optimizer on chips of equal area, and compare costs to a common loss.
 
     Every optimizer is tuned on every task with as many settings, by trainings with a seed of their
-    own; the best is trained anew with the seeds that are reported. Those that solve are tuned and
-    trained on every chip. The target of a task is the lowest mean final loss of the others.
+    own; the best is trained anew with the seeds that are reported. Those that solve are
+    trained on every chip, and tuned on each or on one for all. The target of a task is the lowest mean final loss of the others.
 
     Attributes
     ----------
@@ -81,6 +81,9 @@ class FrontierStudy(PointStudy):
         tiles as fit the area of the settings' chip.
     first_order_chip : str
         The one on which optimizers train that solve with nothing.
+    tuned_on : str or None
+        The chip on which optimizers that solve are tuned for all chips, so that they have no more
+        tries than the others; None: on each.
     points : int
         Settings that every optimizer is tuned with.
     tuning : dict
@@ -111,6 +114,7 @@ class FrontierStudy(PointStudy):
     optimizers: Annotated[dict[str, TunedOptimizer], MinLen(2)]
     chips: Annotated[Variants, MinLen(1)]
     first_order_chip: str
+    tuned_on: str | None = None
     points: PositiveInt = 8
     tuning: Changes = dataclasses.field(default_factory=dict)
     window: PositiveInt = 8
@@ -124,7 +128,7 @@ class FrontierStudy(PointStudy):
     published_settings: Changes = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in ("first_order_chip", "saving_over"):
+        for field in ("first_order_chip", "tuned_on", "saving_over"):
             name = getattr(self, field)
             if name is not None and name not in self.chips:
                 raise ValueError(f"{field}: no chip '{name}'; valid: {', '.join(self.chips)}")
