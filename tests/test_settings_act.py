@@ -37,6 +37,7 @@ from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec, to_dict
 from repast_dist.hardware.components import Quantity
 from repast_dist.network.layer import LAYERS
+from repast_dist.ops import Segment
 from repast_dist.planning.gpu import GpuKfac, GpuSpec, gpu_step
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.summary import summarise
@@ -756,7 +757,7 @@ SMALL_FRONTIER = (
     "study=frontier_quick", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32",
     "train.micro_batch_size=16", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
     "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
-    "~study.optimizers.adamw", "~study.chips.fewer_arrays", "study.published=[]",
+    "~study.optimizers.adamw", "~study.optimizers.newton_muon", "study.published=[]",
 )  # fmt: skip
 SMALL_DEMONSTRATION = (
     "study=demonstration", "model=digits_mlp", "dataset=digits", "dataset.train_samples=96",
@@ -863,12 +864,13 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     SMALL_FRONTIER: {
         "tasks": {"other": {"train.batch_size": 16}}, "optimizers.sgd.settings":
         {"optimizer.method": "foof"}, "optimizers.sgd.search": {"optimizer.learning_rate": [1.0]},
-        "chips": {"arrays": {"inversion.method": "single"},
+        "chips": {"one_settling": {"inversion.method": "single"},
                   "composed": {"chip.inv.arrays_per_bank": 0, "inversion.method": "cg"},
                   "digital": {"chip.inv.arrays_per_bank": 0, "inversion.method": "cholesky"}},
-        "first_order_chip": "composed", "points": 1, "tuning": {"engine.forward": "float64"},
-        "window": 1, "seeds": 2, "time_claimed": 0.001, "energy_claimed": 0.001,
-        "tasks_claimed": 2, "saving_claimed": 1000.0, "saving_over": None, "reuse": ["nowhere"],
+        "first_order_chip": "composed", "tuned_on": None, "points": 1,
+        "tuning": {"engine.forward": "float64"}, "window": 1, "seeds": 2,
+        "time_claimed": 0.001, "energy_claimed": 0.001, "tasks_claimed": 2,
+        "saving_claimed": 1000.0, "saving_over": None, "reuse": ["nowhere"],
     },
     (
         *SMALL_FRONTIER, "~study.chips.composed", "study.saving_over=null",
@@ -965,6 +967,7 @@ def pretended_steps(data: Any, job: Any) -> dict[str, Any]:
         "loss": [3.0, 1.0 + share, (0.1 if second else 0.5) + share / 10],
         "time_s": [1.0 + share] * 3, "cell_writes": [5] * 3,
         "phases_j": {phase: [1.0 + share] * 3 for phase in PHASES}, "accuracy": 0.5,
+        "segments_s": {segment.title: [1.0 + share] * 3 for segment in Segment},
         "test_loss": 1.0, "diverged": None, "solves": {},
     }  # fmt: skip
 

@@ -50,7 +50,7 @@ LESS = {
         "dataset.train_samples=128", "train.epochs=1", "train.batch_size=64",
         "train.micro_batch_size=64", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
         "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
-        "study.points=1", "study.published=[]", *QUICK,
+        "~study.optimizers.newton_muon", "study.points=1", "study.published=[]", *QUICK,
     ],
     "study=demonstration": [
         "dataset.train_samples=52", "dataset.test_samples=26", "train.epochs=1",

@@ -25,10 +25,11 @@ from repast_dist.studies.frontier.tables import (
     best_points,
     change_rows,
     curve_rows,
+    part_rows,
     rival_rows,
     target_rows,
 )
-from repast_dist.studies.frontier.training import frontier_point
+from repast_dist.studies.frontier.training import SEGMENTS, frontier_point
 from repast_dist.studies.settings import changed, training_job
 from repast_dist.trace.schema import PHASES
 
@@ -37,6 +38,9 @@ SMALL = (
     *QUICK, "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
     "~study.tasks.language_model", "study.seeds=2", "study.published=[]",
 )  # fmt: skip
+
+
+SECOND = ("kfac", "foof", "newton_muon")
 
 
 def pretended(data, job):
@@ -51,6 +55,7 @@ def pretended(data, job):
     return {
         "loss": [3.0 * fall**step * (1 + 0.01 * share) for step in range(20)],
         "time_s": [1.0] * 20, "cell_writes": [5] * 20, "phases_j": joules, "accuracy": 0.5,
+        "segments_s": {segment: [1.0 / len(SEGMENTS)] * 20 for segment in SEGMENTS},
         "test_loss": 1.0, "diverged": None, "solves": {},
     }  # fmt: skip
 
@@ -78,7 +83,13 @@ def run_of(optimizer, order, chip, seed, loss, *, joules=1.0, inverts=False, tas
     }  # fmt: skip
     phases = {phase: [0.0] * count for phase in PHASES}
     phases |= {"forward": [0.75 * joules] * count, "inversion": [0.25 * joules] * count}
+    # Every second step forms factors.
+    phases["soi"] = [0.0 if order == "first" or step % 2 else 1e-12 for step in range(count)]
+    segments = {segment: [0.0] * count for segment in SEGMENTS}
+    segments["compute"] = [0.9 if joules else 0.5 for joules in phases["soi"]]
+    segments["solve A"] = [0.2 if order == "second" else 0.0] * count
     record = {
+        "segments_s": segments,
         "loss": list(loss), "time_s": [2.0] * count, "cell_writes": [3] * count,
         "phases_j": phases, "accuracy": 1.0, "test_loss": 0.0, "diverged": None, "solves": {},
     }  # fmt: skip
@@ -94,7 +105,7 @@ def test_chips_have_the_area_of_the_settings_own_one_or_a_tile_less():
         assert inverts_on_arrays(own) == (own.chip.inv_arrays > 0), name
 
 
-def test_every_optimizer_is_tuned_with_as_many_settings_on_every_chip_that_it_trains_on(folder):
+def test_every_optimizer_is_tuned_with_as_many_settings_on_one_chip_for_all(folder):
     counts = {}
     for row in rows(folder, "tuning"):
         key = row["task"], row["optimizer"], row["chip"]
@@ -103,25 +114,37 @@ def test_every_optimizer_is_tuned_with_as_many_settings_on_every_chip_that_it_tr
     first = {key for key in counts if key[1] in ("sgd", "adamw", "muon")}
     assert {key[2] for key in first} == {"digital"}
     assert len(first) == 3
-    assert len(counts) == 3 + 2 * 4
+    second = {key for key in counts if key not in first}
+    assert second == {("classifier", name, "one_settling") for name in SECOND}
+    trained = {(row["optimizer"], row["chip"]) for row in rows(folder, "targets")}
+    assert {pair for pair in trained if pair[0] in SECOND} == {
+        (name, chip) for name in SECOND for chip in ("one_settling", "composed", "digital")
+    }
+    tuned = {(row["optimizer"], row["tuned"]) for row in rows(folder, "targets")}
+    assert len(tuned) == len({name for name, _ in tuned})
 
 
-def test_tuning_has_a_seed_that_is_not_reported_and_the_same_points_on_all_chips():
+def test_without_a_chip_for_tuning_optimizers_that_solve_are_tuned_on_all():
+    settings = load_settings([*SMALL, "study.tuned_on=null"])
+    tuned = Cases(settings.study, settings).tuning("classifier")
+    pairs = {(case.labels["optimizer"], case.labels["chip"]) for case in tuned}
+    assert len(pairs) == 3 + 3 * 3
+    assert len(tuned) == 2 * len(pairs)
+
+
+def test_tuning_has_a_seed_that_is_not_reported_and_serves_all_chips():
     settings = load_settings([*SMALL])
     cases = Cases(settings.study, settings)
     tuned = cases.tuning("classifier")
     assert {case.labels["seed"] for case in tuned} == {2}
-    points = {}
-    for case in tuned:
-        if case.labels["optimizer"] == "kfac":
-            points.setdefault(case.labels["chip"], []).append(case.changes)
-    assert len(points) == 4
-    assert all(found == points["digital"] for found in points.values())
-    best = {("kfac", "digital"): {"optimizer.damping": 0.05}}
+    best = {(case.labels["optimizer"], case.labels["chip"]): {} for case in tuned}
+    best["kfac", "one_settling"] = {"optimizer.damping": 0.05}
     reported = cases.reported("classifier", best)
-    assert [case.settings.seed for case in reported] == [0, 1]
-    assert {case.settings.optimizer.damping for case in reported} == {0.05}
-    assert {case.settings.inversion.name for case in reported} == {"cholesky"}
+    kfac = [case for case in reported if case.labels["optimizer"] == "kfac"]
+    assert [case.settings.seed for case in kfac] == [0, 1] * 3
+    assert {case.settings.optimizer.damping for case in kfac} == {0.05}
+    named = {case.labels["chip"]: case.settings.inversion.name for case in kfac}
+    assert named == {"one_settling": "single", "composed": "fcg", "digital": "cholesky"}
 
 
 def test_everything_that_is_trained_is_analog():
@@ -173,6 +196,14 @@ def test_what_a_target_costs_is_counted_to_the_step_that_reaches_it():
     assert changes["energy_it_takes"] == pytest.approx(3.0)
     assert changes["energy_without_inversion"] == pytest.approx(0.75 * 2.1)
     assert changes["energy_without_writing"] == pytest.approx(2.1)
+    assert changes["time_without_solving"] == pytest.approx(0.7 * (2 - 0.2) / 2)
+    # Of four and of three steps two form factors.
+    assert changes["time_without_forming"] == pytest.approx(0.7 * (7 - 2 * 0.4) / 7)
+    parts = {row["part"]: row for row in part_rows(runs) if row["optimizer"] == "kfac"}
+    assert set(parts) == {"compute", "solve A"}
+    assert parts["solve A"]["part_s"] == pytest.approx(0.2)
+    assert parts["compute"]["part_s"] == pytest.approx((3 * 0.9 + 2 * 0.5) / 5)
+    assert parts["compute"]["of_factors_s"] == pytest.approx(3 * 0.4 / 5)
 
 
 def test_every_first_order_optimizer_is_a_rival_with_its_own_loss():
@@ -224,9 +255,9 @@ def test_verdicts_follow_from_the_figures():
 
 def test_the_page_has_all_tables_and_the_claims_of_every_chip_that_inverts(folder):
     claims = [row["claim"] for row in rows(folder, "claims")]
-    for chip in ("one_settling", "fewer_arrays", "composed"):
+    for chip in ("one_settling", "composed"):
         assert any(claim.startswith(f"classifier: kfac, {chip}, reaches") for claim in claims)
-    for name in ("targets", "rivals", "changes", "chips", "tuning", "curves"):
+    for name in ("targets", "rivals", "changes", "parts", "chips", "tuning", "curves"):
         assert rows(folder, name)
     assert "On 1 of 1 tasks" in read_json(folder / "answer.json")["answer"]
     assert "Is an inverting array worth its silicon?" in (folder / "report.html").read_text()
@@ -248,6 +279,9 @@ def test_a_trained_point_costs_what_its_plan_says():
     static_w = own.hardware.costs.static_w
     assert static_w * planned.step_s == pytest.approx(planned.static_energy_j)
     assert len(record["loss"]) == len(record["cell_writes"]) == 3
+    for segment in SEGMENTS:
+        taken = planned.segment_s.get(segment, 0.0)
+        np.testing.assert_allclose(record["segments_s"][segment][1:], taken, rtol=1e-9, atol=1e-15)
     assert record["diverged"] is None
 
 
@@ -269,6 +303,7 @@ def test_published_trainings_are_priced_by_steps_and_their_number():
     [
         ("study.first_order_chip=other", r"first_order_chip: no chip 'other'; valid: one_settling"),
         ("study.saving_over=other", r"saving_over: no chip 'other'"),
+        ("study.tuned_on=other", r"tuned_on: no chip 'other'"),
         (
             "study.chips.composed={inversion.methd: fcg}",
             r"study\.chips\.composed: inversion\.methd",
@@ -287,6 +322,6 @@ def test_settings_that_make_no_sense_are_refused(override, said, tmp_path):
 
 
 def test_optimizers_of_one_order_alone_are_refused(tmp_path):
-    alone = [*SMALL, "~study.optimizers.kfac", "~study.optimizers.foof", f"run_root={tmp_path}"]
+    alone = [*SMALL, *(f"~study.optimizers.{name}" for name in SECOND), f"run_root={tmp_path}"]
     with pytest.raises(SettingsError, match="all are of first order; valid: some of each"):
         asked(alone)

@@ -194,7 +194,8 @@ def _captions(study: FrontierStudy) -> dict[str, str]:
         "tuning": f"Every optimizer has {study.points} settings per task"
         + (" and chip" if study.tuned_on is None else "")
         + ": its own, and others drawn at random, trained with a seed that is not reported. "
-        "Chosen: the quickest to the lowest loss that any first-order run ends at, or the lowest loss.",
+        "Chosen: the quickest to the lowest loss that any first-order run ends at, or the lowest "
+        "loss.",
     }
 
 

@@ -14,7 +14,6 @@ from repast_dist.trace.schema import PHASES
 from repast_dist.training.datasets import Dataset
 from repast_dist.training.solve_report import SolveReport
 
-
 SEGMENTS = tuple(segment.title for segment in Segment)
 """Parts of a step, which follow each other."""
 
@@ -83,9 +82,9 @@ def frontier_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
     dict
         ``loss``, ``time_s``, ``cell_writes``: of every step, over all chips; ``phases_j``: the
         energy of every phase and step; ``segments_s``: the time from the first to the last
-        operation of every part of a step; ``accuracy``, ``test_loss``: of the last test; ``diverged``:
-        None, or what ended training; ``solves``: residuals, rounds, and the share that missed its
-        target.
+        operation of every part of a step; ``accuracy``, ``test_loss``: of the last test;
+        ``diverged``: None, or what ended training; ``solves``: residuals, rounds, and the share
+        that missed its target.
     """
     steps = _Steps()
     diverged = train(data, job, steps)

@@ -68,7 +68,8 @@ class FrontierStudy(PointStudy):
 
     Every optimizer is tuned on every task with as many settings, by trainings with a seed of their
     own; the best is trained anew with the seeds that are reported. Those that solve are
-    trained on every chip, and tuned on each or on one for all. The target of a task is the lowest mean final loss of the others.
+    trained on every chip, and tuned on each or on one for all. The target of a task is the lowest
+    mean final loss of the others.
 
     Attributes
     ----------
