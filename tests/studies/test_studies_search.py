@@ -181,6 +181,16 @@ def test_the_best_keeps_the_constraints(tmp_path, kind):
     assert designs[0]["one.bowl"] < 0.15
 
 
+@pytest.mark.parametrize(("least", "breaks"), [(0.5, True), (-5.0, False)])
+def test_the_answer_says_if_the_design_beside_the_best_breaks_a_constraint(tmp_path, least, breaks):
+    """The settings as they are have a learning rate below 0.5."""
+    out = io.StringIO()
+    limits = {"one.x": {"at_least": least}}
+    run_study(asked(tmp_path, points=8, constraints=limits), Console(file=out, width=300))
+    said = "The settings' own design does not keep the constraints: one.x" in out.getvalue()
+    assert said is breaks
+
+
 def test_constraints_that_nothing_keeps_are_said(tmp_path):
     out = io.StringIO()
     limits = {"one.x": {"at_least": 5.0}}

@@ -43,17 +43,18 @@ def answer_of(found: Found) -> str:
     if found.goals.constraints:
         text += f"; {len(found.allowed):,} keep the constraints"
     if len(found.goals.objectives) > 1:
-        text += f", {len(found.front):,} of these are beaten by no other"
+        verb = "is" if len(found.front) == 1 else "are"
+        text += f", {len(found.front):,} of these {verb} beaten by no other"
     text += ". "
     if not found.best:
         return text + "No point keeps all constraints: " + _nearest(found) + "."
     best = found.best[0]
     if len(found.goals.objectives) == 1:
-        return text + f"The best is point {best}: {_compared(found, best)}."
+        return text + f"The best is point {best}: {_compared(found, best)}." + _own_breaks(found)
     gain = found.goals.gain(found.records[best], found.base)
     return text + (
         f"The best of all objectives together is point {best}: {_compared(found, best)}, "
-        f"{number(gain)} times as good in the geometric mean."
+        f"{number(gain)} times as good in the geometric mean." + _own_breaks(found)
     )
 
 
@@ -359,6 +360,15 @@ def _compared(found: Found, point: int) -> str:
         f"{shown(found, name, found.base[name])})"
         for name in found.goals.objectives
     )
+
+
+def _own_breaks(found: Found) -> str:
+    """Return a sentence on the constraints that the settings' own design does not keep, if any."""
+    broken = [name for name, it in found.goals.excesses(found.base).items() if it]
+    values = ", ".join(
+        f"{name} {shown(found, name, found.base[name])}{_goal(found, name)}" for name in broken
+    )
+    return f" The settings' own design does not keep the constraints: {values}." if broken else ""
 
 
 def _nearest(found: Found) -> str:
