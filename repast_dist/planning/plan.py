@@ -368,6 +368,9 @@ def _planned(
 _FEWER = 3
 """By how many fewer chips blocks may be owned."""
 
+_FEW_BLOCKS = 64
+"""Blocks of which so many at most are tried on fewer chips: more of them divide evenly enough."""
+
 _LESS = 0.999
 """Blocks are owned by fewer chips where that brings the goal to this share."""
 
@@ -378,7 +381,8 @@ def _fewer_owners(plan: Plan) -> list[int]:
     """
     partition, speeds = plan.policy.partition, plan.work.speeds
     if (
-        partition.blocks not in ("lpt", "capacity")
+        len(plan.blocks) > _FEW_BLOCKS
+        or partition.blocks not in ("lpt", "capacity")
         or partition.objective != "time"
         or len(set(speeds)) > 1
     ):
