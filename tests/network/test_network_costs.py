@@ -1,5 +1,6 @@
 """What a trained network computes is what it costs, by the counts of the tables."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     class Watched(Engine):
         def load(self, role: Any, matrix: np.ndarray, address: Any) -> Any:
             if "operand" in str(address[0]):
-                seen[role, address[2], matrix.shape[1:]] += len(matrix)
+                seen[role, address[2], matrix.shape[-2:]] += math.prod(matrix.shape[:-2])
             return super().load(role, matrix, address)
 
     watched = Watched(engine.spec, None, None, None, None, 0)

@@ -469,7 +469,6 @@ WRONG = {
     "model.factory=my_lab:Nothing": r"my_lab:Nothing returns str; valid: a tensor",
     "model.loss=regression": r"model\.loss: regression does not fit .* labels are classes",
     "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
-    "partition.layers=pipeline": r"partition\.layers=pipeline: .*PyTorch module.*valid: replicate",
     "soi.factor_positions=0.5": r"soi\.factor_positions=0\.5: .*PyTorch module.*valid: 1, or soi",
     "optimizer.adapt_damping_every=2": (
         r"optimizer\.adapt_damping_every=2: .*PyTorch module.*valid: 0"

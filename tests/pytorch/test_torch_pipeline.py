@@ -8,8 +8,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ray import cloudpickle  # noqa: E402
-
 from repast_dist.farm.peers import NoPeers  # noqa: E402
 from repast_dist.farm.setup import beginning, make_setup  # noqa: E402
 from repast_dist.farm.stages import StageRunner  # noqa: E402
@@ -97,6 +95,7 @@ def test_a_module_has_the_same_bits_whichever_chips_hold_its_operations(case, ha
         setup = setup_of(*settings, SPREAD, f"farm.chips={chips}", network=alone.network)
         assert len(setup.parts) == chips
         # The setup travels to workers.
+        cloudpickle = pytest.importorskip("cloudpickle")
         setup = cloudpickle.loads(cloudpickle.dumps(setup))
         outcomes, found, rows = trained(setup, handed_on)
         assert outcomes == wanted

@@ -131,9 +131,9 @@ def _solves(
         iterations = 40 if fails else int(3 + block["n"] / 20 + random.integers(4) + step / 60)
         rows.append(
             {"step": step, "block": block["index"], "layer": block["layer"],
-             "factor": block["factor"], "method": "fcg", "iterations": iterations,
-             "mean_iterations": iterations * 0.9, "converged": not fails, "stable": True,
-             "saturated": False, "chip": block["chip"],
+             "factor": block["factor"], "method": "fcg", "target_bits": 16,
+             "iterations": iterations, "mean_iterations": iterations * 0.9,
+             "converged": not fails, "stable": True, "saturated": False, "chip": block["chip"],
              "residual": 0.3 if fails else 10 ** (-5 - random.random()),
              "action": "damp" if fails else "none"}
         )  # fmt: skip

@@ -185,6 +185,7 @@ def began():
     }
 
 
+@pytest.mark.slow
 def test_the_shipped_curves_begin_as_the_study_begins(began):
     """Elsewhere sums may be rounded otherwise, which analog-to-digital converters make visible."""
     curves = shipped()

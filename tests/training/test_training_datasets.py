@@ -158,6 +158,7 @@ def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
         "idx": files
         | {f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")},
         "image_folder": files | {"channels", "height", "width", "test_fraction", "split_seed"},
+        "letters": files | {"origin", "split_seed"},
         "mnist": files,
         "npz": common | {"path", "targets"},
         "text": common | {"path", "tokens", "test_fraction", "split_seed"},

@@ -15,6 +15,7 @@ bits in whatever company.
 """
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -291,15 +292,15 @@ class VmmArray:
     ) -> VmmProduct:
         """Return the product for inputs (B, N, K); of one multiplier, B may be the calls."""
         shape = (*values.shape[:2], self.shape[-1])
+        rows = math.prod(values.shape[:2]) // len(self.whole)
+        folded = (len(self.whole), rows, values.shape[2])
         if self.contents is None:
             integers, steps, clipped_inputs = self._converted(values, self._exact.dtype)
             # Exact whatever the order of the sums, and so in one product.
-            folded = integers.reshape(len(self.whole), -1, values.shape[2])
-            product = VmmProduct(np.asarray(folded @ self._exact, np.float64))
+            product = VmmProduct(np.asarray(integers.reshape(folded) @ self._exact, np.float64))
         else:
             integers, steps, clipped_inputs = self._converted(values, np.dtype(np.int32))
-            folded = integers.reshape(len(self.whole), -1, values.shape[2])
-            product = self._multiply_planes(folded, calls, ranges)
+            product = self._multiply_planes(integers.reshape(folded), calls, ranges)
         result = product.values.reshape(shape)
         steps *= self.scales
         result *= steps[0] if len(steps) == 1 else steps[:, None, None]
@@ -376,7 +377,8 @@ class VmmArray:
         ):
             wanted = ", ".join(map(str, (*outer, "N", rows)))
             raise DataError(f"a multiplier takes inputs ({wanted}), got {inputs.shape}")
-        return inputs.reshape(-1, *inputs.shape[-2:])
+        # Without -1, which is anything where there are no numbers.
+        return inputs.reshape(math.prod(outer), *inputs.shape[-2:])
 
     def _steps(self, values: np.ndarray, largest: np.ndarray) -> np.ndarray:
         """Return what one unit of the integer inputs of every multiplier stands for, (B,)."""
