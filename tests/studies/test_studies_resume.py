@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import final_arrays
@@ -93,6 +94,20 @@ def check(run_dir: Path) -> str:
     return console.file.getvalue()
 
 
+def first_that_counts(content: bytes) -> int:
+    """Return the first byte in the last quarter of a stream that is not between its columns."""
+    rows = pa.ipc.open_stream(bytes(content)).read_all()
+    for at in range(len(content) * 3 // 4, len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 1
+        try:
+            if not pa.ipc.open_stream(bytes(changed)).read_all().equals(rows):
+                return at
+        except (pa.ArrowInvalid, OSError):
+            return at
+    raise AssertionError("nothing is in the last quarter")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", ["trace-open.arrows", "solves-open.arrows"])
 @pytest.mark.parametrize("damage", ["torn", "changed"])
@@ -104,7 +119,7 @@ def test_a_damaged_stream_leads_back_to_an_older_checkpoint_and_to_the_same_end(
     if damage == "torn":
         del content[len(content) * 3 // 4 :]
     else:
-        content[len(content) * 3 // 4] ^= 1
+        content[first_that_counts(content)] ^= 1
     path.write_bytes(content)
     console = quiet()
     resume_study(killed, {}, console)
