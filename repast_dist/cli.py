@@ -8,8 +8,10 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,21 +27,25 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
+_DESCRIPTION = (
+    "Simulate second-order DNN training on a farm of RePAST chips: accuracy, time, energy and area "
+    "in one run."
+)
 _EXAMPLES = """\
 examples:
-  repast-dist                                    train the default network on 4 chips
+  repast-dist                              train the default network on 4 chips
   repast-dist farm.chips=8 inversion.method=refine
   repast-dist model=digits_mlp optimizer=sgd farm.backend=inprocess
   repast-dist -m farm.chips=1,2,4 inversion.method=taylor,fcg
-  repast-dist study=explain chip=repast          what a chip is made of, with sources
-  repast-dist study=headline                     RePAST beside a GPU and PipeLayer
+  repast-dist study=explain chip=repast    what a chip is made of, with sources
+  repast-dist study=headline               RePAST beside a GPU and PipeLayer
   repast-dist study=scaling workload=resnet50    1 to 1,024 chips, cost only
   repast-dist resume=runs/train/2026-01-31_12-00-00
-  repast-dist resume=s3://bucket/runs/one        go on with what storage.uri=... was copied to
-  repast-dist open                               all runs on one page
-
-groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one value):
+  repast-dist resume=s3://bucket/runs/one  go on with a copy (storage.uri=...)
+  repast-dist open                         all runs on one page
 """
+_LAST = "All settings with their values: repast-dist --cfg"
+_NARROWEST = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,15 +181,34 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    groups = "\n".join(
-        f"  {name:<14}{', '.join(options)}" for name, options in setting_groups().items()
+def _groups(width: int) -> str:
+    """Return the groups of settings with their options, in lines of at most so many characters."""
+    about = (
+        "groups and their options (GROUP=OPTION chooses a file of conf/, GROUP.KEY=VALUE sets one "
+        "value):"
     )
+    lines = [textwrap.fill(about, width)]
+    for name, options in setting_groups().items():
+        first, indent = f"  {name:<14}", " " * 16
+        lines.append(
+            textwrap.fill(
+                ", ".join(options),
+                width,
+                initial_indent=first,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    # As wide as argparse makes the rest.
+    width = max(shutil.get_terminal_size().columns - 2, _NARROWEST)
     parser = argparse.ArgumentParser(
         prog="repast-dist",
-        description="Simulate second-order DNN training on a farm of RePAST chips: "
-        "accuracy, time, energy and area in one run.",
-        epilog=_EXAMPLES + groups + "\n\nAll settings with their values: repast-dist --cfg",
+        description=textwrap.fill(_DESCRIPTION, width),
+        epilog=f"{_EXAMPLES}\n{_groups(width)}\n\n{_LAST}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
@@ -205,8 +230,8 @@ def _parser() -> argparse.ArgumentParser:
         "--resolve", action="store_true", help="with --cfg hydra: references worked out"
     )
     parser.add_argument(
-        "-i", "--info", nargs="?", const="all", choices=_INFO,
-        help="print what Hydra found and where",
+        "-i", "--info", nargs="?", const="all", choices=_INFO, metavar="WHAT",
+        help=f"print what Hydra found and where: {', '.join(_INFO)}",
     )  # fmt: skip
     parser.add_argument(
         "-cd", "--config-dir", type=Path, metavar="DIR", help="a folder with groups of your own"

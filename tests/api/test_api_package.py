@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import repast_dist as rd
+from repast_dist.cli import main
+from repast_dist.ground.presets import setting_groups
 
 HEAVY = {"numpy", "scipy", "ray", "pyarrow", "pydantic", "hydra", "numba", "onnx", "rich"}
 
@@ -29,6 +31,22 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_the_command_answers_questions_about_itself_without_what_computes(option: str) -> None:
     code = "from repast_dist.cli import main\ntry:\n    main(['%s'])\nexcept SystemExit:\n    pass"
     assert imported_by(code % option) == set()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_help_fits_the_terminal_and_names_every_option_of_every_group(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    examples, groups = text.split("groups and their options")
+    assert max(map(len, groups.splitlines())) <= width
+    assert width < 80 or max(map(len, examples.splitlines())) <= width
+    words = " ".join(groups.split())
+    for name, options in setting_groups().items():
+        assert f"{name} {', '.join(options)}" in words
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
