@@ -11,8 +11,9 @@ from rich.console import Console
 
 from repast_dist.ground.files import write_json
 from repast_dist.report.console import print_table
+from repast_dist.studies.case import TunedCase
 from repast_dist.studies.convergence.training import convergence_point
-from repast_dist.studies.demonstration.cases import Cases, SearchedCase
+from repast_dist.studies.demonstration.cases import Cases
 from repast_dist.studies.demonstration.page import demonstration_page
 from repast_dist.studies.demonstration.stored import CURVES, curves
 from repast_dist.studies.demonstration.tables import Run, best_points
@@ -36,7 +37,7 @@ def run(
     data = settings.dataset.load()
     runner = PointRunner.of(study, settings, run_dir, console)
 
-    def trained(title: str, of: Sequence[SearchedCase]) -> list[Run]:
+    def trained(title: str, of: Sequence[TunedCase]) -> list[Run]:
         records = runner.records(title, convergence_point, [case.job for case in of], data)
         return [
             Run(case.labels, case.changes, record)

@@ -6,33 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.studies.case import Case
+from repast_dist.studies.case import Point, TunedCase
 from repast_dist.studies.kinds.demonstration import DemonstrationStudy
 from repast_dist.studies.settings import RunSettings, changed, in_one_process
 from repast_dist.studies.variants import varied
 
-Point = dict[str, Any]
-"""What was varied: dotted path -> value."""
-
 NO_CIRCUIT = "none"
 """The circuit of optimizers that solve with nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchedCase(Case):
-    """A run of an optimizer with settings that were searched.
-
-    Attributes
-    ----------
-    settings : RunSettings
-        All that decides the run.
-    labels : dict
-        ``optimizer``, ``circuit``, ``seed``, and ``searched``: what was varied, in words.
-    changes : dict
-        What was varied: dotted path -> value.
-    """
-
-    changes: Point
 
 
 class Cases:
@@ -67,7 +47,7 @@ class Cases:
                 f"{', '.join(solving) or 'an optimizer that solves'}"
             )
 
-    def tuning(self) -> list[SearchedCase]:
+    def tuning(self) -> list[TunedCase]:
         """Return every setting that an optimizer is tuned with, on the settings' own circuit."""
         study, first = self._study, self._seed + self._study.seeds
         cases = []
@@ -80,10 +60,10 @@ class Cases:
                         "optimizer": name, "circuit": NO_CIRCUIT, "seed": seed,
                         "searched": words(point),
                     }  # fmt: skip
-                    cases.append(SearchedCase(dataclasses.replace(tried, seed=seed), labels, point))
+                    cases.append(TunedCase(dataclasses.replace(tried, seed=seed), labels, point))
         return cases
 
-    def reported(self, best: Mapping[str, Point]) -> list[SearchedCase]:
+    def reported(self, best: Mapping[str, Point]) -> list[TunedCase]:
         """Return the runs that are reported, with all seeds.
 
         Parameters
@@ -102,7 +82,7 @@ class Cases:
                         "optimizer": name, "circuit": circuit, "seed": seed,
                         "searched": words(point),
                     }  # fmt: skip
-                    cases.append(SearchedCase(dataclasses.replace(own, seed=seed), labels, point))
+                    cases.append(TunedCase(dataclasses.replace(own, seed=seed), labels, point))
         return cases
 
     def _circuits(self, optimizer: str) -> list[str]:

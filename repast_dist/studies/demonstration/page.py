@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent
+from repast_dist.studies.case import Point
 from repast_dist.studies.costing import table
-from repast_dist.studies.demonstration.cases import Point
 from repast_dist.studies.demonstration.stored import data_name
 from repast_dist.studies.demonstration.tables import (
     Row,

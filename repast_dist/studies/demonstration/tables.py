@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repast_dist.studies.demonstration.cases import Point
+from repast_dist.studies.case import Point, TrainedCase
 from repast_dist.studies.kinds.demonstration import DemonstrationStudy
 
 Row = dict[str, Any]
@@ -18,22 +18,18 @@ Rows = list[Row]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(TrainedCase):
     """One trained run.
 
     Attributes
     ----------
     labels : dict
-        Of `repast_dist.studies.demonstration.cases.SearchedCase`.
+        Of `repast_dist.studies.case.TunedCase`.
     changes : dict
         What was varied: dotted path -> value.
     record : dict
         Of `repast_dist.studies.convergence.training.convergence_point`.
     """
-
-    labels: dict[str, Any]
-    changes: Point
-    record: dict[str, Any]
 
     @property
     def group(self) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from repast_dist.report.console import print_table
-from repast_dist.studies.frontier.cases import Cases, Point, TunedCase
+from repast_dist.studies.case import Point, TunedCase
+from repast_dist.studies.frontier.cases import Cases
 from repast_dist.studies.frontier.large import published_rows
 from repast_dist.studies.frontier.page import frontier_page
 from repast_dist.studies.frontier.tables import Run, best_points

@@ -8,7 +8,7 @@ from typing import Any
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.rng import words
-from repast_dist.studies.case import Case
+from repast_dist.studies.case import Point, TunedCase
 from repast_dist.studies.kinds.frontier import FrontierStudy
 from repast_dist.studies.search.proposals import optuna_module
 from repast_dist.studies.search.space import Space
@@ -17,27 +17,6 @@ from repast_dist.studies.variants import varied
 
 FIRST, SECOND = "first", "second"
 """Order of optimizers: those that solve with nothing, and those that solve."""
-
-Point = dict[str, Any]
-"""What was varied: dotted path -> value."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TunedCase(Case):
-    """A run with settings that were tuned.
-
-    Attributes
-    ----------
-    settings : RunSettings
-        All that decides the run.
-    labels : dict
-        ``task``, ``optimizer``, ``order``, ``chip``, ``inverts``: whether arrays do; ``seed``, and
-        ``tuned``: what was varied, in words.
-    changes : dict
-        What was varied: dotted path -> value.
-    """
-
-    changes: Point
 
 
 class Cases:

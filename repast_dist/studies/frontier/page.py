@@ -5,8 +5,9 @@ from typing import Any
 
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
+from repast_dist.studies.case import Point
 from repast_dist.studies.costing import table
-from repast_dist.studies.frontier.cases import Cases, Point, inverts_on_arrays
+from repast_dist.studies.frontier.cases import Cases, inverts_on_arrays
 from repast_dist.studies.frontier.claims import claim_rows, evidence, holds
 from repast_dist.studies.frontier.tables import (
     Rows,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from repast_dist.ops import Segment
-from repast_dist.studies.frontier.cases import FIRST, SECOND, Point
+from repast_dist.studies.case import Point, TrainedCase
+from repast_dist.studies.frontier.cases import FIRST, SECOND
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -29,13 +30,13 @@ SOLVING = (Segment.RENEW_AND_SOLVE_G.title, Segment.SOLVE_A.title)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(TrainedCase):
     """One trained point.
 
     Attributes
     ----------
     labels : dict
-        Of `repast_dist.studies.frontier.cases.TunedCase`.
+        Of `repast_dist.studies.case.TunedCase`.
     changes : dict
         What was varied: dotted path -> value.
     record : dict
@@ -44,9 +45,6 @@ class Run:
         Steps over which a loss is averaged.
     """
 
-    labels: dict[str, Any]
-    changes: dict[str, Any]
-    record: dict[str, Any]
     window: int
 
     @property
