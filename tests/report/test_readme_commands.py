@@ -20,7 +20,7 @@ LESS = {
     "study=headline": ["study.networks=[lenet5]", "study.sensitive=[lenet5]"],
     "study=sweep": QUICK,
     "search=headline": [
-        "study.points=4", "study.measures.chip.of.networks=[resnet18]",
+        "study.points=4", "study.measures.headline.of.networks=[resnet18]",
         "study.finals.all.of.networks=[resnet18]", "study.finals.fed.of.networks=[resnet18]",
         "study.sampler.population=2", *QUICK,
     ],

@@ -302,6 +302,8 @@ WRONG = [
     ),
     ({"sampler": {"kind": "genetic"}}, "no sampler 'genetic'; valid: cmaes, grid, nsga2, random"),
     ({"finals": {"one": {"kind": "analytic"}}}, "a measure has this name"),
+    ({"measures": {"chip": {"kind": "analytic"}}}, r"study\.measures\.chip: .* group of settings"),
+    ({"finals": {"train": {"kind": "analytic"}}}, r"study\.finals\.train: .* group of settings"),
 ]
 
 
@@ -411,9 +413,9 @@ def test_the_answer_comes_first_and_fits_80_columns(designs):
 @pytest.mark.slow
 def test_poor_trainings_are_stopped_and_the_best_is_the_same(tmp_path):
     study = {
-        "measures": {"train": {"kind": "train"}},
+        "measures": {"trained": {"kind": "train"}},
         "parameters": {"optimizer.learning_rate": [0.2, 0.1, 0.05, 0.02, 0.0001, 1e-6]},
-        "objectives": {"train.train_loss": "lowest"},
+        "objectives": {"trained.train_loss": "lowest"},
         "sampler": {"kind": "grid"},
         "points": None,
     }
@@ -422,7 +424,7 @@ def test_poor_trainings_are_stopped_and_the_best_is_the_same(tmp_path):
         "dataset.train_samples=512", "farm.backend=inprocess",
     )  # fmt: skip
     found = {}
-    for pruning in (None, {"column": "train.train_loss", "after_points": 2, "after_epochs": 2}):
+    for pruning in (None, {"column": "trained.train_loss", "after_points": 2, "after_epochs": 2}):
         asked(tmp_path, **study, pruning=pruning)
         settings = load_settings(["study=mine", *train, f"run_root={tmp_path}"], tmp_path / "my")
         folder = run_study(settings, QUIET)
@@ -434,9 +436,9 @@ def test_poor_trainings_are_stopped_and_the_best_is_the_same(tmp_path):
     assert len(records[0]["curve"]) == 4
     assert len(records[5]["curve"]) == 2
     # Runs that are not stopped are what they are without.
-    best = [min(rows, key=lambda r: r["train.train_loss"] or 9.9) for rows in found.values()]
+    best = [min(rows, key=lambda r: r["trained.train_loss"] or 9.9) for rows in found.values()]
     assert best[0]["point"] == best[1]["point"]
-    assert best[0]["train.train_loss"] == best[1]["train.train_loss"]
+    assert best[0]["trained.train_loss"] == best[1]["trained.train_loss"]
 
 
 @pytest.mark.slow
@@ -495,8 +497,8 @@ def test_the_tuned_chip_is_a_design_of_the_search_and_trains_bit_for_bit_alike()
     wanted = to_dict(changed(settings, changes).chip)
     assert {**found, "name": "", "source": ""} == {**wanted, "name": "", "source": ""}
     limits = settings.study.constraints
-    assert limits["chip.area_m2"].excess(tuned.hardware.area_m2) == 0
-    assert limits["chip.peak_power_w"].excess(tuned.hardware.peak_power_w) == 0
+    assert limits["headline.area_m2"].excess(tuned.hardware.area_m2) == 0
+    assert limits["headline.peak_power_w"].excess(tuned.hardware.peak_power_w) == 0
     tiny = ("model=digits_mlp", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32")
     losses = []
     for chip in ("repast", "repast_tuned"):

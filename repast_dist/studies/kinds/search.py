@@ -135,7 +135,8 @@ class SearchStudy(Study):
         Heading of the page.
     measures : dict
         Name -> what is measured at every point, as in a sweep: ``kind`` cost, train, solve,
-        headline, or one of your own. Its numbers are called ``NAME.COLUMN``.
+        headline, or one of your own. Its numbers are called ``NAME.COLUMN``; no group of settings
+        may have this name.
     parameters : dict
         Dotted path of a setting -> the values it may have: a list, or a range ``{low, high}`` with
         ``step``, ``log`` and ``levels``. Or a name of your own -> named sets of settings, dotted
@@ -195,6 +196,13 @@ class SearchStudy(Study):
                     f"study.{name}: none is given; valid: search=headline, or a file of your own "
                     "(docs/search.md)"
                 )
+        for kind, names in (("measures", self.measures), ("finals", self.finals)):
+            for name in names:
+                if hasattr(settings, name):
+                    raise SettingsError(
+                        f"study.{kind}.{name}: a group of settings has this name, and its "
+                        "figures would be read as settings; valid: another name"
+                    )
         return run(self, settings, run_dir, console)
 
     def ignores(self, settings: "RunSettings") -> Mapping[str, str]:
