@@ -4,8 +4,11 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from repast_dist.ground.files import SETTINGS
 
 _DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
 
@@ -18,7 +21,10 @@ def source() -> str:
 
 
 def shared_library(page: Path) -> str | None:
-    """Return the way from a page to the library that all pages of its runs share, and put it there.
+    """Return the way from a page to the library that pages share, and put it there.
+
+    It lies where other runs can share it, too: in ``ROOT`` for ``ROOT/STUDY/DATE`` and the runs
+    of a sweep in it, beside the directory of a run that lies elsewhere, and beside any other page.
 
     Parameters
     ----------
@@ -28,19 +34,26 @@ def shared_library(page: Path) -> str | None:
     Returns
     -------
     str or None
-        A relative path; None where the page is neither in the folder of all runs nor in a run
-        directory with the name of a date, ``ROOT/STUDY/DATE`` or a run in a sweep's: nobody knows
-        what lies beside it.
+        A relative path; None where the folder cannot be written to: the library is in the page.
     """
     name = f"plotly-{version('plotly')}.min.js"
     folders = page.absolute().parents
     if (folders[0] / name).is_file():
         return name
+    up = _levels_up(folders)
+    try:
+        _put(folders[up] / name)
+    except OSError:
+        return None
+    return f"{'../' * up}{name}"
+
+
+def _levels_up(folders: Sequence[Path]) -> int:
+    """Return how many folders above a page the library lies."""
     for up in (0, 1):
         if len(folders) > up + 2 and _DATED.fullmatch(folders[up].name):
-            _put(folders[up + 2] / name)
-            return f"{'../' * (up + 2)}{name}"
-    return None
+            return up + 2
+    return int((folders[0] / SETTINGS).is_file())
 
 
 def _put(path: Path) -> None:

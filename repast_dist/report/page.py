@@ -27,6 +27,7 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'{library}; "
     "img-src data: blob:; font-src data:"
 )
+_TRIED_FOLDERS = 4
 # A number and its unit stay on one line.
 _BEFORE_UNIT = re.compile(r"(\d) (?=(?:%|[fpnµmkMGTPE]?(?:s|J|W|B|m2))(?:\W|$))")
 
@@ -196,7 +197,7 @@ def write_page(page: Page, path: Path, *, standalone: bool = False) -> None:
         The file.
     standalone : bool
         Have the plotting library in the page, so that it can be sent; otherwise the pages of all
-        runs share one file. A page outside of run directories stands alone always.
+        runs share one file.
     """
     text = render(page, None if standalone else library.shared_library(path))
     with replaced(path) as aside:
@@ -206,11 +207,7 @@ def write_page(page: Page, path: Path, *, standalone: bool = False) -> None:
 def render(page: Page, shared: str | None = None) -> str:
     """Return a page as HTML text; `shared` is the way to the plotting library, None: inside."""
     policy = _POLICY.format(library=" 'self' file:" if shared else "")
-    plotting = (
-        f'<script src="{_text(shared)}"></script>'
-        if shared
-        else f"<script>{library.source()}</script>"
-    )
+    plotting = _from_file(shared) if shared else f"<script>{library.source()}</script>"
     numbering = iter(range(1, 10_000))
     sections = [_section(section, index, numbering) for index, section in enumerate(page.sections)]
     return "\n".join(
@@ -232,6 +229,19 @@ def render(page: Page, shared: str | None = None) -> str:
             f"<script>{_asset('page.js')}</script>",
             "</body></html>\n",
         ]
+    )
+
+
+def _from_file(shared: str) -> str:
+    """Return what loads the plotting library: from where it was put, or, of a page that was moved
+    or copied, from its own folder or those above.
+    """
+    name = shared.rpartition("/")[2]
+    others = [way for up in range(_TRIED_FOLDERS) if (way := f"{'../' * up}{name}") != shared]
+    return f'<script src="{_text(shared)}"></script>' + "".join(
+        "<script>window.Plotly || document.write("
+        f"'<script src=\"{_text(way)}\"><\\/script>')</script>"
+        for way in others
     )
 
 

@@ -14,6 +14,8 @@ from browser import CHROMIUM, Browser
 from example_run import write_example_run
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.files import SETTINGS
+from repast_dist.report import library
 from repast_dist.report.page import (
     Column,
     Figure,
@@ -244,9 +246,48 @@ def test_pages_of_runs_share_one_plotting_library(tmp_path: Path, browser: Brows
     moved.write_text((runs[0] / "report.html").read_text())
     browser.open(moved)
     assert "study.standalone=true" in browser.evaluate("document.body.innerText")
+    for beside in (tmp_path / "other", tmp_path / "other" / "folder"):
+        # The library in its own folder or one above is found.
+        beside.mkdir()
+        (tmp_path / "other" / shared.name).write_bytes(shared.read_bytes())
+        (beside / "moved.html").write_text(moved.read_text())
+        browser.open(beside / "moved.html")
+        assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
     write_page(page, runs[0] / "report.html", standalone=True)
     moved.write_text((runs[0] / "report.html").read_text())
     browser.open(moved)
+    assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
+
+
+@needs_browser
+def test_pages_outside_the_folder_of_runs_share_a_library_beside_them(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Page("t", "s", "a", [Section("s", [Figure("f", [{"y": [1.0, 2.0]}], {})])])
+    runs = [tmp_path / "mine" / name for name in ("a", "b")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / SETTINGS).write_text("{}")
+        write_page(page, run / "report.html")
+        assert {item.name for item in run.iterdir()} == {SETTINGS, "report.html"}
+        assert (run / "report.html").stat().st_size < 100_000
+    # One that is in no run directory, such as that of a list of runs, has it in its own folder.
+    write_page(page, tmp_path / "mine" / "index.html")
+    (shared,) = tmp_path.rglob("*.js")
+    assert shared.parent == tmp_path / "mine"
+    for path in (runs[1] / "report.html", tmp_path / "mine" / "index.html"):
+        browser.open(path)
+        assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
+        assert browser.problems() == []
+    # Where it cannot be put, it is in the page.
+    shared.unlink()
+
+    def refused(*_: object, **__: object) -> tuple[int, str]:
+        raise PermissionError
+
+    monkeypatch.setattr(library.tempfile, "mkstemp", refused)
+    write_page(page, runs[0] / "report.html")
+    browser.open(runs[0] / "report.html")
     assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
 
 

@@ -64,9 +64,9 @@
     const library = document.querySelector("script[src]")?.getAttribute("src");
     for (const { div } of plots.splice(0)) {
       div.textContent =
-        `Figures need the file ${library}, which lies beside all runs: a page that was moved ` +
-        "away from it is written anew by repast-dist study=report study.run=RUN_DIR, " +
-        "with study.standalone=true so that it can be sent.";
+        `Figures need the file ${library}, which lies beside all runs: copy it to where this page ` +
+        "was moved to. The page of a training run is also written anew by repast-dist " +
+        "study=report study.run=RUN_DIR, with study.standalone=true so that it can be sent.";
     }
   }
 
