@@ -22,6 +22,7 @@ from repast_dist.farm.setup import FarmSetup
 from repast_dist.ground.errors import RepastError
 from repast_dist.training.engines import Engine
 from repast_dist.training.network import (
+    FactorsAsked,
     LoadedNetwork,
     LoadedPart,
     MicroBatch,
@@ -155,7 +156,7 @@ class StageRunner:
         """
         forming: dict[bool, list[tuple[int, int]]] = {}
         for chip, number in queue:
-            forms = _forming(self._setup, number, statistics) is not None
+            forms = _asked(self._setup, number, statistics) is not None
             forming.setdefault(forms, []).append((chip, number))
         for alike in forming.values():
             yield from map(list, itertools.batched(alike, min(most, len(alike))))
@@ -189,13 +190,7 @@ class StageRunner:
         for number in numbers:
             samples = _samples(setup, step, number)
             batches.append(MicroBatch(number, *_batch(setup, step, samples), samples))
-        return loaded.run_micro_batches(
-            batches,
-            _forming(setup, numbers[0], statistics),
-            setup.factor_blocks,
-            setup.unformed,
-            setup.job.machine.policy.soi.factor_positions,
-        )
+        return loaded.run_micro_batches(batches, _asked(setup, numbers[0], statistics))
 
     def repeated(
         self, step: int, values: Values, micro_batches: Sequence[int]
@@ -285,12 +280,7 @@ class _Line:
             self._loaded[held] = self._setup.parts[stage].load(self._values, engine, self._step)
         samples = _samples(self._setup, self._step, number)
         run = self._running[chip, number] = self._loaded[held].begin(
-            samples,
-            number,
-            _forming(self._setup, number, self._statistics),
-            self._setup.factor_blocks,
-            self._setup.unformed,
-            self._setup.job.machine.policy.soi.factor_positions,
+            samples, number, _asked(self._setup, number, self._statistics)
         )
         if stage:
             (inputs,) = self.incoming.pop((_ACTIVATIONS, chip, number))
@@ -332,11 +322,14 @@ def _samples(setup: FarmSetup, step: int, number: int) -> np.ndarray:
     return micro_batch_samples(job.seed, len(setup.data.train_inputs), job.train, step, number)
 
 
-def _forming(setup: FarmSetup, number: int, statistics: SecondOrder | None) -> SecondOrder | None:
-    """Return the optimizer where a micro-batch forms factors."""
+def _asked(setup: FarmSetup, number: int, statistics: SecondOrder | None) -> FactorsAsked | None:
+    """Return what a micro-batch leaves for factors; None: it forms none."""
     job = setup.job
-    forms = job.machine.policy.soi.forms_factors(number, job.train.micro_batches)
-    return statistics if forms else None
+    soi = job.machine.policy.soi
+    if statistics is None or not soi.forms_factors(number, job.train.micro_batches):
+        return None
+    blocks, unformed = setup.factor_blocks, setup.unformed
+    return FactorsAsked(statistics, blocks, unformed, soi.factor_positions)
 
 
 def _batch(setup: FarmSetup, step: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

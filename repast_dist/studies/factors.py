@@ -12,7 +12,7 @@ from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
 from repast_dist.training.models import ModelSource
-from repast_dist.training.network import FactorKey, MicroBatch, Network, Values
+from repast_dist.training.network import FactorKey, FactorsAsked, MicroBatch, Network, Values
 from repast_dist.training.optimizers import Optimizer, SecondOrder, Side, Update
 from repast_dist.training.sampling import micro_batch_samples, total_steps
 from repast_dist.training.second_order import Preconditioner
@@ -157,7 +157,7 @@ def _batch(
         chosen = micro_batch_samples(seed, len(data.train_inputs), train, step, micro_batch)
         inputs, labels = data.batch(chosen, seed, step)
         batch = MicroBatch(micro_batch, inputs, labels, chosen)
-        (result,) = loaded.run_micro_batches([batch], optimizer)
+        (result,) = loaded.run_micro_batches([batch], FactorsAsked(optimizer))
         for name, value in result.gradients.items():
             gradients[name] = gradients.get(name, 0.0) + value / train.batch_size
         for key, factor in result.factors.items():

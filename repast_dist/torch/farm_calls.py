@@ -6,7 +6,7 @@ call computes some operations; each micro-batch that is on its way keeps buffers
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ from repast_dist.torch.statistics import PartStatistics, Statistics, logits
 from repast_dist.training.engines import Engine
 from repast_dist.training.network import (
     Evaluation,
-    FactorBlocks,
     FactorKey,
+    FactorsAsked,
     MicroBatch,
     MicroBatchResult,
     Values,
@@ -101,17 +101,16 @@ class Calls:
     def watcher[S: Statistics](
         self,
         made: type[S],
-        method: SecondOrder,
-        blocks: FactorBlocks | None,
-        unformed: Collection[FactorKey],
+        asked: FactorsAsked,
         samples: np.ndarray,
     ) -> S:
         """Return what collects the optimizer's statistics of a micro-batch."""
         likelihood = self.facts.loss.likelihood or Likelihood()
         # The loss is a sum over the samples already.
+        method = asked.optimizer
         watcher = made(self.live.simulation, method, likelihood, logits, lambda micro_batch: 1.0)
-        watcher.unformed = unformed
-        watcher.blocks = dict(self._whole(method) if blocks is None else blocks)
+        watcher.unformed = asked.unformed
+        watcher.blocks = dict(self._whole(method) if asked.blocks is None else asked.blocks)
         watcher.number(samples)
         return watcher
 
@@ -196,26 +195,27 @@ class LoadedModule:
         live.simulation.write(engine, step)
         self._version = live.version
 
-    def run_micro_batch(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> MicroBatchResult:
+    def at_once(self, samples: int) -> int:
+        """Return 1: a module may mix the samples of a micro-batch."""
+        return 1
+
+    def run_micro_batches(
+        self, batches: Sequence[MicroBatch], asked: FactorsAsked | None = None
+    ) -> list[MicroBatchResult]:
+        """Run micro-batches one after the other."""
+        return [self._run(batch, asked) for batch in batches]
+
+    def _run(self, batch: MicroBatch, asked: FactorsAsked | None) -> MicroBatchResult:
         """Run a micro-batch forward and backward."""
+        inputs, labels, samples = batch.arrays
         calls, live = self._calls, self._entered()
-        seed, step = calls.engine.seed, calls.step
+        seed, step, micro_batch = calls.engine.seed, calls.step, batch.number
         live.simulation.micro_batches = micro_batch
         live.set_buffers(calls.before)
         live.module.zero_grad(set_to_none=True)
         watcher = None
-        if statistics is not None:
-            watcher = calls.watcher(Statistics, statistics, blocks, unformed, samples)
+        if asked is not None:
+            watcher = calls.watcher(Statistics, asked, samples)
         dropout = KeyedDropout(seed, step, micro_batch, samples)
         with calls.errors_named(micro_batch), kept() as begin, live.training(), dropout:
             begin(seed, "module", step, micro_batch)
@@ -233,25 +233,6 @@ class LoadedModule:
             {} if watcher is None else watcher.sums(),
             {} if watcher is None else watcher.rows(),
         )
-
-    def at_once(self, samples: int) -> int:
-        """Return 1: a module may mix the samples of a micro-batch."""
-        return 1
-
-    def run_micro_batches(
-        self,
-        batches: Sequence[MicroBatch],
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> list[MicroBatchResult]:
-        """Run micro-batches one after the other."""
-        how = statistics, blocks, unformed, positions
-        return [
-            self.run_micro_batch(batch.inputs, batch.labels, batch.samples, batch.number, *how)
-            for batch in batches
-        ]
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Return the sums of loss and hits over samples."""
@@ -346,22 +327,15 @@ class LoadedStretch:
         self,
         samples: np.ndarray,
         micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        asked: FactorsAsked | None = None,
     ) -> "StretchRun":
         """Return a micro-batch that is about to enter."""
         watcher = None
-        if statistics is not None:
+        if asked is not None:
             own = {item.name for item in self.stretch.parameters}
-            watcher = self.calls.watcher(
-                PartStatistics,
-                statistics,
-                blocks,
-                [key for key in unformed if key[0] in own],
-                samples,
-            )
+            unformed = [key for key in asked.unformed if key[0] in own]
+            asked = dataclasses.replace(asked, unformed=unformed)
+            watcher = self.calls.watcher(PartStatistics, asked, samples)
             watcher.blocks = {key: v for key, v in (watcher.blocks or {}).items() if key[0] in own}
         return StretchRun(self, samples, micro_batch, watcher)
 

@@ -51,6 +51,30 @@ class MicroBatch:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactorsAsked:
+    """What micro-batches leave for the factors of a second-order optimizer.
+
+    Attributes
+    ----------
+    optimizer : SecondOrder
+        Whose statistics are computed.
+    blocks : mapping or None
+        Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. Factors
+        without any are left out. None: whole factors.
+    unformed : collection of FactorKey
+        Factors whose rows are returned.
+    positions : float
+        Share of the input vectors of layers with several per sample, and of their errors, that
+        form factors; 1 unless the network is `layered`.
+    """
+
+    optimizer: SecondOrder
+    blocks: FactorBlocks | None = None
+    unformed: Collection[FactorKey] = ()
+    positions: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class MicroBatchResult:
     """The sums that one micro-batch contributes to its batch.
 
@@ -124,10 +148,7 @@ class LoadedNetwork(Protocol):
     def run_micro_batches(
         self,
         batches: Sequence[MicroBatch],
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        asked: FactorsAsked | None = None,
     ) -> list[MicroBatchResult]:
         """Return the loss, the gradients and, if asked for, the factors of every micro-batch, with
         the same bits in whatever company.
@@ -136,16 +157,8 @@ class LoadedNetwork(Protocol):
         ----------
         batches : sequence of MicroBatch
             Of equal size; they should be no more than `at_once`.
-        statistics : SecondOrder or None
-            The optimizer whose statistics are computed; None: no statistics.
-        blocks : mapping, optional
-            Factor -> ranges of its diagonal blocks; only these are computed, the rest is 0. Factors
-            without any are left out. None: whole factors.
-        unformed : collection of FactorKey
-            Factors whose rows are returned.
-        positions : float
-            Share of the input vectors of layers with several per sample, and of their errors, that
-            form factors; 1 unless the network is `layered`.
+        asked : FactorsAsked or None
+            The factors; None: none.
 
         Raises
         ------
@@ -189,10 +202,7 @@ class LoadedPart(Protocol):
         self,
         samples: np.ndarray,
         micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        asked: FactorsAsked | None = None,
     ) -> PartRun:
         """Return a micro-batch that is about to enter.
 
@@ -200,8 +210,8 @@ class LoadedPart(Protocol):
         ----------
         samples, micro_batch
             See `MicroBatch`.
-        statistics, blocks, unformed, positions
-            As of `LoadedNetwork.run_micro_batches`.
+        asked : FactorsAsked or None
+            The factors of these layers that it leaves; None: none.
         """
 
 

@@ -9,7 +9,7 @@ them. Addresses of random draws name the step, the layer and the micro-batch, ne
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,12 +25,12 @@ from repast_dist.training.engines import Engine
 from repast_dist.training.losses import LossValue, exact_errors, loss_value, sampled_errors
 from repast_dist.training.network import (
     Evaluation,
-    FactorBlocks,
     FactorKey,
+    FactorsAsked,
     MicroBatch,
     MicroBatchResult,
 )
-from repast_dist.training.optimizers import SecondOrder, Side
+from repast_dist.training.optimizers import Side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,41 +72,19 @@ class LoadedModel:
         numbers = sum(p.rows * (p.positions * samples + p.columns) for p in self.model.products)
         return max(current().together_bytes // (numbers * np.dtype(np.float64).itemsize), 1)
 
-    def run_micro_batch(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        samples: np.ndarray,
-        micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
-    ) -> MicroBatchResult:
-        """Return the loss, the gradients and, if asked for, the factors of one micro-batch; see
-        `repast_dist.training.network.LoadedNetwork`.
-        """
-        batch = MicroBatch(micro_batch, inputs, labels, samples)
-        (result,) = self.run_micro_batches([batch], statistics, blocks, unformed, positions)
-        return result
-
     def run_micro_batches(
-        self,
-        batches: Sequence[MicroBatch],
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        self, batches: Sequence[MicroBatch], asked: FactorsAsked | None = None
     ) -> list[MicroBatchResult]:
-        """Return the same of several micro-batches, which share every product: with the bits of one
-        after the other.
+        """Return the loss, the gradients and, if asked for, the factors of every micro-batch; they
+        share every product, and have the bits of one after the other. See
+        `repast_dist.training.network.LoadedNetwork`.
         """
         inputs, labels, samples = (
             parts[0] if len(parts) == 1 else np.concatenate(parts)
             for parts in zip(*(batch.arrays for batch in batches), strict=True)
         )
         numbers = [batch.number for batch in batches]
-        run = PartRun(self, samples, numbers, statistics, blocks, unformed, positions)
+        run = PartRun(self, samples, numbers, asked)
         run.forward(inputs)
         run.backward(run.errors(inputs, labels))
         return run.results()
@@ -115,13 +93,10 @@ class LoadedModel:
         self,
         samples: np.ndarray,
         micro_batch: int,
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        asked: FactorsAsked | None = None,
     ) -> "PartRun":
         """Return a micro-batch that is about to enter."""
-        return PartRun(self, samples, [micro_batch], statistics, blocks, unformed, positions)
+        return PartRun(self, samples, [micro_batch], asked)
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray, chunk: int = 256) -> Evaluation:
         """Return the sums of loss and hits over samples, computed `chunk` samples at a time.
@@ -195,8 +170,8 @@ class PartRun:
     micro_batches : sequence of int
         Numbers of the micro-batches in their step, of equal size; address what is programmed for
         them.
-    statistics, blocks, unformed, positions
-        As of `LoadedNetwork.run_micro_batches`.
+    asked : FactorsAsked or None
+        The factors that they leave; None: none.
     """
 
     def __init__(
@@ -204,18 +179,15 @@ class PartRun:
         loaded: LoadedModel,
         samples: np.ndarray,
         micro_batches: Sequence[int],
-        statistics: SecondOrder | None = None,
-        blocks: FactorBlocks | None = None,
-        unformed: Collection[FactorKey] = (),
-        positions: float = 1.0,
+        asked: FactorsAsked | None = None,
     ) -> None:
         self.loaded, self.samples, self.numbers = loaded, samples, tuple(micro_batches)
-        self._statistics, self._blocks, self._unformed = statistics, blocks, unformed
+        self._factors_asked = asked
         self.run = _pass(loaded, tuple(("micro_batch", loaded.step, n) for n in self.numbers))
         self.activations: dict[tuple[str, str], Product] = {}
         self.sinks: list[Sink] = []
         self._values: list[LossValue] = []
-        self._share = 1.0 if statistics is None else positions
+        self._share = 1.0 if asked is None else asked.positions
         self._orders: dict[str, list[_Order]] = {}
         self._asked: dict[Address, list[np.ndarray]] = {}
 
@@ -274,7 +246,8 @@ class PartRun:
                 f"step {loaded.step}, micro-batch {number}: the loss is not finite; "
                 "lower optimizer.learning_rate or raise optimizer.damping"
             )
-        fisher = "empirical" if self._statistics is None else self._statistics.output_gradients
+        asked = self._factors_asked
+        fisher = "empirical" if asked is None else asked.optimizer.output_gradients
         if fisher == "sampled":
             labels_of = (loaded.engine.seed, loaded.step, samples)
             return [value.errors, sampled_errors(loss, outputs, *labels_of)]
@@ -319,9 +292,9 @@ class PartRun:
             factors: dict[FactorKey, np.ndarray] = {}
             rows: dict[FactorKey, np.ndarray] = {}
             size = len(self.samples) // len(self.numbers)
-            if self._statistics is not None:
-                asked = _Statistics(self, which, self._statistics, gradients, size, self._blocks)
-                factors, rows = asked.matrices(), asked.rows(self._unformed)
+            if self._factors_asked is not None:
+                statistics = _Statistics(self, which, self._factors_asked, gradients, size)
+                factors, rows = statistics.matrices(), statistics.rows()
             results.append(
                 MicroBatchResult(
                     samples=size,
@@ -494,13 +467,12 @@ class _Statistics:
         self,
         run: PartRun,
         which: int,
-        optimizer: SecondOrder,
+        asked: FactorsAsked,
         gradients: Mapping[str, np.ndarray],
         samples: int,
-        blocks: FactorBlocks | None,
     ) -> None:
-        self.batch, self.which, self.optimizer = run, which, optimizer
-        self.gradients, self.samples, self.blocks = gradients, samples, blocks
+        self.batch, self.which, self.gradients, self.samples = run, which, gradients, samples
+        self.optimizer, self.blocks, self.unformed = asked.optimizer, asked.blocks, asked.unformed
         self._times: Counter[Address] = Counter()
 
     def matrices(self) -> dict[FactorKey, np.ndarray]:
@@ -527,13 +499,13 @@ class _Statistics:
                 matrices[parameter.name, side] = matrix
         return matrices
 
-    def rows(self, factors: Collection[FactorKey]) -> dict[FactorKey, np.ndarray]:
-        """Return (layer, side) -> (R, n) float64, the rows of these factors."""
+    def rows(self) -> dict[FactorKey, np.ndarray]:
+        """Return (layer, side) -> (R, n) float64, the rows of the unformed factors."""
         found: dict[FactorKey, np.ndarray] = {}
         for parameter in self.batch.loaded.model.preconditioned:
             layer = _Layer(self, parameter)
             for side in self.optimizer.sides:
-                if (parameter.name, side) in factors:
+                if (parameter.name, side) in self.unformed:
                     rows = self.optimizer.statistic_rows(side, layer)
                     found[parameter.name, side] = np.asarray(rows, np.float64)
         return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import final_arrays
+from micro_batches import run_micro_batch
 from rich.console import Console
 
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
@@ -83,7 +84,7 @@ def test_foofs_first_step_is_the_gradient_behind_the_inverse_moment_of_inputs(tr
     for number in range(job.train.micro_batches):
         chosen = micro_batch_samples(job.seed, len(data.train_inputs), job.train, 0, number)
         images, labels = data.train_inputs[chosen], data.train_labels[chosen]
-        gradient += loaded.run_micro_batch(images, labels, chosen, number).gradients[name]
+        gradient += run_micro_batch(loaded, images, labels, chosen, number).gradients[name]
         rows = np.hstack([images.reshape(len(chosen), -1), np.ones((len(chosen), 1))])
         moment += rows.T @ rows
     damped = moment / batch + 0.2 * np.eye(len(moment))
@@ -117,7 +118,7 @@ def test_shampoos_first_step_is_the_gradient_between_inverse_fourth_roots(train)
     for number in range(job.train.micro_batches):
         chosen = micro_batch_samples(job.seed, len(data.train_inputs), job.train, 0, number)
         images, labels = data.train_inputs[chosen], data.train_labels[chosen]
-        parts.append(loaded.run_micro_batch(images, labels, chosen, number).gradients)
+        parts.append(run_micro_batch(loaded, images, labels, chosen, number).gradients)
     name, batch = model.preconditioned[0].name, job.train.batch_size
 
     def root(matrix):

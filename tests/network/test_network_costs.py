@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 
 from repast_dist.ground.spec import load
 from repast_dist.network import LayerShape, Workload, kinds
@@ -192,7 +193,7 @@ def test_the_products_of_attention_are_those_that_are_priced() -> None:
     )  # fmt: skip
     loaded = load_weights(model, init_weights(model, 0), watched, 0)
     inputs = np.random.default_rng(0).random((3, 1, 6, 6))
-    loaded.run_micro_batch(inputs, np.array([0, 1, 2]), np.arange(3), 0)
+    run_micro_batch(loaded, inputs, np.array([0, 1, 2]), np.arange(3), 0)
     rows = {item.name: item for item in model.workload.layers if item.kind == kinds.MATMUL}
     assert set(rows) == {"a.scores", "a.mix"}
     for name, row in rows.items():

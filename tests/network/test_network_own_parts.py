@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 
 from repast_dist.cli import main
 from repast_dist.network.model import init_weights
@@ -143,7 +144,7 @@ def test_gradients_through_an_own_layer_equal_central_differences(plugin: str) -
 
     def run(changed: dict[str, np.ndarray]):  # type: ignore[no-untyped-def]
         loaded = load_weights(model, changed, engine, 0)
-        return loaded.run_micro_batch(inputs, labels, np.arange(5), 0)
+        return run_micro_batch(loaded, inputs, labels, np.arange(5), 0)
 
     gradients, random, step = run(weights).gradients, np.random.default_rng(4), 1e-5
     for name, w in weights.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from micro_batches import run_micro_batch
 
 torch = pytest.importorskip("torch")
 
@@ -181,7 +182,7 @@ def test_running_means_are_those_of_micro_batches(lab):
     state = {name: torch.from_numpy(value) for name, value in state_of(network, values).items()}
     loaded = network.load(values, make_engine(setup.job.engine, 3), 0)
     inputs, labels = setup.data.train_inputs[:16], setup.data.train_labels[:16]
-    result = loaded.run_micro_batch(inputs, labels, np.arange(16), 0)
+    result = run_micro_batch(loaded, inputs, labels, np.arange(16), 0)
     plain = user_code.resolve("my_lab:make_model", "model.factory")().double()
     plain.load_state_dict(state)
     plain(torch.from_numpy(inputs).double())
@@ -190,7 +191,7 @@ def test_running_means_are_those_of_micro_batches(lab):
             result.gradients[f"norm.{name}"][0] / 16, getattr(plain.norm, name).numpy(), rtol=1e-12
         )
     # A second run of the same begins with the same buffers.
-    again = loaded.run_micro_batch(inputs, labels, np.arange(16), 0)
+    again = run_micro_batch(loaded, inputs, labels, np.arange(16), 0)
     for name, value in result.gradients.items():
         np.testing.assert_array_equal(again.gradients[name], value)
 
@@ -207,8 +208,8 @@ def setup_of(*others):
 
 def gradients_of(loaded, data, samples, micro_batch):
     chosen = np.asarray(samples)
-    result = loaded.run_micro_batch(
-        data.train_inputs[chosen], data.train_labels[chosen], chosen, micro_batch
+    result = run_micro_batch(
+        loaded, data.train_inputs[chosen], data.train_labels[chosen], chosen, micro_batch
     )
     return result.gradients["head"]
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network, samples
 
 from repast_dist.analog import LOSSLESS, SCHEMES, AdcSpec, DeviceSpec, InvSpec, Reram, VmmSpec
@@ -35,7 +36,7 @@ def run(used: Engine, micro_batch: int = 0, step: int = 0):
     model = network(CNN)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), used, step)
-    return loaded.run_micro_batch(inputs, labels, numbers, micro_batch, Kfac())
+    return run_micro_batch(loaded, inputs, labels, numbers, micro_batch, Kfac())
 
 
 def test_fixed_point_products_are_exact_on_their_grid() -> None:
@@ -186,9 +187,9 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     model = network(CNN)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac())
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac())
     parts = [
-        loaded.run_micro_batch(inputs[p], labels[p], numbers[p], i, Kfac())
+        run_micro_batch(loaded, inputs[p], labels[p], numbers[p], i, Kfac())
         for i, p in enumerate((slice(0, 2), slice(2, 6)))
     ]
     assert sum(p.loss_sum for p in parts) == pytest.approx(whole.loss_sum)
@@ -202,7 +203,7 @@ def test_evaluation_equals_the_loss_of_a_micro_batch() -> None:
     model = network(CNN)
     inputs, labels, numbers = samples(model, 7)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    result = loaded.run_micro_batch(inputs, labels, numbers, 0)
+    result = run_micro_batch(loaded, inputs, labels, numbers, 0)
     total = loaded.evaluate(inputs, labels, chunk=3)
     assert (total.samples, total.correct) == (7, result.correct)
     assert total.loss_sum == pytest.approx(result.loss_sum)
@@ -214,7 +215,7 @@ def test_a_diverged_network_stops_with_advice() -> None:
     weights = {k: np.full_like(v, 1e38) for k, v in init_weights(model, 0).items()}
     loaded = load_weights(model, weights, float_engine(), 4)
     with np.errstate(all="ignore"), pytest.raises(DataError, match=r"step 4.*learning_rate"):
-        loaded.run_micro_batch(inputs * 1e300, labels, numbers, 2)
+        run_micro_batch(loaded, inputs * 1e300, labels, numbers, 2)
 
 
 def test_lossless_ideal_arrays_compute_the_fixed_point_result() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network, samples
 
 from repast_dist.network.functional import col2im, im2col
@@ -54,10 +55,10 @@ def assert_gradients_match(model: Model, engine: Engine, targets: np.ndarray | N
 
     def loss(changed: dict[str, np.ndarray]) -> float:
         loaded = load_weights(model, changed, engine, 0)
-        return loaded.run_micro_batch(inputs, labels, numbers, 0).loss_sum
+        return run_micro_batch(loaded, inputs, labels, numbers, 0).loss_sum
 
     loaded = load_weights(model, weights, engine, 0)
-    gradients = loaded.run_micro_batch(inputs, labels, numbers, 0).gradients
+    gradients = run_micro_batch(loaded, inputs, labels, numbers, 0).gradients
     assert set(gradients) == set(weights)
     random, step = np.random.default_rng(4), 1e-5
     for name, w in weights.items():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network, precondition, samples
 
 from repast_dist.network.model import Model, init_weights
@@ -23,7 +24,7 @@ TOKENS = [{"kind": "patches", "size": 2}, {"kind": "dense", "outputs": 4, "shari
 def run(model: Model, fisher: str, count: int = 6, seed: int = 0) -> MicroBatchResult:
     inputs, labels, numbers = samples(model, count)
     loaded = load_weights(model, init_weights(model, seed), float_engine(seed), 0)
-    return loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher))
+    return run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher))
 
 
 def per_sample_gradients(model: Model, name: str, count: int = 6) -> np.ndarray:
@@ -31,7 +32,7 @@ def per_sample_gradients(model: Model, name: str, count: int = 6) -> np.ndarray:
     inputs, labels, numbers = samples(model, count)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
     rows = [
-        loaded.run_micro_batch(inputs[[n]], labels[[n]], numbers[[n]], 0).gradients[name]
+        run_micro_batch(loaded, inputs[[n]], labels[[n]], numbers[[n]], 0).gradients[name]
         for n in range(count)
     ]
     return np.stack(rows)
@@ -278,12 +279,14 @@ def test_diagonal_blocks_alone_are_the_blocks_of_the_whole_factors(fisher: str) 
     model = network(CONV)
     inputs, labels, numbers = samples(model, 6)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher)).factors
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher)).factors
     blocks = {}
     for key, factor in whole.items():
         middle = len(factor) // 2
         blocks[key] = ((0, middle), (middle, len(factor)))
-    parts = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher), blocks).factors
+    parts = run_micro_batch(
+        loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher), blocks=blocks
+    ).factors
     for key, factor in whole.items():
         outside = np.ones(factor.shape, bool)
         for start, stop in blocks[key]:

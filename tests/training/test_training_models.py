@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import yaml
+from micro_batches import run_micro_batch
 from training_networks import CONF, float_engine, network, samples, shipped_model
 
 from repast_dist.ground.errors import SettingsError
@@ -25,7 +26,7 @@ def test_shipped_networks_start_near_the_loss_of_guessing(name: str) -> None:
     model = shipped_model(name)
     inputs, labels, numbers = samples(model, 32)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    result = loaded.run_micro_batch(0.5 * inputs, labels, numbers, 0)
+    result = run_micro_batch(loaded, 0.5 * inputs, labels, numbers, 0)
     per_unit = 1.0 if model.spec.classifies else np.prod(model.spec.input_shape)
     expected = np.log(model.chain.output_shape[-1] if model.spec.classifies else 2)
     assert result.loss_sum / 32 / per_unit == pytest.approx(expected, rel=0.6)
@@ -125,8 +126,8 @@ def test_results_of_one_sample_do_not_depend_on_its_neighbours() -> None:
         inputs, labels, numbers = samples(model, 3)
         loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
         alone = [
-            loaded.run_micro_batch(inputs[[n]], labels[[n]], numbers[[n]], 0).loss_sum
+            run_micro_batch(loaded, inputs[[n]], labels[[n]], numbers[[n]], 0).loss_sum
             for n in range(3)
         ]
-        together = loaded.run_micro_batch(inputs, labels, numbers, 0).loss_sum
+        together = run_micro_batch(loaded, inputs, labels, numbers, 0).loss_sum
         assert together == pytest.approx(sum(alone), rel=1e-12)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 
 from repast_dist.farm.peers import NoPeers
 from repast_dist.farm.setup import beginning, make_setup
@@ -72,7 +73,7 @@ def test_noise_of_a_training_is_that_of_gradients_that_are_computed_anew():
         for number in range(4):
             samples = micro_batch_samples(0, len(data.train_inputs), train, step, number)
             inputs, labels = data.batch(samples, 0, step)
-            parts.append(loaded.run_micro_batch(inputs, labels, samples, number).gradients)
+            parts.append(run_micro_batch(loaded, inputs, labels, samples, number).gradients)
         for name in names:
             each = [part[name] / 8 for part in parts]
             whole = np.mean(each, axis=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network, precondition
 
 from repast_dist.network.model import Model
@@ -62,8 +63,8 @@ def run(case: str, fisher: str) -> tuple[Model, MicroBatchResult]:
     weights = {p.name: oracle(stored, "", i) for i, p in enumerate(model.parameters)}
     loaded = load_weights(model, weights, float_engine(), 0)
     inputs, labels = ORACLES[f"{stored}/inputs"], ORACLES[f"{stored}/labels"]
-    return model, loaded.run_micro_batch(
-        inputs, labels, np.arange(len(labels)), 0, Kfac(fisher=fisher)
+    return model, run_micro_batch(
+        loaded, inputs, labels, np.arange(len(labels)), 0, Kfac(fisher=fisher)
     )
 
 

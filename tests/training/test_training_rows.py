@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 
 from repast_dist.network.model import build_model, init_weights
 from repast_dist.settings import load_settings
@@ -25,10 +26,17 @@ def test_factors_are_the_products_of_their_rows(name, sharing, fisher):
     random = np.random.default_rng(4)
     inputs, labels = random.normal(size=(5, *model.spec.input_shape)), random.integers(0, 10, 5)
     kfac = Kfac(fisher=fisher)
-    whole = loaded.run_micro_batch(inputs, labels, np.arange(5), 0, kfac)
+    whole = run_micro_batch(loaded, inputs, labels, np.arange(5), 0, kfac)
     keys = set(whole.factors)
-    found = loaded.run_micro_batch(
-        inputs, labels, np.arange(5), 0, kfac, {key: () for key in keys}, keys
+    found = run_micro_batch(
+        loaded,
+        inputs,
+        labels,
+        np.arange(5),
+        0,
+        kfac,
+        blocks={key: () for key in keys},
+        unformed=keys,
     )
     assert found.factors == {}
     assert whole.rows == {}
@@ -50,10 +58,10 @@ def test_vectors_that_are_drawn_stand_for_all():
     random = np.random.default_rng(4)
     inputs, labels = random.normal(size=(5, *model.spec.input_shape)), random.integers(0, 10, 5)
     kfac, numbers = Kfac(fisher="empirical"), np.arange(5)
-    whole = loaded.run_micro_batch(inputs, labels, numbers, 0, kfac)
+    whole = run_micro_batch(loaded, inputs, labels, numbers, 0, kfac)
     keys, share = set(whole.factors), 0.3
     drawn = [
-        loaded.run_micro_batch(inputs, labels, numbers, n, kfac, None, keys, share)
+        run_micro_batch(loaded, inputs, labels, numbers, n, kfac, unformed=keys, positions=share)
         for n in range(40)
     ]
     vectors = {shape.name: shape.sampled_factor_vectors(share) for shape in model.workload.layers}

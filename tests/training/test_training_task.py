@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network, samples, shipped_model
 
 from repast_dist.ground.errors import SettingsError
@@ -47,7 +48,7 @@ def test_the_fisher_takes_the_backward_passes_it_says(
     monkeypatch.setattr(Chain, "backward", counted)
     inputs, labels, numbers = samples(model)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac(fisher=fisher))
+    run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac(fisher=fisher))
     assert len(count) == 1 + passes
 
 
@@ -61,7 +62,7 @@ def test_reduce_makes_factors_of_one_row_per_sample_in_numerics_and_in_the_workl
     assert [layer.vectors_per_sample for layer in products] == [4, 4, 1]
     inputs, labels, numbers = samples(model, 3)
     loaded = load_weights(model, init_weights(model, 0), float_engine(), 0)
-    factors = loaded.run_micro_batch(inputs, labels, numbers, 0, Kfac()).factors
+    factors = run_micro_batch(loaded, inputs, labels, numbers, 0, Kfac()).factors
     ranks = [np.linalg.matrix_rank(factors[f"dense{n}", "A"]) for n in (1, 2, 3)]
     # Three samples: at most three rows under reduce, twelve under expand.
     assert ranks[0] == 3

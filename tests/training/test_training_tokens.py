@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from micro_batches import run_micro_batch
 from training_networks import float_engine, network
 
 import repast_dist as rd
@@ -50,7 +51,7 @@ def test_gradients_equal_central_differences() -> None:
 
     def run(changed: dict[str, np.ndarray]):
         loaded = load_weights(model, changed, float_engine(), 0)
-        return loaded.run_micro_batch(inputs, labels, np.arange(4), 0)
+        return run_micro_batch(loaded, inputs, labels, np.arange(4), 0)
 
     gradients = run(weights).gradients
     assert set(gradients) == set(weights)
