@@ -107,14 +107,17 @@ def solve_counts(
     settled = _settled(shapes, counts, chip)
     converted_rows = sum(number * width for number, width, _ in settled)
     moved = (vmm_ops * 2 * n + 2 * converted_rows + digital["words"]) * g.value_bytes
-    tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
-    products = _products(shapes, settled[0][0], vmm_ops)
-    driven = _driven_counts(products, copies, g, counts["spared_passes"])
+    products = tuple(_products(shapes, settled[0][0], vmm_ops))
+    driven = _driven_counts(products, g, counts["spared_passes"])
+    serial = SerialSolves.moving(shapes, counts, products, moved, hardware).counts(copies)
     # Products with some of the bits read the cells that hold these.
     spared = counts["spared_slices"] * g.passes
     cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
     converted = driven["residual_adc_conversions"] - spared * ceil_div(n, g.driven_rows) * n
-    return driven | {
+    serial["serial_digital_ops"] = digital["clocks"]
+    return {
+        **driven,
+        **serial,
         # One settling reads one piece, with all its slices and copies.
         "cells_read": cells + sum(number * read for number, _, read in settled),
         "residual_adc_conversions": converted,
@@ -128,11 +131,118 @@ def solve_counts(
         "inv_adc_conversions": converted_rows,
         "digital_ops": digital["operations"],
         "buffer_bytes": moved,
-        "serial_inv_ops": ceil_div(in_turn, copies),
-        "serial_settling_s": counts["settling_s"] / copies,
-        "serial_digital_ops": digital["clocks"],
-        "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
     }
+
+
+type _Products = tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
+"""Numbers, rows and columns of products."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SerialSolves:
+    """What decides how long solves take with any numbers of copies, one entry per block: what is
+    done in turn is shared by copies. No block is factorised by digital units.
+
+    Attributes
+    ----------
+    products : tuple of tuple of ndarray
+        Of each kind of products their number, the groups of rows that an array drives one after
+        the other, and passes that are left out.
+    passes : int
+        Passes of a product.
+    settlings, settling_s : ndarray
+        Settlings that are not beside others, and their time.
+    operations : ndarray
+        Digital operations.
+    moved : ndarray
+        Bytes between buffers and arrays.
+    banks : ndarray
+        Banks of one copy.
+    chip : ChipSpec
+        The chip.
+    """
+
+    products: _Products
+    passes: int
+    settlings: np.ndarray
+    settling_s: np.ndarray
+    operations: np.ndarray
+    moved: np.ndarray
+    banks: np.ndarray
+    chip: ChipSpec
+
+    @classmethod
+    def of(cls, shapes: BlockShapes, counts: Counts, hardware: Hardware) -> "SerialSolves":
+        """Work out what solves with `SolveCounts` as columns do in turn."""
+        settled = _settled(shapes, counts, hardware.chip)
+        converted_rows = sum(number * width for number, width, _ in settled)
+        vmm_ops = counts["vmm_ops"]
+        moved = vmm_ops * 2 * shapes.size + 2 * converted_rows + counts["moved"]
+        products = tuple(_products(shapes, settled[0][0], vmm_ops))
+        moved = moved * hardware.product_geometry(shapes.product_bits).value_bytes
+        return cls.moving(shapes, counts, products, moved, hardware)
+
+    @classmethod
+    def moving(
+        cls,
+        shapes: BlockShapes,
+        counts: Counts,
+        products: _Products,
+        moved: np.ndarray,
+        hardware: Hardware,
+    ) -> "SerialSolves":
+        """Work out what solves do in turn that make these products and move so many bytes."""
+        g, spared = hardware.product_geometry(shapes.product_bits), counts["spared_passes"]
+        in_turn = [
+            (number, _rows_in_turn(rows, g), spared if place < _WHOLE else np.zeros_like(number))
+            for place, (number, rows, _) in enumerate(products)
+        ]
+        return cls(
+            tuple(item for item in in_turn if item[1].any()),
+            g.passes,
+            counts["inv_ops"] - counts["beside"],
+            counts["settling_s"],
+            counts["digital_ops"],
+            moved,
+            block_banks(shapes, hardware.chip),
+            hardware.chip,
+        )
+
+    def counts(self, copies: np.ndarray) -> Counts:
+        """Return op-table counts of what decides times, for copies of the shape (..., blocks)."""
+        chip = self.chip
+        tiles = ceil_div(copies * self.banks, chip.banks_per_tile)
+        passes = np.zeros_like(copies)
+        for number, groups, spared in self.products:
+            passes += _in_turn(number, groups, spared, copies, self.passes)
+        return {
+            "serial_residual_passes": passes,
+            "serial_inv_ops": ceil_div(self.settlings, copies),
+            "serial_settling_s": self.settling_s / copies,
+            "serial_digital_ops": ceil_div(
+                self.operations, np.maximum(1, chip.digital_lanes * tiles)
+            ),
+            "serial_buffer_words": ceil_div(self.moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+        }
+
+
+def _rows_in_turn(rows: np.ndarray, g: Geometry) -> np.ndarray:
+    """Return the groups of rows that an array drives one after the other; arrays work side by
+    side.
+    """
+    return ceil_div(np.minimum(rows, g.rows), g.driven_rows)
+
+
+def _in_turn(
+    number: np.ndarray,
+    groups: np.ndarray,
+    spared: np.ndarray | int,
+    copies: np.ndarray,
+    passes: int,
+) -> np.ndarray:
+    """Return the passes that copies make one after the other of so many products."""
+    in_turn: np.ndarray = (ceil_div(number, copies) * passes - spared // copies) * groups
+    return in_turn
 
 
 _WHOLE = 2
@@ -141,14 +251,13 @@ _WHOLE = 2
 
 def _driven_counts(
     products: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    copies: np.ndarray,
     g: Geometry,
     spared_passes: np.ndarray | int = 0,
 ) -> Counts:
-    """Return the counts of products with their number, rows and columns, on so many copies. Those
-    with whole blocks leave out some passes.
+    """Return the counts of products with their number, rows and columns, without those that
+    decide times. Those with whole blocks leave out some passes.
     """
-    reads = cells = dac = adc = in_turn = np.zeros(len(copies), np.int64)
+    reads = cells = dac = adc = np.zeros(1, np.int64)
     for place, (number, rows, columns) in enumerate(products):
         spared = spared_passes if place < _WHOLE else 0
         driven = number * g.passes - spared
@@ -158,15 +267,11 @@ def _driven_counts(
         cells = cells + driven * rows * columns * g.slices * g.columns_per_weight
         dac = dac + driven * rows * column_tiles
         adc = adc + driven * groups * columns * g.slices
-        # Arrays work side by side, the groups of rows of an array one after the other.
-        one = ceil_div(np.minimum(rows, g.rows), g.driven_rows)
-        in_turn = in_turn + (ceil_div(number, copies) * g.passes - spared // copies) * one
     return {
         "crossbar_reads": reads,
         "cells_read": cells,
         "dac_conversions": dac,
         "residual_adc_conversions": adc,
-        "serial_residual_passes": in_turn,
     }
 
 
@@ -294,11 +399,14 @@ def _ranging_counts(
         matrices.append((np.where(level < shapes.depth, pairs * vectors, 0), half, half))
     inverses = np.where(shapes.inverse_values > 0, vectors, 0)
     matrices.append((inverses, shapes.size, shapes.size))
-    driven = _driven_counts(matrices, np.ones(len(shapes), np.int64), g)
-    serial = "serial_residual_passes"
-    counts = {name: values * (1 if name == serial else copies) for name, values in driven.items()}
+    counts = {name: values * copies for name, values in _driven_counts(matrices, g).items()}
     taken = sum(number * rows for number, rows, _ in matrices)
+    one = np.ones_like(copies)
+    in_turn = (
+        _in_turn(number, _rows_in_turn(rows, g), 0, one, g.passes) for number, rows, _ in matrices
+    )
     return counts | {
+        "serial_residual_passes": sum(in_turn),
         "digital_ops": counts["residual_adc_conversions"],
         "buffer_bytes": taken * copies * g.value_bytes,
     }

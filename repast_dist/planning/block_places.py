@@ -12,7 +12,7 @@ steps that renew blocks may be another one than in those that do not.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -224,48 +224,99 @@ def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Pol
     It is that of the timeline (`repast_dist.planning.timeline`): turns follow each other in either
     segment, beside blocks that stay.
     """
+    seconds = np.zeros((len(places), len(held.times.kinds), 2))
     if not places:
-        return np.zeros((0, len(held.times.kinds), 2))
-    ways, blocks = len(places), len(held.chip)
-    stays = np.concatenate([way.stays for way in places])
-    many = held.take(np.tile(np.arange(blocks), ways))
-    seconds = np.zeros((ways, len(held.times.kinds), 2))
-    solves = many.times.solves_s(np.concatenate([way.copies for way in places]))
+        return seconds
+    queues = _Queues.of(places)
+    stays = queues.turn == 0
+    solves = held.times.solves_s(np.stack([way.copies for way in places]))
     for step, (kind, solve_s) in enumerate(solves):
-        renewal_s = many.times.renewal_s(kind, stays)
+        renewal_s = held.times.renewal_s(kind, stays)
         if policy.soi.stale:
             # Beside later steps.
             renewal_s = np.where(stays, 0.0, renewal_s)
-        first = renewal_s + np.where(many.is_g, solve_s, 0.0)
-        second = np.where(many.is_g, 0.0, solve_s)
-        for number, way in enumerate(places):
-            mine = slice(number * blocks, (number + 1) * blocks)
-            for segment, busy in enumerate((first, second)):
-                seconds[number, step, segment] = kind.share * _longest(way, busy[mine])
+        first = renewal_s + np.where(held.is_g, solve_s, 0.0)
+        second = np.where(held.is_g, 0.0, solve_s)
+        for segment, busy in enumerate((first, second)):
+            seconds[:, step, segment] = kind.share * queues.longest(busy)
     return seconds
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Queues:
+    """Blocks that a chip runs one after the other, in each of several ways to place them.
+
+    Attributes
+    ----------
+    turn : ndarray
+        (ways, blocks) number of each block's turn.
+    queue : ndarray
+        Number of each block's queue: the blocks of a way and a turn that begin in the same bank;
+        flat.
+    first : ndarray
+        The first queue of every way and turn that has some.
+    place : ndarray
+        Number of the way and turn of each of these, if all ways had as many turns.
+    """
+
+    turn: np.ndarray
+    queue: np.ndarray
+    first: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, places: Sequence[BlockPlaces]) -> "_Queues":
+        """Find the queues of several ways to place the same blocks."""
+        turn = np.stack([way.turn for way in places])
+        bank = np.stack([way.first_bank for way in places])
+        turns, banks = int(turn.max()) + 1, int(bank.max()) + 1
+        of_turn = turn + turns * np.arange(len(turn))[:, None]
+        found, queue = np.unique((of_turn * banks + bank).ravel(), return_inverse=True)
+        of_queue = found // banks
+        first = np.flatnonzero(np.diff(of_queue, prepend=-1))
+        return cls(turn, queue.reshape(-1), first, of_queue[first])
+
+    def longest(self, busy: np.ndarray) -> np.ndarray:
+        """Return when the chip is done in each way, (ways,), if blocks take so long, (ways,
+        blocks): turns follow each other, beside blocks that stay.
+        """
+        turns = self.turn.max(axis=1) + 1
+        longest = np.zeros((len(turns), int(turns.max())))
+        ends = np.bincount(self.queue, busy.ravel())
+        longest.ravel()[self.place] = np.maximum.reduceat(ends, self.first)
+        in_turn = [row[1:last].sum() for row, last in zip(longest, turns.tolist(), strict=True)]
+        return np.maximum(longest[:, 0], in_turn)
 
 
 def _evaluated(
     held: HeldBlocks, places: Sequence[BlockPlaces], hardware: Hardware, policy: Policy
 ) -> list[_Division]:
     """Work out what ways to place the blocks of a chip lead to."""
-    seconds = segment_seconds(held, places, policy)
-    return [
-        _division(held, way, segment_s, hardware, policy)
-        for way, segment_s in zip(places, seconds, strict=True)
-    ]
+    if not places:
+        return []
+    copies = np.stack([way.copies for way in places])
+    stays = np.stack([way.stays for way in places])
+    renewals = np.where(stays, held.times.renewals, 1.0)
+    writing_j = (held.times.programming_j * copies * renewals).sum(axis=1)
+    writes = _turn_writes(held, copies, stays, hardware, policy)
+    ways = zip(
+        places,
+        segment_seconds(held, places, policy),
+        writing_j.tolist(),
+        writes.tolist(),
+        strict=True,
+    )
+    return [_division(*way, hardware, policy) for way in ways]
 
 
 def _division(
-    held: HeldBlocks,
     places: BlockPlaces,
     segment_s: np.ndarray,
+    writing_j: float,
+    writes: float,
     hardware: Hardware,
     policy: Policy,
 ) -> _Division:
-    renewals = np.where(places.stays, held.times.renewals, 1.0)
-    writing_j = float((held.times.programming_j * places.copies * renewals).sum())
-    writes = _turn_writes(held, places, hardware, policy)
     seconds = float(segment_s.sum())
     goals = {
         "time": seconds,
@@ -275,23 +326,17 @@ def _division(
     return _Division(places, segment_s, writing_j, writes, goals[policy.partition.objective])
 
 
-def _longest(places: BlockPlaces, busy: np.ndarray) -> float:
-    """Return when a chip is done: turns follow each other, beside blocks that stay."""
-    turns, banks = int(places.turn.max()) + 1, int(places.first_bank.max()) + 1
-    ends = np.bincount(places.turn * banks + places.first_bank, busy, turns * banks)
-    longest = ends.reshape(turns, banks).max(axis=1)
-    return float(max(longest[0], longest[1:].sum()))
-
-
 def _turn_writes(
-    held: HeldBlocks, places: BlockPlaces, hardware: Hardware, policy: Policy
-) -> float:
-    """Return the writes per step of the cells that blocks take turns in."""
+    held: HeldBlocks, copies: np.ndarray, stays: np.ndarray, hardware: Hardware, policy: Policy
+) -> np.ndarray:
+    """Return the writes per step of the cells that blocks take turns in, (ways,), for copies of
+    blocks, (ways, blocks).
+    """
     rooms = _Rooms(held.shapes, hardware.chip)
-    moving = np.where(places.stays, 0, places.copies) * rooms.needed
-    kept = np.where(places.stays, policy.soi.array_sets * places.copies, 0) * rooms.needed
-    left = np.maximum(rooms.room - kept.sum(axis=1), 1)
-    return float((moving.sum(axis=1) / left).max())
+    moving = np.where(stays, 0, copies) @ rooms.needed.T
+    kept = np.where(stays, policy.soi.array_sets * copies, 0) @ rooms.needed.T
+    writes: np.ndarray = (moving / np.maximum(rooms.room - kept, 1)).max(axis=1)
+    return writes
 
 
 def _divisions(held: HeldBlocks, hardware: Hardware, policy: Policy) -> list[_Division]:
@@ -409,9 +454,11 @@ class _Rooms:
 
     def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """Return, per group of blocks, whether these copies of them fit together."""
-        fits, place = np.ones(groups, bool), group.ravel()
-        for kind, room in zip(self.needed, self.room, strict=True):
-            fits &= np.bincount(place, (copies * kind).ravel(), groups) <= room
+        inverting, multiplying = (
+            np.bincount(group.ravel(), (copies * kind).ravel(), groups) <= room
+            for kind, room in zip(self.needed, self.room.tolist(), strict=True)
+        )
+        fits: np.ndarray = inverting & multiplying
         return fits
 
     def even_seconds(self, times: BlockTimes) -> float:
@@ -442,12 +489,9 @@ def _staying(
     weight = np.where(held.is_g, ratios[:, None], 1.0)
     group = np.arange(len(ratios))[:, None] + everything
     every = _balanced_copies(held, fixed_s, weight, rooms, group, len(ratios))
-    wide, known, ways = block_banks(held.shapes, chip), set(), []
-    for copies in every:
-        if copies.tobytes() not in known:
-            known.add(copies.tobytes())
-            bank = _first_banks(copies * wide, everything, chip.banks)
-            ways.append(BlockPlaces(copies, everything, bank))
+    copies = np.stack(list({row.tobytes(): row for row in every}.values()))
+    banks = _first_banks(copies * block_banks(held.shapes, chip), group[: len(copies)], chip.banks)
+    ways = [BlockPlaces(*way) for way in zip(copies, 0 * copies, banks, strict=True)]
     return _evaluated(held, ways, hardware, policy)
 
 
@@ -475,8 +519,8 @@ def _balanced_copies(
 
     def copies_for(longest: np.ndarray) -> np.ndarray:
         left = longest[group] * weight - fixed_s
-        copies: np.ndarray = np.ceil(work_s / np.maximum(left, shortest_s)).astype(np.int64)
-        return np.minimum(np.maximum(copies, 1), most)
+        copies: np.ndarray = np.ceil(work_s / np.maximum(left, shortest_s))
+        return np.minimum(np.maximum(copies, 1.0), most)
 
     high = np.zeros(groups)
     np.maximum.at(high, group, np.broadcast_to((fixed_s + work_s) / weight, group.shape))
@@ -485,14 +529,16 @@ def _balanced_copies(
         middle = np.sqrt(low * high)
         fits = rooms.hold(copies_for(middle), group, groups)
         high, low = np.where(fits, middle, high), np.where(fits, low, middle)
-    return copies_for(high)
+    return copies_for(high).astype(np.int64)
 
 
 def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:
     """Return the first bank of every holding if those of a group lie one after the other, and on
     from the first bank where the last one is passed: a bank may have several arrays. Those that
     would then begin in the same bank as another begin in one in which none does, if there is one.
+    All are of one shape.
     """
+    shape, wide, group = wide.shape, wide.ravel(), group.ravel()
     order = np.argsort(group, kind="stable")
     before = np.cumsum(wide[order]) - wide[order]
     start = np.searchsorted(group[order], group[order])
@@ -508,7 +554,7 @@ def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:
         free = np.flatnonzero(~begun)
         moved = np.flatnonzero(late & (group == number))[: len(free)]
         bank[moved] = free[: len(moved)]
-    return bank
+    return bank.reshape(shape)
 
 
 # Taking turns ---------------------------------------------------------------------------------
@@ -536,10 +582,7 @@ def _in_turns(
         left = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
         if policy.partition.objective == "time" and left.even_seconds(blocks.times) >= least_s:
             continue
-        turns = {}
-        for filled_share in _FILLED:
-            turn = _turns_of(held, chip, moving, used, filled_share)
-            turns[turn.tobytes()] = turn
+        turns = {turn.tobytes(): turn for turn in _turns_of(held, chip, moving, used)}
         ways = _places_in_turn(held, chip, np.stack(list(turns.values())), used)
         tried = _evaluated(held, ways, hardware, policy)
         least_s = min(least_s, *(division.seconds for division in tried))
@@ -558,18 +601,24 @@ def _worth_staying(held: HeldBlocks, rooms: _Rooms) -> np.ndarray:
 
 
 def _turns_of(
-    held: HeldBlocks, chip: ChipSpec, moving: np.ndarray, used: int, filled: float
-) -> np.ndarray:
-    """Return turns if some blocks move in the banks behind those that are used by the others, and
-    single copies of the blocks of a turn take a share of these banks.
+    held: HeldBlocks, chip: ChipSpec, moving: np.ndarray, used: int
+) -> Iterator[np.ndarray]:
+    """Yield turns if some blocks move in the banks behind those that are used by the others: single
+    copies of the blocks of a turn take several shares of these banks.
     """
-    turn = np.zeros(len(moving), np.int64)
-    rooms = _Rooms(held.shapes, chip, banks=chip.banks - used)
+    share = _Rooms(held.shapes, chip, banks=chip.banks - used).share
+    longest_first = []
     for kind in _kinds(held):
         mine = np.flatnonzero(kind & moving)
-        turns = _turns(held.times.solving_s[mine], rooms.share[mine], filled)
-        turn[mine] = int(turn.max()) + 1 + turns
-    return turn
+        longest_first.append(mine[np.argsort(-held.times.solving_s[mine], kind="stable")])
+    shares = [share[order].tolist() for order in longest_first]
+    for filled in _FILLED:
+        turn, before = np.zeros(len(moving), np.int64), 0
+        for order, parts in zip(longest_first, shares, strict=True):
+            turns = _turns(parts, filled)
+            turn[order] = before + 1 + np.array(turns, np.int64)
+            before = max(before, before + 1 + max(turns, default=-1))
+        yield turn
 
 
 def _places_in_turn(
@@ -589,24 +638,21 @@ def _places_in_turn(
     bank = np.zeros(len(wide), np.int64)
     kept = np.flatnonzero(turns[0] == 0)
     bank[kept] = _first_banks(wide[kept], turns[0][kept], max(used, 1))
-    places = []
-    for turn, of_moving in zip(turns, every, strict=True):
-        copies, begins = np.ones(len(wide), np.int64), bank.copy()
-        copies[mine] = of_moving
-        begins[mine] = used + _first_banks(of_moving * wide[mine], turn[mine], max(left, 1))
-        places.append(BlockPlaces(copies, turn, begins))
-    return places
+    copies = np.ones(turns.shape, np.int64)
+    copies[:, mine] = every
+    begins = np.tile(bank, (len(turns), 1))
+    begins[:, mine] = used + _first_banks(every * wide[mine], group, max(left, 1))
+    return [BlockPlaces(*way) for way in zip(copies, turns, begins, strict=True)]
 
 
-def _turns(seconds: np.ndarray, share: np.ndarray, filled: float) -> np.ndarray:
-    """Return the turn of each block, from 0: the longest first, so that those of a turn are alike,
-    as many as take a share of the arrays together.
+def _turns(shares: list[float], filled: float) -> list[int]:
+    """Return the turn of each block, from 0, those first that take longest, so that those of a turn
+    are alike: as many as take a share of the arrays together.
     """
-    order = np.argsort(-seconds, kind="stable")
-    turn, number, taken = np.zeros(len(order), np.int64), 0, 0.0
-    for place, part in zip(order.tolist(), share[order].tolist(), strict=True):
+    turns, number, taken = [], 0, 0.0
+    for part in shares:
         if taken and taken + part > filled:
             number, taken = number + 1, 0.0
-        turn[place] = number
+        turns.append(number)
         taken += part
-    return turn
+    return turns

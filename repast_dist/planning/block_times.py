@@ -1,6 +1,7 @@
 """Times what SOI blocks add to the segments of a step, by the counts of the step's own rows."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,12 @@ from repast_dist.analog.schemes.base import added
 from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import duration_of, energy_of
-from repast_dist.planning.block_costs import average_counts, program_counts, solve_counts
+from repast_dist.planning.block_costs import (
+    SerialSolves,
+    average_counts,
+    program_counts,
+    solve_counts,
+)
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import StepKind
 
@@ -93,14 +99,33 @@ class BlockTimes:
         )
 
     def solves_s(self, copies: np.ndarray) -> Iterator[tuple[StepKind, np.ndarray]]:
-        """Yield each kind of steps, and the time of solving with so many copies in one of them."""
+        """Yield each kind of steps, and the time of solving with so many copies in one of them,
+        both of the shape (..., blocks).
+        """
         known: dict[bool, np.ndarray] = {}
         for kind in self.kinds:
             if kind.inverses_due not in known:
-                counts = self.renewing if kind.inverses_due else self.solving
-                rows = solve_counts(self.shapes, counts, copies, self.hardware)
-                known[kind.inverses_due] = duration_of(rows, self.hardware.costs, len(copies))
+                known[kind.inverses_due] = self._solve_s(copies, kind.inverses_due)
             yield kind, known[kind.inverses_due]
+
+    def _solve_s(self, copies: np.ndarray, renews: bool) -> np.ndarray:
+        costs, counts = self.hardware.costs, self.renewing if renews else self.solving
+        if "factorisations" not in counts:
+            serial = self._serial_renewing if renews else self._serial_solving
+            return duration_of(serial.counts(copies), costs, copies.shape)
+        every = np.broadcast_to(np.arange(len(self.shapes)), copies.shape).ravel()
+        shapes = self.shapes.shared(every, self.shapes.right_sides[every])
+        columns = {name: values[every] for name, values in counts.items()}
+        rows = solve_counts(shapes, columns, copies.ravel(), self.hardware)
+        return duration_of(rows, costs, copies.size).reshape(copies.shape)
+
+    @functools.cached_property
+    def _serial_solving(self) -> SerialSolves:
+        return SerialSolves.of(self.shapes, self.solving, self.hardware)
+
+    @functools.cached_property
+    def _serial_renewing(self) -> SerialSolves:
+        return SerialSolves.of(self.shapes, self.renewing, self.hardware)
 
     def renewal_s(self, kind: StepKind, stays: np.ndarray) -> np.ndarray:
         """Return the time of updating running averages and of writing arrays in a step of a kind;
