@@ -144,10 +144,12 @@ def _settings_as_yaml(overrides: Sequence[str], options: argparse.Namespace) -> 
 def _part(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the settings below a dotted path, as they stand in a file of that group."""
     found: Any = settings
+    way = ""
     for name in path.split("."):
         if not isinstance(found, Mapping) or name not in found:
-            raise SettingsError(f"--package: no settings at '{path}'; valid: chip, farm, chip.adc")
-        found = found[name]
+            below = [f"{way}{key}" for key in found] if isinstance(found, Mapping) else [way[:-1]]
+            raise SettingsError(f"--package: no settings at '{path}'; valid: {', '.join(below)}")
+        found, way = found[name], f"{way}{name}."
     return dict(found) if isinstance(found, Mapping) else {name: found}
 
 

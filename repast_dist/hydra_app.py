@@ -138,7 +138,7 @@ def launch(
     hydra = where.hydra()
     try:
         if not multirun:
-            _ = hydra.run(where.config_name, Job(where, quiet=False), words).return_value
+            _run_once(hydra, where, words)
             return
         config = hydra.compose_config(where.config_name, words, RunMode.MULTIRUN)
         own = config.hydra
@@ -163,6 +163,21 @@ def launch(
         raise SettingsError(explain(error)) from None
     finally:
         GlobalHydra.instance().clear()
+
+
+def _run_once(hydra: Hydra, where: Where, words: Sequence[str]) -> None:
+    """Have Hydra do one run; what stops it is told by the caller alone, in one line."""
+    failed: list[Exception] = []
+
+    def job(config: Any) -> Any:
+        try:
+            return Job(where, quiet=False)(config)
+        except Exception as error:
+            failed.append(error)
+
+    hydra.run(where.config_name, job, list(words))
+    if failed:
+        raise failed[0]
 
 
 def without_hydra(overrides: Sequence[str]) -> list[str]:

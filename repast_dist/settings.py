@@ -21,7 +21,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
@@ -246,7 +246,9 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
             else [str(item.input_line)]
             for item in parsed
         ]
-    except (HydraException, *_UNREADABLE) as error:
+    except HydraException as error:
+        raise SettingsError(explain(error)) from None
+    except _UNREADABLE as error:
         raise SettingsError(_first_line(error)) from None
     points = math.prod(len(axis) for axis in axes)
     if points > _MOST_POINTS:
@@ -289,6 +291,8 @@ def farm_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def explain(error: Exception) -> str:
     """Return Hydra's several-line message as one line that names the path and what is valid."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
     several = re.search(r"Ambiguous value for argument '\+*([^']+)'", str(error))
     if several:
         key, _, values = several.group(1).partition("=")
@@ -303,6 +307,15 @@ def explain(error: Exception) -> str:
     if "Cannot find primary config" in str(error):
         return f"--config-name: {str(error).partition('. ')[0]}; valid: a file of --config-dir"
     return _first_line(error)
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Return what is wrong with a word of the command line that is no override."""
+    word = brief(str(error.override).lstrip("+"))
+    if "=" not in error.override:
+        return f"{word} is no setting; valid: KEY=VALUE, GROUP=OPTION, ~KEY, or open"
+    why = str(error.message).splitlines()[0].strip()
+    return f"{word} is not readable: {why}; valid: special characters inside quotes, KEY='...'"
 
 
 def _first_line(error: Exception) -> str:
