@@ -176,6 +176,8 @@ class Page:
         Warnings that belong beside the answer.
     sections : sequence of Section
         The rest, in reading order.
+    refresh_s : float
+        A browser reads the page anew after so many seconds; 0: never.
     """
 
     title: str
@@ -184,6 +186,7 @@ class Page:
     sections: Sequence[Section]
     key_figures: Sequence[KeyFigure] = ()
     notes: Sequence[Note] = ()
+    refresh_s: float = 0.0
 
 
 def write_page(page: Page, path: Path, *, standalone: bool = False) -> None:
@@ -208,12 +211,13 @@ def render(page: Page, shared: str | None = None) -> str:
     """Return a page as HTML text; `shared` is the way to the plotting library, None: inside."""
     policy = _POLICY.format(library=" 'self' file:" if shared else "")
     plotting = _from_file(shared) if shared else f"<script>{library.source()}</script>"
+    refresh = f' data-refresh="{page.refresh_s:g}"' if page.refresh_s else ""
     numbering = iter(range(1, 10_000))
     sections = [_section(section, index, numbering) for index, section in enumerate(page.sections)]
     return "\n".join(
         [
             "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
+            f'<html lang="en"{refresh}><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',

@@ -13,17 +13,18 @@ from rich.console import Console
 from repast_dist.ground.errors import RepastError, RunDirectoryError, Stopped
 from repast_dist.ground.files import REPORT, RESULT
 from repast_dist.ground.plugins import checksums
+from repast_dist.ground.presets import setting_groups
 from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import print_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
-from repast_dist.studies.differing import differing_settings
+from repast_dist.studies.differing import differing_settings, told_apart
 from repast_dist.studies.output import Figures, objective_of, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
 from repast_dist.studies.run_table import run_table, telling
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.sweep_runs import do_missing
-from repast_dist.studies.sweep_state import SweepState
+from repast_dist.studies.sweep_state import SweepPoint, SweepState
 
 
 def run_sweep(
@@ -136,9 +137,11 @@ def show_sweep(state: SweepState, console: Console) -> None:
     directories = [point.run for point in points]
     differing = differing_settings([to_dict(item) for item in settings])
     figures = [read_figures(directory) for directory in directories]
-    table = run_table(differing, figures, [directory.name for directory in directories])
+    names = [directory.name for directory in directories]
+    table = run_table(differing, figures, names)
     title = f"Sweep, best {' and '.join(objective)} first" if objective else "Sweep"
-    print_table(title, telling(table), console)
+    told = run_table(told_apart(differing, _choices(points)), figures, names)
+    print_table(title, telling(told), console)
     rows = zip(directories, differing, figures, strict=True)
     state.table = [
         {"run": state.relative(path), "settings": changed, "figures": _plain(found)}
@@ -153,6 +156,13 @@ def show_sweep(state: SweepState, console: Console) -> None:
     if len(directories) > 1 and all((run / RESULT).is_file() for run in directories):
         page = write_comparison(directories, folder / "compare.html")
         console.print(f"Comparison:    {page}", markup=False, soft_wrap=True)
+
+
+def _choices(points: Sequence[SweepPoint]) -> list[dict[str, str]]:
+    """Return, per point, the options of groups that its overrides choose."""
+    words = [[word.lstrip("+").partition("=") for word in point.overrides] for point in points]
+    groups = setting_groups()
+    return [{key: value for key, _, value in item if key in groups} for item in words]
 
 
 def _plain(figures: Figures) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from repast_dist.ground.errors import RunDirectoryError, SettingsError
 from repast_dist.ground.files import LOCK, RESULT, SETTINGS
@@ -111,6 +112,27 @@ def existing_run(path: str | None) -> Path:
     return folder
 
 
+def in_use(run_dir: Path) -> bool:
+    """Return whether a process holds the lock of a run directory: it goes on."""
+    try:
+        with (run_dir / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file; `in_use` of another process may hold it for a moment."""
+    for wait_s in (0.01, 0.1):
+        with contextlib.suppress(OSError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(wait_s)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory's lock, so that two processes never write into one.
@@ -123,7 +145,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     path = run_dir / LOCK
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             # The one before may have deleted the file between opening and locking.
             is_the_lock = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
         except OSError:

@@ -1,7 +1,9 @@
 """``repast-dist open``: all runs below a folder, on one page with links to theirs."""
 
+import contextlib
 import dataclasses
 import datetime
+import time
 import webbrowser
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,9 +22,10 @@ from repast_dist.report.axes import Axis
 from repast_dist.report.console import print_table
 from repast_dist.report.page import Column, Frame, Page, Section, Table, write_page
 from repast_dist.report.units import number
-from repast_dist.studies.differing import differing_settings
+from repast_dist.studies.differing import differing_settings, told_apart
 from repast_dist.studies.kinds.runs import RunsStudy
 from repast_dist.studies.output import write_answer
+from repast_dist.studies.run_directory import in_use
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.stored import fetch_runs
 
@@ -30,8 +33,13 @@ INDEX = "index.html"
 _LOCAL = Path("runs")
 """Where is put what is shown of runs in a store."""
 
+_EVERY_S = 5.0
+"""How often the page is written anew while runs go on."""
+_RUNNING = "running"
+
 _DEEPEST = 4
 _MOST_SETTINGS = 6
+_LONGEST_VALUE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Found:
 
 
 def run(study: RunsStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
-    """List the runs.
+    """List the runs; where a browser shows them, until none of them goes on, or Ctrl-C.
 
     Raises
     ------
@@ -86,17 +94,16 @@ def run(study: RunsStudy, settings: RunSettings, run_dir: Path | None, console: 
         raise RunDirectoryError(
             f"run_root: {settings.run_root} holds no runs; valid: a folder that does"
         )
-    differ = _differing(found)
     page = root / INDEX
-    shown = runs_page(root, found, differ, study.most_curves)
-    write_page(shown, page)
+    live = study.browser and not stored and _goes_on(found)
+    shown = _written(root, found, study, live)
     write_answer(root, study.name, shown.answer, {}, checksums(settings.plugins))
     table = pa.table(
         {
             "began": [run.date for run in found],
             "study": [run.study for run in found],
             "status": [run.status for run in found],
-            "what differs": differ,
+            "what differs": _differing(found),
             "run": [str(run.folder.relative_to(root)) for run in found],
         }
     )
@@ -104,7 +111,38 @@ def run(study: RunsStudy, settings: RunSettings, run_dir: Path | None, console: 
     console.print(f"All runs:      {page}", markup=False, soft_wrap=True)
     if study.browser:
         webbrowser.open(page.resolve().as_uri())
+    if live:
+        console.print("It follows the runs that go on, until they end or Ctrl-C.")
+        _follow(root, study)
     return root
+
+
+def _goes_on(found: Sequence[Found]) -> bool:
+    return any(run.status == _RUNNING for run in found)
+
+
+def _written(root: Path, found: Sequence[Found], study: RunsStudy, live: bool) -> Page:
+    shown = runs_page(root, found, _differing(found), study.most_curves)
+    shown = dataclasses.replace(shown, refresh_s=_EVERY_S if live else 0.0)
+    write_page(shown, root / INDEX)
+    return shown
+
+
+def _follow(root: Path, study: RunsStudy) -> None:
+    """Write the page anew while runs go on, and once more when the last has ended."""
+    found: Sequence[Found] = []
+    try:
+        while True:
+            time.sleep(_EVERY_S)
+            # All may have been deleted meanwhile.
+            found = find_runs(root) or found
+            if not _goes_on(found):
+                break
+            _written(root, found, study, live=True)
+    except KeyboardInterrupt:
+        found = find_runs(root) or found
+    if found:
+        _written(root, found, study, live=False)
 
 
 def find_runs(root: Path) -> list[Found]:
@@ -124,17 +162,29 @@ def _read(folder: Path) -> Found:
     trained = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
     answered = read_json(folder / ANSWER) if (folder / ANSWER).is_file() else {}
     epochs = [epoch for epoch in trained.get("epochs", []) if "test_loss" in epoch]
-    ended = "finished" if answered else "not finished"
+    # One that was killed has no time to say so.
+    going = in_use(folder)
+    ended = "finished" if answered else _RUNNING if going else "not finished"
+    status = str(trained.get("status", ended))
     return Found(
         folder=folder,
         began=datetime.datetime.fromtimestamp((folder / SETTINGS).stat().st_mtime),
         study=str(answered.get("study") or settings.get("study", {}).get("name", "")),
-        status=str(trained.get("status", ended)),
+        status="stopped" if status == _RUNNING and not going else status,
         answer=str(answered.get("answer", "")),
         settings=settings,
-        size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        size_bytes=_size(folder),
         epochs=epochs,
     )
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files; of runs that go on, some are gone before they are counted."""
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _differing(found: Sequence[Found]) -> list[str]:
@@ -145,13 +195,20 @@ def _differing(found: Sequence[Found]) -> list[str]:
     texts = [""] * len(found)
     for indices in of_study.values():
         differ = differing_settings([{**found[i].settings, "run_root": ""} for i in indices])
-        for index, changed in zip(indices, differ, strict=True):
-            named = [f"{n.rpartition('.')[2]}={v}" for n, v in changed.items() if v is not None]
+        for index, changed in zip(indices, told_apart(differ), strict=True):
+            named = [_short(name, value) for name, value in changed.items() if value is not None]
             more = (
                 f", and {len(named) - _MOST_SETTINGS} more" if len(named) > _MOST_SETTINGS else ""
             )
             texts[index] = ", ".join(named[:_MOST_SETTINGS]) + more
     return texts
+
+
+def _short(name: str, value: object) -> str:
+    """Return ``key=value`` of a setting; ``chip.name`` is ``chip``, and lists are cut."""
+    path = name.removesuffix(".name").rpartition(".")
+    text = str(value)
+    return f"{path[2]}={text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '…'}"
 
 
 def runs_page(root: Path, found: Sequence[Found], differ: Sequence[str], curves: int) -> Page:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from repast_dist.cli import main
+from repast_dist.ground.files import RESULT, read_json, write_json
 from repast_dist.studies import runs
+from repast_dist.studies.run_directory import locked
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,45 @@ def test_runs_are_newest_first_with_their_size_and_state(root):
     assert [len(figure.data) for figure in drawn] == [1]
     size = sum(file.stat().st_size for file in found[0].folder.rglob("*") if file.is_file())
     assert found[0].size_bytes == size
+
+
+def test_a_page_in_a_browser_follows_what_goes_on(root, monkeypatch, capsys):
+    folder = next(root.glob("train/2*"))
+    kept = read_json(folder / RESULT)
+    index, seen = root / runs.INDEX, []
+
+    def wait(_seconds: float) -> None:
+        seen.append(index.read_text())
+        if len(seen) == 2:
+            write_json(folder / RESULT, kept)
+        if len(seen) > 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.webbrowser, "open", lambda _: None)
+    monkeypatch.setattr(runs.time, "sleep", wait)
+    write_json(folder / RESULT, {**kept, "status": "running", "epochs": []})
+    try:
+        with locked(folder):
+            assert main(["open", str(root)]) == 0
+    finally:
+        write_json(folder / RESULT, kept)
+    assert "follows the runs that go on" in capsys.readouterr().out
+    assert ["data-refresh" in text for text in seen] == [True, True]
+    assert "data-refresh" not in index.read_text()
+    assert ">running<" in seen[1]
+    assert ">running<" not in index.read_text()
+    # Ctrl-C ends it, too, and what was killed goes on no more.
+    write_json(folder / RESULT, {**kept, "status": "running"})
+    try:
+        with locked(folder):
+            seen += [""]
+            assert main(["open", str(root)]) == 0
+        assert ">running<" in index.read_text()
+        assert "data-refresh" not in index.read_text()
+        assert main(["open", str(root)]) == 0
+        assert ">stopped<" in index.read_text()
+    finally:
+        write_json(folder / RESULT, kept)
 
 
 def test_a_folder_without_runs_is_named(tmp_path, capsys):

@@ -169,5 +169,12 @@
     draw();
     plots.forEach(({ div }) => Plotly.Plots.resize(div));
   });
+  // What goes on is read anew, but not while somebody searches or sorts it.
+  const refresh = Number(document.documentElement.dataset.refresh ?? 0);
+  if (refresh) {
+    const busy = () => document.querySelector("[aria-sort]") ||
+      [...document.querySelectorAll("input")].some((field) => field.value);
+    setInterval(() => { if (!busy()) location.reload(); }, 1000 * refresh);
+  }
   document.documentElement.dataset.ready = String(plots.length);
 })();
