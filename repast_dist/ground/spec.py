@@ -48,7 +48,7 @@ def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         return build(cls, data)
     except Problems as problems:
         raise SettingsError(
-            "\n".join(f"{_dotted(path, where)}: {what}" for where, what in problems.items)
+            "\n".join(_line(path, where, what) for where, what in problems.items)
         ) from None
 
 
@@ -62,7 +62,7 @@ class Problems(ValueError):
     """
 
     def __init__(self, items: list[tuple[tuple[str, ...], str]]) -> None:
-        super().__init__("; ".join(f"{_dotted('', where)}: {what}" for where, what in items))
+        super().__init__("; ".join(_line("", where, what) for where, what in items))
         self.items = items
 
 
@@ -86,8 +86,10 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
-def _dotted(path: str, where: tuple[str, ...]) -> str:
-    return ".".join(part for part in (path, *where) if part)
+def _line(path: str, where: tuple[str, ...], what: str) -> str:
+    """Return what is wrong, behind its dotted path; without one if it is not in one place."""
+    dotted = ".".join(part for part in (path, *where) if part)
+    return f"{dotted}: {what}" if dotted else what
 
 
 def _problems(item: Any, cls: type) -> list[tuple[tuple[str, ...], str]]:
