@@ -12,12 +12,14 @@ from repast_dist.farm.checkpoint import Checkpoint
 from repast_dist.farm.exchange import Area, Bucket, SolveTask, solve_tasks
 from repast_dist.farm.specs import FarmSpec, chip_speed, worker_groups
 from repast_dist.ground.errors import SettingsError
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.delays import layer_delays, parameter_delays
+from repast_dist.planning.idle import best_plan
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.matrix_ops import matrix_layers, matrix_owners
 from repast_dist.planning.plan import Plan, make_plan
 from repast_dist.planning.solve_costs import solve_prices
-from repast_dist.planning.specs import StepWork
+from repast_dist.planning.specs import Policy, StepWork
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
 from repast_dist.training.datasets import DATASETS, Dataset, DataSource
@@ -51,7 +53,8 @@ class FarmSetup:
     Attributes
     ----------
     job : TrainingJob
-        The settings.
+        The settings; its farm has only the chips that are not switched off
+        (``partition.idle_chips``).
     chips : tuple of int
         The chips at work, ascending; the plan's chip k is ``chips[k]``.
     plan : Plan
@@ -266,7 +269,8 @@ def make_setup(
     data : Dataset
         Training and test set.
     groups : mapping, optional
-        Worker -> its chips; by default as the farm's settings say.
+        Worker -> its chips, which all work; by default as the farm's settings say, without chips
+        that are switched off.
     network : Network, optional
         The network, where it has been made already.
 
@@ -276,11 +280,6 @@ def make_setup(
         The training set is smaller than a batch, the model does not take its samples, or it cannot
         be spread over chips.
     """
-    if groups is None:
-        one_process = job.farm.backend == "inprocess"
-        groups = (
-            {0: range(job.farm.chips)} if one_process else dict(enumerate(worker_groups(job.farm)))
-        )
     if len(data.train_inputs) < job.train.batch_size:
         raise SettingsError(
             f"train.batch_size={job.train.batch_size} exceeds the "
@@ -299,8 +298,18 @@ def make_setup(
             f"train.target_accuracy={job.train.target_accuracy}: the loss of {network.name} has no "
             "accuracy; valid: null, or a model with the loss cross_entropy"
         )
-    chips = tuple(sorted(chip for group in groups.values() for chip in group))
-    plan = _plan(job, network, chips)
+    if groups is None:
+        # Chosen once: when workers are lost later, all chips that are left work.
+        work = _work(job, network, range(job.farm.chips))
+        plan = best_plan(network.workload, *_machine(job), work)
+        farm = dataclasses.replace(job.farm, chips=plan.work.chips)
+        job = dataclasses.replace(job, farm=farm)
+        one_process = farm.backend == "inprocess"
+        groups = {0: range(farm.chips)} if one_process else dict(enumerate(worker_groups(farm)))
+        chips = tuple(range(farm.chips))
+    else:
+        chips = tuple(sorted(chip for group in groups.values() for chip in group))
+        plan = make_plan(network.workload, *_machine(job), _work(job, network, chips))
     _check_fusion(job, plan)
     _check_damping(job, network, plan)
     _check_noise(job)
@@ -325,10 +334,14 @@ def make_setup(
     return dataclasses.replace(setup, pieces=pieces, tasks=tasks)
 
 
-def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
-    """Return who does what on some chips."""
+def _machine(job: TrainingJob) -> tuple[Hardware, Policy]:
+    return job.machine.hardware, job.machine.policy
+
+
+def _work(job: TrainingJob, network: Network, chips: Sequence[int]) -> StepWork:
+    """Return what some chips have to do in a step."""
     second = job.optimizer.second_order
-    work = StepWork(
+    return StepWork(
         chips=len(chips),
         micro_batches=job.train.micro_batches,
         micro_batch_size=job.train.micro_batch_size,
@@ -342,7 +355,6 @@ def _plan(job: TrainingJob, network: Network, chips: Sequence[int]) -> Plan:
         matrices=job.optimizer.matrices,
         speeds=tuple(chip_speed(job.farm, chip) for chip in chips),
     )
-    return make_plan(network.workload, job.machine.hardware, job.machine.policy, work)
 
 
 def _schedule(job: TrainingJob, network: Network) -> Schedule:
@@ -353,7 +365,8 @@ def _schedule(job: TrainingJob, network: Network) -> Schedule:
     cells = (device.cell, device.inv_cell)
     if not job.engine.uses_analog() or not any(cell.ages or cell.wears for cell in cells):
         return AS_WRITTEN
-    plan = _plan(job, network, range(job.farm.chips))
+    work = _work(job, network, range(job.farm.chips))
+    plan = make_plan(network.workload, *_machine(job), work)
     writes = dataclasses.asdict(cell_writes(plan))
     ages = any(cell.ages for cell in cells)
     return Schedule(step_s=summarise(plan).step_s if ages else 0.0, **writes)

@@ -7,7 +7,8 @@ from typing import Any
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.network.shapes import Workload
-from repast_dist.planning.plan import Plan, make_plan
+from repast_dist.planning.idle import best_plan
+from repast_dist.planning.plan import Plan
 from repast_dist.planning.specs import Policy, StepWork
 from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
@@ -70,4 +71,4 @@ class Machine:
             matrices=matrices,
             speeds=tuple(speeds),
         )
-        return make_plan(workload, self.hardware, self.policy, work)
+        return best_plan(workload, self.hardware, self.policy, work)

@@ -94,6 +94,10 @@ class Plan:
     fusion: Fusion
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to other processes, without what has been computed of the plan."""
+        return {**self.__dict__, "_remembered": {}}
+
     @property
     def measured_layers(self) -> tuple[int, ...]:
         """Numbers of the layers of which the noise of gradients is measured."""

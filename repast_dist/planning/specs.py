@@ -205,6 +205,11 @@ class PartitionSpec:
     update_delay : int
         Steps that all layers go on with older weights while an update is made: gradients
         exchanged, solved with and applied. 0: the next step waits for them.
+    idle_chips : {"none", "auto"}
+        Chips that are switched off for the whole run: they do nothing, take no power, exchange
+        nothing with the others and keep their area. ``none``: all chips work. ``auto``: the first
+        ones work, as many as are best by `objective` of at most ten numbers that are planned
+        (`planning.idle`); what chips exchange may cost more than further ones save.
     """
 
     blocks: Literal["lpt", "capacity", "round_robin", "layer", "owner"] = "lpt"
@@ -218,12 +223,19 @@ class PartitionSpec:
     overlap_exchange: bool = False
     stages_in_flight: PositiveInt = 1
     update_delay: Count = 0
+    idle_chips: Literal["none", "auto"] = "none"
 
     def __post_init__(self) -> None:
         if self.stages_in_flight > 1 and not self.pipelining:
             raise ValueError(
                 f"stages_in_flight={self.stages_in_flight} with pipelining=False: one layer works "
                 "at a time; valid: 1, or pipelining=True"
+            )
+        if self.idle_chips != "none" and self.layers != "replicate":
+            raise ValueError(
+                f"idle_chips={self.idle_chips} with layers={self.layers}: how many chips hold the "
+                "network follows from what divides their number; valid: idle_chips=none, or "
+                "layers=replicate"
             )
 
 
@@ -286,6 +298,8 @@ class StepWork:
         more in the next; 0: it stays as it is.
     matrices : MatrixMethod or None
         What updates whole matrices on chips that own them; None: nothing does.
+    idle : int
+        Further chips of the machine, which are switched off.
     """
 
     chips: int
@@ -300,6 +314,12 @@ class StepWork:
     clips: bool = True
     damping_every: int = 0
     matrices: MatrixMethod | None = None
+    idle: int = 0
+
+    @property
+    def machine_chips(self) -> int:
+        """Chips of the machine, at work or not."""
+        return self.chips + self.idle
 
     @property
     def renews(self) -> bool:

@@ -69,5 +69,5 @@ def run_page(run: RunData) -> Page:
         answer=head.answer(run, total),
         sections=[section for section in sections if section.parts],
         key_figures=head.key_figures(run, total),
-        notes=[*head.warnings(run), *head.ideal_effects(run)],
+        notes=[*head.warnings(run), *head.idle_chips(run), *head.ideal_effects(run)],
     )

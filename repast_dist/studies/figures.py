@@ -32,7 +32,7 @@ def step_figures(plan: "Plan", step: "StepSummary") -> dict[str, Any]:
         "samples_per_s": step.samples_per_s,
         "energy_per_sample_j": step.energy_per_sample_j,
         "utilisation": step.utilisation,
-        "area_m2": plan.work.chips * plan.hardware.area_m2,
+        "area_m2": plan.work.machine_chips * plan.hardware.area_m2,
         "peak_power_w": step.peak_power_w,
         "lifetime_s": step.wear.lifetime_s,
         "limited_by": step.limiting_segment,

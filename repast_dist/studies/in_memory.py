@@ -81,7 +81,7 @@ def train(data: Dataset, job: TrainingJob, kept: InMemory) -> str | None:
         What the run is kept in.
     """
     setup = make_setup(job, data)
-    with tempfile.TemporaryDirectory() as folder, open_farm(job.farm, setup) as farm:
+    with tempfile.TemporaryDirectory() as folder, open_farm(setup.job.farm, setup) as farm:
         try:
             Coordinator(setup, farm, beginning(setup), kept, Path(folder)).run()
         except (DataError, InversionError) as error:

@@ -10,7 +10,8 @@ from repast_dist.planning.blocks import SoiBlock
 from repast_dist.planning.plan import Plan, fusion_rows
 from repast_dist.planning.summary import summarise
 from repast_dist.report.console import print_table
-from repast_dist.report.page import KeyFigure
+from repast_dist.report.idle_chips import idle_chips_line
+from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import percent, si
 from repast_dist.studies.costing import (
@@ -112,8 +113,16 @@ def plan_page(plan: Plan) -> StudyPage:
         tables=tables,
         sections=[size_section(), *sections, StudySection("Layers", tables=["layers"])],
         key_figures=figures,
-        notes=workload_notes([plan.workload]),
+        notes=[*(Note(line) for line in _idle_chips(plan)), *workload_notes([plan.workload])],
     )
+
+
+def _idle_chips(plan: Plan) -> list[str]:
+    """Return a line on chips that are switched off, where they may be."""
+    partition, work = plan.policy.partition, plan.work
+    if partition.idle_chips == "none":
+        return []
+    return [idle_chips_line(work.chips, work.machine_chips, partition.objective)]
 
 
 def soi_makespan_s(plan: Plan) -> float:
@@ -139,6 +148,8 @@ def run(study: PlanStudy, settings: RunSettings, run_dir: Path | None, console: 
         for name in ("chips", "blocks"):
             if name in page.tables:
                 print_table(name, page.tables[name], console)
+        for line in _idle_chips(plan):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         print_networks([plan.workload], console)
 
     return finish(page, settings, console, details=details)

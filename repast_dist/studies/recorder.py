@@ -43,7 +43,8 @@ class RunRecorder:
     settings : RunSettings
         Its settings.
     facts : mapping
-        Entries of result.json that are known before training: layers, blocks, plan.
+        Entries of result.json that are known before training: layers, blocks, plan, and
+        ``working_chips``, the chips that are not switched off.
     progress : RunProgress
         The terminal display.
     resumed : Checkpoint or None
@@ -68,7 +69,7 @@ class RunRecorder:
         digest = stored["settings_sha256"] if resumed else settings_digest(plain)
         self._trace = TraceWriter(
             run_dir / TRACE,
-            n_chips=settings.farm.chips,
+            n_chips=facts["working_chips"],
             settings_sha256=digest,
             resume_step=resumed.step if resumed else None,
         )

@@ -100,6 +100,13 @@ class RunSettings:
     interconnect: InterconnectSpec
     farm: FarmSpec
 
+    def __post_init__(self) -> None:
+        if self.partition.idle_chips == "auto" and self.farm.chip_overrides:
+            raise ValueError(
+                "partition.idle_chips=auto with farm.chip_overrides: chips that differ might be "
+                "switched off; valid: none"
+            )
+
     @cached_property
     def hardware(self) -> Hardware:
         """The chips and the network between them, as one object."""

@@ -30,6 +30,7 @@ from repast_dist.ground.files import (
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.idle_chips import idle_chips_line
 from repast_dist.studies import stored
 from repast_dist.studies.kinds.train import TrainStudy
 from repast_dist.studies.output import begin
@@ -135,7 +136,7 @@ def _train(
     train, data = settings.train, setup.data
     progress = RunProgress(
         steps,
-        settings.farm.chips,
+        setup.job.farm.chips,
         first_step=first_step,
         tests=tests_after(first_step, len(data.train_inputs), train),
         # A test has the first of the three products that a layer has in a step.
@@ -181,7 +182,7 @@ def _drive(
     progress: RunProgress,
 ) -> bool:
     """Train on a farm; return whether all steps are done."""
-    with open_farm(settings.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
+    with open_farm(setup.job.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
         recorder.kernels(_kernels(farm))
         start = checkpoint or beginning(setup)
         return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS).run(stop)
@@ -247,7 +248,7 @@ def _report(run_dir: Path) -> None:
 def _announce(
     settings: RunSettings, setup: FarmSetup, run_dir: Path, steps: int, console: Console
 ) -> None:
-    farm = settings.farm
+    farm, partition = setup.job.farm, settings.partition
     where = "in this process" if farm.backend == "inprocess" else "in Ray workers"
     console.print(
         f"Training {settings.model.name} on {settings.dataset.name} with "
@@ -255,6 +256,9 @@ def _announce(
         markup=False,
         highlight=False,
     )
+    if partition.idle_chips == "auto":
+        line = idle_chips_line(farm.chips, settings.farm.chips, partition.objective)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
     if setup.plan.work.second_order:
         console.print(_preconditioning(setup))
@@ -282,6 +286,7 @@ def _facts(setup: FarmSetup) -> dict[str, Any]:
             {**dataclasses.asdict(block), "n": block.size, "chip": setup.block_owner(block.index)}
             for block in setup.plan.blocks
         ],
+        "working_chips": setup.job.farm.chips,
         "component_energy_j": component_energy(setup.plan.hardware.costs),
         "micro_batches": [
             setup.micro_batch_owner(number) for number in range(setup.job.train.micro_batches)

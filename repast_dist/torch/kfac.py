@@ -505,6 +505,7 @@ def _check_policy(policy: Any) -> None:
         "partition.layers": (policy.partition.layers, "replicate"),
         "partition.stages_in_flight": (policy.partition.stages_in_flight, 1),
         "partition.update_delay": (policy.partition.update_delay, 0),
+        "partition.idle_chips": (policy.partition.idle_chips, "none"),
         "partition.grad_worker_fraction": (policy.partition.grad_worker_fraction, 0.0),
     }
     for name, (value, valid) in wanted.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from repast_dist.report.idle_chips import idle_chips_line
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.run_data import RunData, setting
 from repast_dist.report.units import duration, large, lifetime, number, percent, si
@@ -146,6 +147,15 @@ def warnings(run: RunData) -> list[Note]:
 def _some_blocks(solves: pa.Table) -> str:
     blocks = sorted(set(solves["block"].to_pylist()))
     return f"{', '.join(map(str, blocks[:8]))}{', ...' if len(blocks) > 8 else ''}"
+
+
+def idle_chips(run: RunData) -> list[Note]:
+    """Return a line on chips that are switched off, where they may be."""
+    if setting(run.result, "partition.idle_chips", "none") == "none":
+        return []
+    working, chips = run.result["working_chips"], setting(run.result, "farm.chips", 0)
+    objective = setting(run.result, "partition.objective", "time")
+    return [Note(idle_chips_line(working, chips, objective))]
 
 
 def ideal_effects(run: RunData) -> list[Note]:

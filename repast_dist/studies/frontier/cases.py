@@ -8,8 +8,9 @@ from typing import Any
 
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.rng import words
+from repast_dist.planning.idle import refuse_idle_chips
 from repast_dist.studies.case import Point, TunedCase
-from repast_dist.studies.kinds.frontier import FrontierStudy
+from repast_dist.studies.kinds.frontier import CHIPS_WORK, FrontierStudy
 from repast_dist.studies.search.proposals import optuna_module
 from repast_dist.studies.search.space import Space
 from repast_dist.studies.settings import RunSettings, changed, in_one_process
@@ -33,14 +34,15 @@ class Cases:
     ------
     SettingsError
         A set of settings names no setting, a value that is not valid, or one that the study does
-        not read; or all optimizers are of one order, so that there is nothing to compare; or no
-        chip inverts on arrays, or all do.
+        not read; or chips may be switched off; or all optimizers are of one order, so that there is
+        nothing to compare; or no chip inverts on arrays, or all do.
     """
 
     def __init__(self, study: FrontierStudy, settings: RunSettings) -> None:
         self._study, self._seed = study, settings.seed
         # A chip that cannot check its answers uses them; what that does is part of the question.
         self._base = changed(in_one_process(settings), {"inversion.on_divergence": "use"})
+        refuse_idle_chips(self._base.partition, CHIPS_WORK)
         self.chips = self._of_equal_area(self._base)
         self._optimizers = {
             (task, name): varied(on_task, tuned.settings, f"study.optimizers.{name}.settings")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from repast_dist.planning.baselines import EpochsSpec
 from repast_dist.planning.gpu import GpuKfac, GpuSpec
+from repast_dist.planning.idle import refuse_idle_chips
 from repast_dist.planning.machine import Machine
 from repast_dist.studies.kinds.headline import HeadlineStudy
 
@@ -32,6 +33,10 @@ class HeadlineInputs:
     gpu: GpuSpec
     epochs: EpochsSpec
     bridge: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        why = "machines of equal power and area are compared, whose chips all work"
+        refuse_idle_chips(self.machine.policy.partition, why)
 
     @property
     def gpu_kfac(self) -> GpuKfac:

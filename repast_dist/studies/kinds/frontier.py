@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from repast_dist.studies.settings import RunSettings
 
+CHIPS_WORK = "chips of equal area are compared, which all work"
+"""Why none is switched off (``partition.idle_chips``)."""
+
 
 @spec
 class TunedOptimizer:
@@ -144,4 +147,5 @@ class FrontierStudy(PointStudy):
         """Return settings that do nothing beside the others, with the reason."""
         missed = "answers that miss their target are used; valid: study=train"
         of_misses = ("on_divergence", "damp_factor", "damp_tries")
-        return {f"inversion.{name}": missed for name in of_misses}
+        idle = {"partition.idle_chips": f"{CHIPS_WORK}; valid: none"}
+        return {f"inversion.{name}": missed for name in of_misses} | idle

@@ -14,7 +14,7 @@ from repast_dist.studies.costing import chosen_workload, print_networks
 from repast_dist.studies.kinds.scaling import ScalingStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
-from repast_dist.studies.scaling.page import scaling_page
+from repast_dist.studies.scaling.page import idle_chips, scaling_page
 from repast_dist.studies.scaling.points import ScalingJob, cost_job, scaling_points
 from repast_dist.studies.settings import RunSettings
 
@@ -34,13 +34,15 @@ def run(study: ScalingStudy, settings: RunSettings, run_dir: Path | None, consol
     jobs = [ScalingJob(machine, point) for point in points][::-1]
     records = runner.records("costing", cost_job, jobs)[::-1]
     page = scaling_page(machine, records, workloads)
-    shown = page.tables["points"].select(
-        ["network", "mode", "chips", "step_s", "samples_per_s", "efficiency",
-         "energy_per_sample_j", "limited_by"]
-    )  # fmt: skip
+    columns = ("network", "mode", "chips", "working_chips", "step_s", "samples_per_s", "efficiency",
+               "energy_per_sample_j", "limited_by")  # fmt: skip
+    points_table = page.tables["points"]
+    shown = points_table.select([name for name in columns if name in points_table.column_names])
 
     def details() -> None:
         print_table("Scaling", shown, console)
+        for line in idle_chips(machine, records):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         print_networks(workloads, console)
 
     return finish(page, settings, console, runner.run_dir, details)

@@ -54,7 +54,10 @@ def scaling_page(
     workloads : sequence of Workload
         The networks in them.
     """
-    records = [_with_efficiency(point, points) for point in points]
+    left_out = ["segments", "exchanges", "sample_s"]
+    if machine.policy.partition.idle_chips == "none":
+        left_out.append("working_chips")
+    records = [_with_efficiency(point, points, left_out) for point in points]
     carried = _exchange_rows(points)
     chips = sorted({point["chips"] for point in points})
     first = workloads[0].name
@@ -84,8 +87,25 @@ def scaling_page(
             size_section(),
         ],
         sources=[("interconnect", machine.hardware.interconnect.source)],
-        notes=[*_notes(records), *workload_notes(workloads)],
+        notes=[
+            *_notes(records),
+            *map(Note, idle_chips(machine, points)),
+            *workload_notes(workloads),
+        ],
     )
+
+
+def idle_chips(machine: Machine, points: Sequence[Row]) -> list[str]:
+    """Return a line on chips that are switched off, where they may be."""
+    if machine.policy.partition.idle_chips == "none":
+        return []
+    fewer = [
+        f"{point['working_chips']:,} of {point['chips']:,} ({point['network']}, {point['mode']})"
+        for point in points
+        if point["working_chips"] < point["chips"]
+    ]
+    who = f"only so many chips work: {', '.join(fewer)}" if fewer else "all chips work"
+    return [f"With partition.idle_chips=auto {who}."]
 
 
 def _segment_rows(points: Sequence[Row]) -> Rows:
@@ -198,14 +218,15 @@ def _key_figures(largest: dict[str, Any]) -> list[KeyFigure]:
     ]
 
 
-def _with_efficiency(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _with_efficiency(
+    point: dict[str, Any], points: Sequence[dict[str, Any]], left_out: Sequence[str]
+) -> dict[str, Any]:
     """Add the efficiency: the time that the fewest chips take for the same samples, over the time
-    taken, per chip.
+    taken, per chip. Chips that are switched off count.
     """
     alike = [p for p in points if (p["network"], p["mode"]) == (point["network"], point["mode"])]
     first = min(alike, key=lambda p: p["chips"])
     further = point["samples_per_step"] - first["samples_per_step"]
     chip_s = (first["step_s"] + further * first["sample_s"]) * first["chips"]
-    left_out = ("segments", "exchanges", "sample_s")
     record = {name: value for name, value in point.items() if name not in left_out}
     return record | {"efficiency": chip_s / (point["step_s"] * point["chips"])}

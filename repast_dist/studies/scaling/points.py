@@ -83,9 +83,10 @@ def scaling_point(machine: Machine, point: ScalingPoint) -> dict[str, Any]:
         "soi_balance": balance(
             plan.held_costs.per_step_s,
             plan.holdings.chip.tolist(),
-            point.chips,
+            plan.work.chips,
             [plan.blocks[number].factor for number in plan.holdings.block],
         ),
+        "working_chips": plan.work.chips,
         "pipeline_stages": plan.allocation.stages,
         "weights_fit": bool(plan.allocation.resident.all()),
         "blocks_fit": bool(plan.places.stays.all()),
