@@ -29,6 +29,12 @@ from repast_dist.trace.verify import Finding
 _PLAIN_EVERY_S = 5.0
 
 
+def say(text: str, console: Console) -> None:
+    """Print a sentence: in lines of whole words on a terminal, in one line elsewhere."""
+    seen = console.is_terminal or console.is_jupyter
+    console.print(text, markup=False, highlight=False, soft_wrap=not seen)
+
+
 class _Progress:
     """Updates one line in place on a terminal; in a log file or a pipe it prints a plain line every
     few seconds and one at the end.
@@ -68,8 +74,7 @@ class _Progress:
 
     def message(self, text: str) -> None:
         """Print one line without disturbing the display, for example an event or an epoch."""
-        console = self._live.console if self._live is not None else self._console
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text, self._live.console if self._live is not None else self._console)
 
     def _show(self, done: int, text: str = "") -> None:
         if self._counting_since is None:
@@ -88,7 +93,7 @@ class _Progress:
         if done >= self._total:
             parts.append(f"took {duration(time.monotonic() - self._started)}")
         parts.append(self._left_text(done))
-        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False)
+        say("  ".join(filter(None, parts)), self._console)
 
     def _left_text(self, done: int) -> str:
         if self._counting_since is None or not self._first < done < self._total:
@@ -210,7 +215,7 @@ def print_summary(result: Mapping[str, Any], console: Console | None = None) -> 
     console.print(phase_table(result["totals"]))
     for line in (outcome(result), _wear_line(result)):
         if line:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line, console)
 
 
 def _wear_line(result: Mapping[str, Any]) -> str:

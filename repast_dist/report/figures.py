@@ -150,15 +150,20 @@ def line(title: str, curves: Sequence[Curve], x: Axis, y: Axis, frame: Frame = _
 
 
 def bars(title: str, content: Bars, value: Axis, frame: Frame = _PLAIN) -> Figure:
-    """Draw one bar per label and group; references are marked across upright bars."""
+    """Draw one bar per label and group; references are marked across upright bars.
+
+    On a logarithmic axis, which has no zero that bars could begin at, each is a mark.
+    """
     scale, value_title = value.scaled([group.values for group in content.groups])
     along = "x" if content.horizontal else "y"
-    traces = [_bar(group, index, content, scale) for index, group in enumerate(content.groups)]
+    draw = _mark if value.log and not content.stacked else _bar
+    traces = [draw(group, index, content, scale) for index, group in enumerate(content.groups)]
     value_axis = value.drawn(value_title, [v for trace in traces for v in trace[along]], ".1%")
     axes = (value_axis, _label_axis(content)) if content.horizontal else (
         _label_axis(content), value_axis)  # fmt: skip
     layout = {
         "barmode": "stack" if content.stacked else "group",
+        "scattermode": "group",
         "uniformtext": {"mode": "hide", "minsize": 9},
         "showlegend": len(content.groups) > 1,
         "xaxis": axes[0],
@@ -427,6 +432,24 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         symbol = palette.MARKERS[index % len(palette.MARKERS)]
         own.marker = {"symbol": symbol, "size": 7, "color": colour}
     return [*traces, own]
+
+
+def _mark(group: Group, index: int, content: Bars, scale: float) -> Any:
+    """Return marks where bars would end, side by side for each label."""
+    bar = _bar(dataclasses.replace(group, texts=()), index, content, scale)
+    return go.Scatter(
+        name=bar.name,
+        x=bar.x,
+        y=bar.y,
+        orientation=bar.orientation,
+        mode="markers",
+        offsetgroup=str(index),
+        marker={
+            "color": bar.marker.color,
+            "size": 10,
+            "symbol": palette.MARKERS[index % len(palette.MARKERS)],
+        },
+    )
 
 
 def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:

@@ -41,6 +41,8 @@ _SERIES = (
     Phase.BACKWARD,
     Phase.COMMUNICATE,
 )
+COLOURS = len(_SERIES)
+"""How many series can be told apart by colour."""
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b6470", "#e4e7eb", "#ffffff"
 """Text, quiet text, grid lines and the page."""
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from repast_dist.ground.files import REPORT, replaced
-from repast_dist.report import figures
+from repast_dist.report import figures, palette
 from repast_dist.report.axes import Axis
 from repast_dist.report.page import (
     Column,
@@ -231,7 +231,7 @@ def axis_title(table: pa.Table, column: str) -> str:
     """Return a column's description, or its name in words without the unit."""
     field = table.schema.field(column)
     description = (field.metadata or {}).get(b"description", b"").decode()
-    words, unit = column.replace("_", " "), unit_of(table, column).lower()
+    words, unit = column.replace("_", " "), unit_of(table, column).lower().replace("1/", "per ")
     return description or (words.removesuffix(f" {unit}") if unit else words)
 
 
@@ -255,16 +255,35 @@ def _line(chart: Chart, table: pa.Table) -> Figure:
 
 def _bars(chart: Chart, table: pa.Table) -> Figure:
     labels = _ordered(table[chart.x])
-    groups = []
+    groups: list[figures.Group] = []
     for name, rows in _split(table, chart.series).items():
         values = dict(
             zip(map(_text, rows[chart.x].to_pylist()), rows[chart.y].to_pylist(), strict=True)
         )
-        shown = [values.get(label, np.nan) for label in labels]
+        shown = [np.nan if (v := values.get(label)) is None else v for label in labels]
         groups.append(figures.Group(name or axis_title(table, chart.y), shown))
+    if chart.stacked:
+        groups = _largest(groups)
     title = axis_title(table, chart.x)
     content = figures.Bars(labels, groups, title, chart.stacked, chart.horizontal)
     return figures.bars(chart.title, content, _value_axis(chart, table), _frame(chart))
+
+
+def _largest(groups: Sequence[figures.Group]) -> list[figures.Group]:
+    """Return stacked bars without those that are nothing; as many as there are colours, and all
+    that are smaller as one.
+    """
+    sums = {group.name: float(np.nansum(group.values)) for group in groups}
+    seen = [group for group in groups if sums[group.name]]
+    if len(seen) <= palette.COLOURS:
+        return seen
+    kept = sorted(sums, key=lambda name: -sums[name])[: palette.COLOURS - 1]
+    rest = [group for group in seen if group.name not in kept]
+    others = np.nansum([group.values for group in rest], axis=0).tolist()
+    return [
+        *(group for group in seen if group.name in kept),
+        figures.Group(f"{len(rest)} others", others, palette.MUTED),
+    ]
 
 
 def _value_axis(chart: Chart, table: pa.Table) -> Axis:

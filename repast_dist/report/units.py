@@ -12,6 +12,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
+def counted(count: int, thing: str, several: str = "") -> str:
+    """Return how many there are of a thing: "1 chip", "1,024 chips", "2 micro-batches"."""
+    return f"{count:,} {thing if count == 1 else several or thing + 's'}"
+
+
 def si(value: float | None, unit: str, digits: int = 3) -> str:
     """Format with an SI prefix: ``si(1.234e-6, "s")`` is ``"1.23 µs"``.
 
@@ -36,7 +41,12 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
     if unit in _UNPREFIXED:
         return number(value, digits) + (f" {unit}" if unit not in ("", "1") else "")
     scale, prefix = si_scale(abs(value))
-    return f"{_significant(value / scale, digits)} {prefix}{unit}"
+    return f"{_significant(value / scale, digits)} {prefixed(prefix, unit)}"
+
+
+def prefixed(prefix: str, unit: str) -> str:
+    """Return a unit with its prefix: "ms"; of "1/s" it is "k/s", thousands per second."""
+    return f"{prefix}{unit.removeprefix('1')}"
 
 
 def si_scale(value: float) -> tuple[float, str]:

@@ -9,8 +9,8 @@ from example_run import write_example_run
 from rich.console import Console
 
 from repast_dist.ground.files import RESULT, read_json
-from repast_dist.report.console import RunProgress, findings_table, print_summary, print_table
-from repast_dist.report.units import duration, large, lifetime, number, percent, si
+from repast_dist.report.console import RunProgress, findings_table, print_summary, print_table, say
+from repast_dist.report.units import counted, duration, large, lifetime, number, percent, si
 from repast_dist.trace import Finding
 
 
@@ -18,6 +18,8 @@ from repast_dist.trace import Finding
     ("value", "unit", "text"),
     [
         (1.234e-6, "s", "1.23 µs"),
+        (7140.0, "1/s", "7.14 k/s"),
+        (71.4, "1/s", "71.4 /s"),
         (0.99996e-3, "s", "1.00 ms"),
         (0.0, "J", "0 J"),
         (5e3, "W", "5.00 kW"),
@@ -153,6 +155,21 @@ def test_nothing_of_a_table_in_a_pipe_is_cut() -> None:
     assert "device.inv_cell.programming_sigma" in text.getvalue()
     assert "…" not in text.getvalue()
     assert max(map(len, text.getvalue().splitlines())) < 400
+
+
+def test_sentences_wrap_at_words_on_a_terminal_and_not_at_all_in_a_pipe() -> None:
+    sentence = "the network classifies most of the test set correctly " * 4
+    for terminal, most in ((True, 80), (False, len(sentence))):
+        text = io.StringIO()
+        say(sentence, Console(file=text, width=80, force_terminal=terminal))
+        longest = max(map(len, text.getvalue().splitlines()))
+        assert most - 12 < longest <= most
+        assert text.getvalue().split() == sentence.split()
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [counted(n, "chip") for n in (1, 2, 1024)] == ["1 chip", "2 chips", "1,024 chips"]
+    assert counted(2, "batch", "batches") == "2 batches"
 
 
 def test_faults_of_a_trace_are_listed_with_their_place() -> None:

@@ -11,6 +11,7 @@ from browser import CHROMIUM, Browser
 from example_run import write_example_run
 
 from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.report import palette
 from repast_dist.report.axes import log_ticks
 from repast_dist.report.compare import (
     comparison_page,
@@ -169,6 +170,33 @@ def test_a_published_figure_is_drawn_at_its_value_on_the_scaled_axis() -> None:
     assert layout["yaxis"]["title"]["text"] == "energy, mJ"
     assert layout["shapes"][0]["y0"] == pytest.approx(5.0)
     assert layout["annotations"][0]["text"] == "published"
+
+
+def test_on_a_logarithmic_axis_marks_stand_side_by_side_in_place_of_bars() -> None:
+    table = pa.table({"net": ["a", "b"] * 2, "of": ["x", "x", "y", "y"], "n": [1.0, 10.0, 0.1, 5]})
+    chart = Chart("bars", "t", "T", "net", "n", series="of", log_y=True)
+    drawn = chart_figure(chart, table)
+    assert [trace["type"] for trace in drawn.data] == ["scatter", "scatter"]
+    assert [list(trace["y"]) for trace in drawn.data] == [[1.0, 10.0], [0.1, 5.0]]
+    assert drawn.data[0]["offsetgroup"] != drawn.data[1]["offsetgroup"]
+    assert drawn.layout["scattermode"] == "group"
+
+
+def test_stacked_bars_have_no_more_names_than_colours_and_the_same_sums() -> None:
+    names = [f"part {k:02d}" for k in range(20)]
+    share = {"a": [k / 190 for k in range(20)], "b": [0.0, *[1 / 19] * 19]}
+    rows = [(net, name, share[net][k]) for net in "ab" for k, name in enumerate(names)]
+    columns = zip(("net", "part", "share"), zip(*rows, strict=True), strict=True)
+    table = pa.table({name: list(values) for name, values in columns})
+    drawn = chart_figure(
+        Chart("bars", "t", "T", "net", "share", series="part", stacked=True), table
+    )
+    assert len(drawn.data) == palette.COLOURS
+    # The first is nothing in both.
+    assert drawn.data[-1]["name"] == "12 others"
+    assert [trace["name"] for trace in drawn.data[:2]] == ["part 13", "part 14"]
+    assert len({trace["marker"]["color"] for trace in drawn.data}) == palette.COLOURS
+    assert np.sum([trace["y"] for trace in drawn.data], axis=0) == pytest.approx([1.0, 1.0])
 
 
 def test_a_heat_map_places_each_value_at_its_settings() -> None:

@@ -86,9 +86,9 @@ def test_ratios_are_quotients_of_the_machines_table(page):
         if (row["network"], row["footing"], row["ratio"])
         == ("vgg13", footings.ONE, "speedup over GPU")
     )
-    ours = of("repast", "second", footings.ONE)["time_per_sample_s"]
-    same = of("gpu", "second", "one machine")["time_per_sample_s"]
-    first = of("gpu", "first", "one machine")["time_per_sample_s"]
+    ours = of("RePAST", "second", footings.ONE)["time_per_sample_s"]
+    same = of("GPU", "second", "one machine")["time_per_sample_s"]
+    first = of("GPU", "first", "one machine")["time_per_sample_s"]
     assert ratio["per epoch"] == pytest.approx(same / ours)
     assert ratio["to target"] == pytest.approx(first / ours * 90 / 35)
 
@@ -245,7 +245,7 @@ def test_the_assumed_settling_decides_where_answers_are_read_once_they_have_sett
 def test_shares_of_phases_sum_to_one(page):
     shares: dict[tuple[str, ...], float] = {}
     for row in page.tables["phases"].to_pylist():
-        if row["machine"] == "repast":
+        if row["machine"] == "RePAST":
             key = (row["network"], row["footing"])
             shares[key] = shares.get(key, 0.0) + row["time_share"]
     assert list(shares.values()) == pytest.approx([1.0] * len(shares))

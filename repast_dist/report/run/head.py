@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from repast_dist.report.idle_chips import idle_chips_line
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.run_data import RunData, setting
-from repast_dist.report.units import duration, large, lifetime, number, percent, si
+from repast_dist.report.units import counted, duration, large, lifetime, number, percent, si
 from repast_dist.trace.query import Totals
 from repast_dist.trace.schema import Phase
 
@@ -41,15 +41,13 @@ def answer(run: RunData, total: Totals) -> str:
     learned = "No epoch was finished."
     if epochs:
         last, best = epochs[-1], max(epochs, key=_accuracy_key)
+        passed = f"After {counted(last['epoch'], 'epoch')} ({counted(total.steps, 'step')})"
         learned = (
-            f"After {last['epoch']} epochs ({number(total.steps)} steps) the network classifies "
+            f"{passed} the network classifies "
             f"{percent(last.get('test_accuracy'))} of the test set correctly"
         )
         if last.get("test_accuracy") is None:
-            learned = (
-                f"After {last['epoch']} epochs ({number(total.steps)} steps) the test loss is "
-                f"{number(last['test_loss'])}"
-            )
+            learned = f"{passed} the test loss is {number(last['test_loss'])}"
             if last.get("test_squared_error") is not None:
                 learned += f" and the squared error {number(last['test_squared_error'])} per sample"
         elif best["epoch"] != last["epoch"]:
@@ -58,7 +56,7 @@ def answer(run: RunData, total: Totals) -> str:
     if not total.phases:
         return learned
     return (
-        f"{learned} On {len(total.chips)} simulated chip{'s' * (len(total.chips) != 1)} the run "
+        f"{learned} On {counted(len(total.chips), 'simulated chip')} the run "
         f"takes {si(total.time_s, 's')} and {si(total.energy_j, 'J')}: {_dominating(total)}."
     )
 

@@ -15,6 +15,9 @@ from repast_dist.planning.summary import StepSummary, summarise
 from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.inputs import HeadlineInputs
 
+REPAST, GPU, PIPELAYER, REBUILT = "RePAST", "GPU", "PipeLayer", "PipeLayer, rebuilt"
+"""What the machines are called."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MachineStep:
@@ -23,7 +26,7 @@ class MachineStep:
     Attributes
     ----------
     kind : str
-        ``repast``, ``gpu``, ``pipelayer`` or ``pipelayer rebuilt``.
+        One of `REPAST`, `GPU`, `PIPELAYER` and `REBUILT`.
     footing : str
         What decides how many chips there are.
     chips : int
@@ -129,14 +132,14 @@ def published_on(inputs: HeadlineInputs, workload: Workload) -> tuple[MachineSte
     study = inputs.study
     gpu = gpu_step(inputs.gpu, workload, study.batch_size, inputs.gpu_kfac)
     pipelayer = pipelayer_step(study.pipelayer, workload, study.batch_size)
-    return _other("gpu", True, gpu), _other("pipelayer", False, pipelayer)
+    return _other(GPU, True, gpu), _other(PIPELAYER, False, pipelayer)
 
 
 def _others(inputs: HeadlineInputs, workload: Workload) -> list[MachineStep]:
     """Return the GPU with second and with first order, and PipeLayer as published and rebuilt."""
     gpu, pipelayer = published_on(inputs, workload)
     first = gpu_step(inputs.gpu, workload, inputs.study.batch_size, None)
-    return [gpu, _other("gpu", False, first), pipelayer, _rebuilt(inputs, workload)]
+    return [gpu, _other(GPU, False, first), pipelayer, _rebuilt(inputs, workload)]
 
 
 def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> MachineStep:
@@ -146,7 +149,7 @@ def _rebuilt(inputs: HeadlineInputs, workload: Workload) -> MachineStep:
         workload, 1, inputs.study.batch_size, inputs.study.micro_batch_size, sides=()
     )
     costed = _repast("one machine", 1, summarise(plan))
-    return dataclasses.replace(costed, kind="pipelayer rebuilt", second_order=False)
+    return dataclasses.replace(costed, kind=REBUILT, second_order=False)
 
 
 def coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
@@ -167,7 +170,7 @@ def coster(inputs: HeadlineInputs, name: str) -> Callable[[int], StepSummary]:
 
 def _repast(footing: str, chips: int, step: StepSummary) -> MachineStep:
     return MachineStep(
-        "repast",
+        REPAST,
         footing,
         chips,
         True,

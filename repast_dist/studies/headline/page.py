@@ -26,7 +26,7 @@ from repast_dist.studies.headline.bridge import (
     schedule_name,
 )
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.machines import layer_rows, machines_on
+from repast_dist.studies.headline.machines import REPAST, layer_rows, machines_on
 from repast_dist.studies.headline.ratios import RATIOS, mean_rows, published_ratio, ratio_rows
 from repast_dist.studies.headline.schedules import schedule_rows
 from repast_dist.studies.headline.sensitivity import SHOWN, sensitivity_rows
@@ -308,7 +308,7 @@ def _ratio_section(inputs: HeadlineInputs, means: Means) -> StudySection:
     charts = [
         Chart(
             "bars", "ratios", f"RePAST's {name}", x="network", y="per epoch", series="footing",
-            where={"ratio": name}, log_y=True, caption="Per epoch.",
+            where={"ratio": name}, log_y=True,
             references={"paper's average": published_ratio(inputs.study.paper, name)},
         )
         for name, *_ in RATIOS
@@ -340,7 +340,7 @@ def _phase_section(inputs: HeadlineInputs, phases: Sequence[Row]) -> StudySectio
     charts = [
         Chart(
             "bars", "phases", f"{title} of one chip", x="network", y=column, series="phase",
-            where={"machine": "repast", "footing": footings.ONE}, stacked=True, wide=True,
+            where={"machine": REPAST, "footing": footings.ONE}, stacked=True, wide=True,
         )
         for title, column in (("Time", "time_share"), ("Energy", "energy_share"))
     ]  # fmt: skip
@@ -416,7 +416,7 @@ def _about_pipelayer(inputs: HeadlineInputs, means: Means) -> Note:
 
 def _largest_shares(phases: Sequence[Row]) -> str:
     """Name the three segments that take most of one chip's time, with their mean shares."""
-    mine = [r for r in phases if (r["machine"], r["footing"]) == ("repast", footings.ONE)]
+    mine = [r for r in phases if (r["machine"], r["footing"]) == (REPAST, footings.ONE)]
     shares = {
         name: float(np.mean([row["time_share"] for row in mine if row["phase"] == name]))
         for name in dict.fromkeys(row["phase"] for row in mine)

@@ -7,17 +7,25 @@ import numpy as np
 
 from repast_dist.planning.baselines import EpochsSpec
 from repast_dist.studies.headline.inputs import HeadlineInputs
-from repast_dist.studies.headline.machines import MachineStep, implied_on, one_chip_on
+from repast_dist.studies.headline.machines import (
+    GPU,
+    PIPELAYER,
+    REBUILT,
+    REPAST,
+    MachineStep,
+    implied_on,
+    one_chip_on,
+)
 from repast_dist.studies.published import PublishedRatios
 
 _REBUILT = ", rebuilt"
 RATIOS = (
-    ("speedup over GPU", "gpu", "time_per_sample_s"),
-    ("speedup over PipeLayer", "pipelayer", "time_per_sample_s"),
-    ("energy saving over GPU", "gpu", "energy_per_sample_j"),
-    ("energy saving over PipeLayer", "pipelayer", "energy_per_sample_j"),
-    (f"speedup over PipeLayer{_REBUILT}", "pipelayer rebuilt", "time_per_sample_s"),
-    (f"energy saving over PipeLayer{_REBUILT}", "pipelayer rebuilt", "energy_per_sample_j"),
+    ("speedup over GPU", GPU, "time_per_sample_s"),
+    ("speedup over PipeLayer", PIPELAYER, "time_per_sample_s"),
+    ("energy saving over GPU", GPU, "energy_per_sample_j"),
+    ("energy saving over PipeLayer", PIPELAYER, "energy_per_sample_j"),
+    (f"speedup over PipeLayer{_REBUILT}", REBUILT, "time_per_sample_s"),
+    (f"energy saving over PipeLayer{_REBUILT}", REBUILT, "energy_per_sample_j"),
 )
 """Name, the other machine, and the column of its record that is compared."""
 
@@ -28,11 +36,11 @@ def ratio_rows(
     """Yield RePAST's ratios on a network per footing: per epoch, and to target."""
     records = [machine.record(network, epochs) for machine in machines]
     first = {r["machine"]: r for r in records if r["order"] == "first"}
-    same = first | {r["machine"]: r for r in records if r["machine"] == "gpu"}
-    same["gpu"] = next(r for r in records if r["machine"] == "gpu" and r["order"] == "second")
+    same = first | {r["machine"]: r for r in records if r["machine"] == GPU}
+    same[GPU] = next(r for r in records if r["machine"] == GPU and r["order"] == "second")
     shorter = epochs.first_order / epochs.second_order
     for record in records:
-        if record["machine"] != "repast":
+        if record["machine"] != REPAST:
             continue
         for name, other, column in RATIOS:
             yield {

@@ -7,6 +7,7 @@ from repast_dist.network.workload import named_workload
 from repast_dist.planning.gpu import GpuKfac, gpu_step
 from repast_dist.studies.headline import footings
 from repast_dist.studies.headline.inputs import HeadlineInputs
+from repast_dist.studies.headline.machines import REPAST
 from repast_dist.studies.headline.ratios import geometric_mean
 
 WHOLE = "whole factors"
@@ -47,7 +48,7 @@ def schedule_rows(
             "inverses every": float("nan") if kfac is None else kfac.interval,
         }
         for footing in (footings.IMPLIED, footings.ONE):
-            ours = [r for r in machines if r["machine"] == "repast" and r["footing"] == footing]
+            ours = [r for r in machines if r["machine"] == REPAST and r["footing"] == footing]
             for title, column in (("speedup", "time"), ("energy saving", "energy")):
                 row[f"{title}, {footing}"] = geometric_mean(
                     [_per_sample(steps[r["network"]], column) / r[_COLUMNS[column]] for r in ours]

@@ -125,7 +125,11 @@ def _segment_rows(points: Sequence[Row]) -> Rows:
 
 def _exchange_rows(points: Sequence[Row]) -> Rows:
     return [
-        {name: point[name] for name in ("network", "mode", "chips")} | item
+        {
+            **{name: point[name] for name in ("network", "mode", "chips")},
+            **item,
+            "collective": item["collective"].replace("_", " "),
+        }
         for point in points
         for item in point["exchanges"]
     ]
@@ -211,7 +215,7 @@ def _key_figures(largest: dict[str, Any]) -> list[KeyFigure]:
     return [
         KeyFigure(label, shown(largest[name]), where, number=largest[name], unit=unit)
         for label, name, unit, shown in (
-            ("samples/s", "samples_per_s", "1/s", "{:,.0f}".format),
+            ("throughput", "samples_per_s", "1/s", lambda value: si(value, "1/s")),
             ("efficiency", "efficiency", "fraction", "{:.0%}".format),
             ("energy per sample", "energy_per_sample_j", "J", lambda value: si(value, "J")),
         )
