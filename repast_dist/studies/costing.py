@@ -11,6 +11,7 @@ from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import MODEL, build_workload
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.plan import Plan
+from repast_dist.report.console import say
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudySection
 from repast_dist.report.units import percent
@@ -114,16 +115,16 @@ def print_networks(workloads: Sequence[Workload], console: Console) -> None:
     for workload in workloads:
         reached = workload.preconditioned_parameters / max(1, workload.parameter_count)
         of_macs = workload.preconditioned_macs / max(1, workload.macs_per_sample)
-        console.print(
+        say(
             f"{workload.name}: {workload.parameter_count:,} parameters, "
             f"{workload.macs_per_sample:,} MACs and "
             f"{workload.digital_ops_per_sample:,} digital operations per sample; second order "
             f"reaches {percent(reached, 1)} of the parameters and {percent(of_macs, 1)} of the "
             "MACs.",
-            markup=False,
+            console,
         )
     for note in workload_notes(workloads):
-        console.print(f"Assumed of {note.text}", markup=False)
+        say(f"Assumed of {note.text}", console)
 
 
 def workload_notes(workloads: Iterable[Workload]) -> list[Note]:

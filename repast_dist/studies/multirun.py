@@ -140,15 +140,15 @@ def show_sweep(state: SweepState, console: Console) -> None:
     names = [directory.name for directory in directories]
     table = run_table(differing, figures, names)
     title = f"Sweep, best {' and '.join(objective)} first" if objective else "Sweep"
-    told = run_table(told_apart(differing, _choices(points)), figures, names)
-    print_table(title, telling(told), console)
+    told = telling(run_table(told_apart(differing, _choices(points)), figures, names))
+    print_table(title, told, console)
     rows = zip(directories, differing, figures, strict=True)
     state.table = [
         {"run": state.relative(path), "settings": changed, "figures": _plain(found)}
         for path, changed, found in rows
     ]
     state.save()
-    answer = _page(settings, table)
+    answer = _page(settings, told, table)
     plugins = checksums(settings[0].plugins)
     write_answer(folder, answer.study, answer.answer, {}, plugins)
     page = write_study(answer, folder)
@@ -169,13 +169,17 @@ def _plain(figures: Figures) -> list[dict[str, Any]]:
     return [{"name": name, "value": value, "unit": unit} for name, (value, unit) in figures.items()]
 
 
-def _page(settings: Sequence[RunSettings], table: pa.Table) -> StudyPage:
+def _page(settings: Sequence[RunSettings], told: pa.Table, table: pa.Table) -> StudyPage:
+    more = set(table.column_names) - set(told.column_names)
     names = ", ".join(dict.fromkeys(item.study.name for item in settings))
     return StudyPage(
         study="sweep",
         title=f"Sweep of study {names}",
         answer=f"{len(settings)} runs of study {names}, with the settings that differ.",
-        tables={"sweep": table},
-        sections=[StudySection("Runs", tables=["sweep"])],
+        tables={"runs": told, "sweep": table},
+        sections=[
+            StudySection("Runs", tables=["runs"]),
+            *([StudySection("All that differs", tables=["sweep"])] if more else []),
+        ],
         settings=to_dict(settings[0]),
     )

@@ -11,6 +11,7 @@ from repast_dist.ground.files import ANSWER, SETTINGS, checked_entries, read_jso
 from repast_dist.ground.plugins import checksums
 from repast_dist.ground.spec import to_dict
 from repast_dist.ground.versions import versions
+from repast_dist.report.console import say
 from repast_dist.report.study_page import StudyPage, write_study
 from repast_dist.studies import stored
 from repast_dist.studies.run_directory import new_run_directory
@@ -153,7 +154,7 @@ def finish(
         ),
         folder,
     )
-    console.print(page.answer, markup=False, highlight=False)
+    say(page.answer, console)
     details()
     console.print(f"Tables:        {folder / 'tables'}", markup=False, soft_wrap=True)
     console.print(f"Report:        {report}", markup=False, soft_wrap=True)

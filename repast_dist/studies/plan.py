@@ -13,7 +13,7 @@ from repast_dist.report.console import print_table
 from repast_dist.report.idle_chips import idle_chips_line
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.report.units import percent, si
+from repast_dist.report.units import counted, percent, si
 from repast_dist.studies.costing import (
     NETWORKS,
     planned_step,
@@ -37,7 +37,7 @@ def plan_page(plan: Plan) -> StudyPage:
         The plan.
     """
     chips, blocks = _chip_rows(plan), _block_rows(plan)
-    units = {"g_s": "s", "a_s": "s", "work_s": "s"}
+    units = {"g_blocks_s": "s", "a_blocks_s": "s", "work_s": "s"}
     tables = {
         "chips": table(chips, units),
         "layers": table(_layer_rows(plan), {}),
@@ -52,9 +52,10 @@ def plan_page(plan: Plan) -> StudyPage:
         KeyFigure("micro-batches", f"{plan.work.micro_batches:,}", number=plan.work.micro_batches),
         KeyFigure("SOI blocks", f"{len(plan.blocks):,}", number=len(plan.blocks)),
     ]
+    batches = counted(plan.work.micro_batches, "micro-batch", "micro-batches")
     answer = (
-        f"{plan.workload.name}: {plan.work.micro_batches} micro-batches of "
-        f"{plan.work.micro_batch_size} samples on {plan.work.chips} chips take "
+        f"{plan.workload.name}: {batches} of "
+        f"{plan.work.micro_batch_size} samples on {counted(plan.work.chips, 'chip')} take "
         f"{si(cost.step_s, 's')} and {si(cost.energy_j, 'J')}"
     )
     if blocks:
@@ -108,7 +109,7 @@ def plan_page(plan: Plan) -> StudyPage:
         )
     return StudyPage(
         study="plan",
-        title=f"Plan of {plan.workload.name} on {plan.work.chips} chips",
+        title=f"Plan of {plan.workload.name} on {counted(plan.work.chips, 'chip')}",
         answer=answer + ".",
         tables=tables,
         sections=[size_section(), *sections, StudySection("Layers", tables=["layers"])],
@@ -177,9 +178,9 @@ def _chip_rows(plan: Plan) -> list[dict[str, Any]]:
             "micro_batches": int(batches[chip]),
             "soi_blocks": int(blocks[chip]),
             "inverting_arrays": int(arrays[chip]),
-            "of_arrays": plan.hardware.chip.inv_arrays,
-            "g_s": float(seconds["G"][chip]),
-            "a_s": float(seconds["A"][chip]),
+            "available": plan.hardware.chip.inv_arrays,
+            "g_blocks_s": float(seconds["G"][chip]),
+            "a_blocks_s": float(seconds["A"][chip]),
         }
         for chip in range(plan.work.chips)
     ]
@@ -211,7 +212,7 @@ def _held_blocks(plan: Plan) -> list[tuple[int, SoiBlock]]:
 
 def _work_rows(chips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"chip": str(row["chip"]), "factor": factor, "work_s": row[f"{factor.lower()}_s"]}
+        {"chip": str(row["chip"]), "factor": factor, "work_s": row[f"{factor.lower()}_blocks_s"]}
         for row in chips
         for factor in ("G", "A")
     ]

@@ -21,7 +21,7 @@ from repast_dist.report import figures
 from repast_dist.report.axes import Axis
 from repast_dist.report.console import print_table
 from repast_dist.report.page import Column, Frame, Page, Section, Table, write_page
-from repast_dist.report.units import number
+from repast_dist.report.units import counted, number
 from repast_dist.studies.differing import differing_settings, told_apart
 from repast_dist.studies.kinds.runs import RunsStudy
 from repast_dist.studies.output import write_answer
@@ -40,6 +40,8 @@ _RUNNING = "running"
 _DEEPEST = 4
 _MOST_SETTINGS = 6
 _LONGEST_VALUE = 32
+_LONGEST_NAME = 42
+"""Letters of a curve's name that a legend has room for: settings that differ most come first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +255,7 @@ def runs_page(root: Path, found: Sequence[Found], differ: Sequence[str], curves:
     if trained:
         drawn = [
             figures.Curve(
-                f"{run.date} {text}"[:60],
+                f"{run.began:%H:%M} {text}"[:_LONGEST_NAME],
                 [epoch["step"] for epoch in run.epochs],
                 [epoch["test_loss"] for epoch in run.epochs],
             )
@@ -265,6 +267,7 @@ def runs_page(root: Path, found: Sequence[Found], differ: Sequence[str], curves:
     return Page(
         title=f"Runs in {root.resolve().name}",
         subtitle="repast_dist",
-        answer=f"{len(found)} runs; the newest began {found[0].date}: {found[0].answer}",
+        answer=f"{counted(len(found), 'run')}; the newest began {found[0].date}: "
+        + (found[0].answer or f"study={found[0].study}, {found[0].status}"),
         sections=[Section("Runs", parts)],
     )

@@ -29,8 +29,9 @@ from repast_dist.ground.files import (
 )
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
-from repast_dist.report.console import RunProgress, print_summary
+from repast_dist.report.console import RunProgress, print_summary, say
 from repast_dist.report.idle_chips import idle_chips_line
+from repast_dist.report.units import counted
 from repast_dist.studies import stored
 from repast_dist.studies.kinds.train import TrainStudy
 from repast_dist.studies.output import begin
@@ -250,15 +251,15 @@ def _announce(
 ) -> None:
     farm, partition = setup.job.farm, settings.partition
     where = "in this process" if farm.backend == "inprocess" else "in Ray workers"
-    console.print(
+    say(
         f"Training {settings.model.name} on {settings.dataset.name} with "
-        f"{settings.optimizer.name}: {steps} steps on {farm.chips} simulated chips {where}",
-        markup=False,
-        highlight=False,
+        f"{settings.optimizer.name}: {counted(steps, 'step')} on "
+        f"{counted(farm.chips, 'simulated chip')} {where}",
+        console,
     )
     if partition.idle_chips == "auto":
         line = idle_chips_line(farm.chips, settings.farm.chips, partition.objective)
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line, console)
     console.print(f"Run directory: {run_dir}", markup=False, soft_wrap=True)
     if setup.plan.work.second_order:
         console.print(_preconditioning(setup))

@@ -8,6 +8,7 @@ from rich.console import Console
 from repast_dist.farm.checkpoint import list_checkpoints, load_checkpoint
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import CHECKPOINTS, SUMS, TRACE, changed_since_sealed
+from repast_dist.report.console import say
 from repast_dist.studies.kinds.verify import VerifyStudy
 from repast_dist.studies.run_result import read_result
 from repast_dist.studies.settings import RunSettings
@@ -29,11 +30,10 @@ def run(study: VerifyStudy, settings: RunSettings, run_dir: Path | None, console
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     if problems:
         raise RunDirectoryError(f"{run_dir}: {len(problems)} problems found")
-    console.print(
+    say(
         f"{run_dir}: complete; {len(read_result(run_dir)['steps'])} steps, every chip's rows once, "
         f"{len(list_checkpoints(run_dir / CHECKPOINTS))} good checkpoints",
-        markup=False,
-        highlight=False,
+        console,
     )
     return run_dir
 

@@ -44,7 +44,7 @@ def test_the_tables_account_for_all_micro_batches_blocks_and_work():
     tables = plan_page(plan).tables
     assert sum(tables["chips"]["micro_batches"].to_pylist()) == plan.work.micro_batches
     assert sum(tables["chips"]["soi_blocks"].to_pylist()) == len(plan.blocks)
-    work = np.sum(tables["chips"]["g_s"].to_pylist()) + np.sum(tables["chips"]["a_s"].to_pylist())
+    work = sum(np.sum(tables["chips"][f"{factor}_blocks_s"].to_pylist()) for factor in "ga")
     assert work == pytest.approx(plan.block_costs.per_step_s.sum())
     assert tables["blocks"]["chip"].to_pylist() == list(plan.block_owner)
 
@@ -103,7 +103,7 @@ def test_a_training_run_answers_as_every_study_does(train):
     result = json.loads((run_dir / "result.json").read_text())
     figures = {item["name"]: (item["value"], item["unit"]) for item in answer["figures"]}
     assert answer["study"] == "train"
-    assert answer["answer"].startswith("After 1 epochs (1 steps) the network classifies")
+    assert answer["answer"].startswith("After 1 epoch (1 step) the network classifies")
     assert figures["test loss"] == (result["epochs"][-1]["test_loss"], "1")
     assert figures["energy"] == (result["totals"]["energy_j"], "J")
 
