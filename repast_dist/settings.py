@@ -5,10 +5,10 @@ check. Every way to get it wrong ends in a `SettingsError` whose lines name the 
 what would be valid.
 """
 
-import copy
 import functools
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -109,16 +109,17 @@ def _composed(overrides: Sequence[str], config_dir: Path | None, config_name: st
         words = [as_hydra_takes_it(item) for item in overrides]
         return _compose(words, config_dir, config_name)
     choices = [str(i.input_line) for i, kind in zip(parsed, kinds, strict=True) if kind == "choice"]
-    config = copy.deepcopy(_of_groups(tuple(choices), conf_state()))
+    config: DictConfig = pickle.loads(_of_groups(tuple(choices), conf_state()))
     for item, kind in zip(parsed, kinds, strict=True):
         if kind == "value":
             OmegaConf.update(config, item.key_or_group, item.value(), merge=True, force_add=True)
     return config
 
 
-@functools.lru_cache(maxsize=32)
-def _of_groups(choices: tuple[str, ...], _state: int) -> DictConfig:
-    return _compose(choices, None, CONFIG)
+@functools.lru_cache(maxsize=128)
+def _of_groups(choices: tuple[str, ...], _state: int) -> bytes:
+    """Return composed groups, pickled: a copy is had from that in a third of the time."""
+    return pickle.dumps(_compose(choices, None, CONFIG))
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None, config_name: str) -> DictConfig:
