@@ -17,7 +17,7 @@ from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import ANSWER, SETTINGS, read_json
 from repast_dist.report.compare import run_names
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
-from repast_dist.studies.differing import differing_settings
+from repast_dist.studies.differing import differing_settings, told_apart
 from repast_dist.studies.output import Figures, read_answer, read_figures
 from repast_dist.studies.run_table import run_table
 
@@ -56,8 +56,8 @@ def answers_beside(run_dirs: Sequence[Path]) -> StudyPage:
         run_dirs, {path: [str(item[path]) for item in differing] for path in differing[0]}
     )
     figures = [read_figures(path) for path in run_dirs]
-    runs = run_table(differing, figures, names)
-    tables = {"runs": runs}
+    runs = run_table(told_apart(differing), figures, names)
+    tables = {"runs": runs, "settings": run_table(differing, [], names)}
     sections = [StudySection("Runs", _charts(figures, runs), ["runs"])]
     differences = _differences(run_dirs, names)
     if differences.num_rows:
@@ -69,6 +69,7 @@ def answers_beside(run_dirs: Sequence[Path]) -> StudyPage:
         "answer": [read_answer(path) for path in run_dirs],
         "folder": [str(path) for path in run_dirs],
     }
+    sections.append(StudySection("All settings that differ", (), ["settings"]))
     tables["answers"] = pa.table(answers)
     sections.append(StudySection("Their answers", (), ["answers"]))
     studies = dict.fromkeys(str(read_json(path / ANSWER)["study"]) for path in run_dirs)

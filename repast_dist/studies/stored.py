@@ -278,18 +278,47 @@ def fetch_runs(uri: str, root: Path) -> Path:
     SettingsError, StorageError
         As `run_to_read`.
     """
-    at = Bucket(uri)
     parts = urlsplit(uri)
     folder = root / "stores" / Path(f"{parts.netloc}/{parts.path}".strip("/"))
-    places = {key.rpartition(f"{MANIFESTS}/")[0].strip("/") for key in at.items("") if _names(key)}
-    for place in sorted(places):
-        stored = Bucket(of_point(StorageSpec(uri=uri), place).uri or uri) if place else at
+    for place, stored in _below(uri):
         run = folder / place if place else folder / folder.name
         run.parent.mkdir(parents=True, exist_ok=True)
         with replaced(run) as aside:
             aside.mkdir()
             fetch(stored, aside, logger.warning, _SHOWN.__contains__)
     return folder
+
+
+def fetch_whole_runs(uri: str, root: str, console: Console) -> list[Path]:
+    """Fetch all runs that are stored below a prefix, each into a new directory.
+
+    Parameters
+    ----------
+    uri, root, console
+        As in `run_to_read`; the prefix may be that of one run.
+
+    Raises
+    ------
+    SettingsError
+        It is no URI of a store.
+    StorageError
+        No whole run is there, or the store cannot be reached.
+    """
+    folders = []
+    for _, bucket in _below(uri):
+        folders.append(_fetched(bucket, Path(root))[0])
+        console.print(f"Fetched:       {bucket.uri}", markup=False, soft_wrap=True)
+    if not folders:
+        raise StorageError(f"{uri}: holds no run")
+    return folders
+
+
+def _below(uri: str) -> Iterator[tuple[str, Bucket]]:
+    """Yield the place below a prefix, "" for its own, and the bucket of every run there."""
+    at = Bucket(uri)
+    places = {key.rpartition(f"{MANIFESTS}/")[0].strip("/") for key in at.items("") if _names(key)}
+    for place in sorted(places):
+        yield place, Bucket(of_point(StorageSpec(uri=uri), place).uri or uri) if place else at
 
 
 def _names(key: str) -> bool:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.errors import RunDirectoryError, StorageError
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.multirun import run_sweep
@@ -94,3 +94,20 @@ def test_a_study_that_has_not_answered_is_named(tmp_path):
     (other / "answer.json").unlink()
     with pytest.raises(RunDirectoryError, match=r"no run directory in it .*answer\.json"):
         compare(tmp_path, one, other)
+
+
+def test_stored_runs_are_fetched_and_compared(tmp_path):
+    store = f"file://{tmp_path / 'store'}"
+    for chip in ("small", "repast"):
+        ask(tmp_path, "study=explain", f"chip={chip}", f"storage.uri={store}/{chip}")
+    folder, said = compare(tmp_path / "elsewhere", f"{store}/small", f"{store}/repast")
+    assert f"Fetched:       {store}/small\n" in said
+    told = rows_of(folder, "runs")
+    assert [row["chip.name"] for row in told] == ["small", "repast"]
+    # All else follows from the name, and is told apart from the figures.
+    assert "chip.tiles" not in told[0]
+    assert [row["chip.tiles"] for row in rows_of(folder, "settings")] == [4, 168]
+    beside, _ = compare(tmp_path / "all", store)
+    assert [row["run"] for row in rows_of(beside, "runs")] == ["repast", "small"]
+    with pytest.raises(StorageError, match="holds no run"):
+        compare(tmp_path, f"{store}/none", f"{store}/small")

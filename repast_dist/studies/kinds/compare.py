@@ -20,7 +20,7 @@ class CompareStudy(Study):
     Attributes
     ----------
     runs : tuple of str
-        Run directories, or folders of them.
+        Run directories, or folders of them; or URIs of stored runs, or of prefixes of them.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
