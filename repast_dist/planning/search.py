@@ -62,6 +62,11 @@ _WORTH = 0.98
 used.
 """
 
+_HALVINGS = 3
+"""Times that the numbers of arrays between the best one and the next are halved, if the first time
+helps.
+"""
+
 _CROSSINGS = 40
 """Prices of an array that are tried at most."""
 
@@ -202,10 +207,14 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
             "partition.layers=auto with more chips, or a larger chip"
         )
     best = _least(tried)
-    for used in sorted({int(best.used * ratio) for ratio in _AROUND} - {best.used}):
+    around = {int(best.used * ratio) for ratio in _AROUND} - {best.used}
+    for used in sorted(around):
         found = _divisions(broad, used, goal) if 0 < used <= budget.layers else []
         if found and _least(found).value < _WORTH * best.value:
             tried += found
+    best = _least(tried)
+    further = {*around, *(division.used for division in tried), budget.layers}
+    tried += _between(broad, best, [used for used in further if used <= budget.layers], goal)
     best = _least(tried)
     near = _Tried.of(work, needs, Numbers.near(best.arrays))
     tried += _divisions(near, best.used, goal)
@@ -216,6 +225,28 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
         if division.value <= _ALIKE * first.value and division.fills <= _ALIKE * first.fills
     ]
     return min(alike, key=lambda division: (division.moving_j, division.value))
+
+
+def _between(
+    broad: "_Tried", best: "_Division", tried: list[int], goal: _Goal
+) -> list["_Division"]:
+    """Return divisions of numbers of arrays between the best one and the next that was tried.
+
+    The goal falls with more arrays up to where a layer is spread over fewer banks, so that it has
+    one pass more, and then jumps: halving looks for the last number before that.
+    """
+    few, many = best.used, min((used for used in tried if used > best.used), default=best.used)
+    found: list[_Division] = []
+    for _ in range(_HALVINGS):
+        middle = (few + many) // 2
+        divisions = _divisions(broad, middle, goal) if few < middle else []
+        if divisions and _least(divisions).rank < _least([best, *found]).rank:
+            found, few = [*found, *divisions], middle
+        elif not found:
+            return []
+        else:
+            many = middle
+    return found if _least(found).value < _WORTH * best.value else []
 
 
 @dataclasses.dataclass(frozen=True)
