@@ -1,8 +1,8 @@
 """Make the pages that `make docs` builds a site of: those of this folder, and pages of real runs.
 
 ``python docs/make_site.py FOLDER [--without-gallery]`` copies the pages, takes out links to files
-that the site does not have, runs quick studies and lists their pages, which stand alone, in
-``gallery.md``.
+that the site does not have, runs quick studies and lists their pages in ``gallery.md``, with the
+plotting library beside them.
 """
 
 import re
@@ -43,6 +43,9 @@ def make_gallery(folder: Path) -> None:
         command = [sys.executable, "-m", "repast_dist.cli", *words.split(), f"hydra.run.dir={run}"]
         subprocess.run(command, check=True)
         shutil.copy(run / "report.html", folder / "gallery" / f"{number}.html")
+        # Pages look for it in the folder above, as those of runs side by side do.
+        for library in run.parent.glob("*.js"):
+            shutil.copy(library, folder)
         asked = f"repast-dist {words}".strip()
         link = f'<a href="gallery/{number}.html">Open the page</a>'
         lines.append(f"## {title}\n\n```sh\n{asked}\n```\n\n{link}\n")

@@ -327,9 +327,14 @@ def _show_setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def _breakable(label: str) -> str:
+    """Return the name of a figure, which lines may break between its parts."""
+    return re.sub(r"([._])(?=\w)", r"\1<wbr>", _text(label))
+
+
 def _header(page: Page) -> str:
     tiles = "".join(
-        f'<div class="tile"><span class="label">{_text(tile.label)}</span>'
+        f'<div class="tile"><span class="label">{_breakable(tile.label)}</span>'
         f'<span class="value">{_text(tile.value)}</span>'
         f'<span class="detail">{_text(tile.detail)}</span></div>'
         for tile in page.key_figures

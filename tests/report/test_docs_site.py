@@ -31,6 +31,20 @@ def test_pages_of_the_site_point_at_pages_of_the_site(tmp_path):
             assert (pages / target).is_file(), f"{page.name}: {target}"
 
 
+def test_pages_of_the_gallery_find_their_plotting_library(tmp_path):
+    module = runpy.run_path(str(DOCS / "make_site.py"))
+    for title in list(module["STUDIES"])[1:]:
+        del module["STUDIES"][title]
+    module["STUDIES"]["A training run"] = "study=explain chip=small"
+    folder = tmp_path / "docs" / "pages"
+    module["main"](folder, gallery=True)
+    gallery = folder / "gallery"
+    assert 'href="gallery/0.html"' in (folder / "gallery.md").read_text()
+    way = re.search(r'<script src="([^"]+)"', (gallery / "0.html").read_text())
+    assert way
+    assert (gallery / way.group(1)).is_file()
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="needs the extra 'docs'")
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):

@@ -152,6 +152,7 @@ def test_one_line_begins_a_job_goes_on_with_it_and_finds_it_finished(tmp_path, u
         settings_of(tmp_path / "d", None, "storage.go_on=true")
 
 
+@pytest.mark.slow
 def test_points_of_a_sweep_have_prefixes_of_their_own(tmp_path, uri, monkeypatch, own_folder):
     axes = {"seed": [0, 1]}
     words = [*SETTINGS, *FAST, f"storage.uri={uri}", "storage.go_on=true"]
@@ -205,7 +206,7 @@ def test_points_of_a_study_are_copied_and_gone_on_with(tmp_path, uri, monkeypatc
     assert newest(Bucket(uri)).complete
 
 
-@pytest.mark.parametrize("manifests", [1, 3])
+@pytest.mark.parametrize("manifests", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_run_killed_before_its_manifest_goes_on_on_an_empty_machine(
     tmp_path, uri, whole, manifests
 ):
@@ -233,6 +234,7 @@ def test_what_went_on_elsewhere_is_not_overwritten_from_an_older_directory(tmp_p
     assert newest(Bucket(uri)).files["result.json"].size == (run_dir / "result.json").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_directory_of_a_copied_run_can_be_gone_on_with_where_it_is(tmp_path, uri, whole):
     kill_after(uri, tmp_path / "first", 2)
     (first,) = (tmp_path / "first" / "train").iterdir()

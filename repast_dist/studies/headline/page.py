@@ -432,7 +432,7 @@ def _reached(inputs: HeadlineInputs, machines: Sequence[Row]) -> list[str]:
         return []
     area_mm2 = inputs.machine.hardware.area_m2 * 1e6
     ends = sorted({min(chips), max(chips)})
-    counts = " to ".join(str(end) for end in ends)
+    counts = " to ".join(f"{end:,}" for end in ends)
     areas = " to ".join(f"{end * area_mm2:,.0f}" for end in ends)
     return [
         f"The paper's speedup over the GPU is reached with {counts} chips ({areas} mm2 of "

@@ -33,6 +33,11 @@ _LONGEST_NAME = 34
 _COLUMNS_AT_80 = 2
 _DRAWN_LINES = 300
 
+_SHARES = (
+    "Shares of the variance over all points that each parameter explains alone (functional "
+    "ANOVA); what only several of them explain together is left out before shares are taken."
+)
+
 
 def answer_of(found: Found) -> str:
     """Return the answer in two or three sentences."""
@@ -104,7 +109,7 @@ def search_page(found: Found, designs: Sequence[Design], folder: Path) -> StudyP
     sections = [
         StudySection("What was found", parts=_fronts(found), intro=_how_to_read(found)),
         StudySection("Best designs", parts=[_designs(found)]),
-        StudySection("Which parameters matter", parts=_importance_parts(found)),
+        StudySection("Which parameters matter", parts=_importance_parts(found), intro=_SHARES),
         StudySection("All points at once", parts=[_parallel(found)]),
         StudySection("The best designs as files", parts=_design_parts(designs, folder)),
         StudySection("Points", parts=[_points(found, tables["points"])]),
@@ -188,9 +193,8 @@ def _scatter(found: Found, x: str, y: str) -> Figure:
     ]
     if not found.goals.constraints:
         groups[1] = Marks("beaten", groups[1].marks, 0, faint=True)
-    caption = f"Wanted: {found.goals.objectives[x]} {x}, {found.goals.objectives[y]} {y}."
-    if len(found.goals.objectives) > 2:
-        caption += " The front is that of all objectives, of which two are drawn."
+    several = len(found.goals.objectives) > 2
+    caption = "The front is that of all objectives, of which two are drawn." if several else ""
     return scatter(
         f"{y} over {x}",
         [group for group in groups if group.marks],
@@ -261,12 +265,7 @@ def _importance_parts(found: Found) -> list[Part]:
                 f"What decides {name}",
                 Bars(list(weights), [Group(name, list(weights.values()))], horizontal=True),
                 Axis("share of the variance", "fraction", from_zero=True),
-                Frame(
-                    "Shares of the variance over all points that each parameter explains alone "
-                    "(functional ANOVA); what only several of them explain together is left out "
-                    "before shares are taken.",
-                    120 + 30 * len(weights),
-                ),
+                Frame(height_px=120 + 30 * len(weights)),
             )
         )
     return parts
