@@ -35,7 +35,7 @@ from repast_dist.trace.schema import PHASES
 
 QUICK = ("study=frontier_quick", "farm.backend=inprocess")
 SMALL = (
-    *QUICK, "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
+    *QUICK, "~study.tasks.autoencoder", "~study.tasks.letters", "~study.tasks.residual_cnn",
     "~study.tasks.language_model", "study.seeds=2", "study.published=[]",
 )  # fmt: skip
 
@@ -257,7 +257,7 @@ def test_the_page_has_all_tables_and_the_claims_of_every_chip_that_inverts(folde
     claims = [row["claim"] for row in rows(folder, "claims")]
     for chip in ("one_settling", "composed"):
         assert any(claim.startswith(f"classifier: kfac, {chip}, reaches") for claim in claims)
-    for name in ("targets", "rivals", "changes", "parts", "chips", "tuning", "curves"):
+    for name in ("targets", "rivals", "changes", "parts", "chips", "sizes", "tuning", "curves"):
         assert rows(folder, name)
     assert "On 1 of 1 tasks" in read_json(folder / "answer.json")["answer"]
     assert "Is an inverting array worth its silicon?" in (folder / "report.html").read_text()
@@ -283,6 +283,33 @@ def test_a_trained_point_costs_what_its_plan_says():
         taken = planned.segment_s.get(segment, 0.0)
         np.testing.assert_allclose(record["segments_s"][segment][1:], taken, rtol=1e-9, atol=1e-15)
     assert record["diverged"] is None
+
+
+def test_chips_of_other_sizes_have_equal_areas_and_the_steps_that_were_needed(folder):
+    """Their steps are planned, and those on chips of the study's size are the ones it trained."""
+    sizes, chips = rows(folder, "sizes"), {row["chip"]: row for row in rows(folder, "chips")}
+    needed = {
+        f"{row['optimizer']}, {row['chip']}": row
+        for row in rows(folder, "targets")
+        if row["order"] == "second" and row["of_steps"] is not None
+    }
+    settings = load_settings([*SMALL])
+    cases = Cases(settings.study, settings)
+    assert len(sizes) == 2 * len(needed) > 0
+    for row in sizes:
+        mine = needed[row["run"]]
+        assert row["of_steps"] == mine["of_steps"]
+        assert row["of_time"] == pytest.approx(
+            mine["of_steps"] * row["step_s"] / row["first_order_step_s"]
+        )
+        assert row["of_energy"] == pytest.approx(mine["of_steps"] * row["step_energy"])
+        chip = chips[mine["chip"]]
+        if row["tiles"] == chip["tiles"]:
+            assert row["area_m2"] == chip["area_m2"]
+    areas = sorted({row["area_m2"] for row in sizes})
+    assert max(areas) / min(areas) > 2
+    small = changed(cases.chips["one_settling"], {"chip.tiles": 6}).hardware.area_m2
+    assert all(0.9 * small < area <= small for area in areas if area < 2 * small)
 
 
 def test_published_trainings_are_priced_by_steps_and_their_number():

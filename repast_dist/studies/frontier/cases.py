@@ -105,6 +105,31 @@ class Cases:
                 cases.append(TunedCase(settings, {**labels, "seed": seed}, dict(point)))
         return cases
 
+    def sized(
+        self,
+        task: str,
+        optimizer: str,
+        chip: str,
+        tiles: int,
+        best: Mapping[tuple[str, str, str], Point],
+    ) -> RunSettings:
+        """Return what is reported of an optimizer on a chip, with the area that the settings' own
+        chip has with so many tiles.
+
+        Parameters
+        ----------
+        task, optimizer, chip : str
+            Which one.
+        tiles : int
+            Tiles of the settings' own chip.
+        best : mapping
+            Task, optimizer and chip that it was tuned on -> what was found best.
+        """
+        point = best[task, optimizer, self._tuned_on(task, optimizer, chip)]
+        settings = changed(self._on_chip(task, optimizer, chip), point)
+        area_m2 = changed(self._base, {"chip.tiles": tiles}).hardware.area_m2
+        return changed(settings, {"chip.tiles": tiles_in(settings, area_m2)})
+
     def _trained(self, task: str) -> Iterator[tuple[str, str]]:
         """Yield every optimizer with the chips that it trains on."""
         for name in self._study.optimizers:

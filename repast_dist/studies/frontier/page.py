@@ -9,6 +9,7 @@ from repast_dist.studies.case import Point
 from repast_dist.studies.costing import table
 from repast_dist.studies.frontier.cases import Cases, inverts_on_arrays
 from repast_dist.studies.frontier.claims import claim_rows, evidence, holds
+from repast_dist.studies.frontier.sizes import size_rows
 from repast_dist.studies.frontier.tables import (
     Rows,
     Run,
@@ -83,6 +84,7 @@ def frontier_page(
         "changes": change_rows(reported, targets, study.time_claimed, study.energy_claimed),
         "parts": part_rows(reported),
         "chips": chip_rows(cases),
+        "sizes": size_rows(study, cases, targets, chosen),
         "published": published,
         "tuning": tuning_rows(tuned, chosen),
         "curves": curve_rows(reported),
@@ -101,6 +103,7 @@ def frontier_page(
             StudySection("Where the time of a step goes", tables=["parts"]),
             StudySection("What would have to change", tables=["changes"]),
             StudySection("Chips of equal area", tables=["chips"]),
+            *_size_sections(tables["sizes"]),
             *([StudySection("Large networks", tables=["published"])] if study.published else []),
             StudySection("Tuning", tables=["tuning"]),
         ],
@@ -169,6 +172,17 @@ def _cost_section(targets: Rows) -> StudySection:
     )
 
 
+def _size_sections(sizes: Rows) -> list[StudySection]:
+    charts = [
+        Chart(
+            "line", "sizes", f"{task}: a step beside the rival's", x="area_m2", y="step_time",
+            series="run", where={"task": task}, log_x=True,
+        )
+        for task in dict.fromkeys(row["task"] for row in sizes)
+    ]  # fmt: skip
+    return [StudySection("Chips of other sizes", charts=charts, tables=["sizes"])] if sizes else []
+
+
 def _captions(study: FrontierStudy) -> dict[str, str]:
     return {
         "claims": "Computed from the runs.",
@@ -189,6 +203,9 @@ def _captions(study: FrontierStudy) -> dict[str, str]:
         "parts, which follow each other; and how much of the passage through the layers is for "
         "forming factors, against steps that form none.",
         "chips": "As many tiles as fit the area of the settings' chip.",
+        "sizes": "Nothing is trained here: planned steps on chips of other sizes, all of the same "
+        "area, beside those of the optimizer whose final loss is the target, times the share of "
+        "its steps that was needed.",
         "published": "Nothing is trained here: published steps or epochs to the same quality, "
         "times what a step takes on these chips by the cost model; first order on "
         f"{study.first_order_chip}. At most so many of first order's steps for the same energy.",

@@ -106,6 +106,8 @@ class FrontierStudy(PointStudy):
         How many times less energy inversion is claimed to take per step on the first chip.
     saving_over : str or None
         Than on this one, which inverts on arrays too; None: nothing is claimed.
+    tiles : tuple of int
+        Sizes of the settings' chip, in tiles, at which steps are priced too, on chips of its area.
     published : tuple of PublishedRun
         Published trainings of large networks, priced on these chips.
     published_settings : dict
@@ -128,6 +130,7 @@ class FrontierStudy(PointStudy):
     tasks_claimed: PositiveInt = 3
     saving_claimed: Annotated[float, Gt(0)] = 5.0
     saving_over: str | None = None
+    tiles: tuple[PositiveInt, ...] = ()
     published: tuple[PublishedRun, ...] = ()
     published_settings: Changes = dataclasses.field(default_factory=dict)
 
