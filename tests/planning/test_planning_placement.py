@@ -124,6 +124,19 @@ def test_more_arrays_in_a_bank_are_not_filled_at_the_cost_of_converters_and_buse
     assert after <= before * 1.01
 
 
+def test_residual_products_keep_no_more_arrays_than_are_of_use():
+    """LeNet-5 does not fill this chip: with more of them per bank, blocks lie in fewer banks, with
+    fewer lanes and buses, and solves take up to a fifth longer.
+    """
+    parts = {"tiles": 201, "banks_per_tile": 23, "adcs_per_array": 4, "arrays_per_bank": 20}
+    steps = [
+        step_of(table("lenet5"), 4, 128, residual_arrays=count, **parts)[1].step_s
+        for count in range(1, 8)
+    ]
+    for place, after in enumerate(steps):
+        assert after <= min(steps[: place + 1]) * 1.01, place + 1
+
+
 def test_a_chip_uses_as_many_arrays_as_spread_its_slowest_layer_over_no_fewer_banks():
     """Where a few more arrays are used, those for the inputs of ViT's wide layers lie in 20 banks
     of 7,880, not in 21, and the step takes a tenth longer.
