@@ -183,31 +183,70 @@ def write_counts(
     arrays_at_once : int array
         Arrays that are written at the same time, each row by row.
     """
-    arrays = array_count(g, rows, columns, groups) * copies
-    beside = ceil_div(columns * g.slices, g.weight_columns)
-    wide = columns * g.slices * g.columns_per_weight + beside * g.references
-    cells = rows * groups * copies * wide
-    # Matrices along the diagonal of an array lie in rows of their own.
-    stacked = rows * np.clip(_together(g, rows, columns), 1, groups)
-    row_pulses = ceil_div(arrays, arrays_at_once) * np.minimum(stacked, g.rows) * g.pulses
-    counts = {
-        "cell_writes": cells,
-        "write_pulses": whole(cells * g.pulses),
-        "buffer_bytes": rows * columns * groups * g.value_bytes,
-        "serial_row_pulses": row_pulses,
-    }
-    if not g.verified:
-        return counts
-    # Whatever is written, a row spans the arrays side by side that hold its columns.
-    driven = rows * beside * groups * copies
-    reads = whole(driven * g.columns_per_weight * g.pulses)
-    return counts | {
-        "crossbar_reads": reads,
-        "cells_read": counts["write_pulses"],
-        "dac_conversions": reads,
-        "adc_conversions": counts["write_pulses"],
-        "serial_passes": whole(row_pulses * g.columns_per_weight),
-    }
+    return Writes.of(g, rows, columns, groups, copies).counts(arrays_at_once)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Writes:
+    """Matrices that are written into arrays, however many of these are written at the same time.
+
+    Attributes
+    ----------
+    g : Geometry
+        The arrays.
+    arrays : int array
+        Arrays that are written.
+    rows : int array
+        Rows of one of them that are.
+    work : dict
+        Counts that do not depend on how many arrays are written at the same time.
+    """
+
+    g: Geometry
+    arrays: Any
+    rows: Any
+    work: Counts
+
+    @classmethod
+    def of(cls, g: Geometry, rows: Any, columns: Any, groups: Any, copies: Any = 1) -> "Writes":
+        """Count what is written; parameters are those of `write_counts`."""
+        beside = ceil_div(columns * g.slices, g.weight_columns)
+        wide = columns * g.slices * g.columns_per_weight + beside * g.references
+        cells = rows * groups * copies * wide
+        # Matrices along the diagonal of an array lie in rows of their own.
+        stacked = rows * np.clip(_together(g, rows, columns), 1, groups)
+        pulses = whole(cells * g.pulses)
+        work = {
+            "cell_writes": cells,
+            "write_pulses": pulses,
+            "buffer_bytes": rows * columns * groups * g.value_bytes,
+        }
+        if g.verified:
+            # Whatever is written, a row spans the arrays side by side that hold its columns.
+            driven = rows * beside * groups * copies
+            reads = whole(driven * g.columns_per_weight * g.pulses)
+            work |= {
+                "crossbar_reads": reads,
+                "cells_read": pulses,
+                "dac_conversions": reads,
+                "adc_conversions": pulses,
+            }
+        arrays = array_count(g, rows, columns, groups) * copies
+        return cls(g, arrays, np.minimum(stacked, g.rows), work)
+
+    def serial(self, at_once: Any, times: Any = 1) -> Counts:
+        """Return the counts that decide how long it takes, if so many arrays are written at the
+        same time and the matrices so many times.
+        """
+        row_pulses = ceil_div(self.arrays * times, at_once) * self.rows * self.g.pulses
+        serial = {"serial_row_pulses": row_pulses}
+        if self.g.verified:
+            serial["serial_passes"] = whole(row_pulses * self.g.columns_per_weight)
+        return serial
+
+    def counts(self, at_once: Any) -> Counts:
+        """Return all counts, if so many arrays are written at the same time."""
+        return self.work | self.serial(at_once)
 
 
 def whole(counts: Any) -> Any:
@@ -228,14 +267,38 @@ def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
         Banks at work: the buses of their tiles carry the bytes, and their lanes add up partial
         sums.
     """
-    tiles = ceil_div(banks, chip.banks_per_tile)
-    word_bytes = chip.bus_bits // BITS_PER_BYTE
-    kept = {name: values for name, values in counts.items() if name != "counter_ops"}
-    return kept | {
-        # A counter adds 1 for every code and holds up nobody.
-        "digital_ops": counts["digital_ops"] + counts["counter_ops"],
-        "serial_buffer_words": ceil_div(counts["buffer_bytes"], word_bytes * tiles),
-        "serial_digital_ops": ceil_div(
-            counts["digital_ops"], np.maximum(1, chip.digital_lanes * tiles)
-        ),
-    }
+    return TilesAtWork.of(chip, banks).serve(counts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TilesAtWork:
+    """What the tiles of some banks do beside their arrays.
+
+    Attributes
+    ----------
+    bytes : int array
+        Bytes that their buses carry in a clock.
+    lanes : int array
+        Digital lanes, at least one.
+    """
+
+    bytes: Any
+    lanes: Any
+
+    @classmethod
+    def of(cls, chip: ChipSpec, banks: Any) -> "TilesAtWork":
+        """Return the tiles over which so many banks are spread."""
+        tiles = ceil_div(banks, chip.banks_per_tile)
+        return cls(
+            chip.bus_bits // BITS_PER_BYTE * tiles, np.maximum(1, chip.digital_lanes * tiles)
+        )
+
+    def serve(self, counts: Counts) -> Counts:
+        """Return counts of products, with what buses and digital lanes do for them in turn."""
+        kept = {name: values for name, values in counts.items() if name != "counter_ops"}
+        return kept | {
+            # A counter adds 1 for every code and holds up nobody.
+            "digital_ops": counts["digital_ops"] + counts["counter_ops"],
+            "serial_buffer_words": ceil_div(counts["buffer_bytes"], self.bytes),
+            "serial_digital_ops": ceil_div(counts["digital_ops"], self.lanes),
+        }

@@ -2,13 +2,14 @@
 
 All counts are worked out entry by entry, so that they may also be asked for many divisions of
 arrays at a time: where a column of layers has the shape (layers, 1) and their arrays have (layers,
-divisions), what depends on the arrays has (layers, divisions) and all else (layers, 1).
+divisions), what depends on the arrays has (layers, divisions) and all else (layers, 1). All else is
+counted once per `LayerWork`.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import (
     Counts,
     Geometry,
+    TilesAtWork,
+    Writes,
     array_count,
     product_counts,
-    with_buffers,
-    write_counts,
 )
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops import op
@@ -50,6 +51,7 @@ class LayerWork:
     step: StepWork
     factor_a: Counts
     factor_g: Counts
+    _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -83,6 +85,85 @@ class LayerWork:
         )
 
 
+def once_per_work[**P, T](
+    function: Callable[Concatenate[LayerWork, P], T],
+) -> Callable[Concatenate[LayerWork, P], T]:
+    """Make a function of what layers do, whatever arrays they have, compute its result only once.
+
+    Parameters
+    ----------
+    function : callable
+        Its other arguments are hashable, and decide its result together with the work.
+    """
+
+    @functools.wraps(function)
+    def remembered(work: LayerWork, *others: P.args, **named: P.kwargs) -> T:
+        key = (function.__module__, function.__qualname__, others, tuple(named.items()))
+        if key not in work._remembered:
+            work._remembered[key] = function(work, *others, **named)
+        result: T = work._remembered[key]
+        return result
+
+    return remembered
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlacedLayers:
+    """Layers with their arrays.
+
+    Attributes
+    ----------
+    work : LayerWork
+        What the layers do.
+    arrays : LayerArrays
+        The arrays that they have.
+    """
+
+    work: LayerWork
+    arrays: LayerArrays
+
+    @functools.cached_property
+    def weight_tiles(self) -> TilesAtWork:
+        """The tiles that hold weights."""
+        return TilesAtWork.of(self.work.hardware.chip, self.arrays.weight_banks)
+
+    @functools.cached_property
+    def pool_tiles(self) -> TilesAtWork:
+        """The tiles that hold inputs."""
+        return TilesAtWork.of(self.work.hardware.chip, self.arrays.pool_banks)
+
+    @functools.cached_property
+    def passes(self) -> np.ndarray:
+        """Passes in turn in which all vectors are multiplied by weights that are all there."""
+        work = self.work
+        vectors = work.step.micro_batch_size * work.layers.vectors
+        passes: np.ndarray = ceil_div(vectors, self.arrays.copies) * work.hardware.geometry.passes
+        return passes
+
+    @functools.cached_property
+    def forward(self) -> Counts:
+        """Counts of the products with weights."""
+        return _weight_products(self, *_forward(self.work))
+
+    @functools.cached_property
+    def backward(self) -> Counts:
+        """Counts of the products with their transposes."""
+        return _weight_products(self, *_backward(self.work))
+
+    @functools.cached_property
+    def gradient(self) -> Counts:
+        """Counts of gradients: the errors of each output in turn drive the arrays that hold the
+        inputs, which may fill their arrays several times.
+        """
+        return _filled(self, _gradient(self.work), self.arrays.activations)
+
+    @functools.cached_property
+    def elementwise(self) -> Counts:
+        """Counts of the digital operations of one pass."""
+        work = self.work
+        return _digital(self, _elementwise_operations(work), work.layers.outputs)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerOp:
     """An operation of some layers.
@@ -107,149 +188,162 @@ class LayerOp:
         return self.count()
 
 
-def weight_writes(work: LayerWork, arrays: LayerArrays, copies: np.ndarray) -> Counts:
-    """Return the counts of writing copies of weights and of their transposes."""
+def weight_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
+    """Return the counts of writing all copies of weights and of their transposes."""
     layers, g = work.layers, work.hardware.geometry
+    forward = Writes.of(g, layers.rows, layers.columns, layers.groups, arrays.copies)
+    backward = Writes.of(g, layers.columns, layers.rows, layers.groups, arrays.copies)
     at_once = _written_at_once(work, arrays.weight_banks)
-    forward = write_counts(g, layers.rows, layers.columns, layers.groups, at_once, copies)
-    backward = write_counts(g, layers.columns, layers.rows, layers.groups, at_once, copies)
-    return {
-        name: values + np.where(layers.errors_pass, backward[name], 0)
-        for name, values in forward.items()
-    }
+    return _both(work, forward.work, backward.work) | _both(
+        work, forward.serial(at_once), backward.serial(at_once)
+    )
+
+
+def serial_weight_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
+    """Return those of the counts of `weight_writes` that decide how long it takes."""
+    at_once = _written_at_once(work, arrays.weight_banks)
+    forward, backward, _ = _one_copy(work)
+    return _both(
+        work,
+        forward.serial(at_once, arrays.copies),
+        backward.serial(at_once, arrays.copies),
+    )
+
+
+@once_per_work
+def _one_copy(work: LayerWork) -> tuple[Writes, Writes, Counts]:
+    """Return the writes of one copy of weights and of its transpose, and what of both together does
+    not depend on how many arrays are written at the same time.
+    """
+    layers, g = work.layers, work.hardware.geometry
+    forward = Writes.of(g, layers.rows, layers.columns, layers.groups)
+    backward = Writes.of(g, layers.columns, layers.rows, layers.groups)
+    return forward, backward, _both(work, forward.work, backward.work)
+
+
+def _both(work: LayerWork, forward: Counts, backward: Counts) -> Counts:
+    """Add counts of weights and, where errors pass, of their transposes."""
+    passing = work.layers.errors_pass
+    return {name: values + np.where(passing, backward[name], 0) for name, values in forward.items()}
 
 
 # Which layers do what -------------------------------------------------------------------------
 
 
-def training_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
+def training_ops(placed: PlacedLayers) -> list[LayerOp]:
     """Return the operations on one micro-batch in their order, which are the same in all steps: the
     forward pass, the backward pass and the gradients.
-
-    Parameters
-    ----------
-    work : LayerWork
-        The layers.
-    arrays : LayerArrays
-        The arrays that they have.
     """
-    layers, counts_of = work.layers, _counted(work, arrays)
-    elementwise = functools.cache(counts_of(_elementwise))
+    work, layers = placed.work, placed.work.layers
     with_gradients = layers.written | (layers.weighted & layers.trained)
-    reloaded = layers.weighted & ~arrays.resident
-    digital = _elementwise_operations(layers) > 0
+    reloaded = layers.weighted & ~placed.arrays.resident
+    digital = _elementwise_operations(work) > 0
     return [
-        LayerOp(op.RELOAD_WEIGHTS, reloaded, counts_of(weight_writes, np.ones_like(layers.rows))),
-        LayerOp(op.WRITE_OPERAND, layers.written, counts_of(_operand_writes)),
-        LayerOp(op.VMM_FORWARD, layers.products, counts_of(_forward)),
-        LayerOp(op.ELEMENTWISE_FORWARD, digital, elementwise),
-        LayerOp(op.LOSS, layers.loss_outputs > 0, counts_of(_loss, layers.loss_ops)),
-        LayerOp(op.WRITE_ACTIVATIONS, with_gradients, counts_of(_activation_writes)),
-        LayerOp(op.VMM_BACKWARD, layers.errors_pass, counts_of(_backward)),
-        LayerOp(op.ELEMENTWISE_BACKWARD, digital, elementwise),
-        LayerOp(op.VMM_GRADIENT, with_gradients, counts_of(_gradient)),
+        LayerOp(op.RELOAD_WEIGHTS, reloaded, lambda: _reloads(placed)),
+        LayerOp(op.WRITE_OPERAND, layers.written, lambda: _operand_writes(placed)),
+        LayerOp(op.VMM_FORWARD, layers.products, lambda: placed.forward),
+        LayerOp(op.ELEMENTWISE_FORWARD, digital, lambda: placed.elementwise),
+        LayerOp(op.LOSS, layers.loss_outputs > 0, lambda: _loss(placed, layers.loss_ops)),
+        LayerOp(op.WRITE_ACTIVATIONS, with_gradients, lambda: _activation_writes(placed)),
+        LayerOp(op.VMM_BACKWARD, layers.errors_pass, lambda: placed.backward),
+        LayerOp(op.ELEMENTWISE_BACKWARD, digital, lambda: placed.elementwise),
+        LayerOp(op.VMM_GRADIENT, with_gradients, lambda: placed.gradient),
     ]
 
 
-def _counted(work: LayerWork, arrays: LayerArrays) -> Callable[..., Callable[[], Counts]]:
-    """Return what gives functions of layers and their arrays, and others, these two later."""
-
-    def later(count: Callable[..., Counts], *others: Any) -> Callable[[], Counts]:
-        return functools.partial(count, work, arrays, *others)
-
-    return later
-
-
-def soi_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
+def soi_ops(placed: PlacedLayers) -> list[LayerOp]:
     """Return the operations that form factors, after those of `training_ops`."""
-    return [*_fisher_ops(work, arrays), *_factor_ops(work, arrays)]
+    return [*_fisher_ops(placed), *_factor_ops(placed)]
 
 
-def measuring_op(work: LayerWork, arrays: LayerArrays, measured: np.ndarray) -> LayerOp:
+def measuring_op(placed: PlacedLayers, measured: np.ndarray) -> LayerOp:
     """Return the operation that finds the norms of a micro-batch's gradients, of some layers: a
     square per parameter, which is added up.
     """
-    chip, parameters = work.hardware.chip, work.layers.parameters
-    tiles = ceil_div(arrays.weight_banks, chip.banks_per_tile)
+    parameters = placed.work.layers.parameters
     counts = {
         "digital_ops": parameters,
-        "buffer_bytes": parameters * work.hardware.geometry.value_bytes,
-        "serial_digital_ops": ceil_div(parameters, np.maximum(1, chip.digital_lanes * tiles)),
+        "buffer_bytes": parameters * placed.work.hardware.geometry.value_bytes,
+        "serial_digital_ops": ceil_div(parameters, placed.weight_tiles.lanes),
     }
     return LayerOp(op.MEASURE_GRADIENT, measured, lambda: counts)
 
 
-def _fisher_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
+def _fisher_ops(placed: PlacedLayers) -> list[LayerOp]:
     """Return the extra backward passes, which form no gradients of weights."""
+    work, layers = placed.work, placed.work.layers
     passes = work.step.fisher_passes
     if not passes:
         return []
-    layers = work.layers
-    digital = _elementwise_operations(layers) > 0
+    digital = _elementwise_operations(work) > 0
     # The exact matrix has a pass for every output.
     derivatives = layers.drawn_ops if passes == 1 else layers.root_ops
 
-    def times(count: Callable[..., Counts], *others: np.ndarray) -> Callable[[], Counts]:
-        return lambda: _times(passes, count(work, arrays, *others))
+    def times(count: Callable[[], Counts]) -> Callable[[], Counts]:
+        return lambda: _times(passes, count())
 
     return [
-        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, times(_loss, derivatives)),
-        LayerOp(op.VMM_FISHER, layers.errors_pass, times(_backward)),
-        LayerOp(op.ELEMENTWISE_FISHER, digital, times(_elementwise)),
-        LayerOp(op.OPERAND_FISHER, layers.written, times(_gradient)),
+        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, times(lambda: _loss(placed, derivatives))),
+        LayerOp(op.VMM_FISHER, layers.errors_pass, times(lambda: placed.backward)),
+        LayerOp(op.ELEMENTWISE_FISHER, digital, times(lambda: placed.elementwise)),
+        LayerOp(op.OPERAND_FISHER, layers.written, times(lambda: placed.gradient)),
     ]
 
 
-def _factor_ops(work: LayerWork, arrays: LayerArrays) -> list[LayerOp]:
+def _factor_ops(placed: PlacedLayers) -> list[LayerOp]:
     """Return the factor products, and the writes of the rows that they are made of."""
-    layers, counts_of = work.layers, _counted(work, arrays)
+    work, layers = placed.work, placed.work.layers
     from_inputs, from_errors = (
         counts["serial_passes"] > 0 for counts in (work.factor_a, work.factor_g)
     )
     return [
-        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, counts_of(_mean_writes)),
-        LayerOp(op.FACTOR_A, from_inputs, counts_of(_of_sample, work.factor_a)),
-        LayerOp(op.WRITE_ERRORS, from_errors, counts_of(_error_writes)),
-        LayerOp(op.FACTOR_G, from_errors, counts_of(_of_sample, work.factor_g)),
+        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, lambda: _mean_writes(placed)),
+        LayerOp(op.FACTOR_A, from_inputs, lambda: _of_sample(placed, work.factor_a)),
+        LayerOp(op.WRITE_ERRORS, from_errors, lambda: _error_writes(placed)),
+        LayerOp(op.FACTOR_G, from_errors, lambda: _of_sample(placed, work.factor_g)),
     ]
 
 
 # Products -------------------------------------------------------------------------------------
 
 
-def _forward(work: LayerWork, arrays: LayerArrays) -> Counts:
-    return _weight_products(work, arrays, work.layers.rows, work.layers.columns)
+@once_per_work
+def _forward(work: LayerWork) -> tuple[Counts, np.ndarray]:
+    return _of_weights(work, work.layers.rows, work.layers.columns)
 
 
-def _backward(work: LayerWork, arrays: LayerArrays) -> Counts:
-    return _weight_products(work, arrays, work.layers.columns, work.layers.rows)
+@once_per_work
+def _backward(work: LayerWork) -> tuple[Counts, np.ndarray]:
+    return _of_weights(work, work.layers.columns, work.layers.rows)
 
 
-def _weight_products(
-    work: LayerWork, arrays: LayerArrays, rows: np.ndarray, columns: np.ndarray
-) -> Counts:
-    """Return the counts of multiplying all vectors by (rows, columns) weights. Those that do not
-    stay take turns in fewer arrays than they need.
+def _of_weights(
+    work: LayerWork, rows: np.ndarray, columns: np.ndarray
+) -> tuple[Counts, np.ndarray]:
+    """Return the counts of multiplying all vectors by one copy of (rows, columns) weights, and the
+    arrays that it takes.
     """
     layers, g = work.layers, work.hardware.geometry
     vectors = work.step.micro_batch_size * layers.vectors
-    counts = product_counts(
-        g, vectors, rows, columns, layers.groups, arrays.copies, stacked=layers.written
-    )
-    needed = array_count(g, rows, columns, layers.groups)
-    rounds = ceil_div(needed, np.maximum(arrays.written, 1))
-    counts["serial_passes"] = counts["serial_passes"] * np.where(arrays.resident, 1, rounds)
-    return with_buffers(counts, work.hardware.chip, arrays.weight_banks)
+    counts = product_counts(g, vectors, rows, columns, layers.groups, stacked=layers.written)
+    return counts, array_count(g, rows, columns, layers.groups)
 
 
-def _gradient(work: LayerWork, arrays: LayerArrays) -> Counts:
-    """Return the counts of gradients: the errors of each output in turn drive the arrays that hold
-    the inputs.
+def _weight_products(placed: PlacedLayers, one_copy: Counts, needed: np.ndarray) -> Counts:
+    """Return the counts of products with all copies, which share vectors. Weights that do not stay
+    take turns in fewer arrays than they need.
     """
+    arrays = placed.arrays
+    rounds = ceil_div(needed, np.maximum(arrays.written, 1))
+    serial = {"serial_passes": placed.passes * np.where(arrays.resident, 1, rounds)}
+    return placed.weight_tiles.serve(one_copy | serial)
+
+
+@once_per_work
+def _gradient(work: LayerWork) -> Counts:
+    """Return the counts of gradients if all inputs are in their arrays."""
     layers, inputs = work.layers, work.layers.inputs(work.step.micro_batch_size)
-    g, stacked = work.hardware.geometry, layers.written
-    counts = product_counts(g, layers.columns, *inputs, stacked=stacked)
-    return _of_pool(work, arrays, counts)
+    return product_counts(work.hardware.geometry, layers.columns, *inputs, stacked=layers.written)
 
 
 def _factor_products(g: Geometry, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
@@ -264,77 +358,102 @@ def _factor_products(g: Geometry, held: np.ndarray, sizes: tuple[np.ndarray, ...
     return counts
 
 
-def _of_pool(work: LayerWork, arrays: LayerArrays, counts: Counts) -> Counts:
-    """Return the counts of products with the inputs of layers, which may fill their arrays several
-    times.
-    """
-    return _filled(work, arrays, counts, arrays.activations)
-
-
-def _of_sample(work: LayerWork, arrays: LayerArrays, counts: Counts) -> Counts:
+def _of_sample(placed: PlacedLayers, counts: Counts) -> Counts:
     """Return the counts of products with the rows of factors: of the inputs of layers, those that
     are drawn fill their arrays first.
     """
-    layers = work.layers
+    layers = placed.work.layers
     drawn = np.where(layers.combines, layers.vectors, layers.factor_vectors)
-    filled = ceil_div(arrays.activations * drawn, np.maximum(layers.vectors, 1))
-    return _filled(work, arrays, counts, filled)
+    activations = placed.arrays.activations
+    return _filled(placed, counts, ceil_div(activations * drawn, np.maximum(layers.vectors, 1)))
 
 
-def _filled(work: LayerWork, arrays: LayerArrays, counts: Counts, filled: np.ndarray) -> Counts:
+def _filled(placed: PlacedLayers, counts: Counts, filled: np.ndarray) -> Counts:
     """Return the counts of products with as many arrays as are filled, some at a time."""
-    fillings = ceil_div(filled, np.maximum(arrays.pool, 1))
+    fillings = ceil_div(filled, np.maximum(placed.arrays.pool, 1))
     serial = {"serial_passes": counts["serial_passes"] * fillings}
-    return with_buffers(counts | serial, work.hardware.chip, arrays.pool_banks)
+    return placed.pool_tiles.serve(counts | serial)
 
 
 # Writes ---------------------------------------------------------------------------------------
 
 
-def _operand_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
+def _reloads(placed: PlacedLayers) -> Counts:
+    """Return the counts of writing one copy of weights and of their transposes."""
+    work = placed.work
+    at_once = _written_at_once(work, placed.arrays.weight_banks)
+    forward, backward, counts = _one_copy(work)
+    return counts | _both(work, forward.serial(at_once), backward.serial(at_once))
+
+
+def _operand_writes(placed: PlacedLayers) -> Counts:
     """Return the counts of writing attention operands, for every sample and once more transposed
     for the backward pass.
     """
-    layers, g = work.layers, work.hardware.geometry
-    at_once = _written_at_once(work, arrays.weight_banks)
-    groups = layers.groups * work.step.micro_batch_size
-    forward = write_counts(g, layers.rows, layers.columns, groups, at_once)
-    backward = write_counts(g, layers.columns, layers.rows, groups, at_once)
+    at_once = _written_at_once(placed.work, placed.arrays.weight_banks)
+    forward, backward = (writes.counts(at_once) for writes in _operands(placed.work))
     return {name: values + backward[name] for name, values in forward.items()}
 
 
-def _activation_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
-    inputs = work.layers.inputs(work.step.micro_batch_size)
-    at_once = np.minimum(np.maximum(arrays.pool, 1), _written_at_once(work, arrays.pool_banks))
-    return write_counts(work.hardware.geometry, *inputs, at_once)
-
-
-def _mean_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
-    """Return the counts of writing inputs that are averaged over the vectors of a sample."""
-    layers, samples = work.layers, work.step.micro_batch_size
-    width = layers.rows + layers.bias
-    averaged = samples * layers.vectors * width * layers.groups
-    return _factor_rows(work, arrays, width) | {"digital_ops": averaged}
-
-
-def _error_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
-    """Return the counts of writing the errors of every Fisher pass, which are summed over the
-    vectors of a sample where those are combined.
-    """
-    layers, samples = work.layers, work.step.micro_batch_size
-    summed = samples * layers.vectors * layers.columns * layers.groups
-    digital = {"digital_ops": np.where(layers.combines, summed, 0)}
-    return _times(
-        max(work.step.fisher_passes, 1), _factor_rows(work, arrays, layers.columns) | digital
+@once_per_work
+def _operands(work: LayerWork) -> tuple[Writes, Writes]:
+    layers, g = work.layers, work.hardware.geometry
+    groups = layers.groups * work.step.micro_batch_size
+    return (
+        Writes.of(g, layers.rows, layers.columns, groups),
+        Writes.of(g, layers.columns, layers.rows, groups),
     )
 
 
-def _factor_rows(work: LayerWork, arrays: LayerArrays, width: np.ndarray) -> Counts:
-    """Return the counts of writing the rows that factors are made of."""
+def _activation_writes(placed: PlacedLayers) -> Counts:
+    work, pool = placed.work, placed.arrays.pool
+    beside = _written_at_once(work, placed.arrays.pool_banks)
+    return _activations(work).counts(np.minimum(np.maximum(pool, 1), beside))
+
+
+@once_per_work
+def _activations(work: LayerWork) -> Writes:
+    return Writes.of(work.hardware.geometry, *work.layers.inputs(work.step.micro_batch_size))
+
+
+def _mean_writes(placed: PlacedLayers) -> Counts:
+    """Return the counts of writing inputs that are averaged over the vectors of a sample."""
+    layers, samples = placed.work.layers, placed.work.step.micro_batch_size
+    width = layers.rows + layers.bias
+    averaged = samples * layers.vectors * width * layers.groups
+    return _factor_rows(placed, _means(placed.work)) | {"digital_ops": averaged}
+
+
+@once_per_work
+def _means(work: LayerWork) -> Writes:
+    return _rows_of(work, work.layers.rows + work.layers.bias)
+
+
+def _error_writes(placed: PlacedLayers) -> Counts:
+    """Return the counts of writing the errors of every Fisher pass, which are summed over the
+    vectors of a sample where those are combined.
+    """
+    work, layers = placed.work, placed.work.layers
+    summed = work.step.micro_batch_size * layers.vectors * layers.columns * layers.groups
+    digital = {"digital_ops": np.where(layers.combines, summed, 0)}
+    return _times(max(work.step.fisher_passes, 1), _factor_rows(placed, _errors(work)) | digital)
+
+
+@once_per_work
+def _errors(work: LayerWork) -> Writes:
+    return _rows_of(work, work.layers.columns)
+
+
+def _rows_of(work: LayerWork, width: np.ndarray) -> Writes:
+    """Return the writes of rows of this width that factors are made of."""
     layers = work.layers
     held = work.step.micro_batch_size * layers.factor_vectors
-    at_once = _written_at_once(work, arrays.pool_banks)
-    return write_counts(work.hardware.geometry, held, width, layers.groups, at_once)
+    return Writes.of(work.hardware.geometry, held, width, layers.groups)
+
+
+def _factor_rows(placed: PlacedLayers, rows: Writes) -> Counts:
+    """Return the counts of writing rows that factors are made of."""
+    return rows.counts(_written_at_once(placed.work, placed.arrays.pool_banks))
 
 
 def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
@@ -345,33 +464,27 @@ def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
 # Digital units --------------------------------------------------------------------------------
 
 
-def _elementwise(work: LayerWork, arrays: LayerArrays) -> Counts:
-    return _digital(work, arrays, _elementwise_operations(work.layers), work.layers.outputs)
-
-
-def _elementwise_operations(layers: LayerTable) -> np.ndarray:
+@once_per_work
+def _elementwise_operations(work: LayerWork) -> np.ndarray:
     """Return the digital operations per sample, with those of adding the bias."""
+    layers = work.layers
     return layers.elementwise + layers.bias * layers.outputs
 
 
-def _loss(work: LayerWork, arrays: LayerArrays, operations: np.ndarray) -> Counts:
+def _loss(placed: PlacedLayers, operations: np.ndarray) -> Counts:
     """Return the counts of derivatives by outputs: those are read, and the derivatives written."""
-    return _digital(work, arrays, operations, work.layers.loss_outputs)
+    return _digital(placed, operations, placed.work.layers.loss_outputs)
 
 
-def _digital(
-    work: LayerWork, arrays: LayerArrays, operations: np.ndarray, elements: np.ndarray
-) -> Counts:
+def _digital(placed: PlacedLayers, operations: np.ndarray, elements: np.ndarray) -> Counts:
     """Return the counts of so many operations per sample on elements that are read and written."""
-    chip, samples = work.hardware.chip, work.step.micro_batch_size
+    work, samples = placed.work, placed.work.step.micro_batch_size
     operations = operations * samples
     moved = 2 * elements * samples * work.hardware.geometry.value_bytes
-    tiles = ceil_div(arrays.weight_banks, chip.banks_per_tile)
-    lanes = np.maximum(1, chip.digital_lanes * tiles)
     return {
         "digital_ops": operations,
         "buffer_bytes": np.where(operations > 0, moved, 0),
-        "serial_digital_ops": ceil_div(operations, lanes),
+        "serial_digital_ops": ceil_div(operations, placed.weight_tiles.lanes),
     }
 
 

@@ -15,6 +15,7 @@ from repast_dist.planning.collectives import send
 from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.layer_ops import (
     LayerOp,
+    PlacedLayers,
     measuring_op,
     soi_ops,
     training_ops,
@@ -113,8 +114,13 @@ def outer_rows(
 
 
 @once_per_plan
+def _placed(plan: Plan) -> PlacedLayers:
+    return PlacedLayers(plan.layer_work, plan.allocation)
+
+
+@once_per_plan
 def _layer_ops(plan: Plan) -> list[LayerOp]:
-    return training_ops(plan.layer_work, plan.allocation)
+    return training_ops(_placed(plan))
 
 
 _FORWARD = (
@@ -135,12 +141,12 @@ def _forward_ops(plan: Plan) -> list[LayerOp]:
 def _measuring_ops(plan: Plan) -> list[LayerOp]:
     measured = np.zeros(len(plan.layers), bool)
     measured[list(plan.measured_layers)] = True
-    return [measuring_op(plan.layer_work, plan.allocation, measured)] if measured.any() else []
+    return [measuring_op(_placed(plan), measured)] if measured.any() else []
 
 
 @once_per_plan
 def _soi_ops(plan: Plan) -> list[LayerOp]:
-    return soi_ops(plan.layer_work, plan.allocation)
+    return soi_ops(_placed(plan))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,7 +335,7 @@ def _weight_rows(plan: Plan, chips: np.ndarray) -> OpTable:
     if not len(place):
         return concatenate([])
     layer = kept[place]
-    counts = weight_writes(plan.layer_work, arrays, arrays.copies)
+    counts = weight_writes(plan.layer_work, arrays)
     columns = {name: values[layer] for name, values in counts.items()}
     bank = arrays.first_bank[layer]
     return op_rows(op.WRITE_WEIGHTS, chip=chips[which], bank=bank, layer=layer, **columns)

@@ -5,6 +5,7 @@ step do.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,7 +15,15 @@ from repast_dist.ops.op import Resource
 from repast_dist.ops.pricing import duration_of, energy_of
 from repast_dist.planning.allocation import LayerArrays, Needs
 from repast_dist.planning.fills import input_fills, weight_fills
-from repast_dist.planning.layer_ops import LayerOp, LayerWork, soi_ops, training_ops, weight_writes
+from repast_dist.planning.layer_ops import (
+    LayerOp,
+    LayerWork,
+    PlacedLayers,
+    serial_weight_writes,
+    soi_ops,
+    training_ops,
+    weight_writes,
+)
 
 _STEP = 1.25
 """Ratio between numbers of copies, or of parts, that are tried above the first few."""
@@ -35,23 +44,17 @@ class Setting:
     ----------
     arrays : int
         Arrays of the chip that are used; they are spread evenly over all its banks.
-    copied : bool
-        Whether layers may be copied.
     factor_share : float
         Share of the micro-batches of a step that form factors, of the chip that has most of them.
     factor_shares : tuple of float
         The same of every kind of steps there is.
-    micro_batches : int
-        Micro-batches per step of the chip that has most of them.
     lasting : bool
         Whether it matters how often arrays are filled.
     """
 
     arrays: int
-    copied: bool
     factor_share: float
     factor_shares: tuple[float, ...]
-    micro_batches: int
     lasting: bool
 
 
@@ -123,7 +126,7 @@ class Options:
     forward_s, backward_s : ndarray
         Time per sample in the layer's forward and backward stage.
     kinds_s : ndarray
-        The same in every kind of steps, (kinds, 2, layers, options).
+        The same in every kind of steps if there are several, (kinds, 2, layers, options).
     writing_j : ndarray
         Energy per step of writing weights.
     fills : ndarray
@@ -160,38 +163,149 @@ class Options:
         )
 
 
-def weight_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Numbers) -> Options:
-    """Return the options for weights: parts of them take turns, or whole copies stay.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Numbers of arrays that each layer may get for one purpose, however many the chip uses; one
+    entry per layer and option, since layers have different numbers of them.
 
-    Parameters
+    Attributes
     ----------
     work, needs : LayerWork, Needs
-        The layers, with columns of the shape (layers, 1).
-    setting : Setting
-        What decides times besides.
-    numbers : Numbers
-        Numbers that are tried.
+        The layer of each candidate.
+    arrays : ndarray
+        Arrays, int64.
+    copies : ndarray
+        Copies of the weights; 0 if they do not stay.
+    shape : tuple of int
+        Layers, and options of that which has most of them.
+    place : ndarray
+        Place of each candidate in flat columns of this shape, the options of a layer in ascending
+        order.
+    of_weights : bool
+        Whether the arrays are for weights, or else for inputs.
+    micro_batches : int
+        Micro-batches per step of the chip that has most of them.
     """
-    need, vectors = needs.weights, np.maximum(work.layers.vectors, 1)
-    few = ceil_div(need, numbers.parts)
-    copies = np.minimum(numbers.copies, vectors if setting.copied else np.ones_like(vectors))
-    real = np.concatenate([_new(few) & (few < need), _new(copies)], axis=1)
-    arrays = np.concatenate([few, copies * need], axis=1)
-    copies = np.concatenate([np.zeros_like(few), copies], axis=1)
-    # Layers without weights have one option, no arrays.
-    real &= (need > 0) | (np.cumsum(copies > 0, axis=1) == 1)
-    real &= arrays <= setting.arrays
-    return _evaluated(work, needs, setting, arrays, copies, real, of_weights=True)
 
+    work: LayerWork
+    needs: Needs
+    arrays: np.ndarray
+    copies: np.ndarray
+    shape: tuple[int, int]
+    place: np.ndarray
+    of_weights: bool
+    micro_batches: int
 
-def pool_options(work: LayerWork, needs: Needs, setting: Setting, numbers: Numbers) -> Options:
-    """Return the options for inputs: their arrays are filled once or more often; parameters are
-    those of `weight_options`.
-    """
-    arrays = ceil_div(needs.activations, numbers.fillings)
-    real = _new(arrays) & (arrays <= setting.arrays)
-    copies = np.ones_like(arrays)
-    return _evaluated(work, needs, setting, arrays, copies, real, of_weights=False)
+    @classmethod
+    def for_weights(
+        cls, work: LayerWork, needs: Needs, numbers: Numbers, *, copied: bool, micro_batches: int
+    ) -> "Candidates":
+        """Return those for weights, which may be `copied`: parts of them take turns, or whole
+        copies stay.
+
+        Parameters
+        ----------
+        work, needs : LayerWork, Needs
+            The layers.
+        numbers : Numbers
+            Numbers that are tried.
+        """
+        need, vectors = needs.weights[:, None], np.maximum(work.layers.vectors, 1)[:, None]
+        few = ceil_div(need, numbers.parts)
+        copies = np.minimum(numbers.copies, vectors if copied else np.ones_like(vectors))
+        real = np.concatenate([_new(few) & (few < need), _new(copies)], axis=1)
+        arrays = np.concatenate([few, copies * need], axis=1)
+        copies = np.concatenate([np.zeros_like(few), copies], axis=1)
+        # Layers without weights have one option, no arrays.
+        real &= (need > 0) | (np.cumsum(copies > 0, axis=1) == 1)
+        return cls._of(work, needs, real, arrays, copies, True, micro_batches)
+
+    @classmethod
+    def for_inputs(
+        cls, work: LayerWork, needs: Needs, numbers: Numbers, *, micro_batches: int
+    ) -> "Candidates":
+        """Return those for inputs: their arrays are filled once or more often."""
+        arrays = ceil_div(needs.activations[:, None], numbers.fillings)
+        return cls._of(
+            work, needs, _new(arrays), arrays, np.ones_like(arrays), False, micro_batches
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        work: LayerWork,
+        needs: Needs,
+        real: np.ndarray,
+        arrays: np.ndarray,
+        copies: np.ndarray,
+        of_weights: bool,
+        micro_batches: int,
+    ) -> "Candidates":
+        """Return the `real` ones of these options, (layers, options)."""
+        layer, _ = np.nonzero(real)
+        before = np.cumsum(real, axis=1) - 1
+        shape = len(real), max(1, int(before[:, -1].max(initial=0)) + 1)
+        place = layer * shape[1] + before[real]
+        own = work.take(layer), needs.take(layer)
+        return cls(*own, arrays[real], copies[real], shape, place, of_weights, micro_batches)
+
+    @functools.cached_property
+    def writing_j(self) -> np.ndarray:
+        """Energy per step of writing weights."""
+        # It is the same in whatever banks they are.
+        held = self.held(used=1)
+        times = np.where(held.resident, 1, self.micro_batches) * self.work.layers.weighted
+        counts = weight_writes(self.work, held)
+        writing: np.ndarray = times * energy_of(counts, self.work.hardware.costs, len(self.place))
+        return writing
+
+    def held(self, used: int) -> LayerArrays:
+        """Return the arrays of layers, wherever they begin, if `used` are spread over all banks."""
+        none = np.zeros_like(self.arrays)
+        given = (self.arrays, self.copies, none) if self.of_weights else (none, none, self.arrays)
+        return _held_arrays(self.work, self.needs, used, given, none)
+
+    def options(self, setting: Setting) -> Options:
+        """Return what the candidates lead to; those with more arrays than are used do not exist."""
+        work, held = self.work, self.held(setting.arrays)
+        placed, fits = PlacedLayers(work, held), self.arrays <= setting.arrays
+        resources = (
+            (Resource.WEIGHT_ARRAYS, Resource.DIGITAL)
+            if self.of_weights
+            else (Resource.ACTIVATION_ARRAYS,)
+        )
+        shares = [setting.factor_share]
+        if len(setting.factor_shares) > 1:
+            shares += setting.factor_shares
+        passing, forming = (
+            _busy(work, ops, resources)
+            for ops in (training_ops(placed), soi_ops(placed) if max(shares) else [])
+        )
+        busy = np.stack([(passing + share * forming).max(axis=1) for share in shares])
+        seconds = self._table(np.where(fits, busy / work.step.micro_batch_size, np.inf), np.inf)
+        writing = fills = np.zeros(self.shape)
+        if self.of_weights:
+            writing = self._table(np.where(fits, self.writing_j, 0.0), 0.0)
+        if setting.lasting:
+            share = setting.factor_share
+            filled = weight_fills(work, held) if self.of_weights else input_fills(work, held, share)
+            fills = self._table(np.where(fits, filled, 0.0), 0.0)
+        return Options(
+            self._table(np.where(fits, self.arrays, NEVER), NEVER),
+            self._table(self.copies, 1),
+            seconds[0, 0],
+            seconds[0, 1],
+            seconds[1:],
+            writing,
+            fills,
+        )
+
+    def _table(self, values: np.ndarray, padding: float) -> np.ndarray:
+        """Return values of all candidates, (..., candidates), as (..., layers, options)."""
+        outer = values.shape[:-1]
+        table = np.full((*outer, self.shape[0] * self.shape[1]), padding, values.dtype)
+        table[..., self.place] = values
+        return table.reshape(*outer, *self.shape)
 
 
 def _new(numbers: np.ndarray) -> np.ndarray:
@@ -207,42 +321,6 @@ def _numbers(most: int) -> np.ndarray:
     steps = int(np.log(most / _ALL_UP_TO) / np.log(_STEP)) + 1
     grown = np.rint(_ALL_UP_TO * _STEP ** np.arange(1, steps + 1)).astype(np.int64)
     return np.unique(np.concatenate([first, np.minimum(grown, most), [most]]))
-
-
-def _evaluated(
-    work: LayerWork,
-    needs: Needs,
-    setting: Setting,
-    arrays: np.ndarray,
-    copies: np.ndarray,
-    real: np.ndarray,
-    *,
-    of_weights: bool,
-) -> Options:
-    """Return options with the times and energies of the `real` ones."""
-    none = np.zeros_like(needs.weights)
-    given = (arrays, copies, none) if of_weights else (none, none, arrays)
-    held = _held_arrays(work, needs, setting.arrays, given, none)
-    kept_busy = (
-        (Resource.WEIGHT_ARRAYS, Resource.DIGITAL) if of_weights else (Resource.ACTIVATION_ARRAYS,)
-    )
-    shares = setting.factor_share, *setting.factor_shares
-    passing, forming = (
-        _busy(work, ops, kept_busy, real.shape)
-        for ops in (training_ops(work, held), soi_ops(work, held) if max(shares) else [])
-    )
-    busy = np.stack([(passing + share * forming).max(axis=1) for share in shares])
-    seconds = np.where(real, busy / work.step.micro_batch_size, np.inf)
-    forward_s, backward_s = seconds[0]
-    writing, fills = np.zeros((2, *real.shape))
-    if of_weights:
-        writing = np.where(real, _writing_j(work, held, setting.micro_batches, real.shape), 0.0)
-    if setting.lasting:
-        share = setting.factor_share
-        filled = weight_fills(work, held) if of_weights else input_fills(work, held, share)
-        fills = np.where(real, filled, 0.0)
-    arrays = np.where(real, arrays, NEVER)
-    return Options(arrays, copies, forward_s, backward_s, seconds[1:], writing, fills)
 
 
 def placed_arrays(
@@ -297,31 +375,17 @@ def _banks(arrays: np.ndarray, used: int, banks: int) -> np.ndarray:
     return np.maximum(share, 1)
 
 
-def _busy(
-    work: LayerWork,
-    items: Iterable[LayerOp],
-    resources: tuple[Resource, ...],
-    shape: tuple[int, ...],
-) -> np.ndarray:
+def _busy(work: LayerWork, items: Iterable[LayerOp], resources: tuple[Resource, ...]) -> np.ndarray:
     """Return the time that operations of a micro-batch keep some resources of each layer busy, in
-    the forward and the backward stage; (2, resources, *shape).
+    the forward and the backward stage; (2, resources, layers).
     """
-    busy = np.zeros((2, len(resources), *shape))
+    busy = np.zeros((2, len(resources), len(work.layers)))
     for item in items:
-        if item.what.resource in resources:
-            seconds = duration_of(item.counts, work.hardware.costs, shape)
+        if item.what.resource in resources and item.layers.any():
+            seconds = duration_of(item.counts, work.hardware.costs, len(work.layers))
             place = int(item.what.backward), resources.index(item.what.resource)
             busy[place] += seconds * item.layers
     return busy
-
-
-def _writing_j(
-    work: LayerWork, arrays: LayerArrays, micro_batches: int, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Return the energy per step of writing the weights of layers."""
-    times = np.where(arrays.resident, 1, micro_batches) * work.layers.weighted
-    counts = weight_writes(work, arrays, arrays.copies)
-    return times * energy_of(counts, work.hardware.costs, shape)
 
 
 def weight_write_seconds(work: LayerWork, arrays: LayerArrays) -> np.ndarray:
@@ -331,7 +395,7 @@ def weight_write_seconds(work: LayerWork, arrays: LayerArrays) -> np.ndarray:
     """
     divisions, banks = len(arrays.written), work.hardware.chip.banks
     kept = work.layers.weighted & arrays.resident
-    counts = weight_writes(work, arrays, arrays.copies)
+    counts = serial_weight_writes(work, arrays)
     seconds = duration_of(counts, work.hardware.costs, kept.shape)
     place = arrays.first_bank + np.arange(divisions)[:, None] * banks
     ends = np.bincount(place.ravel(), (seconds * kept).ravel(), divisions * banks)

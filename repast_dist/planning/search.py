@@ -27,15 +27,14 @@ from repast_dist.planning.allocation import (
     check_fits,
     stage_ranges,
 )
-from repast_dist.planning.layer_ops import LayerWork
+from repast_dist.planning.layer_ops import LayerWork, once_per_work
 from repast_dist.planning.options import (
     NEVER,
+    Candidates,
     Numbers,
     Options,
     Setting,
     placed_arrays,
-    pool_options,
-    weight_options,
     weight_write_seconds,
 )
 from repast_dist.planning.specs import PartitionSpec, Policy
@@ -103,11 +102,10 @@ def allocate(
     goal = _Goal.of(work, policy, stages)
     placed, goals = [], []
     for start, stop in ranges:
-        mine = np.arange(start, stop)
-        layers, need = work.take(mine), needs.take(mine)
+        tried = _broadly(work, start, stop, goal)
         if partition.overflow == "error":
-            check_fits(layers.layers, need, budget, chip)
-        division = _divided(layers, need, budget, goal)
+            check_fits(tried.work.layers, tried.needs, budget, chip)
+        division = _divided(tried, budget, goal)
         placed.append(division.arrays)
         goals.append(division.value)
     stage = np.repeat(np.arange(len(ranges)), [stop - start for start, stop in ranges])
@@ -172,26 +170,25 @@ class _Goal:
         return [
             Setting(
                 arrays,
-                self.partition.replicate_layers,
                 share,
                 self.factor_shares,
-                self.micro_batches,
                 self.lasting,
             )
             for share in ([average] if self.lasting else sorted({average, most}))
         ]
 
 
-def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) -> "_Division":
-    """Divide the arrays of one chip among its layers.
+def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
+    """Divide the arrays of one chip among its layers, of which few numbers are tried broadly.
 
     Where layers do not use all of them, those that they use are spread over all banks, and where
     more arrays help little, half of them, and so on, and then numbers between: arrays that lie in
     more banks have more converters and buses. Few numbers of arrays per layer are tried first, and
     then those around the best ones.
     """
+    work, needs = broad.work, broad.needs
     tried: list[_Division] = []
-    used, broad = budget.layers, _Tried.of(work, needs, Numbers.broad(work, needs))
+    used = budget.layers
     while used:
         found = _divisions(broad, used, goal)
         if not found or (tried and _least(found).rank >= _least(tried).rank):
@@ -216,7 +213,7 @@ def _divided(work: LayerWork, needs: Needs, budget: ArrayBudget, goal: _Goal) ->
     further = {*around, *(division.used for division in tried), budget.layers}
     tried += _between(broad, best, [used for used in further if used <= budget.layers], goal)
     best = _least(tried)
-    near = _Tried.of(work, needs, Numbers.near(best.arrays))
+    near = _Tried.of(work, needs, Numbers.near(best.arrays), goal)
     tried += _divisions(near, best.used, goal)
     first = _least(tried)
     alike = [
@@ -281,33 +278,46 @@ def _least(divisions: list[_Division]) -> _Division:
 class _Tried:
     """Layers with the numbers of arrays that are tried for them.
 
-    Networks repeat their layers, so that one of each kind stands for others: `alike`, as columns,
-    of which layer `n` is the one in row ``kind[n]``.
+    Networks repeat their layers, so that one of each kind stands for others: `weights` and `pools`
+    are the candidates of each kind, and layer `n` is of that in row ``kind[n]``.
     """
 
     work: LayerWork
     needs: Needs
-    alike: tuple[LayerWork, Needs]
-    numbers: Numbers
+    weights: Candidates
+    pools: Candidates
     first: np.ndarray
     kind: np.ndarray
 
     @classmethod
-    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers) -> "_Tried":
+    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers, goal: _Goal) -> "_Tried":
         """Find the layers that are alike and have the same numbers."""
         every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
         known: dict[bytes, int] = {}
         rows = (row.tobytes() for row in np.column_stack(every))
         kind = np.array([known.setdefault(row, len(known)) for row in rows])
         first = np.unique(kind, return_index=True)[1]
-        column = first[:, None]
-        alike = work.take(column), needs.take(column)
-        return cls(work, needs, alike, numbers.take(first), first, kind)
+        layers, need, few = work.take(first), needs.take(first), numbers.take(first)
+        copied, most = goal.partition.replicate_layers, goal.micro_batches
+        weights = Candidates.for_weights(layers, need, few, copied=copied, micro_batches=most)
+        pools = Candidates.for_inputs(layers, need, few, micro_batches=most)
+        return cls(work, needs, weights, pools, first, kind)
 
     @functools.cached_property
     def layers(self) -> np.ndarray:
         """How many layers there are of each kind."""
         return np.bincount(self.kind)
+
+
+@once_per_work
+def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
+    """Return a range of layers with few numbers up to all that make sense, which are the same
+    however many arrays a chip has for layers.
+    """
+    mine = np.arange(start, stop)
+    layers = work.take(mine)
+    needs = Needs.of(layers.layers, work.hardware, work.step)
+    return _Tried.of(layers, needs, Numbers.broad(layers, needs), goal)
 
 
 def _divisions(tried: _Tried, used: int, goal: _Goal) -> list[_Division]:
@@ -324,8 +334,7 @@ def _divisions(tried: _Tried, used: int, goal: _Goal) -> list[_Division]:
 def _divisions_if(tried: _Tried, setting: Setting, goal: _Goal) -> list[_Division]:
     """Return good divisions for one setting."""
     used, kind = setting.arrays, tried.kind
-    weights = weight_options(*tried.alike, setting, tried.numbers)
-    pools = pool_options(*tried.alike, setting, tried.numbers)
+    weights, pools = tried.weights.options(setting), tried.pools.options(setting)
     fills = 0.0
     if goal.lasting:
         fills = _fewest_fills(weights, pools, tried.layers, used)
@@ -410,7 +419,8 @@ def _prefixes(used: int) -> np.ndarray:
 class _Path:
     """The options of each kind of layer, from few arrays to many: those for weights and those for
     inputs which keep the same limit go together; (kinds, options), padded with options of infinite
-    time. ``kinds_s`` are the times of both stages in every kind of steps, (kinds, 2, ...).
+    time. ``kinds_s`` are the times of both stages in every kind of steps, (kinds, 2, ...), if there
+    are several.
     """
 
     arrays: np.ndarray
@@ -433,7 +443,7 @@ class _Path:
         several choices of their options, (choices, layers).
         """
         values: np.ndarray
-        if len(self.kinds_s) == 1:
+        if not len(self.kinds_s):
             slowest = self.limit_s[kind, chosen].max(axis=1)
             values = self.cost(goal)[kind, chosen].sum(axis=1)
             return values + goal.per_s * goal.most_weight * slowest
@@ -452,15 +462,27 @@ def _path(weights: Options, pools: Options) -> _Path:
         np.minimum.accumulate(pools.slower_s, axis=1),
     )
     rows = np.arange(len(real))[:, None]
-    forward = np.maximum(weights.forward_s[rows, weight], pools.forward_s[rows, pool])
-    backward = np.maximum(weights.backward_s[rows, weight], pools.backward_s[rows, pool])
-    kinds = np.maximum(weights.kinds_s[:, :, rows, weight], pools.kinds_s[:, :, rows, pool])
+    # Places in flat columns, which are found faster than rows and options of each.
+    of_weights = rows * weights.arrays.shape[1] + weight
+    of_pools = rows * pools.arrays.shape[1] + pool
+
+    def slower(of_weight: np.ndarray, of_pool: np.ndarray) -> np.ndarray:
+        slower: np.ndarray = np.maximum(of_weight.take(of_weights), of_pool.take(of_pools))
+        return slower
+
+    forward = slower(weights.forward_s, pools.forward_s)
+    backward = slower(weights.backward_s, pools.backward_s)
+    kinds = [
+        [slower(*stage) for stage in zip(*both, strict=True)]
+        for both in zip(weights.kinds_s, pools.kinds_s, strict=True)
+    ]
+    arrays = weights.arrays.take(of_weights) + pools.arrays.take(of_pools)
     return _Path(
-        arrays=np.where(real, weights.arrays[rows, weight] + pools.arrays[rows, pool], NEVER),
+        arrays=np.where(real, arrays, NEVER),
         limit_s=np.where(real, np.maximum(forward, backward), np.inf),
         stages_s=np.where(real, forward + backward, np.inf),
-        kinds_s=np.where(real, kinds, np.inf),
-        writing_j=weights.writing_j[rows, weight],
+        kinds_s=np.where(real, np.array(kinds), np.inf) if kinds else np.zeros((0, 2, *real.shape)),
+        writing_j=weights.writing_j.take(of_weights),
         weight=weight,
         pool=pool,
     )
@@ -476,22 +498,20 @@ def _joined(weights: np.ndarray, pools: np.ndarray) -> tuple[np.ndarray, np.ndar
         (kinds, options), limits in descending order.
     """
     limits = np.concatenate([weights, pools], axis=1)
+    columns = limits.shape[1]
+    rows = np.arange(len(limits))[:, None] * columns
     order = np.argsort(-limits, axis=1, kind="stable")
-    limits = np.take_along_axis(limits, order, axis=1)
+    limits = limits.take(rows + order)
     of_weights = order < weights.shape[1]
     # The first option that keeps a limit is behind all those with a larger one.
     weight = np.cumsum(of_weights, axis=1) - of_weights
-    pool = np.arange(limits.shape[1]) - weight
+    pool = np.arange(columns) - weight
     real = np.isfinite(limits) & (weight < weights.shape[1]) & (pool < pools.shape[1])
     real[:, 1:] &= limits[:, 1:] != limits[:, :-1]
     width = max(1, int(real.sum(axis=1).max()))
-    place = np.argsort(~real, axis=1, kind="stable")[:, :width]
-    real = np.take_along_axis(real, place, axis=1)
-    return (
-        np.where(real, np.take_along_axis(weight, place, axis=1), 0),
-        np.where(real, np.take_along_axis(pool, place, axis=1), 0),
-        real,
-    )
+    place = rows + np.argsort(~real, axis=1, kind="stable")[:, :width]
+    real = real.take(place)
+    return np.where(real, weight.take(place), 0), np.where(real, pool.take(place), 0), real
 
 
 # The choice -----------------------------------------------------------------------------------
@@ -507,12 +527,7 @@ def _choices(path: _Path, tried: _Tried, used: int, goal: _Goal) -> np.ndarray:
     limits = smallest * np.array(_LIMITS) if goal.most_weight else np.array([np.inf])
     allowed = np.where(path.limit_s <= limits[:, None, None], path.cost(goal), np.inf)
     chosen = _spent(path.arrays, allowed, tried.layers, used)
-    return np.stack(
-        [
-            _filled_up(path.arrays, cost, used, tried.kind, kinds[tried.kind])
-            for cost, kinds in zip(allowed, chosen, strict=True)
-        ]
-    )
+    return _filled_up(path.arrays, allowed, used, tried.kind, chosen)
 
 
 def _smallest_limit(path: _Path, layers: np.ndarray, used: int) -> float | None:
@@ -553,22 +568,28 @@ def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) 
     ndarray
         (limits, kinds) options.
     """
-    rows = np.arange(len(arrays))
+    limits, rows = np.arange(len(cost))[:, None], np.arange(len(arrays))
+    numbers, many_layers = arrays.ravel().astype(np.float64), layers.astype(np.float64)
 
     def together(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return arrays and cost of all layers, (limits,) each."""
-        costs = np.take_along_axis(cost, chosen[:, :, None], axis=2)[:, :, 0]
-        return arrays[rows, chosen] @ layers, costs @ layers
+        return arrays[rows, chosen] @ layers, cost[limits, rows, chosen] @ many_layers
 
     small, large = np.isfinite(cost).argmax(axis=2), cost.argmin(axis=2)
     (few, dear), (many, cheap) = together(small), together(large)
     fits = many <= used
     small[fits], open_ = large[fits], ~fits
+    middle, looked_at, mine = small.copy(), np.arange(len(cost)), cost
     for _ in range(_CROSSINGS):
         if not open_.any():
             break
         price = np.where(open_, (dear - cheap) / np.maximum(many - few, 1), 0.0)
-        middle = (cost + price[:, None, None] * arrays).argmin(axis=2)
+        if open_.sum() < len(looked_at):
+            looked_at = np.flatnonzero(open_)
+            mine = cost[looked_at]
+        priced = np.multiply.outer(price[looked_at], numbers).reshape(mine.shape)
+        priced += mine
+        middle[looked_at] = priced.argmin(axis=2)
         between, costs = together(middle)
         bound = dear + price * few
         open_ &= costs + price * between < bound - _ROUNDING * np.abs(bound)
@@ -582,22 +603,60 @@ def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) 
 def _filled_up(
     arrays: np.ndarray, cost: np.ndarray, used: int, kind: np.ndarray, chosen: np.ndarray
 ) -> np.ndarray:
-    """Spend the arrays that are left where they save most per array, layer by layer."""
+    """Spend the arrays that are left where they save most per array, layer by layer.
+
+    Parameters
+    ----------
+    arrays, cost, used
+        As in `_spent`.
+    kind : ndarray
+        (layers,) the kind of each layer.
+    chosen : ndarray
+        (limits, kinds) options that were chosen.
+
+    Returns
+    -------
+    ndarray
+        (limits, layers) options.
+    """
+    kinds, options = arrays.shape
+    chosen = chosen[:, kind]
+    lefts = (used - arrays[kind, chosen].sum(axis=1)).tolist()
+    open_ = [limit for limit, left in enumerate(lefts) if left]
     for _ in range(_PASSES):
-        left = used - int(arrays[kind, chosen].sum())
-        if not left:
+        if not open_:
             break
-        more = arrays[kind] - arrays[kind, chosen][:, None]
-        saved = cost[kind, chosen][:, None] - cost[kind]
-        worth = np.where((more <= left) & (saved > 0), saved / np.maximum(more, 0.5), 0.0)
-        option = worth.argmax(axis=1)
-        gain = worth[np.arange(len(kind)), option]
-        before = left
-        for row in np.argsort(-gain, kind="stable")[: int((gain > 0).sum())].tolist():
-            wanted = int(more[row, option[row]])
-            if wanted <= left:
-                left -= wanted
-                chosen[row] = option[row]
-        if left == before:
-            break
+        # Layers of a kind with the same option may do the same under a limit.
+        alike, place = np.unique(
+            (np.array(open_)[:, None] * kinds + kind) * options + chosen[open_],
+            return_inverse=True,
+        )
+        one, option = np.divmod(alike, options)
+        limit, one = np.divmod(one, kinds)
+        more = arrays[one] - arrays[one, option][:, None]
+        saved = cost[limit, one, option][:, None] - cost[limit, one]
+        fits = more <= np.array(lefts)[limit, None]
+        worth = np.where(fits & (saved > 0), saved / np.maximum(more, 0.5), 0.0)
+        best, rows = worth.argmax(axis=1), np.arange(len(alike))
+        place = place.reshape(len(open_), -1)
+        gain = worth[rows, best][place]
+        order = np.argsort(-gain, axis=1, kind="stable").tolist()
+        columns = (
+            (gain > 0).sum(axis=1).tolist(),
+            more[rows, best][place].tolist(),
+            best[place],
+        )
+        still = []
+        for limit_, inner, gaining, wanted, better in zip(open_, order, *columns, strict=True):
+            before = left = lefts[limit_]
+            taken = []
+            for row in inner[:gaining]:
+                if wanted[row] <= left:
+                    left -= wanted[row]
+                    taken.append(row)
+            chosen[limit_, taken] = better[taken]
+            lefts[limit_] = left
+            if left and left != before:
+                still.append(limit_)
+        open_ = still
     return chosen
