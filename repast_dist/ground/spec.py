@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 from collections.abc import Mapping
-from typing import Any, cast, dataclass_transform
+from typing import Any, cast, dataclass_transform, get_type_hints
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -47,9 +48,49 @@ def load[T](cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     try:
         return build(cls, data)
     except Problems as problems:
-        raise SettingsError(
-            "\n".join(_line(path, where, what) for where, what in problems.items)
-        ) from None
+        raise _settings_error(path, problems.items) from None
+
+
+def _settings_error(path: str, items: list[tuple[tuple[str, ...], str]]) -> SettingsError:
+    return SettingsError("\n".join(_line(path, where, what) for where, what in items))
+
+
+def replaced[T](settings: T, parts: Mapping[str, Any]) -> T:
+    """Return a spec in which some fields come from plain data; the others are taken as they are.
+
+    Parameters
+    ----------
+    settings : spec
+        What was checked before.
+    parts : mapping
+        Name of a field -> plain data, as `load` takes it.
+
+    Raises
+    ------
+    SettingsError
+        One line per problem: dotted path, what is wrong, what would be valid.
+    """
+    cls = type(settings)
+    fields = _field_names(cls, [])
+    values, items = {}, []
+    for name in fields:
+        if name in parts:
+            try:
+                values[name] = _adapter(cls, name).validate_json(
+                    json.dumps(parts[name]), strict=True
+                )
+            except pydantic.ValidationError as error:
+                items += [p for item in error.errors() for p in _problems(item, cls, (name,))]
+    items += [((name,), _unknown(name, fields)) for name in parts if name not in fields]
+    if items:
+        raise _settings_error("", items)
+    return dataclasses.replace(cast(Any, settings), **values)
+
+
+@functools.cache
+def _adapter(cls: type, field: str) -> pydantic.TypeAdapter[Any]:
+    """Return what checks one field of a spec."""
+    return pydantic.TypeAdapter(get_type_hints(cls, include_extras=True)[field])
 
 
 class Problems(ValueError):
@@ -92,8 +133,10 @@ def _line(path: str, where: tuple[str, ...], what: str) -> str:
     return f"{dotted}: {what}" if dotted else what
 
 
-def _problems(item: Any, cls: type) -> list[tuple[tuple[str, ...], str]]:
-    where = tuple(str(part) for part in item["loc"])
+def _problems(
+    item: Any, cls: type, inside: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], str]]:
+    where = (*inside, *(str(part) for part in item["loc"]))
     inner = item.get("ctx", {}).get("error")
     if isinstance(inner, Problems):
         return [((*where, *deeper), what) for deeper, what in inner.items]
@@ -103,15 +146,18 @@ def _problems(item: Any, cls: type) -> list[tuple[tuple[str, ...], str]]:
 def _explain(item: Any, cls: type, where: tuple[str, ...]) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "unexpected_keyword_argument":
-        names = _field_names(cls, list(where[:-1]))
-        near = difflib.get_close_matches(where[-1], names, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return f"unknown setting; {hint}valid: {', '.join(names)}"
+        return _unknown(where[-1], _field_names(cls, list(where[:-1])))
     if kind == "missing":
         return "a value is required"
     if kind == "value_error":
         return f"{context['error']}"
     return f"{item['msg'][0].lower()}{item['msg'][1:]}, got {brief(item['input'])}"
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown setting; {hint}valid: {', '.join(names)}"
 
 
 def _field_names(cls: Any, location: list[str]) -> list[str]:

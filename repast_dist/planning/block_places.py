@@ -10,6 +10,7 @@ beside the solves of G blocks, and a segment ends when the slowest chip has fini
 steps that renew blocks may be another one than in those that do not.
 """
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -452,6 +453,12 @@ class _Rooms:
         share: np.ndarray = (self.needed / np.maximum(self.room, 1)[:, None]).max(axis=0)
         return share
 
+    def of(self, blocks: np.ndarray) -> "_Rooms":
+        """Return the same for some blocks, in any order and any number of times."""
+        rooms = copy.copy(self)
+        rooms.needed = self.needed[:, blocks]
+        return rooms
+
     def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """Return, per group of blocks, whether these copies of them fit together."""
         inverting, multiplying = (
@@ -515,21 +522,31 @@ def _balanced_copies(
     work_s, most = held.times.solving_s, np.maximum(held.shapes.right_sides, 1)
     if not group.size:
         return group
-    shortest_s = work_s / most
+    # Of blocks that are alike, one stands for those of a group.
+    columns = np.column_stack([work_s, most, fixed_s, held.is_g, *rooms.needed])
+    kinds, kind = np.unique(columns.view(f"V{columns.strides[0]}"), return_inverse=True)
+    alike = group * len(kinds) + kind.reshape(-1)
+    one, place, times = np.unique(alike, return_inverse=True, return_counts=True)
+    one = np.zeros(len(one), np.int64)
+    one[place.reshape(-1)] = np.arange(alike.size)
+    own, block = group.ravel()[one], one % len(work_s)
+    weight = np.broadcast_to(weight, group.shape).ravel()[one]
+    work_s, most, fixed_s = work_s[block], most[block], fixed_s[block]
+    shortest_s, mine = work_s / most, rooms.of(block)
 
     def copies_for(longest: np.ndarray) -> np.ndarray:
-        left = longest[group] * weight - fixed_s
+        left = longest[own] * weight - fixed_s
         copies: np.ndarray = np.ceil(work_s / np.maximum(left, shortest_s))
         return np.minimum(np.maximum(copies, 1.0), most)
 
     high = np.zeros(groups)
-    np.maximum.at(high, group, np.broadcast_to((fixed_s + work_s) / weight, group.shape))
+    np.maximum.at(high, own, (fixed_s + work_s) / weight)
     low = high / float(most.max())
     for _ in range(_BISECTIONS):
         middle = np.sqrt(low * high)
-        fits = rooms.hold(copies_for(middle), group, groups)
+        fits = mine.hold(times * copies_for(middle), own, groups)
         high, low = np.where(fits, middle, high), np.where(fits, low, middle)
-    return copies_for(high).astype(np.int64)
+    return copies_for(high).astype(np.int64)[place].reshape(group.shape)
 
 
 def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:

@@ -7,6 +7,7 @@ get shorter, but arrays, programming and the exchange of factors grow.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,7 @@ class Holdings:
         return len(self.block)
 
 
+@functools.lru_cache(maxsize=4096)
 def solve_ranges(right_sides: int, at_once: int) -> Ranges:
     """Return the right-hand sides of a block that are solved together.
 
@@ -72,12 +74,14 @@ def make_holdings(
         The chips and their speeds.
     """
     at_once = policy.soi.right_sides_at_once
-    ranges = [solve_ranges(int(count), at_once) for count in right_sides]
+    ranges = [solve_ranges(count, at_once) for count in right_sides.tolist()]
     wanted = max(1, int(np.ceil(policy.partition.grad_worker_fraction * work.chips - 1e-9)))
+    if wanted == 1:
+        alone = np.arange(len(blocks)), np.array(owner, np.int64)
+        return Holdings(*alone, right_sides.astype(np.int64), tuple(ranges))
     holders = [[int(chip)] for chip in owner]
-    if wanted > 1:
-        counts = np.array([min(wanted, len(item)) for item in ranges])
-        _add_holders(holders, counts, blocks, costs_s, work.speeds or (1.0,) * work.chips)
+    counts = np.array([min(wanted, len(item)) for item in ranges])
+    _add_holders(holders, counts, blocks, costs_s, work.speeds or (1.0,) * work.chips)
     order = [(place, b) for b, item in enumerate(holders) for place in range(len(item))]
     order.sort()
     taken = [_part(ranges[b], place, len(holders[b])) for place, b in order]

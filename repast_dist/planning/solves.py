@@ -135,8 +135,10 @@ def block_shapes(
     g = hardware.product_geometry(scheme.product_bits)
     size = np.array([block.size for block in blocks], np.int64)
     array = hardware.chip.inv.size
-    depth = np.array([scheme.depth(int(n), array) for n in size], np.int64)
-    pieces = np.array([scheme.pieces(int(n), array) for n in size], np.int64)
+    widths, width = np.unique(size, return_inverse=True)
+    depth_of_width = np.array([scheme.depth(n, array) for n in widths.tolist()], np.int64)
+    depth = depth_of_width[width]
+    pieces = np.array([scheme.pieces(n, array) for n in widths.tolist()], np.int64)[width]
     between = right_sides * interval
     return BlockShapes(
         size=size,
@@ -150,7 +152,7 @@ def block_shapes(
             array_count(g, size, size),
             0,
         )
-        + _coupling_arrays(g, size, depth) * scheme.uses_array
+        + _coupling_arrays(g, widths, depth_of_width)[width] * scheme.uses_array
         + array_count(g, size, size) * scheme.holds_inverse(size, between),
         held=held_batches * fresh,
         fresh=fresh,

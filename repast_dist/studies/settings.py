@@ -17,7 +17,7 @@ from repast_dist.farm.storage.specs import StorageSpec, is_uri
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.plugins import activate, read_plugins
 from repast_dist.ground.registry import Registry
-from repast_dist.ground.spec import load, spec, to_dict
+from repast_dist.ground.spec import load, replaced, spec, to_dict
 from repast_dist.ground.user_code import bring
 from repast_dist.hardware.components import ComponentTable
 from repast_dist.hardware.hardware import Hardware
@@ -237,7 +237,12 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     SettingsError
         There is no such setting, or the value is not valid.
     """
-    data = to_dict(settings)
+    touched = {path.partition(".")[0] for path in changes if "." in path}
+    groups_before = {group: getattr(settings, group, None) for group in touched}
+    # What is not touched has been checked before.
+    data = {
+        group: to_dict(old) for group, old in groups_before.items() if dataclasses.is_dataclass(old)
+    }
     for path in sorted(changes, key=_from_whole_to_part):
         *groups, name = path.split(".")
         place, hint = _place(data, groups, path)
@@ -247,7 +252,7 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
             place.clear()
             place.update(other)
         place[name] = changes[path]
-    return load(RunSettings, data)
+    return replaced(settings, data)
 
 
 def _from_whole_to_part(path: str) -> tuple[int, bool]:
@@ -299,21 +304,26 @@ def unread(settings: RunSettings, paths: Iterable[str]) -> list[str]:
     list of str
         One line per setting without effect: what it is, why, and what would be valid.
     """
-    found = [why for path in paths if (why := _why_unread(settings, path))]
+    ignored = settings.study.ignores(settings)
+    reads = (*_ALWAYS, *settings.study.reads, *_read_by_model(settings, ignored))
+    found = [why for path in paths if (why := _why_unread(settings, path, ignored, reads))]
     return list(dict.fromkeys(found))
 
 
-def _why_unread(settings: RunSettings, path: str) -> str:
-    """Return why a setting has no effect, or nothing if it has one."""
+def _why_unread(
+    settings: RunSettings, path: str, ignores: Mapping[str, str], reads: Sequence[str]
+) -> str:
+    """Return why a setting has no effect, or nothing if it has one, with what the study ignores and
+    reads.
+    """
     study, name = settings.study, settings.study.name
     if path == "hydra.searchpath":
         return ""
     if path == "hydra" or path.startswith("hydra."):
         return f"{path}: Hydra's own settings are for the command line; valid: run_root=FOLDER"
-    ignored = [why for where, why in study.ignores(settings).items() if _within(path, where)]
+    ignored = [why for where, why in ignores.items() if _within(path, where)]
     if ignored:
         return f"{path}: not read by study={name}: {ignored[0]}"
-    reads = (*_ALWAYS, *study.reads, *_read_by_model(settings))
     # An experiment presets a training run.
     known = (*reads, "experiment") if "model" in reads else reads
     if any(_within(path, where) or _within(where, path) for where in known):
@@ -324,10 +334,9 @@ def _why_unread(settings: RunSettings, path: str) -> str:
     return f"{path}: not read by study={name}; valid: {own}"
 
 
-def _read_by_model(settings: RunSettings) -> tuple[str, ...]:
+def _read_by_model(settings: RunSettings, ignores: Mapping[str, str]) -> tuple[str, ...]:
     """Return what the model needs of other settings where a study reads it."""
-    study = settings.study
-    reads = "model" in study.reads and "model" not in study.ignores(settings)
+    reads = "model" in settings.study.reads and "model" not in ignores
     return ("dataset", "seed") if reads and settings.model.needs_data else ()
 
 

@@ -1,6 +1,7 @@
 """What a table of a network is, and how tables are found."""
 
 import abc
+import functools
 from typing import ClassVar
 
 from repast_dist.ground.errors import SettingsError
@@ -46,8 +47,9 @@ NETWORKS: Registry[NetworkTable] = Registry(
 )
 
 
+@functools.lru_cache(maxsize=64)
 def network_table(name: str, sequence: int | None = None, pretraining: bool = False) -> Workload:
-    """Return the rows of a network by its name.
+    """Return the rows of a network by its name; a search asks for them at every point.
 
     Raises
     ------
