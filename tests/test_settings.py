@@ -1,6 +1,7 @@
 """Wrong settings end in one clear line that names the path and what is valid."""
 
 import dataclasses
+import functools
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.presets import conf_dir, setting_groups
 from repast_dist.ground.spec import load, to_dict
 from repast_dist.settings import expand_sweep, load_settings, refuse_unread
-from repast_dist.studies.settings import RunSettings
+from repast_dist.studies.settings import RunSettings, changed
 
 
 def test_the_defaults_load():
@@ -132,6 +133,36 @@ def test_what_an_option_leaves_to_be_set_is_asked_for_before_anything_runs(
 def test_settings_survive_the_way_through_plain_data():
     settings = load_settings(["farm.chips=3", "inversion=refine"])
     assert load(RunSettings, to_dict(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chip.tiles": 7, "farm.chips": 2},
+        {"seed": 3},
+        {"device.cell.levels": 16, "chip.adc": {"bits": 6}},
+        {"chip.tiles": 0, "soi.interval": 0, "chip.tilse": 1},
+        {"chip.vmm": 3},
+        {"farm.chips": 2, "train.batch_size": 100},
+        {"study.name": "nonsense"},
+        {"objective": "step_s", "nope": 1},
+    ],
+    ids=str,
+)
+def test_settings_that_change_in_some_groups_are_those_that_are_loaded_anew(changes):
+    settings = load_settings()
+    data = to_dict(settings)
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        functools.reduce(dict.__getitem__, groups, data)[name] = value
+
+    def found(load_settings):
+        try:
+            return load_settings()
+        except SettingsError as error:
+            return str(error)
+
+    assert found(lambda: changed(settings, changes)) == found(lambda: load(RunSettings, data))
 
 
 def test_settings_cannot_be_changed_after_loading():

@@ -70,7 +70,7 @@ def replaced[T](settings: T, parts: Mapping[str, Any]) -> T:
     SettingsError
         One line per problem: dotted path, what is wrong, what would be valid.
     """
-    cls = type(settings)
+    cls: Any = type(settings)
     fields = _field_names(cls, [])
     values, items = {}, []
     for name in fields:
@@ -84,7 +84,7 @@ def replaced[T](settings: T, parts: Mapping[str, Any]) -> T:
     items += [((name,), _unknown(name, fields)) for name in parts if name not in fields]
     if items:
         raise _settings_error("", items)
-    return dataclasses.replace(cast(Any, settings), **values)
+    return cast(T, dataclasses.replace(cast(Any, settings), **values))
 
 
 @functools.cache

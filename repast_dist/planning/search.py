@@ -571,32 +571,38 @@ def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) 
     limits, rows = np.arange(len(cost))[:, None], np.arange(len(arrays))
     numbers, many_layers = arrays.ravel().astype(np.float64), layers.astype(np.float64)
 
-    def together(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return arrays and cost of all layers, (limits,) each."""
-        return arrays[rows, chosen] @ layers, cost[limits, rows, chosen] @ many_layers
+    def together(chosen: np.ndarray) -> tuple[list[int], list[float]]:
+        """Return arrays and cost of all layers, one per limit."""
+        costs = cost[limits, rows, chosen] @ many_layers
+        return (arrays[rows, chosen] @ layers).tolist(), costs.tolist()
 
     small, large = np.isfinite(cost).argmax(axis=2), cost.argmin(axis=2)
     (few, dear), (many, cheap) = together(small), together(large)
-    fits = many <= used
-    small[fits], open_ = large[fits], ~fits
-    middle, looked_at, mine = small.copy(), np.arange(len(cost)), cost
+    fits = np.array(many) <= used
+    small[fits] = large[fits]
+    open_, looked_at = np.flatnonzero(~fits).tolist(), -1
+    middle, mine = small.copy(), cost
     for _ in range(_CROSSINGS):
-        if not open_.any():
+        if not open_:
             break
-        price = np.where(open_, (dear - cheap) / np.maximum(many - few, 1), 0.0)
-        if open_.sum() < len(looked_at):
-            looked_at = np.flatnonzero(open_)
-            mine = cost[looked_at]
-        priced = np.multiply.outer(price[looked_at], numbers).reshape(mine.shape)
+        prices = [(dear[n] - cheap[n]) / max(many[n] - few[n], 1) for n in open_]
+        if len(open_) != looked_at:
+            looked_at, mine = len(open_), cost[open_].reshape(len(open_), -1)
+        priced = np.multiply.outer(np.array(prices), numbers)
         priced += mine
-        middle[looked_at] = priced.argmin(axis=2)
+        middle[open_] = priced.reshape(-1, *arrays.shape).argmin(axis=2)
         between, costs = together(middle)
-        bound = dear + price * few
-        open_ &= costs + price * between < bound - _ROUNDING * np.abs(bound)
-        fits = between <= used
-        lower, higher = open_ & fits, open_ & ~fits
-        small[lower], few[lower], dear[lower] = middle[lower], between[lower], costs[lower]
-        many[higher], cheap[higher] = between[higher], costs[higher]
+        still = []
+        for n, price in zip(open_, prices, strict=True):
+            bound = dear[n] + price * few[n]
+            if not costs[n] + price * between[n] < bound - _ROUNDING * abs(bound):
+                continue
+            still.append(n)
+            if between[n] <= used:
+                small[n], few[n], dear[n] = middle[n], between[n], costs[n]
+            else:
+                many[n], cheap[n] = between[n], costs[n]
+        open_ = still
     return small
 
 
@@ -619,44 +625,51 @@ def _filled_up(
     ndarray
         (limits, layers) options.
     """
-    kinds, options = arrays.shape
-    chosen = chosen[:, kind]
-    lefts = (used - arrays[kind, chosen].sum(axis=1)).tolist()
-    open_ = [limit for limit, left in enumerate(lefts) if left]
+    chosen = chosen.take(kind, axis=1)
+    left = used - arrays[kind, chosen].sum(axis=1)
+    limit, layer = np.nonzero(np.broadcast_to(left[:, None] != 0, chosen.shape))
     for _ in range(_PASSES):
-        if not open_:
+        if not len(limit):
             break
-        # Layers of a kind with the same option may do the same under a limit.
-        alike, place = np.unique(
-            (np.array(open_)[:, None] * kinds + kind) * options + chosen[open_],
-            return_inverse=True,
+        better, gain, wanted = _best_spent(
+            arrays, cost, left, (limit, kind[layer], chosen[limit, layer])
         )
-        one, option = np.divmod(alike, options)
-        limit, one = np.divmod(one, kinds)
-        more = arrays[one] - arrays[one, option][:, None]
-        saved = cost[limit, one, option][:, None] - cost[limit, one]
-        fits = more <= np.array(lefts)[limit, None]
-        worth = np.where(fits & (saved > 0), saved / np.maximum(more, 0.5), 0.0)
-        best, rows = worth.argmax(axis=1), np.arange(len(alike))
-        place = place.reshape(len(open_), -1)
-        gain = worth[rows, best][place]
-        order = np.argsort(-gain, axis=1, kind="stable").tolist()
-        columns = (
-            (gain > 0).sum(axis=1).tolist(),
-            more[rows, best][place].tolist(),
-            best[place],
-        )
-        still = []
-        for limit_, inner, gaining, wanted, better in zip(open_, order, *columns, strict=True):
-            before = left = lefts[limit_]
-            taken = []
-            for row in inner[:gaining]:
-                if wanted[row] <= left:
-                    left -= wanted[row]
-                    taken.append(row)
-            chosen[limit_, taken] = better[taken]
-            lefts[limit_] = left
-            if left and left != before:
-                still.append(limit_)
-        open_ = still
+        # What is not worth it now is not with fewer arrays left.
+        some = np.flatnonzero(gain > 0)
+        some = some[np.lexsort((-gain[some], limit[some]))]
+        before, lefts, taken = left, left.tolist(), []
+        for place, own, arrays_ in zip(
+            some.tolist(), limit[some].tolist(), wanted[some].tolist(), strict=True
+        ):
+            if arrays_ <= lefts[own]:
+                lefts[own] -= arrays_
+                taken.append(place)
+        chosen[limit[taken], layer[taken]] = better[taken]
+        left = np.array(lefts)
+        some = np.sort(some[((left != 0) & (left != before))[limit[some]]])
+        limit, layer = limit[some], layer[some]
     return chosen
+
+
+def _best_spent(
+    arrays: np.ndarray,
+    cost: np.ndarray,
+    left: np.ndarray,
+    layers: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for layers with a limit, a kind and an option each, the option that saves most per
+    array that it takes more, how much that is (0: none saves), and these arrays, of those that are
+    left under the limit, (limits,).
+    """
+    kinds, options = arrays.shape
+    limit, kind, option = layers
+    # Those with the same of all three do the same.
+    alike, place = np.unique((limit * kinds + kind) * options + option, return_inverse=True)
+    one, option = np.divmod(alike, options)
+    limit, kind = np.divmod(one, kinds)
+    more = arrays[kind] - arrays[kind, option][:, None]
+    saved = cost[limit, kind, option][:, None] - cost[limit, kind]
+    fits = more <= left[limit, None]
+    worth = np.where(fits & (saved > 0), saved / np.maximum(more, 0.5), 0.0)
+    best, rows = worth.argmax(axis=1), np.arange(len(alike))
+    return best[place], worth[rows, best][place], more[rows, best][place]
