@@ -84,7 +84,11 @@ def replaced[T](settings: T, parts: Mapping[str, Any]) -> T:
     items += [((name,), _unknown(name, fields)) for name in parts if name not in fields]
     if items:
         raise _settings_error("", items)
-    return cast(T, dataclasses.replace(cast(Any, settings), **values))
+    try:
+        return cast(T, dataclasses.replace(cast(Any, settings), **values))
+    except pydantic.ValidationError as error:  # Of how fields go together.
+        items = [p for item in error.errors() for p in _problems(item, cls)]
+        raise _settings_error("", items) from None
 
 
 @functools.cache

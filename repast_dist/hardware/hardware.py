@@ -22,7 +22,7 @@ from repast_dist.hardware.geometry import Geometry
 from repast_dist.hardware.interconnect import InterconnectSpec
 from repast_dist.hardware.parts import UnitCosts
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.hardware.tree import TreeRow, chip_tree
+from repast_dist.hardware.tree import TreeRow, chip_tree, part_areas, part_powers
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -210,12 +210,12 @@ class Hardware:
     @property
     def area_m2(self) -> float:
         """Area of one chip."""
-        return sum(row.area_m2 for row in self.tree)
+        return sum(part_areas(self.chip, self.costs).values())
 
     @property
     def peak_power_w(self) -> float:
         """Power of one chip while all of its arrays work without pause."""
-        return sum(row.power_w for row in self.tree)
+        return sum(part_powers(self.chip, self.costs).values())
 
     def __repr__(self) -> str:
         chip = self.chip

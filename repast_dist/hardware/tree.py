@@ -9,7 +9,7 @@ from repast_dist.hardware.components import (
     quantities,
     quantity_source,
 )
-from repast_dist.hardware.parts import PARTS, Peak, UnitCosts
+from repast_dist.hardware.parts import PARTS, Part, Peak, UnitCosts
 from repast_dist.hardware.specs import ChipSpec
 
 
@@ -58,13 +58,7 @@ def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> t
     costs : UnitCosts
         The figures of the table for this chip.
     """
-    peak, figures = Peak(chip, costs), costs.parts
-    area = {part: figures[part.name].area_m2 * part.instances(chip) for part in PARTS}
-    power = {
-        part: figures[part.name].energy_j * part.rate(peak)
-        + figures[part.name].power_w * part.instances(chip)
-        for part in PARTS
-    }
+    figures, area, power = costs.parts, part_areas(chip, costs), part_powers(chip, costs)
     total_area, total_power = sum(area.values()), sum(power.values())
     return tuple(
         TreeRow(
@@ -82,6 +76,23 @@ def chip_tree(chip: ChipSpec, components: ComponentTable, costs: UnitCosts) -> t
         )
         for part in PARTS
     )
+
+
+def part_areas(chip: ChipSpec, costs: UnitCosts) -> dict[Part, float]:
+    """Return the area of all instances of each part, in square metres."""
+    return {part: costs.parts[part.name].area_m2 * part.instances(chip) for part in PARTS}
+
+
+def part_powers(chip: ChipSpec, costs: UnitCosts) -> dict[Part, float]:
+    """Return the power of all instances of each part while all arrays of a chip work without pause,
+    in watts.
+    """
+    peak = Peak(chip, costs)
+    return {
+        part: costs.parts[part.name].energy_j * part.rate(peak)
+        + costs.parts[part.name].power_w * part.instances(chip)
+        for part in PARTS
+    }
 
 
 def _sources(component: Component | Amplifier) -> str:

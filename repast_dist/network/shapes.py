@@ -217,6 +217,10 @@ class Workload:
                 f"{sorted(wrong)}"
             )
 
+    def __hash__(self) -> int:
+        # Plans of many chips look up what was worked out of a network.
+        return hash((self.name, len(self.layers), self.parameter_count))
+
     @cached_property
     def parameter_count(self) -> int:
         """Trainable numbers of all layers."""

@@ -5,6 +5,7 @@ micro-batch. Numeric runs and cost-only runs build the same table from the same 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -80,8 +81,7 @@ def op_rows(op: Op, **columns: Any) -> OpTable:
     **columns
         Identity (default: -1, bank and step 0), counts, serial counts and link columns.
     """
-    unknown = set(columns) - set(_DTYPES)
-    if unknown:
+    if unknown := columns.keys() - _DTYPES.keys():
         raise ValueError(f"not in the op table: {sorted(unknown)}; valid: {list(_DTYPES)}")
     rows = max((len(value) for value in columns.values() if np.ndim(value)), default=1)
     identity = {"bank": 0, "step": 0, "layer": NONE, "block": NONE, "micro_batch": NONE}
@@ -94,8 +94,18 @@ def concatenate(tables: Iterable[OpTable]) -> OpTable:
     parts = [table for table in tables if len(table)]
     if not parts:
         return OpTable({name: np.zeros(0, _DTYPES[name]) for name in IDENTITY})
-    present = [name for name in _DTYPES if any(name in part.columns for part in parts)]
-    return OpTable({name: np.concatenate([part[name] for part in parts]) for name in present})
+    present = set().union(*(part.columns for part in parts))
+    sizes = [len(part) for part in parts]
+    ends = list(itertools.accumulate(sizes))
+    columns = {}
+    for name, dtype in _DTYPES.items():
+        if name in present:
+            column = columns[name] = np.zeros(ends[-1], dtype)
+            for part, size, end in zip(parts, sizes, ends, strict=True):
+                found = part.columns.get(name)
+                if found is not None:
+                    column[end - size : end] = found
+    return OpTable(columns)
 
 
 def trace_columns(table: OpTable, costs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -59,10 +59,11 @@ def block_rows(
 
 def _rows(plan: Plan, what: Op, counts: Counts, holdings: np.ndarray) -> OpTable:
     """Make a row of one operation for each of these holdings."""
-    if not holdings.any():
+    place = np.flatnonzero(holdings)
+    if not len(place):
         return concatenate([])
     columns = _identity(plan) | counts
-    return op_rows(what, **{name: values[holdings] for name, values in columns.items()})
+    return op_rows(what, **{name: values[place] for name, values in columns.items()})
 
 
 @once_per_plan

@@ -1,6 +1,7 @@
 """Cuts Kronecker factors into SOI blocks, diagonal blocks that are inverted independently."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection
 from typing import Literal
@@ -85,6 +86,14 @@ def soi_blocks(
     tuple of SoiBlock
         Blocks in layer order, A before G; sizes within a factor differ by at most one.
     """
+    numbers = None if layers is None else frozenset(layers)
+    return _split(workload, block_size, frozenset(sides), numbers)
+
+
+@functools.lru_cache(maxsize=64)
+def _split(
+    workload: Workload, block_size: int, sides: frozenset[str], layers: frozenset[int] | None
+) -> tuple[SoiBlock, ...]:
     blocks: list[SoiBlock] = []
     for number, layer in enumerate(workload.layers):
         if not layer.preconditioned or (layers is not None and number not in layers):

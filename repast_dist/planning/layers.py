@@ -1,6 +1,7 @@
 """Stores a workload as columns of integers, so that planning needs no loop over layers."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,21 @@ def layer_table(
     positions : float
         Share of the vectors that form factors where they are not combined.
     """
+    sizes: dict[str, list[list[int]]] = {"A": [], "G": []}
+    for rows in sizes.values():
+        rows += [[] for _ in workload.layers]
+    for block in blocks:
+        sizes[block.factor][block.layer].append(block.size)
+    return LayerTable(
+        **_columns(workload, positions),
+        a_sizes=tuple(_column(values) for values in sizes["A"]),
+        g_sizes=tuple(_column(values) for values in sizes["G"]),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _columns(workload: Workload, positions: float) -> dict[str, Any]:
+    """Return all of a table but the widths of blocks."""
     layers = workload.layers
     product = np.array([layer.on_crossbars for layer in layers])
     trained = np.array([layer.trained for layer in layers])
@@ -127,33 +143,33 @@ def layer_table(
     first = np.flatnonzero(learns)[:1]
     errors_pass = product & (np.arange(len(layers)) > (first[0] if len(first) else len(layers)))
     losses = [workload.loss_of(number) for number in range(len(layers))]
-    sizes: dict[str, list[list[int]]] = {"A": [[] for _ in layers], "G": [[] for _ in layers]}
-    for block in blocks:
-        sizes[block.factor][block.layer].append(block.size)
+    columns: dict[str, Any] = {
+        "names": tuple(item.name for item in layers),
+        "rows": _column([item.in_features if item.on_crossbars else 0 for item in layers]),
+        "columns": _column([item.out_features if item.on_crossbars else 0 for item in layers]),
+        "groups": _column([item.groups for item in layers]),
+        "vectors": _column([item.vectors_per_sample for item in layers]),
+        "factor_vectors": _column([item.sampled_factor_vectors(positions) for item in layers]),
+        "combines": np.array([item.combines for item in layers]),
+        "bias": _column([int(item.bias and item.has_weights) for item in layers]),
+        "weighted": np.array([item.has_weights for item in layers]),
+        "written": np.array([item.operand_written for item in layers]),
+        "trained": trained,
+        "errors_pass": errors_pass,
+        "elementwise": _column([item.elementwise_ops for item in layers]),
+        "outputs": _column([item.output_elements_per_sample for item in layers]),
+        "parameters": _column([item.parameter_count for item in layers]),
+        "loss_outputs": _column([loss.outputs if loss else 0 for loss in losses]),
+        "loss_ops": _column([loss.value_ops if loss else 0 for loss in losses]),
+        "drawn_ops": _column([loss.drawn_ops if loss else 0 for loss in losses]),
+        "root_ops": _column([loss.root_ops if loss else 0 for loss in losses]),
+    }
+    for column in columns.values():
+        if isinstance(column, np.ndarray):
+            # Tables share them.
+            column.flags.writeable = False
+    return columns
 
-    def column(values: list[int]) -> np.ndarray:
-        return np.array(values, np.int64)
 
-    return LayerTable(
-        names=tuple(item.name for item in layers),
-        rows=column([item.in_features if item.on_crossbars else 0 for item in layers]),
-        columns=column([item.out_features if item.on_crossbars else 0 for item in layers]),
-        groups=column([item.groups for item in layers]),
-        vectors=column([item.vectors_per_sample for item in layers]),
-        factor_vectors=column([item.sampled_factor_vectors(positions) for item in layers]),
-        combines=np.array([item.combines for item in layers]),
-        bias=column([int(item.bias and item.has_weights) for item in layers]),
-        weighted=np.array([item.has_weights for item in layers]),
-        written=np.array([item.operand_written for item in layers]),
-        trained=trained,
-        errors_pass=errors_pass,
-        elementwise=column([item.elementwise_ops for item in layers]),
-        outputs=column([item.output_elements_per_sample for item in layers]),
-        parameters=column([item.parameter_count for item in layers]),
-        loss_outputs=column([loss.outputs if loss else 0 for loss in losses]),
-        loss_ops=column([loss.value_ops if loss else 0 for loss in losses]),
-        drawn_ops=column([loss.drawn_ops if loss else 0 for loss in losses]),
-        root_ops=column([loss.root_ops if loss else 0 for loss in losses]),
-        a_sizes=tuple(column(values) for values in sizes["A"]),
-        g_sizes=tuple(column(values) for values in sizes["G"]),
-    )
+def _column(values: list[int]) -> np.ndarray:
+    return np.array(values, np.int64)

@@ -108,7 +108,7 @@ def block_owners(
     room : Room, optional
         Arrays that blocks need and chips have, for ``capacity``.
     """
-    if strategy == "owner":
+    if strategy == "owner" or chips == 1:
         return (0,) * len(blocks)
     if strategy == "round_robin":
         return tuple(number % chips for number in range(len(blocks)))

@@ -458,14 +458,11 @@ def _unfused_shapes(
     """
     passes = {"A": 1, "G": max(work.fisher_passes, 1)}
     layers, positions = workload.layers, policy.soi.factor_positions
-    right_sides = [
-        b.right_sides(layers[b.layer].factor_a_size, layers[b.layer].factor_g_size) for b in blocks
-    ]
+    widths = [(layer.factor_a_size, layer.factor_g_size) for layer in layers]
+    right_sides = [block.right_sides(*widths[block.layer]) for block in blocks]
     samples = policy.soi.forming(work.micro_batches) * work.micro_batch_size
-    fresh = [
-        samples * layers[b.layer].sampled_factor_vectors(positions) * passes[b.factor]
-        for b in blocks
-    ]
+    vectors = [layer.sampled_factor_vectors(positions) for layer in layers]
+    fresh = [samples * vectors[block.layer] * passes[block.factor] for block in blocks]
     return block_shapes(
         blocks,
         np.array(right_sides, np.int64),

@@ -359,9 +359,8 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> _Flow:
         ends = busy = through[:, -1] * samples
         together = plan.work.micro_batch_size
     reached = np.full((plan.replicas, int(plan.delays.max()) + 1), np.inf)
-    for layer in np.flatnonzero(plan.layers.parameters):
-        column = reached[:, plan.delays[layer]]
-        np.minimum(column, together * (through - times)[:, layer], out=column)
+    trained = np.flatnonzero(plan.layers.parameters)
+    np.minimum.at(reached.T, plan.delays[trained], together * (through - times)[:, trained].T)
     return _Flow(start, ends, busy, together * drain, reached)
 
 
