@@ -146,6 +146,7 @@ def test_settings_survive_the_way_through_plain_data():
         {"farm.chips": 2, "train.batch_size": 100},
         {"study.name": "nonsense"},
         {"objective": "step_s", "nope": 1},
+        {"partition.idle_chips": "auto", "farm.chip_overrides": {"1": {"speed": 0.5}}},
     ],
     ids=str,
 )
