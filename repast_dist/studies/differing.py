@@ -42,7 +42,9 @@ def told_apart(
     for lead in [*varied, *named]:
         group = lead.partition(".")[0]
         for name in list(rows[0]):
-            below = name.startswith(f"{group}.") and name != lead
+            # Options of studies choose those of other groups, too.
+            below = name != lead and (lead == "study" or name.startswith(f"{group}."))
+            below = below and name not in varied
             if lead in rows[0] and below and _follows(rows, name, lead):
                 for row in rows:
                     del row[name]

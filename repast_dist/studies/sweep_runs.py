@@ -17,6 +17,7 @@ import repast_dist.ground.errors as errors
 from repast_dist.farm.cluster import cluster, shared_cluster
 from repast_dist.farm.specs import worker_groups
 from repast_dist.ground.errors import FarmError, RepastError
+from repast_dist.report.console import say
 from repast_dist.studies.output import read_answer
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.sweep_state import SweepState, settings_file
@@ -109,7 +110,7 @@ def _do_side_by_side(
             point.run = Path(reply["run"])
             _finished(state, number)
             console.print(_heading(state, number), style="bold", markup=False, soft_wrap=True)
-            console.print(f"  {read_answer(point.run)}", markup=False, soft_wrap=True)
+            say(f"  {read_answer(point.run)}", console)
     if failed is not None:
         raise failed
 

@@ -29,3 +29,15 @@ def test_the_option_that_was_chosen_stands_for_its_settings():
         {"device": "ideal", "seed": 1}, {"device": "honest", "seed": 2}
     ]  # fmt: skip
     assert told_apart(differing) == differing
+
+
+def test_an_option_of_a_study_stands_for_all_that_it_chooses():
+    points = [("plan", "small", 1), ("plan", "large", 2), ("explain", "small", 1)]
+    differing = differing_settings([
+        {"study": {"name": s}, "workload": {"name": f"net of {s}"}, "chip": CHIPS[c], "seed": n}
+        for s, c, n in points
+    ])  # fmt: skip
+    choices = [{"study": study, "chip": chip} for study, chip, _ in points]
+    told = told_apart(differing, choices)
+    assert list(told[0]) == ["study", "chip", "seed"]
+    assert [row["chip"] for row in told] == ["small", "large", "small"]
