@@ -259,7 +259,10 @@ def test_the_page_has_all_tables_and_the_claims_of_every_chip_that_inverts(folde
         assert any(claim.startswith(f"classifier: kfac, {chip}, reaches") for claim in claims)
     for name in ("targets", "rivals", "changes", "parts", "chips", "sizes", "tuning", "curves"):
         assert rows(folder, name)
-    assert "On 1 of 1 tasks" in read_json(folder / "answer.json")["answer"]
+    answer = read_json(folder / "answer.json")["answer"]
+    assert "On 1 of 1 tasks" in answer
+    assert answer.count("classifier (kfac, ") == 1
+    assert "The best on the others" not in answer
     assert "Is an inverting array worth its silicon?" in (folder / "report.html").read_text()
 
 
