@@ -203,6 +203,7 @@ def test_what_hydra_cannot_take_is_one_line(words, said, capsys):
     assert all(line.startswith("repast-dist: error: ") for line in lines)
 
 
+@pytest.mark.slow
 def test_another_file_of_defaults_and_other_folders_are_read(here, capsys):
     (here / "my" / "chip").mkdir(parents=True)
     (here / "my" / "lab.yaml").write_text("defaults: [config, _self_]\nseed: 5\nrun_root: lab\n")

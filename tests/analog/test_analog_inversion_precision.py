@@ -113,7 +113,9 @@ def test_taylor_and_refinement_diverge_where_conjugate_gradients_do_not(name):
 
 
 @pytest.mark.parametrize("kind", [_spd, _rectified])
-@pytest.mark.parametrize(("n", "condition"), [(32, 10.0), (128, 1e3), (256, 1e4)])
+@pytest.mark.parametrize(
+    ("n", "condition"), [(32, 10.0), (128, 1e3), pytest.param(256, 1e4, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("sigma", "bits"), [(0.0, 16), (0.01, 14)])
 def test_conjugate_gradients_reach_their_bits(kind, n, condition, sigma, bits):
     _check_bits(kind(n, condition, seed=n), sigma, bits, size=1024)

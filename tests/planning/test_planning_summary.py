@@ -130,6 +130,7 @@ def test_4096_chips_on_vgg16_are_costed_in_seconds():
     assert len(summary.chip_busy_s) == 4096
 
 
+@pytest.mark.slow
 def test_rows_to_price_do_not_grow_with_equal_chips():
     setup = machine("chip=repast", "soi.interval=10")
     few, many = (

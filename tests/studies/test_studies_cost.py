@@ -292,6 +292,7 @@ def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
     assert table.schema.field("step_s").metadata[b"unit"] == b"s"
 
 
+@pytest.mark.slow
 def test_judged_anchors_agree():
     found = load_settings(["study=validate", "chip=repast", "soi.interval=10"])
     page = validate(found.study, found.machine, found.epochs)

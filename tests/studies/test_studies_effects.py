@@ -95,6 +95,7 @@ def test_every_variant_of_the_effects_switches_off_what_it_says() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_network_learns_with_every_effect_on(tmp_path: Path) -> None:
     run = rd.train(
         "train.batch_size=64",

@@ -157,6 +157,7 @@ def test_other_versions_and_other_workers_are_recorded_on_resume(killed, monkeyp
     assert told["versions"] == f"resumed with numpy 0.1 (the run began with {now['numpy']})"
 
 
+@pytest.mark.slow
 def test_every_changed_bit_of_a_finished_run_is_found(finished):
     assert "complete" in check(finished)
     files = sorted(path for path in finished.rglob("*") if path.is_file())

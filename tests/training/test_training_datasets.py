@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn
 
 from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.ground.presets import conf_dir
@@ -30,7 +29,10 @@ def idx(array: np.ndarray, type_code: int = 8) -> bytes:
 def test_digits_split_keeps_every_sample_once_and_every_class_share() -> None:
     data = Digits().load()
     both = np.concatenate([data.train_inputs, data.test_inputs]).reshape(1797, -1)
-    original = (sklearn.datasets.load_digits().data / 16).astype(np.float32)
+    # Takes long to import.
+    from sklearn.datasets import load_digits
+
+    original = (load_digits().data / 16).astype(np.float32)
     order = np.lexsort(both.T), np.lexsort(original.T)
     np.testing.assert_array_equal(both[order[0]], original[order[1]])
     counts = np.bincount(data.train_labels) + np.bincount(data.test_labels)
