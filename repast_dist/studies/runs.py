@@ -93,8 +93,10 @@ def run(study: RunsStudy, settings: RunSettings, run_dir: Path | None, console: 
     root = fetch_runs(settings.run_root, _LOCAL) if stored else Path(settings.run_root)
     found = find_runs(root)
     if not found:
+        page = root / REPORT
+        itself = f"; it is a run itself, and its page is {page}" if page.is_file() else ""
         raise RunDirectoryError(
-            f"run_root: {settings.run_root} holds no runs; valid: a folder that does"
+            f"run_root: {settings.run_root} holds no runs; valid: a folder that does{itself}"
         )
     page = root / INDEX
     live = study.browser and not stored and _goes_on(found)

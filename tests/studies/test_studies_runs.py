@@ -98,3 +98,8 @@ def test_a_folder_without_runs_is_named(tmp_path, capsys):
     assert main(["open", str(tmp_path)]) == 1
     assert f"run_root: {tmp_path} holds no runs" in capsys.readouterr().err
     assert main(["open", "a", "b"]) == 2
+    (tmp_path / "report.html").touch()
+    capsys.readouterr()
+    assert main(["open", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"it is a run itself, and its page is {tmp_path / 'report.html'}" in said

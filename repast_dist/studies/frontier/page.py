@@ -246,7 +246,7 @@ def _notes(study: FrontierStudy, settings: RunSettings) -> list[Note]:
         f"{name} {getattr(engine, name)}"
         for name in ("forward", "backward", "gradient", "factor", "inverse")
     )
-    tuning = ", ".join(f"{path}={value}" for path, value in study.tuning.items()) or "the same"
+    tuning = ", ".join(f"{path}={value}" for path, value in study.tuning.items()) or "nothing"
     notes = [
         Note(f"Arithmetic of reported runs: {sides}; a chip may change that of its inversion."),
         Note(f"Tuning runs differ by: {tuning}."),
