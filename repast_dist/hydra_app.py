@@ -230,15 +230,37 @@ def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) ->
     words = [as_hydra_takes_it(item) for item in overrides]
     # Hydra writes through a logger of its own.
     logging.getLogger().handlers.clear()
+    if options.shell_completion:
+        _complete(where, overrides)
+        return
     hydra = where.hydra()
     try:
-        if options.shell_completion:
-            hydra.shell_completion(where.config_name, list(overrides))
-        elif options.info:
+        if options.info:
             hydra.show_info(options.info, where.config_name, words)
         else:
             hydra.show_cfg(where.config_name, words, options.cfg, options.package, options.resolve)
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(explain(error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _complete(where: Where, overrides: Sequence[str]) -> None:
+    """Install completion, or print what completes the line that the shell asks for."""
+    # The line is in a variable of the shell, with the folder that it names.
+    line = os.environ.get("COMP_LINE", "")
+    named = re.search(r"(?:^|\s)(?:-cd|--config-dir)[\s=](\S+)\s", line)
+    folder = Path(named.group(1)).expanduser() if named else where.config_dir
+    try:
+        found = hydra_with(folder if folder is not None and folder.is_dir() else None)
+        found.shell_completion(where.config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # While a line is typed it may be none yet.
+        if not line:
+            why = explain(error).partition(", available")[0]
+            raise SettingsError(
+                f"--shell-completion: {why}; valid: install=bash, install=zsh, install=fish, or "
+                "uninstall"
+            ) from None
     finally:
         GlobalHydra.instance().clear()

@@ -182,6 +182,7 @@ def test_settings_are_shown_in_part_and_with_hydras_own(capsys):
             "chip: no option 'none_such'; valid: hp_inv, isaac",
         ),
         (["hydra.run.dir=x", "chip.adc.bitz=3"], "chip.adc.bitz"),
+        (["-sc", "install=csh"], "'csh' found; valid: install=bash, install=zsh"),
         (["nonsense"], "'nonsense' is no setting; valid: KEY=VALUE, GROUP=OPTION, ~KEY, or open"),
         (["--info", "farm.chips"], "'farm.chips' is no setting; valid: KEY=VALUE"),
         (["-m", "chip.tiles"], "'chip.tiles' is no setting"),
@@ -239,13 +240,20 @@ def in_a_shell(text: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_shell_completes_groups_and_options():
+def test_the_shell_completes_groups_and_options(tmp_path):
     main_call = "from repast_dist.cli import main; main()"
     query = f'"{sys.executable}" -c "{main_call}" -sc query=bash'
     line = "repast-dist chip="
     found = in_a_shell(query, COMP_LINE=line, COMP_POINT=str(len(line)))
     files = (Path(__file__).parents[1] / "conf" / "chip").glob("*.yaml")
     assert found.split() == sorted(f"chip={file.stem}" for file in files)
+    # Those of a folder that the line names, too; and nothing, quietly, of what is no setting.
+    (tmp_path / "chip").mkdir()
+    (tmp_path / "chip" / "mine.yaml").touch()
+    line = f"repast-dist -cd {tmp_path} chip=m"
+    assert in_a_shell(query, COMP_LINE=line, COMP_POINT=str(len(line))).split() == ["chip=mine"]
+    line = "repast-dist open "
+    assert in_a_shell(f"{query} 2>&1", COMP_LINE=line, COMP_POINT=str(len(line))) == ""
     installed = in_a_shell(query.replace("query", "install"))
     assert "hydra_bash_completion" in installed
     in_a_shell(f"{installed}\ncomplete -p repast-dist || true")
