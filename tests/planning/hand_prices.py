@@ -310,6 +310,8 @@ class Block:
         Whether the inverting arrays hold the pieces of its diagonal alone.
     inverse : bool
         Whether multiplying arrays hold its inverse, too.
+    per_bank : int
+        Multiplying arrays of a bank that hold residual products: plans may keep fewer than may.
     """
 
     n: int
@@ -319,6 +321,7 @@ class Block:
     product_arrays: int
     diagonal: bool = False
     inverse: bool = False
+    per_bank: int = RESIDUAL_PER_BANK
 
     def depth(self, chip):
         """Return how often it is halved until a piece fits an inverting array."""
@@ -335,7 +338,7 @@ class Block:
     def banks(self, chip):
         """Return the banks that one copy lies in; its arrays are spread over them."""
         inverting = up(self.inv_arrays, chip.inv_per_bank)
-        return min(max(inverting, up(self.product_arrays, RESIDUAL_PER_BANK), 1), chip.banks)
+        return min(max(inverting, up(self.product_arrays, self.per_bank), 1), chip.banks)
 
     def lanes(self, chip, copies):
         return 16 * up(self.banks(chip) * copies, chip.banks_per_tile)

@@ -428,7 +428,9 @@ def block_of(chip, plan):
     if inverting:
         products += schur_couplings(n, depth)
     arrays = sum(_wide(chip, *shape) for shape in products)
-    return Block(n, held, fused, inverting, arrays, diagonal, scheme.name == "explicit")
+    per_bank = plan.allocation.budget.solvers // chip.banks
+    inverse = scheme.name == "explicit"
+    return Block(n, held, fused, inverting, arrays, diagonal, inverse, max(per_bank, 1))
 
 
 def _wide(chip, rows, columns):
