@@ -806,6 +806,9 @@ _MATRIX = "a file that is not there.npy"
 STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     ("study=plan",): {},
     ("study=explain",): {},
+    ("study=blocks", "model=digits_mlp", "study.steps=2", "study.widths=[16,32]"): {
+        "widths": [8], "steps": 3,
+    },
     ("study=device", "device=cmo_hfox", "study.cells=200", "study.targets=3"): {
         "cells": 400, "targets": 5,
     },

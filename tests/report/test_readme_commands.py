@@ -46,11 +46,13 @@ LESS = {
         "study.block_sizes=[65]", "train.epochs=1", "train.batch_size=64",
         "train.micro_batch_size=64", *QUICK,
     ],
+    "study=blocks": ["model=digits_mlp", "study.steps=2"],
     "study=frontier_quick": [
         "dataset.train_samples=128", "train.epochs=1", "train.batch_size=64",
-        "train.micro_batch_size=64", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
-        "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
-        "~study.optimizers.newton_muon", "study.points=1", "study.published=[]", *QUICK,
+        "train.micro_batch_size=64", "~study.tasks.autoencoder", "~study.tasks.letters",
+        "~study.tasks.residual_cnn", "~study.tasks.language_model", "~study.optimizers.muon",
+        "~study.optimizers.foof", "~study.optimizers.newton_muon", "study.points=1",
+        "study.published=[]", *QUICK,
     ],
     "study=demonstration": [
         "dataset.train_samples=52", "dataset.test_samples=26", "train.epochs=1",
