@@ -253,11 +253,42 @@ def test_verdicts_follow_from_the_figures():
     assert found[saving] == "holds"
 
 
+@pytest.mark.parametrize(("more", "verdict"), [(1.008, "holds"), (1.02, "does not hold")])
+def test_losses_that_differ_by_less_than_one_percent_are_the_same(more, verdict):
+    study = load_settings([*QUICK]).study
+    runs = [
+        run_of("sgd", "first", "digital", 0, [4, 3, 2, 2, 2]),
+        run_of("kfac", "second", "composed", 0, [4, 1, 1, 1, 1], joules=5.0, inverts=True),
+        run_of("kfac", "second", "one_settling", 0, [4, *[more] * 4], joules=0.5, inverts=True),
+    ]
+    rows_of = target_rows(runs, dict.fromkeys(("digital", "composed", "one_settling"), 0.0))
+    found = {
+        row["claim"]: row["verdict"] for row in claim_rows(study, [*rows_of, *_without(rows_of)])
+    }
+    (saving,) = [claim for claim in found if "inverts with 1/5" in claim]
+    assert found[saving] == verdict
+
+
+def _without(rows_of):
+    """A chip that does not invert, which claims compare with."""
+    return [row | {"chip": "digital", "inverts": False} for row in rows_of if row["inverts"]]
+
+
 def test_the_page_has_all_tables_and_the_claims_of_every_chip_that_inverts(folder):
     claims = [row["claim"] for row in rows(folder, "claims")]
     for chip in ("one_settling", "composed"):
         assert any(claim.startswith(f"classifier: kfac, {chip}, reaches") for claim in claims)
-    for name in ("targets", "rivals", "changes", "parts", "chips", "sizes", "tuning", "curves"):
+    for name in (
+        "best",
+        "targets",
+        "rivals",
+        "changes",
+        "parts",
+        "chips",
+        "sizes",
+        "tuning",
+        "curves",
+    ):
         assert rows(folder, name)
     answer = read_json(folder / "answer.json")["answer"]
     assert "On 1 of 1 tasks" in answer

@@ -59,6 +59,6 @@ def run(
     page = frontier_page(tuned, chosen, reported, published, cases, settings)
 
     def details() -> None:
-        print_table("Claims", page.tables["claims"], console)
+        print_table("The best on arrays that invert", page.tables["best"], console)
 
     return finish(page, settings, console, runner.run_dir, details)
