@@ -49,6 +49,7 @@ def test_a_wrong_setting_is_named_with_what_is_valid(override, path, valid):
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_every_option_of_every_group_loads():
     """One option of every group at a time; groups have different numbers of options."""
     groups = setting_groups()
@@ -198,7 +199,7 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
         (["study=scaling_all", "workload=vgg16"], "workload", "study.networks"),
         (["study=plan", "workload=vgg16", "model=digits_mlp"], "model", "workload=model"),
         (["study=plan", "train.epochs=2"], "train.epochs", "train.batch_size"),
-        (["study=explain", "device.cell.bits=3"], "device.cell.bits", "study=convergence"),
+        (["study=explain", "device.cell.bits=3"], "device.cell.bits", "study=blocks|convergence"),
         (["study=convergence", "workload=vgg16"], "workload", "model"),
         (["study=convergence", "inversion.on_divergence=damp"], "inversion.on_divergence", "train"),
         (["inversion.damp_tries=2"], "inversion.damp_tries", "valid: inversion.on_divergence=damp"),
@@ -207,7 +208,7 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path):
             "inversion.product_bits",
             "soi.block_size above chip.inv.size",
         ),
-        (["study=verify", "seed=3"], "seed", "study=convergence"),
+        (["study=verify", "seed=3"], "seed", "study=blocks|convergence"),
         (["study=headline", "experiment=fashion_classifier"], "experiment", "study"),
     ],
 )

@@ -757,9 +757,10 @@ SMALL_CONVERGENCE = (
 )  # fmt: skip
 SMALL_FRONTIER = (
     "study=frontier_quick", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32",
-    "train.micro_batch_size=16", "~study.tasks.autoencoder", "~study.tasks.residual_cnn",
-    "~study.tasks.language_model", "~study.optimizers.muon", "~study.optimizers.foof",
-    "~study.optimizers.adamw", "~study.optimizers.newton_muon", "study.published=[]",
+    "train.micro_batch_size=16", "~study.tasks.autoencoder", "~study.tasks.letters",
+    "~study.tasks.residual_cnn", "~study.tasks.language_model", "~study.optimizers.muon",
+    "~study.optimizers.foof", "~study.optimizers.adamw", "~study.optimizers.newton_muon",
+    "study.published=[]",
 )  # fmt: skip
 SMALL_DEMONSTRATION = (
     "study=demonstration", "model=digits_mlp", "dataset=digits", "dataset.train_samples=96",
@@ -875,7 +876,7 @@ STUDY_CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "first_order_chip": "composed", "tuned_on": None, "points": 1,
         "tuning": {"engine.forward": "float64"}, "window": 1, "seeds": 2,
         "time_claimed": 0.001, "energy_claimed": 0.001, "tasks_claimed": 2,
-        "saving_claimed": 1000.0, "saving_over": None, "reuse": ["nowhere"],
+        "saving_claimed": 1000.0, "saving_over": None, "tiles": [12], "reuse": ["nowhere"],
     },
     (
         *SMALL_FRONTIER, "~study.chips.composed", "study.saving_over=null",

@@ -178,6 +178,7 @@ def test_no_product_is_formed_and_no_errors_are_written_for_fused_blocks(train, 
     assert "gradient" in converted
 
 
+@pytest.mark.slow
 def test_blocks_are_fused_where_it_is_cheaper_and_trained_as_planned(train, tmp_path):
     """Settlings take energy: only a block with few right-hand sides is fused."""
     settings = (

@@ -72,6 +72,7 @@ def test_a_run_says_which_chips_work_and_only_these_are_in_its_trace(settings, s
     assert owners <= set(range(working))
 
 
+@pytest.mark.slow
 def test_idle_chips_leave_bits_and_price_of_the_chips_that_work(setup, run, tmp_path):
     folder, _ = run
     alike, told = trained(settings_of(tmp_path / "alike", len(setup.chips), "none"))

@@ -93,6 +93,7 @@ def test_foofs_first_step_is_the_gradient_behind_the_inverse_moment_of_inputs(tr
     np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_users_second_order_optimizer_trains_on_two_workers(train):

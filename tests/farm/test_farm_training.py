@@ -60,6 +60,7 @@ def test_ray_workers_compute_the_same_bits_as_one_process(train, reference, chip
     assert final_arrays(run_dir) == final_arrays(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_chips_that_share_right_hand_sides_compute_the_same_bits(train):

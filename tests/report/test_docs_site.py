@@ -31,6 +31,7 @@ def test_pages_of_the_site_point_at_pages_of_the_site(tmp_path):
             assert (pages / target).is_file(), f"{page.name}: {target}"
 
 
+@pytest.mark.slow
 def test_pages_of_the_gallery_find_their_plotting_library(tmp_path):
     module = runpy.run_path(str(DOCS / "make_site.py"))
     for title in list(module["STUDIES"])[1:]:

@@ -271,6 +271,7 @@ def test_runs_are_found_below_a_folder_and_one_run_is_not_enough(two_runs: list[
         find_runs(two_runs[0].parent / "empty")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_study_and_comparison_pages_draw_in_a_browser(tmp_path: Path, two_runs: list[Path]) -> None:
     study = write_study(example_study(), tmp_path / "study")

@@ -65,6 +65,7 @@ def test_every_optimizer_is_searched_with_as_many_settings_on_both_tasks(folder)
     assert set(counts.values()) == {2}
 
 
+@pytest.mark.slow
 def test_the_reported_runs_use_the_best_searched_rate(folder):
     searched = rows(folder, "search")
     for row in rows(folder, "targets"):
@@ -78,6 +79,7 @@ def test_the_reported_runs_use_the_best_searched_rate(folder):
         assert row["seeds"] == 2
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_costs_add_up_over_epochs(folder):
     for task in ("classifier", "autoencoder"):
         curve = [
@@ -91,11 +93,13 @@ def test_training_lowers_the_loss_and_costs_add_up_over_epochs(folder):
         assert curve[1]["energy_j"] > curve[0]["energy_j"] > 0
 
 
+@pytest.mark.slow
 def test_an_inversion_on_arrays_costs_other_than_one_in_the_digital_unit(folder):
     cost = {row["method"]: row["energy_j"] for row in rows(folder, "damping")}
     assert cost["single"] != cost["float64"]
 
 
+@pytest.mark.slow
 def test_answers_that_miss_their_target_are_used_and_counted(folder):
     found = {(row["method"], row["damping"]): row for row in rows(folder, "damping")}
     single, exact = found["single", 0.3], found["float64", 0.3]
@@ -105,6 +109,7 @@ def test_answers_that_miss_their_target_are_used_and_counted(folder):
     assert single["final_loss"] == pytest.approx(exact["final_loss"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_study_of_the_same_points_takes_them_over(folder, tmp_path):
     text = io.StringIO()
     again = run_study(
@@ -117,6 +122,7 @@ def test_a_study_of_the_same_points_takes_them_over(folder, tmp_path):
     assert rows(again, "damping") == rows(folder, "damping")
 
 
+@pytest.mark.slow
 def test_a_lost_point_is_trained_again_to_the_same_numbers(folder):
     before = rows(folder, "damping")
     lost = sorted((folder / "points").iterdir())[0]
