@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.workload import MODEL
 from repast_dist.planning.blocks import even_ranges
@@ -24,7 +24,7 @@ from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
 from repast_dist.studies.costing import planned_step, table
-from repast_dist.studies.factors import Factor, capture_factors, second_order_of
+from repast_dist.studies.factors import Factor, factors_of, second_order_of
 from repast_dist.studies.kinds.blocks import BlocksStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.settings import RunSettings, changed
@@ -54,16 +54,7 @@ def run(study: BlocksStudy, settings: RunSettings, run_dir: Path | None, console
             "valid: an optimizer whose directions are, such as optimizer=kfac"
         )
     console.print(f"Training {study.steps} steps in float64 for the factors")
-    factors = capture_factors(
-        settings.model,
-        settings.dataset,
-        settings.optimizer,
-        settings.train,
-        study.steps,
-        settings.seed,
-    )
-    if not factors:
-        raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
+    factors = factors_of(settings, study.steps)
     page = blocks_page(study, settings, factors, second)
 
     def details() -> None:

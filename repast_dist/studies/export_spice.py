@@ -21,7 +21,7 @@ from repast_dist.report.console import print_table
 from repast_dist.report.page import Note
 from repast_dist.report.study_page import StudyPage, StudySection
 from repast_dist.studies.costing import table
-from repast_dist.studies.factors import capture_factors, second_order_of
+from repast_dist.studies.factors import factors_of, second_order_of
 from repast_dist.studies.kinds.export_spice import ExportSpiceStudy
 from repast_dist.studies.output import begin, finish
 from repast_dist.studies.settings import RunSettings
@@ -96,17 +96,10 @@ def _from_file(path: Path) -> np.ndarray:
 
 
 def _factor_block(study: ExportSpiceStudy, settings: RunSettings) -> tuple[np.ndarray, str]:
-    factors = capture_factors(
-        settings.model,
-        settings.dataset,
-        settings.optimizer,
-        settings.train,
-        study.steps,
-        settings.seed,
-    )
+    factors = factors_of(settings, study.steps)
     layers = [factor.layer for factor in factors]
-    if not factors or (study.layer is not None and study.layer not in layers):
-        valid = ", ".join(dict.fromkeys(layers)) or "a model with preconditioned layers"
+    if study.layer is not None and study.layer not in layers:
+        valid = ", ".join(dict.fromkeys(layers))
         raise SettingsError(f"study.layer: no factors of '{study.layer}'; valid: {valid}")
     wanted = study.layer or layers[0]
     found = next(f for f in factors if (f.layer, f.kind) == (wanted, study.factor))

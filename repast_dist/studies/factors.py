@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 
 from repast_dist.analog import SCHEMES
-from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.planning.blocks import soi_blocks
 from repast_dist.planning.specs import SoiSpec
+from repast_dist.studies.settings import RunSettings
 from repast_dist.training.block_state import BlockState
 from repast_dist.training.datasets import Dataset, DataSource
 from repast_dist.training.engines import Engine, make_engine
@@ -121,6 +122,29 @@ def capture_factors(
         for layer, sides in averages.items()
         for side, matrix in sides.items()
     ]
+
+
+def factors_of(settings: RunSettings, steps: int) -> list[Factor]:
+    """Train `steps` steps of what the settings train, and return the matrices it ends with.
+
+    Raises
+    ------
+    SettingsError
+        The optimizer has no factors.
+    DataError
+        No layer of the model has.
+    """
+    factors = capture_factors(
+        settings.model,
+        settings.dataset,
+        settings.optimizer,
+        settings.train,
+        steps,
+        settings.seed,
+    )
+    if not factors:
+        raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
+    return factors
 
 
 def second_order_of(optimizer: Optimizer) -> SecondOrder:

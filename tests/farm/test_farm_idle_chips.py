@@ -6,12 +6,11 @@ import json
 
 import pytest
 from conftest import final_arrays
+from losing_farms import LosesAndEnds
 from rich.console import Console
 
 import repast_dist as rd
 from repast_dist.farm import launch
-from repast_dist.farm.failures import WorkersLost
-from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.setup import make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.settings import load_settings
@@ -87,21 +86,6 @@ def test_idle_chips_leave_bits_and_price_of_the_chips_that_work(setup, run, tmp_
         for r in (folder, every)
     ]
     assert seconds[0] < seconds[1]
-
-
-class LosesAndEnds(InProcessFarm):
-    """Loses its worker in the second step, and ends the run with an error in the third."""
-
-    advances = 0
-
-    def get(self, answers):
-        if answers[0].pending.func.__name__ == "advance":
-            self.advances += 1
-            if self.advances == 2:
-                raise WorkersLost([0], "as the test wants it")
-            if self.advances == 4:
-                raise FarmError("as the test wants it")
-        return super().get(answers)
 
 
 def test_a_run_with_idle_chips_that_is_lost_and_resumed_has_the_same_bits(

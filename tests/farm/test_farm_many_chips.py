@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from conftest import final_arrays
+from losing_farms import LosesAndEnds
 from rich.console import Console
 
 import repast_dist as rd
@@ -14,8 +15,6 @@ from repast_dist.farm import launch
 from repast_dist.farm.checkpoint import latest_checkpoint
 from repast_dist.farm.clock import align
 from repast_dist.farm.cost import CostRecorder, alike
-from repast_dist.farm.failures import WorkersLost
-from repast_dist.farm.inprocess import InProcessFarm
 from repast_dist.farm.setup import chip_engines, make_setup
 from repast_dist.ground.errors import FarmError
 from repast_dist.report.run_data import chip_kinds, load_run
@@ -123,21 +122,6 @@ def test_totals_of_a_run_are_sums_over_all_rows_of_all_chips(many):
         # Every chip draws its static power all the time, whatever it does.
         static_j = rows["static_j"].to_numpy()[chip == number].sum()
         assert static_j == pytest.approx(static_w * found["time_s"], rel=1e-9)
-
-
-class LosesAndEnds(InProcessFarm):
-    """Loses its worker in the second step, and ends the run with an error in the third."""
-
-    advances = 0
-
-    def get(self, answers):
-        if answers[0].pending.func.__name__ == "advance":
-            self.advances += 1
-            if self.advances == 2:
-                raise WorkersLost([0], "as the test wants it")
-            if self.advances == 4:
-                raise FarmError("as the test wants it")
-        return super().get(answers)
 
 
 def test_a_run_of_many_chips_that_is_lost_and_resumed_has_the_same_bits(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repast_dist.ground.errors import DataError
 from repast_dist.report.console import print_table
-from repast_dist.studies.factors import capture_factors
+from repast_dist.studies.factors import factors_of
 from repast_dist.studies.kinds.precision import PrecisionStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
@@ -46,16 +45,7 @@ def run(
     cases = precision_cases(study, settings)
     runner = PointRunner.of(study, settings, run_dir, console)
     console.print(f"Training {study.steps} steps in float64 for the factors")
-    factors = capture_factors(
-        settings.model,
-        settings.dataset,
-        settings.optimizer,
-        settings.train,
-        study.steps,
-        settings.seed,
-    )
-    if not factors:
-        raise DataError(f"model {settings.model.name}: no layer has Kronecker factors")
+    factors = factors_of(settings, study.steps)
     digest = factors_digest(study, settings)
     points = [case.point(study, factors, digest) for case in cases]
     # Large blocks take longest, so they come first.
