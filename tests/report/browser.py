@@ -75,9 +75,14 @@ class Browser:
         """Open an address and wait until an expression is true of its page."""
         self._events.clear()
         self._call("Page.navigate", url=url)
+        self.wait(until)
+
+    def wait(self, until: str) -> None:
+        """Wait until an expression is true of the page."""
         last = time.monotonic() + self._deadline_s
         while not self.evaluate(until):
-            assert time.monotonic() < last, f"{url}: {self.evaluate('document.body?.innerText')}"
+            shown = "`${location}: ${document.body?.innerText}`"
+            assert time.monotonic() < last, self.evaluate(shown)
             time.sleep(0.1)
 
     def media(self, *, dark: bool = False, printing: bool = False) -> None:
@@ -88,6 +93,12 @@ class Browser:
         # Listeners of the media run in the next frame.
         frame = "new Promise(done => requestAnimationFrame(() => done(true)))"
         self.evaluate(f"{frame}.then(() => {frame})")
+
+    def press(self, keys: str) -> None:
+        """Press one key after another, as a person at the keyboard does."""
+        for key in keys:
+            self._call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+            self._call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def evaluate(self, script: str) -> Any:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True,

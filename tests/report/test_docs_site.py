@@ -7,11 +7,16 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from browser import CHROMIUM, Browser
 
 HERE = Path(__file__).parents[2]
 DOCS = HERE / "docs"
+needs_mkdocs = pytest.mark.skipif(
+    not importlib.util.find_spec("mkdocs"), reason="needs the extra 'docs'"
+)
 
 
 def made(folder: Path) -> Path:
@@ -46,10 +51,31 @@ def test_pages_of_the_gallery_find_their_plotting_library(tmp_path):
     assert (gallery / way.group(1)).is_file()
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="needs the extra 'docs'")
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
-    pages = made(tmp_path / "pages")
-    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-d", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    pages = made(folder / "pages")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-d", str(folder / "site")]
     subprocess.run(words, cwd=HERE, check=True, env={**os.environ, "REPAST_DOCS": str(pages)})
-    assert "load_hardware" in (tmp_path / "site" / "reference.html").read_text()
+    return folder / "site"
+
+
+@needs_mkdocs
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(site):
+    assert "load_hardware" in (site / "reference.html").read_text()
+
+
+@needs_mkdocs
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.slow
+def test_the_search_of_the_site_finds_pages_without_a_server_or_a_network(site):
+    links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+    with Browser() as browser:
+        browser.visit((site / "index.html").as_uri(), "document.readyState === 'complete'")
+        browser.press("/fusion")
+        browser.wait(f"{links}.length > 0")
+        found = {link.partition("?")[0] for link in browser.evaluate(links)}
+        assert (site / "fusion.html").as_uri() in found
+        assert {urlsplit(asked).scheme for asked in browser.requests()} == {"file", "data"}
+        assert browser.problems() == []
