@@ -286,29 +286,29 @@ def _digital_work(
     work = {"operations": operations, "clocks": clocks, "words": words}
     if "factorisations" not in counts:
         return work  # A plan with arrays, in which every solve converges.
-    for place in np.flatnonzero(counts["factorisations"] + counts["factored_sides"]):
-        one = shapes.shared(np.array([place]), shapes.right_sides[[place]])
-        for name, value in dataclasses.asdict(
-            cholesky_work(
-                one,
-                int(counts["factorisations"][place]),
-                int(counts["factored_sides"][place]),
-                int(copies[place]),
-                chip,
-            )
-        ).items():
-            work[name] = work[name] + np.where(np.arange(len(shapes)) == place, value, 0)
+    place = np.flatnonzero(counts["factorisations"] + counts["factored_sides"])
+    tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
+    columns = shapes.size, tiles, counts["factorisations"], counts["factored_sides"]
+    # Many blocks are alike.
+    cases, case = np.unique(
+        np.stack([column[place] for column in columns], axis=1), axis=0, return_inverse=True
+    )
+    done = [cholesky_work(*map(int, row), chip) for row in cases]
+    for name, held in work.items():
+        of_case = np.array([getattr(one, name) for one in done], np.int64)
+        more = np.zeros(len(shapes), np.int64)
+        more[place] = of_case[case.reshape(-1)]
+        work[name] = held + more
     return work
 
 
 def cholesky_work(
-    shapes: BlockShapes, factorisations: int, right_sides: int, copies: int, chip: ChipSpec
+    size: int, tiles: int, factorisations: int, right_sides: int, chip: ChipSpec
 ) -> LaneWork:
     """Return what the lanes of the tiles that hold one block do to factorise it so many times, and
     to solve with the factors; see `repast_dist.planning.cholesky`.
     """
-    tiles = int(ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)[0])
-    size, lanes = int(shapes.size[0]), max(1, chip.digital_lanes)
+    lanes = max(1, chip.digital_lanes)
     work = factorisation(size, lanes, tiles) * factorisations
     return work + triangular_solves(size, right_sides, lanes, tiles) if right_sides else work
 

@@ -11,6 +11,7 @@ Products of two matrices fill such parts in the same way.
 """
 
 import dataclasses
+import functools
 import itertools
 
 from repast_dist.ground.numbers import ceil_div
@@ -49,6 +50,7 @@ class LaneWork:
         return LaneWork(times * self.operations, times * self.clocks, times * self.words)
 
 
+@functools.lru_cache(maxsize=4096)
 def factorisation(size: int, lanes: int, tiles: int) -> LaneWork:
     """Return the work of ``A = L L'``, column of parts after column of parts.
 
@@ -79,6 +81,7 @@ def factorisation(size: int, lanes: int, tiles: int) -> LaneWork:
     return LaneWork(operations, clocks, words)
 
 
+@functools.lru_cache(maxsize=4096)
 def triangular_solves(size: int, right_sides: int, lanes: int, tiles: int) -> LaneWork:
     """Return the work of ``L y = b`` and ``L' x = y``; the diagonal's reciprocals are known.
 
