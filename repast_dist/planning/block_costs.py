@@ -293,7 +293,7 @@ def _digital_work(
     cases, case = np.unique(
         np.stack([column[place] for column in columns], axis=1), axis=0, return_inverse=True
     )
-    done = [cholesky_work(*map(int, row), chip) for row in cases]
+    done = [cholesky_work(n, own, times, sides, chip) for n, own, times, sides in cases.tolist()]
     for name, held in work.items():
         of_case = np.array([getattr(one, name) for one in done], np.int64)
         more = np.zeros(len(shapes), np.int64)
