@@ -315,13 +315,17 @@ def _unreadable(error: OverrideParseException) -> str:
     word = brief(str(error.override).lstrip("+"))
     if "=" not in error.override:
         return f"{word} is no setting; valid: KEY=VALUE, GROUP=OPTION, ~KEY, or open"
-    why = str(error.message).splitlines()[0].strip()
+    why = _cut(str(error.message).splitlines()[0].strip())
     return f"{word} is not readable: {why}; valid: special characters inside quotes, KEY='...'"
 
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) if lines else type(error).__name__
+    return _cut(" ".join(lines[:2]) if lines else type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    """Return the beginning of a message of Hydra's, which may repeat all that a user wrote."""
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 

@@ -290,6 +290,7 @@ VALUES: dict[str, list[Any]] = {
     "inversion.deflation": [0, 1],
     "inversion.deflation_above": [1.0, 100.0],
     "inversion.inverse_from": [50.0],
+    "soi.widths": [({"layer": "hidden", "factor": "A", "block_size": 16},)],
     "chip.adc.percentile": [60.0],
     "chip.dac.percentile": [60.0],
     "chip.residual.adc.percentile": [60.0],

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
 
+from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.shapes import Workload
+from repast_dist.planning.specs import FactorWidth
+from repast_dist.training.optimizers import Side
 from repast_dist.training.optimizers.matrix_unit import MatrixMethod
 
 
@@ -33,7 +35,7 @@ class SoiBlock:
     index: int
     layer: int
     layer_name: str
-    factor: Literal["A", "G"]
+    factor: Side
     start: int
     stop: int
 
@@ -67,6 +69,7 @@ def soi_blocks(
     block_size: int,
     sides: Collection[str] = ("A", "G"),
     layers: Collection[int] | None = None,
+    widths: Sequence[FactorWidth] = (),
 ) -> tuple[SoiBlock, ...]:
     """Split the factors of all preconditioned layers into nearly equal blocks.
 
@@ -80,31 +83,52 @@ def soi_blocks(
         The factors, "A" and "G", that the optimizer solves with.
     layers : collection of int, optional
         The layers that have factors; None: all that are preconditioned.
+    widths : sequence of FactorWidth
+        Factors whose widest block is another.
 
     Returns
     -------
     tuple of SoiBlock
         Blocks in layer order, A before G; sizes within a factor differ by at most one.
+
+    Raises
+    ------
+    SettingsError
+        `widths` names a factor that is not there.
     """
     numbers = None if layers is None else frozenset(layers)
-    return _split(workload, block_size, frozenset(sides), numbers)
+    return _split(workload, block_size, frozenset(sides), numbers, tuple(widths))
 
 
 @functools.lru_cache(maxsize=64)
 def _split(
-    workload: Workload, block_size: int, sides: frozenset[str], layers: frozenset[int] | None
+    workload: Workload,
+    block_size: int,
+    sides: frozenset[str],
+    layers: frozenset[int] | None,
+    widths: tuple[FactorWidth, ...],
 ) -> tuple[SoiBlock, ...]:
+    width_of = {(width.layer, width.factor): width.block_size for width in widths}
+    seen: list[tuple[str, Side]] = []
     blocks: list[SoiBlock] = []
     for number, layer in enumerate(workload.layers):
         if not layer.preconditioned or (layers is not None and number not in layers):
             continue
-        for factor, size in (("A", layer.factor_a_size), ("G", layer.factor_g_size)):
+        sizes: dict[Side, int] = {"A": layer.factor_a_size, "G": layer.factor_g_size}
+        for factor, size in sizes.items():
             if factor not in sides:
                 continue
-            for start, stop in even_ranges(size, ceil_div(size, block_size)):
-                blocks.append(
-                    SoiBlock(len(blocks), number, layer.name, factor, start, stop)  # type: ignore[arg-type]
-                )
+            seen.append((layer.name, factor))
+            widest = width_of.get(seen[-1], block_size)
+            for start, stop in even_ranges(size, ceil_div(size, widest)):
+                blocks.append(SoiBlock(len(blocks), number, layer.name, factor, start, stop))
+    unknown = [key for key in width_of if key not in seen]
+    if unknown:
+        (name, side), *_ = unknown
+        valid = ", ".join(f"{factor} of {layer_name}" for layer_name, factor in seen)
+        raise SettingsError(
+            f"soi.widths: no factor {side} of a layer {brief(name)}; valid: {valid or 'none'}"
+        )
     return tuple(blocks)
 
 

@@ -262,7 +262,7 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
             f"hold (chip.input_bits); valid: at most these, or null"
         )
     solved = None if work.matrices is None else whole_layers(workload, work.matrices)
-    blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved)
+    blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved, policy.soi.widths)
     unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
     fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
     return _planned(workload, blocks, fusion, _fused(workload, blocks, fusion), work)

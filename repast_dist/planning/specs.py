@@ -10,7 +10,27 @@ from annotated_types import Ge, Gt, Le, Lt
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.ground.numbers import Count, PositiveInt, ceil_div, some_of
 from repast_dist.ground.spec import spec
+from repast_dist.training.optimizers import Side
 from repast_dist.training.optimizers.matrix_unit import MatrixMethod
+
+
+@spec
+class FactorWidth:
+    """The widest block of one factor.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer.
+    factor : {"A", "G"}
+        A: of the layer's inputs. G: of the gradients of its outputs.
+    block_size : int
+        Widest diagonal block.
+    """
+
+    layer: str
+    factor: Side
+    block_size: PositiveInt
 
 
 @spec
@@ -21,6 +41,8 @@ class SoiSpec:
     ----------
     block_size : int
         Widest diagonal block of a factor; wider factors are split into nearly equal blocks.
+    widths : tuple of FactorWidth
+        Factors whose widest block is another, such as ``study=blocks`` finds them.
     interval : int
         Steps between inversions.
     factor_interval : int
@@ -76,6 +98,7 @@ class SoiSpec:
     """
 
     block_size: PositiveInt = 256
+    widths: tuple[FactorWidth, ...] = ()
     interval: PositiveInt = 1
     factor_interval: PositiveInt = 1
     factor_micro_batches: Annotated[float, Gt(0), Le(1)] = 1.0
@@ -92,6 +115,12 @@ class SoiSpec:
     assumed_iterations: PositiveInt | None = None
 
     def __post_init__(self) -> None:
+        twice = Counter((width.layer, width.factor) for width in self.widths)
+        for (layer, factor), count in twice.items():
+            if count > 1:
+                raise ValueError(
+                    f"widths names factor {factor} of layer '{layer}' {count} times; valid: once"
+                )
         if self.interval % self.factor_interval:
             raise ValueError(
                 f"interval={self.interval} is no multiple of "

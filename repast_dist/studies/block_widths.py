@@ -1,28 +1,20 @@
-"""``study=blocks``: what wider SOI blocks bring to a step of training, and what they cost.
+"""``study=blocks``: how wide SOI blocks should be, all alike and each factor by itself."""
 
-A step along d whose predicted KL divergence is bounded, as ``optimizer.kl_clip`` does (Ba, Grosse
-and Martens 2017, section 5), is as long as ``1 / sqrt(<d, F d>)`` allows, and lowers the loss by
-its length times ``<g, d>``, to first order, g the gradient and F the damped Fisher matrix. Of all
-directions ``F^-1 g`` lowers it most, by ``sqrt(<g, F^-1 g>)``; the share of that which a direction
-by inverted blocks reaches is its *progress*. F is the product of both factors of every layer.
-"""
-
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.workload import MODEL
-from repast_dist.planning.blocks import even_ranges
 from repast_dist.planning.summary import summarise
-from repast_dist.report.console import print_table
+from repast_dist.report.console import PointProgress, print_table
 from repast_dist.report.page import KeyFigure, Note
 from repast_dist.report.study_page import Chart, StudyPage, StudySection
 from repast_dist.report.units import si
+from repast_dist.studies.block_progress import Progress, Widths
 from repast_dist.studies.costing import planned_step, table
 from repast_dist.studies.factors import Factor, factors_of, second_order_of
 from repast_dist.studies.kinds.blocks import BlocksStudy
@@ -31,8 +23,12 @@ from repast_dist.studies.settings import RunSettings, changed
 from repast_dist.training.optimizers import SecondOrder, Side
 
 Row = dict[str, Any]
-Layers = Mapping[str, Mapping[Side, Factor]]
-"""Layer -> side -> factor."""
+
+_WORDS = {"time": ("s", "step_s"), "energy": ("J", "energy_j")}
+"""What progress takes -> its unit, and the column of a step."""
+
+_MOST_ROUNDS = 4
+"""Of going over all factors; two to three leave nothing to gain."""
 
 _UNITS = {"step_s": "s", "energy_j": "J", "progress": "fraction"}
 
@@ -54,76 +50,21 @@ def run(study: BlocksStudy, settings: RunSettings, run_dir: Path | None, console
             "valid: an optimizer whose directions are, such as optimizer=kfac"
         )
     console.print(f"Training {study.steps} steps in float64 for the factors")
-    factors = factors_of(settings, study.steps)
-    page = blocks_page(study, settings, factors, second)
+    steps = PlannedSteps(settings, factors_of(settings, study.steps), second)
+    page = blocks_page(study, steps, console)
 
     def details() -> None:
         print_table("Widths", page.tables["widths"], console)
+        print_table("Each factor by itself", page.tables["by_factor"].drop("settings"), console)
 
     return finish(page, settings, console, run_dir, details)
 
 
-def progress(
-    layers: Layers, optimizer: SecondOrder, widths: Mapping[tuple[str, Side], int]
-) -> float:
-    """Return the progress of a step whose factors are cut, of that with whole ones, in (0, 1].
+class PlannedSteps:
+    """What a step takes and brings with blocks of any widths.
 
     Parameters
     ----------
-    layers : mapping
-        Layer -> side -> factor with the last gradient; a side that the optimizer does not have is
-        the identity.
-    optimizer : SecondOrder
-        Damps the factors.
-    widths : mapping
-        Layer and side -> widest block; factors that are not named are whole.
-    """
-    along = curved = best = 0.0
-    for layer, sides in layers.items():
-        some = next(iter(sides.values()))
-        gradient = some.gradient if some.kind == "A" else some.gradient.T
-        direction, whole = gradient, gradient
-        damped = {side: _damped(factor, optimizer) for side, factor in sides.items()}
-        for side, matrix in damped.items():
-            width = widths.get((layer, side), len(matrix))
-            direction = _times(_inverse_of_blocks(matrix, width), direction, side)
-            whole = _times(np.linalg.inv(matrix), whole, side)
-        image = direction
-        for side, matrix in damped.items():
-            image = _times(matrix, image, side)
-        along += float(np.vdot(gradient, direction))
-        curved += float(np.vdot(direction, image))
-        best += float(np.vdot(gradient, whole))
-    return along / float(np.sqrt(curved * best))
-
-
-def _damped(factor: Factor, optimizer: SecondOrder) -> np.ndarray:
-    damped: np.ndarray = factor.matrix + factor.damping(optimizer) * np.eye(len(factor.matrix))
-    return damped
-
-
-def _times(matrix: np.ndarray, gradient: np.ndarray, side: Side) -> np.ndarray:
-    product: np.ndarray = matrix @ gradient if side == "A" else gradient @ matrix
-    return product
-
-
-def _inverse_of_blocks(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return the inverses of the diagonal blocks, (n, n), cut as training cuts them."""
-    inverse = np.zeros_like(matrix)
-    for start, stop in even_ranges(len(matrix), ceil_div(len(matrix), width)):
-        inverse[start:stop, start:stop] = np.linalg.inv(matrix[start:stop, start:stop])
-    return inverse
-
-
-def blocks_page(
-    study: BlocksStudy, settings: RunSettings, factors: Sequence[Factor], optimizer: SecondOrder
-) -> StudyPage:
-    """Return the page of all widths.
-
-    Parameters
-    ----------
-    study : BlocksStudy
-        Names the widths.
     settings : RunSettings
         What a step is planned with.
     factors : sequence of Factor
@@ -131,40 +72,180 @@ def blocks_page(
     optimizer : SecondOrder
         Damps them.
     """
-    layers: dict[str, dict[Side, Factor]] = {}
-    for factor in factors:
-        layers.setdefault(factor.layer, {})[factor.kind] = factor
-    widest = max(len(factor.matrix) for factor in factors)
-    tried = [*sorted({width for width in study.widths if width < widest}), widest]
-    rows = [_width_row(width, settings, layers, optimizer) for width in tried]
-    whole = rows[-1]
-    for row in rows:
+
+    def __init__(
+        self, settings: RunSettings, factors: Sequence[Factor], optimizer: SecondOrder
+    ) -> None:
+        self._settings = settings
+        layers: dict[str, dict[Side, Factor]] = {}
+        for factor in factors:
+            layers.setdefault(factor.layer, {})[factor.kind] = factor
+        self.rows = {(factor.layer, factor.kind): len(factor.matrix) for factor in factors}
+        self.progress = Progress(layers, optimizer)
+        self._found: dict[tuple[int, ...], Row] = {}
+
+    def alike(self, width: int) -> Row:
+        """Return the row of a step with blocks of at most so many rows."""
+        return self.row(dict.fromkeys(self.rows, width))
+
+    def row(self, widths: Widths) -> Row:
+        """Return the row of a step with blocks of such widths."""
+        cut = {key: min(widths[key], rows) for key, rows in self.rows.items()}
+        key = tuple(cut.values())
+        if key not in self._found:
+            self._found[key] = self._planned(cut)
+        return self._found[key]
+
+    def whole(self) -> Row:
+        """Return the row of a step with whole factors."""
+        return self.row(self.rows)
+
+    def cost(self, goal: str, widths: Widths) -> float:
+        """Return the time or energy of progress, of that with whole factors."""
+        cost: float = self.row(widths)[f"{goal}_of_progress"]
+        return cost
+
+    def settings_of(self, widths: Widths) -> dict[str, Any]:
+        """Return the settings that cut factors so."""
+        return {
+            "soi.block_size": max(self.rows.values()),
+            "soi.widths": [
+                {"layer": layer, "factor": side, "block_size": widths[layer, side]}
+                for (layer, side), rows in self.rows.items()
+                if widths[layer, side] < rows
+            ],
+        }
+
+    def _planned(self, widths: Widths) -> Row:
+        own = changed(self._settings, {**self.settings_of(widths), "workload.name": MODEL})
+        plan = planned_step(own)
+        cost = summarise(plan)
+        row = {
+            "blocks": len(plan.blocks),
+            "progress": self.progress.of(widths),
+            "step_s": cost.step_s,
+            "energy_j": cost.energy_per_sample_j * own.train.batch_size,
+        }
+        whole = row if widths == self.rows else self.whole()
         for name, (_, column) in _WORDS.items():
             row[f"{name}_of_progress"] = row[column] / row["progress"] / whole[column]
+        return row
+
+
+def best_by_factor(
+    goal: str,
+    steps: PlannedSteps,
+    widths: Sequence[int],
+    begin: int,
+    counted: Callable[[], object] = lambda: None,
+) -> dict[tuple[str, Side], int]:
+    """Join or split the blocks of one factor after the other, the widest first, as the least time
+    or energy of progress asks for, until that changes nothing.
+
+    Parameters
+    ----------
+    goal : {"time", "energy"}
+        What shall be least.
+    steps : PlannedSteps
+        What a step takes and brings.
+    widths : sequence of int
+        What is tried beside whole factors.
+    begin : int
+        The width that all factors have at first.
+    counted : callable
+        Called after every factor of the first round.
+    """
+    chosen = {key: min(begin, rows) for key, rows in steps.rows.items()}
+    order = sorted(steps.rows, key=lambda key: -steps.rows[key])
+    for number in range(_MOST_ROUNDS):
+        before = dict(chosen)
+        for key in order:
+            tried = [chosen[key], *(width for width in widths if width < steps.rows[key])]
+            costs = {
+                width: steps.cost(goal, {**chosen, key: width})
+                for width in dict.fromkeys([*tried, steps.rows[key]])
+            }
+            chosen[key] = min(costs, key=lambda width: costs[width])
+            if number == 0:
+                counted()
+        if chosen == before:
+            break
+    return chosen
+
+
+def blocks_page(study: BlocksStudy, steps: PlannedSteps, console: Console) -> StudyPage:
+    """Return the page of all widths.
+
+    Parameters
+    ----------
+    study : BlocksStudy
+        Names the widths.
+    steps : PlannedSteps
+        What a step takes and brings.
+    console : rich.console.Console
+        Shows how far it is.
+    """
+    widest = max(steps.rows.values())
+    tried = [*sorted({width for width in study.widths if width < widest}), widest]
+    rows = [{"block_size": width, **steps.alike(width)} for width in tried]
     best = {name: min(rows, key=lambda row: row[f"{name}_of_progress"]) for name in _WORDS}
+    chosen = {}
+    with PointProgress("factors", len(_WORDS) * len(steps.rows), console=console) as progress:
+        for name, row in best.items():
+            chosen[name] = best_by_factor(
+                name, steps, tried[:-1], row["block_size"], progress.advance
+            )
+    by_factor = [
+        {
+            "least": name,
+            **steps.row(widths),
+            "settings": " ".join(
+                f"'{path}={_written(value)}'" for path, value in steps.settings_of(widths).items()
+            ),
+        }
+        for name, widths in chosen.items()
+    ]
     return StudyPage(
         study="blocks",
         title="How wide should blocks be?",
-        answer=_answer(best, whole, len(rows)),
+        answer=_answer(best, by_factor, rows[-1], len(rows)),
         tables={
             "widths": table(rows, _UNITS),
-            "factors": table(_factor_rows(tried[:-1], layers, optimizer), _UNITS),
+            "by_factor": table(by_factor, _UNITS),
+            "chosen": table(_chosen_rows(chosen, steps), {}),
+            "factors": table(_factor_rows(tried[:-1], steps), _UNITS),
         },
         captions={
             "widths": "Progress: how much of what a step with whole factors lowers the loss by, to "
             "first order and at the same predicted KL divergence, a step makes with blocks of at "
             f"most so many rows, after {study.steps} steps of training in float64. Time and energy "
             "of progress: those of a planned step over its progress, beside whole factors'.",
+            "by_factor": "The same where each factor has the width with which progress takes the "
+            "least time, or energy: factors were joined and split one after the other until that "
+            "changed nothing. A run takes these settings as they stand.",
+            "chosen": "These widths.",
             "factors": "Progress where this factor alone is cut.",
         },
         key_figures=[
-            KeyFigure(
-                f"block size of the least {name}",
-                f"{row['block_size']:,}",
-                f"{row[f'{name}_of_progress']:.2f} of whole factors' for the same progress",
-                number=row["block_size"],
-            )
-            for name, row in best.items()
+            *(
+                KeyFigure(
+                    f"block size of the least {name}",
+                    f"{row['block_size']:,}",
+                    f"{row[f'{name}_of_progress']:.2f} of whole factors' for the same progress",
+                    number=row["block_size"],
+                )
+                for name, row in best.items()
+            ),
+            *(
+                KeyFigure(
+                    f"{row['least']} of progress, each factor by itself",
+                    f"{row[column]:.2f}",
+                    f"of whole factors'; {best[row['least']][column]:.2f} with one width for all",
+                    number=row[column],
+                )
+                for row in by_factor
+                for column in [f"{row['least']}_of_progress"]
+            ),
         ],
         sections=[
             StudySection(
@@ -175,6 +256,7 @@ def blocks_page(
                 ],
                 tables=["widths"],
             ),
+            StudySection("Each factor by itself", tables=["by_factor", "chosen"]),
             StudySection("Which factors have couplings", tables=["factors"]),
         ],
         notes=[
@@ -187,54 +269,58 @@ def blocks_page(
     )
 
 
-_WORDS = {"time": ("s", "step_s"), "energy": ("J", "energy_j")}
-"""What progress takes -> its unit, and the column of a step."""
-
-
 _CHARTS = (
     ("Progress of a step", "progress"), ("Time of progress", "time_of_progress"),
     ("Energy of progress", "energy_of_progress"),
 )  # fmt: skip
 
 
-def _width_row(width: int, settings: RunSettings, layers: Layers, optimizer: SecondOrder) -> Row:
-    cut = {(layer, side): width for layer, sides in layers.items() for side in sides}
-    own = changed(settings, {"soi.block_size": width, "workload.name": MODEL})
-    plan = planned_step(own)
-    cost = summarise(plan)
-    return {
-        "block_size": width,
-        "blocks": len(plan.blocks),
-        "progress": progress(layers, optimizer, cut),
-        "step_s": cost.step_s,
-        "energy_j": cost.energy_per_sample_j * own.train.batch_size,
-    }
+def _written(value: object) -> str:
+    """Return a value as the command line takes it."""
+    return json.dumps(value).replace('"', "").replace(" ", "")
 
 
-def _factor_rows(widths: Sequence[int], layers: Layers, optimizer: SecondOrder) -> list[Row]:
+def _chosen_rows(
+    chosen: Mapping[str, Mapping[tuple[str, Side], int]], steps: PlannedSteps
+) -> list[Row]:
     return [
         {
             "layer": layer,
             "factor": side,
-            "rows": len(factor.matrix),
-            "block_size": width,
-            "progress": progress(layers, optimizer, {(layer, side): width}),
+            "rows": rows,
+            **{f"least {name}": widths[layer, side] for name, widths in chosen.items()},
         }
-        for layer, sides in layers.items()
-        for side, factor in sides.items()
-        for width in widths
-        if width < len(factor.matrix)
+        for (layer, side), rows in steps.rows.items()
     ]
 
 
-def _answer(best: Mapping[str, Row], whole: Row, count: int) -> str:
+def _factor_rows(widths: Sequence[int], steps: PlannedSteps) -> list[Row]:
+    return [
+        {
+            "layer": layer,
+            "factor": side,
+            "rows": rows,
+            "block_size": width,
+            "progress": steps.progress.of({(layer, side): width}),
+        }
+        for (layer, side), rows in steps.rows.items()
+        for width in widths
+        if width < rows
+    ]
+
+
+def _answer(best: Mapping[str, Row], by_factor: Sequence[Row], whole: Row, count: int) -> str:
     parts = []
-    for name, row in best.items():
+    for own in by_factor:
+        name = own["least"]
         unit, column = _WORDS[name]
-        blocks = "whole factors" if row is whole else f"blocks of {row['block_size']:,} rows"
+        row = best[name]
+        same = row["block_size"] == whole["block_size"]
+        blocks = "whole factors" if same else f"blocks of {row['block_size']:,} rows"
         parts.append(
             f"{blocks} take the least {name} for the same progress: "
             f"{row[f'{name}_of_progress']:.2f} of whole factors' ({row['progress']:.2f} of the "
-            f"progress in a step of {si(row[column], unit)} instead of {si(whole[column], unit)})"
+            f"progress in a step of {si(row[column], unit)} instead of {si(whole[column], unit)}), "
+            f"and {own[f'{name}_of_progress']:.2f} with a width for each factor"
         )
     return f"Of {count} widths {'; '.join(parts)}."

@@ -260,7 +260,8 @@ class KFAC(torch.optim.Optimizer):
         """Cut the factors into blocks when it is known what the network consists of."""
         workload = self._made.work.workload(micro_batch.signature)
         policy = self._made.settings.machine.policy
-        self._blocks = soi_blocks(workload, policy.soi.block_size, self._method.sides)
+        soi = policy.soi
+        self._blocks = soi_blocks(workload, soi.block_size, self._method.sides, widths=soi.widths)
         plan = self._costs.planned(self._kind([micro_batch]))
         right_sides = plan.shapes.right_sides * policy.soi.interval
         held = {

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repast_dist.ground.errors import SettingsError
+from repast_dist.ground.spec import load
 from repast_dist.hardware import TOPOLOGIES, InterconnectSpec
 from repast_dist.hardware.all_reduce import halving_doubling_all_reduce_s
 from repast_dist.network import LayerShape, Workload, kinds
@@ -25,6 +26,7 @@ from repast_dist.planning.owners import (
     longest_first,
     micro_batch_owners,
 )
+from repast_dist.planning.specs import FactorWidth, SoiSpec
 
 A, BANDWIDTH = 1e-6, 1e9
 
@@ -53,6 +55,48 @@ def test_blocks_cover_every_factor_once_and_evenly():
     assert a == [(0, 200), (200, 400), (400, 601)]
     assert [b.size for b in blocks if b.factor == "G"] == [128, 129]
     assert [b.index for b in blocks] == list(range(5))
+
+
+def test_single_factors_may_have_widths_of_their_own():
+    layers = tuple(
+        LayerShape(name=name, kind=kinds.DENSE, in_features=600, out_features=257)
+        for name in ("one", "other")
+    )
+    widths = [
+        FactorWidth(layer="one", factor="A", block_size=601),
+        FactorWidth(layer="other", factor="G", block_size=100),
+    ]
+    blocks = soi_blocks(Workload(name="w", layers=layers), 256, widths=widths)
+    sizes = {}
+    for block in blocks:
+        sizes.setdefault((block.layer_name, block.factor), []).append(block.size)
+    assert sizes == {
+        ("one", "A"): [601],
+        ("one", "G"): [128, 129],
+        ("other", "A"): [200, 200, 201],
+        ("other", "G"): [85, 86, 86],
+    }
+
+
+@pytest.mark.parametrize(
+    ("layer", "factor", "sides"), [("none", "A", "AG"), ("one", "G", "A"), ("fixed", "A", "AG")]
+)
+def test_widths_of_factors_that_are_not_there_are_refused(layer, factor, sides):
+    layers = (
+        LayerShape(name="one", kind=kinds.DENSE, in_features=6, out_features=5),
+        LayerShape(
+            name="fixed", kind=kinds.DENSE, in_features=6, out_features=5, preconditioned=False
+        ),
+    )
+    width = FactorWidth(layer=layer, factor=factor, block_size=3)
+    with pytest.raises(SettingsError, match=rf"soi.widths: no factor {factor} .*valid: A of one"):
+        soi_blocks(Workload(name="w", layers=layers), 256, sides, widths=[width])
+
+
+def test_a_width_that_is_named_twice_is_refused():
+    width = {"layer": "one", "factor": "A", "block_size": 3}
+    with pytest.raises(SettingsError, match=r"soi: widths names factor A of layer 'one' 2 times"):
+        load(SoiSpec, {"widths": [width, width]}, "soi")
 
 
 def test_layers_without_factors_get_no_blocks():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,9 +13,10 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
-from repast_dist.studies.block_widths import progress
+from repast_dist.studies.block_progress import Progress
+from repast_dist.studies.block_widths import PlannedSteps
 from repast_dist.studies.costing import planned_step
-from repast_dist.studies.factors import Factor
+from repast_dist.studies.factors import Factor, factors_of, second_order_of
 from repast_dist.studies.settings import changed
 from repast_dist.training.optimizers.foof import Foof
 from repast_dist.training.optimizers.kfac import Kfac
@@ -90,7 +92,7 @@ def by_hand(layers, optimizer, ranges):
 @pytest.mark.parametrize("form", ["pi", "plain"])
 def test_progress_is_that_of_the_fisher_matrix_written_out(layers, widths, ranges, form):
     kfac = Kfac(damping=0.1, damping_form=form)
-    found = progress(layers, kfac, widths)
+    found = Progress(layers, kfac).of(widths)
     assert found == pytest.approx(by_hand(layers, kfac, ranges), rel=1e-12)
     assert found == pytest.approx(1.0, rel=1e-12) if not widths else found < 1.0
 
@@ -112,9 +114,15 @@ def test_a_side_that_an_optimizer_does_not_have_is_the_identity(layers):
             return {**foof.dampings(sizes), "G": 1.0}
 
     ranges = {("one", "A"): [(0, 3), (3, 7)]}
-    assert progress(only, foof, {("one", "A"): 4}) == pytest.approx(
+    assert Progress(only, foof).of({("one", "A"): 4}) == pytest.approx(
         by_hand(identity, Undamped(), ranges), rel=1e-12
     )
+
+
+def settings_factors(settings):
+    """Return what steps take and bring after two steps of training."""
+    second = second_order_of(settings.optimizer)
+    return PlannedSteps(settings, factors_of(settings, 2), second)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +163,30 @@ def test_of_single_factors_the_progress_is_that_of_cutting_them_alone(folder):
     for width in (8, 16):
         alone = [row["progress"] for row in found if row["block_size"] == width]
         assert together[width] <= min(alone) + 1e-9
+
+
+def test_a_width_for_each_factor_is_no_worse_than_any_other_choice_of_one_of_them(folder):
+    """Nor than one width for all; a run that takes the settings of the page is planned alike."""
+    layers = settings_factors(load_settings([*TINY]))
+    chosen = rows(folder, "chosen")
+    uniform = rows(folder, "widths")
+    for found in rows(folder, "by_factor"):
+        goal = f"{found['least']}_of_progress"
+        assert found[goal] <= min(row[goal] for row in uniform)
+        words = shlex.split(found["settings"])
+        own = load_settings(["study=plan", "workload=model", "model=digits_mlp", *words])
+        plan = planned_step(own)
+        assert (found["step_s"], found["blocks"]) == (summarise(plan).step_s, len(plan.blocks))
+        widths = {(w.layer, w.factor): w.block_size for w in own.soi.widths}
+        for row in chosen:
+            key = row["layer"], row["factor"]
+            assert widths.get(key, row["rows"]) == row[f"least {found['least']}"]
+        for row in chosen:
+            for width in {8, 16, row["rows"]}:
+                other = {
+                    (r["layer"], r["factor"]): r[f"least {found['least']}"] for r in chosen
+                } | {(row["layer"], row["factor"]): min(width, row["rows"])}
+                assert layers.cost(found["least"], other) >= found[goal] - 1e-12
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "newton_muon", "sgd"])

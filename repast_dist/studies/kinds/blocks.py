@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class BlocksStudy(Study):
     """Tell what wider SOI blocks bring to a step of training, and what they cost.
 
+    Each factor also gets a width of its own, as ``soi.widths`` takes them.
+
     A short training in float64 leaves factors and a gradient. Of every width it is computed how
     much of the progress of whole factors a step makes whose factors are cut into blocks, and a step
     is planned: what it takes, over that share, is what progress takes.
@@ -48,4 +50,5 @@ class BlocksStudy(Study):
 
     def ignores(self, settings: "RunSettings") -> dict[str, str]:
         """Return settings that do nothing beside the others, with the reason."""
-        return {"soi.block_size": "all of study.widths are tried; valid: study.widths=[...]"}
+        why = "all of study.widths are tried; valid: study.widths=[...]"
+        return dict.fromkeys(("soi.block_size", "soi.widths"), why)
