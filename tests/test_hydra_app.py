@@ -173,7 +173,8 @@ def test_settings_are_shown_in_part_and_with_hydras_own(capsys):
 def test_a_long_word_that_is_not_readable_is_cut(capsys):
     assert main(["--cfg", f"components.bus.area_m2.library={'x' * 1000}'{'x' * 2000}"]) == 2
     error = capsys.readouterr().err
-    assert "is not readable: " in error and error.endswith("KEY='...'\n")
+    assert "is not readable: " in error
+    assert error.endswith("KEY='...'\n")
     assert len(error) < 1000
 
 

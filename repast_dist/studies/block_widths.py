@@ -223,7 +223,7 @@ def blocks_page(study: BlocksStudy, steps: PlannedSteps, console: Console) -> St
             "by_factor": "The same where each factor has the width with which progress takes the "
             "least time, or energy: factors were joined and split one after the other until that "
             "changed nothing. A run takes these settings as they stand.",
-            "chosen": "These widths.",
+            "chosen": "The widths of these settings.",
             "factors": "Progress where this factor alone is cut.",
         },
         key_figures=[

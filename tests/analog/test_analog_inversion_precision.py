@@ -204,6 +204,27 @@ def test_rounds_without_an_array_are_those_of_scipy_with_the_same_directions_tak
     assert ours.iterations.mean() == pytest.approx(np.mean(rounds), rel=0.15)
 
 
+def test_the_first_round_on_the_pieces_of_a_diagonal_is_the_answer_of_split_blocks():
+    """Further rounds join them: by how many is how far couplings between pieces are heeded."""
+    matrix, right = _rectified(96, 50.0), np.random.default_rng(1).normal(size=(96, 5))
+    alone = np.zeros_like(right)
+    for start in (0, 32, 64):
+        piece = slice(start, start + 32)
+        alone[piece] = np.linalg.solve(matrix[piece, piece], right[piece])
+    # As long as it lowers the distance to the answer most.
+    alone *= (right * alone).sum(axis=0) / (alone * (matrix @ alone)).sum(axis=0)
+    plain = {"deflation": 0, "array_regularisation": 0.0, "array_read_after": "settled"}
+    rounds = {"max_iterations": 1, "on_divergence": "use", "product_bits": 40}
+    solution = _solve(matrix, right, _inv(size=32), method="fcg", **plain, **rounds)
+    assert (solution.iterations == 1).all()
+    difference = np.linalg.norm(solution.x - alone, axis=0) / np.linalg.norm(alone, axis=0)
+    # Converters of the arrays have eight bits.
+    assert difference.max() < 2.0**-6
+    # Many rounds end at the answer of the whole block.
+    joined = np.linalg.solve(matrix, right)
+    assert np.linalg.norm(joined - alone) > 0.1 * np.linalg.norm(joined)
+
+
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_twenty_four_bits_from_three_bit_cells_in_ten_rounds(bits):
     """HP-INV (Nature Electronics 2025) reaches 24 bits of a 16 x 16 system in about 10 rounds with
