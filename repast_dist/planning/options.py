@@ -195,6 +195,9 @@ class Candidates:
     place: np.ndarray
     of_weights: bool
     micro_batches: int
+    _busy: dict[int, tuple[np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @classmethod
     def for_weights(
@@ -259,35 +262,48 @@ class Candidates:
         writing: np.ndarray = times * energy_of(counts, self.work.hardware.costs, len(self.place))
         return writing
 
-    def held(self, used: int) -> LayerArrays:
+    def held(self, used: int | np.ndarray) -> LayerArrays:
         """Return the arrays of layers, wherever they begin, if `used` are spread over all banks."""
         none = np.zeros_like(self.arrays)
         given = (self.arrays, self.copies, none) if self.of_weights else (none, none, self.arrays)
         return _held_arrays(self.work, self.needs, used, given, none)
 
-    def options(self, setting: Setting) -> Options:
-        """Return what the candidates lead to; those with more arrays than are used do not exist."""
-        work, held = self.work, self.held(setting.arrays)
-        placed, fits = PlacedLayers(work, held), self.arrays <= setting.arrays
+    def expect(self, used: Iterable[int]) -> None:
+        """Time the candidates for several numbers of arrays that are used, all at once, which takes
+        hardly longer than for one of them: `options` then does not.
+        """
+        numbers = [number for number in dict.fromkeys(used) if number not in self._busy]
+        if not numbers:
+            return
+        placed = PlacedLayers(self.work, self.held(np.array(numbers)[:, None]))
         resources = (
             (Resource.WEIGHT_ARRAYS, Resource.DIGITAL)
             if self.of_weights
             else (Resource.ACTIVATION_ARRAYS,)
         )
+        forming = soi_ops(placed) if self.work.step.second_order else []
+        shape = len(numbers), len(self.place)
+        both = [
+            _busy(placed.work, ops, resources, shape) for ops in (training_ops(placed), forming)
+        ]
+        for number, *busy in zip(numbers, *both, strict=True):
+            self._busy[number] = busy[0], busy[1]
+
+    def options(self, setting: Setting) -> Options:
+        """Return what the candidates lead to; those with more arrays than are used do not exist."""
+        self.expect([setting.arrays])
+        passing, forming = self._busy[setting.arrays]
+        work, fits = self.work, self.arrays <= setting.arrays
         shares = [setting.factor_share]
         if len(setting.factor_shares) > 1:
             shares += setting.factor_shares
-        passing, forming = (
-            _busy(work, ops, resources)
-            for ops in (training_ops(placed), soi_ops(placed) if max(shares) else [])
-        )
         busy = np.stack([(passing + share * forming).max(axis=1) for share in shares])
         seconds = self._table(np.where(fits, busy / work.step.micro_batch_size, np.inf), np.inf)
         writing = fills = np.zeros(self.shape)
         if self.of_weights:
             writing = self._table(np.where(fits, self.writing_j, 0.0), 0.0)
         if setting.lasting:
-            share = setting.factor_share
+            held, share = self.held(setting.arrays), setting.factor_share
             filled = weight_fills(work, held) if self.of_weights else input_fills(work, held, share)
             fills = self._table(np.where(fits, filled, 0.0), 0.0)
         return Options(
@@ -349,7 +365,7 @@ def placed_arrays(
 def _held_arrays(
     work: LayerWork,
     needs: Needs,
-    used: int,
+    used: int | np.ndarray,
     given: tuple[np.ndarray, np.ndarray, np.ndarray],
     first_bank: np.ndarray,
 ) -> LayerArrays:
@@ -369,22 +385,29 @@ def _held_arrays(
     )
 
 
-def _banks(arrays: np.ndarray, used: int, banks: int) -> np.ndarray:
+def _banks(arrays: np.ndarray, used: int | np.ndarray, banks: int) -> np.ndarray:
     """Return the banks over which arrays are spread if `used` arrays fill all banks evenly."""
     share = np.minimum(ceil_div(arrays * banks, used), np.minimum(arrays, banks))
     return np.maximum(share, 1)
 
 
-def _busy(work: LayerWork, items: Iterable[LayerOp], resources: tuple[Resource, ...]) -> np.ndarray:
+def _busy(
+    work: LayerWork,
+    items: Iterable[LayerOp],
+    resources: tuple[Resource, ...],
+    shape: tuple[int, int],
+) -> np.ndarray:
     """Return the time that operations of a micro-batch keep some resources of each layer busy, in
-    the forward and the backward stage; (2, resources, layers).
+    the forward and the backward stage, for several numbers of arrays that are used; (numbers, 2,
+    resources, layers), where `shape` are numbers and layers.
     """
-    busy = np.zeros((2, len(resources), len(work.layers)))
+    numbers, layers = shape
+    busy = np.zeros((numbers, 2, len(resources), layers))
     for item in items:
         if item.what.resource in resources and item.layers.any():
-            seconds = duration_of(item.counts, work.hardware.costs, len(work.layers))
+            seconds = duration_of(item.counts, work.hardware.costs, shape)
             place = int(item.what.backward), resources.index(item.what.resource)
-            busy[place] += seconds * item.layers
+            busy[:, *place] += seconds * item.layers
     return busy
 
 

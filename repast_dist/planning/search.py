@@ -13,6 +13,7 @@ is the price of an array).
 import bisect
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -65,6 +66,14 @@ _HALVINGS = 3
 """Times that the numbers of arrays between the best one and the next are halved, if the first time
 helps.
 """
+
+_PRICES = 2.0 ** np.arange(-1, 4)
+"""Prices of an array with which goals are bounded, as multiples of what the goal has left for the
+sum of all stages per array.
+"""
+
+_INTERVALS = 4
+"""Intervals of limits of the slowest stage in which goals are bounded."""
 
 _CROSSINGS = 40
 """Prices of an array that are tried at most."""
@@ -189,8 +198,10 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
     work, needs = broad.work, broad.needs
     tried: list[_Division] = []
     used = budget.layers
+    # These are asked for in most cases.
+    broad.expect([used, used // 2, *(int(used * ratio) for ratio in _AROUND if ratio < 1)])
     while used:
-        found = _divisions(broad, used, goal)
+        found = _divisions(broad, used, goal, _least(tried).value if tried else np.inf)
         if not found or (tried and _least(found).rank >= _least(tried).rank):
             break
         tried += found
@@ -206,15 +217,16 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
     best = _least(tried)
     around = {int(best.used * ratio) for ratio in _AROUND} - {best.used}
     for used in sorted(around):
-        found = _divisions(broad, used, goal) if 0 < used <= budget.layers else []
-        if found and _least(found).value < _WORTH * best.value:
+        worth = _WORTH * best.value
+        found = _divisions(broad, used, goal, worth) if 0 < used <= budget.layers else []
+        if found and _least(found).value < worth:
             tried += found
     best = _least(tried)
     further = {*around, *(division.used for division in tried), budget.layers}
     tried += _between(broad, best, [used for used in further if used <= budget.layers], goal)
     best = _least(tried)
     near = _Tried.of(work, needs, Numbers.near(best.arrays), goal)
-    tried += _divisions(near, best.used, goal)
+    tried += _divisions(near, best.used, goal, best.value)
     first = _least(tried)
     alike = [
         division
@@ -236,8 +248,9 @@ def _between(
     found: list[_Division] = []
     for _ in range(_HALVINGS):
         middle = (few + many) // 2
-        divisions = _divisions(broad, middle, goal) if few < middle else []
-        if divisions and _least(divisions).rank < _least([best, *found]).rank:
+        least = _least([best, *found])
+        divisions = _divisions(broad, middle, goal, least.value) if few < middle else []
+        if divisions and _least(divisions).rank < least.rank:
             found, few = [*found, *divisions], middle
         elif not found:
             return []
@@ -308,6 +321,11 @@ class _Tried:
         """How many layers there are of each kind."""
         return np.bincount(self.kind)
 
+    def expect(self, used: list[int]) -> None:
+        """Prepare for divisions of such numbers of arrays."""
+        for candidates in (self.weights, self.pools):
+            candidates.expect(number for number in used if number)
+
 
 @once_per_work
 def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
@@ -320,46 +338,62 @@ def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
     return _Tried.of(layers, needs, Numbers.broad(layers, needs), goal)
 
 
-def _divisions(tried: _Tried, used: int, goal: _Goal) -> list[_Division]:
+def _divisions(tried: _Tried, used: int, goal: _Goal, least: float) -> list[_Division]:
     """Return good divisions of `used` arrays among layers that may have some numbers of them; none
-    if they are too few.
+    if they are too few. Those may be missing which are not alike the best one, or one whose goal is
+    `least`.
     """
     return [
         division
         for setting in goal.settings(used)
-        for division in _divisions_if(tried, setting, goal)
+        for division in _divisions_if(tried, setting, goal, least)
     ]
 
 
-def _divisions_if(tried: _Tried, setting: Setting, goal: _Goal) -> list[_Division]:
+def _divisions_if(
+    tried: _Tried, setting: Setting, goal: _Goal, least: float
+) -> Iterator[_Division]:
     """Return good divisions for one setting."""
-    used, kind = setting.arrays, tried.kind
+    used = setting.arrays
     weights, pools = tried.weights.options(setting), tried.pools.options(setting)
     fills = 0.0
     if goal.lasting:
         fills = _fewest_fills(weights, pools, tried.layers, used)
         weights, pools = weights.filled(fills), pools.filled(fills)
-    found = []
-    for kept in _kept(tried.needs, used, goal):
+    found: list[list[_Division]] = []
+    # Those first that leave most open: they are hardly ever worse.
+    for kept in reversed(list(_kept(tried.needs, used, goal))):
         path = _path(weights.kept(kept[tried.first]), pools)
-        chosen = _choices(path, tried, used, goal)
-        if not len(chosen):
+        smallest = _smallest_limit(path, tried.layers, used)
+        if smallest is None or not _may_reach(path, tried.layers, used, goal, smallest, least):
             continue
-        weight, pool = path.weight[kind, chosen], path.pool[kind, chosen]
-        given = (
-            weights.arrays[kind, weight],
-            weights.copies[kind, weight],
-            pools.arrays[kind, pool],
-        )
-        placed = placed_arrays(tried.work, tried.needs, used, given)
-        values = path.values(kind, chosen, goal) + goal.per_s * weight_write_seconds(
-            tried.work, placed
-        )
-        moving_j = path.writing_j[kind, chosen]
-        for place, value in enumerate(values.tolist()):
-            arrays = _division_of(placed, place)
-            moving = float(moving_j[place] @ ~arrays.resident)
-            found.append(_Division(arrays, used, value, moving, fills))
+        chosen = _choices(path, tried, used, goal, smallest)
+        found.append(_placed(tried, used, goal, (weights, pools, path), chosen, fills))
+        least = min(least, _least(found[-1]).value)
+    yield from itertools.chain.from_iterable(reversed(found))
+
+
+def _placed(
+    tried: _Tried,
+    used: int,
+    goal: _Goal,
+    options: tuple[Options, Options, "_Path"],
+    chosen: np.ndarray,
+    fills: float,
+) -> list[_Division]:
+    """Return the divisions in which layers have chosen options, (choices, layers)."""
+    (weights, pools, path), kind = options, tried.kind
+    weight, pool = path.weight[kind, chosen], path.pool[kind, chosen]
+    given = weights.arrays[kind, weight], weights.copies[kind, weight], pools.arrays[kind, pool]
+    placed = placed_arrays(tried.work, tried.needs, used, given)
+    writing_s = weight_write_seconds(tried.work, placed)
+    values = path.values(kind, chosen, goal) + goal.per_s * writing_s
+    moving_j = path.writing_j[kind, chosen]
+    found = []
+    for place, value in enumerate(values.tolist()):
+        arrays = _division_of(placed, place)
+        moving = float(moving_j[place] @ ~arrays.resident)
+        found.append(_Division(arrays, used, value, moving, fills))
     return found
 
 
@@ -517,13 +551,10 @@ def _joined(weights: np.ndarray, pools: np.ndarray) -> tuple[np.ndarray, np.ndar
 # The choice -----------------------------------------------------------------------------------
 
 
-def _choices(path: _Path, tried: _Tried, used: int, goal: _Goal) -> np.ndarray:
-    """Return an option for each layer, for several limits of the slowest stage, (limits, layers);
-    no limits if the arrays are too few.
+def _choices(path: _Path, tried: _Tried, used: int, goal: _Goal, smallest: float) -> np.ndarray:
+    """Return an option for each layer, for several limits of the slowest stage from the smallest
+    one, (limits, layers).
     """
-    smallest = _smallest_limit(path, tried.layers, used)
-    if smallest is None:
-        return np.zeros((0, len(tried.kind)), np.int64)
     limits = smallest * np.array(_LIMITS) if goal.most_weight else np.array([np.inf])
     allowed = np.where(path.limit_s <= limits[:, None, None], path.cost(goal), np.inf)
     chosen = _spent(path.arrays, allowed, tried.layers, used)
@@ -543,6 +574,45 @@ def _smallest_limit(path: _Path, layers: np.ndarray, used: int) -> float | None:
     needed = path.arrays[:, 0] @ layers + np.cumsum(more[order]) - more[order]
     fitting = int(np.searchsorted(needed, used, "right"))
     return float(limits[order[fitting - 1]]) if fitting else None
+
+
+def _may_reach(
+    path: _Path, layers: np.ndarray, used: int, goal: _Goal, smallest: float, least: float
+) -> bool:
+    """Return whether a division may have a goal that is alike one of `least`, or less.
+
+    Whatever an array costs, no division that fits is better than the best one if arrays are paid
+    for, less the price of all (a Lagrangian bound). Where the slowest stage is between two limits,
+    options are those that keep the upper one, and it takes as long as the lower one at least.
+
+    Parameters
+    ----------
+    path, layers, used, goal
+        As in `_choices`, with the layers of each kind.
+    smallest : float
+        The smallest limit of the slowest stage that the arrays allow.
+    least : float
+        A goal.
+    """
+    below = _ALIKE * least * (1 + _ROUNDING)
+    if not np.isfinite(below) or goal.lasting or len(path.kinds_s):
+        return True
+    real, slowest = np.isfinite(path.limit_s), goal.per_s * goal.most_weight
+    cost = np.where(real, path.cost(goal), np.inf)
+    left = below - float(cost.min(axis=1) @ layers)
+    if left < slowest * smallest:
+        return False
+    limits = np.array([smallest, np.inf])
+    if slowest:
+        most = max(left / (slowest * smallest), 1.0)
+        limits = smallest * most ** np.linspace(0.0, 1.0, _INTERVALS + 1)
+    prices = _PRICES * (left - slowest * smallest) / used
+    priced = np.multiply.outer(prices, np.where(real, path.arrays, 0)) + cost
+    # The limits of options fall: those that keep one are the last ones.
+    best = np.minimum.accumulate(priced[:, :, ::-1], axis=2)[:, :, ::-1]
+    first = (real & (path.limit_s > limits[1:, None, None])).sum(axis=2)
+    goals = best[:, np.arange(len(layers)), first] @ layers - (prices * used)[:, None]
+    return bool(((goals + slowest * limits[:-1]).max(axis=0) <= below).any())
 
 
 def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 from repast_dist.ground.errors import CapacityError
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
+from repast_dist.planning import search
 from repast_dist.planning.allocation import Allocation, Needs
 from repast_dist.planning.options import placed_arrays
 from repast_dist.planning.plan import Plan
@@ -224,6 +225,29 @@ def test_no_chip_gives_away_more_arrays_than_it_has():
 def test_a_chip_with_fewer_arrays_than_layers_is_refused():
     with pytest.raises(CapacityError, match=r"at least \d+: one for the weights"):
         step_of(table("resnet101"), tiles=2, banks_per_tile=4)
+
+
+@pytest.mark.parametrize("objective", ["time", "energy"])
+@pytest.mark.parametrize("tiles", [20, 168])
+def test_divisions_that_cannot_be_better_are_left_out_and_no_other(monkeypatch, objective, tiles):
+    def allocations():
+        for name, adcs in itertools.product(("vgg16", "resnet50"), (1, 8)):
+            plan, _ = step_of(table(name), objective=objective, tiles=tiles, adcs_per_array=adcs)
+            yield vars(plan.allocation)
+
+    def tried(*_):
+        calls.append(1)
+        return chosen(*_)
+
+    calls, chosen = [], search._choices
+    monkeypatch.setattr(search, "_choices", tried)
+    found, few = list(allocations()), len(calls)
+    monkeypatch.setattr(search, "_may_reach", lambda *_: True)
+    every, many = list(allocations()), len(calls) - few
+    assert few < 0.7 * many
+    for one, other in zip(found, every, strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 # Exhaustive search ----------------------------------------------------------------------------
