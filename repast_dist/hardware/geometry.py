@@ -234,6 +234,11 @@ class Writes:
         arrays = array_count(g, rows, columns, groups) * copies
         return cls(g, arrays, np.minimum(stacked, g.rows), work)
 
+    def take(self, place: np.ndarray) -> "Writes":
+        """Return the writes of some matrices."""
+        work = {name: values.take(place) for name, values in self.work.items()}
+        return Writes(self.g, self.arrays.take(place), self.rows.take(place), work)
+
     def serial(self, at_once: Any, times: Any = 1) -> Counts:
         """Return the counts that decide how long it takes, if so many arrays are written at the
         same time and the matrices so many times.

@@ -124,4 +124,4 @@ def trace_columns(table: OpTable, costs: Mapping[str, np.ndarray]) -> dict[str, 
 
 def _column(name: str, value: Any, rows: int) -> np.ndarray:
     array = np.asarray(value, _DTYPES[name])
-    return array if array.shape == (rows,) else np.broadcast_to(array, (rows,)).copy()
+    return array if array.shape == (rows,) else np.full(rows, array)

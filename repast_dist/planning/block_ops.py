@@ -50,7 +50,11 @@ def block_rows(
         rows.append(_rows(plan, op.KEEP_ROWS, averaging, mine & shapes.fused))
     programmed = mine & (~plan.places.stays | inverses_due) & (counts["program_cells"] > 0)
     if programmed.any():
-        programming = program_counts(shapes, counts, copies, plan.hardware)
+        programming = (
+            _programming(plan)
+            if measured is None
+            else program_counts(shapes, counts, copies, plan.hardware)
+        )
         rows.append(_rows(plan, op.PROGRAM_BLOCK, programming, programmed))
     rows.append(_rows(plan, op.SOLVE_G, solving, mine & plan.holds_g))
     rows.append(_rows(plan, op.SOLVE_A, solving, mine & ~plan.holds_g))
@@ -82,6 +86,11 @@ def _identity(plan: Plan) -> Counts:
 @once_per_plan
 def _averaging(plan: Plan) -> Counts:
     return average_counts(plan.held_shapes, plan.hardware)
+
+
+@once_per_plan
+def _programming(plan: Plan) -> Counts:
+    return program_counts(plan.held_shapes, plan.preparing, plan.places.copies, plan.hardware)
 
 
 def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> Counts:

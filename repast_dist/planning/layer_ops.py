@@ -44,6 +44,9 @@ class LayerWork:
         Micro-batches, and the passes of a step.
     factor_a, factor_g : dict
         Counts of the products that form both factors of each layer, if its arrays hold all rows.
+    taken_from : tuple or None
+        Work of other layers, and the place of each of these layers among them, which then do what
+        was counted there; None: they are counted themselves.
     """
 
     layers: LayerTable
@@ -51,7 +54,12 @@ class LayerWork:
     step: StepWork
     factor_a: Counts
     factor_g: Counts
+    taken_from: "tuple[LayerWork, np.ndarray] | None" = None
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to other processes, without what has been counted."""
+        return {**self.__dict__, "_remembered": {}}
 
     @classmethod
     def of(
@@ -60,8 +68,8 @@ class LayerWork:
         """Count the products that form factors, with inputs of so many bits."""
         held = step.micro_batch_size * layers.factor_vectors
         g = hardware.factor_geometry(factor_bits)
-        both = (_factor_products(g, held, s) for s in (layers.a_sizes, layers.g_sizes))
-        return cls(layers, hardware, step, *both)
+        of_a, of_g = (_factor_products(g, held, s) for s in (layers.a_sizes, layers.g_sizes))
+        return cls(layers, hardware, step, of_a, of_g)
 
     @property
     def columns(self) -> list[np.ndarray]:
@@ -80,9 +88,20 @@ class LayerWork:
             {name: values[place] for name, values in counts.items()}
             for counts in (self.factor_a, self.factor_g)
         )
-        return dataclasses.replace(
-            self, layers=self.layers.take(place), factor_a=factor_a, factor_g=factor_g
+        whole, before = self.taken_from or (self, None)
+        return LayerWork(
+            self.layers.take(place),
+            self.hardware,
+            self.step,
+            factor_a,
+            factor_g,
+            (whole, place if before is None else before[place]),
         )
+
+    @property
+    def alone(self) -> "LayerWork":
+        """The same work, which is counted for itself."""
+        return dataclasses.replace(self, taken_from=None)
 
 
 def once_per_work[**P, T](
@@ -93,18 +112,33 @@ def once_per_work[**P, T](
     Parameters
     ----------
     function : callable
-        Its other arguments are hashable, and decide its result together with the work.
+        Its result has an entry per layer: columns, counts, `Writes`, or a tuple of these. Its other
+        arguments are hashable, and decide its result together with the work.
     """
 
     @functools.wraps(function)
     def remembered(work: LayerWork, *others: P.args, **named: P.kwargs) -> T:
         key = (function.__module__, function.__qualname__, others, tuple(named.items()))
         if key not in work._remembered:
-            work._remembered[key] = function(work, *others, **named)
+            if work.taken_from is None:
+                found: Any = function(work, *others, **named)
+            else:
+                whole, place = work.taken_from
+                found = _taken(remembered(whole, *others, **named), place)
+            work._remembered[key] = found
         result: T = work._remembered[key]
         return result
 
     return remembered
+
+
+def _taken(found: Any, place: np.ndarray) -> Any:
+    """Return the entries of some layers."""
+    if isinstance(found, dict):
+        return {name: values.take(place) for name, values in found.items()}
+    if isinstance(found, tuple):
+        return tuple(_taken(part, place) for part in found)
+    return found.take(place)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -332,8 +332,8 @@ def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
     """Return a range of layers with few numbers up to all that make sense, which are the same
     however many arrays a chip has for layers.
     """
-    mine = np.arange(start, stop)
-    layers = work.take(mine)
+    # Counted for themselves: what is remembered of `work` holds them, and would hold `work`.
+    layers = work.take(np.arange(start, stop)).alone
     needs = Needs.of(layers.layers, work.hardware, work.step)
     return _Tried.of(layers, needs, Numbers.broad(layers, needs), goal)
 

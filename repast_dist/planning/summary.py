@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.ops.op import OP_NAMES, OPS, Segment
-from repast_dist.ops.pricing import price
+from repast_dist.ops.pricing import Costs, price
 from repast_dist.ops.table import OpTable, concatenate
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.matrix_ops import matrix_rows
@@ -182,8 +182,7 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) ->
     )
     blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)
     matrices = matrix_rows(plan, None, Due(kind.factors_due, kind.inverses_due))
-    table = concatenate([before, blocks, matrices, after])
-    costs = price(table, plan.hardware.costs)
+    table, costs = _joined(before, _priced(plan, concatenate([blocks, matrices])), after)
     times = _micro_batches(plan, table)
     placed = place(plan, table, costs.duration_s, stands_for=times)
     counted = _row_weights(plan, table, chips, weights) * times
@@ -205,6 +204,36 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) ->
     )
 
 
+type _Priced = tuple[OpTable, Costs]
+"""Rows, of which only the columns are kept that a summary still reads, and what they cost."""
+
+_READ = (
+    "chip",
+    "bank",
+    "phase",
+    "op",
+    "layer",
+    "block",
+    "micro_batch",
+    "link_bytes",
+    "cell_writes",
+)
+
+
+def _priced(plan: Plan, table: OpTable) -> _Priced:
+    columns = {name: table.columns[name] for name in _READ if name in table.columns}
+    return OpTable(columns), price(table, plan.hardware.costs)
+
+
+def _joined(*parts: _Priced) -> _Priced:
+    """Return the rows of several tables, in order."""
+    tables, costs = zip(*parts, strict=True)
+    return concatenate(tables), Costs(
+        np.concatenate([part.duration_s for part in costs]),
+        np.concatenate([part.energy_j for part in costs]),
+    )
+
+
 def _of_layers(plan: Plan, table: OpTable, busy_s: np.ndarray) -> np.ndarray:
     """Return the time of each layer's rows in the first segment, (layers,)."""
     mine = _COMPUTES[table["op"]] & (table["layer"] >= 0)
@@ -215,12 +244,13 @@ def _of_layers(plan: Plan, table: OpTable, busy_s: np.ndarray) -> np.ndarray:
 @once_per_plan
 def _outer_rows(
     plan: Plan, chips: tuple[int, ...], *, factors_due: bool, repeats: bool
-) -> tuple[OpTable, OpTable]:
+) -> tuple[_Priced, _Priced]:
     """Return the rows before and after those of blocks, of one micro-batch of every chip that forms
     factors and one that does not.
     """
     due = factors_due and plan.work.second_order
-    return outer_rows(plan, chips, due, one_each=True, repeats=repeats)
+    before, after = outer_rows(plan, chips, due, one_each=True, repeats=repeats)
+    return _priced(plan, before), _priced(plan, after)
 
 
 def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:
