@@ -79,6 +79,15 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     return _parser().parse_intermixed_args(list(_with_choices(words)))
 
 
+def _flags() -> dict[str, Sequence[str] | None]:
+    """Return all flags with the values that they take, as `hydra_app.Flags`."""
+    return {
+        flag: None if action.nargs == 0 else tuple(action.choices or ())
+        for action in _parser()._actions
+        for flag in action.option_strings
+    }
+
+
 def _with_choices(words: Sequence[str]) -> Iterator[str]:
     """Yield the words; ``--cfg`` and ``--info`` in front of a setting mean their first choice."""
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
@@ -112,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     elif options.info or options.shell_completion or options.cfg in ("hydra", "all"):
         from repast_dist import hydra_app
 
-        hydra_app.tell(options, hydra_app.Where(**where), overrides)
+        hydra_app.tell(options, hydra_app.Where(**where), overrides, _flags())
     elif options.cfg:
         print(_settings_as_yaml(overrides, options), end="")
     elif any(_FOR_HYDRA.match(item) for item in overrides):

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,11 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
-def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) -> None:
+type Flags = Mapping[str, Sequence[str] | None]
+"""Flag of the command line -> the values that it takes, none if any; None: it takes none."""
+
+
+def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str], flags: Flags) -> None:
     """Print what Hydra knows: its settings, where they come from, plug-ins, completion.
 
     Parameters
@@ -221,6 +225,8 @@ def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) ->
         Where settings come from.
     overrides : sequence of str
         As on the command line.
+    flags : mapping
+        All flags of the command line.
 
     Raises
     ------
@@ -231,7 +237,7 @@ def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) ->
     # Hydra writes through a logger of its own.
     logging.getLogger().handlers.clear()
     if options.shell_completion:
-        _complete(where, overrides)
+        _complete(where, overrides, flags)
         return
     hydra = where.hydra()
     try:
@@ -245,12 +251,18 @@ def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str]) ->
         GlobalHydra.instance().clear()
 
 
-def _complete(where: Where, overrides: Sequence[str]) -> None:
+def _complete(where: Where, overrides: Sequence[str], flags: Flags) -> None:
     """Install completion, or print what completes the line that the shell asks for."""
     # The line is in a variable of the shell, with the folder that it names.
     line = os.environ.get("COMP_LINE", "")
     named = re.search(r"(?:^|\s)(?:-cd|--config-dir)[\s=](\S+)\s", line)
     folder = Path(named.group(1)).expanduser() if named else where.config_dir
+    if line:
+        words, settings = _without_flags(line, flags)
+        print("".join(f"{word}\n" for word in words), end="")
+        if settings is None:
+            return
+        os.environ["COMP_LINE"] = settings
     try:
         found = hydra_with(folder if folder is not None and folder.is_dir() else None)
         found.shell_completion(where.config_name, list(overrides))
@@ -264,3 +276,29 @@ def _complete(where: Where, overrides: Sequence[str]) -> None:
             ) from None
     finally:
         GlobalHydra.instance().clear()
+
+
+def _without_flags(line: str, flags: Flags) -> tuple[list[str], str | None]:
+    """Return the flags or their values that complete a line, and the line without flags, whose
+    settings Hydra completes, since it has other flags than this program; None: it ends in none.
+    """
+    program, *before = line.split() or [""]
+    word = before.pop() if before and not line[-1].isspace() else ""
+    flag, given, _ = word.partition("=")
+    if word.startswith("-"):
+        known = [f"{flag}={value}" for value in flags.get(flag) or ()] if given else flags
+        return sorted(item for item in known if item.startswith(word)), None
+    kept, values = [program], None
+    for item in before:
+        if item in flags or item.startswith("-"):
+            values = flags.get(item)
+            # With several runs at once a setting may have several values.
+            kept += [item] if item in ("-m", "--multirun") else []
+        elif values is None or (values and item not in values):
+            kept.append(item)
+            values = None
+        else:
+            values = None
+    if values is not None and not values:
+        return [], None
+    return [item for item in values or () if item.startswith(word)], " ".join([*kept, word])

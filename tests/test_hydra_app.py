@@ -260,6 +260,16 @@ def test_the_shell_completes_groups_and_options(tmp_path):
     (tmp_path / "chip" / "mine.yaml").touch()
     line = f"repast-dist -cd {tmp_path} chip=m"
     assert in_a_shell(query, COMP_LINE=line, COMP_POINT=str(len(line))).split() == ["chip=mine"]
+    # Flags are those of this program, before a setting and behind one.
+    for line, words in (
+        ("repast-dist --cf", ["--cfg"]),
+        ("repast-dist chip=repast --jo", ["--jobs"]),
+        ("repast-dist --cfg hy", ["hydra"]),
+        ("repast-dist --info=pl", ["--info=plugins"]),
+        ("repast-dist --jobs 2 -p chip farm.chips_", ["farm.chips_per_worker="]),
+    ):
+        found = in_a_shell(f"{query} 2>&1", COMP_LINE=line, COMP_POINT=str(len(line)))
+        assert found.split() == words, line
     line = "repast-dist open "
     assert in_a_shell(f"{query} 2>&1", COMP_LINE=line, COMP_POINT=str(len(line))) == ""
     installed = in_a_shell(query.replace("query", "install"))
