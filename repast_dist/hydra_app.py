@@ -280,7 +280,8 @@ def _complete(where: Where, overrides: Sequence[str], flags: Flags) -> None:
 
 def _without_flags(line: str, flags: Flags) -> tuple[list[str], str | None]:
     """Return the flags or their values that complete a line, and the line without flags, whose
-    settings Hydra completes, since it has other flags than this program; None: it ends in none.
+    settings Hydra completes, since it has other flags than this program; None: what ends it is
+    found.
     """
     program, *before = line.split() or [""]
     word = before.pop() if before and not line[-1].isspace() else ""
@@ -301,4 +302,5 @@ def _without_flags(line: str, flags: Flags) -> tuple[list[str], str | None]:
             values = None
     if values is not None and not values:
         return [], None
-    return [item for item in values or () if item.startswith(word)], " ".join([*kept, word])
+    matching = [item for item in values or () if item.startswith(word)]
+    return matching, None if matching else " ".join([*kept, word])
