@@ -269,15 +269,15 @@ def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
     chip : ChipSpec
         The chip.
     banks : int array
-        Banks at work: the buses of their tiles carry the bytes, and their lanes add up partial
-        sums.
+        Banks at work, side by side: the buses of their tiles carry the bytes, and their lanes add
+        up partial sums.
     """
-    return TilesAtWork.of(chip, banks).serve(counts)
+    return TilesAtWork.of(chip, ceil_div(banks, chip.banks_per_tile)).serve(counts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TilesAtWork:
-    """What the tiles of some banks do beside their arrays.
+    """What some tiles do beside their arrays.
 
     Attributes
     ----------
@@ -291,9 +291,8 @@ class TilesAtWork:
     lanes: Any
 
     @classmethod
-    def of(cls, chip: ChipSpec, banks: Any) -> "TilesAtWork":
-        """Return the tiles over which so many banks are spread."""
-        tiles = ceil_div(banks, chip.banks_per_tile)
+    def of(cls, chip: ChipSpec, tiles: Any) -> "TilesAtWork":
+        """Return what so many tiles do."""
         return cls(
             chip.bus_bits // BITS_PER_BYTE * tiles, np.maximum(1, chip.digital_lanes * tiles)
         )

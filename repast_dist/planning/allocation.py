@@ -98,6 +98,8 @@ class LayerArrays:
         Bank at which the weights begin.
     weight_banks, pool_banks : ndarray
         Banks over which the weights and the inputs are spread.
+    weight_tiles, pool_tiles : ndarray
+        Tiles of these banks; where some banks stay empty, one may have only some in use.
     """
 
     weights: np.ndarray
@@ -109,6 +111,8 @@ class LayerArrays:
     first_bank: np.ndarray
     weight_banks: np.ndarray
     pool_banks: np.ndarray
+    weight_tiles: np.ndarray
+    pool_tiles: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,12 +159,12 @@ class PlacedLayers:
     @functools.cached_property
     def weight_tiles(self) -> TilesAtWork:
         """The tiles that hold weights."""
-        return TilesAtWork.of(self.work.hardware.chip, self.arrays.weight_banks)
+        return TilesAtWork.of(self.work.hardware.chip, self.arrays.weight_tiles)
 
     @functools.cached_property
     def pool_tiles(self) -> TilesAtWork:
         """The tiles that hold inputs."""
-        return TilesAtWork.of(self.work.hardware.chip, self.arrays.pool_banks)
+        return TilesAtWork.of(self.work.hardware.chip, self.arrays.pool_tiles)
 
     @functools.cached_property
     def passes(self) -> np.ndarray:

@@ -371,7 +371,7 @@ def _held_arrays(
 ) -> LayerArrays:
     """Return arrays whose weights begin at some bank, if `used` are spread over all banks."""
     written, copies, pool = given
-    banks = work.hardware.chip.banks
+    banks, tiles = work.hardware.chip.banks, work.hardware.chip.tiles
     return LayerArrays(
         weights=needs.weights,
         written=written,
@@ -380,14 +380,18 @@ def _held_arrays(
         activations=needs.activations,
         pool=pool,
         first_bank=first_bank,
-        weight_banks=_banks(written, used, banks),
-        pool_banks=_banks(pool, used, banks),
+        weight_banks=_spread(written, used, banks),
+        pool_banks=_spread(pool, used, banks),
+        weight_tiles=_spread(written, used, tiles),
+        pool_tiles=_spread(pool, used, tiles),
     )
 
 
-def _banks(arrays: np.ndarray, used: int | np.ndarray, banks: int) -> np.ndarray:
-    """Return the banks over which arrays are spread if `used` arrays fill all banks evenly."""
-    share = np.minimum(ceil_div(arrays * banks, used), np.minimum(arrays, banks))
+def _spread(arrays: np.ndarray, used: int | np.ndarray, places: int) -> np.ndarray:
+    """Return the banks, or tiles, over which arrays are spread if `used` arrays lie evenly in all
+    of these places.
+    """
+    share = np.minimum(ceil_div(arrays * places, used), np.minimum(arrays, places))
     return np.maximum(share, 1)
 
 

@@ -14,6 +14,7 @@ import bisect
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,21 +47,19 @@ _LIMITS = (1.0, 1.03, 1.1, 1.3, 2.0, np.inf)
 _PREFIXES = 9
 """Numbers of layers that are made to stay which are tried for the least energy."""
 
-_ALIKE = 1.005
+_ALIKE = 1.003
 """Of divisions whose goal is within this ratio of the least, the one in which fewest weights move
 is taken.
 """
 
 _USED = 0.9
-"""Layers that use a smaller share of their arrays are spread over more banks."""
+"""Layers that take a smaller share of the arrays that they may have need no more."""
 
-_AROUND = (0.71, 0.84, 1.19, 1.41)
-"""Numbers of arrays that are tried around the best of these, as multiples of it."""
+_FINE = 4
+"""Steps between numbers of arrays per bank of which one is twice the other, around the best one."""
 
-_WORTH = 0.98
-"""They are taken where the goal comes down to this share: weights rather stay where all arrays are
-used.
-"""
+_AROUND = 1.45
+"""Ratio to the best one up to which they are tried."""
 
 _HALVINGS = 3
 """Times that the numbers of arrays between the best one and the next are halved, if the first time
@@ -190,43 +189,30 @@ class _Goal:
 def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
     """Divide the arrays of one chip among its layers, of which few numbers are tried broadly.
 
-    Where layers do not use all of them, those that they use are spread over all banks, and where
-    more arrays help little, half of them, and so on, and then numbers between: arrays that lie in
-    more banks have more converters and buses. Few numbers of arrays per layer are tried first, and
-    then those around the best ones.
+    Arrays are spread over all banks, and have more converters and buses the fewer of them lie in
+    one. So all are tried, and one, two, four and so on per bank, as long as fewer are better, then
+    numbers around the best of these. But for all of them, they do not depend on how many there are:
+    what is good where a chip has few arrays is tried where it has many. Few numbers of arrays per
+    layer are tried first, and then those around the best ones.
     """
-    work, needs = broad.work, broad.needs
-    tried: list[_Division] = []
-    used = budget.layers
-    # These are asked for in most cases.
-    broad.expect([used, used // 2, *(int(used * ratio) for ratio in _AROUND if ratio < 1)])
-    while used:
-        found = _divisions(broad, used, goal, _least(tried).value if tried else np.inf)
-        if not found or (tried and _least(found).rank >= _least(tried).rank):
-            break
-        tried += found
-        taken = _least(found).taken
-        used = taken if taken < _USED * used else used // 2
-    if not tried:
+    trials = _Trials(broad, budget.layers, goal)
+    _downwards(trials)
+    if not trials.found:
+        work, needs = broad.work, broad.needs
         least = int((needs.weights > 0).sum() + (needs.activations > 0).sum())
         raise CapacityError(
             f"chip '{work.hardware.chip.name}' has {budget.layers} arrays for layers, which need "
             f"at least {least}: one for the weights and one for the inputs of each; valid: "
             "partition.layers=auto with more chips, or a larger chip"
         )
-    best = _least(tried)
-    around = {int(best.used * ratio) for ratio in _AROUND} - {best.used}
-    for used in sorted(around):
-        worth = _WORTH * best.value
-        found = _divisions(broad, used, goal, worth) if 0 < used <= budget.layers else []
-        if found and _least(found).value < worth:
-            tried += found
-    best = _least(tried)
-    further = {*around, *(division.used for division in tried), budget.layers}
-    tried += _between(broad, best, [used for used in further if used <= budget.layers], goal)
-    best = _least(tried)
-    near = _Tried.of(work, needs, Numbers.near(best.arrays), goal)
-    tried += _divisions(near, best.used, goal, best.value)
+    _around(trials)
+    _between(trials)
+    if trials.tiles <= trials.best.taken < trials.best.used < budget.layers:
+        # Those that are taken, and no others.
+        trials.better(trials.best.taken)
+    best = trials.best
+    near = _Tried.of(broad.work, broad.needs, Numbers.near(best.arrays), goal)
+    tried = trials.found + _divisions(near, best.used, goal, best.value)
     first = _least(tried)
     alike = [
         division
@@ -236,27 +222,86 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
     return min(alike, key=lambda division: (division.moving_j, division.value))
 
 
-def _between(
-    broad: "_Tried", best: "_Division", tried: list[int], goal: _Goal
-) -> list["_Division"]:
-    """Return divisions of numbers of arrays between the best one and the next that was tried.
+class _Trials:
+    """Numbers of arrays of a chip that have been tried, of those that layers may have, and good
+    divisions of them.
+    """
+
+    def __init__(self, broad: "_Tried", arrays: int, goal: _Goal) -> None:
+        self.arrays, self.tiles = arrays, broad.work.hardware.chip.tiles
+        self.numbers: list[int] = []
+        self.found: list[_Division] = []
+        self._broad, self._goal = broad, goal
+        # These are asked for in most cases.
+        below = _numbers_of_arrays(self.tiles, arrays, _FINE)
+        broad.expect(
+            [arrays, *self.fewer(arrays)[-1:], *(n for n in below if n * _AROUND > arrays)]
+        )
+
+    @property
+    def best(self) -> "_Division":
+        """The best division so far."""
+        return _least(self.found)
+
+    def better(self, used: int) -> bool:
+        """Divide so many arrays; return whether that is better than all before."""
+        best = self.best if self.found else None
+        found = _divisions(self._broad, used, self._goal, best.value if best else np.inf)
+        self.numbers.append(used)
+        self.found += found
+        return bool(found) and (best is None or _least(found).rank < best.rank)
+
+    def fewer(self, used: int) -> list[int]:
+        """Return numbers of arrays that are well below one."""
+        return _numbers_of_arrays(self.tiles, used / math.sqrt(2))
+
+
+def _numbers_of_arrays(tiles: int, below: float, steps: int = 1) -> list[int]:
+    """Return numbers of arrays, up to one below a limit, of which so many lie between one per tile,
+    two, four and so on. Fewer than one would leave tiles empty.
+    """
+    many = math.ceil(steps * math.log2(max(below / tiles, 1.0)))
+    return [
+        used for step in range(many + 1) if (used := round(tiles * 2 ** (step / steps))) < below
+    ]
+
+
+def _downwards(trials: _Trials) -> None:
+    """Divide all arrays, and fewer and fewer as long as that is better."""
+    used = trials.arrays
+    while trials.better(used) and (fewer := trials.fewer(used)):
+        # What does not take more is no worse in more banks and tiles.
+        used = next((number for number in fewer if trials.best.taken <= number), fewer[-1])
+
+
+def _around(trials: _Trials) -> None:
+    """Divide numbers of arrays around the best of those that were tried."""
+    best = trials.best
+    most = best.used * (_AROUND if best.fills_up else 1.0)
+    for used in _numbers_of_arrays(trials.tiles, min(most, trials.arrays), _FINE):
+        if used not in trials.numbers and used > best.used / _AROUND:
+            trials.better(used)
+
+
+def _between(trials: _Trials) -> None:
+    """Divide numbers of arrays between the best one and the next that was tried.
 
     The goal falls with more arrays up to where a layer is spread over fewer banks, so that it has
     one pass more, and then jumps: halving looks for the last number before that.
     """
-    few, many = best.used, min((used for used in tried if used > best.used), default=best.used)
-    found: list[_Division] = []
+    few = trials.best.used
+    more = [used for used in trials.numbers if used > few]
+    if not more or not trials.best.fills_up:
+        return
+    many, helped = min(more), False
     for _ in range(_HALVINGS):
         middle = (few + many) // 2
-        least = _least([best, *found])
-        divisions = _divisions(broad, middle, goal, least.value) if few < middle else []
-        if divisions and _least(divisions).rank < least.rank:
-            found, few = [*found, *divisions], middle
-        elif not found:
-            return []
+        if few < middle and trials.better(middle):
+            few, helped = middle, True
+        elif not helped:
+            return
         else:
             many = middle
-    return found if _least(found).value < _WORTH * best.value else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +326,11 @@ class _Division:
     def taken(self) -> int:
         """Arrays that the layers take."""
         return int((self.arrays.written + self.arrays.pool).sum())
+
+    @property
+    def fills_up(self) -> bool:
+        """Whether they take nearly all that they may have."""
+        return self.taken >= _USED * self.used
 
 
 def _least(divisions: list[_Division]) -> _Division:

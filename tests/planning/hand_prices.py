@@ -195,7 +195,7 @@ def arrays_of(chip, rows, columns, groups=1):
 
 
 def multiply(
-    chip, vectors, rows, columns, *, groups=1, copies=1, banks=1, repeats=1, stacked=False
+    chip, vectors, rows, columns, *, groups=1, copies=1, tiles=1, repeats=1, stacked=False
 ):
     """Return the row of multiplying vectors by matrices of weights or activations.
 
@@ -205,7 +205,6 @@ def multiply(
     """
     above, beside = up(rows, chip.rows), up(columns * chip.slices, chip.pairs)
     driven = vectors * groups * chip.passes
-    tiles = up(banks, chip.banks_per_tile)
     moved = vectors * groups * (rows + columns) * chip.value_bytes
     # Each input is compared and shifted; counters of codes set the range of the next step.
     sums = vectors * groups * (columns * (above - 1) + 2 * rows)

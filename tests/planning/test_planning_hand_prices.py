@@ -281,7 +281,7 @@ class LayerByHand:
         turns = up(arrays_of(self.chip, rows, columns, self.groups), a.written)
         return multiply(
             self.chip, self.vectors, rows, columns,
-            groups=self.groups, copies=a.copies, banks=a.weight_banks,
+            groups=self.groups, copies=a.copies, tiles=a.weight_tiles,
             repeats=1 if a.resident else turns, stacked=self.layer.operand_written,
         )  # fmt: skip
 
@@ -290,7 +290,7 @@ class LayerByHand:
         a = self.arrays
         return multiply(
             self.chip, vectors, rows, columns,
-            groups=groups, banks=a.pool_banks, repeats=up(a.activations, max(a.pool, 1)),
+            groups=groups, tiles=a.pool_tiles, repeats=up(a.activations, max(a.pool, 1)),
             stacked=self.layer.operand_written,
         )  # fmt: skip
 
@@ -330,7 +330,7 @@ class LayerByHand:
     def elementwise(self):
         outputs = self.groups * self.m * self.layer.vectors_per_sample
         operations = SAMPLES * (self.layer.elementwise_ops + self.layer.bias * outputs)
-        lanes = 16 * up(self.arrays.weight_banks, self.chip.banks_per_tile)
+        lanes = 16 * self.arrays.weight_tiles
         return digital(operations, 2 * outputs * SAMPLES * self.chip.value_bytes, lanes)
 
     def factors(self):
@@ -356,7 +356,7 @@ class LayerByHand:
             }
             a = self.arrays
             total = found[f"factor_{factor.lower()}"]
-            tiles = up(a.pool_banks, self.chip.banks_per_tile)
+            tiles = a.pool_tiles
             total["serial_buffer_words"] = up(total["buffer_bytes"], 32 * tiles)
             total["serial_digital_ops"] = up(total["sums"], 16 * tiles)
         return found
@@ -893,8 +893,7 @@ def test_a_loss_costs_what_its_formula_says(loss, value, drawn, root):
             chips=1, micro_batches=BATCHES, micro_batch_size=SAMPLES, fisher_passes=passes
         )
         plan = make_plan(net, hardware_of("small"), policy, work)
-        table, banks = table_of(plan), int(plan.allocation.weight_banks[1])
-        lanes = 16 * up(banks, SMALL.banks_per_tile)
+        table, lanes = table_of(plan), 16 * int(plan.allocation.weight_tiles[1])
         moved = 2 * SAMPLES * rows * 20 * SMALL.value_bytes
         for name, row in (
             ("loss", digital(SAMPLES * value, moved, lanes)),
@@ -930,8 +929,8 @@ def _orthogonalised(chip, m, n):
     for _ in range(3):
         for shape in ((n, m), (m, m)):
             writes = both(writes, write(chip, *shape, at_once=chip.banks))
-        products = both(products, multiply(chip, m, n, m, banks=chip.banks))
-        products = both(products, multiply(chip, 2 * n, m, m, banks=chip.banks))
+        products = both(products, multiply(chip, m, n, m, tiles=chip.tiles))
+        products = both(products, multiply(chip, 2 * n, m, m, tiles=chip.tiles))
         sums, moved = sums + 3 * n * m, moved + 4 * n * m
     words = moved * chip.value_bytes
     combined = digital(sums, words, 16 * chip.tiles)
@@ -966,7 +965,7 @@ def _between_roots(chip, n, m, rounds):
     writes, products = {}, {}
     for rows, columns, vectors in written:
         writes = both(writes, write(chip, rows, columns, at_once=chip.banks))
-        products = both(products, multiply(chip, vectors, rows, columns, banks=chip.banks))
+        products = both(products, multiply(chip, vectors, rows, columns, tiles=chip.tiles))
     sums = 3 * (n * n + m * m) + (2 + 1) * n * m + 2 * (2 + 1)
     moved = 4 * (n * n + m * m) + (3 + 2) * n * m + 2 * (2 + 1)
     for size in (n, m):
@@ -1116,7 +1115,7 @@ def test_measuring_noise_costs_what_a_hand_calculation_says(chip):
     for layer, squares in enumerate(parameters):
         here = (table["layer"] == layer) & (table["op"] == op.MEASURE_GRADIENT.number)
         assert here.sum() == BATCHES
-        tiles = up(int(plan.allocation.weight_banks[layer]), chip.banks_per_tile)
+        tiles = int(plan.allocation.weight_tiles[layer])
         row = digital(squares, squares * chip.value_bytes, 16 * tiles)
         check(plan, chip, table, here, row)
     for name, more in (

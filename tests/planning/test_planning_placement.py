@@ -18,7 +18,7 @@ from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
 from repast_dist.settings import load_settings
-from repast_dist.studies.costing import planned_step
+from repast_dist.studies.costing import chosen_workload, planned_step
 
 TABLES = sorted(name for name in NETWORKS.names() if name not in ("model", "onnx"))
 QUICK = ("resnet101", "vgg16")
@@ -93,6 +93,62 @@ def test_more_tiles_banks_arrays_or_converters_never_make_a_step_slower(name):
         steps = [step_of(workload, chips, **{part: count})[1].step_s for count in more[part]]
         for count, before, after in zip(more[part][1:], steps, steps[1:], strict=False):
             assert after <= before * 1.01, (name, chips, part, count)
+
+
+SMALL = {
+    "fashion_mlp": ("repast", {"arrays_per_bank": (3, 6, 24)}),
+    "fashion_cnn": ("repast", {"arrays_per_bank": (5, 24), "banks_per_tile": (6, 24)}),
+    "digits_transformer": ("small", {"arrays_per_bank": (13, 14, 18)}),
+}
+FINE = {
+    "arrays_per_bank": (3, 4, 5, 6, 8, 10, 13, 14, 16, 18, 24),
+    "banks_per_tile": (4, 6, 8, 12, 13, 17, 20, 24),
+    "tiles": (4, 6, 8, 16, 30, 60, 120, 168, 300),
+    "adcs_per_array": (1, 2, 3, 4, 8),
+}
+EVERY = [
+    pytest.param(model, chip, part, FINE[part], marks=pytest.mark.slow)
+    for model in ("digits_resnet", "letters_cnn", "text_gpt", *SMALL)
+    for chip, part in itertools.product(("repast", "small"), FINE)
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "chip", "part", "counts"),
+    [(model, chip, *each) for model, (chip, parts) in SMALL.items() for each in parts.items()]
+    + (EVERY if ALL else EVERY[::7]),
+)
+def test_more_parts_never_make_a_step_of_a_small_network_slower(model, chip, part, counts):
+    """Beyond 1 %, also where it fills little of the chip: arrays are then spread over more banks
+    and tiles.
+    """
+    settings = load_settings([f"model={model}", "workload=model", f"chip={chip}"])
+    workload, spec = chosen_workload(settings), settings.machine.hardware.chip
+    steps = []
+    for count in counts:
+        if part in ("tiles", "banks_per_tile"):
+            changed = dataclasses.replace(spec, **{part: count})
+        else:
+            vmm = dataclasses.replace(spec.vmm, **{part: count})
+            changed = dataclasses.replace(spec, vmm=vmm)
+        plan = planned_step(settings, settings.machine.changed(chip=changed), workload)
+        steps.append(summarise(plan).step_s)
+    for place, after in enumerate(steps):
+        assert after <= min(steps[: place + 1]) * 1.01, counts[place]
+
+
+def test_layers_that_leave_banks_empty_lie_in_as_many_tiles_as_there_are():
+    """They compute as fast where tiles have more banks, and no tile is counted twice."""
+    found = []
+    for banks in (6, 12, 24):
+        plan, step = step_of(table("lenet5"), banks_per_tile=banks)
+        a, chip = plan.allocation, plan.hardware.chip
+        for own, places in ((a.weight_banks, a.weight_tiles), (a.pool_banks, a.pool_tiles)):
+            assert (places <= np.minimum(own, chip.tiles)).all()
+            assert (places * banks >= own).all()
+        assert a.weight_tiles.max() * banks > a.weight_banks.max() + banks
+        found.append(step.segment_s["compute"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-3)
 
 
 def test_layers_get_arrays_that_solves_may_keep_where_they_are_worth_more_there():

@@ -90,9 +90,9 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     byte = 20.45e-12 / 32 + 8 * 0.054e-12 + 1.088889e-12 + 0.5 * 20.74e-12 / 32
     digital = COSTS.parts["digital"].energy_j
 
-    def step(inputs, vectors):
-        """Find and apply the step of the inputs: compare and shift, on 16 lanes of one tile."""
-        return -(-2 * inputs * vectors // 16) * clock_s
+    def step(inputs, vectors, tiles=1):
+        """Find and apply the step of the inputs: compare and shift, on 16 lanes of a tile."""
+        return -(-2 * inputs * vectors // (16 * tiles)) * clock_s
 
     def of_step(inputs, vectors, codes):
         """Energy of the same, and of counting the codes of up to 32 vectors."""
@@ -108,13 +108,13 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
         16 * 7 * pass_s + step(64, 16),
         16 * 7 * (64 * 20 * 2 * cell + 64 * dac + 20 * adc) + 16 * 74 * byte + of_step(64, 16, 20),
     )
-    # Inputs with the bias's ones: 65 columns of 2 slices take 3 arrays of 16 written rows each,
-    # in one bank, which writes one array at a time.
-    expect("write_activations", 3 * 16 * row_s, 16 * 65 * 4 * write + 16 * 65 * byte)
+    # Inputs with the bias's ones: 65 columns of 2 slices take 3 arrays of 16 written rows each, in
+    # three tiles.
+    expect("write_activations", 16 * row_s, 16 * 65 * 4 * write + 16 * 65 * byte)
     # The 10 rows of the transposed errors drive those arrays.
     expect(
         "vmm_gradient",
-        10 * 7 * pass_s + step(16, 10),
+        10 * 7 * pass_s + step(16, 10, 3),
         10 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc)
         + 10 * (16 + 65) * byte
         + of_step(16, 10, 130),
@@ -122,7 +122,7 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     # A: 65 columns of the inputs drive the same arrays.
     expect(
         "factor_a",
-        65 * 7 * pass_s + step(16, 65),
+        65 * 7 * pass_s + step(16, 65, 3),
         65 * 7 * (16 * 130 * 2 * cell + 16 * 3 * dac + 130 * adc)
         + 65 * 81 * byte
         + of_step(16, 65, 130),
@@ -130,7 +130,7 @@ def test_one_dense_layer_on_a_small_chip_costs_what_a_hand_calculation_says():
     expect("write_errors", 16 * row_s, 16 * 10 * 4 * write + 160 * byte)
     expect(
         "factor_g",
-        10 * 7 * pass_s + step(16, 10),
+        10 * 7 * pass_s + step(16, 10, 3),
         10 * 7 * (16 * 20 * 2 * cell + 16 * dac + 20 * adc) + 10 * 26 * byte + of_step(16, 10, 20),
     )
     # 32-bit products: 8 slices, 31 passes, 32 rows at a time: 3 groups for A, 1 for G.
@@ -269,14 +269,16 @@ def test_a_first_order_step_has_no_soi_rows():
 
 
 def test_work_does_not_depend_on_the_number_of_chips():
-    alone, four = (ops_of(plan_of(TWO, chips=n, micro_batches=8)) for n in (1, 4))
+    # For the least energy weights stay on few chips and on many.
+    frugal = PartitionSpec(objective="energy")
+    alone, four = (ops_of(plan_of(TWO, chips=n, micro_batches=8, partition=frugal)) for n in (1, 4))
     for name in COUNTS:
         if name in ("cell_writes", "write_pulses", "link_bytes", "buffer_bytes", "digital_ops"):
             continue
         assert alone[name].sum() == four[name].sum(), name
     # Every chip updates and writes its own copy of the weights.
     once, copies = (row_of(t, "write_weights")["cell_writes"].sum() for t in (alone, four))
-    assert copies == 4 * once
+    assert copies == 4 * once > 0
 
 
 def test_rows_of_single_chips_add_up_to_the_rows_of_all():
