@@ -126,12 +126,14 @@ def test_conjugate_gradients_reach_their_bits(kind, n, condition, sigma, bits):
 @pytest.mark.parametrize("size", [1024, 256])
 @pytest.mark.parametrize(("sigma", "bits"), [(0.0, 16), (0.01, 14)])
 def test_conjugate_gradients_reach_their_bits_on_blocks_of_1024(kind, size, sigma, bits):
-    _check_bits(kind(1024, 1e4, seed=3), sigma, bits, size)
+    # Quarters of a matrix whose eigenvalues are spread evenly say little about it: 390 to 410 rounds,
+    # by the roundings of the machine's kernels.
+    _check_bits(kind(1024, 1e4, seed=3), sigma, bits, size, max_iterations=500)
 
 
-def _check_bits(matrix, sigma, bits, size):
+def _check_bits(matrix, sigma, bits, size, **inversion):
     right = np.random.default_rng(5).normal(size=(len(matrix), 3))
-    solution = _solve(matrix, right, _inv(sigma, size=size), target_bits=bits)
+    solution = _solve(matrix, right, _inv(sigma, size=size), target_bits=bits, **inversion)
     true = np.linalg.norm(right - matrix @ solution.x, axis=0) / np.linalg.norm(right, axis=0)
     assert (true <= 2.0**-bits).all()
     assert solution.converged.all()

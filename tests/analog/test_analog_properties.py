@@ -222,7 +222,7 @@ def test_wires_obey_kirchhoff(seed, rows, columns, row_ohm, column_ohm):
 
 
 @pytest.mark.slow
-def test_a_4096_wide_layer_at_batch_4096_takes_two_and_a_half_times_its_inputs():
+def test_a_4096_wide_layer_at_batch_4096_takes_twice_its_inputs():
     random = np.random.default_rng(7)
     weights, inputs = random.normal(size=(4096, 4096)), random.normal(size=(4096, 4096))
     # One pass and one slice, for the sake of time: a chunk has fewer rows the more there are.
@@ -230,6 +230,8 @@ def test_a_4096_wide_layer_at_batch_4096_takes_two_and_a_half_times_its_inputs()
     spec = VmmSpec(device=device, input_bits=2, weight_bits=5)
     tracemalloc.start()
     array = program_vmm(weights, spec, 1)
+    # What cells hold is made ready for the machine's kernels, and those compiled, at first use.
+    array.multiply(inputs[:1])
     _, programming = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
@@ -237,5 +239,6 @@ def test_a_4096_wide_layer_at_batch_4096_takes_two_and_a_half_times_its_inputs()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # The float64 result is one of them.
-    assert peak - before < 2.5 * inputs.nbytes
-    assert programming < 5 * weights.nbytes
+    assert peak - before < 2 * inputs.nbytes
+    # One of them whole numbers in float64.
+    assert programming < 3 * weights.nbytes
