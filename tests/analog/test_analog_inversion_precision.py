@@ -126,8 +126,8 @@ def test_conjugate_gradients_reach_their_bits(kind, n, condition, sigma, bits):
 @pytest.mark.parametrize("size", [1024, 256])
 @pytest.mark.parametrize(("sigma", "bits"), [(0.0, 16), (0.01, 14)])
 def test_conjugate_gradients_reach_their_bits_on_blocks_of_1024(kind, size, sigma, bits):
-    # Quarters of a matrix whose eigenvalues are spread evenly say little about it: 390 to 410 rounds,
-    # by the roundings of the machine's kernels.
+    # Quarters of a matrix whose eigenvalues are spread evenly say little about it: 400 rounds, more
+    # or less by the roundings of the machine's kernels.
     _check_bits(kind(1024, 1e4, seed=3), sigma, bits, size, max_iterations=500)
 
 
