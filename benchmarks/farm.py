@@ -7,7 +7,10 @@ slowest worker of each part of the step computed. The rest of a step is Ray's sh
 moving values, waiting. A step's time is the mean over ``soi.interval`` steps, so that programming
 the SOI blocks has its part in it. Farms take turns, and the lower quartile over all rounds is
 shown beside the median, since other users of the machine only ever make a step slower. All runs
-use one BLAS thread per process; ratios are to the in-process run of one chip, on one core.
+use one BLAS thread per process, and Ray's workers simulate a chip each. Ratios are to the run in
+one process, on one core, that simulates the same chips: what a farm is for. Beside them stands a
+run in process of one chip with all of the batch, which has less to do: each chip writes all weights
+into cells of its own.
 
 What the machine allows is measured beside: as many in-process runs at once as there are workers,
 which have nothing to do with each other. Their ratio counts the steps of all of them, and says how
@@ -43,7 +46,9 @@ MODELS = {
     ),
 }
 GOAL = {2: 1.8}
-"""Times that so many workers are to be as fast as one process, on as many cores of their own."""
+"""Times that so many workers, of a chip each, are to be as fast as one process with all of them, on
+as many cores of their own.
+"""
 
 # The first steps load libraries and find out how many steps to ask for at once.
 WARM_UP = 5
@@ -54,15 +59,17 @@ class Farm:
     """What was measured of one farm, or of several runs apart, per cycle of steps."""
 
     name: str
-    workers: int
-    settings: list[str]
+    chips: int
+    ray: bool = False
     runs: int = 1
     wall_s: list[float] = dataclasses.field(default_factory=list)
     share: list[float] = dataclasses.field(default_factory=list)
 
     def run(self, settings: list[str], steps: int) -> None:
         """Measure one run, or as many at once as are apart."""
-        chosen = [*settings, *self.settings, "train.epochs=1000"]
+        backend = "ray" if self.ray else "inprocess"
+        chosen = [*settings, f"farm.chips={self.chips}", f"farm.backend={backend}"]
+        chosen.append("train.epochs=1000")
         if self.runs == 1:
             measured = [cycles(chosen, steps)]
         else:
@@ -109,11 +116,11 @@ def main() -> None:
     console = Console()
     for model in options.models:
         title, settings = MODELS[model]
-        farms = [Farm("in process", 1, ["farm.backend=inprocess", "farm.chips=1"])]
-        farms += [Farm(f"Ray, {n} workers", n, [f"farm.chips={n}"]) for n in options.chips]
-        farms += [
-            Farm(f"{n} runs apart", n, farms[0].settings, runs=n) for n in options.chips if n > 1
-        ]
+        farms = [Farm("1 in process", 1)]
+        for n in options.chips:
+            if n > 1:
+                farms += [Farm(f"{n} in process", n), Farm(f"{n} runs apart", n, runs=n)]
+            farms.append(Farm(f"{n} on Ray", n, ray=True))
         for _ in range(options.rounds):
             for farm in farms:
                 farm.run(settings, options.steps)
@@ -123,13 +130,14 @@ def main() -> None:
 def _table(title: str, farms: list[Farm]) -> Table:
     table = Table(title=f"{title}: one training step", title_justify="left")
     ratios = "ratio, medians", "ratio, quartiles", "goal", "met"
-    for name in ("farm", "median", "quartile", *ratios, "Ray's share"):
+    for name in ("chips", "median", "quartile", *ratios, "Ray's share"):
         table.add_column(name, justify="right")
-    one = farms[0]
+    alone = {farm.chips: farm for farm in farms if not farm.ray and farm.runs == 1}
     for farm in farms:
+        one = alone[farm.chips]
         median_s = statistics.median(farm.wall_s)
         ratio = one.quartile_s / farm.quartile_s
-        goal = GOAL.get(farm.workers) if farm.runs == 1 else None
+        goal = GOAL.get(farm.chips) if farm.ray else None
         met = "yes" if goal and ratio >= goal else "NO"
         table.add_row(
             farm.name,

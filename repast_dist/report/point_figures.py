@@ -156,6 +156,8 @@ def parallel(
         )
     ticks = [
         {
+            # By this name the page leaves out those that have no room.
+            "name": "tick",
             "text": html.escape(label),
             "x": place,
             "y": height,

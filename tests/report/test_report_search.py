@@ -1,6 +1,7 @@
 """The page of a search: every point is drawn, and a click shows its settings."""
 
 import io
+import itertools
 import json
 
 import pyarrow.parquet as pq
@@ -81,6 +82,20 @@ def test_every_point_is_drawn_and_a_click_shows_its_settings(folder, width):
             f"'plotly_click', {{points: [{{customdata: {json.dumps(drawn[0][0])}}}]}})"
         )
         assert browser.evaluate("document.querySelectorAll('.chosen').length") == 1
+        # No labels of an axis lie on each other, and its ends have theirs.
+        labels = browser.evaluate(
+            "(() => { const div = [...document.querySelectorAll('.plot')].at(-1);"
+            "return div.layout.annotations.map(({x, y, text}, number) => {"
+            'const node = div.querySelector(`.annotation[data-index="${number}"]`);'
+            "const {left, right} = node.getBoundingClientRect();"
+            "return {x, y, text, left, right, shown: node.style.display !== 'none'}})})()"
+        )
+        for height in {label["y"] for label in labels}:
+            axis = sorted((e for e in labels if e["y"] == height), key=lambda label: label["x"])
+            seen = [label for label in axis if label["shown"]]
+            assert seen[0] == axis[0]
+            for label, following in itertools.pairwise(seen):
+                assert label["right"] < following["left"], (label, following)
         # Nothing is wider than the page, and no tile cuts its text.
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
         inside = "document.querySelectorAll('.tile *')"

@@ -70,6 +70,26 @@
     }
   }
 
+  // Of labels that would lie on each other along an axis, its ends stay, and what then has room.
+  function spaced(div, spec) {
+    const axes = new Map();
+    (spec.layout.annotations ?? []).forEach(({ name, x, y }, number) => {
+      const node = div.querySelector(`.annotation[data-index="${number}"]`);
+      if (name === "tick" && node) axes.set(y, [...(axes.get(y) ?? []), { x, node }]);
+    });
+    for (const ticks of axes.values()) {
+      ticks.sort((a, b) => a.x - b.x);
+      const kept = [];
+      for (const { node } of new Set([ticks[0], ticks.at(-1), ...ticks])) {
+        node.style.display = "";
+        const { left, right } = node.getBoundingClientRect();
+        const free = kept.every((other) => right < other.left || left > other.right);
+        if (free) kept.push({ left, right });
+        else node.style.display = "none";
+      }
+    }
+  }
+
   function draw() {
     for (const { div, spec, height } of plots) {
       const config = {
@@ -147,6 +167,10 @@
   }
 
   draw();
+  plots.forEach(({ div, spec }) => {
+    spaced(div, spec);
+    div.on("plotly_afterplot", () => spaced(div, spec));
+  });
   plots.forEach(({ div }) => div.on("plotly_click", ({ points }) => {
     const name = points[0].customdata;
     if (typeof name === "string") chosen(div, document.getElementById(name));
