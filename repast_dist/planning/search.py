@@ -66,6 +66,20 @@ _HALVINGS = 3
 helps.
 """
 
+_SMALL, _FEW_LAYERS = 512, 24
+"""Banks of a chip on which so many layers have so few each that one more or less is a large part of
+them.
+"""
+
+_FEW_BANKS = 8
+"""Banks of such a layer."""
+
+_STARTS, _ROUNDS = 3, 3
+"""Best divisions of a small chip around which others are looked for, and how many times."""
+
+_NEAREST, _FAR = 16, 1.6
+"""Numbers of arrays around each that are tried, and the ratio up to which they are."""
+
 _PRICES = 2.0 ** np.arange(-1, 4)
 """Prices of an array with which goals are bounded, as multiples of what the goal has left for the
 sum of all stages per array.
@@ -207,12 +221,18 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
         )
     _around(trials)
     _between(trials)
-    if trials.tiles <= trials.best.taken < trials.best.used < budget.layers:
+    if trials.tiles <= trials.best.taken < trials.best.used:
         # Those that are taken, and no others.
         trials.better(trials.best.taken)
-    best = trials.best
-    near = _Tried.of(broad.work, broad.needs, Numbers.near(best.arrays), goal)
-    tried = trials.found + _divisions(near, best.used, goal, best.value)
+    starts = [trials.best]
+    if trials.banks <= _SMALL and len(broad.kind) <= _FEW_LAYERS:
+        _jumping(trials)
+    if trials.best is not starts[0]:
+        starts.append(trials.best)
+    tried = trials.found
+    for best in starts:
+        near = _Tried.of(broad.work, broad.needs, Numbers.near(best.arrays), goal)
+        tried = tried + _divisions(near, best.used, goal, best.value)
     first = _least(tried)
     alike = [
         division
@@ -228,7 +248,8 @@ class _Trials:
     """
 
     def __init__(self, broad: "_Tried", arrays: int, goal: _Goal) -> None:
-        self.arrays, self.tiles = arrays, broad.work.hardware.chip.tiles
+        chip = broad.work.hardware.chip
+        self.arrays, self.tiles, self.banks = arrays, chip.tiles, chip.banks
         self.numbers: list[int] = []
         self.found: list[_Division] = []
         self._broad, self._goal = broad, goal
@@ -304,6 +325,29 @@ def _between(trials: _Trials) -> None:
             many = middle
 
 
+def _jumping(trials: _Trials) -> None:
+    """Divide numbers of arrays just below those from which a layer lies in one bank less.
+
+    In between the goal falls with more arrays, and jumps there, on small chips by a large part of
+    it: one more bank for the slowest layer may be worth half of all others.
+    """
+    for used in _numbers_of_arrays(trials.tiles, trials.arrays, _FINE):
+        if used not in trials.numbers:
+            trials.better(used)
+    seen: set[int] = set()
+    for _ in range(_ROUNDS):
+        best: dict[int, _Division] = {}
+        for division in sorted(trials.found, key=lambda division: division.rank):
+            best.setdefault(division.used, division)
+        starts = [division for division in best.values() if division.used not in seen][:_STARTS]
+        for start in starts:
+            seen.add(start.used)
+            least, most = start.used / _FAR, min(start.used * _FAR, trials.arrays)
+            for used in (start.taken, *start.jumps(trials.banks)[:_NEAREST]):
+                if max(least, trials.tiles) <= used <= most and used not in trials.numbers:
+                    trials.better(used)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Division:
     """Arrays of layers, how many of the chip's are used, the value of the goal, the energy of
@@ -331,6 +375,23 @@ class _Division:
     def fills_up(self) -> bool:
         """Whether they take nearly all that they may have."""
         return self.taken >= _USED * self.used
+
+    def jumps(self, banks: int) -> list[int]:
+        """Return the most arrays that may be used so that some layer of few banks, of so many in
+        all, keeps them or has one more.
+        """
+        layers = self.arrays
+        numbers: set[int] = set()
+        for arrays, lie in (
+            (layers.written, layers.weight_banks),
+            (layers.pool, layers.pool_banks),
+        ):
+            few = (lie > 0) & (lie <= _FEW_BANKS)
+            for fewer in (lie[few], lie[few] - 1):
+                # In more banks than `fewer` while arrays * banks / used is above it.
+                some = fewer > 0
+                numbers.update((ceil_div(arrays[few][some] * banks, fewer[some]) - 1).tolist())
+        return sorted(numbers, key=lambda number: abs(number - self.used))
 
 
 def _least(divisions: list[_Division]) -> _Division:
