@@ -249,12 +249,45 @@ def test_what_cannot_be_is_refused():
         rt.KFAC(network(), method=Kfac(adapt_damping_every=3), **EXACT)
     for setting in (
         "soi.stale=2", "soi.fusion=on", "partition.layers=pipeline", "soi.factor_positions=0.5",
-        "soi.factor_micro_batches=0.5", "soi.residual_to_noise=0.5",
+        "soi.factor_micro_batches=0.5", "soi.residual_to_noise=0.5", "partition.idle_chips=auto",
     ):  # fmt: skip
         name = setting.partition("=")[0]
         model = rt.convert(network(), rd.load_hardware("small"), setting)
         with pytest.raises(SettingsError, match=rf"{name}=.* is not modelled here; valid: "):
             rt.KFAC(model)
+
+
+def test_single_factors_have_widths_of_their_own():
+    def trained(*settings):
+        model = rt.convert(network(), rd.load_hardware("small"), "engine=float64", *settings)
+        optimizer = rt.KFAC(model, fisher="exact")
+        x, y = data()
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        sizes = optimizer.solves.select(["layer", "factor", "block_size"]).to_pylist()
+        return [p.detach().numpy().copy() for p in model.parameters()], sizes
+
+    factors = [(layer, factor) for layer in ("0", "2") for factor in "AG"]
+    each = ",".join(f"{{layer: '{layer}', factor: {f}, block_size: 3}}" for layer, f in factors)
+    narrow, blocks = trained("soi.block_size=3")
+    same, same_blocks = trained(f"soi.widths=[{each}]")
+    one, one_blocks = trained("soi.widths=[{layer: '0', factor: A, block_size: 3}]")
+    whole, _ = trained()
+    assert blocks == same_blocks
+    assert all(np.array_equal(a, b) for a, b in zip(narrow, same, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(narrow, one, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(whole, one, strict=True))
+    assert {(b["layer"], b["factor"], b["block_size"]) for b in one_blocks} > {("0", "A", 3)}
+    with pytest.raises(SettingsError, match=r"soi\.widths: no factor A of a layer 'first'"):
+        rt.KFAC(
+            rt.convert(
+                network(),
+                rd.load_hardware("small"),
+                "soi.widths=[{layer: first, factor: A, block_size: 3}]",
+            )
+        )
 
 
 class Apart(nn.Module):
