@@ -62,7 +62,9 @@ def _bits_of_a_sine(adc: AdcSpec, errors: np.ndarray) -> float:
     [{}, {"noise_lsb": 0.5}, {"inl_lsb": 0.4}, {"inl_lsb": 0.4, "noise_lsb": 0.8}],
     ids=["ideal", "noise", "nonlinearity", "both"],
 )
-@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize(
+    "bits", [pytest.param(8, marks=pytest.mark.slow), 10, pytest.param(12, marks=pytest.mark.slow)]
+)
 def test_effective_bits_are_those_of_a_sine_test(bits, errors):
     adc = AdcSpec(bits=bits, **errors)
     spec = VmmSpec(adc=adc, columns=2, adcs_per_array=1)

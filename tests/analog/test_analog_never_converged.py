@@ -233,6 +233,7 @@ def solve_all(count, seed, monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_no_solve_on_an_unstable_or_saturated_array_has_converged(monkeypatch):
     seen = solve_all(600, 1, monkeypatch)
     assert min(seen[name] for name in ("unstable", "saturated", "wires", "converters")) > 2

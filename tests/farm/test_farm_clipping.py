@@ -73,7 +73,7 @@ NETWORKS = {
     "fashion_transformer": (12, "dataset=fashion_small"),
     "cifar_resnet": (4, "dataset=npz", "train.epochs=4"),
 }
-QUICK = ("digits_cnn", "fashion_mlp")
+QUICK = ("digits_cnn",)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_a_start_has_the_time_that_is_left_though_the_clock_jumps(jumping):
         patience.check(1)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_though_the_clock_jumps(tmp_path, jumping):
     small = ["model=digits_mlp", "train.max_steps=3", "farm.backend=inprocess", "farm.chips=2"]
     runs = []

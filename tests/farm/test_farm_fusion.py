@@ -81,6 +81,7 @@ def test_effects_of_the_circuit_reach_fused_blocks(train, tmp_path):
     assert len({tuple(losses) for losses in found.values()}) == 1 + len(EFFECTS)
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_with_the_rows_that_another_held():
     """Between two writings of the blocks, so that what was programmed is not what comes next."""
     setup = _setup()

@@ -88,6 +88,7 @@ def test_idle_chips_leave_bits_and_price_of_the_chips_that_work(setup, run, tmp_
     assert seconds[0] < seconds[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_idle_chips_that_is_lost_and_resumed_has_the_same_bits(
     run, tmp_path, monkeypatch
 ):
@@ -111,6 +112,7 @@ def test_all_chips_that_are_left_work_when_a_worker_is_retired(setup):
     assert moved.plan.work.idle == 0
 
 
+@pytest.mark.slow
 def test_ageing_of_cells_is_that_of_the_chips_that_work_also_when_one_is_lost(tmp_path):
     drifting = ("device=wan2022_aged", "engine=analog")
     settings = settings_of(tmp_path, CHIPS, "auto", *drifting)

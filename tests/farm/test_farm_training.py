@@ -82,6 +82,7 @@ def test_chips_that_share_right_hand_sides_compute_the_same_bits(train):
     assert len(of_block) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_chips_that_share_a_process_keep_their_own_trace(train, reference):
@@ -224,7 +225,11 @@ def test_a_solve_that_diverges_is_named_and_met_by_the_policy(train):
 
 
 @pytest.mark.parametrize(
-    "farm", [("farm.backend=inprocess",), pytest.param(("farm.chips=3",), marks=pytest.mark.ray)]
+    "farm",
+    [
+        ("farm.backend=inprocess",),
+        pytest.param(("farm.chips=3",), marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
 )
 def test_under_raise_a_diverging_solve_stops_the_run_and_says_where(train, tmp_path, request, farm):
     from repast_dist.ground.errors import InversionError

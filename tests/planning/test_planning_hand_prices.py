@@ -673,7 +673,7 @@ def test_cholesky_costs_what_lanes_do_that_compute_it_word_by_word(chip, size, r
         assert cost.time_s == pytest.approx(seconds(chip, row), rel=NEAR)
 
 
-@pytest.mark.parametrize("n", [100, 300])
+@pytest.mark.parametrize("n", [100, pytest.param(300, marks=pytest.mark.slow)])
 @chips
 def test_a_block_that_the_digital_unit_solves_is_paid_word_by_word(chip, n):
     """Three factorisations, the first two in vain, beside what the array did."""

@@ -114,6 +114,7 @@ def test_no_more_than_ten_numbers_are_tried_whatever_they_give():
     assert most == MOST_PLANS
 
 
+@pytest.mark.slow
 def test_no_number_of_chips_is_faster_than_the_one_that_is_found():
     found, step = step_of("digits_cnn", 12)
     alone = [step_of("digits_cnn", chips, idle="none")[1].step_s for chips in range(1, 13)]
@@ -132,6 +133,7 @@ def test_chips_that_are_switched_off_take_no_power_and_all_of_their_area():
     assert areas[0] == pytest.approx(areas[1] * 12 / plan.work.chips)
 
 
+@pytest.mark.slow
 def test_energy_as_objective_switches_off_what_costs_energy():
     plan, step = step_of("digits_cnn", 4, "partition.objective=energy")
     every = [

@@ -181,6 +181,7 @@ def test_more_arrays_in_a_bank_are_not_filled_at_the_cost_of_converters_and_buse
     assert after <= before * 1.01
 
 
+@pytest.mark.slow
 def test_residual_products_keep_no_more_arrays_than_are_of_use():
     """LeNet-5 does not fill this chip: with more of them per bank, blocks lie in fewer banks, with
     fewer lanes and buses, and solves take up to a fifth longer.
@@ -284,7 +285,7 @@ def test_a_chip_with_fewer_arrays_than_layers_is_refused():
 
 
 @pytest.mark.parametrize("objective", ["time", "energy"])
-@pytest.mark.parametrize("tiles", [20, 168])
+@pytest.mark.parametrize("tiles", [pytest.param(20, marks=pytest.mark.slow), 168])
 def test_divisions_that_cannot_be_better_are_left_out_and_no_other(monkeypatch, objective, tiles):
     def allocations():
         for name, adcs in itertools.product(("vgg16", "resnet50"), (1, 8)):

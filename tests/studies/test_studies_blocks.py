@@ -165,6 +165,7 @@ def test_of_single_factors_the_progress_is_that_of_cutting_them_alone(folder):
         assert together[width] <= min(alone) + 1e-9
 
 
+@pytest.mark.slow
 def test_a_width_for_each_factor_is_no_worse_than_any_other_choice_of_one_of_them(folder):
     """Nor than one width for all; a run that takes the settings of the page is planned alike."""
     layers = settings_factors(load_settings([*TINY]))

@@ -57,8 +57,10 @@ def test_plans_are_compared_by_what_their_tables_say(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [("study=explain",), ("study=device", "device=wan2022"), ("study=export-chakra", *PLAN[1:]),
-     ("study=scaling", "workload=lenet5", "farm=inprocess", "study.chips=[1,2]")],
+    [("study=explain",), ("study=device", "device=wan2022"),
+     pytest.param(("study=export-chakra", *PLAN[1:]), marks=pytest.mark.slow),
+     pytest.param(("study=scaling", "workload=lenet5", "farm=inprocess", "study.chips=[1,2]"),
+                  marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_any_study_is_compared_with_itself_and_with_a_plan(tmp_path, words):
     changed = "device.temperature_k=330.0" if words[0] == "study=device" else "chip=small"

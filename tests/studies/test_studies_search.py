@@ -487,6 +487,7 @@ def _when(ready, deadline_s=240.0):
     return found
 
 
+@pytest.mark.slow
 def test_the_tuned_chip_is_a_design_of_the_search_and_trains_bit_for_bit_alike():
     settings = load_settings(["search=headline"])
     tuned = load_settings(["search=headline", "chip=repast_tuned"])
