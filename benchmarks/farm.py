@@ -8,9 +8,8 @@ moving values, waiting. A step's time is the mean over ``soi.interval`` steps, s
 the SOI blocks has its part in it. Farms take turns, and the lower quartile over all rounds is
 shown beside the median, since other users of the machine only ever make a step slower. All runs
 use one BLAS thread per process, and Ray's workers simulate a chip each. Ratios are to the run in
-one process, on one core, that simulates the same chips: what a farm is for. Beside them stands a
-run in process of one chip with all of the batch, which has less to do: each chip writes all weights
-into cells of its own.
+one process, on one core, that simulates the same chips: what a farm is for. Beside them stands the
+same of one chip with all of the batch.
 
 What the machine allows is measured beside: as many in-process runs at once as there are workers,
 which have nothing to do with each other. Their ratio counts the steps of all of them, and says how

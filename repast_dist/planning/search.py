@@ -265,7 +265,11 @@ class _Trials:
         return _least(self.found)
 
     def better(self, used: int) -> bool:
-        """Divide so many arrays; return whether that is better than all before."""
+        """Divide so many arrays if they have not been tried; return whether that is better than all
+        before.
+        """
+        if used in self.numbers:
+            return False
         best = self.best if self.found else None
         found = _divisions(self._broad, used, self._goal, best.value if best else np.inf)
         self.numbers.append(used)
@@ -300,7 +304,7 @@ def _around(trials: _Trials) -> None:
     best = trials.best
     most = best.used * (_AROUND if best.fills_up else 1.0)
     for used in _numbers_of_arrays(trials.tiles, min(most, trials.arrays), _FINE):
-        if used not in trials.numbers and used > best.used / _AROUND:
+        if used > best.used / _AROUND:
             trials.better(used)
 
 
@@ -332,8 +336,7 @@ def _jumping(trials: _Trials) -> None:
     it: one more bank for the slowest layer may be worth half of all others.
     """
     for used in _numbers_of_arrays(trials.tiles, trials.arrays, _FINE):
-        if used not in trials.numbers:
-            trials.better(used)
+        trials.better(used)
     seen: set[int] = set()
     for _ in range(_ROUNDS):
         best: dict[int, _Division] = {}
@@ -344,7 +347,7 @@ def _jumping(trials: _Trials) -> None:
             seen.add(start.used)
             least, most = start.used / _FAR, min(start.used * _FAR, trials.arrays)
             for used in (start.taken, *start.jumps(trials.banks)[:_NEAREST]):
-                if max(least, trials.tiles) <= used <= most and used not in trials.numbers:
+                if max(least, trials.tiles) <= used <= most:
                     trials.better(used)
 
 
