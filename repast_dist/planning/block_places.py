@@ -10,7 +10,6 @@ beside the solves of G blocks, and a segment ends when the slowest chip has fini
 steps that renew blocks may be another one than in those that do not.
 """
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -22,10 +21,9 @@ from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.planning.block_costs import block_banks
 from repast_dist.planning.block_times import BlockTimes
+from repast_dist.planning.places_loops import balanced_copies, first_banks, longest_s
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import Policy
-
-_BISECTIONS = 18
 
 _SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 """Shares of the banks that are tried for blocks that stay."""
@@ -165,7 +163,7 @@ def busy_seconds(held: HeldBlocks, hardware: Hardware) -> np.ndarray:
     """Return the time per step that each holding keeps all arrays of a chip busy, (holdings,): that
     of solving with one copy times the share of the arrays that it takes.
     """
-    seconds: np.ndarray = held.times.solving_s * _Rooms(held.shapes, hardware.chip).share
+    seconds: np.ndarray = held.times.solving_s * _Rooms.of(held.shapes, hardware.chip).share
     return seconds
 
 
@@ -225,68 +223,25 @@ def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Pol
     It is that of the timeline (`repast_dist.planning.timeline`): turns follow each other in either
     segment, beside blocks that stay.
     """
-    seconds = np.zeros((len(places), len(held.times.kinds), 2))
+    kinds = held.times.kinds
     if not places:
-        return seconds
-    queues = _Queues.of(places)
-    stays = queues.turn == 0
+        return np.zeros((0, len(kinds), 2))
+    turn = np.stack([way.turn for way in places])
+    bank = np.stack([way.first_bank for way in places])
+    stays = turn == 0
+    busy_s = np.zeros((len(kinds), 2, *turn.shape))
     solves = held.times.solves_s(np.stack([way.copies for way in places]))
-    for step, (kind, solve_s) in enumerate(solves):
+    for (first, second), (kind, solve_s) in zip(busy_s, solves, strict=True):
         renewal_s = held.times.renewal_s(kind, stays)
         if policy.soi.stale:
             # Beside later steps.
             renewal_s = np.where(stays, 0.0, renewal_s)
-        first = renewal_s + np.where(held.is_g, solve_s, 0.0)
-        second = np.where(held.is_g, 0.0, solve_s)
-        for segment, busy in enumerate((first, second)):
-            seconds[:, step, segment] = kind.share * queues.longest(busy)
+        first[:] = renewal_s + np.where(held.is_g, solve_s, 0.0)
+        second[:] = np.where(held.is_g, 0.0, solve_s)
+    done_s = longest_s(turn, bank, busy_s.reshape(-1, *turn.shape))
+    shares = np.array([kind.share for kind in kinds])
+    seconds: np.ndarray = shares[:, None] * done_s.reshape(len(kinds), 2, -1).transpose(2, 0, 1)
     return seconds
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Queues:
-    """Blocks that a chip runs one after the other, in each of several ways to place them.
-
-    Attributes
-    ----------
-    turn : ndarray
-        (ways, blocks) number of each block's turn.
-    queue : ndarray
-        Number of each block's queue: the blocks of a way and a turn that begin in the same bank;
-        flat.
-    first : ndarray
-        The first queue of every way and turn that has some.
-    place : ndarray
-        Number of the way and turn of each of these, if all ways had as many turns.
-    """
-
-    turn: np.ndarray
-    queue: np.ndarray
-    first: np.ndarray
-    place: np.ndarray
-
-    @classmethod
-    def of(cls, places: Sequence[BlockPlaces]) -> "_Queues":
-        """Find the queues of several ways to place the same blocks."""
-        turn = np.stack([way.turn for way in places])
-        bank = np.stack([way.first_bank for way in places])
-        turns, banks = int(turn.max()) + 1, int(bank.max()) + 1
-        of_turn = turn + turns * np.arange(len(turn))[:, None]
-        found, queue = np.unique((of_turn * banks + bank).ravel(), return_inverse=True)
-        of_queue = found // banks
-        first = np.flatnonzero(np.diff(of_queue, prepend=-1))
-        return cls(turn, queue.reshape(-1), first, of_queue[first])
-
-    def longest(self, busy: np.ndarray) -> np.ndarray:
-        """Return when the chip is done in each way, (ways,), if blocks take so long, (ways,
-        blocks): turns follow each other, beside blocks that stay.
-        """
-        turns = self.turn.max(axis=1) + 1
-        longest = np.zeros((len(turns), int(turns.max())))
-        ends = np.bincount(self.queue, busy.ravel())
-        longest.ravel()[self.place] = np.maximum.reduceat(ends, self.first)
-        in_turn = [row[1:last].sum() for row, last in zip(longest, turns.tolist(), strict=True)]
-        return np.maximum(longest[:, 0], in_turn)
 
 
 def _evaluated(
@@ -333,7 +288,7 @@ def _turn_writes(
     """Return the writes per step of the cells that blocks take turns in, (ways,), for copies of
     blocks, (ways, blocks).
     """
-    rooms = _Rooms(held.shapes, hardware.chip)
+    rooms = _Rooms.of(held.shapes, hardware.chip)
     moving = np.where(stays, 0, copies) @ rooms.needed.T
     kept = np.where(stays, policy.soi.array_sets * copies, 0) @ rooms.needed.T
     writes: np.ndarray = (moving / np.maximum(rooms.room - kept, 1)).max(axis=1)
@@ -344,9 +299,8 @@ def _divisions(held: HeldBlocks, hardware: Hardware, policy: Policy) -> list[_Di
     """Return ways to divide the arrays of a chip that are worth a choice; those in which blocks
     take turns only where they may be better.
     """
-    rooms = _Rooms(held.shapes, hardware.chip, policy.soi.array_sets)
-    once = np.ones(len(held.chip), np.int64)
-    if not rooms.hold(once, once * 0, 1)[0]:
+    rooms = _Rooms.of(held.shapes, hardware.chip, policy.soi.array_sets)
+    if not rooms.hold_all:
         return _in_turns(held, hardware, policy, np.inf)
     found = _staying(held, rooms, hardware, policy)
     if len(held.chip) == 1 or policy.partition.objective == "lifetime":
@@ -354,7 +308,7 @@ def _divisions(held: HeldBlocks, hardware: Hardware, policy: Policy) -> list[_Di
         return found
     least = _BETTER * min(division.seconds for division in found)
     # No division is faster than one that keeps every array busy.
-    fastest = _Rooms(held.shapes, hardware.chip).even_seconds(held.times)
+    fastest = _Rooms.of(held.shapes, hardware.chip).even_seconds(held.times)
     if policy.partition.objective == "time" and fastest > least:
         return found
     return found + _in_turns(held, hardware, policy, least)
@@ -437,15 +391,36 @@ def _goal_together(
     return writing_j + hardware.costs.static_w * seconds
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Rooms:
-    """The arrays that blocks need, by kind, and those that a chip has."""
+    """The arrays that blocks need, and those that there are; inverting and multiplying ones.
 
-    def __init__(
-        self, shapes: BlockShapes, chip: ChipSpec, sets: int = 1, banks: int | None = None
-    ) -> None:
-        self.needed = sets * np.stack([shapes.inv_arrays, shapes.product_arrays])
-        self.per_bank = np.array([chip.inv.arrays_per_bank, shapes.products_per_bank])
-        self.room = self.per_bank * (chip.banks if banks is None else banks)
+    Attributes
+    ----------
+    needed : ndarray
+        (2, blocks) arrays of one copy.
+    per_bank : ndarray
+        (2,) arrays of a bank.
+    banks : int
+        Number of banks.
+    """
+
+    needed: np.ndarray
+    per_bank: np.ndarray
+    banks: int
+
+    @classmethod
+    def of(cls, shapes: BlockShapes, chip: ChipSpec, sets: int = 1) -> "_Rooms":
+        """Return all arrays of a chip, of which a copy takes several sets."""
+        needed = sets * np.stack([shapes.inv_arrays, shapes.product_arrays])
+        per_bank = np.array([chip.inv.arrays_per_bank, shapes.products_per_bank])
+        return cls(needed, per_bank, chip.banks)
+
+    @property
+    def room(self) -> np.ndarray:
+        """Arrays that there are, (2,)."""
+        room: np.ndarray = self.per_bank * self.banks
+        return room
 
     @property
     def share(self) -> np.ndarray:
@@ -453,20 +428,10 @@ class _Rooms:
         share: np.ndarray = (self.needed / np.maximum(self.room, 1)[:, None]).max(axis=0)
         return share
 
-    def of(self, blocks: np.ndarray) -> "_Rooms":
-        """Return the same for some blocks, in any order and any number of times."""
-        rooms = copy.copy(self)
-        rooms.needed = self.needed[:, blocks]
-        return rooms
-
-    def hold(self, copies: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-        """Return, per group of blocks, whether these copies of them fit together."""
-        inverting, multiplying = (
-            np.bincount(group.ravel(), (copies * kind).ravel(), groups) <= room
-            for kind, room in zip(self.needed, self.room.tolist(), strict=True)
-        )
-        fits: np.ndarray = inverting & multiplying
-        return fits
+    @property
+    def hold_all(self) -> bool:
+        """Whether one copy of all blocks fits."""
+        return bool((self.needed.sum(axis=1) <= self.room).all())
 
     def even_seconds(self, times: BlockTimes) -> float:
         """Return the time of solving per step if all arrays were always busy."""
@@ -495,9 +460,18 @@ def _staying(
         ratios = ratios[:1]
     weight = np.where(held.is_g, ratios[:, None], 1.0)
     group = np.arange(len(ratios))[:, None] + everything
-    every = _balanced_copies(held, fixed_s, weight, rooms, group, len(ratios))
+    every = balanced_copies(
+        times.solving_s,
+        times.most_copies,
+        fixed_s,
+        weight,
+        rooms.needed,
+        rooms.room,
+        group,
+        len(ratios),
+    )
     copies = np.stack(list({row.tobytes(): row for row in every}.values()))
-    banks = _first_banks(copies * block_banks(held.shapes, chip), group[: len(copies)], chip.banks)
+    banks = first_banks(copies * block_banks(held.shapes, chip), group[: len(copies)], chip.banks)
     ways = [BlockPlaces(*way) for way in zip(copies, 0 * copies, banks, strict=True)]
     return _evaluated(held, ways, hardware, policy)
 
@@ -505,73 +479,6 @@ def _staying(
 def _kinds(held: HeldBlocks) -> tuple[np.ndarray, np.ndarray]:
     """Return masks of G and of A blocks."""
     return held.is_g, ~held.is_g
-
-
-def _balanced_copies(
-    held: HeldBlocks,
-    fixed_s: np.ndarray,
-    weight: np.ndarray,
-    rooms: _Rooms,
-    group: np.ndarray,
-    groups: int,
-) -> np.ndarray:
-    """Choose the copies of blocks, (ways, blocks), so that the longest time of each group, as
-    multiples of a `weight`, is as short as the arrays allow that the group has together: `fixed_s`,
-    and that of solving, which copies share. Blocks of several ways are in different groups.
-    """
-    work_s, most = held.times.solving_s, np.maximum(held.shapes.right_sides, 1)
-    if not group.size:
-        return group
-    # Of blocks that are alike, one stands for those of a group.
-    columns = np.column_stack([work_s, most, fixed_s, held.is_g, *rooms.needed])
-    kinds, kind = np.unique(columns.view(f"V{columns.strides[0]}"), return_inverse=True)
-    alike = group * len(kinds) + kind.reshape(-1)
-    one, place, times = np.unique(alike, return_inverse=True, return_counts=True)
-    one = np.zeros(len(one), np.int64)
-    one[place.reshape(-1)] = np.arange(alike.size)
-    own, block = group.ravel()[one], one % len(work_s)
-    weight = np.broadcast_to(weight, group.shape).ravel()[one]
-    work_s, most, fixed_s = work_s[block], most[block], fixed_s[block]
-    shortest_s, mine = work_s / most, rooms.of(block)
-
-    def copies_for(longest: np.ndarray) -> np.ndarray:
-        left = longest[own] * weight - fixed_s
-        copies: np.ndarray = np.ceil(work_s / np.maximum(left, shortest_s))
-        return np.minimum(np.maximum(copies, 1.0), most)
-
-    high = np.zeros(groups)
-    np.maximum.at(high, own, (fixed_s + work_s) / weight)
-    low = high / float(most.max())
-    for _ in range(_BISECTIONS):
-        middle = np.sqrt(low * high)
-        fits = mine.hold(times * copies_for(middle), own, groups)
-        high, low = np.where(fits, middle, high), np.where(fits, low, middle)
-    return copies_for(high).astype(np.int64)[place].reshape(group.shape)
-
-
-def _first_banks(wide: np.ndarray, group: np.ndarray, banks: int) -> np.ndarray:
-    """Return the first bank of every holding if those of a group lie one after the other, and on
-    from the first bank where the last one is passed: a bank may have several arrays. Those that
-    would then begin in the same bank as another begin in one in which none does, if there is one.
-    All are of one shape.
-    """
-    shape, wide, group = wide.shape, wide.ravel(), group.ravel()
-    order = np.argsort(group, kind="stable")
-    before = np.cumsum(wide[order]) - wide[order]
-    start = np.searchsorted(group[order], group[order])
-    bank = np.zeros(len(group), np.int64)
-    bank[order] = (before - before[start]) % banks
-    place = group * banks + bank
-    _, first = np.unique(place, return_index=True)
-    late = np.ones(len(group), bool)
-    late[first] = False
-    for number in np.unique(group[late]).tolist():
-        begun = np.zeros(banks, bool)
-        begun[bank[(group == number) & ~late]] = True
-        free = np.flatnonzero(~begun)
-        moved = np.flatnonzero(late & (group == number))[: len(free)]
-        bank[moved] = free[: len(moved)]
-    return bank.reshape(shape)
 
 
 # Taking turns ---------------------------------------------------------------------------------
@@ -584,23 +491,24 @@ def _in_turns(
     take less than `least_s`.
     """
     chip, banks = hardware.chip, block_banks(held.shapes, hardware.chip)
-    rooms = _Rooms(held.shapes, chip, policy.soi.array_sets)
+    rooms = _Rooms.of(held.shapes, chip, policy.soi.array_sets)
     order = _worth_staying(held, rooms)
     filled = np.cumsum(rooms.needed[:, order], axis=1)
     need = ceil_div(filled, np.maximum(rooms.per_bank, 1)[:, None]).max(axis=0)
     # At least one always takes turns, and the widest has to find room.
     free = chip.banks - int(banks.max())
+    single = _Rooms.of(held.shapes, chip)
     found: list[_Division] = []
     counts = {int(np.searchsorted(need, share * free, "right")) for share in _SHARES}
     for count in sorted({min(count, len(order) - 1) for count in counts}):
         moving = np.ones(len(banks), bool)
         moving[order[:count]] = False
-        used, blocks = rooms.banks_of(~moving), held.take(np.flatnonzero(moving))
-        left = _Rooms(blocks.shapes, chip, banks=chip.banks - used)
-        if policy.partition.objective == "time" and left.even_seconds(blocks.times) >= least_s:
+        left = dataclasses.replace(single, banks=chip.banks - rooms.banks_of(~moving))
+        fastest = float((held.times.solving_s * left.share)[moving].sum())
+        if policy.partition.objective == "time" and fastest >= least_s:
             continue
-        turns = {turn.tobytes(): turn for turn in _turns_of(held, chip, moving, used)}
-        ways = _places_in_turn(held, chip, np.stack(list(turns.values())), used)
+        turns = {turn.tobytes(): turn for turn in _turns_of(held, moving, left)}
+        ways = _places_in_turn(held, banks, np.stack(list(turns.values())), left)
         tried = _evaluated(held, ways, hardware, policy)
         least_s = min(least_s, *(division.seconds for division in tried))
         found += tried
@@ -617,17 +525,15 @@ def _worth_staying(held: HeldBlocks, rooms: _Rooms) -> np.ndarray:
     return order
 
 
-def _turns_of(
-    held: HeldBlocks, chip: ChipSpec, moving: np.ndarray, used: int
-) -> Iterator[np.ndarray]:
-    """Yield turns if some blocks move in the banks behind those that are used by the others: single
-    copies of the blocks of a turn take several shares of these banks.
+def _turns_of(held: HeldBlocks, moving: np.ndarray, left: _Rooms) -> Iterator[np.ndarray]:
+    """Yield turns if some blocks move in the arrays that the others leave: single copies of the
+    blocks of a turn take several shares of these.
     """
-    share = _Rooms(held.shapes, chip, banks=chip.banks - used).share
     longest_first = []
     for kind in _kinds(held):
         mine = np.flatnonzero(kind & moving)
         longest_first.append(mine[np.argsort(-held.times.solving_s[mine], kind="stable")])
+    share = left.share
     shares = [share[order].tolist() for order in longest_first]
     for filled in _FILLED:
         turn, before = np.zeros(len(moving), np.int64), 0
@@ -639,26 +545,31 @@ def _turns_of(
 
 
 def _places_in_turn(
-    held: HeldBlocks, chip: ChipSpec, turns: np.ndarray, used: int
+    held: HeldBlocks, banks: np.ndarray, turns: np.ndarray, left: _Rooms
 ) -> list[BlockPlaces]:
-    """Return places of blocks with each of several turns, (ways, blocks), of the same blocks, in
-    the banks behind those that the others use.
+    """Return places of blocks that take so many banks with each of several turns, (ways, blocks),
+    of the same blocks, in the arrays behind those of the others.
     """
-    wide, mine = block_banks(held.shapes, chip), np.flatnonzero(turns[0])
-    blocks, left = held.take(mine), chip.banks - used
-    room = _Rooms(blocks.shapes, chip, banks=left)
-    fixed_s = np.where(blocks.is_g, blocks.times.renewing_s(np.zeros(len(mine), bool)), 0.0)
+    times, chip = held.times, held.times.hardware.chip
+    moves, used = turns[0] > 0, chip.banks - left.banks
+    mine, kept = np.flatnonzero(moves), np.flatnonzero(~moves)
+    fixed_s = np.where(held.is_g, times.renewing_s(~moves), 0.0)
     most = int(turns.max()) + 1
     group = np.arange(len(turns))[:, None] * most + turns[:, mine]
-    one = np.ones(len(mine))
-    every = _balanced_copies(blocks, fixed_s, one, room, group, len(turns) * most)
-    bank = np.zeros(len(wide), np.int64)
-    kept = np.flatnonzero(turns[0] == 0)
-    bank[kept] = _first_banks(wide[kept], turns[0][kept], max(used, 1))
-    copies = np.ones(turns.shape, np.int64)
+    every = balanced_copies(
+        times.solving_s[mine],
+        times.most_copies[mine],
+        fixed_s[mine],
+        np.ones(group.shape),
+        left.needed.take(mine, axis=1),
+        left.room,
+        group,
+        len(turns) * most,
+    )
+    copies, begins = np.ones(turns.shape, np.int64), np.zeros(turns.shape, np.int64)
     copies[:, mine] = every
-    begins = np.tile(bank, (len(turns), 1))
-    begins[:, mine] = used + _first_banks(every * wide[mine], group, max(left, 1))
+    begins[:, kept] = first_banks(banks[kept], turns[0][kept], max(used, 1))
+    begins[:, mine] = used + first_banks(every * banks[mine], group, max(left.banks, 1))
     return [BlockPlaces(*way) for way in zip(copies, turns, begins, strict=True)]
 
 

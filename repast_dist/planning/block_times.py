@@ -84,6 +84,12 @@ class BlockTimes:
         )
         return dataclasses.replace(times, solving_s=mean_s)
 
+    @property
+    def most_copies(self) -> np.ndarray:
+        """Copies of which each has something to solve: one per right-hand side."""
+        most: np.ndarray = np.maximum(self.shapes.right_sides, 1)
+        return most
+
     def take(self, place: np.ndarray) -> "BlockTimes":
         """Return the times of some blocks."""
         return BlockTimes(
