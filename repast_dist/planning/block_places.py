@@ -555,7 +555,7 @@ def _places_in_turn(
     mine, kept = np.flatnonzero(moves), np.flatnonzero(~moves)
     fixed_s = np.where(held.is_g, times.renewing_s(~moves), 0.0)
     most = int(turns.max()) + 1
-    group = np.arange(len(turns))[:, None] * most + turns[:, mine]
+    group = np.arange(len(turns))[:, None] * most + turns.take(mine, axis=1)
     every = balanced_copies(
         times.solving_s[mine],
         times.most_copies[mine],

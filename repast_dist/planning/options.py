@@ -6,6 +6,7 @@ step do.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,6 +25,7 @@ from repast_dist.planning.layer_ops import (
     training_ops,
     weight_writes,
 )
+from repast_dist.planning.path_loops import option_tables
 
 _STEP = 1.25
 """Ratio between numbers of copies, or of parts, that are tried above the first few."""
@@ -31,9 +33,6 @@ _STEP = 1.25
 _ALL_UP_TO = 4
 _FINE = np.linspace(-1.0, 1.0, 17)
 """Powers of that ratio between which numbers are refined."""
-
-NEVER = 2**40
-"""Arrays of an option that does not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +122,9 @@ class Options:
         Arrays, int64.
     copies : ndarray
         Copies of the weights; 0 if they do not stay.
-    forward_s, backward_s : ndarray
-        Time per sample in the layer's forward and backward stage.
-    kinds_s : ndarray
-        The same in every kind of steps if there are several, (kinds, 2, layers, options).
+    seconds : ndarray
+        Time per sample in the layer's forward and backward stage, in the average step and, if there
+        are several kinds of steps, in those of every kind, (steps, 2, layers, options).
     writing_j : ndarray
         Energy per step of writing weights.
     fills : ndarray
@@ -135,17 +133,9 @@ class Options:
 
     arrays: np.ndarray
     copies: np.ndarray
-    forward_s: np.ndarray
-    backward_s: np.ndarray
-    kinds_s: np.ndarray
+    seconds: np.ndarray
     writing_j: np.ndarray
     fills: np.ndarray
-
-    @property
-    def slower_s(self) -> np.ndarray:
-        """Time per sample in the slower of both stages."""
-        slower: np.ndarray = np.maximum(self.forward_s, self.backward_s)
-        return slower
 
     def kept(self, layers: np.ndarray) -> "Options":
         """Return the options without those in which the weights of some layers do not stay."""
@@ -156,11 +146,7 @@ class Options:
         return self._without(self.fills > most)
 
     def _without(self, gone: np.ndarray) -> "Options":
-        return dataclasses.replace(
-            self,
-            forward_s=np.where(gone, np.inf, self.forward_s),
-            backward_s=np.where(gone, np.inf, self.backward_s),
-        )
+        return dataclasses.replace(self, seconds=np.where(gone, np.inf, self.seconds))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -293,35 +279,41 @@ class Candidates:
         """Return what the candidates lead to; those with more arrays than are used do not exist."""
         self.expect([setting.arrays])
         passing, forming = self._busy[setting.arrays]
-        work, fits = self.work, self.arrays <= setting.arrays
         shares = [setting.factor_share]
         if len(setting.factor_shares) > 1:
             shares += setting.factor_shares
-        busy = np.stack([(passing + share * forming).max(axis=1) for share in shares])
-        seconds = self._table(np.where(fits, busy / work.step.micro_batch_size, np.inf), np.inf)
-        writing = fills = np.zeros(self.shape)
-        if self.of_weights:
-            writing = self._table(np.where(fits, self.writing_j, 0.0), 0.0)
-        if setting.lasting:
-            held, share = self.held(setting.arrays), setting.factor_share
-            filled = weight_fills(work, held) if self.of_weights else input_fills(work, held, share)
-            fills = self._table(np.where(fits, filled, 0.0), 0.0)
+        arrays, copies, seconds, writing_j = option_tables(
+            self.place,
+            math.prod(self.shape),
+            self.arrays,
+            self.copies,
+            passing,
+            forming,
+            np.array(shares),
+            setting.arrays,
+            self.work.step.micro_batch_size,
+            self.writing_j if self.of_weights else np.zeros(0),
+        )
         return Options(
-            self._table(np.where(fits, self.arrays, NEVER), NEVER),
-            self._table(self.copies, 1),
-            seconds[0, 0],
-            seconds[0, 1],
-            seconds[1:],
-            writing,
-            fills,
+            arrays.reshape(self.shape),
+            copies.reshape(self.shape),
+            seconds.reshape(-1, 2, *self.shape),
+            writing_j.reshape(self.shape),
+            self._fills(setting).reshape(self.shape),
         )
 
-    def _table(self, values: np.ndarray, padding: float) -> np.ndarray:
-        """Return values of all candidates, (..., candidates), as (..., layers, options)."""
-        outer = values.shape[:-1]
-        table = np.full((*outer, self.shape[0] * self.shape[1]), padding, values.dtype)
-        table[..., self.place] = values
-        return table.reshape(*outer, *self.shape)
+    def _fills(self, setting: Setting) -> np.ndarray:
+        """Return how often options fill their arrays if that matters, as a flat column."""
+        fills = np.zeros(math.prod(self.shape))
+        if setting.lasting:
+            held, work = self.held(setting.arrays), self.work
+            filled = (
+                weight_fills(work, held)
+                if self.of_weights
+                else input_fills(work, held, setting.factor_share)
+            )
+            fills[self.place] = np.where(self.arrays <= setting.arrays, filled, 0.0)
+        return fills
 
 
 def _new(numbers: np.ndarray) -> np.ndarray:

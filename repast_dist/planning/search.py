@@ -29,9 +29,9 @@ from repast_dist.planning.allocation import (
     check_fits,
     stage_ranges,
 )
+from repast_dist.planning.goals import Goal
 from repast_dist.planning.layer_ops import LayerWork, once_per_work
 from repast_dist.planning.options import (
-    NEVER,
     Candidates,
     Numbers,
     Options,
@@ -39,18 +39,12 @@ from repast_dist.planning.options import (
     placed_arrays,
     weight_write_seconds,
 )
-from repast_dist.planning.specs import PartitionSpec, Policy
-
-_LIMITS = (1.0, 1.03, 1.1, 1.3, 2.0, np.inf)
-"""Limits of the slowest stage that are tried, as multiples of the smallest one."""
+from repast_dist.planning.path_loops import NEVER
+from repast_dist.planning.paths import ALIKE, Path
+from repast_dist.planning.specs import Policy
 
 _PREFIXES = 9
 """Numbers of layers that are made to stay which are tried for the least energy."""
-
-_ALIKE = 1.003
-"""Of divisions whose goal is within this ratio of the least, the one in which fewest weights move
-is taken.
-"""
 
 _USED = 0.9
 """Layers that take a smaller share of the arrays that they may have need no more."""
@@ -80,21 +74,6 @@ _STARTS, _ROUNDS = 3, 3
 _NEAREST, _FAR = 16, 1.6
 """Numbers of arrays around each that are tried, and the ratio up to which they are."""
 
-_PRICES = 2.0 ** np.arange(-1, 4)
-"""Prices of an array with which goals are bounded, as multiples of what the goal has left for the
-sum of all stages per array.
-"""
-
-_INTERVALS = 4
-"""Intervals of limits of the slowest stage in which goals are bounded."""
-
-_CROSSINGS = 40
-"""Prices of an array that are tried at most."""
-
-_ROUNDING = 1e-12
-
-_PASSES = 4
-
 
 def allocate(
     work: LayerWork, policy: Policy, budget: ArrayBudget, cuts: tuple[int, ...] | None = None
@@ -121,7 +100,7 @@ def allocate(
     partition, chip = policy.partition, work.hardware.chip
     needs = Needs.of(work.layers, work.hardware, work.step)
     stages, ranges = stage_ranges(needs, budget, partition, work.step.chips, cuts)
-    goal = _Goal.of(work, policy, stages)
+    goal = Goal.of(work, policy, stages)
     placed, goals = [], []
     for start, stop in ranges:
         tried = _broadly(work, start, stop, goal)
@@ -138,69 +117,7 @@ def allocate(
     return Allocation(**columns, stages=stages, stage=stage, budget=budget, goal=max(goals))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Goal:
-    """What is made small: ``per_s (sum_weight * sum of stages + most_weight * slowest stage + time
-    of writing weights) + per_j * energy of writing weights``, if `lasting` of divisions in which
-    the arrays that are filled most often are filled as seldom as possible.
-
-    Where only some steps form factors, ``factor_shares`` are the micro-batches that do in the
-    others and in these, as shares, and ``forming`` is how many of the steps they are: each kind of
-    steps has a slowest stage of its own.
-    """
-
-    partition: PartitionSpec
-    sum_weight: float
-    most_weight: float
-    per_s: float
-    per_j: float
-    factor_shares: tuple[float, ...]
-    forming: float
-    micro_batches: int
-    lasting: bool
-
-    @classmethod
-    def of(cls, work: LayerWork, policy: Policy, stages: int) -> "_Goal":
-        step, partition = work.step, policy.partition
-        replicas = step.chips // stages
-        micro_batches = ceil_div(step.micro_batches, replicas)
-        forming = 0
-        if step.second_order:
-            # Steps end when the replica that forms most factors does.
-            forming = ceil_div(policy.soi.forming(step.micro_batches), replicas)
-        samples = micro_batches * step.micro_batch_size
-        energy = partition.objective == "energy"
-        interval = policy.soi.factor_interval if forming else 1
-        return cls(
-            partition=partition,
-            sum_weight=1.0 if partition.pipelining else float(samples),
-            most_weight=samples - 1.0 if partition.pipelining else 0.0,
-            per_s=work.hardware.costs.static_w if energy else 1.0,
-            per_j=1.0 if energy else 0.0,
-            factor_shares=(0.0,) * (interval > 1) + (forming / micro_batches,),
-            forming=1.0 / interval,
-            micro_batches=micro_batches,
-            lasting=partition.objective == "lifetime",
-        )
-
-    def settings(self, arrays: int) -> list[Setting]:
-        """Return what decides the times of layers if so many arrays are used: with factors formed
-        as in the average step and, where steps differ, as in those that form them.
-        """
-        most = self.factor_shares[-1]
-        average = most * self.forming
-        return [
-            Setting(
-                arrays,
-                share,
-                self.factor_shares,
-                self.lasting,
-            )
-            for share in ([average] if self.lasting else sorted({average, most}))
-        ]
-
-
-def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
+def _divided(broad: "_Tried", budget: ArrayBudget, goal: Goal) -> "_Division":
     """Divide the arrays of one chip among its layers, of which few numbers are tried broadly.
 
     Arrays are spread over all banks, and have more converters and buses the fewer of them lie in
@@ -237,7 +154,7 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: _Goal) -> "_Division":
     alike = [
         division
         for division in tried
-        if division.value <= _ALIKE * first.value and division.fills <= _ALIKE * first.fills
+        if division.value <= ALIKE * first.value and division.fills <= ALIKE * first.fills
     ]
     return min(alike, key=lambda division: (division.moving_j, division.value))
 
@@ -247,7 +164,7 @@ class _Trials:
     divisions of them.
     """
 
-    def __init__(self, broad: "_Tried", arrays: int, goal: _Goal) -> None:
+    def __init__(self, broad: "_Tried", arrays: int, goal: Goal) -> None:
         chip = broad.work.hardware.chip
         self.arrays, self.tiles, self.banks = arrays, chip.tiles, chip.banks
         self.numbers: list[int] = []
@@ -417,7 +334,7 @@ class _Tried:
     kind: np.ndarray
 
     @classmethod
-    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers, goal: _Goal) -> "_Tried":
+    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers, goal: Goal) -> "_Tried":
         """Find the layers that are alike and have the same numbers."""
         every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
         known: dict[bytes, int] = {}
@@ -442,7 +359,7 @@ class _Tried:
 
 
 @once_per_work
-def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
+def _broadly(work: LayerWork, start: int, stop: int, goal: Goal) -> _Tried:
     """Return a range of layers with few numbers up to all that make sense, which are the same
     however many arrays a chip has for layers.
     """
@@ -452,7 +369,7 @@ def _broadly(work: LayerWork, start: int, stop: int, goal: _Goal) -> _Tried:
     return _Tried.of(layers, needs, Numbers.broad(layers, needs), goal)
 
 
-def _divisions(tried: _Tried, used: int, goal: _Goal, least: float) -> list[_Division]:
+def _divisions(tried: _Tried, used: int, goal: Goal, least: float) -> list[_Division]:
     """Return good divisions of `used` arrays among layers that may have some numbers of them; none
     if they are too few. Those may be missing which are not alike the best one, or one whose goal is
     `least`.
@@ -464,9 +381,7 @@ def _divisions(tried: _Tried, used: int, goal: _Goal, least: float) -> list[_Div
     ]
 
 
-def _divisions_if(
-    tried: _Tried, setting: Setting, goal: _Goal, least: float
-) -> Iterator[_Division]:
+def _divisions_if(tried: _Tried, setting: Setting, goal: Goal, least: float) -> Iterator[_Division]:
     """Return good divisions for one setting."""
     used = setting.arrays
     weights, pools = tried.weights.options(setting), tried.pools.options(setting)
@@ -477,12 +392,12 @@ def _divisions_if(
     found: list[list[_Division]] = []
     # Those first that leave most open: they are hardly ever worse.
     for kept in reversed(list(_kept(tried.needs, used, goal))):
-        path = _path(weights.kept(kept[tried.first]), pools)
-        smallest = _smallest_limit(path, tried.layers, used)
-        if smallest is None or not _may_reach(path, tried.layers, used, goal, smallest, least):
+        path = Path.of(weights.kept(kept[tried.first]), pools, goal)
+        smallest = path.smallest_limit(tried.layers, used)
+        if smallest == np.inf or not path.may_reach(tried.layers, used, smallest, least):
             continue
-        chosen = _choices(path, tried, used, goal, smallest)
-        found.append(_placed(tried, used, goal, (weights, pools, path), chosen, fills))
+        chosen = path.choices(tried.layers, tried.kind, used, smallest)
+        found.append(_placed(tried, used, (weights, pools, path), chosen, fills))
         least = min(least, _least(found[-1]).value)
     yield from itertools.chain.from_iterable(reversed(found))
 
@@ -490,8 +405,7 @@ def _divisions_if(
 def _placed(
     tried: _Tried,
     used: int,
-    goal: _Goal,
-    options: tuple[Options, Options, "_Path"],
+    options: tuple[Options, Options, Path],
     chosen: np.ndarray,
     fills: float,
 ) -> list[_Division]:
@@ -501,8 +415,8 @@ def _placed(
     given = weights.arrays[kind, weight], weights.copies[kind, weight], pools.arrays[kind, pool]
     placed = placed_arrays(tried.work, tried.needs, used, given)
     writing_s = weight_write_seconds(tried.work, placed)
-    values = path.values(kind, chosen, goal) + goal.per_s * writing_s
-    moving_j = path.writing_j[kind, chosen]
+    values = path.values(kind, chosen) + path.goal.per_s * writing_s
+    moving_j = weights.writing_j[kind, weight]
     found = []
     for place, value in enumerate(values.tolist()):
         arrays = _division_of(placed, place)
@@ -538,7 +452,7 @@ def _fewest_fills(weights: Options, pools: Options, layers: np.ndarray, used: in
     return float(limits[place]) if place < len(limits) else np.inf
 
 
-def _kept(needs: Needs, used: int, goal: _Goal) -> Iterator[np.ndarray]:
+def _kept(needs: Needs, used: int, goal: Goal) -> Iterator[np.ndarray]:
     """Yield masks of layers that have to stay: all if they fit, and if the settings allow that
     others move, none. For the least energy more and more of them are tried, those with few arrays
     first, since every array that stays saves about the same.
@@ -558,302 +472,3 @@ def _kept(needs: Needs, used: int, goal: _Goal) -> Iterator[np.ndarray]:
 
 def _prefixes(used: int) -> np.ndarray:
     return np.linspace(0.0, used, _PREFIXES)
-
-
-# Options of layers as one list per layer ------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Path:
-    """The options of each kind of layer, from few arrays to many: those for weights and those for
-    inputs which keep the same limit go together; (kinds, options), padded with options of infinite
-    time. ``kinds_s`` are the times of both stages in every kind of steps, (kinds, 2, ...), if there
-    are several.
-    """
-
-    arrays: np.ndarray
-    limit_s: np.ndarray
-    stages_s: np.ndarray
-    kinds_s: np.ndarray
-    writing_j: np.ndarray
-    weight: np.ndarray
-    pool: np.ndarray
-
-    def cost(self, goal: _Goal) -> np.ndarray:
-        """Return what the options add to the goal besides the slowest stage."""
-        cost: np.ndarray = (
-            goal.per_s * goal.sum_weight * self.stages_s + goal.per_j * self.writing_j
-        )
-        return cost
-
-    def values(self, kind: np.ndarray, chosen: np.ndarray, goal: _Goal) -> np.ndarray:
-        """Return the goal without the time of writing weights, for layers of these kinds, with
-        several choices of their options, (choices, layers).
-        """
-        values: np.ndarray
-        if not len(self.kinds_s):
-            slowest = self.limit_s[kind, chosen].max(axis=1)
-            values = self.cost(goal)[kind, chosen].sum(axis=1)
-            return values + goal.per_s * goal.most_weight * slowest
-        seconds = self.kinds_s[:, :, kind, chosen]
-        both = goal.sum_weight * seconds.sum(axis=(1, 3)) + goal.most_weight * seconds.max(
-            axis=(1, 3)
-        )
-        steps = np.array([1.0 - goal.forming, goal.forming])
-        values = goal.per_s * (steps @ both)
-        return values + goal.per_j * self.writing_j[kind, chosen].sum(axis=1)
-
-
-def _path(weights: Options, pools: Options) -> _Path:
-    weight, pool, real = _joined(
-        np.minimum.accumulate(weights.slower_s, axis=1),
-        np.minimum.accumulate(pools.slower_s, axis=1),
-    )
-    rows = np.arange(len(real))[:, None]
-    # Places in flat columns, which are found faster than rows and options of each.
-    of_weights = rows * weights.arrays.shape[1] + weight
-    of_pools = rows * pools.arrays.shape[1] + pool
-
-    def slower(of_weight: np.ndarray, of_pool: np.ndarray) -> np.ndarray:
-        slower: np.ndarray = np.maximum(of_weight.take(of_weights), of_pool.take(of_pools))
-        return slower
-
-    forward = slower(weights.forward_s, pools.forward_s)
-    backward = slower(weights.backward_s, pools.backward_s)
-    kinds = [
-        [slower(*stage) for stage in zip(*both, strict=True)]
-        for both in zip(weights.kinds_s, pools.kinds_s, strict=True)
-    ]
-    arrays = weights.arrays.take(of_weights) + pools.arrays.take(of_pools)
-    return _Path(
-        arrays=np.where(real, arrays, NEVER),
-        limit_s=np.where(real, np.maximum(forward, backward), np.inf),
-        stages_s=np.where(real, forward + backward, np.inf),
-        kinds_s=np.where(real, np.array(kinds), np.inf) if kinds else np.zeros((0, 2, *real.shape)),
-        writing_j=weights.writing_j.take(of_weights),
-        weight=weight,
-        pool=pool,
-    )
-
-
-def _joined(weights: np.ndarray, pools: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, per row, the first options for weights and for inputs that keep each limit, of the
-    limits that both can keep, and which of these are real: rows have different numbers of them.
-
-    Parameters
-    ----------
-    weights, pools : ndarray
-        (kinds, options), limits in descending order.
-    """
-    limits = np.concatenate([weights, pools], axis=1)
-    columns = limits.shape[1]
-    rows = np.arange(len(limits))[:, None] * columns
-    order = np.argsort(-limits, axis=1, kind="stable")
-    limits = limits.take(rows + order)
-    of_weights = order < weights.shape[1]
-    # The first option that keeps a limit is behind all those with a larger one.
-    weight = np.cumsum(of_weights, axis=1) - of_weights
-    pool = np.arange(columns) - weight
-    real = np.isfinite(limits) & (weight < weights.shape[1]) & (pool < pools.shape[1])
-    real[:, 1:] &= limits[:, 1:] != limits[:, :-1]
-    width = max(1, int(real.sum(axis=1).max()))
-    place = rows + np.argsort(~real, axis=1, kind="stable")[:, :width]
-    real = real.take(place)
-    return np.where(real, weight.take(place), 0), np.where(real, pool.take(place), 0), real
-
-
-# The choice -----------------------------------------------------------------------------------
-
-
-def _choices(path: _Path, tried: _Tried, used: int, goal: _Goal, smallest: float) -> np.ndarray:
-    """Return an option for each layer, for several limits of the slowest stage from the smallest
-    one, (limits, layers).
-    """
-    limits = smallest * np.array(_LIMITS) if goal.most_weight else np.array([np.inf])
-    allowed = np.where(path.limit_s <= limits[:, None, None], path.cost(goal), np.inf)
-    chosen = _spent(path.arrays, allowed, tried.layers, used)
-    return _filled_up(path.arrays, allowed, used, tried.kind, chosen)
-
-
-def _smallest_limit(path: _Path, layers: np.ndarray, used: int) -> float | None:
-    """Return the smallest limit of the slowest stage that the arrays allow."""
-    real = np.isfinite(path.limit_s)
-    if not real[:, 0].all():
-        return None
-    # Under a limit, layers have gone on from every option with a larger one to the next.
-    more = np.full(path.arrays.shape, NEVER)
-    more[:, :-1] = np.where(real[:, 1:], np.diff(path.arrays, axis=1), NEVER)
-    limits, more = path.limit_s[real], (more * layers[:, None])[real]
-    order = np.argsort(-limits, kind="stable")
-    needed = path.arrays[:, 0] @ layers + np.cumsum(more[order]) - more[order]
-    fitting = int(np.searchsorted(needed, used, "right"))
-    return float(limits[order[fitting - 1]]) if fitting else None
-
-
-def _may_reach(
-    path: _Path, layers: np.ndarray, used: int, goal: _Goal, smallest: float, least: float
-) -> bool:
-    """Return whether a division may have a goal that is alike one of `least`, or less.
-
-    Whatever an array costs, no division that fits is better than the best one if arrays are paid
-    for, less the price of all (a Lagrangian bound). Where the slowest stage is between two limits,
-    options are those that keep the upper one, and it takes as long as the lower one at least.
-
-    Parameters
-    ----------
-    path, layers, used, goal
-        As in `_choices`, with the layers of each kind.
-    smallest : float
-        The smallest limit of the slowest stage that the arrays allow.
-    least : float
-        A goal.
-    """
-    below = _ALIKE * least * (1 + _ROUNDING)
-    if not np.isfinite(below) or goal.lasting or len(path.kinds_s):
-        return True
-    real, slowest = np.isfinite(path.limit_s), goal.per_s * goal.most_weight
-    cost = np.where(real, path.cost(goal), np.inf)
-    left = below - float(cost.min(axis=1) @ layers)
-    if left < slowest * smallest:
-        return False
-    limits = np.array([smallest, np.inf])
-    if slowest:
-        most = max(left / (slowest * smallest), 1.0)
-        limits = smallest * most ** np.linspace(0.0, 1.0, _INTERVALS + 1)
-    prices = _PRICES * (left - slowest * smallest) / used
-    priced = np.multiply.outer(prices, np.where(real, path.arrays, 0)) + cost
-    # The limits of options fall: those that keep one are the last ones.
-    best = np.minimum.accumulate(priced[:, :, ::-1], axis=2)[:, :, ::-1]
-    first = (real & (path.limit_s > limits[1:, None, None])).sum(axis=2)
-    goals = best[:, np.arange(len(layers)), first] @ layers - (prices * used)[:, None]
-    return bool(((goals + slowest * limits[:-1]).max(axis=0) <= below).any())
-
-
-def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) -> np.ndarray:
-    """Return the options of least cost that the arrays allow, the same for all layers of a kind.
-
-    At a high price of an array they fit, at a low one they cost little. The price at which a choice
-    that fits and one that does not are as good as each other leads to a better one than both, until
-    there is none.
-
-    Parameters
-    ----------
-    arrays : ndarray
-        (kinds, options) arrays that an option takes.
-    cost : ndarray
-        (limits, kinds, options) what it costs under a limit; infinite: it is not allowed.
-    layers : ndarray
-        (kinds,) layers of each kind.
-    used : int
-        Arrays that there are. Those of the first options that are allowed are no more.
-
-    Returns
-    -------
-    ndarray
-        (limits, kinds) options.
-    """
-    limits, rows = np.arange(len(cost))[:, None], np.arange(len(arrays))
-    numbers, many_layers = arrays.ravel().astype(np.float64), layers.astype(np.float64)
-
-    def together(chosen: np.ndarray) -> tuple[list[int], list[float]]:
-        """Return arrays and cost of all layers, one per limit."""
-        costs = cost[limits, rows, chosen] @ many_layers
-        return (arrays[rows, chosen] @ layers).tolist(), costs.tolist()
-
-    small, large = np.isfinite(cost).argmax(axis=2), cost.argmin(axis=2)
-    (few, dear), (many, cheap) = together(small), together(large)
-    fits = np.array(many) <= used
-    small[fits] = large[fits]
-    open_, looked_at = np.flatnonzero(~fits).tolist(), -1
-    middle, mine = small.copy(), cost
-    for _ in range(_CROSSINGS):
-        if not open_:
-            break
-        prices = [(dear[n] - cheap[n]) / max(many[n] - few[n], 1) for n in open_]
-        if len(open_) != looked_at:
-            looked_at, mine = len(open_), cost[open_].reshape(len(open_), -1)
-        priced = np.multiply.outer(np.array(prices), numbers)
-        priced += mine
-        middle[open_] = priced.reshape(-1, *arrays.shape).argmin(axis=2)
-        between, costs = together(middle)
-        still = []
-        for n, price in zip(open_, prices, strict=True):
-            bound = dear[n] + price * few[n]
-            if not costs[n] + price * between[n] < bound - _ROUNDING * abs(bound):
-                continue
-            still.append(n)
-            if between[n] <= used:
-                small[n], few[n], dear[n] = middle[n], between[n], costs[n]
-            else:
-                many[n], cheap[n] = between[n], costs[n]
-        open_ = still
-    return small
-
-
-def _filled_up(
-    arrays: np.ndarray, cost: np.ndarray, used: int, kind: np.ndarray, chosen: np.ndarray
-) -> np.ndarray:
-    """Spend the arrays that are left where they save most per array, layer by layer.
-
-    Parameters
-    ----------
-    arrays, cost, used
-        As in `_spent`.
-    kind : ndarray
-        (layers,) the kind of each layer.
-    chosen : ndarray
-        (limits, kinds) options that were chosen.
-
-    Returns
-    -------
-    ndarray
-        (limits, layers) options.
-    """
-    chosen = chosen.take(kind, axis=1)
-    left = used - arrays[kind, chosen].sum(axis=1)
-    limit, layer = np.nonzero(np.broadcast_to(left[:, None] != 0, chosen.shape))
-    for _ in range(_PASSES):
-        if not len(limit):
-            break
-        better, gain, wanted = _best_spent(
-            arrays, cost, left, (limit, kind[layer], chosen[limit, layer])
-        )
-        # What is not worth it now is not with fewer arrays left.
-        some = np.flatnonzero(gain > 0)
-        some = some[np.lexsort((-gain[some], limit[some]))]
-        before, lefts, taken = left, left.tolist(), []
-        for place, own, arrays_ in zip(
-            some.tolist(), limit[some].tolist(), wanted[some].tolist(), strict=True
-        ):
-            if arrays_ <= lefts[own]:
-                lefts[own] -= arrays_
-                taken.append(place)
-        chosen[limit[taken], layer[taken]] = better[taken]
-        left = np.array(lefts)
-        some = np.sort(some[((left != 0) & (left != before))[limit[some]]])
-        limit, layer = limit[some], layer[some]
-    return chosen
-
-
-def _best_spent(
-    arrays: np.ndarray,
-    cost: np.ndarray,
-    left: np.ndarray,
-    layers: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for layers with a limit, a kind and an option each, the option that saves most per
-    array that it takes more, how much that is (0: none saves), and these arrays, of those that are
-    left under the limit, (limits,).
-    """
-    kinds, options = arrays.shape
-    limit, kind, option = layers
-    # Those with the same of all three do the same.
-    alike, place = np.unique((limit * kinds + kind) * options + option, return_inverse=True)
-    one, option = np.divmod(alike, options)
-    limit, kind = np.divmod(one, kinds)
-    more = arrays[kind] - arrays[kind, option][:, None]
-    saved = cost[limit, kind, option][:, None] - cost[limit, kind]
-    fits = more <= left[limit, None]
-    worth = np.where(fits & (saved > 0), saved / np.maximum(more, 0.5), 0.0)
-    best, rows = worth.argmax(axis=1), np.arange(len(alike))
-    return best[place], worth[rows, best][place], more[rows, best][place]

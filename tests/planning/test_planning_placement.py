@@ -14,6 +14,7 @@ from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
 from repast_dist.planning import search
 from repast_dist.planning.allocation import Allocation, Needs
 from repast_dist.planning.options import placed_arrays
+from repast_dist.planning.paths import Path
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.summary import summarise
 from repast_dist.planning.wear import cell_writes
@@ -296,10 +297,10 @@ def test_divisions_that_cannot_be_better_are_left_out_and_no_other(monkeypatch, 
         calls.append(1)
         return chosen(*_)
 
-    calls, chosen = [], search._choices
-    monkeypatch.setattr(search, "_choices", tried)
+    calls, chosen = [], Path.choices
+    monkeypatch.setattr(Path, "choices", tried)
     found, few = list(allocations()), len(calls)
-    monkeypatch.setattr(search, "_may_reach", lambda *_: True)
+    monkeypatch.setattr(Path, "may_reach", lambda *_: True)
     every, many = list(allocations()), len(calls) - few
     assert few < 0.7 * many
     for one, other in zip(found, every, strict=True):
