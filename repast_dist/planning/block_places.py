@@ -12,7 +12,7 @@ steps that renew blocks may be another one than in those that do not.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.planning.block_costs import block_banks
 from repast_dist.planning.block_times import BlockTimes
-from repast_dist.planning.places_loops import balanced_copies, first_banks, longest_s
+from repast_dist.planning.places_loops import balanced_copies, first_banks, longest_s, turns_of
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import Policy
 
@@ -525,23 +525,19 @@ def _worth_staying(held: HeldBlocks, rooms: _Rooms) -> np.ndarray:
     return order
 
 
-def _turns_of(held: HeldBlocks, moving: np.ndarray, left: _Rooms) -> Iterator[np.ndarray]:
-    """Yield turns if some blocks move in the arrays that the others leave: single copies of the
-    blocks of a turn take several shares of these.
+def _turns_of(held: HeldBlocks, moving: np.ndarray, left: _Rooms) -> np.ndarray:
+    """Return turns if some blocks move in the arrays that the others leave, (ways, blocks): single
+    copies of the blocks of a turn take several shares of these. Those of a turn are alike.
     """
     longest_first = []
     for kind in _kinds(held):
         mine = np.flatnonzero(kind & moving)
         longest_first.append(mine[np.argsort(-held.times.solving_s[mine], kind="stable")])
-    share = left.share
-    shares = [share[order].tolist() for order in longest_first]
-    for filled in _FILLED:
-        turn, before = np.zeros(len(moving), np.int64), 0
-        for order, parts in zip(longest_first, shares, strict=True):
-            turns = _turns(parts, filled)
-            turn[order] = before + 1 + np.array(turns, np.int64)
-            before = max(before, before + 1 + max(turns, default=-1))
-        yield turn
+    order = np.concatenate(longest_first)
+    turns = turns_of(left.share[order], len(longest_first[0]), np.array(_FILLED))
+    every = np.zeros((len(turns), len(moving)), np.int64)
+    every[:, order] = turns
+    return every
 
 
 def _places_in_turn(
@@ -571,16 +567,3 @@ def _places_in_turn(
     begins[:, kept] = first_banks(banks[kept], turns[0][kept], max(used, 1))
     begins[:, mine] = used + first_banks(every * banks[mine], group, max(left.banks, 1))
     return [BlockPlaces(*way) for way in zip(copies, turns, begins, strict=True)]
-
-
-def _turns(shares: list[float], filled: float) -> list[int]:
-    """Return the turn of each block, from 0, those first that take longest, so that those of a turn
-    are alike: as many as take a share of the arrays together.
-    """
-    turns, number, taken = [], 0, 0.0
-    for part in shares:
-        if taken and taken + part > filled:
-            number, taken = number + 1, 0.0
-        turns.append(number)
-        taken += part
-    return turns

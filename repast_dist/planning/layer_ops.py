@@ -85,7 +85,7 @@ class LayerWork:
         shape of `place`.
         """
         factor_a, factor_g = (
-            {name: values[place] for name, values in counts.items()}
+            {name: values.take(place) for name, values in counts.items()}
             for counts in (self.factor_a, self.factor_g)
         )
         whole, before = self.taken_from or (self, None)

@@ -83,7 +83,7 @@ class LayerTable:
         """
         places = place.ravel().tolist()
         changed: dict[str, Any] = {
-            name: column[place]
+            name: column.take(place)
             if isinstance(column, np.ndarray)
             else tuple(map(column.__getitem__, places))
             for name, column in vars(self).items()

@@ -383,6 +383,8 @@ def _spread(arrays: np.ndarray, used: int | np.ndarray, places: int) -> np.ndarr
     """Return the banks, or tiles, over which arrays are spread if `used` arrays lie evenly in all
     of these places.
     """
+    if not arrays.any():
+        return np.ones(np.broadcast_shapes(arrays.shape, np.shape(used)), np.int64)
     share = np.minimum(ceil_div(arrays * places, used), np.minimum(arrays, places))
     return np.maximum(share, 1)
 

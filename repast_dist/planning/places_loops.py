@@ -187,3 +187,34 @@ def _longest_s(
                 start = stop
             done_s[segment, way] = max(beside_s, in_turn_s)
     return done_s
+
+
+@numba.njit(cache=True, nogil=True)
+def turns_of(share: np.ndarray, first: int, filled: np.ndarray) -> np.ndarray:
+    """Return the turn of each block, from 1: as many follow each other in one as take a share of
+    the arrays together.
+
+    Parameters
+    ----------
+    share : ndarray
+        (blocks,) share of the arrays that one copy takes.
+    first : int
+        Blocks from this one on are in other turns than those before.
+    filled : ndarray
+        (ways,) shares that a turn may take; one block may take more.
+
+    Returns
+    -------
+    ndarray
+        (ways, blocks), int64.
+    """
+    turns = np.empty((len(filled), len(share)), np.int64)
+    for way in range(len(filled)):
+        turn, taken = 1, 0.0
+        for block in range(len(share)):
+            beyond = taken > 0.0 and taken + share[block] > filled[way]
+            if beyond or (block == first and first > 0):
+                turn, taken = turn + 1, 0.0
+            turns[way, block] = turn
+            taken += share[block]
+    return turns

@@ -456,17 +456,23 @@ def _unfused_shapes(
     product of the rows of activations, or of errors of every Fisher pass, of all micro-batches that
     form factors.
     """
-    passes = {"A": 1, "G": max(work.fisher_passes, 1)}
     layers, positions = workload.layers, policy.soi.factor_positions
-    widths = [(layer.factor_a_size, layer.factor_g_size) for layer in layers]
-    right_sides = [block.right_sides(*widths[block.layer]) for block in blocks]
+    layer = np.array([block.layer for block in blocks], np.int64)
+    is_g = np.array([block.factor == "G" for block in blocks], bool)
+    a_size, g_size, vectors = (
+        np.array(column, np.int64)[layer]
+        for column in (
+            [layer.factor_a_size for layer in layers],
+            [layer.factor_g_size for layer in layers],
+            [layer.sampled_factor_vectors(positions) for layer in layers],
+        )
+    )
     samples = policy.soi.forming(work.micro_batches) * work.micro_batch_size
-    vectors = [layer.sampled_factor_vectors(positions) for layer in layers]
-    fresh = [samples * vectors[block.layer] * passes[block.factor] for block in blocks]
+    passes = np.where(is_g, max(work.fisher_passes, 1), 1)
     return block_shapes(
         blocks,
-        np.array(right_sides, np.int64),
-        np.array(fresh, np.int64),
+        np.where(is_g, a_size, g_size),
+        samples * vectors * passes,
         hardware,
         policy.inversion,
         policy.soi.held_batches(work.decay),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from repast_dist.analog.arrays.inv import coupling_values, couplings, piece_values
+from repast_dist.analog.arrays.inv import couplings, couplings_of, piece_values
 from repast_dist.analog.schemes.base import Counts, Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.ground.numbers import ceil_div
@@ -101,9 +101,7 @@ class BlockShapes:
     @property
     def coupling_values(self) -> np.ndarray:
         """Values that multiply the halves of Schur complements, which are no part of a block."""
-        depth = np.where(self.inv_arrays > 0, self.depth, 0)
-        shapes = zip(self.size.tolist(), depth.tolist(), strict=True)
-        return np.array([coupling_values(*shape) for shape in shapes], np.int64)
+        return couplings_of(self.size, np.where(self.inv_arrays > 0, self.depth, 0))
 
     @property
     def inverse_values(self) -> np.ndarray:

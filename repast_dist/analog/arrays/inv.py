@@ -18,6 +18,7 @@ import abc
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -487,6 +488,23 @@ def couplings(n: int, depth: int, *, part_of_block: bool = True) -> tuple[tuple[
 def coupling_values(n: int, depth: int) -> int:
     """Return the values of `couplings`."""
     return sum(rows * columns for rows, columns in couplings(n, depth))
+
+
+def couplings_of(n: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return `coupling_values` of several matrices."""
+    return _of_each(coupling_values, n, depth)
+
+
+def forming_ops_of(n: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return `forming_ops` of several matrices."""
+    return _of_each(forming_ops, n, depth)
+
+
+def _of_each(of_one: Callable[[int, int], int], n: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    values = np.zeros(len(n), np.int64)
+    for place in np.flatnonzero(depth).tolist():
+        values[place] = of_one(int(n[place]), int(depth[place]))
+    return values
 
 
 def piece_values(n: np.ndarray, pieces: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from repast_dist.analog.arrays.inv import coupling_values, depth_of, forming_ops, piece_values
+from repast_dist.analog.arrays.inv import couplings_of, depth_of, forming_ops_of, piece_values
 from repast_dist.analog.cells.base import Cell
 from repast_dist.analog.deflation import ROWS_PER_DIRECTION, search_counts
 from repast_dist.analog.prices import PriceList
@@ -490,9 +490,8 @@ class Scheme(abc.ABC):
         forming = np.zeros(len(n), np.int64)
         at_once = blocks.pieces // 2**blocks.depth
         if self.uses_array:
-            split = list(zip(n.tolist(), blocks.depth.tolist(), strict=True))
-            values = values + np.array([coupling_values(*one) for one in split], np.int64)
-            forming += np.array([forming_ops(*one) for one in split], np.int64)
+            values = values + couplings_of(n, blocks.depth)
+            forming += forming_ops_of(n, blocks.depth)
         return {
             "inv_ops": self.tests(blocks, inv),
             "beside": self.tests(blocks, inv) * (at_once - 1) // at_once,
