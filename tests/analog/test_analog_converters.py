@@ -51,7 +51,8 @@ def _bits_of_a_sine(adc: AdcSpec, errors: np.ndarray) -> float:
     phase = 2 * np.pi * cycles * np.arange(count) / count
     codes = _converted(np.sin(phase), adc, errors)
     basis = np.stack([np.sin(phase), np.cos(phase), np.ones(count)], axis=1)
-    residual = codes - basis @ np.linalg.lstsq(basis, codes)[0]
+    # Over whole cycles its three parts are orthogonal.
+    residual = codes - basis @ (basis.T @ codes / (basis**2).sum(axis=0))
     # Full scale over the quantisation noise of an ideal converter that errs as much.
     full_scale = 2.0 * (2 ** (adc.bits - 1) - 1)
     return float(np.log2(full_scale / (np.sqrt(12) * np.sqrt(np.mean(residual**2)))))

@@ -38,6 +38,8 @@ YEARS_S = 20 * 365 * 86400.0
 
 
 def asks_for_the_time_of_day(source: str) -> bool:
+    if not any(f".{name}(" in source for name in TIME_OF_DAY):
+        return False
     return any(
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

@@ -122,7 +122,7 @@ MEASURED = ("amplifier_s", "serial_settling_s")
 """How long circuits settle is assumed in a plan."""
 
 
-@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("interval", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_counts_what_its_plan_counts(train, interval):
     """One settling per right-hand side, so that nothing but times of settling is assumed."""
     settings = ("inversion=single", f"soi.interval={interval}", "farm.chips=2")

@@ -34,7 +34,9 @@ def _own(method):
     return (OWN, "~optimizer", f"+optimizer={{method: {method}, learning_rate: 0.01}}")
 
 
-@pytest.mark.parametrize("method", ["sign", "only_right", "fourth_roots"])
+@pytest.mark.parametrize(
+    "method", ["sign", pytest.param("only_right", marks=pytest.mark.slow), "fourth_roots"]
+)
 def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     runs = [
         train(*SMALL, *_own(method), "train.max_steps=4", "inversion.on_divergence=use",

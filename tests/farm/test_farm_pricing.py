@@ -131,8 +131,8 @@ PRODUCTS = {
     [
         ("digits_mlp", ()),
         ("digits_cnn", ()),
-        ("digits_resnet", ()),
-        ("digits_transformer", ()),
+        pytest.param("digits_resnet", (), marks=pytest.mark.slow),
+        pytest.param("digits_transformer", (), marks=pytest.mark.slow),
         ("digits_cnn", OFFSET),
         ("digits_transformer", OFFSET),
         ("digits_cnn", ("soi.factor_micro_batches=0.5", "soi.factor_positions=0.3")),

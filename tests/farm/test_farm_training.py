@@ -53,7 +53,7 @@ def test_losses_and_weights_are_bit_identical_on_any_number_of_chips(train, refe
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("chips", [1, 3])
+@pytest.mark.parametrize("chips", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_ray_workers_compute_the_same_bits_as_one_process(train, reference, chips):
     run_dir = train(*SMALL, f"farm.chips={chips}")
     assert _steps(run_dir) == _steps(reference)

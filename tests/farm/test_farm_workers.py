@@ -125,7 +125,9 @@ DIFFERING = (
 )
 
 
-@pytest.mark.parametrize("on", ["previous_step", "first_step"])
+@pytest.mark.parametrize(
+    "on", ["previous_step", pytest.param("first_step", marks=pytest.mark.slow)]
+)
 def test_converters_that_differ_compute_the_same_in_any_worker(together, on):
     groups, settings = {0: [0], 2: [1]}, (*DIFFERING, f"chip.adc.calibrated_on={on}")
     setup = setup_of(groups, *settings)
