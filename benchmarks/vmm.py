@@ -118,7 +118,7 @@ def _ours(size: int, spec: VmmSpec) -> Subject:
     program_vmm(weights, spec, 1, "compiled before")
     yield lambda _: weights
     array = program_vmm(weights, spec, 1, "benchmark")
-    if array.planes is not None:
+    if array.contents is not None:
         array.calibrate(inputs)
     yield lambda x: array.multiply(x).values
 

@@ -104,7 +104,7 @@ class Crossbar:
         rows = inputs[None] if inputs.ndim == 1 else inputs
         product = self.array.multiply(rows, call)
         # Where cells and converters are ideal, the product is that of whole numbers.
-        exact = self.array.planes is None
+        exact = self.array.contents is None
         converted = self._conversions(len(rows)) if exact else product.conversions
         self.last = Conversions(converted, product.clipped, product.clipped_inputs)
         return product.values[0] if inputs.ndim == 1 else product.values

@@ -19,10 +19,11 @@ from repast_dist.analog import (
 )
 from repast_dist.analog.arrays.planes import contents
 from repast_dist.analog.arrays.tiles import hold
-from repast_dist.analog.kernels import chosen, onednn, tile_registers
+from repast_dist.analog.kernels import chosen, float32, onednn, tile_registers
 from repast_dist.analog.kernels.amx import AmxTiles
 from repast_dist.analog.kernels.base import (
     LARGEST_STEPS,
+    Conversions,
     Design,
     DrawnColumns,
     Held,
@@ -38,6 +39,7 @@ from repast_dist.analog.kernels.conversion import (
 )
 from repast_dist.analog.kernels.driven import DrivenTile
 from repast_dist.analog.kernels.int8 import Int8Tile
+from repast_dist.analog.kernels.summed import Summed
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.errors import SettingsError
 
@@ -164,7 +166,8 @@ def digits_of(integers: np.ndarray, how: Design) -> np.ndarray:
 @pytest.mark.parametrize("top", [1, 3, 127])
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(
-    "shape", [(7, 256, 100), (61, 100, 200), (128, 31, 1024), (17, 65, 64), (5, 3, 2)]
+    "shape",
+    [(7, 256, 100), (61, 100, 200), (128, 31, 1024), (17, 65, 64), (5, 3, 2), (3, 600, 90)],
 )
 def test_currents_are_the_exact_sums(
     name: str, top: int, whole: bool, shape: tuple[int, int, int]
@@ -201,6 +204,84 @@ def test_the_largest_digits_and_parts_do_not_saturate(name: str, whole: bool, to
     currents = kernels(name).hold(levels, how).currents(0, range(3), integers)
     exact = np.tensordot(digits_of(integers[0], how), levels[0].astype(np.int64), 1)
     np.testing.assert_array_equal(currents, exact.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(70, 300, 170), (40, 16, 72), (9, 128, 25), (3, 250, 1)])
+@pytest.mark.parametrize("driven", [0.0, 0.1, 1.0])
+def test_sums_of_rows_are_converted_and_counted_as_numpy_does(
+    shape: tuple[int, int, int], driven: float
+) -> None:
+    random = np.random.default_rng(6)
+    count, rows, columns = shape
+    levels = in_steps(random.normal(scale=5.0, size=(2, rows, 2, columns)))
+    how, step = dataclasses.replace(design(1, False, 128), step=step_of(levels)), step_of(levels)
+    integers = random.integers(-127, 128, size=(2, count, rows)).astype(np.int32)
+    integers[random.random(integers.shape) >= driven] = 0
+    tiles = Summed.of_levels(levels, how)
+    ranges = np.array([60.0, 25.0], np.float32)
+    counted = random.random((2, count)) < 0.5
+    result, counts = np.zeros((2, count, columns)), np.zeros((2, 2, 33), np.int64)
+    none, keys = np.zeros((tiles.per, 0, 0, 0), np.float32), np.zeros((tiles.per, 2), np.uint64)
+    least = 63
+    conversions = Conversions(ranges, keys, none, counted, counts, least)
+    clipped = tiles.add_products(integers, result, conversions)
+    values, beyond, found = np.zeros(result.shape), 0, np.zeros(counts.shape, np.int64)
+    for which in range(2):
+        for first in range(0, rows, how.rows):
+            part = slice(first, first + how.rows)
+            steps = np.rint(levels[which, part] / step).astype(np.int64)
+            sums = np.tensordot(digits_of(integers[which, :, part], how), steps, 1)
+            worth = ranges.astype(np.float64) / 127.0
+            to_code = np.float32(step) * (127.0 / ranges.astype(np.float64)).astype(np.float32)
+            codes = np.rint(sums.astype(np.float32) * to_code[:, None]).astype(np.int64)
+            beyond += int((np.abs(codes) > 127).sum())
+            whole = np.einsum("npsm,p->nsm", codes.clip(-127, 127), 2 ** np.arange(7))
+            values[which] += np.einsum("nsm,s->nm", whole, worth)
+            sizes = np.minimum(np.abs(codes), 128)
+            places = np.where(sizes > least, np.maximum(sizes * 32 - 1, 0) // 127, 0)
+            places = np.where(sizes > 127, 32, places)
+            for n in np.flatnonzero(counted[which]):
+                for number, of_slice in enumerate(places[n].swapaxes(0, 1)):
+                    found[which, number] += np.bincount(of_slice.ravel(), minlength=33)
+    assert clipped == beyond
+    assert beyond or driven < 1.0
+    np.testing.assert_array_equal(counts, found)
+    np.testing.assert_allclose(result, values, rtol=1e-12, atol=1e-9)
+
+
+ONE_BIT = [
+    name
+    for name, case in CASES.items()
+    if case.dac.bits == 1 and not (case.holds_levels or case.dac.gain_error)
+]
+
+
+@pytest.mark.parametrize("name", ONE_BIT)
+@pytest.mark.parametrize("shape", [(40, 300, 70), (90, 16, 72), (5, 25, 9)])
+def test_sums_of_rows_give_the_bits_of_matrix_products(
+    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, weights = operands(shape)
+    # Half as activations are, none below zero, half as errors.
+    inputs[::2] = np.maximum(inputs[::2], 0.0)
+    inputs[1::2] *= np.random.default_rng(9).random(inputs[1::2].shape) < 0.1
+    found = []
+    with using("float32"):
+        for summed in (True, False):
+            if not summed:
+                monkeypatch.setattr(float32, "sums_are_exact", lambda shape, design: False)
+            array = program_vmm(weights, CASES[name], 1, "w")
+            assert isinstance(array._held, Summed) == summed
+            array.calibrate(inputs)
+            assert array.ranges is not None
+            narrow = array.multiply(inputs, ranges=np.float32(0.2) * array.ranges)
+            some = array.columns(2, 8).multiply(inputs, ranges=array.ranges)
+            found.append((array.ranges, array.multiply(inputs), narrow, some))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    for product, other in zip(found[0][1:], found[1][1:], strict=True):
+        np.testing.assert_array_equal(product.values, other.values)
+        assert product.clipped == other.clipped
+        np.testing.assert_array_equal(product.needed, other.needed)
 
 
 def test_rounding_to_steps_is_far_below_the_errors_of_cells() -> None:

@@ -70,8 +70,9 @@ class Amx(Kernels):
 
 
 def _drawn_tiles(drawn: Drawn, design: Design) -> "AmxTiles":
-    if design.rows in drawn.tiles:
-        held, step = drawn.tiles[design.rows]
+    key = AmxTiles.__name__, design.rows
+    if key in drawn.tiles:
+        held, step = drawn.tiles[key]
         return AmxTiles(drawn.shape, design, step, held)
     step = step_for(drawn.most)
     tiles = AmxTiles(drawn.shape, design, step)
@@ -79,7 +80,7 @@ def _drawn_tiles(drawn: Drawn, design: Design) -> "AmxTiles":
     if needed != step:
         tiles = AmxTiles(drawn.shape, design, needed)
         tiles.draw(drawn)
-    drawn.tiles[design.rows] = tiles.held, needed
+    drawn.tiles[key] = tiles.held, needed
     return tiles
 
 

@@ -168,7 +168,7 @@ class Drawn:
     most : float
         Levels that no pair exceeds.
     tiles : dict
-        Row tiles as kernels hold them, and their step, by the rows of a tile.
+        Row tiles and their step, by who holds them and the rows of a tile.
     """
 
     integers: np.ndarray
@@ -177,7 +177,7 @@ class Drawn:
     law: GaussianLaw
     streams: tuple[Stream, ...]
     most: float
-    tiles: dict[int, tuple[np.ndarray, float]] = dataclasses.field(
+    tiles: dict[tuple[str, int], tuple[np.ndarray, float]] = dataclasses.field(
         default_factory=dict, repr=False, compare=False
     )
 

@@ -1,15 +1,26 @@
 """``float32``: products on any machine.
 
-Digits of one bit need no multiplication: currents are sums of the rows that are driven
-(`driven.py`). Everything else, and tiles too small for that, goes to the BLAS that NumPy has.
+Digits of one bit need no multiplication: currents are sums of the rows that are driven, of noisy
+cells pass by pass (`summed.py`), of whole levels those of several passes together (`driven.py`).
+Everything else, and tiles of whole levels that are too small for that, goes to the BLAS that NumPy
+has.
 """
 
 import numpy as np
 
-from repast_dist.analog.kernels.base import EXACT_FLOAT32, Design, Held, Kernels, step_of
+from repast_dist.analog.kernels.base import (
+    EXACT_FLOAT32,
+    Design,
+    Drawn,
+    DrawnColumns,
+    Held,
+    Kernels,
+    step_of,
+)
 from repast_dist.analog.kernels.conversion import bit_planes
 from repast_dist.analog.kernels.driven import DrivenTile
 from repast_dist.analog.kernels.memory import reused
+from repast_dist.analog.kernels.summed import Summed, sums_are_exact
 from repast_dist.analog.kernels.tiles import Tile, Tiled, TileMaker
 from repast_dist.analog.kernels.together import Together
 from repast_dist.ground.numbers import ceil_div
@@ -135,7 +146,7 @@ def hold(levels: np.ndarray, design: Design, make: TileMaker, alone: bool = Fals
     # Whole levels leave room for two passes in one plane, which is faster still.
     if alone or design.whole or design.bends or not levels.size:
         return Tiled(levels, design, make)
-    return Together(levels, design)
+    return Together.of_levels(levels, design)
 
 
 class Float32(Kernels):
@@ -145,4 +156,19 @@ class Float32(Kernels):
 
     def hold(self, levels: np.ndarray, design: Design) -> Held:
         """Return what multipliers hold, ready for products."""
-        return hold(levels, design, any_tile)
+        if not _summed(levels.shape, design):
+            return hold(levels, design, any_tile)
+        return Summed.of_levels(levels, design)
+
+    def draw(self, drawn: Drawn | DrawnColumns, design: Design) -> Held:
+        """Return what multipliers hold, written where it is drawn, once for all columns."""
+        if not _summed(drawn.shape, design):
+            return super().draw(drawn, design)
+        if isinstance(drawn, DrawnColumns):
+            return Summed.of_drawn(drawn.whole, design).columns(drawn.start, drawn.stop)
+        return Summed.of_drawn(drawn, design)
+
+
+def _summed(shape: tuple[int, ...], design: Design) -> bool:
+    # Of whole levels, two passes share a plane, or twice as many columns are added at a time.
+    return sums_are_exact(shape, design) and not design.whole

@@ -2,6 +2,7 @@
 would take longer than the work.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import numba
@@ -34,43 +35,62 @@ _LANES = 16
 _KEEP = {"contract", "nsz"}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Scales:
+    """How the columns of all slices are converted.
+
+    Attributes
+    ----------
+    to_code, limits : ndarray
+        (width,) float32, what turns steps into codes, and the largest code, or infinity.
+    back : ndarray
+        (slices,) float64, what turns codes into weighted levels.
+    """
+
+    to_code: np.ndarray
+    limits: np.ndarray
+    back: np.ndarray
+
+
 class Together(Held):
     """Tiles of linear cells that hold no whole levels, multiplied by the BLAS as a stack.
 
     Parameters
     ----------
-    levels, design
+    shape, design
         See `Held`.
+    step : float
+        Of what they hold, in levels.
+    held : ndarray
+        (tiles, rows, width) in steps, float64 where sums might not be exact otherwise.
+    width : int
+        Columns of all slices, padded.
     """
 
-    def __init__(self, levels: np.ndarray, design: Design) -> None:
-        super().__init__(levels.shape, design)
+    def __init__(
+        self, shape: tuple[int, ...], design: Design, step: float, held: np.ndarray, width: int
+    ) -> None:
+        super().__init__(shape, design)
         self._height = min(design.rows, self.shape[1])
         self._count = self.shape[0] * self.per
-        self._step = design.step_of(levels)
-        self._held = self._in_steps(levels)
+        self._step, self._held, self._width = step, held, width
 
-    def _in_steps(self, levels: np.ndarray) -> np.ndarray:
-        """Return what all tiles hold in steps, (tiles, rows, slices * M) with zeros below the last
-        rows and behind the last columns, float64 where sums might not be exact otherwise.
-        """
-        count, rows, slices, columns = self.shape
-        width = ceil_div(slices * columns, _LANES) * _LANES
-        held = np.zeros((count, self.per * self._height, width), np.float32)
-        cells = held[:, :rows, : slices * columns]
-        np.multiply(levels.reshape(cells.shape), np.float32(1.0 / self._step), out=cells)
-        held = held.reshape(self._count, self._height, width)
-        top = self.design.top
-        if self._height * top * LARGEST_STEPS >= EXACT_FLOAT32:
-            bound = float(np.abs(held).sum(axis=1, dtype=np.float64).max(initial=0.0)) * top
-            held = held if bound < EXACT_FLOAT32 else held.astype(np.float64)
-        return held
+    @classmethod
+    def of_levels(cls, levels: np.ndarray, design: Design) -> "Together":
+        """Return what multipliers hold; see `Held`."""
+        step = design.step_of(levels)
+        held = _in_steps(levels, step, design)
+        return cls(levels.shape, design, step, held, held.shape[2])
 
     def add_products(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Convert the currents of all row tiles and add them, weighted, to the result."""
+        if self.design.noisy or how.errors.size:
+            return self._add_apart(integers, result, how)
+        return self._add_plain(integers, result, how)
+
+    def _add_apart(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
+        """Do what `add_products` does, tile by tile."""
         design, clipped = self.design, 0
-        if not (design.noisy or how.errors.size):
-            return self._add_plain(integers, result, how)
         total: np.ndarray = np.empty(result.shape[2], self.total_dtype(how.ranges))
         for tiles, rows in self._groups(result.shape[1]):
             clipped += _convert_tiles(
@@ -99,18 +119,9 @@ class Together(Held):
 
     def _add_plain(self, integers: np.ndarray, result: np.ndarray, how: Conversions) -> int:
         """Do what `add_products` does, without noise and with exact converters."""
-        design, (_, _, slices, columns) = self.design, self.shape
-        width, ranges = self._held.shape[2], how.ranges.astype(np.float64)
-        lossless = np.isinf(ranges)
-        per_level = np.where(lossless, 1.0, design.codes / ranges).astype(np.float32)
-        to_code = np.zeros(width, np.float32)
-        to_code[: slices * columns] = np.repeat(np.float32(self._step) * per_level, columns)
-        limits = np.full(width, np.inf, np.float32)
-        limits[: slices * columns] = np.repeat(np.where(lossless, np.inf, design.codes), columns)
-        back = design.slice_weights * np.where(lossless, 1.0, ranges / design.codes)
-        weights = (2.0 ** (design.bits * np.arange(design.passes))).astype(np.float32)
-        total: np.ndarray = np.empty(width, self.total_dtype(how.ranges))
-        beyond = np.zeros(width, np.int32)
+        scales = self._scales(how.ranges)
+        total: np.ndarray = np.empty(self._width, self.total_dtype(how.ranges))
+        beyond = np.zeros(self._width, np.int32)
         for tiles, rows in self._groups(result.shape[1]):
             _convert_plain(
                 self._currents(tiles, rows, integers),
@@ -119,18 +130,36 @@ class Together(Held):
                 tiles.start,
                 rows.start,
                 total,
-                weights,
-                to_code,
-                limits,
-                back,
+                self._pass_weights(),
+                scales.to_code,
+                scales.limits,
+                scales.back,
                 beyond,
                 how.rows_of_call(len(result) * result.shape[1]),
                 how.counted,
                 how.counts,
                 how.least,
-                int(design.codes),
+                int(self.design.codes),
             )
         return int(beyond.sum())
+
+    def _scales(self, ranges: np.ndarray) -> _Scales:
+        """Return how the columns of all slices are converted within (slices,) ranges."""
+        design, (_, _, slices, columns) = self.design, self.shape
+        ranges = ranges.astype(np.float64)
+        lossless = np.isinf(ranges)
+        per_level = np.where(lossless, 1.0, design.codes / ranges).astype(np.float32)
+        to_code = np.zeros(self._width, np.float32)
+        to_code[: slices * columns] = np.repeat(np.float32(self._step) * per_level, columns)
+        limits = np.full(self._width, np.inf, np.float32)
+        limits[: slices * columns] = np.repeat(np.where(lossless, np.inf, design.codes), columns)
+        back = design.slice_weights * np.where(lossless, 1.0, ranges / design.codes)
+        return _Scales(to_code, limits, back)
+
+    def _pass_weights(self) -> np.ndarray:
+        """Return what passes weigh, (passes,) float32."""
+        design = self.design
+        return (2.0 ** (design.bits * np.arange(design.passes))).astype(np.float32)
 
     def currents(self, number: int, rows: range, integers: np.ndarray) -> np.ndarray:
         """Return the currents of one row tile in levels."""
@@ -164,8 +193,8 @@ class Together(Held):
         planes = reused("planes", (*shape, self._height), self._held.dtype)
         _drive(integers, self.per, tiles.start, rows.start, self.design.bits, planes)
         planes = planes.reshape(len(tiles), -1, self._height)
-        currents = reused("currents", (*shape, self._held.shape[2]), np.float32)
-        out = currents.reshape(len(tiles), -1, self._held.shape[2])
+        currents = reused("currents", (*shape, self._width), np.float32)
+        out = currents.reshape(len(tiles), -1, self._width)
         held = self._held[tiles.start : tiles.stop]
         if held.dtype == out.dtype:
             np.matmul(planes, held, out=out)
@@ -191,6 +220,23 @@ class Together(Held):
             which, where = self.place(number)
             pass_energies(integers[which, rows.start : rows.stop, where], design.bits, energy)
         return read_spread(energies, design)
+
+
+def _in_steps(levels: np.ndarray, step: float, design: Design) -> np.ndarray:
+    """Return (B, K, slices, M) levels as tiles hold them in steps, see `Together`, with zeros below
+    the last rows and behind the last columns.
+    """
+    count, rows, slices, columns = levels.shape
+    height, width = min(design.rows, rows), ceil_div(slices * columns, _LANES) * _LANES
+    per = ceil_div(rows, height)
+    held = np.zeros((count, per * height, width), np.float32)
+    cells = held[:, :rows, : slices * columns]
+    np.multiply(levels.reshape(cells.shape), np.float32(1.0 / step), out=cells)
+    held = held.reshape(count * per, height, width)
+    if height * design.top * LARGEST_STEPS >= EXACT_FLOAT32:
+        bound = float(np.abs(held).sum(axis=1, dtype=np.float64).max(initial=0.0)) * design.top
+        held = held if bound < EXACT_FLOAT32 else held.astype(np.float64)
+    return held
 
 
 @numba.njit(cache=True, nogil=True)
