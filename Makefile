@@ -65,6 +65,11 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) with $(PYTHON) (a minute or two, once)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,onnx,images,query,launchers,search]'
+	@# Each of many processes would do it again.
+	@echo "Compiling the inner loops"
+	@$(BIN)/repast-dist farm=inprocess train.max_steps=1 train.epochs=1 run_root=build/first >/dev/null 2>&1 & \
+	$(BIN)/repast-dist study=scaling workload=lenet5 run_root=build/first >/dev/null 2>&1 & \
+	wait; rm -rf build/first
 	@touch $@
 
 clean: ## Delete the environment, caches and build results (runs/ stays)

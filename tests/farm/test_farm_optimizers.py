@@ -49,7 +49,10 @@ def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     assert sides == {"sign": set(), "only_right": {"G"}}.get(method, {"A", "G"})
 
 
-@pytest.mark.parametrize("method", ["adamw", "foof", "muon", "newton_muon", "shampoo"])
+@pytest.mark.parametrize(
+    "method",
+    ["adamw", "foof", pytest.param("muon", marks=pytest.mark.slow), "newton_muon", "shampoo"],
+)
 def test_a_shipped_optimizer_trains_alike_on_any_number_of_chips(train, method):
     options = (*SMALL, f"optimizer={method}", "train.max_steps=4")
     one, three = (train(*options, f"farm.chips={chips}") for chips in (1, 3))

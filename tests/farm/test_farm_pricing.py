@@ -134,7 +134,7 @@ PRODUCTS = {
         pytest.param("digits_resnet", (), marks=pytest.mark.slow),
         pytest.param("digits_transformer", (), marks=pytest.mark.slow),
         ("digits_cnn", OFFSET),
-        ("digits_transformer", OFFSET),
+        pytest.param("digits_transformer", OFFSET, marks=pytest.mark.slow),
         ("digits_cnn", ("soi.factor_micro_batches=0.5", "soi.factor_positions=0.3")),
         ("digits_cnn", ("soi.factor_bits=4", "optimizer.adapt_damping_every=1")),
     ],

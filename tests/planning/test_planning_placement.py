@@ -417,7 +417,13 @@ def test_the_search_is_within_a_tenth_of_the_best_of_all_divisions(case):
     assert computing_of(plan, plan.allocation) <= best * 1.1
 
 
-@pytest.mark.parametrize("case", SMALL_CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *list(SMALL_CASES)[:1],
+        *(pytest.param(c, marks=pytest.mark.slow) for c in list(SMALL_CASES)[1:]),
+    ],
+)
 def test_no_division_is_written_less_often_than_the_one_that_lasts(case):
     workload = Workload(name="small", layers=SMALL_CASES[case])
     plan, _ = step_of(workload, batch=16, tiles=1, banks_per_tile=2, objective="lifetime")

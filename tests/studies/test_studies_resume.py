@@ -410,7 +410,12 @@ class Stop:
 
 @pytest.mark.parametrize(
     ("after", "error"),
-    [(2, KeyboardInterrupt()), (7, KeyboardInterrupt()), (7, Killed()), (7, FarmError("gone"))],
+    [
+        (2, KeyboardInterrupt()),
+        pytest.param(7, KeyboardInterrupt(), marks=pytest.mark.slow),
+        (7, Killed()),
+        pytest.param(7, FarmError("gone"), marks=pytest.mark.slow),
+    ],
     ids=["Ctrl-C in the first run", "Ctrl-C in the second", "kill in the second", "an error"],
 )
 def test_a_sweep_that_was_stopped_compares_what_it_has_and_goes_on(

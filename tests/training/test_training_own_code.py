@@ -81,7 +81,9 @@ def test_samples_that_are_not_valid_are_named(name, message):
         loaded(name)
 
 
-@pytest.mark.parametrize("function", ["mirror", "mirror_by_global_streams"])
+@pytest.mark.parametrize(
+    "function", [pytest.param("mirror", marks=pytest.mark.slow), "mirror_by_global_streams"]
+)
 def test_augmentation_changes_a_run_and_no_number_of_chips_does(train, function):
     plain = train(*RUN, "farm.chips=1")
     augmented = [
