@@ -67,8 +67,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,onnx,images,query,launchers,search]'
 	@# Each of many processes would do it again.
 	@echo "Compiling the inner loops"
-	@$(BIN)/repast-dist farm=inprocess train.max_steps=1 train.epochs=1 run_root=build/first >/dev/null 2>&1 & \
-	$(BIN)/repast-dist study=scaling workload=lenet5 run_root=build/first >/dev/null 2>&1 & \
+	@once="farm=inprocess train.max_steps=1 train.epochs=1 run_root=build/first"; \
+	$(BIN)/repast-dist $$once >/dev/null 2>&1 & \
+	$(BIN)/repast-dist $$once model=digits_mlp experiment=honest farm.kernels=float32 >/dev/null 2>&1 & \
 	wait; rm -rf build/first
 	@touch $@
 

@@ -60,7 +60,12 @@ def _bits_of_a_sine(adc: AdcSpec, errors: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     "errors",
-    [{}, {"noise_lsb": 0.5}, {"inl_lsb": 0.4}, {"inl_lsb": 0.4, "noise_lsb": 0.8}],
+    [
+        {},
+        {"noise_lsb": 0.5},
+        pytest.param({"inl_lsb": 0.4}, marks=pytest.mark.slow),
+        {"inl_lsb": 0.4, "noise_lsb": 0.8},
+    ],
     ids=["ideal", "noise", "nonlinearity", "both"],
 )
 @pytest.mark.parametrize(

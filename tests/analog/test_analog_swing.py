@@ -84,7 +84,8 @@ def test_outputs_beyond_the_swing_are_cut_off_and_named():
     assert not reading.outputs[:, 2].any()
 
 
-@pytest.mark.parametrize("pole_hz", [pytest.param(3e7, marks=pytest.mark.slow), 5e7])
+@pytest.mark.slow
+@pytest.mark.parametrize("pole_hz", [3e7, 5e7])
 def test_outputs_beyond_the_swing_on_the_way_to_an_early_reading_are_named(pole_hz):
     """Ringing outputs by NumPy's eigenvectors, of which the simulator looks at a few times."""
     spec = _inv(second_pole_hz=pole_hz, read_cycles=12.0)

@@ -35,7 +35,8 @@ def _own(method):
 
 
 @pytest.mark.parametrize(
-    "method", ["sign", pytest.param("only_right", marks=pytest.mark.slow), "fourth_roots"]
+    "method",
+    ["sign", *(pytest.param(m, marks=pytest.mark.slow) for m in ("only_right", "fourth_roots"))],
 )
 def test_a_users_optimizer_trains_alike_on_any_number_of_chips(train, method):
     runs = [

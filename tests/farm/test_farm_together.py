@@ -97,7 +97,7 @@ READ = ("device.cell.read_sigma=0.005", "chip.adc.noise_lsb=0.3", "chip.adc.offs
         pytest.param((*CONV, *READ), "auto", 8, marks=pytest.mark.slow),
         ((*CONV, *READ), "float32", 8),
         ((*CONV, "soi.factor_positions=0.5", "soi.factor_micro_batches=0.5"), "auto", 4),
-        (TOKENS, "auto", 8),
+        pytest.param(TOKENS, "auto", 8, marks=pytest.mark.slow),
         pytest.param(TOKENS, "float32", 8, marks=pytest.mark.slow),
         ((*TOKENS, "model.sharing=reduce", "chip.dac.noise_lsb=0.001"), "auto", 8),
     ],

@@ -403,13 +403,8 @@ def every_division(plan):
         )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "early layers are long",
-        *(pytest.param(c, marks=pytest.mark.slow) for c in list(SMALL_CASES)[1:]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SMALL_CASES)
 def test_the_search_is_within_a_tenth_of_the_best_of_all_divisions(case):
     workload = Workload(name="small", layers=SMALL_CASES[case])
     plan, _ = step_of(workload, batch=16, tiles=1, banks_per_tile=2)

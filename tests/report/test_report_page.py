@@ -212,7 +212,7 @@ def test_arrow_units_become_si_columns_and_constants_show_their_source() -> None
 @pytest.mark.parametrize(
     ("width", "dark"),
     [
-        (1200, False),
+        pytest.param(1200, False, marks=pytest.mark.slow),
         pytest.param(1200, True, marks=pytest.mark.slow),
         pytest.param(390, False, marks=pytest.mark.slow),
     ],
