@@ -45,7 +45,8 @@ def test_all_of_a_conductance_follows_the_power_law_from_its_start(age_s, left):
     )
 
 
-@pytest.mark.parametrize("size", [pytest.param(24, marks=pytest.mark.slow), 10])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [24, 10])
 def test_an_aged_block_is_the_block_that_is_programmed_with_that_age(size):
     """Nothing is written again: the same errors, drifted, in one array or in pieces."""
     matrix, right = _block(20), generator(1, "right").standard_normal((20, 3))

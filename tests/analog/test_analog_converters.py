@@ -64,7 +64,7 @@ def _bits_of_a_sine(adc: AdcSpec, errors: np.ndarray) -> float:
         {},
         {"noise_lsb": 0.5},
         pytest.param({"inl_lsb": 0.4}, marks=pytest.mark.slow),
-        {"inl_lsb": 0.4, "noise_lsb": 0.8},
+        pytest.param({"inl_lsb": 0.4, "noise_lsb": 0.8}, marks=pytest.mark.slow),
     ],
     ids=["ideal", "noise", "nonlinearity", "both"],
 )

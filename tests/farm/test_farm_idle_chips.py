@@ -54,6 +54,7 @@ def run(settings):
     return trained(settings)
 
 
+@pytest.mark.slow
 def test_a_run_says_which_chips_work_and_only_these_are_in_its_trace(settings, setup, run):
     folder, told = run
     working = len(setup.chips)

@@ -78,7 +78,14 @@ from repast_dist.training.optimizers.shampoo import Shampoo
 
 NEAR = 1e-5
 
-chips = pytest.mark.parametrize("chip", CHIPS.values(), ids=list(CHIPS))
+QUICK = ("small", "repast")
+chips = pytest.mark.parametrize(
+    "chip",
+    [
+        pytest.param(chip, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, chip in CHIPS.items()
+    ],
+)
 
 
 CHANGED = {

@@ -194,6 +194,7 @@ def test_a_variant_of_a_frontier_with_idle_chips_is_refused():
         varied(settings, {"partition.idle_chips": "auto"}, "study.tuning")
 
 
+@pytest.mark.slow
 def test_scaling_says_how_many_chips_work():
     settings = settings_of("digits_cnn", 1)
     points = scaling_points([chosen_workload(settings)], ["strong"], [1, 12], 128, 16)

@@ -31,7 +31,12 @@ from repast_dist.report.run_data import activity, block_work, load_run, step_bar
 from repast_dist.report.run_report import run_page, write_run_report
 from repast_dist.report.units import si
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+_WITHOUT = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+def needs_browser(test):
+    """Mark a test that starts a browser, which takes long."""
+    return pytest.mark.slow(_WITHOUT(test))
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +217,9 @@ def test_arrow_units_become_si_columns_and_constants_show_their_source() -> None
 @pytest.mark.parametrize(
     ("width", "dark"),
     [
-        pytest.param(1200, False, marks=pytest.mark.slow),
-        pytest.param(1200, True, marks=pytest.mark.slow),
-        pytest.param(390, False, marks=pytest.mark.slow),
+        (1200, False),
+        (1200, True),
+        (390, False),
     ],
 )
 def test_the_report_draws_every_plot_without_errors_or_requests(
@@ -233,7 +238,6 @@ def test_the_report_draws_every_plot_without_errors_or_requests(
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.slow
 @needs_browser
 def test_pages_of_runs_share_one_plotting_library(tmp_path: Path, browser: Browser) -> None:
     figure = Figure("f", [{"y": [1.0, 2.0]}], {})
@@ -267,7 +271,6 @@ def test_pages_of_runs_share_one_plotting_library(tmp_path: Path, browser: Brows
     assert browser.evaluate("document.querySelectorAll('.plot:has(.main-svg)').length") == 1
 
 
-@pytest.mark.slow
 @needs_browser
 def test_pages_outside_the_folder_of_runs_share_a_library_beside_them(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
@@ -331,7 +334,6 @@ def test_tables_sort_by_value_and_back(run_dir: Path, browser: Browser) -> None:
     assert browser.evaluate(column) == sorted(before, reverse=True)
 
 
-@pytest.mark.slow
 @needs_browser
 def test_dark_mode_redraws_plots_and_printing_opens_folded_tables(
     run_dir: Path, browser: Browser, tmp_path: Path

@@ -135,6 +135,7 @@ def rows(folder, name):
     return pq.read_table(folder / "tables" / f"{name}.parquet").to_pylist()
 
 
+@pytest.mark.slow
 def test_every_width_is_priced_as_its_plan_and_whole_factors_are_the_last(folder):
     found = rows(folder, "widths")
     assert [row["block_size"] for row in found] == [8, 16, 65]
@@ -155,6 +156,7 @@ def test_every_width_is_priced_as_its_plan_and_whole_factors_are_the_last(folder
     assert f"blocks of {best['block_size']} rows take the least time" in answer["answer"]
 
 
+@pytest.mark.slow
 def test_of_single_factors_the_progress_is_that_of_cutting_them_alone(folder):
     found = rows(folder, "factors")
     assert all(row["block_size"] < row["rows"] for row in found)

@@ -171,6 +171,7 @@ def test_a_data_set_has_only_the_settings_that_it_reads() -> None:
         load_settings(["dataset=digits", "dataset.name=cats"])
 
 
+@pytest.mark.slow
 def test_every_shipped_choice_of_a_data_set_is_valid() -> None:
     presets = sorted((conf_dir() / "dataset").glob("*.yaml"))
     named = {path.stem: load_settings([f"dataset={path.stem}"]).dataset for path in presets}

@@ -53,6 +53,7 @@ def test_every_shipped_setting_is_valid(group: str, cls: type) -> None:
             load(cls, yaml.safe_load(path.read_text()), group)
 
 
+@pytest.mark.slow
 def test_every_shipped_optimizer_is_valid() -> None:
     presets = [path.stem for path in (CONF / "optimizer").glob("*.yaml")]
     names = {load_settings([f"optimizer={preset}"]).optimizer.method for preset in presets}

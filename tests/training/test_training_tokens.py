@@ -112,6 +112,7 @@ def test_the_exact_fisher_matrix_takes_a_pass_per_token_and_class() -> None:
     assert fisher_passes(tokens_network(), "exact") == TOKENS * ENTRIES
 
 
+@pytest.mark.slow
 def test_windows_of_the_shipped_text_hold_it_whole_and_each_label_is_the_next_character() -> None:
     data = Text(tokens=50).load()
     raw = (files("repast_dist.training.datasets") / "files" / SHIPPED).read_bytes()
