@@ -316,13 +316,8 @@ def _fused(shared, regularisation, seed):
     return solver, solver.solve(random.normal(size=(n, 2))).iterations.mean()
 
 
-@pytest.mark.parametrize(
-    "shared",
-    [
-        "array_sigma",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("row_sigma", "column_sigma")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["array_sigma", "row_sigma", "column_sigma"])
 def test_deviations_that_cells_share_leave_fused_circuits_stable(shared):
     """What regularises them knows of single cells alone, and more of it takes more rounds."""
     rounds = []

@@ -39,6 +39,7 @@ def test_a_factor_is_one_plus_the_deviations_of_array_row_column_and_chip():
     assert len(np.unique(parts["column_sigma"])) == 3 * 14
 
 
+@pytest.mark.slow
 def test_deviations_have_the_spread_that_is_set():
     array = 1, 1
     for name in ("array_sigma", "row_sigma", "column_sigma"):

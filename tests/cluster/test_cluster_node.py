@@ -20,6 +20,7 @@ def test_a_node_without_a_token_is_refused(monkeypatch, capsys):
     assert "valid: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_node_waits_for_its_head_until_it_is_told_to_stop():
     # Bound but not listening: it refuses connections, and nobody else gets it.

@@ -89,6 +89,7 @@ def test_no_layer_of_a_shipped_network_clips_more_than_the_percentile_leaves(mod
     assert {what: times for what, times in clipped.items() if times > 1.0} == {}
 
 
+@pytest.mark.slow
 def test_ranges_without_room_clip_more_than_the_percentile_leaves_on_some_layer():
     room = ("chip.adc.margin=0", "chip.adc.first_margin=0", "chip.adc.narrowing=0.5")
     assert max(_worst(12, "model=digits_cnn", "train.epochs=3", *room).values()) > 1.0

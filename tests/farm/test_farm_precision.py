@@ -181,6 +181,7 @@ def test_damping_is_not_adapted_where_samples_cannot_pass_again(setting):
         make_setup(training_job(loaded), loaded.dataset.load())
 
 
+@pytest.mark.slow
 def test_cells_that_hold_their_level_are_not_written_and_not_paid(train, tmp_path):
     """Losses are the same; what is not written follows from the values of both writings, digit by
     digit, of which each sign has cells of its own.

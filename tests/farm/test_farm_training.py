@@ -191,6 +191,7 @@ def test_nothing_is_solved_with_a_before_all_chips_solved_with_g(train):
         assert started_a >= solved_g * (1 - 1e-12)
 
 
+@pytest.mark.slow
 def test_eight_bit_inversion_alone_leaves_visibly_larger_residuals(train, reference):
     single, composed = (
         read_solves(train(*SMALL, f"inversion={method}", "farm.backend=inprocess", "farm.chips=2"))[

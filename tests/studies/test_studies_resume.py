@@ -411,7 +411,7 @@ class Stop:
 @pytest.mark.parametrize(
     ("after", "error"),
     [
-        (2, KeyboardInterrupt()),
+        pytest.param(2, KeyboardInterrupt(), marks=pytest.mark.slow),
         pytest.param(7, KeyboardInterrupt(), marks=pytest.mark.slow),
         (7, Killed()),
         pytest.param(7, FarmError("gone"), marks=pytest.mark.slow),

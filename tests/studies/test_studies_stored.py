@@ -93,6 +93,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_copied_run_is_verified_and_exported_from_the_store(tmp_path, uri, whole):
     console = quiet()
     run_dir = run_study(settings_of(tmp_path / "runs", uri), console)
