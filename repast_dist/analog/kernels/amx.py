@@ -19,7 +19,6 @@ from repast_dist.analog.kernels.base import (
     DrawnColumns,
     Held,
     Kernels,
-    step_for,
 )
 from repast_dist.analog.kernels.conversion import (
     add_weighted,
@@ -70,18 +69,12 @@ class Amx(Kernels):
 
 
 def _drawn_tiles(drawn: Drawn, design: Design) -> "AmxTiles":
-    key = AmxTiles.__name__, design.rows
-    if key in drawn.tiles:
-        held, step = drawn.tiles[key]
-        return AmxTiles(drawn.shape, design, step, held)
-    step = step_for(drawn.most)
-    tiles = AmxTiles(drawn.shape, design, step)
-    needed = drawn.step_of(tiles.draw(drawn))
-    if needed != step:
-        tiles = AmxTiles(drawn.shape, design, needed)
-        tiles.draw(drawn)
-    drawn.tiles[key] = tiles.held, needed
-    return tiles
+    def write(step: float) -> tuple[np.ndarray, list[float]]:
+        tiles = AmxTiles(drawn.shape, design, step)
+        return tiles.held, tiles.draw(drawn)
+
+    held, step = drawn.written_once(AmxTiles.__name__, design.rows, write)
+    return AmxTiles(drawn.shape, design, step, held)
 
 
 def _fits(shape: tuple[int, ...], design: Design) -> bool:

@@ -8,7 +8,7 @@ whatever the order in which a unit adds.
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -206,6 +206,36 @@ class Drawn:
             raise StepsDiffer
         return steps.pop()
 
+    def written_once(
+        self, kind: str, rows: int, write: Callable[[float], tuple[np.ndarray, Sequence[float]]]
+    ) -> tuple[np.ndarray, float]:
+        """Return row tiles and their step, which are the same for all who ask.
+
+        Parameters
+        ----------
+        kind : str
+            Who holds them.
+        rows : int
+            Rows of a tile.
+        write : callable
+            Step -> tiles, and the largest magnitude of every stream before rounding, in levels.
+        """
+        key = kind, rows
+        if key not in self.tiles:
+            self.tiles[key] = self._in_steps(write)
+        return self.tiles[key]
+
+    def _in_steps(
+        self, write: Callable[[float], tuple[np.ndarray, Sequence[float]]]
+    ) -> tuple[np.ndarray, float]:
+        """Return what is written in the step that it needs, and that step."""
+        step = step_for(self.most)
+        held, largest = write(step)
+        needed = self.step_of(largest)
+        if needed != step:
+            held, _ = write(needed)
+        return held, needed
+
     @property
     def planes(self) -> np.ndarray:
         """See `Kept`."""
@@ -223,18 +253,14 @@ class Drawn:
         integers = self.integers.reshape(parts, -1, columns)
         written = planes.reshape(parts, -1, self.slices, columns)
 
-        def write(step: float) -> list[float]:
+        def write(step: float) -> tuple[np.ndarray, list[float]]:
             each = zip(integers, self.streams, written, strict=True)
-            return [
+            return planes, [
                 gaussian_planes(part, self.bits, self.law, stream, step, out)
                 for part, stream, out in each
             ]
 
-        step = step_for(self.most)
-        needed = self.step_of(write(step))
-        if needed != step:
-            write(needed)
-        return Kept(planes, needed)
+        return Kept(*self._in_steps(write))
 
 
 @dataclasses.dataclass(frozen=True)

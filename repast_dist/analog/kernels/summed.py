@@ -17,7 +17,6 @@ from repast_dist.analog.kernels.base import (
     Conversions,
     Design,
     Drawn,
-    step_for,
 )
 from repast_dist.analog.kernels.conversion import add_weighted, bins_of_codes
 from repast_dist.analog.kernels.draws import BLOCK, Law, Stream, block_room, draw_block, largest_in
@@ -87,18 +86,13 @@ class Summed(Together):
     @classmethod
     def of_drawn(cls, drawn: Drawn, design: Design) -> "Summed":
         """Return what multipliers hold, written where it is drawn."""
-        key = cls.__name__, design.rows
-        if key in drawn.tiles:
-            held, step = drawn.tiles[key]
-            return cls(drawn.shape, design, step, held)
-        step = step_for(drawn.most)
-        tiles = cls(drawn.shape, design, step)
-        needed = drawn.step_of(tiles._draw(drawn))
-        if needed != step:
-            tiles = cls(drawn.shape, design, needed)
-            tiles._draw(drawn)
-        drawn.tiles[key] = tiles._held, needed
-        return tiles
+
+        def write(step: float) -> tuple[np.ndarray, list[float]]:
+            tiles = cls(drawn.shape, design, step)
+            return tiles._held, tiles._draw(drawn)
+
+        held, step = drawn.written_once(cls.__name__, design.rows, write)
+        return cls(drawn.shape, design, step, held)
 
     def _draw(self, drawn: Drawn) -> list[float]:
         """Write what is drawn, and return the largest magnitude of every stream before rounding, in
