@@ -37,4 +37,4 @@ def ceil_div(left: int, right: np.ndarray) -> np.ndarray: ...
 
 def ceil_div(left: Any, right: Any) -> Any:
     """Divide and round up, for non-negative integers or arrays of them."""
-    return (left + (right - 1)) // right
+    return -(-left // right)

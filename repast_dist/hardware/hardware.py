@@ -69,10 +69,17 @@ class Hardware:
         """Return how matrices and vectors of residual products of `bits` fixed-point bits lie on
         the arrays, and how these are driven.
         """
-        g = Geometry.of(self.chip, self.device, bits, bits, differential=True)
-        residual = self.chip.residual
-        passes = ceil_div(bits - 1, residual.dac_bits)
-        return dataclasses.replace(g, passes=passes, driven_rows=residual.rows)
+        known = self._product_geometries
+        if bits not in known:
+            g = Geometry.of(self.chip, self.device, bits, bits, differential=True)
+            residual = self.chip.residual
+            passes = ceil_div(bits - 1, residual.dac_bits)
+            known[bits] = dataclasses.replace(g, passes=passes, driven_rows=residual.rows)
+        return known[bits]
+
+    @cached_property
+    def _product_geometries(self) -> dict[int, Geometry]:
+        return {}
 
     @cached_property
     def vmm_spec(self) -> VmmSpec:

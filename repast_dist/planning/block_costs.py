@@ -1,12 +1,14 @@
 """Counts and times what chips do with SOI blocks: averaging, programming and solving."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from repast_dist.analog.arrays.inv import piece_values
 from repast_dist.analog.arrays.ranges import COUNTED_VECTORS
+from repast_dist.analog.schemes.base import added
 from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
@@ -56,86 +58,227 @@ class BlockCosts:
         return dataclasses.replace(self, solving_s=self.solving_s * share)
 
 
-def block_costs(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> BlockCosts:
-    """Return the modelled costs of every block."""
-    solving = modelled_solves(shapes, policy.inversion, hardware, policy.assumed_rounds)
-    preparing = modelled_preparations(shapes, policy.inversion, hardware, policy.assumed_rounds)
-    one = np.ones(len(shapes), np.int64)
-    weights = time_per_count(hardware.costs)
-    solve = solve_counts(shapes, solving, one, hardware)
-    prepare = solve_counts(shapes, preparing, one, hardware)
-    program = program_counts(shapes, preparing, one, hardware)
-    zero = np.zeros(len(shapes))
-    return BlockCosts(
-        sum(solve.get(name, 0) * weight for name, weight in weights.items()) + zero,
-        sum(
-            (prepare.get(name, 0) + program.get(name, 0)) * weight
-            for name, weight in weights.items()
-        )
-        + zero,
-        policy.soi.interval,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockWork:
+    """What chips do with blocks by model. It is worked out once for all that ask: to give blocks to
+    chips, to find them a place, and to make the rows of a step.
 
+    Attributes
+    ----------
+    shapes : BlockShapes
+        The blocks.
+    hardware : Hardware
+        The chips.
+    policy : Policy
+        How blocks are solved.
+    alike : BlockWork or None
+        That of the same blocks with other numbers of arrays per bank for residual products, which
+        change neither solves nor preparations.
+    """
 
-def block_energy_j(shapes: BlockShapes, hardware: Hardware, policy: Policy) -> np.ndarray:
-    """Return the modelled energy per step of preparing, programming and solving every block."""
-    soi, size = policy.soi, len(shapes)
-    solving = modelled_solves(shapes, policy.inversion, hardware, policy.assumed_rounds)
-    preparing = modelled_preparations(shapes, policy.inversion, hardware, policy.assumed_rounds)
-    one = np.ones(size, np.int64)
-    solve, prepare, program = (
-        energy_of(counts, hardware.costs, size)
-        for counts in (
-            solve_counts(shapes, solving, one, hardware),
-            solve_counts(shapes, preparing, one, hardware),
-            program_counts(shapes, preparing, one, hardware),
+    shapes: BlockShapes
+    hardware: Hardware
+    policy: Policy
+    alike: "BlockWork | None" = None
+
+    def in_banks(self, products_per_bank: int) -> "BlockWork":
+        """Return the work if so many arrays of a bank hold residual products."""
+        shapes = dataclasses.replace(self.shapes, products_per_bank=products_per_bank)
+        return dataclasses.replace(self, shapes=shapes, alike=self.alike or self)
+
+    @functools.cached_property
+    def banks(self) -> np.ndarray:
+        """Banks of one copy of each block."""
+        return block_banks(self.shapes, self.hardware.chip)
+
+    @functools.cached_property
+    def solving(self) -> "Solves":
+        """Solves without preparation."""
+        return self.alike.solving if self.alike else self._modelled(modelled_solves)
+
+    @functools.cached_property
+    def preparing(self) -> "Solves":
+        """Preparing each block once."""
+        return self.alike.preparing if self.alike else self._modelled(modelled_preparations)
+
+    @functools.cached_property
+    def renewing(self) -> "Solves":
+        """Both in the same step."""
+        if self.alike:
+            return self.alike.renewing
+        columns = added(self.solving.columns, self.preparing.columns)
+        return Solves(self.shapes, columns, self.hardware)
+
+    def _modelled(self, what: Callable[..., Counts]) -> "Solves":
+        rounds = self.policy.assumed_rounds
+        columns = what(self.shapes, self.policy.inversion, self.hardware, rounds)
+        return Solves(self.shapes, columns, self.hardware)
+
+    @functools.cached_property
+    def programming(self) -> Counts:
+        """Op-table counts of programming one copy."""
+        one = np.ones(len(self.shapes), np.int64)
+        return program_counts(self.shapes, self.preparing.columns, one, self.hardware)
+
+    @functools.cached_property
+    def costs(self) -> BlockCosts:
+        """Modelled times on one copy."""
+        weights, zero = time_per_count(self.hardware.costs), np.zeros(len(self.shapes))
+        solve, prepare, program = self._on_one_copy
+        return BlockCosts(
+            sum(solve.get(name, 0) * weight for name, weight in weights.items()) + zero,
+            sum(
+                (prepare.get(name, 0) + program.get(name, 0)) * weight
+                for name, weight in weights.items()
+            )
+            + zero,
+            self.policy.soi.interval,
         )
-    )
-    joules: np.ndarray = solve + (prepare + program) / soi.interval
-    return joules
+
+    @functools.cached_property
+    def energy_j(self) -> np.ndarray:
+        """Modelled energy per step of preparing, programming and solving."""
+        solve, prepare, program = (
+            energy_of(counts, self.hardware.costs, len(self.shapes)) for counts in self._on_one_copy
+        )
+        joules: np.ndarray = solve + (prepare + program) / self.policy.soi.interval
+        return joules
+
+    @property
+    def _on_one_copy(self) -> tuple[Counts, Counts, Counts]:
+        """Op-table counts of solving, preparing and programming."""
+        one = np.ones(len(self.shapes), np.int64)
+        solve, prepare = (
+            solves.counts(one, self.banks) for solves in (self.solving, self.preparing)
+        )
+        return solve, prepare, self.programming
 
 
 def solve_counts(
     shapes: BlockShapes, counts: Counts, copies: np.ndarray, hardware: Hardware
 ) -> Counts:
     """Return op-table counts of solving, from `SolveCounts` as columns."""
-    chip, g = hardware.chip, hardware.product_geometry(shapes.product_bits)
-    inv_ops, vmm_ops, n = counts["inv_ops"], counts["vmm_ops"], shapes.size
-    digital = _digital_work(shapes, counts, copies, chip)
-    in_turn = inv_ops - counts["beside"]
-    at_once = np.where(in_turn > 0, inv_ops / np.maximum(in_turn, 1), 1.0)
-    settled = _settled(shapes, counts, chip)
-    converted_rows = sum(number * width for number, width, _ in settled)
-    moved = (vmm_ops * 2 * n + 2 * converted_rows + digital["words"]) * g.value_bytes
-    products = tuple(_products(shapes, settled[0][0], vmm_ops))
-    driven = _driven_counts(products, g, counts["spared_passes"])
-    serial = SerialSolves.moving(shapes, counts, products, moved, hardware).counts(copies)
-    # Products with some of the bits read the cells that hold these.
-    spared = counts["spared_slices"] * g.passes
-    cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
-    converted = driven["residual_adc_conversions"] - spared * ceil_div(n, g.driven_rows) * n
-    serial["serial_digital_ops"] = digital["clocks"]
-    return {
-        **driven,
-        **serial,
-        # One settling reads one piece, with all its slices and copies.
-        "cells_read": cells + sum(number * read for number, _, read in settled),
-        "residual_adc_conversions": converted,
-        "inv_ops": inv_ops,
-        # Every amplifier has an inverter behind it.
-        "amplifier_s": counts["settling_s"]
-        * 2
-        * at_once
-        * np.where(shapes.fused, shapes.size + shapes.held, shapes.piece),
-        "inv_dac_conversions": converted_rows,
-        "inv_adc_conversions": converted_rows,
-        "digital_ops": digital["operations"],
-        "buffer_bytes": moved,
-    }
+    banks = block_banks(shapes, hardware.chip)
+    return Solves(shapes, counts, hardware).counts(copies, banks)
 
 
 type _Products = tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
 """Numbers, rows and columns of products."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solves:
+    """What solves do, whatever copies of the blocks there are, with one entry per block.
+
+    Attributes
+    ----------
+    shapes : BlockShapes
+        The blocks.
+    columns : dict
+        `SolveCounts` as columns.
+    hardware : Hardware
+        The chips.
+    taken_from : tuple or None
+        Solves with other blocks, and the place of each of these among them.
+    """
+
+    shapes: BlockShapes
+    columns: Counts
+    hardware: Hardware
+    taken_from: "tuple[Solves, np.ndarray] | None" = None
+
+    def take(self, place: np.ndarray, shapes: BlockShapes) -> "Solves":
+        """Return the solves with some blocks, of these shapes."""
+        columns = {name: values[place] for name, values in self.columns.items()}
+        return Solves(shapes, columns, self.hardware, (self, place))
+
+    def counts(self, copies: np.ndarray, banks: np.ndarray) -> Counts:
+        """Return op-table counts with so many copies of blocks, each of which takes some banks;
+        both (blocks,).
+        """
+        rows = {**self._shared, **self.serial.counts(copies, banks)}
+        if "factorisations" not in self.columns:
+            return rows  # A plan with arrays, in which every solve converges.
+        return _factorised(self, rows, copies, banks)
+
+    @functools.cached_property
+    def serial(self) -> "SerialSolves":
+        """What decides how long they take."""
+        if self.taken_from is not None:
+            whole, place = self.taken_from
+            return whole.serial.take(place)
+        g, spared = self.geometry, self.columns["spared_passes"]
+        in_turn = [
+            (number, _rows_in_turn(rows, g), spared if place < _WHOLE else np.zeros_like(number))
+            for place, (number, rows, _) in enumerate(self._products)
+        ]
+        return SerialSolves(
+            tuple(item for item in in_turn if item[1].any()),
+            g.passes,
+            self.columns["inv_ops"] - self.columns["beside"],
+            self.columns["settling_s"],
+            self.columns["digital_ops"],
+            self._moved,
+            self.hardware.chip,
+        )
+
+    @functools.cached_property
+    def _shared(self) -> Counts:
+        """Op-table counts that do not depend on copies."""
+        shapes, counts, g, n = self.shapes, self.columns, self.geometry, self.shapes.size
+        inv_ops, in_turn = counts["inv_ops"], counts["inv_ops"] - counts["beside"]
+        at_once = np.where(in_turn > 0, inv_ops / np.maximum(in_turn, 1), 1.0)
+        driven = _driven_counts(self._products, g, counts["spared_passes"])
+        # Products with some of the bits read the cells that hold these.
+        spared = counts["spared_slices"] * g.passes
+        cells = driven["cells_read"] - spared * n * n * g.columns_per_weight
+        converted = driven["residual_adc_conversions"] - spared * ceil_div(n, g.driven_rows) * n
+        return {
+            **driven,
+            # One settling reads one piece, with all its slices and copies.
+            "cells_read": cells + sum(number * read for number, _, read in self._settled),
+            "residual_adc_conversions": converted,
+            "inv_ops": inv_ops,
+            # Every amplifier has an inverter behind it.
+            "amplifier_s": counts["settling_s"]
+            * 2
+            * at_once
+            * np.where(shapes.fused, shapes.size + shapes.held, shapes.piece),
+            "inv_dac_conversions": self._converted_rows,
+            "inv_adc_conversions": self._converted_rows,
+            "digital_ops": counts["digital_ops"],
+            "buffer_bytes": self._moved,
+        }
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """How products lie on arrays."""
+        return self.hardware.product_geometry(self.shapes.product_bits)
+
+    @functools.cached_property
+    def _settled(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+        return _settled(self.shapes, self.columns, self.hardware.chip)
+
+    @functools.cached_property
+    def _products(self) -> _Products:
+        return tuple(_products(self.shapes, self._settled[0][0], self.columns["vmm_ops"]))
+
+    @functools.cached_property
+    def _converted_rows(self) -> np.ndarray:
+        """Rows of inverting arrays that are converted."""
+        rows: np.ndarray = sum(
+            (number * width for number, width, _ in self._settled),
+            np.zeros(len(self.shapes), np.int64),
+        )
+        return rows
+
+    @functools.cached_property
+    def _moved(self) -> np.ndarray:
+        """Bytes between buffers and arrays."""
+        products = self.columns["vmm_ops"] * 2 * self.shapes.size
+        words = products + 2 * self._converted_rows + self.columns["moved"]
+        moved: np.ndarray = words * self.geometry.value_bytes
+        return moved
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,8 +299,6 @@ class SerialSolves:
         Digital operations.
     moved : ndarray
         Bytes between buffers and arrays.
-    banks : ndarray
-        Banks of one copy.
     chip : ChipSpec
         The chip.
     """
@@ -168,50 +309,29 @@ class SerialSolves:
     settling_s: np.ndarray
     operations: np.ndarray
     moved: np.ndarray
-    banks: np.ndarray
     chip: ChipSpec
 
-    @classmethod
-    def of(cls, shapes: BlockShapes, counts: Counts, hardware: Hardware) -> "SerialSolves":
-        """Work out what solves with `SolveCounts` as columns do in turn."""
-        settled = _settled(shapes, counts, hardware.chip)
-        converted_rows = sum(number * width for number, width, _ in settled)
-        vmm_ops = counts["vmm_ops"]
-        moved = vmm_ops * 2 * shapes.size + 2 * converted_rows + counts["moved"]
-        products = tuple(_products(shapes, settled[0][0], vmm_ops))
-        moved = moved * hardware.product_geometry(shapes.product_bits).value_bytes
-        return cls.moving(shapes, counts, products, moved, hardware)
-
-    @classmethod
-    def moving(
-        cls,
-        shapes: BlockShapes,
-        counts: Counts,
-        products: _Products,
-        moved: np.ndarray,
-        hardware: Hardware,
-    ) -> "SerialSolves":
-        """Work out what solves do in turn that make these products and move so many bytes."""
-        g, spared = hardware.product_geometry(shapes.product_bits), counts["spared_passes"]
-        in_turn = [
-            (number, _rows_in_turn(rows, g), spared if place < _WHOLE else np.zeros_like(number))
-            for place, (number, rows, _) in enumerate(products)
-        ]
-        return cls(
-            tuple(item for item in in_turn if item[1].any()),
-            g.passes,
-            counts["inv_ops"] - counts["beside"],
-            counts["settling_s"],
-            counts["digital_ops"],
-            moved,
-            block_banks(shapes, hardware.chip),
-            hardware.chip,
+    def take(self, place: np.ndarray) -> "SerialSolves":
+        """Return those of some blocks."""
+        return SerialSolves(
+            tuple(
+                (number[place], groups[place], spared[place])
+                for number, groups, spared in self.products
+            ),
+            self.passes,
+            self.settlings[place],
+            self.settling_s[place],
+            self.operations[place],
+            self.moved[place],
+            self.chip,
         )
 
-    def counts(self, copies: np.ndarray) -> Counts:
-        """Return op-table counts of what decides times, for copies of the shape (..., blocks)."""
+    def counts(self, copies: np.ndarray, banks: np.ndarray) -> Counts:
+        """Return op-table counts of what decides times, for copies of the shape (..., blocks), each
+        of which takes some banks.
+        """
         chip = self.chip
-        tiles = ceil_div(copies * self.banks, chip.banks_per_tile)
+        tiles = ceil_div(copies * banks, chip.banks_per_tile)
         passes = np.zeros_like(copies)
         for number, groups, spared in self.products:
             passes += _in_turn(number, groups, spared, copies, self.passes)
@@ -275,31 +395,30 @@ def _driven_counts(
     }
 
 
-def _digital_work(
-    shapes: BlockShapes, counts: Counts, copies: np.ndarray, chip: ChipSpec
-) -> Counts:
-    """Return operations, clocks and moved numbers of the digital units, (blocks,) each: of scalar
-    operations, and of the Cholesky factorisations that took the place of arrays.
+def _factorised(solves: Solves, rows: Counts, copies: np.ndarray, banks: np.ndarray) -> Counts:
+    """Return op-table counts with those of the Cholesky factorisations that took the place of
+    arrays.
     """
-    operations, words = counts["digital_ops"], counts["moved"]
-    clocks = ceil_div(operations, digital_lanes(shapes, copies, chip))
-    work = {"operations": operations, "clocks": clocks, "words": words}
-    if "factorisations" not in counts:
-        return work  # A plan with arrays, in which every solve converges.
+    chip, counts = solves.hardware.chip, solves.columns
     place = np.flatnonzero(counts["factorisations"] + counts["factored_sides"])
-    tiles = ceil_div(copies * block_banks(shapes, chip), chip.banks_per_tile)
-    columns = shapes.size, tiles, counts["factorisations"], counts["factored_sides"]
+    tiles = ceil_div(copies * banks, chip.banks_per_tile)
+    columns = solves.shapes.size, tiles, counts["factorisations"], counts["factored_sides"]
     # Many blocks are alike.
     cases, case = np.unique(
         np.stack([column[place] for column in columns], axis=1), axis=0, return_inverse=True
     )
     done = [cholesky_work(n, own, times, sides, chip) for n, own, times, sides in cases.tolist()]
-    for name, held in work.items():
+    operations, clocks, words = np.zeros((3, len(solves.shapes)), np.int64)
+    for name, more in (("operations", operations), ("clocks", clocks), ("words", words)):
         of_case = np.array([getattr(one, name) for one in done], np.int64)
-        more = np.zeros(len(shapes), np.int64)
         more[place] = of_case[case.reshape(-1)]
-        work[name] = held + more
-    return work
+    moved = rows["buffer_bytes"] + words * solves.geometry.value_bytes
+    return rows | {
+        "digital_ops": rows["digital_ops"] + operations,
+        "serial_digital_ops": rows["serial_digital_ops"] + clocks,
+        "buffer_bytes": moved,
+        "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+    }
 
 
 def cholesky_work(

@@ -2,16 +2,11 @@
 
 import numpy as np
 
-from repast_dist.analog.schemes.base import added
 from repast_dist.hardware.geometry import Counts
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
 from repast_dist.ops.table import OpTable, concatenate, op_rows
-from repast_dist.planning.block_costs import (
-    average_counts,
-    program_counts,
-    solve_counts,
-)
+from repast_dist.planning.block_costs import Solves, average_counts, program_counts
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 
 
@@ -41,19 +36,25 @@ def block_rows(
     if not mine.any():
         return concatenate([])
     shapes, copies = plan.held_shapes, plan.places.copies
-    counts = _solve_columns(plan, measured, inverses_due)
-    solving = solve_counts(shapes, counts, copies, plan.hardware)
+    work = plan.held_work
+    if measured is None:
+        solves = work.renewing if inverses_due else work.solving
+        cells = work.preparing.columns["program_cells"]
+    else:
+        counts = _measured_columns(plan, measured, inverses_due)
+        solves, cells = Solves(shapes, counts, plan.hardware), counts["program_cells"]
+    solving = solves.counts(copies, work.banks)
     rows = []
     if factors_due:
         averaging = _averaging(plan)
         rows.append(_rows(plan, op.AVERAGE_FACTOR, averaging, mine & ~shapes.fused))
         rows.append(_rows(plan, op.KEEP_ROWS, averaging, mine & shapes.fused))
-    programmed = mine & (~plan.places.stays | inverses_due) & (counts["program_cells"] > 0)
+    programmed = mine & (~plan.places.stays | inverses_due) & (cells > 0)
     if programmed.any():
         programming = (
             _programming(plan)
             if measured is None
-            else program_counts(shapes, counts, copies, plan.hardware)
+            else program_counts(shapes, solves.columns, copies, plan.hardware)
         )
         rows.append(_rows(plan, op.PROGRAM_BLOCK, programming, programmed))
     rows.append(_rows(plan, op.SOLVE_G, solving, mine & plan.holds_g))
@@ -90,25 +91,20 @@ def _averaging(plan: Plan) -> Counts:
 
 @once_per_plan
 def _programming(plan: Plan) -> Counts:
-    return program_counts(plan.held_shapes, plan.preparing, plan.places.copies, plan.hardware)
+    preparing = plan.held_work.preparing.columns
+    return program_counts(plan.held_shapes, preparing, plan.places.copies, plan.hardware)
 
 
-def _solve_columns(plan: Plan, measured: Counts | None, inverses_due: bool) -> Counts:
-    """Return measured or else modelled `SolveCounts` as columns, with one entry per holding.
+def _measured_columns(plan: Plan, measured: Counts, inverses_due: bool) -> Counts:
+    """Return measured `SolveCounts` as columns, with one entry per holding.
 
-    Blocks that take turns write the same cells again in steps that do not prepare them anew.
+    Blocks that take turns lie in cells that held others, and write the same cells again in steps
+    that do not prepare them anew.
     """
-    preparing = plan.preparing
-    if measured is not None:
-        # Blocks that take turns lie in cells that held others.
-        kept = np.where(plan.places.stays, measured["kept_cells"], 0)
-        solving = {**measured, "kept_cells": kept}
-        if inverses_due:
-            again = ~plan.places.stays & (solving["program_cells"] == 0)
-            cells = np.where(again, preparing["program_cells"], solving["program_cells"])
-            return {**solving, "program_cells": cells}
-    else:
-        solving = plan.solving
-        if inverses_due:
-            return added(solving, preparing)
-    return {**solving, "program_cells": preparing["program_cells"]}
+    again = ~plan.places.stays & (measured["program_cells"] == 0) | (not inverses_due)
+    cells = plan.held_work.preparing.columns["program_cells"]
+    return {
+        **measured,
+        "kept_cells": np.where(plan.places.stays, measured["kept_cells"], 0),
+        "program_cells": np.where(again, cells, measured["program_cells"]),
+    }

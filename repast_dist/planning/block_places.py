@@ -19,7 +19,6 @@ import numpy as np
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.planning.block_costs import block_banks
 from repast_dist.planning.block_times import BlockTimes
 from repast_dist.planning.places_loops import balanced_copies, first_banks, longest_s, turns_of
 from repast_dist.planning.solves import BlockShapes
@@ -142,7 +141,7 @@ def place_blocks(
         if start == stop:
             continue
         holdings = order[start:stop]
-        blocks = held.take(holdings)
+        blocks = held if len(holdings) == len(order) else held.take(holdings)
         # Many chips hold blocks of the same shapes.
         key = blocks.key
         if key not in number:
@@ -172,8 +171,8 @@ def least_solving_s(held: HeldBlocks, hardware: Hardware, products_per_bank: int
     hold residual products: every array of the slowest chip would always be busy.
     """
     shapes = dataclasses.replace(held.shapes, products_per_bank=products_per_bank)
-    of_shapes = dataclasses.replace(held, times=dataclasses.replace(held.times, shapes=shapes))
-    return float(np.bincount(held.chip, busy_seconds(of_shapes, hardware)).max(initial=0.0))
+    seconds = held.times.solving_s * _Rooms.of(shapes, hardware.chip).share
+    return float(np.bincount(held.chip, seconds).max(initial=0.0))
 
 
 # Divisions of the arrays of one chip ----------------------------------------------------------
@@ -471,7 +470,7 @@ def _staying(
         len(ratios),
     )
     copies = np.stack(list({row.tobytes(): row for row in every}.values()))
-    banks = first_banks(copies * block_banks(held.shapes, chip), group[: len(copies)], chip.banks)
+    banks = first_banks(copies * times.banks, group[: len(copies)], chip.banks)
     ways = [BlockPlaces(*way) for way in zip(copies, 0 * copies, banks, strict=True)]
     return _evaluated(held, ways, hardware, policy)
 
@@ -490,7 +489,7 @@ def _in_turns(
     """Return divisions in which some blocks take turns; for the least time, only of those that may
     take less than `least_s`.
     """
-    chip, banks = hardware.chip, block_banks(held.shapes, hardware.chip)
+    chip, banks = hardware.chip, held.times.banks
     rooms = _Rooms.of(held.shapes, chip, policy.soi.array_sets)
     order = _worth_staying(held, rooms)
     filled = np.cumsum(rooms.needed[:, order], axis=1)

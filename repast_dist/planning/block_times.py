@@ -1,21 +1,13 @@
 """Times what SOI blocks add to the segments of a step, by the counts of the step's own rows."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 
 import numpy as np
 
-from repast_dist.analog.schemes.base import added
-from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import duration_of, energy_of
-from repast_dist.planning.block_costs import (
-    SerialSolves,
-    average_counts,
-    program_counts,
-    solve_counts,
-)
+from repast_dist.planning.block_costs import BlockWork, Solves, average_counts
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import StepKind
 
@@ -37,9 +29,10 @@ class BlockTimes:
         take at the same time.
     programming_j : ndarray
         Energy of writing one copy once.
-    solving, renewing : dict
-        `SolveCounts` as columns, in steps that solve alone, and in those that prepare the block
-        anew as well.
+    solving, renewing : Solves
+        Solves in steps that solve alone, and in those that prepare the block anew as well.
+    banks : ndarray
+        Banks of one copy.
     solving_s : ndarray
         Time per step of solving with one copy, the average over all kinds of steps.
     """
@@ -50,32 +43,27 @@ class BlockTimes:
     averaging_s: np.ndarray
     programming_s: np.ndarray
     programming_j: np.ndarray
-    solving: Counts
-    renewing: Counts
+    solving: Solves
+    renewing: Solves
+    banks: np.ndarray
     solving_s: np.ndarray
 
     @classmethod
-    def of(
-        cls,
-        shapes: BlockShapes,
-        solving: Counts,
-        preparing: Counts,
-        hardware: Hardware,
-        kinds: tuple[StepKind, ...],
-    ) -> "BlockTimes":
-        """Time blocks whose solves and preparations take these counts."""
+    def of(cls, work: BlockWork, kinds: tuple[StepKind, ...]) -> "BlockTimes":
+        """Time what chips do with blocks."""
+        shapes, hardware = work.shapes, work.hardware
         size, costs = len(shapes), hardware.costs
-        program = program_counts(shapes, preparing, np.ones(size, np.int64), hardware)
-        written = preparing["program_cells"] > 0
+        written = work.preparing.columns["program_cells"] > 0
         times = cls(
             shapes,
             hardware,
             kinds,
             duration_of(average_counts(shapes, hardware), costs, size),
-            duration_of(program, costs, size) * written,
-            energy_of(program, costs, size) * written,
-            solving,
-            added(solving, preparing),
+            duration_of(work.programming, costs, size) * written,
+            energy_of(work.programming, costs, size) * written,
+            work.solving,
+            work.renewing,
+            work.banks,
             np.zeros(size),
         )
         mean_s = sum(
@@ -92,15 +80,17 @@ class BlockTimes:
 
     def take(self, place: np.ndarray) -> "BlockTimes":
         """Return the times of some blocks."""
+        shapes = self.shapes.shared(place, self.shapes.right_sides[place])
         return BlockTimes(
-            self.shapes.shared(place, self.shapes.right_sides[place]),
+            shapes,
             self.hardware,
             self.kinds,
             self.averaging_s[place],
             self.programming_s[place],
             self.programming_j[place],
-            {name: values[place] for name, values in self.solving.items()},
-            {name: values[place] for name, values in self.renewing.items()},
+            self.solving.take(place, shapes),
+            self.renewing.take(place, shapes),
+            self.banks[place],
             self.solving_s[place],
         )
 
@@ -115,23 +105,13 @@ class BlockTimes:
             yield kind, known[kind.inverses_due]
 
     def _solve_s(self, copies: np.ndarray, renews: bool) -> np.ndarray:
-        costs, counts = self.hardware.costs, self.renewing if renews else self.solving
-        if "factorisations" not in counts:
-            serial = self._serial_renewing if renews else self._serial_solving
-            return duration_of(serial.counts(copies), costs, copies.shape)
+        costs, solves = self.hardware.costs, self.renewing if renews else self.solving
+        if "factorisations" not in solves.columns:
+            return duration_of(solves.serial.counts(copies, self.banks), costs, copies.shape)
         every = np.broadcast_to(np.arange(len(self.shapes)), copies.shape).ravel()
         shapes = self.shapes.shared(every, self.shapes.right_sides[every])
-        columns = {name: values[every] for name, values in counts.items()}
-        rows = solve_counts(shapes, columns, copies.ravel(), self.hardware)
+        rows = solves.take(every, shapes).counts(copies.ravel(), self.banks[every])
         return duration_of(rows, costs, copies.size).reshape(copies.shape)
-
-    @functools.cached_property
-    def _serial_solving(self) -> SerialSolves:
-        return SerialSolves.of(self.shapes, self.solving, self.hardware)
-
-    @functools.cached_property
-    def _serial_renewing(self) -> SerialSolves:
-        return SerialSolves.of(self.shapes, self.renewing, self.hardware)
 
     def renewal_s(self, kind: StepKind, stays: np.ndarray) -> np.ndarray:
         """Return the time of updating running averages and of writing arrays in a step of a kind;

@@ -64,13 +64,23 @@ class SoiBlock:
         return self.layer_name, self.start, self.stop, first, last
 
 
+class SoiBlocks(tuple[SoiBlock, ...]):
+    """Blocks of one workload."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        # Plans of many chips look up what was worked out of them.
+        return hash((len(self), *self[:1], *self[-1:]))
+
+
 def soi_blocks(
     workload: Workload,
     block_size: int,
     sides: Collection[str] = ("A", "G"),
     layers: Collection[int] | None = None,
     widths: Sequence[FactorWidth] = (),
-) -> tuple[SoiBlock, ...]:
+) -> SoiBlocks:
     """Split the factors of all preconditioned layers into nearly equal blocks.
 
     Parameters
@@ -88,7 +98,7 @@ def soi_blocks(
 
     Returns
     -------
-    tuple of SoiBlock
+    SoiBlocks
         Blocks in layer order, A before G; sizes within a factor differ by at most one.
 
     Raises
@@ -107,7 +117,7 @@ def _split(
     sides: frozenset[str],
     layers: frozenset[int] | None,
     widths: tuple[FactorWidth, ...],
-) -> tuple[SoiBlock, ...]:
+) -> SoiBlocks:
     width_of = {(width.layer, width.factor): width.block_size for width in widths}
     seen: list[tuple[str, Side]] = []
     blocks: list[SoiBlock] = []
@@ -129,7 +139,7 @@ def _split(
         raise SettingsError(
             f"soi.widths: no factor {side} of a layer {brief(name)}; valid: {valid or 'none'}"
         )
-    return tuple(blocks)
+    return SoiBlocks(blocks)
 
 
 def whole_layers(workload: Workload, method: MatrixMethod | None) -> tuple[int, ...]:

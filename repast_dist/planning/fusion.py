@@ -14,7 +14,7 @@ import numpy as np
 from repast_dist.hardware.geometry import Counts, product_counts, with_buffers, write_counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import duration_of, energy_of
-from repast_dist.planning.block_costs import average_counts, block_costs, block_energy_j
+from repast_dist.planning.block_costs import BlockWork, average_counts
 from repast_dist.planning.solves import BlockShapes, can_fuse, fuse
 from repast_dist.planning.specs import Policy, StepWork
 
@@ -61,27 +61,25 @@ class Fusion:
     @cached_property
     def apart_s(self) -> np.ndarray:
         """Modelled time per block and step on one copy, without fusion."""
-        costs = block_costs(self.shapes, self.hardware, self.policy)
-        return np.asarray(self._formed[0] / self.policy.soi.factor_interval + costs.per_step_s)
+        seconds = self._formed[0] / self.policy.soi.factor_interval
+        return np.asarray(seconds + self._apart.costs.per_step_s)
 
     @cached_property
     def apart_j(self) -> np.ndarray:
         """Modelled energy, likewise."""
-        joules = block_energy_j(self.shapes, self.hardware, self.policy)
-        return np.asarray(self._formed[1] / self.policy.soi.factor_interval + joules)
+        joules = self._formed[1] / self.policy.soi.factor_interval
+        return np.asarray(joules + self._apart.energy_j)
 
     @cached_property
     def fused_s(self) -> np.ndarray:
         """Modelled time with fusion, infinite if the activations do not fit an inverting array."""
-        costs = block_costs(self._inside, self.hardware, self.policy)
-        seconds = self._kept[0] / self.policy.soi.factor_interval + costs.per_step_s
+        seconds = self._kept[0] / self.policy.soi.factor_interval + self._inside.costs.per_step_s
         return np.where(self.possible, seconds, np.inf)
 
     @cached_property
     def fused_j(self) -> np.ndarray:
         """Modelled energy, likewise."""
-        joules = block_energy_j(self._inside, self.hardware, self.policy)
-        joules = self._kept[1] / self.policy.soi.factor_interval + joules
+        joules = self._kept[1] / self.policy.soi.factor_interval + self._inside.energy_j
         return np.where(self.possible, joules, np.inf)
 
     @cached_property
@@ -93,13 +91,20 @@ class Fusion:
         return fits & self.work.fusible & self.policy.inversion.fusible
 
     @cached_property
-    def _inside(self) -> BlockShapes:
-        return fuse(self.shapes, self.possible, self.hardware)
+    def _apart(self) -> BlockWork:
+        """Work on the blocks if none is fused."""
+        return BlockWork(self.shapes, self.hardware, self.policy)
+
+    @cached_property
+    def _inside(self) -> BlockWork:
+        """Work on the blocks if all that may be are fused."""
+        shapes = fuse(self.shapes, self.possible, self.hardware)
+        return BlockWork(shapes, self.hardware, self.policy)
 
     @cached_property
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Time and energy of putting new rows into buffers."""
-        counts = average_counts(self._inside, self.hardware)
+        counts = average_counts(self._inside.shapes, self.hardware)
         return _priced(counts, self.hardware, len(self.shapes))
 
     @cached_property

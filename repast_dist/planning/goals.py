@@ -53,6 +53,13 @@ class Goal:
             lasting=partition.objective == "lifetime",
         )
 
+    @property
+    def candidates(self) -> tuple[bool, int]:
+        """What decides which numbers of arrays are tried, besides the layers: whether weights are
+        copied, and the micro-batches of a step.
+        """
+        return self.partition.replicate_layers, self.micro_batches
+
     def settings(self, arrays: int) -> list[Setting]:
         """Return what decides the times of layers if so many arrays are used: with factors formed
         as in the average step and, where steps differ, as in those that form them.

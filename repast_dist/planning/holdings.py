@@ -31,12 +31,15 @@ class Holdings:
         (holdings,) right-hand sides that the chip solves for per step.
     ranges : tuple
         Per holding, (start, stop) of the right-hand sides that are solved together.
+    whole : bool
+        Whether holdings are the blocks, in order, each with all of its right-hand sides.
     """
 
     block: np.ndarray
     chip: np.ndarray
     right_sides: np.ndarray
     ranges: tuple[Ranges, ...]
+    whole: bool
 
     def __len__(self) -> int:
         return len(self.block)
@@ -78,7 +81,7 @@ def make_holdings(
     wanted = max(1, int(np.ceil(policy.partition.grad_worker_fraction * work.chips - 1e-9)))
     if wanted == 1:
         alone = np.arange(len(blocks)), np.array(owner, np.int64)
-        return Holdings(*alone, right_sides.astype(np.int64), tuple(ranges))
+        return Holdings(*alone, right_sides.astype(np.int64), tuple(ranges), whole=True)
     holders = [[int(chip)] for chip in owner]
     counts = np.array([min(wanted, len(item)) for item in ranges])
     _add_holders(holders, counts, blocks, costs_s, work.speeds or (1.0,) * work.chips)
@@ -90,6 +93,7 @@ def make_holdings(
         chip=np.array([holders[b][place] for place, b in order], np.int64),
         right_sides=np.array([sum(b - a for a, b in item) for item in taken], np.int64),
         ranges=tuple(taken),
+        whole=False,
     )
 
 

@@ -3,7 +3,7 @@
 All counts are worked out entry by entry, so that they may also be asked for many divisions of
 arrays at a time: where a column of layers has the shape (layers, 1) and their arrays have (layers,
 divisions), what depends on the arrays has (layers, divisions) and all else (layers, 1). All else is
-counted once per `LayerWork`.
+counted once for all chips whose arrays have the same geometry.
 """
 
 import dataclasses
@@ -47,6 +47,9 @@ class LayerWork:
     taken_from : tuple or None
         Work of other layers, and the place of each of these layers among them, which then do what
         was counted there; None: they are counted themselves.
+    counted : dict
+        What was counted of the layers, which is the same on all chips whose arrays have the same
+        geometry.
     """
 
     layers: LayerTable
@@ -55,21 +58,21 @@ class LayerWork:
     factor_a: Counts
     factor_g: Counts
     taken_from: "tuple[LayerWork, np.ndarray] | None" = None
+    counted: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is sent to other processes, without what has been counted."""
-        return {**self.__dict__, "_remembered": {}}
+        return {**self.__dict__, "counted": {}, "_remembered": {}}
 
     @classmethod
     def of(
         cls, layers: LayerTable, hardware: Hardware, step: StepWork, factor_bits: int | None
     ) -> "LayerWork":
         """Count the products that form factors, with inputs of so many bits."""
-        held = step.micro_batch_size * layers.factor_vectors
-        g = hardware.factor_geometry(factor_bits)
-        of_a, of_g = (_factor_products(g, held, s) for s in (layers.a_sizes, layers.g_sizes))
-        return cls(layers, hardware, step, of_a, of_g)
+        geometries = hardware.geometry, hardware.factor_geometry(factor_bits)
+        of_a, of_g, counted = _shared(layers, step, *geometries)
+        return cls(layers, hardware, step, of_a, of_g, counted=counted)
 
     @property
     def columns(self) -> list[np.ndarray]:
@@ -101,10 +104,48 @@ class LayerWork:
     @property
     def alone(self) -> "LayerWork":
         """The same work, which is counted for itself."""
-        return dataclasses.replace(self, taken_from=None)
+        return dataclasses.replace(self, taken_from=None, counted={})
+
+    def on(self, hardware: Hardware) -> "LayerWork":
+        """Return the same work on another chip whose arrays have the same geometry."""
+        return dataclasses.replace(self, hardware=hardware)
+
+
+@functools.lru_cache(maxsize=16)
+def _shared(
+    layers: LayerTable, step: StepWork, geometry: Geometry, forming: Geometry
+) -> tuple[Counts, Counts, dict[Any, Any]]:
+    """Return the counts of the products that form factors, and a place for all that is counted of
+    the layers besides: points of a search differ in much else, and seldom in the geometry.
+    """
+    held = step.micro_batch_size * layers.factor_vectors
+    of_a, of_g = (_factor_products(forming, held, s) for s in (layers.a_sizes, layers.g_sizes))
+    return of_a, of_g, {}
 
 
 def once_per_work[**P, T](
+    function: Callable[Concatenate[LayerWork, P], T],
+) -> Callable[Concatenate[LayerWork, P], T]:
+    """Make a function of work compute its result only once on each chip.
+
+    Parameters
+    ----------
+    function : callable
+        Its other arguments are hashable, and decide its result together with the work.
+    """
+
+    @functools.wraps(function)
+    def remembered(work: LayerWork, *others: P.args, **named: P.kwargs) -> T:
+        key = (function.__module__, function.__qualname__, others, tuple(named.items()))
+        if key not in work._remembered:
+            work._remembered[key] = function(work, *others, **named)
+        result: T = work._remembered[key]
+        return result
+
+    return remembered
+
+
+def once_per_geometry[**P, T](
     function: Callable[Concatenate[LayerWork, P], T],
 ) -> Callable[Concatenate[LayerWork, P], T]:
     """Make a function of what layers do, whatever arrays they have, compute its result only once.
@@ -112,21 +153,22 @@ def once_per_work[**P, T](
     Parameters
     ----------
     function : callable
-        Its result has an entry per layer: columns, counts, `Writes`, or a tuple of these. Its other
-        arguments are hashable, and decide its result together with the work.
+        Its result has an entry per layer: columns, counts, `Writes`, or a tuple of these; of work
+        that is not taken from other, it may be anything. Its other arguments are hashable, and
+        decide its result together with the layers, the step and the geometry of arrays.
     """
 
     @functools.wraps(function)
     def remembered(work: LayerWork, *others: P.args, **named: P.kwargs) -> T:
         key = (function.__module__, function.__qualname__, others, tuple(named.items()))
-        if key not in work._remembered:
+        if key not in work.counted:
             if work.taken_from is None:
                 found: Any = function(work, *others, **named)
             else:
                 whole, place = work.taken_from
                 found = _taken(remembered(whole, *others, **named), place)
-            work._remembered[key] = found
-        result: T = work._remembered[key]
+            work.counted[key] = found
+        result: T = work.counted[key]
         return result
 
     return remembered
@@ -224,12 +266,25 @@ class LayerOp:
 
 def weight_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     """Return the counts of writing all copies of weights and of their transposes."""
-    layers, g = work.layers, work.hardware.geometry
-    forward = Writes.of(g, layers.rows, layers.columns, layers.groups, arrays.copies)
-    backward = Writes.of(g, layers.columns, layers.rows, layers.groups, arrays.copies)
+    forward, backward = _copies(work, arrays.copies)
     at_once = _written_at_once(work, arrays.weight_banks)
     return _both(work, forward.work, backward.work) | _both(
         work, forward.serial(at_once), backward.serial(at_once)
+    )
+
+
+def written_copies(work: LayerWork, copies: np.ndarray) -> Counts:
+    """Return those of the counts of `weight_writes` that do not depend on where the copies lie."""
+    forward, backward = _copies(work, copies)
+    return _both(work, forward.work, backward.work)
+
+
+def _copies(work: LayerWork, copies: np.ndarray | int) -> tuple[Writes, Writes]:
+    """Return the writes of so many copies of weights, and of their transposes."""
+    layers, g = work.layers, work.hardware.geometry
+    return (
+        Writes.of(g, layers.rows, layers.columns, layers.groups, copies),
+        Writes.of(g, layers.columns, layers.rows, layers.groups, copies),
     )
 
 
@@ -244,14 +299,12 @@ def serial_weight_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
     )
 
 
-@once_per_work
+@once_per_geometry
 def _one_copy(work: LayerWork) -> tuple[Writes, Writes, Counts]:
     """Return the writes of one copy of weights and of its transpose, and what of both together does
     not depend on how many arrays are written at the same time.
     """
-    layers, g = work.layers, work.hardware.geometry
-    forward = Writes.of(g, layers.rows, layers.columns, layers.groups)
-    backward = Writes.of(g, layers.columns, layers.rows, layers.groups)
+    forward, backward = _copies(work, 1)
     return forward, backward, _both(work, forward.work, backward.work)
 
 
@@ -341,12 +394,12 @@ def _factor_ops(placed: PlacedLayers) -> list[LayerOp]:
 # Products -------------------------------------------------------------------------------------
 
 
-@once_per_work
+@once_per_geometry
 def _forward(work: LayerWork) -> tuple[Counts, np.ndarray]:
     return _of_weights(work, work.layers.rows, work.layers.columns)
 
 
-@once_per_work
+@once_per_geometry
 def _backward(work: LayerWork) -> tuple[Counts, np.ndarray]:
     return _of_weights(work, work.layers.columns, work.layers.rows)
 
@@ -373,7 +426,7 @@ def _weight_products(placed: PlacedLayers, one_copy: Counts, needed: np.ndarray)
     return placed.weight_tiles.serve(one_copy | serial)
 
 
-@once_per_work
+@once_per_geometry
 def _gradient(work: LayerWork) -> Counts:
     """Return the counts of gradients if all inputs are in their arrays."""
     layers, inputs = work.layers, work.layers.inputs(work.step.micro_batch_size)
@@ -429,7 +482,7 @@ def _operand_writes(placed: PlacedLayers) -> Counts:
     return {name: values + backward[name] for name, values in forward.items()}
 
 
-@once_per_work
+@once_per_geometry
 def _operands(work: LayerWork) -> tuple[Writes, Writes]:
     layers, g = work.layers, work.hardware.geometry
     groups = layers.groups * work.step.micro_batch_size
@@ -445,7 +498,7 @@ def _activation_writes(placed: PlacedLayers) -> Counts:
     return _activations(work).counts(np.minimum(np.maximum(pool, 1), beside))
 
 
-@once_per_work
+@once_per_geometry
 def _activations(work: LayerWork) -> Writes:
     return Writes.of(work.hardware.geometry, *work.layers.inputs(work.step.micro_batch_size))
 
@@ -458,7 +511,7 @@ def _mean_writes(placed: PlacedLayers) -> Counts:
     return _factor_rows(placed, _means(placed.work)) | {"digital_ops": averaged}
 
 
-@once_per_work
+@once_per_geometry
 def _means(work: LayerWork) -> Writes:
     return _rows_of(work, work.layers.rows + work.layers.bias)
 
@@ -473,7 +526,7 @@ def _error_writes(placed: PlacedLayers) -> Counts:
     return _times(max(work.step.fisher_passes, 1), _factor_rows(placed, _errors(work)) | digital)
 
 
-@once_per_work
+@once_per_geometry
 def _errors(work: LayerWork) -> Writes:
     return _rows_of(work, work.layers.columns)
 
@@ -498,7 +551,7 @@ def _written_at_once(work: LayerWork, banks: np.ndarray) -> np.ndarray:
 # Digital units --------------------------------------------------------------------------------
 
 
-@once_per_work
+@once_per_geometry
 def _elementwise_operations(work: LayerWork) -> np.ndarray:
     """Return the digital operations per sample, with those of adding the bias."""
     layers = work.layers
@@ -523,4 +576,4 @@ def _digital(placed: PlacedLayers, operations: np.ndarray, elements: np.ndarray)
 
 
 def _times(passes: int, counts: Counts) -> Counts:
-    return {name: values * passes for name, values in counts.items()}
+    return counts if passes == 1 else {name: values * passes for name, values in counts.items()}

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from repast_dist.network.shapes import Workload
-from repast_dist.planning.blocks import SoiBlock
+from repast_dist.planning.blocks import SoiBlocks
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LayerTable:
-    """The layers of a workload as columns, with one entry per layer, int64 unless noted.
+    """The layers of a workload as columns, with one entry per layer, int64 unless noted. Tables
+    are compared by identity.
 
     Attributes
     ----------
@@ -106,16 +107,15 @@ class LayerTable:
         return together * self.vectors, self.rows + self.bias, apart * self.groups
 
 
-def layer_table(
-    workload: Workload, blocks: tuple[SoiBlock, ...], positions: float = 1.0
-) -> LayerTable:
+@functools.lru_cache(maxsize=16)
+def layer_table(workload: Workload, blocks: SoiBlocks, positions: float = 1.0) -> LayerTable:
     """Return the layers of a workload as columns, with the widths of their SOI blocks.
 
     Parameters
     ----------
     workload : Workload
         The layers.
-    blocks : tuple of SoiBlock
+    blocks : SoiBlocks
         The SOI blocks that are formed.
     positions : float
         Share of the vectors that form factors where they are not combined.
@@ -172,4 +172,7 @@ def _columns(workload: Workload, positions: float) -> dict[str, Any]:
 
 
 def _column(values: list[int]) -> np.ndarray:
-    return np.array(values, np.int64)
+    column = np.array(values, np.int64)
+    # Tables share them.
+    column.flags.writeable = False
+    return column

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import Counts
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.op import Resource
 from repast_dist.ops.pricing import duration_of, energy_of
 from repast_dist.planning.allocation import LayerArrays, Needs
@@ -23,7 +25,7 @@ from repast_dist.planning.layer_ops import (
     serial_weight_writes,
     soi_ops,
     training_ops,
-    weight_writes,
+    written_copies,
 )
 from repast_dist.planning.path_loops import option_tables
 
@@ -146,6 +148,8 @@ class Options:
         return self._without(self.fills > most)
 
     def _without(self, gone: np.ndarray) -> "Options":
+        if not gone.any():
+            return self
         return dataclasses.replace(self, seconds=np.where(gone, np.inf, self.seconds))
 
 
@@ -171,6 +175,8 @@ class Candidates:
         Whether the arrays are for weights, or else for inputs.
     micro_batches : int
         Micro-batches per step of the chip that has most of them.
+    writes : dict
+        Counts of writing weights; of inputs none.
     """
 
     work: LayerWork
@@ -181,6 +187,7 @@ class Candidates:
     place: np.ndarray
     of_weights: bool
     micro_batches: int
+    writes: Counts
     _busy: dict[int, tuple[np.ndarray, np.ndarray]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
     )
@@ -235,17 +242,22 @@ class Candidates:
         before = np.cumsum(real, axis=1) - 1
         shape = len(real), max(1, int(before[:, -1].max(initial=0)) + 1)
         place = layer * shape[1] + before[real]
-        own = work.take(layer), needs.take(layer)
-        return cls(*own, arrays[real], copies[real], shape, place, of_weights, micro_batches)
+        own, given, few = work.take(layer), arrays[real], copies[real]
+        writes = written_copies(own, np.maximum(few, 1)) if of_weights else {}
+        return cls(
+            own, needs.take(layer), given, few, shape, place, of_weights, micro_batches, writes
+        )
+
+    def on(self, hardware: Hardware) -> "Candidates":
+        """Return the same numbers on another chip whose arrays have the same geometry."""
+        return dataclasses.replace(self, work=self.work.on(hardware))
 
     @functools.cached_property
     def writing_j(self) -> np.ndarray:
-        """Energy per step of writing weights."""
-        # It is the same in whatever banks they are.
-        held = self.held(used=1)
-        times = np.where(held.resident, 1, self.micro_batches) * self.work.layers.weighted
-        counts = weight_writes(self.work, held)
-        writing: np.ndarray = times * energy_of(counts, self.work.hardware.costs, len(self.place))
+        """Energy per step of writing weights, wherever they lie."""
+        times = np.where(self.copies > 0, 1, self.micro_batches) * self.work.layers.weighted
+        joules = energy_of(self.writes, self.work.hardware.costs, len(self.place))
+        writing: np.ndarray = times * joules
         return writing
 
     def held(self, used: int | np.ndarray) -> LayerArrays:
@@ -269,8 +281,10 @@ class Candidates:
         )
         forming = soi_ops(placed) if self.work.step.second_order else []
         shape = len(numbers), len(self.place)
+        known: dict[int, np.ndarray] = {}
         both = [
-            _busy(placed.work, ops, resources, shape) for ops in (training_ops(placed), forming)
+            _busy(placed.work, ops, resources, shape, known)
+            for ops in (training_ops(placed), forming)
         ]
         for number, *busy in zip(numbers, *both, strict=True):
             self._busy[number] = busy[0], busy[1]
@@ -394,18 +408,22 @@ def _busy(
     items: Iterable[LayerOp],
     resources: tuple[Resource, ...],
     shape: tuple[int, int],
+    known: dict[int, np.ndarray],
 ) -> np.ndarray:
     """Return the time that operations of a micro-batch keep some resources of each layer busy, in
     the forward and the backward stage, for several numbers of arrays that are used; (numbers, 2,
-    resources, layers), where `shape` are numbers and layers.
+    resources, layers), where `shape` are numbers and layers. Operations that share their counts
+    are timed once: `known` holds the durations by these.
     """
     numbers, layers = shape
     busy = np.zeros((numbers, 2, len(resources), layers))
     for item in items:
         if item.what.resource in resources and item.layers.any():
-            seconds = duration_of(item.counts, work.hardware.costs, shape)
+            counts = item.counts
+            if id(counts) not in known:
+                known[id(counts)] = duration_of(counts, work.hardware.costs, shape)
             place = int(item.what.backward), resources.index(item.what.resource)
-            busy[:, *place] += seconds * item.layers
+            busy[:, *place] += known[id(counts)] * item.layers
     return busy
 
 

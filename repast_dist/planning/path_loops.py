@@ -2,8 +2,8 @@
 every number of arrays that is tried, over few layers each. Plain loops, since NumPy's functions
 take numba seconds each to compile.
 
-Options of a kind of layer are rows, from few arrays to many, padded with ones of infinite time.
-Costs may be infinite: such an option is not allowed.
+Options of a kind of layer are rows, from few arrays to many, of which the first are real: what is
+behind them is never read.
 """
 
 import numba
@@ -84,10 +84,10 @@ def option_tables(
 
 
 @numba.njit(cache=True, nogil=True)
-def joined(weights_s: np.ndarray, pools_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def joined(weights_s: np.ndarray, pools_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return, per row, the first options for weights and for inputs that keep each limit of the
-    slower stage, of the limits that both can keep, in descending order: (kinds, options) each, -1
-    behind the last one, and the options of the row that has most.
+    slower stage, of the limits that both can keep, in descending order: (kinds, options) each, and
+    how many they are, (kinds,).
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def joined(weights_s: np.ndarray, pools_s: np.ndarray) -> tuple[np.ndarray, np.n
         (2, kinds, options) seconds per sample in the forward and in the backward stage.
     """
     kinds, many, few = weights_s.shape[1], weights_s.shape[2], pools_s.shape[2]
-    weight = np.full((kinds, many + few), -1)
-    pool = np.full((kinds, many + few), -1)
-    of_weights, of_pools, width = np.empty(many + 1), np.empty(few + 1), 1
+    weight = np.zeros((kinds, many + few), np.int64)
+    pool = np.zeros((kinds, many + few), np.int64)
+    of_weights, of_pools, real = np.empty(many + 1), np.empty(few + 1), np.empty(kinds, np.int64)
     of_weights[many] = of_pools[few] = -1.0
     for kind in range(kinds):
         least = np.inf
@@ -119,15 +119,15 @@ def joined(weights_s: np.ndarray, pools_s: np.ndarray) -> tuple[np.ndarray, np.n
                 w += 1
             while of_pools[p] == limit:
                 p += 1
-        width = max(width, found)
-    return weight, pool, width
+        real[kind] = found
+    return weight, pool, real
 
 
 @numba.njit(cache=True, nogil=True)
 def together(
     weight: np.ndarray,
     pool: np.ndarray,
-    width: int,
+    real: np.ndarray,
     weights_s: np.ndarray,
     pools_s: np.ndarray,
     arrays: tuple[np.ndarray, np.ndarray],
@@ -139,7 +139,7 @@ def together(
 
     Parameters
     ----------
-    weight, pool, width
+    weight, pool, real
         As `joined` returns them.
     weights_s, pools_s : ndarray
         (steps, 2, kinds, options) seconds per sample in either stage, in the average step and in
@@ -154,17 +154,17 @@ def together(
     Returns
     -------
     tuple of ndarray
-        (kinds, width) arrays, the slower of both stages, and the cost; (steps, 2, kinds, width)
+        (kinds, options) arrays, the slower of both stages, and the cost; (steps, 2, kinds, options)
         times of both stages.
     """
-    steps, kinds = len(weights_s), len(weight)
-    arrays_of, limit_s = np.full((kinds, width), NEVER), np.full((kinds, width), np.inf)
-    cost, seconds = np.full((kinds, width), np.inf), np.full((steps, 2, kinds, width), np.inf)
+    steps, kinds, width = len(weights_s), len(weight), 1
     for kind in range(kinds):
-        for n in range(width):
+        width = max(width, real[kind])
+    arrays_of, limit_s = np.empty((kinds, width), np.int64), np.empty((kinds, width))
+    cost, seconds = np.empty((kinds, width)), np.empty((steps, 2, kinds, width))
+    for kind in range(kinds):
+        for n in range(real[kind]):
             w, p = weight[kind, n], pool[kind, n]
-            if w < 0:
-                break
             for step in range(steps):
                 for stage in range(2):
                     seconds[step, stage, kind, n] = max(
@@ -178,7 +178,9 @@ def together(
 
 
 @numba.njit(cache=True, nogil=True)
-def smallest_limit(arrays: np.ndarray, limit_s: np.ndarray, layers: np.ndarray, used: int) -> float:
+def smallest_limit(
+    arrays: np.ndarray, limit_s: np.ndarray, real: np.ndarray, layers: np.ndarray, used: int
+) -> float:
     """Return the smallest limit of the slowest stage that the arrays allow, of those that options
     have; infinity: there is none.
 
@@ -186,6 +188,8 @@ def smallest_limit(arrays: np.ndarray, limit_s: np.ndarray, layers: np.ndarray, 
     ----------
     arrays, limit_s : ndarray
         (kinds, options) arrays, ascending, and limits, descending.
+    real : ndarray
+        (kinds,) how many of the options are real.
     layers : ndarray
         (kinds,) layers of each kind.
     used : int
@@ -194,12 +198,12 @@ def smallest_limit(arrays: np.ndarray, limit_s: np.ndarray, layers: np.ndarray, 
     best = np.inf
     for kind in range(len(arrays)):
         # Of this kind's limits below the best one, the first is the largest.
-        low, high = _first_keeping(limit_s[kind], best, True), _options(limit_s[kind])
+        low, high = _first_keeping(limit_s[kind], real[kind], best, True), real[kind]
         # `low` is the first that is not known to fit, `high` the first that is known not to.
-        if low < high and _fits(arrays, limit_s, layers, used, limit_s[kind, low]):
+        if low < high and _fits(arrays, limit_s, real, layers, used, limit_s[kind, low]):
             while high - low > 1:
                 middle = (low + high) // 2
-                if _fits(arrays, limit_s, layers, used, limit_s[kind, middle]):
+                if _fits(arrays, limit_s, real, layers, used, limit_s[kind, middle]):
                     low = middle
                 else:
                     high = middle
@@ -208,24 +212,11 @@ def smallest_limit(arrays: np.ndarray, limit_s: np.ndarray, layers: np.ndarray, 
 
 
 @numba.njit(cache=True, nogil=True)
-def _options(limits: np.ndarray) -> int:
-    """Return how many of a row are real, of which the limits are finite."""
-    low, high = 0, len(limits)
-    while low < high:
-        middle = (low + high) // 2
-        if limits[middle] < np.inf:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@numba.njit(cache=True, nogil=True)
-def _first_keeping(limits: np.ndarray, limit: float, below: bool) -> int:
+def _first_keeping(limits: np.ndarray, real: int, limit: float, below: bool) -> int:
     """Return the first real option of a row that keeps a limit, or is below it; their number if
     none does.
     """
-    low, high = 0, _options(limits)
+    low, high = 0, real
     while low < high:
         middle = (low + high) // 2
         if limits[middle] < limit or (limits[middle] == limit and not below):
@@ -237,13 +228,18 @@ def _first_keeping(limits: np.ndarray, limit: float, below: bool) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _fits(
-    arrays: np.ndarray, limit_s: np.ndarray, layers: np.ndarray, used: int, limit: float
+    arrays: np.ndarray,
+    limit_s: np.ndarray,
+    real: np.ndarray,
+    layers: np.ndarray,
+    used: int,
+    limit: float,
 ) -> bool:
     """Return whether the first options that keep a limit fit together."""
     needed = 0
     for kind in range(len(arrays)):
-        option = _first_keeping(limit_s[kind], limit, False)
-        if option == arrays.shape[1] or limit_s[kind, option] == np.inf:
+        option = _first_keeping(limit_s[kind], real[kind], limit, False)
+        if option == real[kind]:
             return False
         needed += arrays[kind, option] * layers[kind]
     return needed <= used
@@ -254,6 +250,7 @@ def may_reach(
     arrays: np.ndarray,
     limit_s: np.ndarray,
     cost: np.ndarray,
+    real: np.ndarray,
     layers: np.ndarray,
     used: int,
     slowest: float,
@@ -270,6 +267,8 @@ def may_reach(
     ----------
     arrays, limit_s, cost : ndarray
         (kinds, options), the limits descending.
+    real : ndarray
+        (kinds,) how many of the options are real.
     layers : ndarray
         (kinds,) layers of each kind.
     used : int
@@ -281,10 +280,10 @@ def may_reach(
     below : float
         A goal.
     """
-    kinds, options = arrays.shape
+    kinds = len(arrays)
     left = below
     for kind in range(kinds):
-        left -= cost[kind, _cheapest(cost[kind])] * layers[kind]
+        left -= cost[kind, _cheapest(cost[kind], 0, real[kind])] * layers[kind]
     if left < slowest * smallest:
         return False
     intervals = _INTERVALS if slowest * smallest > 0.0 else 1
@@ -301,9 +300,7 @@ def may_reach(
         for kind in range(kinds):
             best, n = np.inf, 0
             # From the last option back, the upper limits grow.
-            for option in range(options - 1, -1, -1):
-                if limit_s[kind, option] == np.inf:
-                    continue
+            for option in range(real[kind] - 1, -1, -1):
                 while n < intervals and limit_s[kind, option] > limits[n + 1]:
                     goals[n] += best * layers[kind]
                     n += 1
@@ -320,10 +317,10 @@ def may_reach(
 
 
 @numba.njit(cache=True, nogil=True)
-def _cheapest(costs: np.ndarray) -> int:
-    """Return the first option of least cost."""
-    best = 0
-    for option in range(1, len(costs)):
+def _cheapest(costs: np.ndarray, start: int, stop: int) -> int:
+    """Return the first option of least cost of some."""
+    best = start
+    for option in range(start + 1, stop):
         if costs[option] < costs[best]:
             best = option
     return best
@@ -334,6 +331,7 @@ def choices(
     arrays: np.ndarray,
     limit_s: np.ndarray,
     cost: np.ndarray,
+    real: np.ndarray,
     limits: np.ndarray,
     layers: np.ndarray,
     kind_of: np.ndarray,
@@ -344,7 +342,9 @@ def choices(
     Parameters
     ----------
     arrays, limit_s, cost : ndarray
-        (kinds, options).
+        (kinds, options), the limits descending.
+    real : ndarray
+        (kinds,) how many of the options are real.
     limits : ndarray
         (limits,) that the arrays allow.
     layers : ndarray
@@ -355,39 +355,42 @@ def choices(
         Arrays that there are.
     """
     chosen = np.empty((len(limits), len(kind_of)), np.int64)
-    allowed = np.empty(cost.shape)
+    first = np.empty(len(arrays), np.int64)
     for n in range(len(limits)):
-        for kind in range(cost.shape[0]):
-            for option in range(cost.shape[1]):
-                keeps = limit_s[kind, option] <= limits[n]
-                allowed[kind, option] = cost[kind, option] if keeps else np.inf
-        of_kinds = _spent(arrays, allowed, layers, used)
+        for kind in range(len(arrays)):
+            first[kind] = _first_keeping(limit_s[kind], real[kind], limits[n], False)
+        of_kinds = _spent(arrays, cost, first, real, layers, used)
         for layer in range(len(kind_of)):
             chosen[n, layer] = of_kinds[kind_of[layer]]
-        _fill_up(arrays, allowed, used, kind_of, chosen[n])
+        _fill_up(arrays, cost, first, real, used, kind_of, chosen[n])
     return chosen
 
 
 @numba.njit(cache=True, nogil=True)
-def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) -> np.ndarray:
-    """Return the options of least cost that the arrays allow, the same for all layers of a kind.
+def _spent(
+    arrays: np.ndarray,
+    cost: np.ndarray,
+    first: np.ndarray,
+    real: np.ndarray,
+    layers: np.ndarray,
+    used: int,
+) -> np.ndarray:
+    """Return the options of least cost that the arrays allow, the same for all layers of a kind, of
+    those from the first of each kind on.
 
     At a high price of an array they fit, at a low one they cost little. The price at which a choice
     that fits and one that does not are as good as each other leads to a better one than both, until
-    there is none. The first options that are allowed take no more arrays than there are.
+    there is none. The first options take no more arrays than there are.
     """
-    kinds, options = arrays.shape
-    small, large = np.empty(kinds, np.int64), np.empty(kinds, np.int64)
+    kinds = len(arrays)
+    small, large = first.copy(), np.empty(kinds, np.int64)
     middle = np.empty(kinds, np.int64)
     few = many = 0
     dear = cheap = 0.0
     for kind in range(kinds):
-        first = 0
-        while first < options - 1 and cost[kind, first] == np.inf:
-            first += 1
-        small[kind], large[kind] = first, _cheapest(cost[kind])
-        few += arrays[kind, first] * layers[kind]
-        dear += cost[kind, first] * layers[kind]
+        large[kind] = _cheapest(cost[kind], first[kind], real[kind])
+        few += arrays[kind, first[kind]] * layers[kind]
+        dear += cost[kind, first[kind]] * layers[kind]
         many += arrays[kind, large[kind]] * layers[kind]
         cheap += cost[kind, large[kind]] * layers[kind]
     if many <= used:
@@ -397,7 +400,7 @@ def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) 
         between, between_cost = 0, 0.0
         for kind in range(kinds):
             best, least = 0, np.inf
-            for option in range(options):
+            for option in range(first[kind], real[kind]):
                 priced = price * arrays[kind, option] + cost[kind, option]
                 if priced < least:
                     best, least = option, priced
@@ -417,7 +420,13 @@ def _spent(arrays: np.ndarray, cost: np.ndarray, layers: np.ndarray, used: int) 
 
 @numba.njit(cache=True, nogil=True)
 def _fill_up(
-    arrays: np.ndarray, cost: np.ndarray, used: int, kind_of: np.ndarray, chosen: np.ndarray
+    arrays: np.ndarray,
+    cost: np.ndarray,
+    first: np.ndarray,
+    real: np.ndarray,
+    used: int,
+    kind_of: np.ndarray,
+    chosen: np.ndarray,
 ) -> None:
     """Spend the arrays that are left where they save most per array, layer by layer."""
     layers, left = len(kind_of), used
@@ -433,7 +442,9 @@ def _fill_up(
             if gain[layer] <= 0.0:
                 continue
             own = kind_of[layer]
-            better[layer], gain[layer] = _best_spent(arrays[own], cost[own], chosen[layer], left)
+            better[layer], gain[layer] = _best_spent(
+                arrays[own], cost[own], first[own], real[own], chosen[layer], left
+            )
             wanted[layer] = arrays[own, better[layer]] - arrays[own, chosen[layer]]
             if gain[layer] > 0.0:
                 place = found
@@ -452,12 +463,14 @@ def _fill_up(
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_spent(arrays: np.ndarray, cost: np.ndarray, option: int, left: int) -> tuple[int, float]:
-    """Return the option that saves most per array that it takes more than another, of those that
-    are left, and how much that is; 0: none saves.
+def _best_spent(
+    arrays: np.ndarray, cost: np.ndarray, first: int, real: int, option: int, left: int
+) -> tuple[int, float]:
+    """Return the option from the first one on that saves most per array that it takes more than
+    another, of those that are left, and how much that is; 0: none saves.
     """
     best, most = 0, 0.0
-    for other in range(len(arrays)):
+    for other in range(first, real):
         more, saved = arrays[other] - arrays[option], cost[option] - cost[other]
         if more <= left and saved > 0.0:
             worth = saved / max(float(more), 0.5)

@@ -27,8 +27,7 @@ _LIMITS = np.array([1.0, 1.03, 1.1, 1.3, 2.0, np.inf])
 @dataclasses.dataclass(frozen=True)
 class Path:
     """The options of each kind of layer, from few arrays to many: those for weights and those for
-    inputs which keep the same limit go together; (kinds, options), padded with options of infinite
-    time.
+    inputs which keep the same limit go together; (kinds, options), of which the first are real.
 
     Attributes
     ----------
@@ -38,6 +37,8 @@ class Path:
         Arrays of both.
     limit_s : ndarray
         Seconds per sample of the slower stage, descending.
+    real : ndarray
+        (kinds,) how many options each kind has.
     cost : ndarray
         What they add to the goal besides the slowest stage.
     seconds : ndarray
@@ -53,6 +54,7 @@ class Path:
     pool: np.ndarray
     arrays: np.ndarray
     limit_s: np.ndarray
+    real: np.ndarray
     cost: np.ndarray
     seconds: np.ndarray
     weights: Options
@@ -61,11 +63,11 @@ class Path:
     @classmethod
     def of(cls, weights: Options, pools: Options, goal: Goal) -> "Path":
         """Join options for weights and for inputs."""
-        weight, pool, width = joined(weights.seconds[0], pools.seconds[0])
+        weight, pool, real = joined(weights.seconds[0], pools.seconds[0])
         arrays, limit_s, cost, seconds = together(
             weight,
             pool,
-            width,
+            real,
             weights.seconds,
             pools.seconds,
             (weights.arrays, pools.arrays),
@@ -73,13 +75,13 @@ class Path:
             goal.per_s * goal.sum_weight,
             goal.per_j,
         )
-        return cls(weight, pool, arrays, limit_s, cost, seconds, weights, goal)
+        return cls(weight, pool, arrays, limit_s, real, cost, seconds, weights, goal)
 
     def smallest_limit(self, layers: np.ndarray, used: int) -> float:
         """Return the smallest limit of the slowest stage that so many arrays allow to layers of
         each kind; infinity: they are too few.
         """
-        return float(smallest_limit(self.arrays, self.limit_s, layers, used))
+        return float(smallest_limit(self.arrays, self.limit_s, self.real, layers, used))
 
     def may_reach(self, layers: np.ndarray, used: int, smallest: float, least: float) -> bool:
         """Return whether a division of so many arrays, which allow a smallest limit, may have a
@@ -89,7 +91,7 @@ class Path:
         if not np.isfinite(below) or goal.lasting or len(self.seconds) > 1:
             return True
         slowest = goal.per_s * goal.most_weight
-        columns = self.arrays, self.limit_s, self.cost
+        columns = self.arrays, self.limit_s, self.cost, self.real
         return bool(may_reach(*columns, layers, used, slowest, smallest, below))
 
     def choices(
@@ -99,7 +101,7 @@ class Path:
         from the smallest one, (limits, layers).
         """
         limits = smallest * _LIMITS if self.goal.most_weight else np.array([np.inf])
-        columns = self.arrays, self.limit_s, self.cost
+        columns = self.arrays, self.limit_s, self.cost, self.real
         chosen: np.ndarray = choices(*columns, limits, layers, kind, used)
         return chosen
 

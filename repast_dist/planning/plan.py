@@ -10,12 +10,11 @@ import numpy as np
 
 from repast_dist.ground.errors import CapacityError, SettingsError
 from repast_dist.ground.numbers import ceil_div
-from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
 from repast_dist.planning.allocation import Allocation, ArrayBudget
-from repast_dist.planning.block_costs import BlockCosts, block_costs
+from repast_dist.planning.block_costs import BlockCosts, BlockWork
 from repast_dist.planning.block_places import (
     BlockPlaces,
     HeldBlocks,
@@ -24,7 +23,7 @@ from repast_dist.planning.block_places import (
     place_blocks,
 )
 from repast_dist.planning.block_times import BlockTimes
-from repast_dist.planning.blocks import SoiBlock, soi_blocks, whole_layers
+from repast_dist.planning.blocks import SoiBlock, SoiBlocks, soi_blocks, whole_layers
 from repast_dist.planning.delays import layer_delays
 from repast_dist.planning.fusion import Fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
@@ -36,8 +35,6 @@ from repast_dist.planning.solves import (
     BlockShapes,
     block_shapes,
     fuse,
-    modelled_preparations,
-    modelled_solves,
 )
 from repast_dist.planning.specs import PartitionSpec, Policy, StepWork, step_kinds
 
@@ -67,14 +64,12 @@ class Plan:
         Chips that hold the solver of each block, its owner included, and their right-hand sides.
     micro_batch_owner : tuple of int
         Chip of every micro-batch; if layers are spread over chips, the first chip of its pipeline.
-    block_costs : BlockCosts
-        Modelled costs of each block on one copy; ``lpt`` balances the times per step.
+    block_work : BlockWork
+        What is done with each block, by model.
     layer_work : LayerWork
         What the layers do.
     allocation : Allocation
         Arrays per layer.
-    shapes : BlockShapes
-        The blocks as columns.
     fusion : Fusion
         Modelled work of each block with and without fusion.
     """
@@ -87,10 +82,9 @@ class Plan:
     block_owner: tuple[int, ...]
     holdings: Holdings
     micro_batch_owner: tuple[int, ...]
-    block_costs: BlockCosts
+    block_work: BlockWork
     layer_work: LayerWork
     allocation: Allocation
-    shapes: BlockShapes
     fusion: Fusion
     _remembered: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
@@ -104,6 +98,16 @@ class Plan:
         if not self.policy.soi.residual_to_noise:
             return ()
         return tuple(dict.fromkeys(block.layer for block in self.blocks))
+
+    @property
+    def shapes(self) -> BlockShapes:
+        """The blocks as columns."""
+        return self.block_work.shapes
+
+    @property
+    def block_costs(self) -> BlockCosts:
+        """Modelled costs of each block on one copy; ``lpt`` balances the times per step."""
+        return self.block_work.costs
 
     @property
     def layers(self) -> LayerTable:
@@ -158,9 +162,17 @@ class Plan:
         return is_g[self.holdings.block]
 
     @functools.cached_property
+    def held_work(self) -> BlockWork:
+        """What is done with each holding, by model."""
+        if self.holdings.whole:
+            return self.block_work
+        shapes = self.shapes.shared(self.holdings.block, self.holdings.right_sides)
+        return BlockWork(shapes, self.hardware, self.policy)
+
+    @property
     def held_shapes(self) -> BlockShapes:
         """The blocks as columns, one entry per holding."""
-        return self.shapes.shared(self.holdings.block, self.holdings.right_sides)
+        return self.held_work.shapes
 
     @functools.cached_property
     def held_costs(self) -> BlockCosts:
@@ -170,24 +182,10 @@ class Plan:
         return self.block_costs.take(block).shared(share)
 
     @functools.cached_property
-    def solving(self) -> Counts:
-        """Modelled `SolveCounts` of each holding as columns, without preparation."""
-        return self._modelled(modelled_solves)
-
-    @functools.cached_property
-    def preparing(self) -> Counts:
-        """Modelled `SolveCounts` of preparing each holding once, as columns."""
-        return self._modelled(modelled_preparations)
-
-    def _modelled(self, what: Callable[..., Counts]) -> Counts:
-        rounds = self.policy.assumed_rounds
-        return what(self.held_shapes, self.policy.inversion, self.hardware, rounds)
-
-    @functools.cached_property
     def held(self) -> HeldBlocks:
         """Holdings with their times."""
         kinds = tuple(step_kinds(self.work, self.policy.soi))
-        times = BlockTimes.of(self.held_shapes, self.solving, self.preparing, self.hardware, kinds)
+        times = BlockTimes.of(self.held_work, kinds)
         return HeldBlocks(self.holdings.chip, self.holds_g, times)
 
     @property
@@ -303,8 +301,8 @@ def _planned(
 ) -> Plan:
     """Return the plan if some blocks are fused."""
     hardware, policy = fusion.hardware, fusion.policy
-    shapes = fuse(fusion.shapes, fused, hardware)
-    formed = tuple(block for block, inside in zip(blocks, fused, strict=True) if not inside)
+    block_work = BlockWork(fuse(fusion.shapes, fused, hardware), hardware, policy)
+    formed = SoiBlocks(block for block, inside in zip(blocks, fused, strict=True) if not inside)
     layers = layer_table(workload, formed, policy.soi.factor_positions)
     layer_work = LayerWork.of(layers, hardware, work, policy.soi.factor_bits)
 
@@ -316,14 +314,14 @@ def _planned(
     def plan(allocation: Allocation) -> Plan:
         """Return the plan if layers have these arrays."""
         per_bank = allocation.budget.solvers // hardware.chip.banks
-        mine = dataclasses.replace(shapes, products_per_bank=per_bank)
-        costs = block_costs(mine, hardware, policy)
-        cost_s = costs.per_step_s
+        mine = block_work.in_banks(per_bank)
+        cost_s = mine.costs.per_step_s
         micro_batch_owner = _micro_batch_owner(allocation.stages, policy.partition, work)
 
         def owned(chips: int) -> Plan:
             """Return the plan if the first of the chips own the blocks."""
-            room = _room_for_blocks(mine, allocation, hardware.chip, policy, chips)
+            room = _room_for_blocks(mine.shapes, allocation, hardware.chip, policy, chips)
+            right_sides = mine.shapes.right_sides
             owner = block_owners(blocks, cost_s, chips, policy.partition.blocks, work.speeds, room)
             return Plan(
                 workload=workload,
@@ -332,12 +330,11 @@ def _planned(
                 work=work,
                 blocks=blocks,
                 block_owner=owner,
-                holdings=make_holdings(blocks, owner, mine.right_sides, cost_s, policy, work),
+                holdings=make_holdings(blocks, owner, right_sides, cost_s, policy, work),
                 micro_batch_owner=micro_batch_owner,
-                block_costs=costs,
+                block_work=mine,
                 layer_work=layer_work,
                 allocation=allocation,
-                shapes=mine,
                 fusion=fusion,
             )
 
@@ -349,7 +346,7 @@ def _planned(
 
     if not blocks:
         return plan(divide(0))
-    tried = _solver_arrays(shapes, hardware.chip)
+    tried = _solver_arrays(block_work.shapes, hardware.chip)
     best: Plan | None = None
     for number in tried:
         if best is not None and not _may_gain(best, number):

@@ -21,6 +21,7 @@ import numpy as np
 
 from repast_dist.ground.errors import CapacityError
 from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.allocation import (
     Allocation,
     ArrayBudget,
@@ -30,7 +31,7 @@ from repast_dist.planning.allocation import (
     stage_ranges,
 )
 from repast_dist.planning.goals import Goal
-from repast_dist.planning.layer_ops import LayerWork, once_per_work
+from repast_dist.planning.layer_ops import LayerWork, once_per_geometry, once_per_work
 from repast_dist.planning.options import (
     Candidates,
     Numbers,
@@ -98,7 +99,7 @@ def allocate(
         than its layers.
     """
     partition, chip = policy.partition, work.hardware.chip
-    needs = Needs.of(work.layers, work.hardware, work.step)
+    needs = _needs(work)
     stages, ranges = stage_ranges(needs, budget, partition, work.step.chips, cuts)
     goal = Goal.of(work, policy, stages)
     placed, goals = [], []
@@ -148,7 +149,7 @@ def _divided(broad: "_Tried", budget: ArrayBudget, goal: Goal) -> "_Division":
         starts.append(trials.best)
     tried = trials.found
     for best in starts:
-        near = _Tried.of(broad.work, broad.needs, Numbers.near(best.arrays), goal)
+        near = _Tried.of(broad.work, broad.needs, Numbers.near(best.arrays), *goal.candidates)
         tried = tried + _divisions(near, best.used, goal, best.value)
     first = _least(tried)
     alike = [
@@ -334,18 +335,28 @@ class _Tried:
     kind: np.ndarray
 
     @classmethod
-    def of(cls, work: LayerWork, needs: Needs, numbers: Numbers, goal: Goal) -> "_Tried":
-        """Find the layers that are alike and have the same numbers."""
+    def of(
+        cls, work: LayerWork, needs: Needs, numbers: Numbers, copied: bool, micro_batches: int
+    ) -> "_Tried":
+        """Find the layers that are alike and have the same numbers; the last parameters are those
+        of `Candidates`.
+        """
         every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
         known: dict[bytes, int] = {}
         rows = (row.tobytes() for row in np.column_stack(every))
         kind = np.array([known.setdefault(row, len(known)) for row in rows])
         first = np.unique(kind, return_index=True)[1]
         layers, need, few = work.take(first), needs.take(first), numbers.take(first)
-        copied, most = goal.partition.replicate_layers, goal.micro_batches
-        weights = Candidates.for_weights(layers, need, few, copied=copied, micro_batches=most)
-        pools = Candidates.for_inputs(layers, need, few, micro_batches=most)
+        weights = Candidates.for_weights(
+            layers, need, few, copied=copied, micro_batches=micro_batches
+        )
+        pools = Candidates.for_inputs(layers, need, few, micro_batches=micro_batches)
         return cls(work, needs, weights, pools, first, kind)
+
+    def on(self, hardware: Hardware) -> "_Tried":
+        """Return the same numbers on another chip whose arrays have the same geometry."""
+        both = self.weights.on(hardware), self.pools.on(hardware)
+        return _Tried(self.work.on(hardware), self.needs, *both, self.first, self.kind)
 
     @functools.cached_property
     def layers(self) -> np.ndarray:
@@ -358,15 +369,27 @@ class _Tried:
             candidates.expect(number for number in used if number)
 
 
+@once_per_geometry
+def _needs(work: LayerWork) -> Needs:
+    """Return what all layers need."""
+    return Needs.of(work.layers, work.hardware, work.step)
+
+
 @once_per_work
 def _broadly(work: LayerWork, start: int, stop: int, goal: Goal) -> _Tried:
     """Return a range of layers with few numbers up to all that make sense, which are the same
     however many arrays a chip has for layers.
     """
-    # Counted for themselves: what is remembered of `work` holds them, and would hold `work`.
-    layers = work.take(np.arange(start, stop)).alone
-    needs = Needs.of(layers.layers, work.hardware, work.step)
-    return _Tried.of(layers, needs, Numbers.broad(layers, needs), goal)
+    return _many(work, start, stop, *goal.candidates).on(work.hardware)
+
+
+@once_per_geometry
+def _many(work: LayerWork, start: int, stop: int, copied: bool, micro_batches: int) -> _Tried:
+    """Return what `_broadly` does, on any chip."""
+    # Counted for themselves: what is counted of `work` holds them, and would hold `work`.
+    place = np.arange(start, stop)
+    layers, needs = work.take(place).alone, _needs(work).take(place)
+    return _Tried.of(layers, needs, Numbers.broad(layers, needs), copied, micro_batches)
 
 
 def _divisions(tried: _Tried, used: int, goal: Goal, least: float) -> list[_Division]:

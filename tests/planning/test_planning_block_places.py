@@ -11,7 +11,7 @@ import pytest
 from repast_dist.network import LayerShape, Workload, kinds
 from repast_dist.network.workload import NETWORKS, WorkloadSpec, build_workload
 from repast_dist.ops import op, price
-from repast_dist.planning.block_costs import SerialSolves, solve_counts
+from repast_dist.planning.block_costs import solve_counts
 from repast_dist.planning.block_places import segment_seconds
 from repast_dist.planning.ops import step_ops
 from repast_dist.planning.specs import step_kinds
@@ -318,10 +318,10 @@ def test_several_numbers_of_copies_take_what_the_rows_of_each_take(name):
     plan = plan_of(table(name))
     times, blocks = plan.held.times, len(plan.held_shapes)
     copies = np.arange(1, 5)[:, None] + np.arange(blocks) % 3
-    for counts in (times.solving, times.renewing):
-        together = SerialSolves.of(times.shapes, counts, plan.hardware).counts(copies)
+    for solves in (times.solving, times.renewing):
+        together = solves.serial.counts(copies, times.banks)
         assert set(together) >= {"serial_residual_passes", "serial_buffer_words"}
         for number, one in enumerate(copies):
-            rows = solve_counts(times.shapes, counts, one, plan.hardware)
+            rows = solve_counts(times.shapes, solves.columns, one, plan.hardware)
             for column, values in together.items():
                 np.testing.assert_array_equal(values[number], rows[column])
