@@ -240,7 +240,7 @@ def _copy_columns(
 
 @numba.njit(cache=True, nogil=True)
 def _list_driven(
-    driven: np.ndarray, passes: int, magnitudes: np.ndarray, order: int, ends: np.ndarray
+    driven: np.ndarray, magnitudes: np.ndarray, order: np.ndarray, start: int, ends: np.ndarray
 ) -> int:
     """List the rows that every pass of an input drives.
 
@@ -248,12 +248,12 @@ def _list_driven(
     ----------
     driven : ndarray
         (rows,) int32.
-    passes : int
-        Passes per input.
     magnitudes : ndarray
         (2, rows in whole vectors) int32, scratch; zeros behind the rows.
-    order : int
-        Address of uint16, written.
+    order : ndarray
+        uint16, written.
+    start : int
+        Place of the first one in the order.
     ends : ndarray
         (passes, 2) int64, written: up to where rows are added and subtracted.
 
@@ -272,13 +272,13 @@ def _list_driven(
         ones = np.int32(ones | up)
         others = np.int32(others | down)
     groups = (driven.shape[0] + LANES - 1) // LANES
-    places, at = PLACES.ctypes.data, 0
-    for number in range(passes):
+    places, out, at = PLACES.ctypes.data, order.ctypes.data + 2 * start, 0
+    for number in range(ends.shape[0]):
         if (ones >> number) & 1:
-            at += list_rows(added.ctypes.data, groups, number, places, order + 2 * at)
+            at += list_rows(added.ctypes.data, groups, number, places, out + 2 * at)
         ends[number, 0] = at
         if (others >> number) & 1:
-            at += list_rows(taken.ctypes.data, groups, number, places, order + 2 * at)
+            at += list_rows(taken.ctypes.data, groups, number, places, out + 2 * at)
         ends[number, 1] = at
     return at
 
@@ -335,8 +335,7 @@ def _add_tiles(
     ends = np.empty((_SAMPLES, passes, 2), np.int64)
     first_listed = np.empty(_SAMPLES + 1, np.int64)
     total = np.empty((_SAMPLES, parts * lanes), np.float32)
-    codes, beyond = np.empty(lanes, np.float32), 0
-    listed, vectors = order.ctypes.data, lanes // LANES
+    codes, vectors, beyond = np.empty(lanes, np.float32), lanes // LANES, 0
     for tile in range(tiles):
         which, part = divmod(tile, per)
         start = part * height
@@ -348,7 +347,7 @@ def _add_tiles(
             for n in range(count):
                 first_listed[n] = at
                 driven = integers[which, first + n, start:stop]
-                at += _list_driven(driven, passes, magnitudes, listed + 2 * at, ends[n])
+                at += _list_driven(driven, magnitudes, order, at, ends[n])
             first_listed[count] = at
             total[:count] = np.float32(0.0)
             for p in range(parts):
@@ -359,8 +358,7 @@ def _add_tiles(
                         continue
                     some = counting and counted[which, first + n]
                     most = (bounds if some else limits).ctypes.data + 4 * left
-                    out = total[n].ctypes.data + 4 * left
-                    begin = 0
+                    out, begin = 4 * (n * parts * lanes + left), 0
                     for number in range(passes):
                         positive, every = ends[n, number, 0], ends[n, number, 1]
                         if every == begin:
@@ -368,13 +366,13 @@ def _add_tiles(
                         if add_codes(
                             rows,
                             vectors,
-                            listed + 2 * (first_listed[n] + begin),
+                            order.ctypes.data + 2 * (first_listed[n] + begin),
                             positive - begin,
                             every - begin,
                             scale,
                             most,
                             weights[number],
-                            out,
+                            total.ctypes.data + out,
                             codes.ctypes.data,
                         ):
                             across = slice(left, left + lanes)
@@ -440,7 +438,7 @@ def _write_currents(
     order = np.empty(passes * height + 2 * LANES, np.uint16)
     ends = np.empty((passes, 2), np.int64)
     magnitudes = np.zeros((2, height + LANES), np.int32)
-    listed, vectors = order.ctypes.data, lanes // LANES
+    vectors = lanes // LANES
     for t in range(tiles):
         which, part = divmod(first_tile + t, per)
         start = part * height
@@ -448,7 +446,7 @@ def _write_currents(
         magnitudes[:] = 0
         for n in range(rows):
             driven = integers[which, first_row + n, start:stop]
-            _list_driven(driven, passes, magnitudes, listed, ends)
+            _list_driven(driven, magnitudes, order, 0, ends)
             begin = 0
             for number in range(passes):
                 positive, every = ends[number, 0], ends[number, 1]
@@ -456,7 +454,7 @@ def _write_currents(
                     write_sums(
                         held[t, p].ctypes.data,
                         vectors,
-                        listed + 2 * begin,
+                        order.ctypes.data + 2 * begin,
                         positive - begin,
                         every - begin,
                         currents[t, n, number].ctypes.data + 4 * p * lanes,
