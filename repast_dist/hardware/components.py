@@ -237,6 +237,7 @@ def unit_costs(chip: ChipSpec, components: ComponentTable, opamp: OpAmpSpec) -> 
         A library component does not exist or refuses its arguments; the message names it.
     """
     parts = {}
+    figures = [item.name for item in dataclasses.fields(Component)]
     for part in PARTS:
         component: Component | Amplifier = getattr(components, part.name)
         if isinstance(component, Amplifier):
@@ -245,10 +246,8 @@ def unit_costs(chip: ChipSpec, components: ComponentTable, opamp: OpAmpSpec) -> 
             parts[part.name] = PartCosts(component.power_w(opamp, chip), area, 0.0, 0.0)
             continue
         values = {
-            item.name: quantity_value(
-                getattr(component, item.name), chip, f"{part.name}.{item.name}"
-            )
-            for item in dataclasses.fields(Component)
+            figure: quantity_value(getattr(component, figure), chip, f"{part.name}.{figure}")
+            for figure in figures
         }
         parts[part.name] = PartCosts(**values)
     converted = chip.vmm.weight_columns / chip.vmm.adcs_per_array * parts["adc"].time_s

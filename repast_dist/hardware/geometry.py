@@ -186,6 +186,32 @@ def write_counts(
     return Writes.of(g, rows, columns, groups, copies).counts(arrays_at_once)
 
 
+def written(g: Geometry, rows: Any, columns: Any, groups: Any, copies: Any = 1) -> Counts:
+    """Return those of the counts of `write_counts` that do not depend on how many arrays are
+    written at the same time.
+    """
+    beside = ceil_div(columns * g.slices, g.weight_columns)
+    wide = columns * g.slices * g.columns_per_weight + beside * g.references
+    cells = rows * groups * copies * wide
+    pulses = whole(cells * g.pulses)
+    counts = {
+        "cell_writes": cells,
+        "write_pulses": pulses,
+        "buffer_bytes": rows * columns * groups * g.value_bytes,
+    }
+    if g.verified:
+        # Whatever is written, a row spans the arrays side by side that hold its columns.
+        driven = rows * beside * groups * copies
+        reads = whole(driven * g.columns_per_weight * g.pulses)
+        counts |= {
+            "crossbar_reads": reads,
+            "cells_read": pulses,
+            "dac_conversions": reads,
+            "adc_conversions": pulses,
+        }
+    return counts
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Writes:
     """Matrices that are written into arrays, however many of these are written at the same time.
@@ -210,28 +236,10 @@ class Writes:
     @classmethod
     def of(cls, g: Geometry, rows: Any, columns: Any, groups: Any, copies: Any = 1) -> "Writes":
         """Count what is written; parameters are those of `write_counts`."""
-        beside = ceil_div(columns * g.slices, g.weight_columns)
-        wide = columns * g.slices * g.columns_per_weight + beside * g.references
-        cells = rows * groups * copies * wide
         # Matrices along the diagonal of an array lie in rows of their own.
         stacked = rows * np.clip(_together(g, rows, columns), 1, groups)
-        pulses = whole(cells * g.pulses)
-        work = {
-            "cell_writes": cells,
-            "write_pulses": pulses,
-            "buffer_bytes": rows * columns * groups * g.value_bytes,
-        }
-        if g.verified:
-            # Whatever is written, a row spans the arrays side by side that hold its columns.
-            driven = rows * beside * groups * copies
-            reads = whole(driven * g.columns_per_weight * g.pulses)
-            work |= {
-                "crossbar_reads": reads,
-                "cells_read": pulses,
-                "dac_conversions": reads,
-                "adc_conversions": pulses,
-            }
         arrays = array_count(g, rows, columns, groups) * copies
+        work = written(g, rows, columns, groups, copies)
         return cls(g, arrays, np.minimum(stacked, g.rows), work)
 
     def take(self, place: np.ndarray) -> "Writes":

@@ -79,6 +79,18 @@ class UnitCosts:
                 joules[count] = joules.get(count, 0) + each
         return joules
 
+    @cached_property
+    def serial_s(self) -> dict[str, float]:
+        """Time of one count of each serial column except the buffer's."""
+        return {
+            "serial_passes": self.pass_s,
+            "serial_residual_passes": self.residual_pass_s,
+            "serial_inv_ops": self.inv_convert_s,
+            "serial_settling_s": 1.0,
+            "serial_row_pulses": self.row_pulse_s,
+            "serial_digital_ops": self.clock_s,
+        }
+
     @property
     def link_byte_s(self) -> float:
         """Time of one byte on an off-chip link."""

@@ -57,7 +57,7 @@ def duration_of(
     """Return the duration of operations without that of links, of this shape, from their counts,
     which are broadcast to it.
     """
-    duration = _weighted(counts, time_per_count(costs), size)
+    duration = _weighted(counts, costs.serial_s, size)
     if "serial_buffer_words" in counts:
         np.maximum(duration, counts["serial_buffer_words"] * costs.buffer_word_s, out=duration)
     return duration
@@ -88,18 +88,6 @@ def component_energy(costs: UnitCosts) -> dict[str, dict[str, float]]:
 def energy_per_count(costs: UnitCosts) -> dict[str, float]:
     """Return the energy of one count of each column of an op table, in joules."""
     return {count: costs.count_j[count] for count in COUNTS if count in costs.count_j}
-
-
-def time_per_count(costs: UnitCosts) -> dict[str, float]:
-    """Return the time of one count of each serial column except the buffer's, in seconds."""
-    return {
-        "serial_passes": costs.pass_s,
-        "serial_residual_passes": costs.residual_pass_s,
-        "serial_inv_ops": costs.inv_convert_s,
-        "serial_settling_s": 1.0,
-        "serial_row_pulses": costs.row_pulse_s,
-        "serial_digital_ops": costs.clock_s,
-    }
 
 
 def _weighted(

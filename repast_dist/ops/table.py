@@ -83,10 +83,20 @@ def op_rows(op: Op, **columns: Any) -> OpTable:
     """
     if unknown := columns.keys() - _DTYPES.keys():
         raise ValueError(f"not in the op table: {sorted(unknown)}; valid: {list(_DTYPES)}")
-    rows = max((len(value) for value in columns.values() if np.ndim(value)), default=1)
     identity = {"bank": 0, "step": 0, "layer": NONE, "block": NONE, "micro_batch": NONE}
-    filled = identity | columns | {"op": op.number, "phase": op.phase_number}
-    return OpTable({name: _column(name, value, rows) for name, value in filled.items()})
+    filled = {
+        name: np.asarray(value, _DTYPES[name])
+        for name, value in (
+            identity | columns | {"op": op.number, "phase": op.phase_number}
+        ).items()
+    }
+    rows = max((len(array) for array in filled.values() if array.ndim), default=1)
+    return OpTable(
+        {
+            name: array if array.shape == (rows,) else np.full(rows, array)
+            for name, array in filled.items()
+        }
+    )
 
 
 def concatenate(tables: Iterable[OpTable]) -> OpTable:
@@ -120,8 +130,3 @@ def trace_columns(table: OpTable, costs: Mapping[str, np.ndarray]) -> dict[str, 
     """
     columns = {name: table[name] for name in (*IDENTITY, *COUNTS)}
     return columns | {name: costs[name] for name in ("start_s", "duration_s", "energy_j")}
-
-
-def _column(name: str, value: Any, rows: int) -> np.ndarray:
-    array = np.asarray(value, _DTYPES[name])
-    return array if array.shape == (rows,) else np.full(rows, array)

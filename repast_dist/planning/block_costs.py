@@ -13,7 +13,7 @@ from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
 from repast_dist.hardware.geometry import Counts, Geometry, whole
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.ops.pricing import energy_of, time_per_count
+from repast_dist.ops.pricing import energy_of
 from repast_dist.planning.cholesky import LaneWork, factorisation, triangular_solves
 from repast_dist.planning.solves import BlockShapes, modelled_preparations, modelled_solves
 from repast_dist.planning.specs import Policy
@@ -123,8 +123,11 @@ class BlockWork:
     @functools.cached_property
     def costs(self) -> BlockCosts:
         """Modelled times on one copy."""
-        weights, zero = time_per_count(self.hardware.costs), np.zeros(len(self.shapes))
-        solve, prepare, program = self._on_one_copy
+        weights, zero = self.hardware.costs.serial_s, np.zeros(len(self.shapes))
+        one, program = np.ones(len(self.shapes), np.int64), self.programming
+        solve, prepare = (
+            solves.in_turn(one, self.banks) for solves in (self.solving, self.preparing)
+        )
         return BlockCosts(
             sum(solve.get(name, 0) * weight for name, weight in weights.items()) + zero,
             sum(
@@ -138,20 +141,17 @@ class BlockWork:
     @functools.cached_property
     def energy_j(self) -> np.ndarray:
         """Modelled energy per step of preparing, programming and solving."""
+        one = np.ones(len(self.shapes), np.int64)
         solve, prepare, program = (
-            energy_of(counts, self.hardware.costs, len(self.shapes)) for counts in self._on_one_copy
+            energy_of(counts, self.hardware.costs, len(self.shapes))
+            for counts in (
+                self.solving.counts(one, self.banks),
+                self.preparing.counts(one, self.banks),
+                self.programming,
+            )
         )
         joules: np.ndarray = solve + (prepare + program) / self.policy.soi.interval
         return joules
-
-    @property
-    def _on_one_copy(self) -> tuple[Counts, Counts, Counts]:
-        """Op-table counts of solving, preparing and programming."""
-        one = np.ones(len(self.shapes), np.int64)
-        solve, prepare = (
-            solves.counts(one, self.banks) for solves in (self.solving, self.preparing)
-        )
-        return solve, prepare, self.programming
 
 
 def solve_counts(
@@ -197,9 +197,20 @@ class Solves:
         both (blocks,).
         """
         rows = {**self._shared, **self.serial.counts(copies, banks)}
-        if "factorisations" not in self.columns:
-            return rows  # A plan with arrays, in which every solve converges.
-        return _factorised(self, rows, copies, banks)
+        return _factorised(self, rows, copies, banks) if self.factorises else rows
+
+    def in_turn(self, copies: np.ndarray, banks: np.ndarray) -> Counts:
+        """Return those of them that decide how long solves take."""
+        if self.factorises:
+            return self.counts(copies, banks)
+        return self.serial.counts(copies, banks)
+
+    @property
+    def factorises(self) -> bool:
+        """Whether digital units may factorise blocks; not in a plan with arrays, in which every
+        solve converges.
+        """
+        return "factorisations" in self.columns
 
     @functools.cached_property
     def serial(self) -> "SerialSolves":

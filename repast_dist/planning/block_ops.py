@@ -75,12 +75,11 @@ def _rows(plan: Plan, what: Op, counts: Counts, holdings: np.ndarray) -> OpTable
 def _identity(plan: Plan) -> Counts:
     """Return the identity columns of every holding."""
     block = plan.holdings.block
-    layers = np.array([item.layer for item in plan.blocks], np.int64)
     return {
         "chip": plan.holdings.chip,
         "bank": plan.places.first_bank,
         "block": block,
-        "layer": layers[block],
+        "layer": plan.block_columns.layer[block],
     }
 
 

@@ -12,7 +12,6 @@ steps that renew blocks may be another one than in those that do not.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -47,7 +46,7 @@ _ROUNDS = 4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockPlaces:
-    """Where blocks lie, one entry per holding.
+    """Where blocks lie, one entry per holding; of several ways to place them, (ways, holdings).
 
     Attributes
     ----------
@@ -214,7 +213,7 @@ class _Division:
         return 1.0 if self.places.stays.all() else 1.0 / _BETTER
 
 
-def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Policy) -> np.ndarray:
+def segment_seconds(held: HeldBlocks, ways: BlockPlaces, policy: Policy) -> np.ndarray:
     """Return the time in which one chip renews all blocks and solves with the G blocks, and in
     which it then solves with the A blocks, for each of several ways to place its blocks and for
     each kind of steps, times the share of these; (ways, kinds, 2).
@@ -222,14 +221,9 @@ def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Pol
     It is that of the timeline (`repast_dist.planning.timeline`): turns follow each other in either
     segment, beside blocks that stay.
     """
-    kinds = held.times.kinds
-    if not places:
-        return np.zeros((0, len(kinds), 2))
-    turn = np.stack([way.turn for way in places])
-    bank = np.stack([way.first_bank for way in places])
-    stays = turn == 0
+    kinds, turn, stays = held.times.kinds, ways.turn, ways.stays
     busy_s = np.zeros((len(kinds), 2, *turn.shape))
-    solves = held.times.solves_s(np.stack([way.copies for way in places]))
+    solves = held.times.solves_s(ways.copies)
     for (first, second), (kind, solve_s) in zip(busy_s, solves, strict=True):
         renewal_s = held.times.renewal_s(kind, stays)
         if policy.soi.stale:
@@ -237,31 +231,28 @@ def segment_seconds(held: HeldBlocks, places: Sequence[BlockPlaces], policy: Pol
             renewal_s = np.where(stays, 0.0, renewal_s)
         first[:] = renewal_s + np.where(held.is_g, solve_s, 0.0)
         second[:] = np.where(held.is_g, 0.0, solve_s)
-    done_s = longest_s(turn, bank, busy_s.reshape(-1, *turn.shape))
+    done_s = longest_s(turn, ways.first_bank, busy_s.reshape(-1, *turn.shape))
     shares = np.array([kind.share for kind in kinds])
     seconds: np.ndarray = shares[:, None] * done_s.reshape(len(kinds), 2, -1).transpose(2, 0, 1)
     return seconds
 
 
 def _evaluated(
-    held: HeldBlocks, places: Sequence[BlockPlaces], hardware: Hardware, policy: Policy
+    held: HeldBlocks, ways: BlockPlaces, hardware: Hardware, policy: Policy
 ) -> list[_Division]:
     """Work out what ways to place the blocks of a chip lead to."""
-    if not places:
-        return []
-    copies = np.stack([way.copies for way in places])
-    stays = np.stack([way.stays for way in places])
+    stays = ways.stays
     renewals = np.where(stays, held.times.renewals, 1.0)
-    writing_j = (held.times.programming_j * copies * renewals).sum(axis=1)
-    writes = _turn_writes(held, copies, stays, hardware, policy)
-    ways = zip(
-        places,
-        segment_seconds(held, places, policy),
+    writing_j = (held.times.programming_j * ways.copies * renewals).sum(axis=1)
+    writes = _turn_writes(held, ways.copies, stays, hardware, policy)
+    of_ways = zip(
+        map(BlockPlaces, ways.copies, ways.turn, ways.first_bank),
+        segment_seconds(held, ways, policy),
         writing_j.tolist(),
         writes.tolist(),
         strict=True,
     )
-    return [_division(*way, hardware, policy) for way in ways]
+    return [_division(*way, hardware, policy) for way in of_ways]
 
 
 def _division(
@@ -436,11 +427,6 @@ class _Rooms:
         """Return the time of solving per step if all arrays were always busy."""
         return float((times.solving_s * self.share).sum())
 
-    def banks_of(self, blocks: np.ndarray) -> int:
-        """Return the banks whose arrays hold one copy of these blocks."""
-        needed = self.needed[:, blocks].sum(axis=1)
-        return int(ceil_div(needed, np.maximum(self.per_bank, 1)).max(initial=0))
-
 
 def _staying(
     held: HeldBlocks, rooms: _Rooms, hardware: Hardware, policy: Policy
@@ -471,8 +457,7 @@ def _staying(
     )
     copies = np.stack(list({row.tobytes(): row for row in every}.values()))
     banks = first_banks(copies * times.banks, group[: len(copies)], chip.banks)
-    ways = [BlockPlaces(*way) for way in zip(copies, 0 * copies, banks, strict=True)]
-    return _evaluated(held, ways, hardware, policy)
+    return _evaluated(held, BlockPlaces(copies, 0 * copies, banks), hardware, policy)
 
 
 def _kinds(held: HeldBlocks) -> tuple[np.ndarray, np.ndarray]:
@@ -493,16 +478,18 @@ def _in_turns(
     rooms = _Rooms.of(held.shapes, chip, policy.soi.array_sets)
     order = _worth_staying(held, rooms)
     filled = np.cumsum(rooms.needed[:, order], axis=1)
+    # Banks whose arrays hold one copy of the first blocks.
     need = ceil_div(filled, np.maximum(rooms.per_bank, 1)[:, None]).max(axis=0)
     # At least one always takes turns, and the widest has to find room.
     free = chip.banks - int(banks.max())
     single = _Rooms.of(held.shapes, chip)
     found: list[_Division] = []
-    counts = {int(np.searchsorted(need, share * free, "right")) for share in _SHARES}
-    for count in sorted({min(count, len(order) - 1) for count in counts}):
+    counts = np.searchsorted(need, np.array(_SHARES) * free, "right")
+    for count in sorted(set(np.minimum(counts, len(order) - 1).tolist())):
         moving = np.ones(len(banks), bool)
         moving[order[:count]] = False
-        left = dataclasses.replace(single, banks=chip.banks - rooms.banks_of(~moving))
+        kept = int(need[count - 1]) if count else 0
+        left = dataclasses.replace(single, banks=chip.banks - kept)
         fastest = float((held.times.solving_s * left.share)[moving].sum())
         if policy.partition.objective == "time" and fastest >= least_s:
             continue
@@ -541,7 +528,7 @@ def _turns_of(held: HeldBlocks, moving: np.ndarray, left: _Rooms) -> np.ndarray:
 
 def _places_in_turn(
     held: HeldBlocks, banks: np.ndarray, turns: np.ndarray, left: _Rooms
-) -> list[BlockPlaces]:
+) -> BlockPlaces:
     """Return places of blocks that take so many banks with each of several turns, (ways, blocks),
     of the same blocks, in the arrays behind those of the others.
     """
@@ -565,4 +552,4 @@ def _places_in_turn(
     copies[:, mine] = every
     begins[:, kept] = first_banks(banks[kept], turns[0][kept], max(used, 1))
     begins[:, mine] = used + first_banks(every * banks[mine], group, max(left.banks, 1))
-    return [BlockPlaces(*way) for way in zip(copies, turns, begins, strict=True)]
+    return BlockPlaces(copies, turns, begins)

@@ -106,7 +106,7 @@ class BlockTimes:
 
     def _solve_s(self, copies: np.ndarray, renews: bool) -> np.ndarray:
         costs, solves = self.hardware.costs, self.renewing if renews else self.solving
-        if "factorisations" not in solves.columns:
+        if not solves.factorises:
             return duration_of(solves.serial.counts(copies, self.banks), costs, copies.shape)
         every = np.broadcast_to(np.arange(len(self.shapes)), copies.shape).ravel()
         shapes = self.shapes.shared(every, self.shapes.right_sides[every])

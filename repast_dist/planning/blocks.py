@@ -5,6 +5,8 @@ import functools
 import itertools
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from repast_dist.ground.errors import SettingsError, brief
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.network.shapes import Workload
@@ -140,6 +142,62 @@ def _split(
             f"soi.widths: no factor {side} of a layer {brief(name)}; valid: {valid or 'none'}"
         )
     return SoiBlocks(blocks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockColumns:
+    """What of blocks follows from their network, with one entry per block.
+
+    Attributes
+    ----------
+    size, layer : ndarray
+        Width, and number of the layer, int64.
+    is_g : ndarray of bool
+        Whether it is a block of factor G.
+    right_sides : ndarray
+        Right-hand sides: a layer's columns (A), or its rows with the bias (G), int64.
+    vectors : ndarray
+        Rows per sample that the block is the product of, in one pass, int64.
+    rows_written : ndarray of bool
+        Whether these rows are written only to form their product: errors, and inputs that are
+        combined over the vectors of a sample first.
+    """
+
+    size: np.ndarray
+    layer: np.ndarray
+    is_g: np.ndarray
+    right_sides: np.ndarray
+    vectors: np.ndarray
+    rows_written: np.ndarray
+
+
+@functools.lru_cache(maxsize=16)
+def block_columns(workload: Workload, blocks: SoiBlocks, positions: float) -> BlockColumns:
+    """Return blocks as columns, of which a share of the positions forms the factors."""
+    layers = workload.layers
+    layer = np.array([block.layer for block in blocks], np.int64)
+    is_g = np.array([block.factor == "G" for block in blocks], bool)
+    a_size, g_size, vectors = (
+        np.array(column, np.int64)[layer]
+        for column in (
+            [layer.factor_a_size for layer in layers],
+            [layer.factor_g_size for layer in layers],
+            [layer.sampled_factor_vectors(positions) for layer in layers],
+        )
+    )
+    combines = np.array([layer.combines for layer in layers], bool)
+    columns = BlockColumns(
+        size=np.array([block.size for block in blocks], np.int64),
+        layer=layer,
+        is_g=is_g,
+        right_sides=np.where(is_g, a_size, g_size),
+        vectors=vectors,
+        rows_written=is_g | combines[layer],
+    )
+    for column in vars(columns).values():
+        # Plans share them.
+        column.flags.writeable = False
+    return columns
 
 
 def whole_layers(workload: Workload, method: MatrixMethod | None) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from repast_dist.hardware.geometry import array_count
 from repast_dist.planning.allocation import LayerArrays
-from repast_dist.planning.layer_ops import LayerWork
+from repast_dist.planning.layer_ops import LayerWork, once_per_geometry
 
 
 def weight_fills(work: LayerWork, arrays: LayerArrays) -> np.ndarray:
@@ -32,6 +32,7 @@ def input_fills(work: LayerWork, arrays: LayerArrays, factor_share: float) -> np
     return fills
 
 
+@once_per_geometry
 def _factor_rows(work: LayerWork) -> np.ndarray:
     """Return the arrays that a micro-batch fills with the rows of factors."""
     layers, g, step = work.layers, work.hardware.geometry, work.step

@@ -21,6 +21,7 @@ from repast_dist.hardware.geometry import (
     Writes,
     array_count,
     product_counts,
+    written,
 )
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops import op
@@ -275,8 +276,10 @@ def weight_writes(work: LayerWork, arrays: LayerArrays) -> Counts:
 
 def written_copies(work: LayerWork, copies: np.ndarray) -> Counts:
     """Return those of the counts of `weight_writes` that do not depend on where the copies lie."""
-    forward, backward = _copies(work, copies)
-    return _both(work, forward.work, backward.work)
+    layers, g = work.layers, work.hardware.geometry
+    forward = written(g, layers.rows, layers.columns, layers.groups, copies)
+    backward = written(g, layers.columns, layers.rows, layers.groups, copies)
+    return _both(work, forward, backward)
 
 
 def _copies(work: LayerWork, copies: np.ndarray | int) -> tuple[Writes, Writes]:

@@ -14,6 +14,7 @@ import numpy as np
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Counts
 from repast_dist.hardware.hardware import Hardware
+from repast_dist.hardware.specs import ChipSpec
 from repast_dist.ops.op import Resource
 from repast_dist.ops.pricing import duration_of, energy_of
 from repast_dist.planning.allocation import LayerArrays, Needs
@@ -261,10 +262,12 @@ class Candidates:
         return writing
 
     def held(self, used: int | np.ndarray) -> LayerArrays:
-        """Return the arrays of layers, wherever they begin, if `used` are spread over all banks."""
-        none = np.zeros_like(self.arrays)
-        given = (self.arrays, self.copies, none) if self.of_weights else (none, none, self.arrays)
-        return _held_arrays(self.work, self.needs, used, given, none)
+        """Return the arrays of layers, wherever they begin, if `used` are spread over all banks;
+        of the other purpose there are none.
+        """
+        own, copies = _Spread.of(self.arrays, used, self.work.hardware.chip), self.copies
+        weights, pool = (own, _NOTHING) if self.of_weights else (_NOTHING, own)
+        return _layer_arrays(self.needs, weights, copies, pool, first_bank=_NOTHING.arrays)
 
     def expect(self, used: Iterable[int]) -> None:
         """Time the candidates for several numbers of arrays that are used, all at once, which takes
@@ -363,44 +366,53 @@ def placed_arrays(
         Arrays for the weights of each layer, copies of them (0: they do not stay), and arrays for
         its inputs; (layers,), or (divisions, layers) for several divisions.
     """
-    written, banks = given[0], work.hardware.chip.banks
-    before = np.cumsum(written, axis=-1) - written
-    return _held_arrays(work, needs, used, given, before * banks // used % banks)
-
-
-def _held_arrays(
-    work: LayerWork,
-    needs: Needs,
-    used: int | np.ndarray,
-    given: tuple[np.ndarray, np.ndarray, np.ndarray],
-    first_bank: np.ndarray,
-) -> LayerArrays:
-    """Return arrays whose weights begin at some bank, if `used` are spread over all banks."""
     written, copies, pool = given
-    banks, tiles = work.hardware.chip.banks, work.hardware.chip.tiles
+    chip, before = work.hardware.chip, np.cumsum(written, axis=-1) - written
+    weights, inputs = (_Spread.of(arrays, used, chip) for arrays in (written, pool))
+    return _layer_arrays(needs, weights, copies, inputs, before * chip.banks // used % chip.banks)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spread:
+    """Arrays of layers for one purpose, and the banks and tiles over which they are spread."""
+
+    arrays: np.ndarray
+    banks: np.ndarray
+    tiles: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: np.ndarray, used: int | np.ndarray, chip: ChipSpec) -> "_Spread":
+        """Spread arrays if `used` of them lie evenly in all banks and tiles of a chip."""
+        if not arrays.any():
+            one = np.ones(np.broadcast_shapes(arrays.shape, np.shape(used)), np.int64)
+            return cls(arrays, one, one)
+        banks, tiles = (
+            np.maximum(np.minimum(ceil_div(arrays * places, used), np.minimum(arrays, places)), 1)
+            for places in (chip.banks, chip.tiles)
+        )
+        return cls(arrays, banks, tiles)
+
+
+_NOTHING = _Spread(np.zeros(1, np.int64), np.ones(1, np.int64), np.ones(1, np.int64))
+"""Arrays for a purpose that is not looked at."""
+
+
+def _layer_arrays(
+    needs: Needs, weights: _Spread, copies: np.ndarray, inputs: _Spread, first_bank: np.ndarray
+) -> LayerArrays:
     return LayerArrays(
         weights=needs.weights,
-        written=written,
+        written=weights.arrays,
         copies=np.maximum(copies, 1),
         resident=copies > 0,
         activations=needs.activations,
-        pool=pool,
+        pool=inputs.arrays,
         first_bank=first_bank,
-        weight_banks=_spread(written, used, banks),
-        pool_banks=_spread(pool, used, banks),
-        weight_tiles=_spread(written, used, tiles),
-        pool_tiles=_spread(pool, used, tiles),
+        weight_banks=weights.banks,
+        pool_banks=inputs.banks,
+        weight_tiles=weights.tiles,
+        pool_tiles=inputs.tiles,
     )
-
-
-def _spread(arrays: np.ndarray, used: int | np.ndarray, places: int) -> np.ndarray:
-    """Return the banks, or tiles, over which arrays are spread if `used` arrays lie evenly in all
-    of these places.
-    """
-    if not arrays.any():
-        return np.ones(np.broadcast_shapes(arrays.shape, np.shape(used)), np.int64)
-    share = np.minimum(ceil_div(arrays * places, used), np.minimum(arrays, places))
-    return np.maximum(share, 1)
 
 
 def _busy(
@@ -422,8 +434,8 @@ def _busy(
             counts = item.counts
             if id(counts) not in known:
                 known[id(counts)] = duration_of(counts, work.hardware.costs, shape)
-            place = int(item.what.backward), resources.index(item.what.resource)
-            busy[:, *place] += known[id(counts)] * item.layers
+            row = busy[:, int(item.what.backward), resources.index(item.what.resource)]
+            np.add(row, known[id(counts)] * item.layers, out=row)
     return busy
 
 

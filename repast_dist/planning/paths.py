@@ -98,12 +98,15 @@ class Path:
         self, layers: np.ndarray, kind: np.ndarray, used: int, smallest: float
     ) -> np.ndarray:
         """Return an option for each layer, of these kinds, for several limits of the slowest stage
-        from the smallest one, (limits, layers).
+        from the smallest one, (limits, layers), without those that are the same as for the limit
+        before.
         """
         limits = smallest * _LIMITS if self.goal.most_weight else np.array([np.inf])
         columns = self.arrays, self.limit_s, self.cost, self.real
         chosen: np.ndarray = choices(*columns, limits, layers, kind, used)
-        return chosen
+        differs = np.ones(len(chosen), bool)
+        differs[1:] = (chosen[1:] != chosen[:-1]).any(axis=1)
+        return chosen[differs]
 
     def values(self, kind: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Return the goal without the time of writing weights, for layers of these kinds, with

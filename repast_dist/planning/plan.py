@@ -23,7 +23,13 @@ from repast_dist.planning.block_places import (
     place_blocks,
 )
 from repast_dist.planning.block_times import BlockTimes
-from repast_dist.planning.blocks import SoiBlock, SoiBlocks, soi_blocks, whole_layers
+from repast_dist.planning.blocks import (
+    BlockColumns,
+    SoiBlocks,
+    block_columns,
+    soi_blocks,
+    whole_layers,
+)
 from repast_dist.planning.delays import layer_delays
 from repast_dist.planning.fusion import Fusion
 from repast_dist.planning.holdings import Holdings, make_holdings
@@ -56,7 +62,7 @@ class Plan:
         How second-order information is kept, spread and solved with.
     work : StepWork
         Chips, micro-batches and what is due in a step.
-    blocks : tuple of SoiBlock
+    blocks : SoiBlocks
         All blocks.
     block_owner : tuple of int
         Chip of every block.
@@ -78,7 +84,7 @@ class Plan:
     hardware: Hardware
     policy: Policy
     work: StepWork
-    blocks: tuple[SoiBlock, ...]
+    blocks: SoiBlocks
     block_owner: tuple[int, ...]
     holdings: Holdings
     micro_batch_owner: tuple[int, ...]
@@ -103,6 +109,11 @@ class Plan:
     def shapes(self) -> BlockShapes:
         """The blocks as columns."""
         return self.block_work.shapes
+
+    @property
+    def block_columns(self) -> BlockColumns:
+        """What of the blocks follows from the workload, as columns."""
+        return block_columns(self.workload, self.blocks, self.policy.soi.factor_positions)
 
     @property
     def block_costs(self) -> BlockCosts:
@@ -158,8 +169,7 @@ class Plan:
     @functools.cached_property
     def holds_g(self) -> np.ndarray:
         """Holdings of G blocks, as a mask."""
-        is_g = np.array([block.factor == "G" for block in self.blocks], bool)
-        return is_g[self.holdings.block]
+        return self.block_columns.is_g[self.holdings.block]
 
     @functools.cached_property
     def held_work(self) -> BlockWork:
@@ -261,12 +271,13 @@ def make_plan(workload: Workload, hardware: Hardware, policy: Policy, work: Step
         )
     solved = None if work.matrices is None else whole_layers(workload, work.matrices)
     blocks = soi_blocks(workload, policy.soi.block_size, work.sides, solved, policy.soi.widths)
-    unfused = _unfused_shapes(workload, blocks, hardware, policy, work)
-    fusion = Fusion(unfused, _rows_written(workload, blocks), hardware, policy, work)
+    columns = block_columns(workload, blocks, policy.soi.factor_positions)
+    unfused = _unfused_shapes(columns, hardware, policy, work)
+    fusion = Fusion(unfused, columns.rows_written, hardware, policy, work)
     return _planned(workload, blocks, fusion, _fused(workload, blocks, fusion), work)
 
 
-def _fused(workload: Workload, blocks: tuple[SoiBlock, ...], fusion: Fusion) -> np.ndarray:
+def _fused(workload: Workload, blocks: SoiBlocks, fusion: Fusion) -> np.ndarray:
     """Return a mask of the blocks to fuse.
 
     Where time is to be saved, steps with all and with none are compared with that with those which
@@ -294,7 +305,7 @@ def _fused(workload: Workload, blocks: tuple[SoiBlock, ...], fusion: Fusion) -> 
 
 def _planned(
     workload: Workload,
-    blocks: tuple[SoiBlock, ...],
+    blocks: SoiBlocks,
     fusion: Fusion,
     fused: np.ndarray,
     work: StepWork,
@@ -441,53 +452,21 @@ def _may_gain(plan: Plan, solvers_per_bank: int, allocation: Allocation | None =
 
 
 def _unfused_shapes(
-    workload: Workload,
-    blocks: tuple[SoiBlock, ...],
-    hardware: Hardware,
-    policy: Policy,
-    work: StepWork,
+    columns: BlockColumns, hardware: Hardware, policy: Policy, work: StepWork
 ) -> BlockShapes:
-    """Return the columns of blocks, none of them fused.
-
-    A block has a layer's columns (A) or its rows with the bias (G) as right-hand sides, and is the
-    product of the rows of activations, or of errors of every Fisher pass, of all micro-batches that
-    form factors.
+    """Return the shapes of blocks, none of them fused; each is the product of the rows of
+    activations, or of errors of every Fisher pass, of all micro-batches that form factors.
     """
-    layers, positions = workload.layers, policy.soi.factor_positions
-    layer = np.array([block.layer for block in blocks], np.int64)
-    is_g = np.array([block.factor == "G" for block in blocks], bool)
-    a_size, g_size, vectors = (
-        np.array(column, np.int64)[layer]
-        for column in (
-            [layer.factor_a_size for layer in layers],
-            [layer.factor_g_size for layer in layers],
-            [layer.sampled_factor_vectors(positions) for layer in layers],
-        )
-    )
     samples = policy.soi.forming(work.micro_batches) * work.micro_batch_size
-    passes = np.where(is_g, max(work.fisher_passes, 1), 1)
+    passes = np.where(columns.is_g, max(work.fisher_passes, 1), 1)
     return block_shapes(
-        blocks,
-        np.where(is_g, a_size, g_size),
-        samples * vectors * passes,
+        columns.size,
+        columns.right_sides,
+        samples * columns.vectors * passes,
         hardware,
         policy.inversion,
         policy.soi.held_batches(work.decay),
         policy.soi.interval,
-    )
-
-
-def _rows_written(workload: Workload, blocks: tuple[SoiBlock, ...]) -> np.ndarray:
-    """Return a mask of the blocks whose rows are written only to form their product: errors, and
-    inputs that are combined over the vectors of a sample first.
-    """
-    layers = [workload.layers[block.layer] for block in blocks]
-    return np.array(
-        [
-            block.factor == "G" or layer.combines
-            for block, layer in zip(blocks, layers, strict=True)
-        ],
-        bool,
     )
 
 

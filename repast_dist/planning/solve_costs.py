@@ -46,7 +46,7 @@ def one_block(size: int, right_sides: int, hardware: Hardware, scheme: Scheme) -
     chip = hardware.chip
     block = SoiBlock(0, 0, "matrix", "A", 0, size)
     sides, held = np.array([right_sides]), np.array([0])
-    shapes = block_shapes((block,), sides, held, hardware, scheme)
+    shapes = block_shapes(np.array([block.size]), sides, held, hardware, scheme)
     needed = int(shapes.inv_arrays[0])
     if needed and not chip.inv_arrays:
         raise SettingsError(

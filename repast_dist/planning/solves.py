@@ -11,7 +11,6 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import Geometry, array_count
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
-from repast_dist.planning.blocks import SoiBlock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +117,7 @@ class BlockShapes:
 
 
 def block_shapes(
-    blocks: tuple[SoiBlock, ...],
+    size: np.ndarray,
     right_sides: np.ndarray,
     fresh: np.ndarray,
     hardware: Hardware,
@@ -126,12 +125,12 @@ def block_shapes(
     held_batches: int = 1,
     interval: int = 1,
 ) -> BlockShapes:
-    """Return the columns of blocks, none of them fused, which are renewed once in so many steps.
+    """Return the shapes of blocks of these widths, none of them fused, which are renewed once in so
+    many steps.
 
     With a scheme without residual products, blocks that fit one array need no multiplying arrays.
     """
     g = hardware.product_geometry(scheme.product_bits)
-    size = np.array([block.size for block in blocks], np.int64)
     array = hardware.chip.inv.size
     widths, width = np.unique(size, return_inverse=True)
     depth_of_width = np.array([scheme.depth(n, array) for n in widths.tolist()], np.int64)
@@ -180,6 +179,8 @@ def fuse(shapes: BlockShapes, fused: np.ndarray, hardware: Hardware) -> BlockSha
     """Return the columns with some blocks fused, which take twice the inverting arrays and two
     products.
     """
+    if not fused.any():
+        return shapes
     g = hardware.product_geometry(shapes.product_bits)
     both = array_count(g, shapes.size, shapes.held) + array_count(g, shapes.held, shapes.size)
     both = np.where(shapes.product_arrays > 0, both, 0)

@@ -152,12 +152,21 @@ def summarise(plan: Plan) -> StepSummary:
 
 def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return chips that represent all others, except in SOI work, and how many each represents."""
-    _, first, count = np.unique(
-        _micro_batches_of_replicas(plan), axis=0, return_index=True, return_counts=True
-    )
+    first, kind = _kinds_of_replicas(plan)
     stages = plan.allocation.stages
     chips = (first[:, None] * stages + np.arange(stages)).ravel()
-    return chips, np.repeat(count, stages)
+    return chips, np.repeat(np.bincount(kind), stages)
+
+
+@once_per_plan
+def _kinds_of_replicas(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first replica of each kind, which have as many micro-batches as each other, and
+    the kind of every replica.
+    """
+    _, first, kind = np.unique(
+        _micro_batches_of_replicas(plan), axis=0, return_index=True, return_inverse=True
+    )
+    return first, kind.reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +191,7 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) ->
     )
     blocks = block_rows(plan, None, kind.factors_due, inverses_due=kind.inverses_due)
     matrices = matrix_rows(plan, None, Due(kind.factors_due, kind.inverses_due))
-    table, costs = _joined(before, _priced(plan, concatenate([blocks, matrices])), after)
+    table, costs = _joined(before, _priced(plan, blocks), _priced(plan, matrices), after)
     times = _micro_batches(plan, table)
     placed = place(plan, table, costs.duration_s, stands_for=times)
     counted = _row_weights(plan, table, chips, weights) * times
@@ -193,7 +202,7 @@ def _cost(plan: Plan, chips: np.ndarray, weights: np.ndarray, kind: StepKind) ->
         phase_busy_s=np.bincount(phase, costs.duration_s * counted, len(PHASES)),
         op_busy_s=np.bincount(table["op"], costs.duration_s * counted, len(OPS)),
         layer_busy_s=_of_layers(plan, table, costs.duration_s * counted),
-        chip_busy_s=_busy(plan, placed, chips),
+        chip_busy_s=_busy(plan, placed),
         link_bytes=float(
             np.bincount(table["chip"], table["link_bytes"] * times, plan.work.chips).max(
                 initial=0.0
@@ -263,6 +272,7 @@ def _micro_batches(plan: Plan, table: OpTable) -> np.ndarray:
     return np.where(table["micro_batch"] >= 0, counted, 1)
 
 
+@once_per_plan
 def _micro_batches_of_replicas(plan: Plan) -> np.ndarray:
     """Return how many micro-batches of each replica form no factors, and how many do,
     (replicas, 2).
@@ -281,16 +291,13 @@ def _row_weights(plan: Plan, table: OpTable, chips: np.ndarray, weights: np.ndar
     return np.where(_IS_OF_BLOCKS[table["op"]], 1.0, stands_for[table["chip"]])
 
 
-def _busy(plan: Plan, placed: Placement, chips: np.ndarray) -> np.ndarray:
+def _busy(plan: Plan, placed: Placement) -> np.ndarray:
     """Return the busy time per chip; every chip has that of its representative, except for SOI
     blocks.
     """
-    runs = np.repeat(_micro_batches_of_replicas(plan), plan.allocation.stages, axis=0)
-    stage = np.arange(plan.work.chips) % plan.allocation.stages
-    _, kind = np.unique(np.column_stack([runs, stage]), axis=0, return_inverse=True)
-    lender = np.zeros(plan.work.chips, np.int64)
-    lender[kind.reshape(-1)[chips]] = chips
-    source = lender[kind.reshape(-1)]
+    first, kind = _kinds_of_replicas(plan)
+    stages = plan.allocation.stages
+    source = (first[kind][:, None] * stages + np.arange(stages)).ravel()
     common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
     both_s = placed.overlap_s[source]
     busy: np.ndarray = common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)

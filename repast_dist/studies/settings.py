@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
@@ -255,6 +256,7 @@ def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     return replaced(settings, data)
 
 
+@functools.lru_cache(maxsize=1024)
 def _from_whole_to_part(path: str) -> tuple[int, bool]:
     """Order changes so that none undoes another: a group before what is in it, and which member
     of a kind is used before the member's settings.
@@ -321,12 +323,13 @@ def _why_unread(
         return ""
     if path == "hydra" or path.startswith("hydra."):
         return f"{path}: Hydra's own settings are for the command line; valid: run_root=FOLDER"
-    ignored = [why for where, why in ignores.items() if _within(path, where)]
+    groups = _groups(path)
+    ignored = [why for where, why in ignores.items() if where in groups]
     if ignored:
         return f"{path}: not read by study={name}: {ignored[0]}"
     # An experiment presets a training run.
     known = (*reads, "experiment") if "model" in reads else reads
-    if any(_within(path, where) or _within(where, path) for where in known):
+    if not groups.isdisjoint(known) or any(_within(where, path) for where in known):
         return ""
     others = [n for n in STUDIES.names() if _reads(n, path)]
     elsewhere = f", or study={'|'.join(others)}" if others else ""
@@ -342,6 +345,12 @@ def _read_by_model(settings: RunSettings, ignores: Mapping[str, str]) -> tuple[s
 
 _ALWAYS = ("study", "run_root", "objective", "plugins", "export", "storage")
 """Settings that every study reads."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _groups(path: str) -> frozenset[str]:
+    """Return a path and those of the groups of settings that it is in."""
+    return frozenset(itertools.accumulate(path.split("."), "{}.{}".format))
 
 
 def _within(path: str, where: str) -> bool:

@@ -89,7 +89,7 @@ def test_an_own_scheme_solves_and_is_priced_as_it_counts(own_scheme):
     assert solution.converged.all()
     np.testing.assert_allclose(solution.x, np.linalg.solve(matrix, right), atol=1e-4)
     block = SoiBlock(0, 0, "layer", "A", 0, 60)
-    shapes = block_shapes((block,), np.array([1]), np.array([90]), hardware, scheme)
+    shapes = block_shapes(np.array([block.size]), np.array([1]), np.array([90]), hardware, scheme)
     each = [
         scheme.solve_counts(shapes, np.array([n]), inv, settling_s=solver.settling_s)
         for n in solution.iterations.tolist()

@@ -105,7 +105,7 @@ def test_priced_conversions_are_those_that_the_arrays_make(n, rows):
     hardware = _hardware(rows=rows, adc=AdcSpec(bits=8, range="full"))
     scheme = SCHEMES.load({"product_bits": 16})
     block = SoiBlock(0, 0, "matrix", "A", 0, n)
-    shapes = block_shapes((block,), np.array([3]), np.array([0]), hardware, scheme)
+    shapes = block_shapes(np.array([block.size]), np.array([3]), np.array([0]), hardware, scheme)
     ops = {field.name: np.array([0]) for field in dataclasses.fields(SolveCounts)}
     ops["vmm_ops"] = np.array([3])
     ops["settling_s"] = np.zeros(1)

@@ -138,8 +138,8 @@ def test_what_the_search_compares_is_what_the_timeline_says(name, chips, interva
     seconds = np.zeros((chips, 2))
     for chip in range(chips):
         mine = np.flatnonzero(plan.holdings.chip == chip)
-        places = [plan.places.take(mine)]
-        seconds[chip] = segment_seconds(plan.held.take(mine), places, plan.policy)[0].sum(axis=0)
+        ways = plan.places.take(mine[None])
+        seconds[chip] = segment_seconds(plan.held.take(mine), ways, plan.policy)[0].sum(axis=0)
     by_timeline = np.zeros((chips, 2))
     for kind in step_kinds(plan.work, plan.policy.soi):
         rows = step_ops(plan, None, 0, factors_due=kind.factors_due, inverses_due=kind.inverses_due)

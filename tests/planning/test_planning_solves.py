@@ -48,7 +48,9 @@ def right_hand_sides(size, columns):
 def shapes_of(size, sides, held, scheme, fused, interval=1):
     block = SoiBlock(0, 0, "layer", "A", 0, size)
     sides, held = np.array([sides]), np.array([held])
-    shapes = block_shapes((block,), sides, held, hardware(), scheme, interval=interval)
+    shapes = block_shapes(
+        np.array([block.size]), sides, held, hardware(), scheme, interval=interval
+    )
     return fuse(shapes, np.array([True]), hardware()) if fused else shapes
 
 
