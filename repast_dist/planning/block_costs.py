@@ -115,6 +115,11 @@ class BlockWork:
         return Solves(self.shapes, columns, self.hardware)
 
     @functools.cached_property
+    def averaging(self) -> Counts:
+        """Op-table counts of updating the running averages."""
+        return average_counts(self.shapes, self.hardware)
+
+    @functools.cached_property
     def programming(self) -> Counts:
         """Op-table counts of programming one copy."""
         one = np.ones(len(self.shapes), np.int64)

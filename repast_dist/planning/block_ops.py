@@ -6,7 +6,7 @@ from repast_dist.hardware.geometry import Counts
 from repast_dist.ops import op
 from repast_dist.ops.op import Op
 from repast_dist.ops.table import OpTable, concatenate, op_rows
-from repast_dist.planning.block_costs import Solves, average_counts, program_counts
+from repast_dist.planning.block_costs import Solves, program_counts
 from repast_dist.planning.plan import Chips, Plan, once_per_plan
 
 
@@ -46,9 +46,8 @@ def block_rows(
     solving = solves.counts(copies, work.banks)
     rows = []
     if factors_due:
-        averaging = _averaging(plan)
-        rows.append(_rows(plan, op.AVERAGE_FACTOR, averaging, mine & ~shapes.fused))
-        rows.append(_rows(plan, op.KEEP_ROWS, averaging, mine & shapes.fused))
+        rows.append(_rows(plan, op.AVERAGE_FACTOR, work.averaging, mine & ~shapes.fused))
+        rows.append(_rows(plan, op.KEEP_ROWS, work.averaging, mine & shapes.fused))
     programmed = mine & (~plan.places.stays | inverses_due) & (cells > 0)
     if programmed.any():
         programming = (
@@ -81,11 +80,6 @@ def _identity(plan: Plan) -> Counts:
         "block": block,
         "layer": plan.block_columns.layer[block],
     }
-
-
-@once_per_plan
-def _averaging(plan: Plan) -> Counts:
-    return average_counts(plan.held_shapes, plan.hardware)
 
 
 @once_per_plan

@@ -11,6 +11,7 @@ steps that renew blocks may be another one than in those that do not.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -412,10 +413,16 @@ class _Rooms:
         room: np.ndarray = self.per_bank * self.banks
         return room
 
-    @property
+    @functools.cached_property
     def share(self) -> np.ndarray:
         """The share of the arrays that one copy of each block takes."""
-        share: np.ndarray = (self.needed / np.maximum(self.room, 1)[:, None]).max(axis=0)
+        share: np.ndarray = self.share_in(np.array([self.banks]))[0]
+        return share
+
+    def share_in(self, banks: np.ndarray) -> np.ndarray:
+        """Return the same of the arrays of other numbers of banks, (numbers, blocks)."""
+        room = np.maximum(self.per_bank * banks[:, None], 1)
+        share: np.ndarray = (self.needed / room[:, :, None]).max(axis=1)
         return share
 
     @property
@@ -483,17 +490,17 @@ def _in_turns(
     # At least one always takes turns, and the widest has to find room.
     free = chip.banks - int(banks.max())
     single = _Rooms.of(held.shapes, chip)
-    found: list[_Division] = []
     counts = np.searchsorted(need, np.array(_SHARES) * free, "right")
-    for count in sorted(set(np.minimum(counts, len(order) - 1).tolist())):
-        moving = np.ones(len(banks), bool)
-        moving[order[:count]] = False
-        kept = int(need[count - 1]) if count else 0
-        left = dataclasses.replace(single, banks=chip.banks - kept)
-        fastest = float((held.times.solving_s * left.share)[moving].sum())
-        if policy.partition.objective == "time" and fastest >= least_s:
+    counts = np.unique(np.minimum(counts, len(order) - 1))
+    left_banks = chip.banks - np.append(0, need)[counts]
+    busy_s = held.times.solving_s * single.share_in(left_banks)
+    moving = np.argsort(order) >= counts[:, None]
+    found: list[_Division] = []
+    for own_banks, own_busy_s, moves in zip(left_banks.tolist(), busy_s, moving, strict=True):
+        if policy.partition.objective == "time" and own_busy_s[moves].sum() >= least_s:
             continue
-        turns = {turn.tobytes(): turn for turn in _turns_of(held, moving, left)}
+        left = dataclasses.replace(single, banks=own_banks)
+        turns = {turn.tobytes(): turn for turn in _turns_of(held, moves, left)}
         ways = _places_in_turn(held, banks, np.stack(list(turns.values())), left)
         tried = _evaluated(held, ways, hardware, policy)
         least_s = min(least_s, *(division.seconds for division in tried))

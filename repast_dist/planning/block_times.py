@@ -7,7 +7,7 @@ import numpy as np
 
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.ops.pricing import duration_of, energy_of
-from repast_dist.planning.block_costs import BlockWork, Solves, average_counts
+from repast_dist.planning.block_costs import BlockWork, Solves
 from repast_dist.planning.solves import BlockShapes
 from repast_dist.planning.specs import StepKind
 
@@ -58,7 +58,7 @@ class BlockTimes:
             shapes,
             hardware,
             kinds,
-            duration_of(average_counts(shapes, hardware), costs, size),
+            duration_of(work.averaging, costs, size),
             duration_of(work.programming, costs, size) * written,
             energy_of(work.programming, costs, size) * written,
             work.solving,

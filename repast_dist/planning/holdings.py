@@ -45,6 +45,12 @@ class Holdings:
         return len(self.block)
 
 
+@functools.lru_cache(maxsize=64)
+def _all_ranges(right_sides: tuple[int, ...], at_once: int) -> tuple[Ranges, ...]:
+    """Return the right-hand sides of each block that are solved together."""
+    return tuple(solve_ranges(count, at_once) for count in right_sides)
+
+
 @functools.lru_cache(maxsize=4096)
 def solve_ranges(right_sides: int, at_once: int) -> Ranges:
     """Return the right-hand sides of a block that are solved together.
@@ -77,11 +83,11 @@ def make_holdings(
         The chips and their speeds.
     """
     at_once = policy.soi.right_sides_at_once
-    ranges = [solve_ranges(count, at_once) for count in right_sides.tolist()]
+    ranges = _all_ranges(tuple(right_sides.tolist()), at_once)
     wanted = max(1, int(np.ceil(policy.partition.grad_worker_fraction * work.chips - 1e-9)))
     if wanted == 1:
         alone = np.arange(len(blocks)), np.array(owner, np.int64)
-        return Holdings(*alone, right_sides.astype(np.int64), tuple(ranges), whole=True)
+        return Holdings(*alone, right_sides.astype(np.int64), ranges, whole=True)
     holders = [[int(chip)] for chip in owner]
     counts = np.array([min(wanted, len(item)) for item in ranges])
     _add_holders(holders, counts, blocks, costs_s, work.speeds or (1.0,) * work.chips)

@@ -8,7 +8,7 @@ counted once for all chips whose arrays have the same geometry.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate
 
 import numpy as np
@@ -74,15 +74,6 @@ class LayerWork:
         geometries = hardware.geometry, hardware.factor_geometry(factor_bits)
         of_a, of_g, counted = _shared(layers, step, *geometries)
         return cls(layers, hardware, step, of_a, of_g, counted=counted)
-
-    @property
-    def columns(self) -> list[np.ndarray]:
-        """All numbers of the layers; layers with the same do the same."""
-        return [
-            *(column for column in vars(self.layers).values() if isinstance(column, np.ndarray)),
-            *self.factor_a.values(),
-            *self.factor_g.values(),
-        ]
 
     def take(self, place: np.ndarray) -> "LayerWork":
         """Return the work of some layers, in any order and any number of times; columns get the
@@ -175,6 +166,21 @@ def once_per_geometry[**P, T](
     return remembered
 
 
+@once_per_geometry
+def alike(work: LayerWork) -> np.ndarray:
+    """Return the kind of every layer: those of a kind have the same numbers, and do the same."""
+    return kinds_of([*work.layers.numbers, *work.factor_a.values(), *work.factor_g.values()])
+
+
+def kinds_of(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return numbers that are the same for rows with the same entries of all columns, (rows,) or
+    (rows, entries); from 0, in the order of their first rows.
+    """
+    known: dict[bytes, int] = {}
+    rows = (row.tobytes() for row in np.column_stack(columns))
+    return np.array([known.setdefault(row, len(known)) for row in rows])
+
+
 def _taken(found: Any, place: np.ndarray) -> Any:
     """Return the entries of some layers."""
     if isinstance(found, dict):
@@ -249,15 +255,20 @@ class LayerOp:
     ----------
     what : Op
         The operation.
-    layers : ndarray of bool
-        The layers that do it.
+    done_by : callable
+        Finds the layers that do it.
     count : callable
         Works out the counts: who asks for some operations does not wait for others.
     """
 
     what: Op
-    layers: np.ndarray
+    done_by: Callable[[], np.ndarray]
     count: Callable[[], Counts]
+
+    @functools.cached_property
+    def layers(self) -> np.ndarray:
+        """Mask of the layers that do it."""
+        return self.done_by()
 
     @functools.cached_property
     def counts(self) -> Counts:
@@ -325,20 +336,32 @@ def training_ops(placed: PlacedLayers) -> list[LayerOp]:
     forward pass, the backward pass and the gradients.
     """
     work, layers = placed.work, placed.work.layers
-    with_gradients = layers.written | (layers.weighted & layers.trained)
-    reloaded = layers.weighted & ~placed.arrays.resident
-    digital = _elementwise_operations(work) > 0
+
+    def with_gradients() -> np.ndarray:
+        return layers.written | (layers.weighted & layers.trained)
+
+    def reloaded() -> np.ndarray:
+        return layers.weighted & ~placed.arrays.resident
+
+    digital, loss = _digital_layers(work)
     return [
         LayerOp(op.RELOAD_WEIGHTS, reloaded, lambda: _reloads(placed)),
-        LayerOp(op.WRITE_OPERAND, layers.written, lambda: _operand_writes(placed)),
-        LayerOp(op.VMM_FORWARD, layers.products, lambda: placed.forward),
+        LayerOp(op.WRITE_OPERAND, lambda: layers.written, lambda: _operand_writes(placed)),
+        LayerOp(op.VMM_FORWARD, lambda: layers.products, lambda: placed.forward),
         LayerOp(op.ELEMENTWISE_FORWARD, digital, lambda: placed.elementwise),
-        LayerOp(op.LOSS, layers.loss_outputs > 0, lambda: _loss(placed, layers.loss_ops)),
+        LayerOp(op.LOSS, loss, lambda: _loss(placed, layers.loss_ops)),
         LayerOp(op.WRITE_ACTIVATIONS, with_gradients, lambda: _activation_writes(placed)),
-        LayerOp(op.VMM_BACKWARD, layers.errors_pass, lambda: placed.backward),
+        LayerOp(op.VMM_BACKWARD, lambda: layers.errors_pass, lambda: placed.backward),
         LayerOp(op.ELEMENTWISE_BACKWARD, digital, lambda: placed.elementwise),
         LayerOp(op.VMM_GRADIENT, with_gradients, lambda: placed.gradient),
     ]
+
+
+def _digital_layers(work: LayerWork) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
+    """Return what finds the layers that do digital operations on their results, and those with a
+    loss.
+    """
+    return lambda: _elementwise_operations(work) > 0, lambda: work.layers.loss_outputs > 0
 
 
 def soi_ops(placed: PlacedLayers) -> list[LayerOp]:
@@ -356,7 +379,7 @@ def measuring_op(placed: PlacedLayers, measured: np.ndarray) -> LayerOp:
         "buffer_bytes": parameters * placed.work.hardware.geometry.value_bytes,
         "serial_digital_ops": ceil_div(parameters, placed.weight_tiles.lanes),
     }
-    return LayerOp(op.MEASURE_GRADIENT, measured, lambda: counts)
+    return LayerOp(op.MEASURE_GRADIENT, lambda: measured, lambda: counts)
 
 
 def _fisher_ops(placed: PlacedLayers) -> list[LayerOp]:
@@ -365,7 +388,7 @@ def _fisher_ops(placed: PlacedLayers) -> list[LayerOp]:
     passes = work.step.fisher_passes
     if not passes:
         return []
-    digital = _elementwise_operations(work) > 0
+    digital, loss = _digital_layers(work)
     # The exact matrix has a pass for every output.
     derivatives = layers.drawn_ops if passes == 1 else layers.root_ops
 
@@ -373,21 +396,28 @@ def _fisher_ops(placed: PlacedLayers) -> list[LayerOp]:
         return lambda: _times(passes, count())
 
     return [
-        LayerOp(op.LOSS_FISHER, layers.loss_outputs > 0, times(lambda: _loss(placed, derivatives))),
-        LayerOp(op.VMM_FISHER, layers.errors_pass, times(lambda: placed.backward)),
+        LayerOp(op.LOSS_FISHER, loss, times(lambda: _loss(placed, derivatives))),
+        LayerOp(op.VMM_FISHER, lambda: layers.errors_pass, times(lambda: placed.backward)),
         LayerOp(op.ELEMENTWISE_FISHER, digital, times(lambda: placed.elementwise)),
-        LayerOp(op.OPERAND_FISHER, layers.written, times(lambda: placed.gradient)),
+        LayerOp(op.OPERAND_FISHER, lambda: layers.written, times(lambda: placed.gradient)),
     ]
 
 
 def _factor_ops(placed: PlacedLayers) -> list[LayerOp]:
     """Return the factor products, and the writes of the rows that they are made of."""
     work, layers = placed.work, placed.work.layers
-    from_inputs, from_errors = (
-        counts["serial_passes"] > 0 for counts in (work.factor_a, work.factor_g)
-    )
+
+    def from_inputs() -> np.ndarray:
+        return work.factor_a["serial_passes"] > 0
+
+    def from_errors() -> np.ndarray:
+        return work.factor_g["serial_passes"] > 0
+
+    def from_means() -> np.ndarray:
+        return from_inputs() & layers.combines
+
     return [
-        LayerOp(op.WRITE_MEANS, from_inputs & layers.combines, lambda: _mean_writes(placed)),
+        LayerOp(op.WRITE_MEANS, from_means, lambda: _mean_writes(placed)),
         LayerOp(op.FACTOR_A, from_inputs, lambda: _of_sample(placed, work.factor_a)),
         LayerOp(op.WRITE_ERRORS, from_errors, lambda: _error_writes(placed)),
         LayerOp(op.FACTOR_G, from_errors, lambda: _of_sample(placed, work.factor_g)),
@@ -436,7 +466,7 @@ def _gradient(work: LayerWork) -> Counts:
     return product_counts(work.hardware.geometry, layers.columns, *inputs, stacked=layers.written)
 
 
-def _factor_products(g: Geometry, held: np.ndarray, sizes: tuple[np.ndarray, ...]) -> Counts:
+def _factor_products(g: Geometry, held: np.ndarray, sizes: np.ndarray) -> Counts:
     """Return the counts of block-diagonal factor products; blocks of a layer run in parallel."""
     layer = np.repeat(np.arange(len(sizes)), [widths.size for widths in sizes])
     widths = np.concatenate(sizes)

@@ -17,8 +17,8 @@ class LayerTable:
 
     Attributes
     ----------
-    names : tuple of str
-        Names of the layers, for messages.
+    names : ndarray of str
+        Names of the layers, for messages, as objects.
     rows, columns, groups : ndarray
         K without bias, M, and the number of such matrices; 0 if a layer has no product.
     vectors : ndarray
@@ -49,11 +49,12 @@ class LayerTable:
     loss_ops, drawn_ops, root_ops : ndarray
         Digital operations per sample of the loss with its derivative, and of the derivatives of a
         Fisher pass with drawn labels or of the exact matrix; see `LossShape`.
-    a_sizes, g_sizes : tuple of ndarray
-        Widths of the SOI blocks of each layer's factors; empty if it is not preconditioned.
+    a_sizes, g_sizes : ndarray of ndarray
+        Widths of the SOI blocks of each layer's factors, as objects; empty if it is not
+        preconditioned.
     """
 
-    names: tuple[str, ...]
+    names: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
     groups: np.ndarray
@@ -72,8 +73,8 @@ class LayerTable:
     loss_ops: np.ndarray
     drawn_ops: np.ndarray
     root_ops: np.ndarray
-    a_sizes: tuple[np.ndarray, ...]
-    g_sizes: tuple[np.ndarray, ...]
+    a_sizes: np.ndarray
+    g_sizes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,14 +83,12 @@ class LayerTable:
         """Return some layers, in any order and any number of times; columns get the shape of
         `place`.
         """
-        places = place.ravel().tolist()
-        changed: dict[str, Any] = {
-            name: column.take(place)
-            if isinstance(column, np.ndarray)
-            else tuple(map(column.__getitem__, places))
-            for name, column in vars(self).items()
-        }
-        return LayerTable(**changed)
+        return LayerTable(**{name: column.take(place) for name, column in vars(self).items()})
+
+    @property
+    def numbers(self) -> list[np.ndarray]:
+        """The columns of numbers and of masks."""
+        return [column for column in vars(self).values() if column.dtype != object]
 
     @property
     def products(self) -> np.ndarray:
@@ -127,8 +126,8 @@ def layer_table(workload: Workload, blocks: SoiBlocks, positions: float = 1.0) -
         sizes[block.factor][block.layer].append(block.size)
     return LayerTable(
         **_columns(workload, positions),
-        a_sizes=tuple(_column(values) for values in sizes["A"]),
-        g_sizes=tuple(_column(values) for values in sizes["G"]),
+        a_sizes=_objects([_column(values) for values in sizes["A"]]),
+        g_sizes=_objects([_column(values) for values in sizes["G"]]),
     )
 
 
@@ -144,7 +143,7 @@ def _columns(workload: Workload, positions: float) -> dict[str, Any]:
     errors_pass = product & (np.arange(len(layers)) > (first[0] if len(first) else len(layers)))
     losses = [workload.loss_of(number) for number in range(len(layers))]
     columns: dict[str, Any] = {
-        "names": tuple(item.name for item in layers),
+        "names": _objects([item.name for item in layers]),
         "rows": _column([item.in_features if item.on_crossbars else 0 for item in layers]),
         "columns": _column([item.out_features if item.on_crossbars else 0 for item in layers]),
         "groups": _column([item.groups for item in layers]),
@@ -165,10 +164,17 @@ def _columns(workload: Workload, positions: float) -> dict[str, Any]:
         "root_ops": _column([loss.root_ops if loss else 0 for loss in losses]),
     }
     for column in columns.values():
-        if isinstance(column, np.ndarray):
-            # Tables share them.
-            column.flags.writeable = False
+        # Tables share them.
+        column.flags.writeable = False
     return columns
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    """Return a column of anything."""
+    column = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        column[place] = value
+    return column
 
 
 def _column(values: list[int]) -> np.ndarray:

@@ -435,7 +435,7 @@ def _busy(
             if id(counts) not in known:
                 known[id(counts)] = duration_of(counts, work.hardware.costs, shape)
             row = busy[:, int(item.what.backward), resources.index(item.what.resource)]
-            np.add(row, known[id(counts)] * item.layers, out=row)
+            np.add(row, known[id(counts)], out=row, where=item.layers)
     return busy
 
 

@@ -31,7 +31,13 @@ from repast_dist.planning.allocation import (
     stage_ranges,
 )
 from repast_dist.planning.goals import Goal
-from repast_dist.planning.layer_ops import LayerWork, once_per_geometry, once_per_work
+from repast_dist.planning.layer_ops import (
+    LayerWork,
+    alike,
+    kinds_of,
+    once_per_geometry,
+    once_per_work,
+)
 from repast_dist.planning.options import (
     Candidates,
     Numbers,
@@ -271,12 +277,14 @@ def _jumping(trials: _Trials) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Division:
-    """Arrays of layers, how many of the chip's are used, the value of the goal, the energy of
-    writing weights that do not stay, and how often a micro-batch fills the arrays that are filled
-    most, 0 if that does not matter.
+    """Arrays of layers, one of several ways to divide them, how many the layers take, how many of
+    the chip's are used, the value of the goal, the energy of writing weights that do not stay, and
+    how often a micro-batch fills the arrays that are filled most, 0 if that does not matter.
     """
 
-    arrays: LayerArrays
+    placed: LayerArrays
+    way: int
+    taken: int
     used: int
     value: float
     moving_j: float
@@ -288,9 +296,14 @@ class _Division:
         return self.fills, self.value
 
     @property
-    def taken(self) -> int:
-        """Arrays that the layers take."""
-        return int((self.arrays.written + self.arrays.pool).sum())
+    def arrays(self) -> LayerArrays:
+        """Arrays of each layer; what layers need is the same in all ways."""
+        return LayerArrays(
+            **{
+                name: column[self.way] if column.ndim > 1 else column
+                for name, column in vars(self.placed).items()
+            }
+        )
 
     @property
     def fills_up(self) -> bool:
@@ -341,10 +354,7 @@ class _Tried:
         """Find the layers that are alike and have the same numbers; the last parameters are those
         of `Candidates`.
         """
-        every = [*work.columns, needs.weights, needs.activations, *numbers.per_layer]
-        known: dict[bytes, int] = {}
-        rows = (row.tobytes() for row in np.column_stack(every))
-        kind = np.array([known.setdefault(row, len(known)) for row in rows])
+        kind = kinds_of([alike(work), *numbers.per_layer]) if numbers.per_layer else alike(work)
         first = np.unique(kind, return_index=True)[1]
         layers, need, few = work.take(first), needs.take(first), numbers.take(first)
         weights = Candidates.for_weights(
@@ -439,23 +449,12 @@ def _placed(
     placed = placed_arrays(tried.work, tried.needs, used, given)
     writing_s = weight_write_seconds(tried.work, placed)
     values = path.values(kind, chosen) + path.goal.per_s * writing_s
-    moving_j = weights.writing_j[kind, weight]
-    found = []
-    for place, value in enumerate(values.tolist()):
-        arrays = _division_of(placed, place)
-        moving = float(moving_j[place] @ ~arrays.resident)
-        found.append(_Division(arrays, used, value, moving, fills))
-    return found
-
-
-def _division_of(arrays: LayerArrays, place: int) -> LayerArrays:
-    """Return one of several divisions; what layers need is the same in all."""
-    return LayerArrays(
-        **{
-            name: column[place] if column.ndim > 1 else column
-            for name, column in vars(arrays).items()
-        }
-    )
+    taken = (placed.written + placed.pool).sum(axis=1)
+    columns = taken.tolist(), values.tolist(), weights.writing_j[kind, weight], ~placed.resident
+    return [
+        _Division(placed, way, own, used, value, float(writing_j @ moves), fills)
+        for way, (own, value, writing_j, moves) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _fewest_fills(weights: Options, pools: Options, layers: np.ndarray, used: int) -> float:

@@ -163,10 +163,10 @@ def _kinds_of_replicas(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return the first replica of each kind, which have as many micro-batches as each other, and
     the kind of every replica.
     """
-    _, first, kind = np.unique(
-        _micro_batches_of_replicas(plan), axis=0, return_index=True, return_inverse=True
-    )
-    return first, kind.reshape(-1)
+    neither, forming = _micro_batches_of_replicas(plan).T
+    both = neither * (forming.max() + 1) + forming
+    _, first, kind = np.unique(both, return_index=True, return_inverse=True)
+    return first, kind
 
 
 @dataclasses.dataclass(frozen=True)
