@@ -282,13 +282,10 @@ class Candidates:
             if self.of_weights
             else (Resource.ACTIVATION_ARRAYS,)
         )
-        forming = soi_ops(placed) if self.work.step.second_order else []
+        ops = training_ops(placed), soi_ops(placed) if self.work.step.second_order else []
         shape = len(numbers), len(self.place)
         known: dict[int, np.ndarray] = {}
-        both = [
-            _busy(placed.work, ops, resources, shape, known)
-            for ops in (training_ops(placed), forming)
-        ]
+        both = [_busy(placed.work, items, resources, shape, known) for items in ops]
         for number, *busy in zip(numbers, *both, strict=True):
             self._busy[number] = busy[0], busy[1]
 
@@ -425,7 +422,7 @@ def _busy(
     """Return the time that operations of a micro-batch keep some resources of each layer busy, in
     the forward and the backward stage, for several numbers of arrays that are used; (numbers, 2,
     resources, layers), where `shape` are numbers and layers. Operations that share their counts
-    are timed once: `known` holds the durations by these.
+    are timed once: `known` holds the durations by these, which the operations keep.
     """
     numbers, layers = shape
     busy = np.zeros((numbers, 2, len(resources), layers))
