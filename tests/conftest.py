@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -144,6 +145,31 @@ def train(tmp_path):
         return run_study(settings, Console(file=io.StringIO()))
 
     return run
+
+
+class DeadWorkers(logging.Handler):
+    """Keeps what runs of this process say of workers whose processes died."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "died" in record.getMessage():
+            self.said.append(record.getMessage())
+
+
+DEAD = DeadWorkers()
+
+
+@pytest.fixture(autouse=True)
+def no_worker_dies(request):
+    """A run whose worker crashed goes on, and ends with the same numbers."""
+    logging.getLogger("repast_dist.farm.coordinator").addHandler(DEAD)
+    yield
+    said, DEAD.said = DEAD.said, []
+    if not request.node.get_closest_marker("kills_workers"):
+        assert said == []
 
 
 @pytest.fixture

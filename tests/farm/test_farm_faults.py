@@ -21,7 +21,7 @@ from repast_dist.cli import main
 from repast_dist.farm.watcher import RUN_MARK
 from repast_dist.trace import verify
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills_workers]
 
 SETTINGS = (
     "model=digits_mlp", "train.max_steps=14", "train.epochs=2", "soi.block_size=24",

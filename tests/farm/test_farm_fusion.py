@@ -102,6 +102,7 @@ def test_a_worker_goes_on_with_the_rows_that_another_held():
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.kills_workers
 def test_fused_blocks_on_ray_survive_a_killed_worker(train, tmp_path):
     alone = train(*FUSED, HERE, "farm.chips=1", root=tmp_path / "alone")
 

@@ -347,6 +347,7 @@ def test_more_stages_than_layers_are_refused():
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.kills_workers
 def test_workers_hand_on_what_they_made_and_survive_a_kill_with_all_of_it_on(train, tmp_path):
     """Fusion, staleness, stages on three workers, and steps that begin early."""
     alone = train(*SHORT, *EVERYTHING, HERE, "farm.chips=1", root=tmp_path / "alone")

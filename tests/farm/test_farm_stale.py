@@ -115,6 +115,7 @@ def test_renewal_takes_no_time_but_as_much_energy(train, tmp_path):
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.kills_workers
 def test_stale_factors_on_ray_survive_a_killed_worker(train, tmp_path):
     alone = train(*STALE, HERE, "farm.chips=1", root=tmp_path / "alone")
 

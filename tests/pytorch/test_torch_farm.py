@@ -107,6 +107,7 @@ def worker_processes():
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.kills_workers
 def test_workers_on_ray_get_the_code_and_lose_nothing_when_one_is_killed(train, lab, monkeypatch):
     one = train(*OWN, *ALONE)
     opened, recorded, killed = train_study.open_farm, RunRecorder.steps, []
