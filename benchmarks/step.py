@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+from pictures import random_pictures
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -40,8 +40,6 @@ NETWORKS = {
 
 MOST_TIMES, MOST_S = {"fashion_cnn": 3.0}, {"cifar_resnet": 2.0}
 """Goals: times the float64 step, and seconds per step."""
-
-SAMPLES = 256
 
 
 class Steps:
@@ -77,7 +75,7 @@ def main() -> None:
     for name in ("network", "batch", "float64", "analog", "ratio", "goal", "met"):
         table.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
-        data = _pictures(Path(folder) / "pictures.npz")
+        data = random_pictures(Path(folder) / "pictures.npz")
         for network in options.networks:
             table.add_row(network, *_measure(network, data, options.cycles))
     Console(width=100).print(table)
@@ -98,18 +96,6 @@ def _measure(network: str, data: Path, cycles: int) -> list[str]:
         met = "yes" if ours <= MOST_S[network] else "NO"
     times = [f"{theirs * 1e3:.0f} ms", f"{ours * 1e3:.0f} ms", f"{ours / theirs:.1f}"]
     return [str(analog.batch), *times, goal, met]
-
-
-def _pictures(path: Path) -> Path:
-    """Write random pictures with classes that can be learned, of CIFAR-10's shape."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 10, 2 * SAMPLES)
-    kinds = random.standard_normal((10, 3, 8, 8)).repeat(4, axis=2).repeat(4, axis=3)
-    inputs = kinds[labels] + 0.5 * random.standard_normal((2 * SAMPLES, 3, 32, 32))
-    inputs = inputs.astype(np.float32)
-    parts = {"x_train": inputs[:SAMPLES], "y_train": labels[:SAMPLES]}
-    np.savez(path, **parts, x_test=inputs[SAMPLES:], y_test=labels[SAMPLES:])
-    return path
 
 
 if __name__ == "__main__":
