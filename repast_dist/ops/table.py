@@ -84,12 +84,8 @@ def op_rows(op: Op, **columns: Any) -> OpTable:
     if unknown := columns.keys() - _DTYPES.keys():
         raise ValueError(f"not in the op table: {sorted(unknown)}; valid: {list(_DTYPES)}")
     identity = {"bank": 0, "step": 0, "layer": NONE, "block": NONE, "micro_batch": NONE}
-    filled = {
-        name: np.asarray(value, _DTYPES[name])
-        for name, value in (
-            identity | columns | {"op": op.number, "phase": op.phase_number}
-        ).items()
-    }
+    given = identity | columns | {"op": op.number, "phase": op.phase_number}
+    filled = {name: np.asarray(value, _DTYPES[name]) for name, value in given.items()}
     rows = max((len(array) for array in filled.values() if array.ndim), default=1)
     return OpTable(
         {
