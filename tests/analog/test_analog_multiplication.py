@@ -238,3 +238,24 @@ def test_the_rows_that_set_a_range_are_spread_over_a_call_and_differ_from_call_t
     # Over many calls, every row has its turn.
     taken = np.bincount(np.concatenate(found), minlength=count)
     assert count > 1000 or taken.min() > 0
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_products_with_nothing_but_zeros_are_zeros_whatever_cells_and_converters_add(stack):
+    # A layer that no activation reaches, or whose weights begin as zeros, has no product; the
+    # errors of its cells are not worth 1 each, as if the largest number were 32767.
+    spec = VmmSpec(
+        adc=AdcSpec(noise_lsb=0.5, offset_lsb=0.5),
+        dac=DacSpec(noise_lsb=0.2),
+        device=DeviceSpec(cell=Reram(programming_sigma=0.02, read_sigma=0.02)),
+    )
+    random = np.random.default_rng(0)
+    x, w = random.normal(size=(*stack, 4, 30)), random.normal(size=(*stack, 30, 3))
+    for inputs, weights in ((x, 0 * w), (0 * x, w)):
+        values = program_vmm(weights, spec, 1, "w").multiply(inputs, 0).values
+        np.testing.assert_array_equal(values, np.zeros((*stack, 4, 3)))
+    if stack:
+        w[0] = 0.0
+        values = program_vmm(w, spec, 1, "w").multiply(x, 0).values
+        assert not values[0].any()
+        assert values[1].all()

@@ -66,7 +66,8 @@ def quantized(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     integers : ndarray
         (B, K, M) float64.
     scale : ndarray
-        (B,) float64, what one of them is worth; 1 for zeros.
+        (B,) float64, what one of them is worth; 0 for zeros, so that errors of their cells are
+        worth nothing either.
 
     Raises
     ------
@@ -78,9 +79,8 @@ def quantized(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(scale).all():
         raise DataError("a multiplier takes finite numbers, got NaN or infinity")
     scale /= 2.0 ** (bits - 1) - 1
-    scale[scale == 0] = 1.0
     integers = np.empty(weights.shape)
-    round_quotients(weights, scale, integers)
+    round_quotients(weights, np.where(scale > 0, scale, 1.0), integers)
     return integers, scale
 
 

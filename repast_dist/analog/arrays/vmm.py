@@ -103,7 +103,7 @@ class VmmArray:
     shape : tuple of int
         (K, M) of the weights, or (B, K, M); of one for each call (calls, K, M) or (calls, B, K, M).
     scales : ndarray
-        (B,) float64, weight of one unit of each multiplier's integer weights.
+        (B,) float64, weight of one unit of each multiplier's integer weights; 0 of zeros.
     whole : ndarray
         (B, K, M) float64 whole numbers: what was meant to be programmed; B is 1 where it is no
         stack.
@@ -388,13 +388,18 @@ class VmmArray:
     def _converted(self, inputs: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
         """Return inputs (B, N, K) as whole numbers of a dtype, what one of them is worth in every
         multiplier, (B,), and how many were cut off.
+
+        Zeros are worth 0 where each call finds its step: what converters add to them is nothing.
         """
         values, largest = _checked(inputs)
         kept = self.input_steps
         steps = self._steps(values, largest) if kept is None else kept.copy()
         integers = reused("integers", values.shape, dtype)
         top = 2.0 ** (self.spec.input_bits - 1) - 1
-        return integers, steps, round_to_integers(values, steps, top, integers)
+        clipped = round_to_integers(values, steps, top, integers)
+        if kept is None:
+            steps[largest == 0] = 0.0
+        return integers, steps, clipped
 
     def _multiply_planes(
         self, integers: np.ndarray, calls: Sequence[Address], ranges: np.ndarray | None
