@@ -206,6 +206,38 @@ def test_the_largest_digits_and_parts_do_not_saturate(name: str, whole: bool, to
     np.testing.assert_array_equal(currents, exact.astype(np.float32))
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("top", "level"), [(1, 31), (3, 31), (15, 31), (1, 3)])
+def test_two_passes_in_one_plane_are_told_apart(name: str, top: int, level: int) -> None:
+    # All rows of one pass and most of the next, of cells at the top: the quotient of both is so
+    # near to a half that it must not be rounded.
+    random = np.random.default_rng(3)
+    rows = 60 * 31 // (top * level)
+    levels = np.full((1, rows, 1, 3), float(level), np.float32)
+    how = design(top, True, rows)
+    digits = np.full((200, how.passes, rows), top)
+    digits[:, 1::2] = random.integers(0, top + 1, digits[:, 1::2].shape)
+    digits[:100, 1::2] = np.where(random.random((100, 1, 1)) < random.random(rows), top, 0)
+    integers = np.tensordot(digits, 2 ** (how.bits * np.arange(how.passes)), (1, 0))
+    integers = np.ascontiguousarray(integers[None], np.int32)
+    result = np.zeros((1, 200, 3))
+    nothing = np.zeros((1, 0, 0, 0), np.float32), np.zeros((1, 0), np.bool_)
+    ranges, keys = np.array([np.inf], np.float32), np.zeros((1, 1), np.uint64)
+    counts = np.zeros((1, 1, 33), np.int64)
+    one = dataclasses.replace(how, slice_weights=np.ones(1))
+    tiles = kernels(name).hold(levels, one)
+    tiles.add_products(integers, result, Conversions(ranges, keys, *nothing, counts))
+    np.testing.assert_array_equal(result[0], integers[0] @ levels[0, :, 0].astype(np.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_of_zeros_answer_nothing_to_digits_that_are_off(name: str) -> None:
+    bent = VmmSpec(adc=AdcSpec(range="full"), dac=DacSpec(bits=2, offset_lsb=0.3, inl_lsb=0.2))
+    with using(name):
+        product = program_vmm(np.zeros((20, 5)), bent).multiply(operands((3, 20, 1))[0])
+    np.testing.assert_array_equal(product.values, np.zeros((3, 5)))
+
+
 @pytest.mark.parametrize("shape", [(70, 300, 170), (40, 16, 72), (9, 128, 25), (3, 250, 1)])
 @pytest.mark.parametrize("driven", [0.0, 0.1, 1.0])
 def test_sums_of_rows_are_converted_and_counted_as_numpy_does(

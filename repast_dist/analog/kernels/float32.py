@@ -62,9 +62,11 @@ class FloatTile(Tile):
             answers = np.atleast_2d(np.asarray(design.answers, np.float64))
             self._answers = np.rint(answers / _ANSWER_STEP) * _ANSWER_STEP
             bound /= _ANSWER_STEP
-        # Currents that are whole numbers below a bound leave room for a second pass.
-        base = 2.0 * bound + 1.0
-        self.base = base if whole and bound * (base + 1.0) < EXACT_FLOAT32 else 0.0
+        # Currents that are whole numbers below a bound leave room for a second pass; only a power
+        # of two divides them without rounding.
+        base = 2.0 ** int(2.0 * bound).bit_length()
+        packs = whole and not design.bends and bound * (base + 1.0) < EXACT_FLOAT32
+        self.base = base if packs else 0.0
         exact = np.float32 if bound < EXACT_FLOAT32 else np.float64
         self._held = [block.astype(exact, copy=False) for block in held]
 
