@@ -106,6 +106,12 @@ def test_cells_that_need_another_step_are_multiplied_by_one_by_one(kernels):
         each = zip(alone, inputs, where, strict=True)
         products = [one.multiply(rows, *call, ranges=ranges) for one, rows, call in each]
         same(together.multiply_each(inputs, where, ranges), products)
+        # Those that are driven are chosen before it is known in what steps they are held.
+        some = together.columns(1, 7).rows(20).columns(1, 4).rows(10)
+        part = [one.columns(1, 7).rows(20).columns(1, 4).rows(10) for one in alone]
+        each = zip(part, inputs[..., :10], where, strict=True)
+        products = [one.multiply(rows, *call, ranges=ranges) for one, rows, call in each]
+        same(some.multiply_each(inputs[..., :10], where, ranges), products)
 
 
 def test_noise_of_dacs_is_of_all_that_is_held_and_keeps_calls_apart():
@@ -119,3 +125,35 @@ def test_calls_need_as_many_addresses_and_inputs():
     for inputs, calls in (((2, 5, 4), 2), ((3, 5, 4), 2), ((3, 5, 3), 3)):
         with pytest.raises(DataError, match="multiplier"):
             together.multiply_each(np.ones(inputs), addresses("call")[:calls])
+
+
+@pytest.mark.parametrize("kernels", available())
+@pytest.mark.parametrize("stack", [(), (3,)], ids=["matrix", "stack"])
+@pytest.mark.parametrize("adc", [AdcSpec(range="full"), AdcSpec(range="lossless")])
+def test_steps_that_inputs_keep_serve_several_calls(kernels, stack, adc):
+    spec = VmmSpec(adc=adc, dac=DacSpec(range="calibrated", percentile=90.0))
+    random = np.random.default_rng(4)
+    sizes = 3.0 ** np.arange(3 * CALLS).reshape(CALLS, 3)[(..., *[None] * 2)]
+    sizes = sizes if stack else sizes[:, 0]
+    held = random.standard_normal((CALLS, *stack, 40, 12)) * sizes
+    inputs = random.standard_normal((CALLS, *stack, 6, 40)) * sizes
+    calls = addresses("gradient")
+    with using(kernels):
+        if not stack:
+            one = program_vmm(held[0], spec, 7, "weights")
+            one.calibrate(inputs[0])
+            alone = [one] * CALLS
+            together = one
+        else:
+            together = program_each(held, spec, 7, addresses("activations"))
+            assert together is not None
+            together.input_steps = 2.0 ** np.arange(-8, 3 * CALLS - 8)
+            alone = [together.of_call(number) for number in range(CALLS)]
+            for number, one in enumerate(alone):
+                assert one.input_steps is not None
+                np.testing.assert_array_equal(
+                    one.input_steps, together.input_steps[3 * number : 3 * number + 3]
+                )
+        each = zip(alone, inputs, calls, strict=True)
+        products = [one.multiply(rows, *call) for one, rows, call in each]
+        same(together.multiply_each(inputs, calls), products)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from repast_dist.analog.arrays.drivers import row_answers
-from repast_dist.analog.kernels.base import Contents, Design, Held, Kept
+from repast_dist.analog.kernels.base import Contents, Design, DrawnRows, Held, Kept
 from repast_dist.analog.kernels.chosen import current
 from repast_dist.analog.specs import VmmSpec
 
@@ -22,6 +22,8 @@ def hold(contents: Contents, spec: VmmSpec, seed: int, *address: int | str) -> H
     seed, *address
         Where they are, and so which DACs drive them.
     """
+    if isinstance(contents, DrawnRows):
+        contents = Kept(contents.planes, contents.step)
     cell = spec.device.cell
     design = Design(
         rows=spec.rows,

@@ -38,6 +38,7 @@ from repast_dist.analog.kernels.base import (
     Conversions,
     Drawn,
     DrawnColumns,
+    DrawnRows,
     Held,
     Kept,
     StepsDiffer,
@@ -284,6 +285,7 @@ class VmmArray:
             scales=self.scales[part],
             whole=self.whole[part],
             contents=None if self.contents is None else self.contents.part(number, part),
+            input_steps=None if self.input_steps is None else self.input_steps[part],
             addresses=(self.addresses[number],),
         )
 
@@ -332,30 +334,20 @@ class VmmArray:
             self,
             shape=(*self.shape[:-1], stop - start),
             whole=self.whole[..., start:stop],
-            contents=self._contents_of(start, stop),
+            contents=None if self.contents is None else _columns_of(self.contents, start, stop),
             addresses=tuple((*address, "columns", start) for address in self.addresses),
             first_column=self.first_column + start,
         )
 
     def rows(self, count: int) -> "VmmArray":
         """Return the same array of which only the first rows of the weights are driven."""
-        held = self.contents
         return dataclasses.replace(
             self,
             shape=(*self.shape[:-2], count, self.shape[-1]),
             whole=self.whole[:, :count],
-            contents=None if held is None else Kept(held.planes[:, :count], held.step),
+            contents=None if self.contents is None else _rows_of(self.contents, count),
             addresses=tuple((*address, "rows", count) for address in self.addresses),
         )
-
-    def _contents_of(self, start: int, stop: int) -> Contents | None:
-        """Return what the pairs of some columns hold."""
-        held = self.contents
-        if isinstance(held, Drawn):
-            return DrawnColumns(held, start, stop)
-        if isinstance(held, DrawnColumns):
-            return DrawnColumns(held.whole, held.start + start, held.start + stop)
-        return None if held is None else Kept(held.planes[..., start:stop], held.step)
 
     def calibrate(self, inputs: np.ndarray) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K), of a
@@ -393,7 +385,12 @@ class VmmArray:
         """
         values, largest = _checked(inputs)
         kept = self.input_steps
-        steps = self._steps(values, largest) if kept is None else kept.copy()
+        # Those of one multiplier serve the inputs of all calls.
+        steps = (
+            self._steps(values, largest)
+            if kept is None
+            else np.repeat(kept, len(values) // len(kept))
+        )
         integers = reused("integers", values.shape, dtype)
         top = 2.0 ** (self.spec.input_bits - 1) - 1
         clipped = round_to_integers(values, steps, top, integers)
@@ -467,6 +464,30 @@ class VmmArray:
             if currents:
                 np.maximum(ranges, ranges_of(np.concatenate(currents), spec), out=ranges)
         return ranges
+
+
+def _columns_of(held: Contents, start: int, stop: int) -> Contents:
+    """Return what the pairs of some columns hold."""
+    if isinstance(held, Kept):
+        return Kept(held.planes[..., start:stop], held.step)
+    if isinstance(held, DrawnRows):
+        return DrawnRows(_drawn_columns(held.whole, start, stop), held.count)
+    return _drawn_columns(held, start, stop)
+
+
+def _drawn_columns(held: Drawn | DrawnColumns, start: int, stop: int) -> DrawnColumns:
+    if isinstance(held, Drawn):
+        return DrawnColumns(held, start, stop)
+    return DrawnColumns(held.whole, held.start + start, held.start + stop)
+
+
+def _rows_of(held: Contents, count: int) -> Contents:
+    """Return what the pairs of the first rows hold: drawn ones of several calls may need a step
+    each, which is known when they are.
+    """
+    if isinstance(held, Kept):
+        return Kept(held.planes[:, :count], held.step)
+    return DrawnRows(held.whole if isinstance(held, DrawnRows) else held, count)
 
 
 def _checked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -300,6 +300,42 @@ class DrawnColumns:
 
 
 @dataclasses.dataclass(frozen=True)
+class DrawnRows:
+    """The first rows of multipliers that are drawn where it is needed.
+
+    Attributes
+    ----------
+    whole : Drawn or DrawnColumns
+        All rows.
+    count : int
+        Those of them.
+    """
+
+    whole: Drawn | DrawnColumns
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """B, K, slices, M."""
+        count, _, slices, columns = self.whole.shape
+        return count, self.count, slices, columns
+
+    def part(self, number: int, multipliers: slice) -> "DrawnRows":
+        """Return the same rows of those of one stream."""
+        return DrawnRows(self.whole.part(number, multipliers), self.count)
+
+    @property
+    def planes(self) -> np.ndarray:
+        """See `Kept`."""
+        return self.whole.planes[:, : self.count]
+
+    @property
+    def step(self) -> float:
+        """See `Kept`."""
+        return self.whole.step
+
+
+@dataclasses.dataclass(frozen=True)
 class Conversions:
     """How the currents of one product are converted, or of the products of several calls at once.
 
@@ -392,7 +428,7 @@ class Held(abc.ABC):
         return which, slice(first, min(first + self.design.rows, self.shape[1]))
 
 
-type Contents = Kept | Drawn | DrawnColumns
+type Contents = Kept | Drawn | DrawnColumns | DrawnRows
 """What multipliers of one shape hold."""
 
 
