@@ -78,7 +78,7 @@ class PlannedStep:
         ops = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
         costs = price(ops, plan.hardware.costs)
         prices = {
-            "start_s": place(plan, ops, costs.duration_s).start_s,
+            "start_s": place(plan, ops, costs.duration_s).absolute_start_s(),
             "duration_s": costs.duration_s,
             "energy_j": costs.energy_j,
         }

@@ -10,8 +10,9 @@ Weights of the next step are then written right before it.
 
 In the first segment samples pass through the layers. Since all samples are equal, sample i leaves
 stage s of a pipeline at ``sum of t up to s + i * largest t up to s`` (a flow shop of identical jobs
-with unlimited buffers), so a formula gives the schedule. In the other segments the rows of a bank
-run one after the other, and banks run at the same time.
+with unlimited buffers), so a formula gives the schedule; rows of a stage that need the same of its
+resources follow each other. In the other segments the rows of a bank run one after the other, and
+banks run at the same time.
 """
 
 import dataclasses
@@ -358,6 +359,10 @@ def _flow(plan: Plan, table: OpTable, duration_s: np.ndarray) -> _Flow:
         start = before * plan.work.micro_batch_size + first_sample * through[replica, -1]
         ends = busy = through[:, -1] * samples
         together = plan.work.micro_batch_size
+    # What keeps the same resource of a stage busy takes its turn there, as the stage's time says.
+    taken = (replica * times.shape[1] + stage) * len(Resource) + _RESOURCE[table["op"]]
+    turns = taken * len(plan.micro_batch_owner) + table["micro_batch"]
+    start = start + _one_after_the_other(turns, duration_s)
     reached = np.full((plan.replicas, int(plan.delays.max()) + 1), np.inf)
     trained = np.flatnonzero(plan.layers.parameters)
     np.minimum.at(reached.T, plan.delays[trained], together * (through - times)[:, trained].T)

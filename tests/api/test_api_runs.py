@@ -32,7 +32,10 @@ def test_the_tables_of_a_plan_add_up_to_its_figures() -> None:
     figures = step.figures
     assert sum(step.tables["segments"]["time_s"].to_pylist()) == pytest.approx(figures["step_s"])
     static = step.plan.hardware.costs.static_w * 2 * figures["step_s"]
-    ops_j = sum(step.tables["ops"]["energy_j"].to_pylist())
+    ops = step.tables["ops"]
+    ends_s = ops["start_s"].to_numpy() + ops["duration_s"].to_numpy()
+    assert ends_s.max() == pytest.approx(figures["step_s"])
+    ops_j = sum(ops["energy_j"].to_pylist())
     assert (ops_j + static) / 128 == pytest.approx(figures["energy_per_sample_j"])
     assert set(step.units) < set(figures)
 

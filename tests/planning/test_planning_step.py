@@ -1,6 +1,7 @@
 """The op table of a step, against calculations by hand and against the analog core's own counts."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -354,6 +355,30 @@ def test_rows_of_one_bank_never_overlap_outside_the_pipeline():
             ends = (start[mine] + duration[mine])[order]
             assert (start[mine][order][1:] >= ends[:-1] - 1e-15).all()
     assert (start + duration <= placed.step_s + 1e-12).all()
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_what_needs_the_same_resource_of_a_layer_follows_each_other(pipelining):
+    # Gradients and factors of a layer are formed in the same arrays: drawn side by side, they
+    # would leave a hole behind them in which the chip seems to wait.
+    plan = plan_of(TWO, micro_batches=3, partition=PartitionSpec(pipelining=pipelining))
+    table = ops_of(plan)
+    duration = price(table, COSTS).duration_s
+    placed = place(plan, table, duration)
+    start, taken = placed.start_s, {}
+    for row in np.flatnonzero(placed.segment == 0):
+        op = OPS[table["op"][row]]
+        key = (int(table["layer"][row]), op.backward, op.resource)
+        taken.setdefault(key, []).append((start[row], start[row] + duration[row]))
+    for spans in taken.values():
+        spans.sort()
+        assert all(begins >= ends - 1e-15 for (_, ends), (begins, _) in itertools.pairwise(spans))
+    busiest = max(taken.values(), key=lambda spans: sum(end - begin for begin, end in spans))
+    if pipelining:
+        # What sets the pace never waits.
+        assert sum(end - begin for begin, end in busiest) == pytest.approx(
+            busiest[-1][1] - busiest[0][0]
+        )
 
 
 def test_early_layers_are_copied_until_the_pipeline_is_balanced():
