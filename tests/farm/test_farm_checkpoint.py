@@ -4,14 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from conftest import final_arrays
+from losing_farms import Ends, Loses
 
+import repast_dist as rd
+from repast_dist.farm import launch
 from repast_dist.farm.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
-from repast_dist.ground.errors import RunDirectoryError
+from repast_dist.ground.errors import FarmError, RunDirectoryError
+from repast_dist.trace import read_trace, verify
 
 
 def _arrays(step):
@@ -92,3 +97,32 @@ def test_a_newer_damaged_checkpoint_never_displaces_a_good_one(tmp_path):
     checkpoint, refused = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert (checkpoint.step, refused) == (25, [])
+
+
+@pytest.mark.slow
+def test_a_run_whose_trace_was_lost_goes_back_to_no_checkpoint_of_steps_it_has_not_redone(
+    train, tmp_path, monkeypatch
+):
+    small = (
+        "model=digits_mlp", "optimizer=sgd", "train.batch_size=24", "train.micro_batch_size=24",
+        "train.epochs=1", "train.max_steps=6", "farm.backend=inprocess", "farm.chips=1",
+        "dataset.train_samples=144", "dataset.test_fraction=0.03", "farm.checkpoint_every=2",
+        "model.layers=[{kind: flatten}, {kind: dense, name: readout, outputs: 10}]",
+    )  # fmt: skip
+    undisturbed = train(*small, root=tmp_path / "undisturbed")
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "InProcessFarm", Ends)
+        with pytest.raises(FarmError, match="as the test wants it"):
+            train(*small, root=tmp_path / "ended")
+        (run,) = (tmp_path / "ended").glob("train/2*")
+        with pytest.raises(FarmError, match="as the test wants it"):
+            rd.resume(run, quiet=True)
+    _flip_a_byte(run / "trace" / "steps-00000002-00000004.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "InProcessFarm", Loses)
+        rd.resume(run, quiet=True)
+    assert verify(run / "trace", steps=6) == []
+    assert read_trace(run / "trace").equals(read_trace(undisturbed / "trace"))
+    assert final_arrays(run) == final_arrays(undisturbed)
+    steps = json.loads((run / "result.json").read_text())["steps"]
+    assert [step["step"] for step in steps] == list(range(6))
