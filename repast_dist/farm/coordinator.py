@@ -544,7 +544,8 @@ class Coordinator:
         self._farm.get(self._call_all(Worker.reassign, self._farm.put(self._setup)))
 
     def _roll_back(self) -> Checkpoint:
-        checkpoint, refused = latest_checkpoint(self._checkpoints)
+        # One of later steps is there where the run goes on from before it: its trace was lost.
+        checkpoint, refused = latest_checkpoint(self._checkpoints, self._done.step)
         for reason in refused:
             self._event(self._done.step, "checkpoint", f"refused: {reason}")
         if checkpoint is None and self._start.step == 0:
