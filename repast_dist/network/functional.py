@@ -1,7 +1,10 @@
 """Array functions that layers are made of; images are (N, C, H, W), float64."""
 
+from typing import Any
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+
+from repast_dist.network.patch_loops import add_back, cut
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -24,14 +27,17 @@ def im2col(images: np.ndarray, kernel: int, stride: int, padding: int) -> np.nda
         Rows run over samples, then output rows, then output columns; columns over channels, then
         kernel rows, then kernel columns.
     """
-    side = [(padding, padding)] * 2
-    padded = np.pad(images, [(0, 0), (0, 0), *side]) if padding else images
-    windows = sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
-    windows = windows[:, :, ::stride, ::stride]
-    n, channels, height, width = windows.shape[:4]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(
-        n * height * width, channels * kernel * kernel
-    )
+    n, channels, height, width = images.shape
+    out_h = output_size(height, kernel, stride, padding)
+    out_w = output_size(width, kernel, stride, padding)
+    padded = images
+    if padding:
+        padded, inside = _padded(images.shape, padding, images.dtype)
+        inside[:] = images
+    inputs = channels * kernel * kernel
+    columns = np.empty((n, out_h, out_w, inputs), images.dtype)
+    cut(padded, kernel, stride, columns)
+    return columns.reshape(n * out_h * out_w, inputs)
 
 
 def col2im(
@@ -48,14 +54,19 @@ def col2im(
     n, channels, height, width = shape
     out_h = output_size(height, kernel, stride, padding)
     out_w = output_size(width, kernel, stride, padding)
-    patches = columns.reshape(n, out_h, out_w, channels, kernel, kernel).transpose(0, 3, 4, 5, 1, 2)
-    padded = np.zeros((n, channels, height + 2 * padding, width + 2 * padding), columns.dtype)
-    for row in range(kernel):
-        for column in range(kernel):
-            rows = slice(row, row + stride * out_h, stride)
-            cols = slice(column, column + stride * out_w, stride)
-            padded[:, :, rows, cols] += patches[:, :, row, column]
-    return padded[:, :, padding : padding + height, padding : padding + width]
+    padded, inside = _padded(shape, padding, columns.dtype)
+    patches = columns.reshape(n, out_h, out_w, channels * kernel * kernel)
+    add_back(patches, kernel, stride, padded)
+    return inside
+
+
+def _padded(
+    shape: tuple[int, ...], padding: int, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return zeros for images of a shape with a border, and the part without it."""
+    n, channels, height, width = shape
+    padded = np.zeros((n, channels, height + 2 * padding, width + 2 * padding), dtype)
+    return padded, padded[:, :, padding : padding + height, padding : padding + width]
 
 
 def windows_of(images: np.ndarray, size: int) -> np.ndarray:
