@@ -1,5 +1,6 @@
 """Publish the progress of a run as Ray metrics, which Prometheus and Ray's dashboard can read.
 
+A cluster that is started for the run collects them if it has a dashboard.
 They are for watching a run while it goes on; simulated time and energy belong to the trace.
 """
 

@@ -58,7 +58,7 @@ class FarmSpec:
         Shared memory for Ray's object store on a local cluster, in bytes.
     dashboard : bool
         Start Ray's dashboard on this machine's loopback, and say where it is and which token it
-        asks for. A cluster that is attached to has its own.
+        asks for; Ray's Prometheus ports open with it. A cluster that is attached to has its own.
     checkpoint_every : int
         Steps between checkpoints; lost work after a failure is at most this many steps.
     checkpoint_keep : int

@@ -7,6 +7,7 @@ another value.
 
 import contextlib
 import dataclasses
+import os
 import socket
 import threading
 import time
@@ -60,6 +61,7 @@ class Pretended:
 
     def init(self, **options: Any) -> types.SimpleNamespace:
         self.note("init", options)
+        self.note("environment", dict(os.environ))
         return types.SimpleNamespace(dashboard_url="127.0.0.1:8265")
 
     def shutdown(self) -> None:
@@ -355,13 +357,17 @@ def test_workers_that_die_while_they_start_are_tried_again_for_a_while(clock: Cl
 def test_a_cluster_on_this_machine_is_started_with_memory_and_dashboard_of_the_settings(
     ray: Pretended,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("RAY_enable_metrics_collection", raising=False)
     for spec in (FarmSpec(), FarmSpec(dashboard=True, object_store_bytes=123_000_000)):
         with cluster_module.cluster(spec):
             found = ray.asked["init"][-1]
         assert found["address"] == "local"
         assert found["include_dashboard"] is spec.dashboard
         assert found["object_store_memory"] == spec.object_store_bytes
+        measured = ray.asked["environment"][-1].get("RAY_enable_metrics_collection") != "0"
+        assert measured is spec.dashboard
         assert ("http://127.0.0.1:8265 asks for the token " in capsys.readouterr().err) is (
             spec.dashboard
         )
