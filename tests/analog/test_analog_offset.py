@@ -38,7 +38,7 @@ def _matrices(rows=70, columns=9, vectors=5, seed=1):
     return random.normal(size=(rows, columns)), random.normal(size=(vectors, rows))
 
 
-@pytest.mark.parametrize("bits", [(8, 8), (7, 5), (2, 2), (16, 16)])
+@pytest.mark.parametrize("bits", [(8, 8), (7, 5), (2, 2), (16, 16), (31, 8), (32, 8)])
 @pytest.mark.parametrize("cell_bits", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("dac_bits", [1, 3])
 def test_products_are_those_of_the_integers(bits, cell_bits, dac_bits):

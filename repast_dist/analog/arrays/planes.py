@@ -241,5 +241,12 @@ def _digits(integers: np.ndarray, spec: VmmSpec) -> np.ndarray:
     least significant slice first.
     """
     digits = np.empty((len(integers), spec.slices, integers.shape[1]), np.int16)
-    cut_into_digits(integers + offset_of(spec), spec.device.cell.bits, digits)
+    stored, bits = integers + offset_of(spec), spec.device.cell.bits
+    if spec.weight_bits - spec.differential < 32:
+        cut_into_digits(stored, bits, digits)
+        return digits
+    # The offset takes them beyond what a signed number of 32 bits holds.
+    whole = stored.astype(np.int64)
+    for number in range(spec.slices):
+        digits[:, number] = (whole >> (bits * number)) & ((1 << bits) - 1)
     return digits
