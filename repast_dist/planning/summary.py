@@ -28,6 +28,9 @@ _TITLES = [segment.title for segment in Segment]
 _COMPUTES = np.array([op.segment is Segment.COMPUTE for op in OPS])
 _OF_BLOCKS = np.array([segment.of_blocks for segment in Segment])
 _IS_OF_BLOCKS = np.array([op.segment.of_blocks for op in OPS])
+_COMMON = {op.segment for op in OPS if not op.collective and not op.segment.of_blocks}
+_IS_COMMON = np.array([segment in _COMMON for segment in Segment])
+"""Segments in which chips work by themselves, on the same as all of their kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class StepSummary:
     static_energy_j : float
         Part of `energy_j` that does not depend on what the chips do.
     chip_busy_s : ndarray
-        (chips,) time per step that a chip works or exchanges, without waiting for others.
+        (chips,) time per step that a chip works, without exchanging and waiting for others.
     soi_work_s : ndarray
         (chips,) modelled time of the work on SOI blocks per step.
     link_bytes : float
@@ -98,7 +101,7 @@ class StepSummary:
 
     @property
     def utilisation(self) -> float:
-        """Mean share of a step in which a chip works."""
+        """Mean share of a step in which a chip works, as pages of runs have it."""
         return float(self.chip_busy_s.mean() / self.step_s)
 
     @property
@@ -298,8 +301,7 @@ def _busy(plan: Plan, placed: Placement) -> np.ndarray:
     first, kind = _kinds_of_replicas(plan)
     stages = plan.allocation.stages
     source = (first[kind][:, None] * stages + np.arange(stages)).ravel()
-    common: np.ndarray = placed.chip_seconds[source][:, ~_OF_BLOCKS].sum(axis=1)
-    both_s = placed.overlap_s[source]
-    busy: np.ndarray = common - both_s + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
+    common: np.ndarray = placed.chip_seconds[source][:, _IS_COMMON].sum(axis=1)
+    busy: np.ndarray = common + placed.chip_seconds[:, _OF_BLOCKS].sum(axis=1)
     # A chip that does several steps at once is busy once.
     return np.minimum(busy, placed.step_s) if plan.delays.any() else busy

@@ -88,14 +88,6 @@ class Placement:
         """Length of the step."""
         return float(self.segment_seconds.sum())
 
-    @property
-    def overlap_s(self) -> np.ndarray:
-        """Time that each chip computes and exchanges at once, (chips,)."""
-        computed = self.chip_seconds[:, Segment.COMPUTE.number]
-        exchanged_from = self.clock.begins(0.0)[Segment.REDUCE_GRADIENTS.number]
-        overlap: np.ndarray = np.maximum(computed - exchanged_from, 0.0)
-        return overlap
-
     def absolute_start_s(self) -> np.ndarray:
         """Return the start of every row after the start of the step."""
         starts: np.ndarray = self.clock.begins(0.0)[self.segment] + self.start_s

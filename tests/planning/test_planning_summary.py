@@ -82,6 +82,18 @@ def test_no_chip_is_busier_than_the_step_is_long():
     assert 0 < summary.utilisation <= 1
 
 
+def test_chips_that_only_exchange_are_not_in_use():
+    # One micro-batch: one of eight chips computes; a first-order update leaves the others nothing
+    # but to exchange gradients and write weights.
+    plan = machine().plan(network_table("lenet5"), 8, 8, 8, sides=())
+    summary = summarise(plan)
+    of_all = sum(summary.segment_s[name] for name in ("clip", "update", "write weights"))
+    exchanged = sum(summary.segment_s[name] for name in ("reduce gradients", "gather updates"))
+    assert exchanged > 0
+    assert summary.chip_busy_s[1:].tolist() == pytest.approx([of_all] * 7)
+    assert summary.chip_busy_s[0] == pytest.approx(summary.step_s - exchanged)
+
+
 def test_stale_factors_hide_their_renewal():
     fresh, stale = (
         summarise(machine(f"soi.stale={steps}", "soi.interval=4").plan(
