@@ -49,6 +49,13 @@ def test_the_tables_account_for_all_micro_batches_blocks_and_work():
     assert tables["blocks"]["chip"].to_pylist() == list(plan.block_owner)
 
 
+def test_what_blocks_are_said_to_take_of_a_step_is_a_part_of_it():
+    page = plan_page(small_plan(4))
+    figures = {figure.label: figure.number for figure in page.key_figures}
+    assert 0 < figures["renewing and solving"] < figures["step"]
+    assert "-0.0 %" not in page.answer
+
+
 @pytest.mark.parametrize("extra", ["optimizer=sgd", "partition=capacity"])
 def test_the_command_prints_who_does_what(tmp_path, capsys, extra):
     assert main(["study=plan", f"run_root={tmp_path}", "farm.chips=5", extra]) == 0
