@@ -2,13 +2,14 @@
 
 A module that lies beside the settings, or anywhere else where no packages are installed, is read
 together with the modules beside it that it imports, and runs from these texts in every process of
-a run: workers get them by Ray, so their machines need no copy of the files. What is installed is
-imported there by its name.
+a run: workers get them by Ray, so their machines need no copy of the files. What is
+installed, into whatever folder, is imported there by its name.
 """
 
 import ast
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.abc
@@ -248,8 +249,12 @@ def _with_imports(name: str, places: Sequence[Path]) -> list[ModuleSource]:
 
 
 def _find(name: str, places: Sequence[Path]) -> list[ModuleSource]:
-    """Return a module and the packages around it; nothing where no folder has it."""
+    """Return a module and the packages around it; nothing where no folder has it, or the first
+    that has it was given it by an installer.
+    """
     for place in places:
+        if name.partition(".")[0] in _installed_into(place):
+            return []
         chain: list[ModuleSource] = []
         for prefix in _prefixes(name):
             where = place.joinpath(*prefix.split("."))
@@ -265,6 +270,20 @@ def _find(name: str, places: Sequence[Path]) -> list[ModuleSource]:
         else:
             return chain
     return []
+
+
+@functools.cache
+def _installed_into(folder: Path) -> frozenset[str]:
+    """Return the packages and modules that ``pip install --target`` and the like put into a folder,
+    as their records say.
+    """
+    records = [
+        record.read_text().splitlines()
+        for record in folder.glob("*.dist-info/RECORD")
+        if record.is_file()
+    ]
+    files = {line.partition(",")[0].partition("/")[0] for lines in records for line in lines}
+    return frozenset(file.partition(".")[0] for file in files)
 
 
 def _imports(source: ModuleSource) -> Collection[str]:

@@ -33,10 +33,7 @@ def cut(images: np.ndarray, kernel: int, stride: int, columns: np.ndarray) -> No
 
 @numba.njit(cache=True, nogil=True)
 def add_back(columns: np.ndarray, kernel: int, stride: int, images: np.ndarray) -> None:
-    """Add patches to images, both as in `cut`; of a pixel, pixels of the kernel follow each other.
-
-    Of many images or channels, the sums have the order of few.
-    """
+    """Add patches to padded images, both as in `cut`; a pixel's sum goes through the kernel."""
     count, high, wide = columns.shape[:3]
     for n in range(count):
         for c in range(images.shape[1]):

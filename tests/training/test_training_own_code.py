@@ -132,6 +132,25 @@ def test_code_travels_with_what_it_imports_and_nothing_else(tmp_path, monkeypatc
     assert user_code.resolve("kit.parts:make", "x")() == 7
 
 
+def test_what_is_installed_into_a_folder_of_the_search_path_does_not_travel(tmp_path, monkeypatch):
+    work, libraries = tmp_path / "work", tmp_path / "libraries"
+    package(work, "uses.py", "import own_tool, a_library, one_file\n\nmake = a_library.make\n")
+    package(libraries, "own_tool.py", "")
+    package(libraries, "one_file.py", "")
+    package(libraries / "a_library", "__init__.py", "def make():\n    return 7\n")
+    package(
+        libraries / "a_library-1.0.dist-info",
+        "RECORD",
+        "a_library/__init__.py,sha256=x,30\none_file.py,,\na_library-1.0.dist-info/RECORD,,\n",
+    )
+    monkeypatch.chdir(work)
+    monkeypatch.syspath_prepend(str(libraries))
+    assert user_code.resolve("uses:make", "x")() == 7
+    assert {source.name for source in user_code.taken()} == {"uses", "own_tool"}
+    assert user_code.resolve("a_library:make", "x")() == 7
+    assert "a_library" not in {source.name for source in user_code.taken()}
+
+
 def test_a_changed_text_is_read_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in (1, 2):
