@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from repast_dist.analog.arrays.vmm import VmmArray, program_vmm
-from repast_dist.ground.errors import CapacityError
-from repast_dist.ground.numbers import ceil_div
+from repast_dist.api.loading import given_hardware
+from repast_dist.ground.errors import CapacityError, DataError
+from repast_dist.ground.numbers import ceil_div, real_numbers
 from repast_dist.hardware.geometry import (
     Counts,
     array_count,
@@ -93,14 +94,14 @@ class Crossbar:
         Raises
         ------
         DataError
-            The inputs are not finite or of the wrong width.
+            The inputs are not finite real numbers or of the wrong width.
 
         Warns
         -----
         ClippingWarning
             More than a hundredth of the conversions are beyond a range that was kept.
         """
-        inputs = np.asarray(x, np.float64)
+        inputs = real_numbers(x, "inputs")
         rows = inputs[None] if inputs.ndim == 1 else inputs
         product = self.array.multiply(rows, call)
         # Where cells and converters are ideal, the product is that of whole numbers.
@@ -114,10 +115,18 @@ class Crossbar:
 
     def calibrate(self, x: ArrayLike) -> None:
         """Set and keep the converters' calibrated ranges from a sample of inputs, (N, K)."""
-        self.array.calibrate(np.asarray(x, np.float64))
+        self.array.calibrate(real_numbers(x, "inputs"))
 
     def cost(self, vectors: int) -> Cost:
-        """Return what multiplying so many input vectors takes, one after the other."""
+        """Return what multiplying so many input vectors takes, one after the other.
+
+        Raises
+        ------
+        DataError
+            It is no whole number from 0.
+        """
+        if int(vectors) != vectors or vectors < 0:
+            raise DataError(f"vectors: {vectors}; valid: a whole number from 0")
         counts = self._product(vectors)
         return priced(with_buffers(counts, self.hardware.chip, self._banks), self.hardware)
 
@@ -165,12 +174,14 @@ def crossbar(matrix: ArrayLike, hardware: Hardware, seed: int = 0) -> Crossbar:
 
     Raises
     ------
+    SettingsError
+        The hardware is none.
     DataError
-        The matrix is not finite or has no two dimensions.
+        The matrix is not of finite real numbers or has no two dimensions.
     CapacityError
         The chip has too few arrays for it.
     """
-    array = program_vmm(np.asarray(matrix, np.float64), hardware.vmm_spec, seed)
+    array = program_vmm(real_numbers(matrix, "matrix"), given_hardware(hardware).vmm_spec, seed)
     made = Crossbar(hardware, array)
     if made.arrays > hardware.chip.vmm_arrays:
         raise CapacityError(

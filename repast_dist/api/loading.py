@@ -72,6 +72,21 @@ def load_hardware(
     return settings.hardware
 
 
+def given_hardware(hardware: Any) -> Hardware:
+    """Return what was given as hardware.
+
+    Raises
+    ------
+    SettingsError
+        It is something else, such as a chip's name.
+    """
+    if not isinstance(hardware, Hardware):
+        raise SettingsError(
+            f"hardware: {hardware!r} is none; valid: what load_hardware('repast', 'reram') returns"
+        )
+    return hardware
+
+
 def checked_settings(
     overrides: Sequence[str],
     config_dir: str | Path | None = None,

@@ -6,7 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from repast_dist.api.loading import HARDWARE, Override, as_overrides, checked_settings
+from repast_dist.api.loading import (
+    HARDWARE,
+    Override,
+    as_overrides,
+    checked_settings,
+    given_hardware,
+)
 from repast_dist.api.notebook import facts_html, table_html
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.presets import setting_groups
@@ -124,7 +130,8 @@ def plan(
     Raises
     ------
     SettingsError
-        A setting is wrong or not read by a plan, or stands beside an object that has it already.
+        A setting is wrong or not read by a plan, or stands beside an object that has it already;
+        or the hardware is none.
     CapacityError
         The network does not fit and ``partition.overflow`` is ``error``.
     DataError
@@ -145,7 +152,7 @@ def plan(
     if isinstance(hardware, Machine):
         machine = hardware
     elif hardware is not None:
-        machine = Machine(hardware, machine.policy)
+        machine = Machine(given_hardware(hardware), machine.policy)
     workload = network if isinstance(network, Workload) else None
     return PlannedStep(planned_step(settings, machine, workload))
 

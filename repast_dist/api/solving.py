@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from repast_dist.analog.schemes.base import Scheme
 from repast_dist.analog.solution import SolveCounts
 from repast_dist.analog.system import prepare
-from repast_dist.api.loading import load_settings
+from repast_dist.api.loading import given_hardware, load_settings
 from repast_dist.ground.errors import DataError, SettingsError
+from repast_dist.ground.numbers import real_numbers
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.costs import Cost
 from repast_dist.planning.solve_costs import (
@@ -165,14 +166,15 @@ def solve(
     Raises
     ------
     SettingsError
-        The inversion or the damping has a wrong value, or the chip cannot invert.
+        The inversion or the damping has a wrong value, the hardware is none, or the chip cannot
+        invert.
     DataError
         Shapes do not fit, numbers are not finite, the matrix is not symmetric positive definite,
         or a file cannot be read.
     CapacityError
         The chip has too few inverting arrays for the matrix.
     """
-    scheme = _scheme(inversion)
+    hardware, scheme = given_hardware(hardware), _scheme(inversion)
     factors, given = _factors(matrix)
     right = given if right_hand_sides is None else _array(right_hand_sides, "right-hand sides")
     if right is None:
@@ -261,10 +263,7 @@ def _array(values: Any, name: str) -> np.ndarray:
         if len(found) != 1:
             raise DataError(f"{values}: holds {', '.join(found)}; valid: one array")
         values = next(iter(found.values()))
-    try:
-        array = np.array(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: no array of numbers ({error})") from None
+    array = real_numbers(values, name)
     if not np.isfinite(array).all():
         raise DataError(f"{name}: holds NaN or infinity; valid: finite numbers")
     return array

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,3 +210,27 @@ def test_a_chip_without_inverting_arrays_solves_by_products_alone() -> None:
     with pytest.raises(SettingsError, match=r"no inverting arrays; valid: .* inversion\.method=cg"):
         rd.solve(definite(8), np.ones(8), none)
     assert rd.solve(definite(8), np.ones(8), none, "cg").converged.all()
+
+
+def test_what_is_no_real_matrix_no_hardware_or_no_number_of_vectors_is_refused() -> None:
+    # Not cast: half of a complex product would be lost behind a warning.
+    crossbar = rd.crossbar(MATRIX, default())
+    turned = definite(8) * 1j
+    for attempt in (
+        lambda: rd.crossbar(MATRIX * 1j, default()),
+        lambda: (INPUTS * 1j) @ crossbar,
+        lambda: rd.solve(turned, np.ones(8), default()),
+    ):
+        with pytest.raises(DataError, match="holds complex numbers; valid: real ones"):
+            attempt()
+    for vectors in (-1, 1.5):
+        with pytest.raises(DataError, match="valid: a whole number from 0"):
+            crossbar.cost(vectors)  # type: ignore[arg-type]
+    name: Any = "repast"
+    for attempt in (
+        lambda: rd.crossbar(MATRIX, name),
+        lambda: rd.solve(definite(8), np.ones(8), name),
+        lambda: rd.plan("lenet5", name),
+    ):
+        with pytest.raises(SettingsError, match="hardware: 'repast' is none; valid: what load_"):
+            attempt()
