@@ -17,7 +17,7 @@ from repast_dist.ground.spec import Problems, spec
 
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-Bits = Annotated[int, Ge(1), Le(24)]
+Bits = Annotated[int, Ge(2), Le(24)]
 
 
 @spec

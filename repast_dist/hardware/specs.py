@@ -106,7 +106,7 @@ class InvArraySpec:
     arrays_per_bank : int
         Arrays in a bank; 0: the chip cannot invert.
     dac_bits, adc_bits : int
-        Bits of the array's converters; every row has a DAC.
+        Bits of the array's converters, sign included; every row has a DAC.
     dac, adc : ConverterErrors
         How these differ from ideal ones.
     adcs_per_array : int
@@ -115,18 +115,11 @@ class InvArraySpec:
 
     size: PositiveInt = 256
     arrays_per_bank: Count = 1
-    dac_bits: Annotated[int, Ge(1), Le(16)] = 8
+    dac_bits: Annotated[int, Ge(2), Le(16)] = 8
     adc_bits: Annotated[int, Ge(2), Le(16)] = 8
     dac: ConverterErrors = IDEAL_CONVERTERS
     adc: ConverterErrors = IDEAL_CONVERTERS
     adcs_per_array: PositiveInt = 8
-
-    def __post_init__(self) -> None:
-        if self.dac_bits == 1 and not self.dac.ideal:
-            raise ValueError(
-                "dac_bits=1: the sign alone has no codes that could be off; valid: 2 or more, or "
-                "converters without errors"
-            )
 
     @property
     def cells(self) -> int:

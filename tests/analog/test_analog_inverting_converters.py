@@ -127,6 +127,9 @@ def test_all_kinds_of_arrays_have_them(swing_v):
         assert 1e-3 < error < 0.2
 
 
-def test_a_sign_has_no_errors():
-    with pytest.raises(SettingsError, match="dac_bits=1"):
-        rd.load_hardware(chip="small", **{"chip.inv.dac_bits": 1, "chip.inv.dac.offset_lsb": 0.5})
+@pytest.mark.parametrize("converter", ["dac_bits", "adc_bits"])
+def test_a_sign_alone_is_no_code(converter):
+    with pytest.raises(SettingsError, match=f"chip.inv.{converter}.* 2, got 1"):
+        rd.load_hardware(chip="small", **{f"chip.inv.{converter}": 1})
+    with pytest.raises(ValueError, match=converter):
+        InvSpec(**{converter: 1})
