@@ -319,6 +319,19 @@ def test_a_trained_point_costs_what_its_plan_says():
     assert record["diverged"] is None
 
 
+def test_passing_the_layers_takes_what_is_planned_where_factors_are_formed():
+    settings = load_settings([*SMALL])
+    tuned = Cases(settings.study, settings).tuning("classifier")
+    case = next(case for case in tuned if case.labels["optimizer"] == "kfac")
+    values = {"train.max_steps": 3, "dataset.test_fraction": 0.03}
+    own = changed(case.settings, values | {"soi.interval": 1, "soi.factor_interval": 1})
+    record = frontier_point(own.dataset.load(), training_job(own))
+    planned = summarise(planned_step(changed(own, {"workload": {"name": "model"}})))
+    np.testing.assert_allclose(
+        record["segments_s"]["compute"][1:], planned.segment_s["compute"], rtol=1e-9
+    )
+
+
 def test_chips_of_other_sizes_have_equal_areas_and_the_steps_that_were_needed(folder):
     """Their steps are planned, and those on chips of the study's size are the ones it trained."""
     sizes, chips = rows(folder, "sizes"), {row["chip"]: row for row in rows(folder, "chips")}

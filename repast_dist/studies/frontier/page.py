@@ -233,9 +233,8 @@ def _captions(study: FrontierStudy) -> dict[str, str]:
         "the run. Then the energy to the target beside the rival's if applying inverses, forming "
         "factors, or all writing of cells cost nothing, and the time if renewing and solving, or "
         "forming factors, took none.",
-        "parts": "Time of an average step, from the first to the last operation of each of its "
-        "parts, which follow each other; and how much of the passage through the layers is for "
-        "forming factors, against steps that form none.",
+        "parts": "Time of the parts of an average step, which follow each other; and how much of "
+        "the passage through the layers is for forming factors, against steps that form none.",
         "chips": "As many tiles as fit the area of the settings' chip.",
         "sizes": "Nothing is trained here: planned steps on chips of other sizes, all of the same "
         "area, beside those of the optimizer whose final loss is the target, times the share of "

@@ -58,7 +58,11 @@ class _Steps(InMemory):
         self.cell_writes += [round(count) for count in writes.tolist()]
         for phase, values in zip(PHASES, energy.tolist(), strict=True):
             self.phases_j[phase] += values
-        for name, values in zip(SEGMENTS, np.maximum(ends - begins, 0.0).tolist(), strict=True):
+        spans = np.maximum(ends - begins, 0.0)
+        # Samples drain through the last layers after what is drawn of the slowest one.
+        spans[Segment.COMPUTE.number] = 0.0
+        spans[Segment.COMPUTE.number] = self.time_s[-count:] - spans.sum(axis=0)
+        for name, values in zip(SEGMENTS, spans.tolist(), strict=True):
             self.segments_s[name] += values
         super().steps(records, rows, solves)
 
@@ -82,7 +86,8 @@ def frontier_point(data: Dataset, job: TrainingJob) -> dict[str, Any]:
     dict
         ``loss``, ``time_s``, ``cell_writes``: of every step, over all chips; ``phases_j``: the
         energy of every phase and step; ``segments_s``: the time from the first to the last
-        operation of every part of a step; ``accuracy``, ``test_loss``: of the last test;
+        operation of every part of a step, of the passage through the layers what the others leave
+        of the step; ``accuracy``, ``test_loss``: of the last test;
         ``diverged``: None, or what ended training; ``solves``: residuals, rounds, and the share
         that missed its target.
     """
