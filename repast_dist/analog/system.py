@@ -196,7 +196,8 @@ def _program(
         inner = np.full(block.size, deflation.mean(held) ** -0.5)
     shift, array = 0.0, None
     if scheme.uses_array:
-        shift, array = _program_array(block, held, inv, scheme, seed, *address)
+        shifts = _shifts(block, held, inv, scheme, seed, *address)
+        shift, array = max(shifts), _program_array(block, held, shifts, inv, seed, *address)
         tested_s = inv.device.opamp.seconds(array.test_cycles)
         tests = array.tests
         beside = tests * array.beside // (array.beside + 1)
@@ -215,8 +216,8 @@ def _program(
         later = dataclasses.replace(block, product=block.product.aged(seconds))
         if array is None:
             return later.product, None
-        old = inv.older(seconds)
-        aged: Inverse = _program_array(later, held, old, scheme, seed, *address)[1]
+        # Nothing is written again, and so nothing else.
+        aged: Inverse = _program_array(later, held, shifts, inv.older(seconds), seed, *address)
         return later.product, aged.driven_as(array)
 
     return BlockSolver(
@@ -251,36 +252,43 @@ def _deflated(deflation: Deflation, scaled: np.ndarray) -> tuple[np.ndarray, np.
     return inner[:, None] * left * inner, inner
 
 
-def _program_array(
+def _shifts(
     block: _Block, held: np.ndarray, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
-) -> tuple[float, Inverse]:
-    """Return the regularisation and the programmed array."""
-    amount = scheme.regularisation
-    if block.diagonal is None and block.size > inv.size and not scheme.depth(block.size, inv.size):
-        return _program_pieces(held, inv, scheme, seed, *address)
-    if block.diagonal is None:
-        shift = regularising_shift(held, amount, inv, seed, *address)
-        loaded = held + shift * np.eye(block.size)
-        return shift, program_inv(loaded, inv, seed, *address, product=block.product)
-    shift = amount * fused_error(held, inv)
-    return shift, program_fused(held, block.diagonal + shift, inv, seed, *address)
-
-
-def _program_pieces(
-    held: np.ndarray, inv: InvSpec, scheme: Scheme, seed: int, *address: int | str
-) -> tuple[float, Inverse]:
-    """Return the largest regularisation and the programmed pieces of the diagonal, each regularised
-    by the error of its own array.
+) -> tuple[float, ...]:
+    """Return the regularisation of the array, or of each of the pieces of the diagonal, by the
+    error of its own array.
     """
-    edges = piece_edges(len(held), scheme.pieces(len(held), inv.size))
-    loaded, shifts = np.array(held), []
-    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
-        piece = held[start:stop, start:stop]
-        shifts.append(
-            regularising_shift(piece, scheme.regularisation, inv, seed, *address, "piece", number)
+    amount = scheme.regularisation
+    if block.diagonal is not None:
+        return (amount * fused_error(held, inv),)
+    if block.size <= inv.size or scheme.depth(block.size, inv.size):
+        return (regularising_shift(held, amount, inv, seed, *address),)
+    edges = piece_edges(block.size, scheme.pieces(block.size, inv.size))
+    return tuple(
+        regularising_shift(
+            held[start:stop, start:stop], amount, inv, seed, *address, "piece", number
         )
-        loaded[start:stop, start:stop] += shifts[-1] * np.eye(stop - start)
-    return max(shifts), program_diagonal(loaded, edges, inv, seed, *address)
+        for number, (start, stop) in enumerate(itertools.pairwise(edges))
+    )
+
+
+def _program_array(
+    block: _Block,
+    held: np.ndarray,
+    shifts: tuple[float, ...],
+    inv: InvSpec,
+    seed: int,
+    *address: int | str,
+) -> Inverse:
+    """Return the programmed array, or the pieces of the diagonal, of which each has a shift."""
+    if block.diagonal is not None:
+        return program_fused(held, block.diagonal + shifts[0], inv, seed, *address)
+    if len(shifts) == 1:
+        loaded = held + shifts[0] * np.eye(block.size)
+        return program_inv(loaded, inv, seed, *address, product=block.product)
+    edges = piece_edges(block.size, len(shifts))
+    loaded = held + np.diag(np.repeat(shifts, np.diff(edges)))
+    return program_diagonal(loaded, edges, inv, seed, *address)
 
 
 def _scaling(diagonal: np.ndarray, scheme: Scheme) -> np.ndarray:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from repast_dist.analog import (
+    CELLS,
     SCHEMES,
     DeviceSpec,
     InvSpec,
     Reram,
+    Rows,
     VmmSpec,
     prepare,
     program_inv,
@@ -57,6 +59,55 @@ def test_an_aged_block_is_the_block_that_is_programmed_with_that_age(size):
     again = prepare(matrix, vmm.older(2.0), inv.older(2.0), scheme, 5, "soi", 0)
     assert old.program_counts == young.program_counts
     np.testing.assert_array_equal(old.solve(right).x, again.solve(right).x)
+    assert np.any(old.solve(right).x != young.solve(right).x)
+
+
+_GROWING = """target_microsiemens,mean_microsiemens,sigma_microsiemens,time_s
+1,1,0.02,1
+50,50,0.02,1
+1,1,1.5,1000
+50,50,1.5,1000
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "fused"),
+    [
+        (24, {}, False),
+        (10, {"array_pieces": "diagonal"}, False),
+        (10, {"array_pieces": "nested"}, False),
+        (64, {}, True),
+    ],
+)
+def test_what_was_written_does_not_change_where_cells_become_worse(
+    size, settings, fused, tmp_path, monkeypatch
+):
+    """Arrays are regularised by what cells are expected to be off by when they are written."""
+    (tmp_path / "cells.csv").write_text(_GROWING)
+    cell = CELLS.load({"model": "table", "table": str(tmp_path / "cells.csv"), "bits": 6})
+    assert cell.lasting_error(np.eye(2), CellUse(age_s=1e3)) > 0.01
+    device = DeviceSpec(cell=cell, inv_cell=cell)
+    vmm, inv = dataclasses.replace(LOSSLESS, device=device), InvSpec(device=device, size=size)
+    scheme = SCHEMES.load({"method": "fcg", **settings})
+    written = []
+
+    def noted(matrix, *others):
+        written.append(matrix)
+        return hold(matrix, *others)
+
+    for module in ("inv", "fused"):
+        monkeypatch.setattr(f"repast_dist.analog.arrays.{module}.hold", noted)
+    rows = generator(3, "rows").standard_normal((20, 50))
+    block = Rows(rows, 0.1) if fused else _block(20)
+    young = prepare(block, vmm, inv, scheme, 5, "soi", 0)
+    first = list(written)
+    written.clear()
+    assert first
+    assert young.shift > 0
+    old = young.aged(1e3)
+    for matrix, other in zip(written, first, strict=True):
+        np.testing.assert_array_equal(matrix, other)
+    right = generator(1, "right").standard_normal((20, 3))
     assert np.any(old.solve(right).x != young.solve(right).x)
 
 
