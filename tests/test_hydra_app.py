@@ -105,6 +105,14 @@ def test_the_best_run_of_a_sweep_comes_first(here, capsys):
     assert [row["step"] for row in rows(here / "t")] == steps[::-1]
 
 
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_an_objective_that_runs_do_not_have_ends_a_sweep_after_the_first(here, capsys, jobs):
+    words = [*PLAN, "farm.chips=1,2,3,4,5,6,7,8", "hydra.sweep.dir=s", "objective=[speed]"]
+    assert main(["-m", "-j", jobs, *words]) == 2
+    assert "objective: the answer has no figure 'speed'; valid: step, " in capsys.readouterr().err
+    assert len(list((here / "s").glob("*/answer.json"))) <= 2 * int(jobs)
+
+
 def test_a_wrong_point_is_told_before_anything_is_launched(here, capsys):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = [*PLAN, "hydra/launcher=joblib", "farm.chips=1,0"]

@@ -18,7 +18,7 @@ from repast_dist.farm.cluster import cluster, shared_cluster
 from repast_dist.farm.specs import worker_groups
 from repast_dist.ground.errors import FarmError, RepastError
 from repast_dist.report.console import say
-from repast_dist.studies.output import read_answer
+from repast_dist.studies.output import objective_of, read_answer, read_figures
 from repast_dist.studies.settings import RunSettings
 from repast_dist.studies.sweep_state import SweepState, settings_file
 
@@ -58,6 +58,7 @@ def do_missing(
                 console.rule(_heading(state, number), align="left")
                 state.points[number].do(farm, console)
                 _finished(state, number)
+                _check_objective(state, number)
 
 
 def _side_by_side(settings: list[RunSettings]) -> int:
@@ -91,6 +92,12 @@ def _finished(state: SweepState, number: int) -> None:
     state.save()
 
 
+def _check_objective(state: SweepState, number: int) -> None:
+    """Refuse an objective that a finished run does not have, before more are begun in vain."""
+    point = state.points[number]
+    objective_of(point.settings.objective, read_figures(point.run))
+
+
 def _do_side_by_side(
     state: SweepState, todo: list[int], farm: Mapping[str, Any], console: Console, at_once: int
 ) -> None:
@@ -109,6 +116,7 @@ def _do_side_by_side(
             point = state.points[number]
             point.run = Path(reply["run"])
             _finished(state, number)
+            _check_objective(state, number)
             console.print(_heading(state, number), style="bold", markup=False, soft_wrap=True)
             say(f"  {read_answer(point.run)}", console)
     if failed is not None:
