@@ -267,6 +267,11 @@ def whole(counts: Any) -> Any:
     return np.rint(counts).astype(np.int64)
 
 
+def bus_words(buffer_bytes: Any, bus_bits: Any) -> Any:
+    """Return how many words follow each other on buses that are so many bits wide together."""
+    return ceil_div(buffer_bytes * BITS_PER_BYTE, bus_bits)
+
+
 def with_buffers(counts: Counts, chip: ChipSpec, banks: Any) -> Counts:
     """Return counts of products together with the serial work of buses and digital units.
 
@@ -289,21 +294,19 @@ class TilesAtWork:
 
     Attributes
     ----------
-    bytes : int array
-        Bytes that their buses carry in a clock.
+    bus_bits : int array
+        Bits that their buses carry in a clock.
     lanes : int array
         Digital lanes, at least one.
     """
 
-    bytes: Any
+    bus_bits: Any
     lanes: Any
 
     @classmethod
     def of(cls, chip: ChipSpec, tiles: Any) -> "TilesAtWork":
         """Return what so many tiles do."""
-        return cls(
-            chip.bus_bits // BITS_PER_BYTE * tiles, np.maximum(1, chip.digital_lanes * tiles)
-        )
+        return cls(chip.bus_bits * tiles, np.maximum(1, chip.digital_lanes * tiles))
 
     def serve(self, counts: Counts) -> Counts:
         """Return counts of products, with what buses and digital lanes do for them in turn."""
@@ -311,6 +314,6 @@ class TilesAtWork:
         return kept | {
             # A counter adds 1 for every code and holds up nobody.
             "digital_ops": counts["digital_ops"] + counts["counter_ops"],
-            "serial_buffer_words": ceil_div(counts["buffer_bytes"], self.bytes),
+            "serial_buffer_words": bus_words(counts["buffer_bytes"], self.bus_bits),
             "serial_digital_ops": ceil_div(counts["digital_ops"], self.lanes),
         }

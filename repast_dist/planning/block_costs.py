@@ -9,8 +9,8 @@ import numpy as np
 from repast_dist.analog.arrays.inv import piece_values
 from repast_dist.analog.arrays.ranges import COUNTED_VECTORS
 from repast_dist.analog.schemes.base import added
-from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
-from repast_dist.hardware.geometry import Counts, Geometry, whole
+from repast_dist.ground.numbers import ceil_div
+from repast_dist.hardware.geometry import Counts, Geometry, bus_words, whole
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.ops.pricing import energy_of
@@ -358,7 +358,7 @@ class SerialSolves:
             "serial_digital_ops": ceil_div(
                 self.operations, np.maximum(1, chip.digital_lanes * tiles)
             ),
-            "serial_buffer_words": ceil_div(self.moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+            "serial_buffer_words": bus_words(self.moved, tiles * chip.bus_bits),
         }
 
 
@@ -433,7 +433,7 @@ def _factorised(solves: Solves, rows: Counts, copies: np.ndarray, banks: np.ndar
         "digital_ops": rows["digital_ops"] + operations,
         "serial_digital_ops": rows["serial_digital_ops"] + clocks,
         "buffer_bytes": moved,
-        "serial_buffer_words": ceil_div(moved, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+        "serial_buffer_words": bus_words(moved, tiles * chip.bus_bits),
     }
 
 
@@ -599,7 +599,7 @@ def average_counts(shapes: BlockShapes, hardware: Hardware) -> Counts:
         "digital_ops": operations,
         "buffer_bytes": np.where(shapes.fused, kept, 2 * n**2 * value_bytes),
         "serial_digital_ops": ceil_div(operations, digital_lanes(shapes, one, chip)),
-        "serial_buffer_words": ceil_div(kept, tiles * (chip.bus_bits // BITS_PER_BYTE)),
+        "serial_buffer_words": bus_words(kept, tiles * chip.bus_bits),
     }
 
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from repast_dist.analog.schemes.base import added
 from repast_dist.ground.errors import CapacityError
-from repast_dist.ground.numbers import BITS_PER_BYTE, ceil_div
+from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import (
     Counts,
     array_count,
+    bus_words,
     product_counts,
     with_buffers,
     write_counts,
@@ -343,6 +344,6 @@ def _lane_counts(hardware: Hardware, work: LaneWork) -> Counts:
         ("digital_ops", work.operations),
         ("buffer_bytes", moved),
         ("serial_digital_ops", work.clocks),
-        ("serial_buffer_words", ceil_div(moved, chip.tiles * (chip.bus_bits // BITS_PER_BYTE))),
+        ("serial_buffer_words", bus_words(moved, chip.tiles * chip.bus_bits)),
     )
     return {name: np.array([value], np.int64) for name, value in values}

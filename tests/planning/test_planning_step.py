@@ -530,3 +530,14 @@ def test_fusion_is_chosen_where_it_is_cheaper_and_possible():
     assert not plan_of(size=16, soi=long, device=at_once).shapes.fused[0]
     # The outer amplifiers of a fused circuit are a hundred times slower.
     assert not plan_of(size=16, soi=auto, inversion=single).shapes.fused[0]
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12, 256])
+def test_a_bus_of_any_width_carries_its_bits_per_clock(bits):
+    """Four bits per clock take two clocks for a byte, and twelve carry one and a half."""
+    table = ops_of(plan_of(chip=dataclasses.replace(SMALL, bus_bits=bits)))
+    # Copies of the block lie in all four tiles.
+    for op, tiles in (("vmm_forward", 1), ("solve_a", 4)):
+        rows = row_of(table, op)
+        words = -(-8 * int(rows["buffer_bytes"][0]) // (bits * tiles))
+        assert rows["serial_buffer_words"].tolist() == [words]
