@@ -38,8 +38,11 @@ from repast_dist.analog.kernels.conversion import (
     round_to_integers,
 )
 from repast_dist.analog.kernels.driven import DrivenTile
+from repast_dist.analog.kernels.float32 import FloatTile
 from repast_dist.analog.kernels.int8 import Int8Tile
-from repast_dist.analog.kernels.summed import Summed
+from repast_dist.analog.kernels.summed import Summed, sums_are_exact
+from repast_dist.analog.kernels.tiles import Tiled
+from repast_dist.analog.kernels.together import Together
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.errors import SettingsError
 
@@ -481,3 +484,65 @@ def test_transposed_matrices_are_rounded_as_they_are(shape, dtype):
         beyond = round_to_integers(found, scales, 9.0, integers)
         np.testing.assert_array_equal(integers, np.clip(whole, -9.0, 9.0))
         assert beyond == np.count_nonzero(np.abs(whole) > 9.0)
+
+
+def a_product(draw: np.random.Generator) -> tuple[np.ndarray, Design, np.ndarray, Conversions]:
+    """Return what multipliers hold, how each is built, inputs and conversions, of odd sizes."""
+    count, rows, slices, columns, samples, height = (
+        int(draw.choice(sizes))
+        for sizes in (
+            [1, 2, 4], [1, 2, 5, 65, 130, 257], [1, 2, 3], [1, 7, 8, 21, 130], [0, 1, 31, 33, 70],
+            [1, 3, 64, 256, 514],
+        )
+    )  # fmt: skip
+    bits = int(draw.choice([1, 1, 2, 3]))
+    passes = int(draw.choice([1, 2, 7, 31] if bits == 1 else [1, 2, 5]))
+    whole, noisy, lossless = draw.random(3) < [0.3, 0.35, 0.1]
+    shape = count, rows, slices, columns
+    levels = draw.normal(scale=5.0, size=shape) * (draw.random(shape) < draw.choice([0.1, 1.0]))
+    levels = np.rint(levels).astype(np.float32) if whole else in_steps(levels)
+    codes, noise = float(draw.choice([1, 7, 127, 32767])), 0.2 * noisy
+    answers, worth = np.arange(2**bits), draw.random(slices)
+    how = Design(height, passes, bits, answers, bool(whole), codes, worth, noise / 2, noise)
+    top = 2 ** min(passes * bits, 31) - 1
+    integers = draw.integers(-top, top, size=(count, samples, rows), endpoint=True)
+    integers[draw.random(integers.shape) >= draw.choice([0.0, 0.1, 1.0])] = 0
+    tiles, calls = -(-rows // height), int(draw.choice([1, count]))
+    ranges = (0.5 + draw.random(slices) * draw.choice([1, 30, 2000])).astype(np.float32)
+    counted = draw.random((count, samples)) < 0.5
+    errors = np.zeros((tiles, 0, 0, 0), np.float32)
+    if lossless:
+        ranges[:], counted = np.inf, counted[:, :0]
+    elif draw.random() < 0.25:
+        # Offsets, gains, and a bow and an S that are small beside a range.
+        size = np.array([0.3, 0.01, 1e-3 / codes, 1e-3 / codes**2])[:, None, None]
+        errors = size * draw.normal(size=(tiles, 4, slices, columns))
+        errors[:, 1] += 1.0
+    keys = draw.integers(0, 2**63, size=(tiles, calls)).astype(np.uint64)
+    counts = np.zeros((calls, slices, 33), np.int64)
+    kept = Conversions(ranges, keys, errors.astype(np.float32), counted, counts, int(codes) // 32)
+    return levels, how, np.ascontiguousarray(integers, np.int32), kept
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_all_ways_to_multiply_on_a_processor_give_the_same_bits(number: int) -> None:
+    levels, how, integers, conversions = a_product(np.random.default_rng(number))
+    held: list[Held] = [Tiled(levels, how, lambda blocks, _: FloatTile(blocks, how))]
+    if how.top == 1:
+        step = 1.0 if how.whole else step_of(levels)
+        held.append(Tiled(levels, how, lambda blocks, _: DrivenTile(blocks, step)))
+    if not how.whole:
+        held.append(Together.of_levels(levels, how))
+        if sums_are_exact(levels.shape, how):
+            held.append(Summed.of_levels(levels, how))
+    found = []
+    for multipliers in held:
+        result = np.zeros((*integers.shape[:2], levels.shape[3]))
+        counts = np.zeros_like(conversions.counts)
+        counted = dataclasses.replace(conversions, counts=counts)
+        clipped = multipliers.add_products(integers, result, counted)
+        found.append((result, counts, clipped))
+    for result, counts, clipped in found[1:]:
+        np.testing.assert_array_equal(result, found[0][0])
+        np.testing.assert_array_equal(counts, found[0][1])
+        assert clipped == found[0][2]
