@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import time
 import webbrowser
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ _DEEPEST = 4
 _MOST_SETTINGS = 6
 _LONGEST_VALUE = 32
 _LONGEST_NAME = 42
-"""Letters of a curve's name that a legend has room for: settings that differ most come first."""
+"""Letters of a curve's name that a legend has room for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,15 +192,20 @@ def _size(folder: Path) -> int:
 
 
 def _differing(found: Sequence[Found]) -> list[str]:
-    """Return, per run, the settings in which runs of its study differ, in short."""
+    """Return, per run, the settings in which runs of its study differ, in short; those whose value
+    it shares with the fewest come first.
+    """
     of_study: dict[str, list[int]] = defaultdict(list)
     for index, run in enumerate(found):
         of_study[run.study].append(index)
     texts = [""] * len(found)
     for indices in of_study.values():
         differ = differing_settings([{**found[i].settings, "run_root": ""} for i in indices])
-        for index, changed in zip(indices, told_apart(differ), strict=True):
-            named = [_short(name, value) for name, value in changed.items() if value is not None]
+        told = told_apart(differ)
+        alike = {name: Counter(repr(row[name]) for row in told) for name in told[0]}
+        for index, changed in zip(indices, told, strict=True):
+            rare = sorted(changed, key=lambda name: alike[name][repr(changed[name])])
+            named = [_short(name, changed[name]) for name in rare if changed[name] is not None]
             more = (
                 f", and {len(named) - _MOST_SETTINGS} more" if len(named) > _MOST_SETTINGS else ""
             )

@@ -1,5 +1,6 @@
 """The page of all runs."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_every_run_is_listed_with_what_differs_and_its_answer(root, monkeypatch,
         assert json.loads((folder / "answer.json").read_text())["answer"][:40] in text
     assert text.count('class="spec"') == 1
     assert len(text) < 100_000
+
+
+def test_what_few_runs_have_stands_first_where_a_legend_shows_it(root):
+    trained = [run for run in runs.find_runs(root) if run.study == "train"]
+    settings = trained[0].settings
+    found = [
+        dataclasses.replace(
+            trained[0], settings={**settings, "seed": seed, "model": {"name": name}}
+        )
+        for seed, name in ((0, "a"), (0, "a"), (0, "b"), (1, "a"))
+    ]
+    assert runs._differing(found) == ["seed=0, model=a"] * 2 + [
+        "model=b, seed=0",
+        "seed=1, model=a",
+    ]
 
 
 def test_runs_are_newest_first_with_their_size_and_state(root):
