@@ -186,14 +186,9 @@ class CostRecorder:
         found: list[Any] = [sum(getattr(part, name) for part in step) for _, step in self._steps]
         return np.stack(found)
 
-    def _speed_of(self, chip: np.ndarray) -> np.ndarray:
-        """Return the relative speed of the plan's chips."""
-        speeds = self._plan.work.speeds
-        return np.array(speeds)[chip] if speeds else np.ones(len(chip))
-
     def _priced(self, table: OpTable, plan: Plan, waits: bool) -> _Priced:
         costs = price(table, plan.hardware.costs)
-        duration_s = costs.duration_s / self._speed_of(table["chip"])
+        duration_s = costs.duration_s / plan.chip_speeds[table["chip"]]
         placed = place(plan, table, duration_s, waits=waits)
         mine = np.flatnonzero(np.isin(table["chip"], self._places))
         columns = trace_columns(
@@ -237,7 +232,7 @@ def alike(plan: Plan, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     running = np.asarray(plan.micro_batch_owner, np.int64) // stages
     owning = np.union1d(plan.holdings.chip, matrix_owners(plan))
     busy = np.isin(places // stages, running) | np.isin(places, owning)
-    speed = np.array(plan.work.speeds)[places] if plan.work.speeds else np.ones(len(places))
+    speed = plan.chip_speeds[places]
     own = np.where(busy, places, -1)
     key = np.stack([own, np.where(busy, 0, places % stages), np.where(busy, 0.0, speed)], axis=1)
     _, first, kind = np.unique(key, axis=0, return_index=True, return_inverse=True)

@@ -122,7 +122,7 @@ def _add_holders(
             load[chip] += costs_s[number] / counts[number] / speed[chip]
         for number in sorted(mine, key=lambda block: -costs_s[block]):
             share = costs_s[number] / counts[number]
-            free = load.copy()
+            free = load + share / speed
             free[holders[number][0]] = np.inf
             chosen = np.argsort(free, kind="stable")[: counts[number] - 1]
             load[chosen] += share / speed[chosen]

@@ -97,10 +97,10 @@ def block_owners(
     chips : int
         Chips at hand.
     strategy : str
-        ``lpt``: the most expensive first, each to the chip with the least work so far; G blocks
+        ``lpt``: the most expensive first, each to the chip that is done with it first; G blocks
         are solved before A blocks, so each kind is spread on its own.
-        ``capacity``: the most demanding first, by work or by arrays, each to the least loaded
-        chip whose arrays still hold it.
+        ``capacity``: the most demanding first, by work or by arrays, each to the chip that is done
+        with it first, of those whose arrays still hold it.
         ``layer``: the same with whole factors and cost n^3, as K-FAC libraries do.
         ``round_robin``: in turn. ``owner``: all on chip 0.
     speeds : sequence of float
@@ -145,23 +145,25 @@ def longest_first(
     before: np.ndarray | None = None,
     room: Room | None = None,
 ) -> np.ndarray:
-    """Return the chip of every job: the longest first, each to the least loaded chip.
+    """Return the chip of every job: the longest first, each to the chip that is done with it first.
 
-    Load is work divided by relative speed (empty `speeds`: all the same). Ties go to the chip with
-    less work `before`, then to the lower chip number, so the result depends on nothing else. With
-    `room`, jobs that need many arrays also come early, and a job goes to a chip that has arrays
-    left for it; if there is none, to the least loaded one.
+    Of chips of the same speed (empty `speeds`: all) that is the least loaded one. Ties go to the
+    chip with less work `before`, then to the lower chip number, so the result depends on nothing
+    else. With `room`, jobs that need many arrays also come early, and a job goes to a chip that has
+    arrays left for it; if there is none, to the one that would be done first.
     """
-    speed = speeds or (1.0,) * chips
     earlier = np.zeros(chips) if before is None else before
-    owner = np.zeros(len(costs), np.int64)
-    load = [(0.0, float(earlier[chip]), chip) for chip in range(chips)]
-    heapq.heapify(load)
     size = np.asarray(costs, np.float64)
     if room is not None:
         share = (room.needed / np.maximum(room.capacity, 1)).max(axis=1, initial=0.0)
         size = np.maximum(size * chips / max(size.sum(), np.finfo(float).tiny), share)
-    for job in np.argsort(-size, kind="stable"):
+    order = np.argsort(-size, kind="stable")
+    if len(set(speeds)) > 1:
+        return _done_first(costs, order, np.array(speeds), earlier, room)
+    owner = np.zeros(len(costs), np.int64)
+    load = [(0.0, float(earlier[chip]), chip) for chip in range(chips)]
+    heapq.heapify(load)
+    for job in order:
         passed = []
         while room is not None and load and not room.holds(load[0][2], job):
             passed.append(heapq.heappop(load))
@@ -171,8 +173,27 @@ def longest_first(
         owner[job] = chip
         if room is not None:
             room.take(chip, job)
-        for entry in (*passed, (busy + float(costs[job]) / speed[chip], first, chip)):
+        for entry in (*passed, (busy + float(costs[job]), first, chip)):
             heapq.heappush(load, entry)
+    return owner
+
+
+def _done_first(
+    costs: np.ndarray,
+    order: np.ndarray,
+    speeds: np.ndarray,
+    earlier: np.ndarray,
+    room: Room | None,
+) -> np.ndarray:
+    """Return the chip of every job, of chips of unequal speeds; jobs come in an order."""
+    owner, busy_s = np.zeros(len(costs), np.int64), np.zeros(len(speeds))
+    for job in order:
+        ends_s = busy_s + costs[job] / speeds
+        soonest = np.lexsort((earlier, ends_s)).tolist()
+        chip = next((c for c in soonest if room is None or room.holds(c, job)), soonest[0])
+        owner[job], busy_s[chip] = chip, ends_s[chip]
+        if room is not None:
+            room.take(chip, job)
     return owner
 
 

@@ -131,6 +131,11 @@ class Plan:
         return self.work.chips // self.allocation.stages
 
     @functools.cached_property
+    def chip_speeds(self) -> np.ndarray:
+        """Relative speed of every chip, (chips,): what it does takes its share of the time."""
+        return np.array(self.work.speeds or (1.0,) * self.work.chips)
+
+    @functools.cached_property
     def forms_factors(self) -> np.ndarray:
         """Mask of the micro-batches that form factors, one entry per `micro_batch_owner`."""
         soi, count = self.policy.soi, self.work.micro_batches

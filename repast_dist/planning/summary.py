@@ -143,6 +143,7 @@ def summarise(plan: Plan) -> StepSummary:
         static_energy_j=static,
         chip_busy_s=shares @ np.array([item.chip_busy_s for item in costed]),
         soi_work_s=np.bincount(plan.holdings.chip, plan.held_costs.per_step_s, plan.work.chips)
+        / plan.chip_speeds
         if plan.blocks
         else np.zeros(plan.work.chips),
         link_bytes=float(shares @ [item.link_bytes for item in costed]),
@@ -163,13 +164,13 @@ def _representatives(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 @once_per_plan
 def _kinds_of_replicas(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first replica of each kind, which have as many micro-batches as each other, and
-    the kind of every replica.
+    """Return the first replica of each kind, which have as many micro-batches as each other and
+    chips of the same speeds, and the kind of every replica.
     """
-    neither, forming = _micro_batches_of_replicas(plan).T
-    both = neither * (forming.max() + 1) + forming
-    _, first, kind = np.unique(both, return_index=True, return_inverse=True)
-    return first, kind
+    speeds = plan.chip_speeds[: plan.replicas * plan.allocation.stages]
+    alike = np.column_stack([_micro_batches_of_replicas(plan), speeds.reshape(plan.replicas, -1)])
+    _, first, kind = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+    return first, kind.reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +235,9 @@ _READ = (
 
 def _priced(plan: Plan, table: OpTable) -> _Priced:
     columns = {name: table.columns[name] for name in _READ if name in table.columns}
-    return OpTable(columns), price(table, plan.hardware.costs)
+    costs = price(table, plan.hardware.costs)
+    duration_s = costs.duration_s / plan.chip_speeds[table["chip"]]
+    return OpTable(columns), Costs(duration_s, costs.energy_j)
 
 
 def _joined(*parts: _Priced) -> _Priced:

@@ -146,7 +146,8 @@ def soi_bound_s(plan: Plan) -> float:
     bound = 0.0
     for factor in ("G", "A"):
         cost = plan.block_costs.per_step_s * _is_factor(plan, factor)
-        bound += max(float(cost.sum()) / plan.work.chips, float(cost.max()))
+        speeds = plan.chip_speeds
+        bound += max(float(cost.sum() / speeds.sum()), float(cost.max() / speeds.max()))
     return bound
 
 
@@ -173,7 +174,8 @@ def _is_factor(plan: Plan, factor: str) -> np.ndarray:
 def _load(plan: Plan, factor: str) -> np.ndarray:
     """Return (chips,) modelled seconds per step on blocks of one kind."""
     cost = plan.held_costs.per_step_s * _is_factor(plan, factor)[plan.holdings.block]
-    return np.bincount(plan.holdings.chip, cost, plan.work.chips)
+    seconds: np.ndarray = np.bincount(plan.holdings.chip, cost, plan.work.chips)
+    return seconds / plan.chip_speeds
 
 
 def _chip_rows(plan: Plan) -> list[dict[str, Any]]:

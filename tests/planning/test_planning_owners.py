@@ -258,3 +258,20 @@ def test_micro_batches_go_to_unequal_owners_by_who_is_done_first():
 def test_a_slow_chip_gets_less_of_the_inversions():
     owner = longest_first(np.ones(8), 2, (1.0, 3.0))
     assert np.bincount(owner).tolist() == [2, 6]
+
+
+@pytest.mark.parametrize("roomy", [False, True])
+def test_chips_of_unequal_speeds_are_done_nearly_as_early_as_with_the_best_owners(roomy):
+    """Gonzalez, Ibarra and Sahni 1977: on chips of any speeds, the longest first, each to the chip
+    that is done with it first, ends before twice the least time. Least loaded chips do not: an idle
+    chip of a tenth of the speed would get the second job, and take five times as long.
+    """
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        costs, speeds = random.uniform(1, 3, 6), (1.0, 0.1, float(random.uniform(0.1, 1)))
+        room = Room(np.ones((6, 1), np.int64), np.array([6]), 3) if roomy else None
+        owner = longest_first(costs, 3, speeds, room=room)
+        ends = np.bincount(owner, costs, 3) / speeds
+        every = itertools.product(range(3), repeat=6)
+        least = min((np.bincount(who, costs, 3) / speeds).max() for who in every)
+        assert ends.max() < 1.4 * least

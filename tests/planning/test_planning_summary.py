@@ -43,6 +43,30 @@ def test_the_summary_equals_the_full_table_of_every_step(chips, layers, share):
     assert sum(summary.segment_s.values()) == pytest.approx(summary.step_s)
 
 
+@pytest.mark.parametrize("layers", ["replicate", "pipeline"])
+def test_slow_chips_take_longer_in_the_summary_too(layers):
+    """Six chips of three speeds, of which no two replicas are alike in speeds and micro-batches."""
+    speeds = (1.0, 1.0, 0.25, 0.5, 1.0, 1.0)
+    setup = machine(f"partition.layers={layers}", "soi.interval=1")
+    plan = setup.plan(network_table("lenet5"), 6, 56, 8, speeds=speeds)
+    table = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
+    costs = price(table, plan.hardware.costs)
+    placed = place(plan, table, costs.duration_s / np.array(speeds)[table["chip"]])
+    summary = summarise(plan)
+    assert summary.step_s == pytest.approx(placed.step_s)
+    assert summary.energy_j - summary.static_energy_j == pytest.approx(costs.energy_j.sum())
+    assert summary.chip_busy_s.max() <= summary.step_s
+
+
+def test_chips_of_half_the_speed_take_twice_the_time():
+    fast, slow = (
+        summarise(machine().plan(network_table("lenet5"), 2, 16, 8, speeds=(speed, speed)))
+        for speed in (1.0, 0.5)
+    )
+    assert slow.step_s == pytest.approx(2 * fast.step_s)
+    assert slow.soi_work_s == pytest.approx(2 * fast.soi_work_s)
+
+
 @pytest.mark.parametrize("between", [1, 3])
 def test_steps_that_repeat_samples_are_in_the_summary(between):
     """All kinds of steps of one common period, on two chips with unequal micro-batches."""
