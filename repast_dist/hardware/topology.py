@@ -51,7 +51,9 @@ class Topology(abc.ABC):
         """Return the links that one chip has along this dimension; they share its bandwidth."""
 
     def hops(self, chips: int) -> float:
-        """Return the links that a byte of an all-to-all crosses on average; 1 unless overridden."""
+        """Return the mean number of links between a chip and another, which a byte of an all-to-all
+        crosses; 1 unless overridden.
+        """
         return 1.0
 
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:

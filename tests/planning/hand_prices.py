@@ -592,8 +592,9 @@ def personal(dimensions, total, largest):
     time = crossed = 0.0
     for d in dimensions:
         far = d.chips // 2 if d.ring else math.ceil(math.log2(d.chips))
-        hops = max(1.0, d.chips / 4) if d.ring else 1.0
-        leaves = (d.chips - 1) / d.chips * hops
+        # The links between a chip and all chips, itself among them, the shorter way round.
+        away = [min(n, d.chips - n) if d.ring else min(n, 1) for n in range(d.chips)]
+        leaves = sum(away) / d.chips
         time += far * 1e-6 + largest * leaves / d.rate
         crossed += total * leaves
     return time, crossed

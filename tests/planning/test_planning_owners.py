@@ -225,6 +225,19 @@ def test_one_chip_exchanges_for_free(collective, sizes):
     assert (cost.time_s, cost.energy_j, cost.link_bytes) == (0.0, 0.0, {})
 
 
+@pytest.mark.parametrize("chips", [2, 3, 4, 5, 8, 9])
+def test_bytes_of_an_all_to_all_on_a_ring_cross_the_links_between_their_chips(chips):
+    """Every chip has a byte for each chip, itself among them; the shorter way round is taken."""
+    crossed = sum(
+        min((there - here) % chips, (here - there) % chips)
+        for here in range(chips)
+        for there in range(chips)
+    )
+    cost = all_to_all(network(("ring", None)), chips, float(chips**2), float(chips))
+    assert cost.energy_j == pytest.approx(crossed * 8 * 1e-12)
+    assert cost.time_s == pytest.approx(chips // 2 * A + crossed / chips / BANDWIDTH)
+
+
 def test_even_pieces_make_a_plain_reduce_scatter():
     cost = reduce_to_owners(network(("ring", None)), 4, 4e6, 1e6)
     assert cost.time_s == pytest.approx(3 * A + 4e6 * 3 / 4 / BANDWIDTH)

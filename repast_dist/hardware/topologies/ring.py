@@ -27,10 +27,10 @@ class Ring(Topology):
         return 2
 
     def hops(self, chips: int) -> float:
-        """Return P / 4: the average way of a byte, which takes the shorter direction round the
+        """Return floor(P^2 / 4) / (P - 1): the mean distance of two chips the shorter way round the
         ring.
         """
-        return max(1.0, chips / 4.0)
+        return (chips**2 // 4) / (chips - 1)
 
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:
         """Return the ring algorithm: messages of the others would cross many links."""
