@@ -49,6 +49,14 @@ def test_a_wrong_setting_is_named_with_what_is_valid(override, path, valid):
     assert "\n" not in message
 
 
+def test_a_list_of_which_one_item_is_wrong_is_not_called_too_short():
+    with pytest.raises(SettingsError) as error:
+        load_settings(["study=scaling", "study.chips=[0]"])
+    assert str(error.value) == "study.chips.0: input should be greater than or equal to 1, got 0"
+    with pytest.raises(SettingsError, match="at least 1 item"):
+        load_settings(["study=scaling", "study.chips=[]"])
+
+
 @pytest.mark.slow
 def test_every_option_of_every_group_loads():
     """One option of every group at a time; groups have different numbers of options."""

@@ -80,15 +80,14 @@ def replaced[T](settings: T, parts: Mapping[str, Any]) -> T:
                     json.dumps(parts[name]), strict=True
                 )
             except pydantic.ValidationError as error:
-                items += [p for item in error.errors() for p in _problems(item, cls, (name,))]
+                items += _problems(error, cls, (name,))
     items += [((name,), _unknown(name, fields)) for name in parts if name not in fields]
     if items:
         raise _settings_error("", items)
     try:
         return cast(T, dataclasses.replace(cast(Any, settings), **values))
     except pydantic.ValidationError as error:  # Of how fields go together.
-        items = [p for item in error.errors() for p in _problems(item, cls)]
-        raise _settings_error("", items) from None
+        raise _settings_error("", _problems(error, cls)) from None
 
 
 @functools.cache
@@ -123,7 +122,7 @@ def build[T](cls: type[T], data: Mapping[str, Any]) -> T:
         # JSON rules are strict about types and still take a list for a tuple.
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except pydantic.ValidationError as error:
-        raise Problems([p for item in error.errors() for p in _problems(item, cls)]) from None
+        raise Problems(_problems(error, cls)) from None
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -138,7 +137,17 @@ def _line(path: str, where: tuple[str, ...], what: str) -> str:
 
 
 def _problems(
-    item: Any, cls: type, inside: tuple[str, ...] = ()
+    error: pydantic.ValidationError, cls: type, inside: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], str]]:
+    items = error.errors()
+    # Items of a list that are wrong are not counted: then it is not too short, too.
+    within = {item["loc"][:-1] for item in items if item["loc"]}
+    kept = [item for item in items if item["type"] != "too_short" or item["loc"] not in within]
+    return [problem for item in kept for problem in _problems_of(item, cls, inside)]
+
+
+def _problems_of(
+    item: Any, cls: type, inside: tuple[str, ...]
 ) -> list[tuple[tuple[str, ...], str]]:
     where = (*inside, *(str(part) for part in item["loc"]))
     inner = item.get("ctx", {}).get("error")
