@@ -56,6 +56,12 @@ class Topology(abc.ABC):
         """
         return 1.0
 
+    def crossed(self, apart: int) -> int:
+        """Return the links between two chips whose numbers are so far apart along this dimension; 1
+        unless overridden. If all of them send so far at the same time, so many messages share one.
+        """
+        return 1
+
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:
         """Return the algorithms from which ``interconnect.all_reduce=auto`` takes the fastest."""
         return tuple(ALGORITHMS.values())

@@ -26,14 +26,49 @@ class Dimension:
     topology : Topology
         How its chips are connected, and the figures of the links.
     chips : int
-        Chips along the dimension.
+        Chips along the dimension that take part.
     number : int
         Place in the settings; 0 is the innermost.
+    apart : int
+        They are every so many-th chip along it, and as many such groups do the same side by side.
     """
 
     topology: Topology
     chips: int
     number: int
+    apart: int = 1
+
+    @property
+    def latency_s(self) -> float:
+        """Time of an empty message from a chip to the next that takes part."""
+        return self.topology.latency_s * self._crossed
+
+    @property
+    def byte_s(self) -> float:
+        """Time of a byte that a chip sends: over the links to those that take part, each of which
+        carries what several groups send.
+        """
+        used, own = self.topology.links(self.chips), self.topology.links(self.chips * self.apart)
+        return self._crossed * own / used / self.topology.bandwidth_bytes_per_s
+
+    @property
+    def byte_j(self) -> float:
+        """Energy of a byte from a chip to the next that takes part."""
+        return BITS_PER_BYTE * self.topology.energy_j_per_bit * self._crossed
+
+    def link_bytes(self, sent: float) -> float:
+        """Return the bytes over a link if every chip sends so many."""
+        return sent * self._crossed / self.topology.links(self.chips)
+
+    @property
+    def link_byte_s(self) -> float:
+        """Time of a byte on one link: the links of a chip share its bandwidth."""
+        own = self.topology.links(self.chips * self.apart)
+        return own / self.topology.bandwidth_bytes_per_s
+
+    @property
+    def _crossed(self) -> int:
+        return self.topology.crossed(self.apart)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +131,40 @@ def dimensions_for(spec: InterconnectSpec, chips: int) -> tuple[Dimension, ...]:
     return tuple(found)
 
 
+def group_dimensions(
+    spec: InterconnectSpec, chips: int, members: int, apart: int = 1
+) -> tuple[Dimension, ...]:
+    """Return the dimensions that a group of chips fills, as `dimensions_for` those of all chips.
+
+    Parameters
+    ----------
+    spec : InterconnectSpec
+        The network.
+    chips : int
+        All chips.
+    members : int
+        Chips of the group. Where they cannot fill a dimension evenly, those that are left count as
+        along the outermost one.
+    apart : int
+        Difference between their numbers.
+    """
+    everywhere = dimensions_for(spec, chips)
+    found, left = [], members
+    for dimension in everywhere:
+        if apart % dimension.chips == 0:
+            apart //= dimension.chips
+            continue
+        along = min(dimension.chips // apart, left)
+        if dimension.chips % apart or left % along:
+            break
+        if along > 1:
+            found.append(dataclasses.replace(dimension, chips=along, apart=apart))
+        left, apart = left // along, 1
+    if left > 1:
+        found.append(dataclasses.replace(everywhere[-1], chips=left))
+    return tuple(found)
+
+
 def all_reduce(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
     """Return the cost of adding up `payload_bytes` of every chip and giving all chips the sum."""
     dimensions = dimensions_for(spec, chips)
@@ -112,7 +181,12 @@ def all_reduce(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exch
 
 
 def reduce_to_owners(
-    spec: InterconnectSpec, chips: int, total_bytes: float, largest_bytes: float
+    spec: InterconnectSpec,
+    chips: int,
+    total_bytes: float,
+    largest_bytes: float,
+    members: int | None = None,
+    apart: int = 1,
 ) -> Exchange:
     """Return the cost of a reduce-scatter with uneven pieces, each added up at its owner.
 
@@ -121,13 +195,16 @@ def reduce_to_owners(
     spec : InterconnectSpec
         The network.
     chips : int
-        Chips, which all contribute and own pieces.
+        All chips.
     total_bytes : float
         Bytes of all pieces together.
     largest_bytes : float
         Bytes of the pieces that one chip owns, for the chip with the most; at least the mean.
+    members, apart : int
+        Chips that contribute and own pieces, and the difference of their numbers; all others do
+        the same in groups as large. None: all.
     """
-    dimensions = dimensions_for(spec, chips)
+    dimensions = group_dimensions(spec, chips, members or chips, apart)
     cost, total, largest = Exchange(), total_bytes, largest_bytes
     for dimension in dimensions:
         cost += _reduce_scatter(dimension, spec, total, largest)
@@ -137,10 +214,17 @@ def reduce_to_owners(
 
 
 def gather_from_owners(
-    spec: InterconnectSpec, chips: int, total_bytes: float, largest_bytes: float
+    spec: InterconnectSpec,
+    chips: int,
+    total_bytes: float,
+    largest_bytes: float,
+    members: int | None = None,
+    apart: int = 1,
 ) -> Exchange:
-    """Return the cost of an all-gather with uneven pieces: every chip gets all of them."""
-    dimensions = dimensions_for(spec, chips)
+    """Return the cost of an all-gather with uneven pieces: every chip gets all of them. Parameters
+    are those of `reduce_to_owners`.
+    """
+    dimensions = group_dimensions(spec, chips, members or chips, apart)
     cost, total, largest = Exchange(), total_bytes, largest_bytes
     for dimension in dimensions:
         cost += _all_gather(dimension, total, largest)
@@ -168,10 +252,11 @@ def all_to_all(
     dimensions = dimensions_for(spec, chips)
     cost = Exchange()
     for dimension in dimensions:
-        size, beta = dimension.chips, 1.0 / dimension.topology.bandwidth_bytes_per_s
+        size = dimension.chips
         leaves = (size - 1) / size * dimension.topology.hops(size)
         moved = largest_bytes * leaves
-        time = dimension.topology.direct_steps(size) * dimension.topology.latency_s + moved * beta
+        time = dimension.topology.direct_steps(size) * dimension.latency_s
+        time += moved * dimension.byte_s
         cost += _exchange(dimension, time, moved, total_bytes / chips * leaves)
     return _over_all(cost, dimensions, chips)
 
@@ -192,8 +277,8 @@ def _flat_all_reduce(dimension: Dimension, spec: InterconnectSpec, size: float) 
     figures = (
         dimension.chips,
         size,
-        dimension.topology.latency_s,
-        1.0 / dimension.topology.bandwidth_bytes_per_s,
+        dimension.latency_s,
+        dimension.byte_s,
         spec.reduce_s_per_byte,
     )
     fixed = ALGORITHMS.get(spec.all_reduce)
@@ -206,15 +291,15 @@ def _reduce_scatter(
     dimension: Dimension, spec: InterconnectSpec, total: float, largest: float
 ) -> Exchange:
     moved = _moved(dimension.chips, total, largest)
-    time = dimension.topology.steps(dimension.chips) * dimension.topology.latency_s
-    time += moved * (1.0 / dimension.topology.bandwidth_bytes_per_s + spec.reduce_s_per_byte)
+    time = dimension.topology.steps(dimension.chips) * dimension.latency_s
+    time += moved * (dimension.byte_s + spec.reduce_s_per_byte)
     return _exchange(dimension, time, moved, total * (dimension.chips - 1) / dimension.chips)
 
 
 def _all_gather(dimension: Dimension, total: float, largest: float) -> Exchange:
     moved = _moved(dimension.chips, total, largest)
-    time = dimension.topology.steps(dimension.chips) * dimension.topology.latency_s
-    time += moved / dimension.topology.bandwidth_bytes_per_s
+    time = dimension.topology.steps(dimension.chips) * dimension.latency_s
+    time += moved * dimension.byte_s
     return _exchange(dimension, time, moved, total * (dimension.chips - 1) / dimension.chips)
 
 
@@ -230,13 +315,8 @@ def _exchange(
 ) -> Exchange:
     """Return the cost along one dimension, with the energy of one chip only (see `_over_all`)."""
     sent = moved if mean_moved is None else mean_moved
-    energy = sent * BITS_PER_BYTE * dimension.topology.energy_j_per_bit
-    return Exchange(time, moved, {dimension.number: moved / links_of(dimension)}, energy)
-
-
-def links_of(dimension: Dimension) -> int:
-    """Return the links that one chip has along a dimension; they share its bandwidth."""
-    return dimension.topology.links(dimension.chips)
+    link_bytes = {dimension.number: dimension.link_bytes(moved)}
+    return Exchange(time, moved, link_bytes, sent * dimension.byte_j)
 
 
 def _over_all(cost: Exchange, dimensions: tuple[Dimension, ...], chips: int) -> Exchange:

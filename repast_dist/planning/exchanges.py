@@ -1,5 +1,6 @@
 """Prices the exchanges between the chips of a plan in one step."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -55,7 +56,7 @@ def _range_count(plan: Plan) -> int:
 
 def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
     """Price a collective among the chips that hold the same layers; the stages of a pipeline run
-    theirs at the same time.
+    theirs at the same time, over the same network.
     """
     network, stages = plan.hardware.interconnect, plan.allocation.stages
     total = _gradient_bytes(plan)
@@ -65,7 +66,10 @@ def _per_replica(plan: Plan, collective: Callable[..., Exchange]) -> Exchange:
     per_stage = np.bincount(plan.allocation.stage, plan.layers.parameters, stages)
     busiest = float(per_stage.max()) * network.element_bytes
     largest = max(busiest / plan.replicas, min(largest, busiest))
-    return collective(network, plan.replicas, busiest, largest)
+    cost = collective(network, plan.work.chips, busiest, largest, plan.replicas, stages)
+    # Other stages have fewer bytes than the busiest one.
+    joules = cost.energy_j * float(per_stage.mean() / max(per_stage.max(), 1.0))
+    return dataclasses.replace(cost, energy_j=joules)
 
 
 def _solved_exchange(plan: Plan) -> Exchange:
@@ -104,17 +108,23 @@ def _matrix_share(plan: Plan, total: float) -> float:
 
 def _factor_reduction(plan: Plan) -> Exchange:
     """Price reducing every block to its owner, or gathering its rows there. Other chips that hold
-    the block get it from its owner: an all-gather among as many chips as hold one on average.
+    the block get it from its owner: an all-gather among as many chips as hold a shared one on
+    average.
     """
     network, chips = plan.hardware.interconnect, plan.work.chips
     size = plan.factor_numbers * network.element_bytes
     held = np.bincount(np.asarray(plan.block_owner, np.int64), size, chips)
     total, largest = float(size.sum()), float(held.max())
     cost = reduce_to_owners(network, chips, total, largest)
-    holders = round(len(plan.holdings) / len(plan.blocks))
-    if holders > 1:
-        part = total * holders / chips
-        cost += gather_from_owners(network, holders, part, min(largest, part))
+    holders = np.bincount(plan.holdings.block, minlength=len(plan.blocks))
+    shared = holders > 1
+    if shared.any():
+        number = round(float(holders[shared].mean()))
+        part = float(size[shared].sum()) * number / chips
+        gathered = gather_from_owners(network, chips, part, min(largest, part), number)
+        # Every further chip gets the whole block.
+        wanted, priced = size @ (holders - 1), size @ shared * (number - 1)
+        cost += dataclasses.replace(gathered, energy_j=gathered.energy_j * float(wanted / priced))
     return cost
 
 

@@ -65,3 +65,29 @@ def test_sharing_shortens_inversion_and_lengthens_the_exchange_of_factors():
     assert after.soi_work_s.max() < before.soi_work_s.max()
     exchange = [costs(plan, "reduce_factors")[1].max() for plan in (alone, shared)]
     assert exchange[1] > exchange[0]
+
+
+def test_the_energy_of_exchanged_factors_is_that_of_all_bytes_that_travel():
+    """Every byte of a factor is added up over all chips, and goes to each further chip that holds
+    its block; some blocks have none.
+    """
+    plan = planned(0.5, "interconnect=switch", "soi.right_sides_at_once=512")
+    holders = np.bincount(plan.holdings.block)
+    assert holders.min() == 1
+    assert holders.max() > 1
+    crossed = plan.factor_numbers @ (CHIPS - 1 + holders - 1)
+    # 4 bytes a number, 50.78 pJ a bit.
+    assert costs(plan, "reduce_factors")[2].sum() == pytest.approx(crossed * 32 * 5.078e-11)
+
+
+@pytest.mark.parametrize(("network", "chips"), [("switch", 8), ("hierarchical", 48)])
+def test_the_energy_of_a_pipelines_gradients_is_that_of_all_its_stages(network, chips):
+    """48 chips are twelve replicas of four stages: two on each board of eight."""
+    machine = load_settings(["partition.layers=pipeline", f"interconnect={network}"]).machine
+    plan = machine.plan(build_workload(WorkloadSpec(name="lenet5")), chips, 96, 2)
+    replicas = chips // 4
+    assert plan.replicas == replicas
+    crossed = plan.layers.parameters.sum() * (replicas - 1)
+    for op in ("reduce_gradients", "gather_updates"):
+        joules = costs(plan, op)[2].sum()
+        assert joules == pytest.approx(crossed * 32 * 5.078e-11)

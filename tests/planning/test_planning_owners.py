@@ -16,7 +16,9 @@ from repast_dist.planning import soi_blocks
 from repast_dist.planning.collectives import (
     all_reduce,
     all_to_all,
+    dimensions_for,
     gather_from_owners,
+    group_dimensions,
     reduce_to_owners,
 )
 from repast_dist.planning.owners import (
@@ -236,6 +238,36 @@ def test_bytes_of_an_all_to_all_on_a_ring_cross_the_links_between_their_chips(ch
     cost = all_to_all(network(("ring", None)), chips, float(chips**2), float(chips))
     assert cost.energy_j == pytest.approx(crossed * 8 * 1e-12)
     assert cost.time_s == pytest.approx(chips // 2 * A + crossed / chips / BANDWIDTH)
+
+
+def test_every_third_chip_of_a_ring_shares_its_links_with_the_others():
+    """All chips send to the third next: what one sends crosses three links, and a link carries what
+    three send.
+    """
+    sent = np.zeros(12)
+    for here in range(12):
+        for link in range(here, here + 3):
+            sent[link % 12] += 1.0
+    (found,) = group_dimensions(network(("ring", None)), 12, 4, 3)
+    assert found.chips == 4
+    # The bandwidth is that of both links of a chip.
+    assert found.byte_s == pytest.approx(sent.max() / BANDWIDTH)
+    assert found.byte_j == pytest.approx(3 * 8 * 1e-12)
+    assert found.latency_s == pytest.approx(3 * A)
+
+
+def test_groups_of_chips_fill_the_dimensions_that_they_reach():
+    boards = network(("fully_connected", 8), ("switch", None))
+    # Chips 0, 4, 8, ... of 48: two of each of six boards, over one of a chip's seven links.
+    inner, outer = group_dimensions(boards, 48, 12, 4)
+    assert (inner.chips, outer.chips) == (2, 6)
+    assert inner.byte_s == pytest.approx(7 / BANDWIDTH)
+    assert outer.byte_s == pytest.approx(1 / BANDWIDTH)
+    # Chips 0 and 8 are on different boards, and 3, 6, 9, ... on no two boards in the same places.
+    assert [item.number for item in group_dimensions(boards, 16, 2, 8)] == [1]
+    assert [(item.number, item.chips) for item in group_dimensions(boards, 24, 8, 3)] == [(1, 8)]
+    assert group_dimensions(boards, 24, 1, 24) == ()
+    assert group_dimensions(boards, 48, 48) == dimensions_for(boards, 48)
 
 
 def test_even_pieces_make_a_plain_reduce_scatter():

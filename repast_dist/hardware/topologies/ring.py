@@ -32,6 +32,10 @@ class Ring(Topology):
         """
         return (chips**2 // 4) / (chips - 1)
 
+    def crossed(self, apart: int) -> int:
+        """Return how far they are apart."""
+        return apart
+
     def all_reduce_algorithms(self) -> tuple[AllReduce, ...]:
         """Return the ring algorithm: messages of the others would cross many links."""
         return (ring_all_reduce_s,)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from repast_dist.hardware.topology import TOPOLOGIES
 from repast_dist.network.shapes import Workload
-from repast_dist.planning.collectives import dimensions_for, links_of
+from repast_dist.planning.collectives import dimensions_for
 from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.owners import balance
@@ -114,9 +114,7 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
             "topology": TOPOLOGIES.name_of(dimensions[number].topology),
             "time_s": cost.time_s,
             "link_bytes": carried,
-            "link_busy_s": carried
-            * links_of(dimensions[number])
-            / dimensions[number].topology.bandwidth_bytes_per_s,
+            "link_busy_s": carried * dimensions[number].link_byte_s,
             "share": cost.time_s / step_s,
         }
         for op, cost in exchanges(plan, factors_due=True).items()
