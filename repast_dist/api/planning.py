@@ -1,5 +1,6 @@
 """Planning and pricing a training step, without running it."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,8 @@ def plan(
     Raises
     ------
     SettingsError
-        A setting is wrong or not read by a plan, or stands beside an object that has it already;
-        or the hardware is none.
+        A setting is wrong or not read by a plan, or stands beside an object or an argument that
+        has it already; or the hardware is none.
     CapacityError
         The network does not fit and ``partition.overflow`` is ``error``.
     DataError
@@ -145,6 +146,7 @@ def plan(
     own = {name: value for name, value in given.items() if value is not None}
     texts = as_overrides((*overrides, own), groups)
     _refuse_twice(texts, hardware, network)
+    _refuse_both(as_overrides(overrides, groups), own)
     settings = checked_settings(
         ["study=plan", *_network(network, config_dir is not None), *texts], config_dir
     )
@@ -179,5 +181,17 @@ def _refuse_twice(texts: list[str], hardware: Any, network: Any) -> None:
         taken |= dict.fromkeys(("workload", "model"), reason)
     names = [text.partition("=")[0].lstrip("+~").partition(".")[0] for text in texts]
     wrong = [f"{name}: {taken[name]}" for name in names if name in taken]
+    if wrong:
+        raise SettingsError("\n".join(dict.fromkeys(wrong)))
+
+
+def _refuse_both(texts: list[str], own: Mapping[str, int]) -> None:
+    """Refuse settings that stand beside an argument of the same meaning."""
+    names = [text.partition("=")[0].lstrip("+~") for text in texts]
+    wrong = [
+        f"{name}: {name.rpartition('.')[2]}={own[name]} is given, too; valid: leave out one of them"
+        for name in names
+        if name in own
+    ]
     if wrong:
         raise SettingsError("\n".join(dict.fromkeys(wrong)))

@@ -110,6 +110,10 @@ def test_a_wrong_setting_is_refused_in_the_words_of_the_command_line(
     [
         (lambda: rd.load_hardware(seed=1), "seed: not a setting of the hardware; valid: chip"),
         (lambda: rd.plan("lenet5", small(), chip="small"), "chip: the hardware is given"),
+        (
+            lambda: rd.plan("lenet5", None, "train.batch_size=256", batch_size=128),
+            r"train\.batch_size: batch_size=128 is given, too; valid: leave out",
+        ),
         (lambda: rd.sweep({"farm.chips": []}), "farm.chips: an axis without values"),
         (lambda: rd.load_settings({"seed": object()}), "seed: object is no value of a setting"),
         (lambda: rd.load_settings(3), "3: no setting; valid: 'farm.chips=8'"),  # type: ignore[arg-type]
