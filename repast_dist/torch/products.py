@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from repast_dist.ground.errors import DataError
 from repast_dist.network.node import Product, Role
 from repast_dist.torch.matrices import Matrix, to_float64
 from repast_dist.torch.simulation import (
@@ -47,10 +48,12 @@ def multiply(simulation: Simulation, matrix: Matrix, rows: torch.Tensor) -> torc
     if uses is None:
         uses = micro_batch.uses[matrix.name] = Uses(matrix)
         micro_batch.events.append(Event(matrix.name, "matrix"))
-        bias = matrix.biases
-        micro_batch.tokens[matrix.name] = _Gradient.apply(matrix.weights, bias, micro_batch, uses)
-    token = micro_batch.tokens[matrix.name]
-    product: torch.Tensor = _WeightProduct.apply(rows, token, micro_batch, uses)
+        # Other uses may be differentiated where the first one is not.
+        with torch.set_grad_enabled(micro_batch.differentiable):
+            token = _Gradient.apply(matrix.weights, matrix.biases, micro_batch, uses)
+        micro_batch.tokens[matrix.name] = token
+    token, use = micro_batch.tokens[matrix.name], uses.next(rows)
+    product: torch.Tensor = _WeightProduct.apply(rows, token, micro_batch, uses, use)
     return product
 
 
@@ -81,6 +84,15 @@ def _like(values: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
     return made.to(device=tensor.device, dtype=tensor.dtype)
 
 
+def _refuse_second() -> None:
+    """Refuse to be differentiated again: what arrays compute is no function of PyTorch's."""
+    if torch.is_grad_enabled():
+        raise DataError(
+            "second derivatives of products on arrays are not modelled (create_graph=True asks "
+            "for them); valid: a loss without gradients of the network in it"
+        )
+
+
 class _Gradient(torch.autograd.Function):
     """Makes a matrix' token; its backward is the gradient of the weights and the bias."""
 
@@ -97,7 +109,9 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, token: torch.Tensor) -> Any:
+        _refuse_second()
         micro_batch, uses = ctx.micro_batch, ctx.uses
+        uses.check_inputs()
         engine, name = micro_batch.simulation.engine, uses.matrix.name
         errors = uses.take_errors(LOSS)
         loaded: dict[str, Product] = {}
@@ -112,7 +126,8 @@ class _Gradient(torch.autograd.Function):
 
         has_bias = uses.matrix.bias is not None
         if micro_batch.simulation.native("gradient"):
-            rows = uses.rows[0] if len(uses.rows) == 1 else torch.cat(uses.rows)
+            parts = list(uses.rows.values())
+            rows = parts[0] if len(parts) == 1 else torch.cat(parts)
             weights, bias = rows.t() @ errors, errors.sum(dim=0) if has_bias else None
             weights = weights.to(ctx.like.dtype)
         else:
@@ -137,12 +152,16 @@ class _WeightProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: torch.Tensor, token: torch.Tensor, micro_batch: MicroBatch, uses: Uses
+        ctx: Any,
+        rows: torch.Tensor,
+        token: torch.Tensor,
+        micro_batch: MicroBatch,
+        uses: Uses,
+        use: int,
     ) -> torch.Tensor:
-        simulation, matrix, use = micro_batch.simulation, uses.matrix, len(uses.rows)
+        simulation, matrix = micro_batch.simulation, uses.matrix
         ctx.micro_batch, ctx.uses, ctx.use = micro_batch, uses, use
         ctx.save_for_backward(token)
-        uses.rows.append(rows.detach())
         uses.errors_pass = uses.errors_pass or ctx.needs_input_grad[0]
         if simulation.native("forward"):
             bias = matrix.biases
@@ -156,18 +175,20 @@ class _WeightProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, error: torch.Tensor) -> Any:
+        _refuse_second()
         micro_batch, uses = ctx.micro_batch, ctx.uses
         simulation, name = micro_batch.simulation, uses.matrix.name
         uses.errors.setdefault(simulation.backward, {})[ctx.use] = error
         (token,) = ctx.saved_tensors
         for_token = token.new_zeros(1) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
-            return None, for_token, None, None
+            return None, for_token, None, None, None
         if simulation.native("backward"):
-            return error @ uses.matrix.weights.detach().t().to(error.dtype), for_token, None, None
+            weights = uses.matrix.weights.detach().to(error.dtype)
+            return error @ weights.t(), for_token, None, None, None
         call = product_call(micro_batch, "backward", name, ctx.use)
         back = simulation.weights("backward", name).multiply(to_float64(error), call)
-        return _like(back, error), for_token, None, None
+        return _like(back, error), for_token, None, None, None
 
 
 class _OperandProduct(torch.autograd.Function):
@@ -188,6 +209,7 @@ class _OperandProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, error: torch.Tensor) -> Any:
+        _refuse_second()
         left, right = ctx.saved_tensors
         for_left = for_right = None
         if ctx.needs_input_grad[0]:

@@ -35,8 +35,12 @@ class Uses:
     ----------
     matrix : Matrix
         The matrix.
-    rows : list of Tensor
-        (R, in) inputs of each use.
+    count : int
+        How often it was used.
+    vectors : int
+        Input rows of all uses.
+    rows : dict
+        Use -> its inputs (R, in); of those that are not differentiated, none.
     errors : dict
         Backward pass -> use -> (R, out) derivative of the loss by what the use gave.
     errors_pass : bool
@@ -44,15 +48,38 @@ class Uses:
     """
 
     matrix: Matrix
-    rows: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    count: int = 0
+    vectors: int = 0
+    rows: dict[int, torch.Tensor] = dataclasses.field(default_factory=dict)
     errors: dict[Backward, dict[int, torch.Tensor]] = dataclasses.field(default_factory=dict)
     errors_pass: bool = False
     _inputs: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    _versions: dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
 
-    @property
-    def vectors(self) -> int:
-        """Input rows of all uses."""
-        return sum(len(rows) for rows in self.rows)
+    def next(self, rows: torch.Tensor) -> int:
+        """Note a use of these inputs; return its number."""
+        use = self.count
+        self.count, self.vectors = use + 1, self.vectors + len(rows)
+        if torch.is_grad_enabled():
+            self.rows[use] = rows.detach()
+            self._versions[use] = -1 if rows.is_inference() else rows._version
+        return use
+
+    def check_inputs(self) -> None:
+        """Check that inputs are still what was multiplied.
+
+        Raises
+        ------
+        DataError
+            They were changed in place.
+        """
+        for use, rows in self.rows.items():
+            if self._versions[use] not in (-1, rows._version):
+                raise DataError(
+                    f"{self.matrix.name}: its inputs were changed in place after they were "
+                    "multiplied, and the gradient is made of them; valid: a new tensor (x = x + y "
+                    "for x += y)"
+                )
 
     def inputs(self) -> np.ndarray:
         """Return the inputs of all uses, (R, in[+1]) float64, with the bias's ones.
@@ -60,7 +87,7 @@ class Uses:
         They stay until `forget_inputs`: gradients and factors are made of the same.
         """
         if self._inputs is None:
-            parts = [to_float64(part) for part in self.rows]
+            parts = [to_float64(part) for part in self.rows.values()]
             rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
             self._inputs = rows if self.matrix.bias is None else with_ones(rows)
         return self._inputs
@@ -73,11 +100,11 @@ class Uses:
         """Return the errors that one backward pass found, (R, out), and forget them."""
         found = self.errors.pop(backward, {})
         if len(found) == len(self.rows) == 1:
-            return found[0]
+            return next(iter(found.values()))
         columns = self.matrix.outputs
         parts = [
             found[use] if use in found else rows.new_zeros(len(rows), columns)
-            for use, rows in enumerate(self.rows)
+            for use, rows in self.rows.items()
         ]
         return torch.cat(parts)
 
@@ -117,6 +144,8 @@ class MicroBatch:
         The step, and the number of the micro-batch in it.
     samples : int
         Samples of its batch.
+    differentiable : bool
+        Whether it was called with gradients.
     uses : dict
         Name of a matrix -> its uses.
     tokens : dict
@@ -145,6 +174,7 @@ class MicroBatch:
         self.simulation, self.train, self.signature = simulation, train, signature
         self.step, self.number, self.samples = simulation.step, number, samples
         self.call: Address = (kind, When(simulation.step), number)
+        self.differentiable = torch.is_grad_enabled()
         self.uses: dict[str, Uses] = {}
         self.tokens: dict[str, torch.Tensor] = {}
         self.operands: dict[str, int] = {}

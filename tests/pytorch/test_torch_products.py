@@ -72,10 +72,10 @@ KINDS = {
 }  # fmt: skip
 
 
-def differentiated(network, inputs):
+def differentiated(network, inputs, **options):
     """Outputs, and gradients by inputs and by all parameters."""
     given = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
-    found = network(*given)
+    found = network(*given, **options)
     outputs = found[0] if isinstance(found, tuple) else found
     outputs.sin().sum().backward()
     gradients = [x.grad for x in given if x.grad is not None]
@@ -287,3 +287,60 @@ def test_a_call_that_fails_leaves_nothing_behind():
     assert network(torch.ones(1, 3)).shape == (1, 2)
     with pytest.raises(DataError, match="call the network"):
         network[0](torch.ones(1, 3))
+
+
+class TwoUses(nn.Module):
+    """A layer whose first use is not differentiated, as that of a teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            target = self.layer(x + 1)
+        return self.head(self.layer(x) + target)
+
+
+def test_a_use_without_gradients_takes_none_from_the_others():
+    torch.manual_seed(0)
+    plain = TwoUses().double()
+    network = rt.convert(copy.deepcopy(plain), engine="float64")
+    x = random(6, 5)
+    for ours, theirs in zip(differentiated(network, [x]), differentiated(plain, [x]), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert network.layer.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("exact_in", ["float64", "tensors"])
+def test_second_derivatives_are_refused(exact_in):
+    layers = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    network = rt.convert(layers, engine="float64", exact_in=exact_in)
+    x = random(6, 5).requires_grad_()
+    (slopes,) = torch.autograd.grad(network(x).sum(), x)  # once is fine
+    assert slopes.shape == x.shape
+    with pytest.raises(DataError, match=r"create_graph=True"):
+        torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    attention = rt.convert(nn.MultiheadAttention(4, 2).double(), engine="float64")
+    x = random(3, 2, 4).requires_grad_()
+    with pytest.raises(DataError, match=r"create_graph=True"):
+        torch.autograd.grad(attention(x, x, x)[0].sum(), x, create_graph=True)
+
+
+def test_inputs_that_change_after_they_were_multiplied_are_refused():
+    class Changes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(5, 3), nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = x.clone()
+            y = self.one(x)
+            x += 1  # PyTorch's own layers refuse it in the backward pass, too
+            return y + self.two(x)
+
+    with pytest.raises(RuntimeError, match="inplace"):
+        Changes().double()(random(6, 5)).sum().backward()
+    network = rt.convert(Changes().double(), engine="float64")
+    with pytest.raises(DataError, match=r"one: its inputs were changed in place"):
+        network(random(6, 5)).sum().backward()
