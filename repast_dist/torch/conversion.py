@@ -21,7 +21,7 @@ from repast_dist.torch.layers.conv import Conv1d, Conv2d, ConvTranspose2d
 from repast_dist.torch.layers.linear import Linear
 from repast_dist.torch.layers.operands import Operands, OperandsOnArrays
 from repast_dist.torch.layers.recurrent import GRU, LSTM
-from repast_dist.torch.matrices import Matrix
+from repast_dist.torch.matrices import Matrix, Part
 from repast_dist.torch.simulation import ExactIn, MicroBatch, Simulation
 from repast_dist.torch.work import WorkCounter
 from repast_dist.training.engines import Engine, make_engine
@@ -198,9 +198,11 @@ def attach(
         if made is not None and skip is not None and skip(path, module):
             made, reason = None, "left out"
         if made is not None:
+            reason = _swap(module, made, simulation, path)
+            made = None if reason else made
+        if made is not None:
             inside |= set(module.modules())
             own = sum(parameter.numel() for parameter in module.parameters())
-            _swap(module, made, simulation, path)
         if own:
             kind = type(module).__name__
             treatments.append(Treatment(path, kind, own, made is not None, reason))
@@ -286,14 +288,35 @@ def _class_for(
     return (None, reason) if reason else (found, "")
 
 
-def _swap(module: nn.Module, made: type[Converted], simulation: Simulation, path: str) -> None:
-    """Put a converted class in front of a module's own."""
+def _swap(module: nn.Module, made: type[Converted], simulation: Simulation, path: str) -> str:
+    """Put a converted class in front of a module's own, or return why that cannot be."""
     own = type(module)
     module.__class__ = type(own.__name__, (made, own), {"__module__": own.__module__})
     object.__setattr__(module, "_simulation", simulation)
     object.__setattr__(module, "_path", path)
-    for matrix in module.matrices():
+    matrices = module.matrices()
+    for matrix in matrices:
+        for part in matrix.parts:
+            if not isinstance(matrix.parameter(part), nn.Parameter):
+                # Weight norm, spectral norm and pruning compute it as the module is called.
+                module.__class__ = own
+                object.__delattr__(module, "_simulation")
+                object.__delattr__(module, "_path")
+                return f"its {part.parameter} is computed from others (weight norm, pruning)"
+            _check_view(matrix, part)
+    for matrix in matrices:
         simulation.matrices[matrix.name] = matrix
+    return ""
+
+
+def _check_view(matrix: Matrix, part: Part) -> None:
+    whole = torch.empty(tuple(matrix.parameter(part).shape))
+    place = part.view(whole).untyped_storage().data_ptr()
+    if place != whole.untyped_storage().data_ptr():
+        raise SettingsError(
+            f"{matrix.name}: what its matrix takes of {part.parameter} is a copy, in which updates "
+            "would be lost; valid: a view (slices, t, permute, view)"
+        )
 
 
 def _mark_shared(model: nn.Module, simulation: Simulation) -> None:

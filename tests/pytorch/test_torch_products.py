@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 import repast_dist.torch as rt  # noqa: E402
 from repast_dist.ground.errors import DataError, SettingsError  # noqa: E402
@@ -344,3 +345,40 @@ def test_inputs_that_change_after_they_were_multiplied_are_refused():
     network = rt.convert(Changes().double(), engine="float64")
     with pytest.raises(DataError, match=r"one: its inputs were changed in place"):
         network(random(6, 5)).sum().backward()
+
+
+@pytest.mark.parametrize("how", [
+    nn.utils.weight_norm, nn.utils.spectral_norm,
+    lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_hooks_compute_stay_pytorchs(how):
+    def made():
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double().eval()
+        how(layers[0])
+        return layers
+
+    plain, network = made(), rt.convert(made(), engine="float64")
+    rows = {row["path"]: row for row in rt.conversion(network).table.to_pylist()}
+    assert rows["2"]["converted"]
+    assert "computed from others" in rows["0"]["reason"]
+    x = random(6, 5)
+    for _ in range(2):  # the second call is one after a step
+        torch.testing.assert_close(network(x), plain(x))
+        for model in (network, plain):
+            with torch.no_grad():
+                for number, parameter in enumerate(model[0].parameters()):
+                    parameter.mul_(2 + number)
+
+
+def test_matrices_that_are_copies_of_their_parameters_are_refused():
+    class OnArrays(rt.Converted):
+        def matrices(self):
+            return [self.matrix("", "weight", lambda weight: weight.t().clone(), kinds.DENSE)]
+
+        def forward(self, x):
+            return self.product("", x)
+
+    with pytest.raises(SettingsError, match=r"0: .* weight is a copy.*valid: a view"):
+        rt.convert(nn.Sequential(nn.Linear(4, 3)), classes={nn.Linear: OnArrays})
