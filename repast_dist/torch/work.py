@@ -41,6 +41,7 @@ REDUCTIONS = _words(
     "mean sum amax amin max min prod std var var_mean linalg_vector_norm norm cumsum argmax "
     "argmin topk sort logsumexp any all _adaptive_avg_pool2d adaptive_max_pool2d"
 )
+SOFTMAXES = _words("_softmax _log_softmax _safe_softmax")
 WINDOWS = {
     "max_pool2d_with_indices": 2,
     "avg_pool2d": 2,
@@ -139,7 +140,7 @@ def _operations(name: str, args: Sequence[Any], shape: tuple[int, ...]) -> int:
     if name in BINARY:
         constant = sum(isinstance(value, torch.Tensor) and value.dim() > 0 for value in args) < 2
         return 0 if constant and name in ("mul", "div") else ADDITION * results
-    if name in ("_softmax", "_log_softmax"):
+    if name in SOFTMAXES:
         return SOFTMAX * results
     if name in NORMS:
         return NORMALIZATION * results
@@ -318,7 +319,7 @@ class _Rows:
                 wide = row.shape.out_features + elements
                 row.shape = dataclasses.replace(row.shape, out_features=wide)
             return
-        follows = event.what in FUNCTIONS or event.what in ("_softmax", "_log_softmax")
+        follows = event.what in FUNCTIONS or event.what in SOFTMAXES
         if follows and self._rows:
             self._of[key] = self._met = self._rows[-1]
             self._rows[-1].operations += event.operations

@@ -382,3 +382,20 @@ def test_matrices_that_are_copies_of_their_parameters_are_refused():
 
     with pytest.raises(SettingsError, match=r"0: .* weight is a copy.*valid: a view"):
         rt.convert(nn.Sequential(nn.Linear(4, 3)), classes={nn.Linear: OnArrays})
+
+
+def test_tokens_that_may_attend_to_none_get_what_pytorch_gives_them():
+    blocked = torch.zeros(5, 5, dtype=torch.bool)
+    blocked[2] = True
+    torch.manual_seed(0)
+    plain = nn.MultiheadAttention(8, 2, batch_first=True).double()
+    network = rt.convert(copy.deepcopy(plain), engine="float64")
+    x = random(3, 5, 8)
+    # Where PyTorch tells the weights, such tokens have no numbers in its result, either.
+    found, wanted = (
+        differentiated(model, [x, x, x], attn_mask=blocked, need_weights=False)
+        for model in (network, plain)
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert not any(part.isnan().any() for part in found)

@@ -90,7 +90,9 @@ class MultiheadAttention(Converted):
         )
         mask = _one_mask(attn_mask, key_padding_mask, q)
         scores = self.operand_product("scores", q, k.transpose(2, 3)) / math.sqrt(self.head_dim)
-        weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+        scores = scores if mask is None else scores + mask
+        # A token that may attend to none has no numbers where PyTorch tells the weights.
+        weights = torch.softmax(scores, dim=-1) if need_weights else _softmax(scores)
         weights = F.dropout(weights, self.dropout, self.training)
         mixed = self.operand_product("mix", weights, v).transpose(1, 2).flatten(2)
         y = self._project("output", mixed)
@@ -161,10 +163,16 @@ class AttentionFunctions(TorchFunctionMode):
             scores = scores.masked_fill(blocked, -math.inf)
         if attn_mask is not None:
             scores = scores + _additive(attn_mask, scores.dtype, kept=True)
-        weights = F.dropout(torch.softmax(scores, dim=-1), dropout_p, True)
+        weights = F.dropout(_softmax(scores), dropout_p, True)
         four = _four_dimensions(weights, leading)
         mixed = multiply_operands(self._simulation, f"{path}.mix", four, v)
         return mixed.reshape(*leading, *mixed.shape[-2:])
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Return weights of the last dimension, 0 where a token may attend to none, as PyTorch does."""
+    weights: torch.Tensor = torch._safe_softmax(scores, -1)
+    return weights
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
