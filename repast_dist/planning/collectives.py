@@ -29,13 +29,17 @@ class Dimension:
         Chips along the dimension that take part.
     number : int
         Place in the settings; 0 is the innermost.
+    along : int
+        All chips along it.
     apart : int
-        They are every so many-th chip along it, and as many such groups do the same side by side.
+        Those that take part are every so many-th chip, and as many such groups do the same side by
+        side.
     """
 
     topology: Topology
     chips: int
     number: int
+    along: int
     apart: int = 1
 
     @property
@@ -48,8 +52,7 @@ class Dimension:
         """Time of a byte that a chip sends: over the links to those that take part, each of which
         carries what several groups send.
         """
-        used, own = self.topology.links(self.chips), self.topology.links(self.chips * self.apart)
-        return self._crossed * own / used / self.topology.bandwidth_bytes_per_s
+        return self._crossed / self.topology.links(self.chips) * self.link_byte_s
 
     @property
     def byte_j(self) -> float:
@@ -63,8 +66,7 @@ class Dimension:
     @property
     def link_byte_s(self) -> float:
         """Time of a byte on one link: the links of a chip share its bandwidth."""
-        own = self.topology.links(self.chips * self.apart)
-        return own / self.topology.bandwidth_bytes_per_s
+        return self.topology.links(self.along) / self.topology.bandwidth_bytes_per_s
 
     @property
     def _crossed(self) -> int:
@@ -122,7 +124,7 @@ def dimensions_for(spec: InterconnectSpec, chips: int) -> tuple[Dimension, ...]:
             )
         left //= size
         if size > 1:
-            found.append(Dimension(dimension, size, number))
+            found.append(Dimension(dimension, size, number, size))
     if left > 1:
         raise SettingsError(
             f"interconnect.dimensions: places for {chips // left} chips, {chips} are needed; "
@@ -161,7 +163,7 @@ def group_dimensions(
             found.append(dataclasses.replace(dimension, chips=along, apart=apart))
         left, apart = left // along, 1
     if left > 1:
-        found.append(dataclasses.replace(everywhere[-1], chips=left))
+        found.append(dataclasses.replace(everywhere[-1], chips=left, along=left))
     return tuple(found)
 
 
@@ -266,11 +268,10 @@ def send(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
     dimensions = dimensions_for(spec, chips)
     if not dimensions:
         return Exchange()
-    first = dimensions[0].topology
-    link_bytes = {dimensions[0].number: payload_bytes}
-    time = first.latency_s + payload_bytes / first.bandwidth_bytes_per_s
-    energy = payload_bytes * BITS_PER_BYTE * first.energy_j_per_bit
-    return Exchange(time, payload_bytes, link_bytes, energy)
+    two = dataclasses.replace(dimensions[0], chips=2)
+    time = two.latency_s + payload_bytes * two.byte_s
+    energy = payload_bytes * two.byte_j
+    return Exchange(time, payload_bytes, {two.number: payload_bytes}, energy)
 
 
 def _flat_all_reduce(dimension: Dimension, spec: InterconnectSpec, size: float) -> Exchange:

@@ -20,6 +20,7 @@ from repast_dist.planning.collectives import (
     gather_from_owners,
     group_dimensions,
     reduce_to_owners,
+    send,
 )
 from repast_dist.planning.owners import (
     Room,
@@ -266,8 +267,19 @@ def test_groups_of_chips_fill_the_dimensions_that_they_reach():
     # Chips 0 and 8 are on different boards, and 3, 6, 9, ... on no two boards in the same places.
     assert [item.number for item in group_dimensions(boards, 16, 2, 8)] == [1]
     assert [(item.number, item.chips) for item in group_dimensions(boards, 24, 8, 3)] == [(1, 8)]
+    # Three of the eight chips of a board have two links to each other, of seven.
+    (three,) = group_dimensions(boards, 16, 3)
+    assert three.byte_s == pytest.approx(7 / 2 / BANDWIDTH)
     assert group_dimensions(boards, 24, 1, 24) == ()
     assert group_dimensions(boards, 48, 48) == dimensions_for(boards, 48)
+
+
+def test_a_message_goes_over_one_of_the_links_that_share_a_chips_bandwidth():
+    """Eight chips of a board that is fully connected have seven links each; a switch, one."""
+    for kind, links in (("fully_connected", 7), ("switch", 1)):
+        cost = send(network((kind, 8)), 8, 1e6)
+        assert cost.time_s == pytest.approx(A + 1e6 * links / BANDWIDTH)
+        assert cost.energy_j == pytest.approx(1e6 * 8 * 1e-12)
 
 
 def test_even_pieces_make_a_plain_reduce_scatter():
