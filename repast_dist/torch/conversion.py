@@ -367,6 +367,50 @@ def _looks_like(one: Matrix, other: Matrix) -> bool:
     )
 
 
+def own_matrices(simulation: Simulation, names: Mapping[int, str]) -> dict[str, Matrix]:
+    """Return the matrices whose weights and biases are arrays of their own.
+
+    Parameters that serve elsewhere too, or of which only a part is trained or belongs to
+    matrices, are arrays as they are, and have no factors.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        The arrays of a network; it is noted why matrices have no factors.
+    names : mapping
+        ``id`` of a parameter -> its name.
+    """
+    held: dict[str, Matrix] = {}
+    covered: dict[int, int] = {}
+    for name, matrix in simulation.matrices.items():
+        if matrix.preconditioned:
+            held[name] = matrix
+            for part in matrix.parts:
+                parameter = matrix.parameter(part)
+                size = part.view(parameter.detach()).numel()
+                covered[id(parameter)] = covered.get(id(parameter), 0) + size
+    for name, matrix in list(held.items()):
+        for part in matrix.parts:
+            parameter = matrix.parameter(part)
+            if not parameter.requires_grad or covered[id(parameter)] != parameter.numel():
+                what = "frozen" if not parameter.requires_grad else "used otherwise, too"
+                why = f"{names[id(parameter)]} is {what}: plain gradient"
+                simulation.matrices[name] = dataclasses.replace(matrix, without_factors=why)
+                held.pop(name, None)
+    shared = {
+        id(matrix.parameter(part))
+        for name, matrix in simulation.matrices.items()
+        if name not in held
+        for part in matrix.parts
+    }
+    for name, matrix in list(held.items()):
+        if any(id(matrix.parameter(part)) in shared for part in matrix.parts):
+            why = "shares a parameter with another matrix: plain gradient"
+            simulation.matrices[name] = dataclasses.replace(matrix, without_factors=why)
+            del held[name]
+    return held
+
+
 def _keep_path(module: nn.Module, path: str, stack: list[str]) -> None:
     """Keep the paths of the modules that are being called."""
     module.register_forward_pre_hook(lambda *_: stack.append(path))
@@ -374,7 +418,9 @@ def _keep_path(module: nn.Module, path: str, stack: list[str]) -> None:
 
 
 def _pop(stack: list[str]) -> None:
-    stack.pop()
+    # A call that was refused before it began has no path.
+    if stack:
+        stack.pop()
 
 
 def _frame(model: nn.Module, simulation: Simulation, stack: list[str]) -> None:

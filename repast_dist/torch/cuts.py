@@ -21,6 +21,7 @@ from repast_dist.network.shapes import LayerShape, Workload, digital_shape
 from repast_dist.torch.draws import DropoutCounter, KeyedDropout
 from repast_dist.torch.farm_module import LiveModule
 from repast_dist.torch.layers.base import Converted
+from repast_dist.torch.matrices import to_numpy
 from repast_dist.torch.samples import called
 from repast_dist.training.datasets.records import apart
 
@@ -97,7 +98,7 @@ class Trial:
 def tried(live: LiveModule) -> Trial:
     """Return what the first call of a module left."""
     gradients = {
-        name: np.array(item.grad.detach().cpu().numpy())
+        name: np.array(to_numpy(item.grad))
         for name, item in live.module.named_parameters()
         if item.grad is not None
     }

@@ -84,6 +84,12 @@ def module_network(source: ModuleModel, data: Dataset, seed: int, samples: int) 
                 loss.check(outputs, data)
                 loss(outputs, inputs, labels).backward()
                 first = tried(live)
+            made = sorted({*live.buffers()} - {*before})
+            if made:
+                raise SettingsError(
+                    f"{source.where}: buffer {made[0]} is made as the module is called; valid: "
+                    "buffers that it has from the beginning"
+                )
         except RepastError:
             raise
         except Exception as error:
@@ -160,7 +166,14 @@ def _made(source: ModuleModel, seed: int) -> nn.Module:
         raise SettingsError(f"{where}: the module is converted; valid: without repast_dist.convert")
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise SettingsError(f"{where}: the module has nothing to train; valid: some parameters")
-    return copy.deepcopy(module).cpu()
+    try:
+        return copy.deepcopy(module).cpu()
+    except Exception as error:
+        raise SettingsError(
+            f"{where}: the module cannot be copied: {described(error)}; valid: "
+            "torch.nn.utils.parametrizations in place of hooks that compute weights (weight_norm), "
+            "prune.remove"
+        ) from error
 
 
 def _loss(source: ModuleModel) -> AnyLoss:

@@ -164,11 +164,24 @@ class OwnLoss:
         if self.likelihood is not None and one_of_classes and not labels.dtype.names:
             rows = self.likelihood.rows(logits(outputs))
             terms = max(len(rows) // len(inputs), 1)
-            correct = np.count_nonzero(rows.argmax(axis=1) == labels.reshape(-1)) / terms
+            classes = _classes(labels, rows)
+            correct = np.count_nonzero(rows.argmax(axis=1) == classes) / terms
         return ModuleLoss(float(total.detach()), correct, 0.0, total.backward)
 
     def check(self, outputs: Any, data: Dataset) -> None:
         """Whatever the function takes is valid."""
+
+
+def _classes(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the class of every row: the label, or the likeliest where labels are chances (R, D).
+
+    Labels of another form are those of no class: what is right is known to the loss alone.
+    """
+    if labels.size == len(rows):
+        return labels.reshape(-1)
+    if labels.size == rows.size:
+        return labels.reshape(rows.shape).argmax(axis=1)
+    return np.full(len(rows), -1)
 
 
 AnyLoss = NamedLoss | OwnLoss

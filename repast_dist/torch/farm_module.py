@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,9 +11,9 @@ from torch import nn
 from repast_dist.ground.errors import DataError
 from repast_dist.network.node import Trainable
 from repast_dist.network.shapes import Workload
-from repast_dist.torch.conversion import CLASSES, attach
+from repast_dist.torch.conversion import CLASSES, attach, own_matrices
 from repast_dist.torch.layers.base import Converted
-from repast_dist.torch.matrices import Matrix, to_float64, to_numpy
+from repast_dist.torch.matrices import to_float64, to_numpy
 from repast_dist.torch.samples import CPU
 from repast_dist.torch.simulation import ExactIn, Simulation, Watcher
 from repast_dist.training.engines import make_engine
@@ -68,50 +67,13 @@ class LiveModule:
         self._modes[self.module] = True
         self._parameters = dict(self.module.named_parameters())
         self._of_parameter = {id(item): name for name, item in self._parameters.items()}
-        self._matrices = self._own_matrices()
+        self._matrices = own_matrices(self.simulation, self._of_parameter)
         self._inside = {
             id(matrix.parameter(part))
             for matrix in self._matrices.values()
             for part in matrix.parts
         }
         self.version = 0
-
-    def _own_matrices(self) -> dict[str, Matrix]:
-        """Return the matrices whose weights and biases are arrays of their own.
-
-        Parameters that serve elsewhere too, or of which only a part is trained or belongs to
-        matrices, are arrays as they are, and have no factors.
-        """
-        held: dict[str, Matrix] = {}
-        covered: dict[int, int] = {}
-        for name, matrix in self.simulation.matrices.items():
-            if matrix.preconditioned:
-                held[name] = matrix
-                for part in matrix.parts:
-                    parameter = matrix.parameter(part)
-                    size = part.view(parameter.detach()).numel()
-                    covered[id(parameter)] = covered.get(id(parameter), 0) + size
-        for name, matrix in list(held.items()):
-            for part in matrix.parts:
-                parameter = matrix.parameter(part)
-                if not parameter.requires_grad or covered[id(parameter)] != parameter.numel():
-                    what = "frozen" if not parameter.requires_grad else "used otherwise, too"
-                    why = f"{self._of_parameter[id(parameter)]} is {what}: plain gradient"
-                    changed = dataclasses.replace(matrix, without_factors=why)
-                    self.simulation.matrices[name] = changed
-                    held.pop(name, None)
-        shared = {
-            id(matrix.parameter(part))
-            for name, matrix in self.simulation.matrices.items()
-            if name not in held
-            for part in matrix.parts
-        }
-        for name, matrix in list(held.items()):
-            if any(id(matrix.parameter(part)) in shared for part in matrix.parts):
-                why = "shares a parameter with another matrix: plain gradient"
-                self.simulation.matrices[name] = dataclasses.replace(matrix, without_factors=why)
-                del held[name]
-        return held
 
     def trainable(self, workload: Workload) -> tuple[Trainable, ...]:
         """Return everything that is trained, in the order of the module's parameters.
@@ -194,7 +156,8 @@ class LiveModule:
 
         def place(parameter: nn.Parameter) -> np.ndarray:
             if parameter not in found:
-                found[parameter] = np.array(to_numpy(parameter))
+                # Views of a matrix are none where channels come last in memory.
+                found[parameter] = np.array(to_numpy(parameter), order="C")
             return found[parameter]
 
         with torch.no_grad():

@@ -126,6 +126,9 @@ class Matrix:
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor's values in their precision; half precisions become float32."""
     held = tensor.detach().cpu()
+    if held.layout != torch.strided:
+        # Gradients of embeddings may hold their rows only.
+        held = held.to_dense()
     if held.dtype in (torch.float16, torch.bfloat16):
         held = held.float()
     values: np.ndarray = held.numpy()

@@ -22,7 +22,7 @@ from repast_dist.cli import main  # noqa: E402
 from repast_dist.farm.setup import make_setup  # noqa: E402
 from repast_dist.farm.watcher import RUN_MARK  # noqa: E402
 from repast_dist.ground import user_code  # noqa: E402
-from repast_dist.ground.errors import RunDirectoryError, SettingsError  # noqa: E402
+from repast_dist.ground.errors import DataError, RunDirectoryError, SettingsError  # noqa: E402
 from repast_dist.settings import load_settings  # noqa: E402
 from repast_dist.studies import resume_study  # noqa: E402
 from repast_dist.studies import train as train_study  # noqa: E402
@@ -449,6 +449,37 @@ def test_several_arrays_are_augmented_and_checked(train, lab):
         train("model=digits_mlp", *BOTH[1:], *EXACT, *ALONE)
 
 
+@pytest.mark.parametrize(
+    ("model", "argument"), [("small_cnn", "channels_last"), ("SparseLookUp", "sparse")]
+)
+def test_the_way_numbers_lie_in_memory_changes_no_loss(train, lab, model, argument):
+    one, other = (
+        losses(train(f"model.factory=my_lab:{model}", f"model.arguments.{argument}={value}",
+                     *OWN[1:], *EXACT, *ALONE))
+        for value in ("false", "true")
+    )  # fmt: skip
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_a_loss_of_chances_counts_the_likeliest_class(train, lab):
+    plain = train("model.factory=my_lab:small_cnn", *OWN[1:], *EXACT, *ALONE)
+    soft = train(
+        "model.factory=my_lab:small_cnn", "dataset.factory=my_lab:make_soft_data",
+        "model.loss=my_lab:soft_cross_entropy", "model.likelihood=cross_entropy",
+        *OWN[2:], *EXACT, *ALONE,
+    )  # fmt: skip
+    np.testing.assert_allclose(losses(soft), losses(plain), rtol=1e-9)
+    of = [json.loads((run / "result.json").read_text())["epochs"] for run in (soft, plain)]
+    assert [item["test_accuracy"] for item in of[0]] == [item["test_accuracy"] for item in of[1]]
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(train, lab):
+    for optimizer in ("kfac", "sgd"):
+        with pytest.raises(DataError, match=r"not finite"):
+            train("model.factory=my_lab:InfiniteSlope", f"optimizer={optimizer}",
+                  *OWN[1:], *EXACT, *ALONE)  # fmt: skip
+
+
 def test_a_plan_of_a_module_needs_the_data_it_is_called_with(lab, tmp_path):
     words = [*OWN[:2], "workload=model", "study=plan", "farm.chips=2", f"run_root={tmp_path}"]
     assert main(words) == 0
@@ -469,6 +500,8 @@ WRONG = {
     "model.factory=my_lab:wants_another_size": r"trained on 16 inputs of shape \(1, 8,",
     "model.factory=my_lab:too_few_outputs": r"outputs of shape \(9,\) per sample.*10 classes",
     "model.factory=my_lab:Nothing": r"my_lab:Nothing returns str; valid: a tensor",
+    "model.factory=my_lab:LateBuffer": r"LateBuffer: buffer mean is made .*valid: buffers that it",
+    "model.factory=my_lab:pruned": r"my_lab:pruned: the module cannot be copied: .*valid: ",
     "model.loss=regression": r"model\.loss: regression does not fit .* labels are classes",
     "model.loss=hinge": r"model: loss: 'hinge'; valid: cross_entropy",
     "soi.factor_positions=0.5": r"soi\.factor_positions=0\.5: .*PyTorch module.*valid: 1, or soi",

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 import repast_dist.torch as rt
 from repast_dist.network import kinds
@@ -208,3 +209,56 @@ def both_losses(outputs, labels):
 def shift_both(sample, random):
     picture, table = sample
     return np.roll(picture, random.integers(-1, 2), axis=2), table
+
+
+def small_cnn(channels_last=False):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    return network.to(memory_format=torch.channels_last) if channels_last else network
+
+
+class SparseLookUp(nn.Module):
+    """An embedding whose gradient holds its rows only, unless it is told otherwise."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(17, 4, sparse=sparse), nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.head(self.embed((16 * x.flatten(1)).long()).flatten(1))
+
+
+class InfiniteSlope(nn.Module):
+    """Its loss is finite and its gradient is not: a root at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        y = self.head(x.flatten(1))
+        return y + (0 * y).sqrt()
+
+
+class LateBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        self.register_buffer("mean", x.flatten(1).mean(dim=0).detach())
+        return self.head(x.flatten(1) - self.mean)
+
+
+def pruned():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    prune.l1_unstructured(network[1], "weight", 0.5)
+    return network
+
+
+def make_soft_data():
+    (x, y), (test_x, test_y) = my_lab_data.make_data()
+    return (x, np.eye(10)[y]), (test_x, np.eye(10)[test_y])
+
+
+def soft_cross_entropy(outputs, labels):
+    return F.cross_entropy(outputs, labels)
