@@ -85,6 +85,7 @@ class Likelihood:
             Numbers of the samples; with the step and the seed they address what is drawn.
         """
         rows = self.rows(outputs)
+        self._check_samples(rows, outputs, len(samples))
         errors = sampled_errors(self.loss, rows, seed, step, samples)
         return self._scaled(errors, outputs, len(samples))
 
@@ -97,6 +98,7 @@ class Likelihood:
             A sample has several classes or tokens, whose gradients would mix.
         """
         rows = self.rows(outputs)
+        self._check_samples(rows, outputs, samples)
         if len(rows) != samples:
             raise SettingsError(
                 f"fisher=exact: a sample has {len(rows) // samples} terms, whose gradients would "
@@ -130,14 +132,35 @@ class Likelihood:
                 "fisher='empirical', or outputs=... that picks the logits"
             )
 
+    def _check_samples(self, rows: np.ndarray, outputs: torch.Tensor, samples: int) -> None:
+        whole = len(rows) == samples or (self.kind == "cross_entropy" and not len(rows) % samples)
+        if not whole:
+            raise SettingsError(
+                f"loss={self.kind}: outputs of shape {tuple(outputs.shape)} of {samples} samples; "
+                "valid: samples in the first dimension, outputs=lambda result: "
+                "result.transpose(0, 1)"
+            )
+
     def _class_dim(self, outputs: torch.Tensor) -> int:
         if self.class_dim is not None:
             return self.class_dim
         return 2 if outputs.dim() == 3 else 1
 
     def rows(self, outputs: torch.Tensor) -> np.ndarray:
-        """Return outputs with one likelihood per row, (R, D) float64."""
+        """Return outputs with one likelihood per row, (R, D) float64.
+
+        Raises
+        ------
+        SettingsError
+            They have no dimension of samples, or none of classes.
+        """
         values = to_float64(outputs)
+        dim = self._class_dim(outputs) if self.kind == "cross_entropy" else 0
+        if not -values.ndim <= dim < values.ndim or not values.ndim:
+            raise SettingsError(
+                f"loss={self.kind}: outputs of shape {values.shape} have no dimension {dim}; "
+                "valid: (N, ...), samples first, with classes in dimension 1"
+            )
         if self.kind != "cross_entropy":
             return values.reshape(len(values), -1)
         moved = np.moveaxis(values, self._class_dim(outputs), -1)

@@ -19,7 +19,13 @@ from repast_dist.ground.errors import DataError, SettingsError
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.planning.blocks import SoiBlock, soi_blocks
 from repast_dist.planning.machine import Machine
-from repast_dist.torch.conversion import Conversion, conversion, convert, is_converted
+from repast_dist.torch.conversion import (
+    Conversion,
+    conversion,
+    convert,
+    is_converted,
+    own_matrices,
+)
 from repast_dist.torch.costs import StepCosts, StepKind
 from repast_dist.torch.fisher import Likelihood
 from repast_dist.torch.matrices import Matrix, to_numpy
@@ -165,6 +171,8 @@ class KFAC(torch.optim.Optimizer):
             {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
         )
         self._names = {parameter: name for name, parameter in model.named_parameters()}
+        own_matrices(self._made.simulation, {id(item): name for item, name in self._names.items()})
+        self._made.work.forget()
         likelihood = loss if isinstance(loss, Likelihood) else Likelihood(loss)  # type: ignore[arg-type]
         self._statistics = Statistics(
             self._made.simulation,
@@ -226,7 +234,8 @@ class KFAC(torch.optim.Optimizer):
         if not done:
             raise DataError(
                 "the network was not called and differentiated since the last step; valid: "
-                "loss.backward() of a call in training mode before step()"
+                "loss.backward() of a call in training mode before step(), of a network with some "
+                "layer on arrays that is trained"
             )
         step = done[0].step
         solver = self._preconditioner
@@ -342,9 +351,12 @@ class KFAC(torch.optim.Optimizer):
         if wanted["learning_rate"] == 0:
             # A rate of 0 is no setting of a method, but schedulers begin or end with it.
             wanted["learning_rate"] = float(np.finfo(np.float64).tiny)
-        return dataclasses.replace(
-            self._method, **{name: value for name, value in wanted.items() if name in has}
-        )
+        try:
+            return dataclasses.replace(
+                self._method, **{name: value for name, value in wanted.items() if name in has}
+            )
+        except ValueError as error:
+            raise _wrong("a parameter group", error) from None
 
     def _update_some(
         self,
@@ -375,7 +387,8 @@ class KFAC(torch.optim.Optimizer):
                     f"step {step}, {name}: the update is not finite, training diverged; a smaller "
                     "lr or more damping may help"
                 )
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(new[name])))
+            value = np.ascontiguousarray(new[name]).reshape(tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(value))
             self.state[parameter] = {
                 kind: torch.from_numpy(np.ascontiguousarray(values))
                 for key, values in kept.items()
@@ -455,6 +468,9 @@ class KFAC(torch.optim.Optimizer):
         arrays = {"step": np.array(simulation.step)}
         if self._preconditioner is not None:
             arrays |= self._preconditioner.common_state() | self._preconditioner.block_state()
+        arrays |= self._restored
+        for name, written in simulation.written().items():
+            arrays[f"written/{name}"] = np.array(written)
         kept = simulation.engine.ranges.kept
         arrays |= {f"ranges/{what}": values for what, values in kept.items()}
         found[_STATE] = {name: torch.from_numpy(np.array(item)) for name, item in arrays.items()}
@@ -472,6 +488,11 @@ class KFAC(torch.optim.Optimizer):
             raise DataError(f"the state has no '{_STATE}'; valid: what KFAC.state_dict returned")
         plain = {name: value for name, value in state_dict.items() if name != _STATE}
         super().load_state_dict(plain)
+        # PyTorch gives states the type of their parameter, which is less for half precisions.
+        for group, saved in zip(self.param_groups, plain["param_groups"], strict=True):
+            for parameter, number in zip(group["params"], saved["params"], strict=True):
+                for kind, values in plain["state"].get(number, {}).items():
+                    self.state[parameter][kind] = values.clone()
         arrays = {name: to_numpy(item) for name, item in state_dict[_STATE].items()}
         simulation = self._made.simulation
         simulation.advance(int(arrays["step"]))
@@ -480,6 +501,13 @@ class KFAC(torch.optim.Optimizer):
                 name.removeprefix("ranges/"): values
                 for name, values in arrays.items()
                 if name.startswith("ranges/")
+            }
+        )
+        simulation.restore_written(
+            {
+                name.removeprefix("written/"): int(written)
+                for name, written in arrays.items()
+                if name.startswith("written/")
             }
         )
         self._statistics.clear()
@@ -493,7 +521,14 @@ def _method(**values: Any) -> Kfac:
     try:
         return Kfac(**values)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"KFAC: {error}") from None
+        raise _wrong("KFAC", error) from None
+
+
+def _wrong(where: str, error: Exception) -> SettingsError:
+    """Return one line that says which value is wrong, and what would be valid."""
+    said: list[Any] = getattr(error, "errors", list)()
+    parts = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in said]
+    return SettingsError(f"{where}: {'; '.join(parts) or error}")
 
 
 def _check_policy(policy: Any) -> None:

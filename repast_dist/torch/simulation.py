@@ -254,6 +254,7 @@ class Simulation:
         self._running: MicroBatch | None = None
         self._held: dict[str, tuple[int, np.ndarray]] = {}
         self._loaded: dict[tuple[Literal["forward", "backward"], str], Product] = {}
+        self._written: dict[str, int] = {}
         self._advanced = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Simulation":
@@ -338,6 +339,18 @@ class Simulation:
         self.engine.ranges.take()
         self.engine.ranges.kept = dict(ranges)
 
+    def written(self) -> dict[str, int]:
+        """Return in which step weights were written that have not changed since."""
+        return {
+            name: held[0]
+            for name, held in self._held.items()
+            if np.array_equal(held[1], self.matrices[name].values())
+        }
+
+    def restore_written(self, steps: Mapping[str, int]) -> None:
+        """Let weights that are written next be those of a state that was saved."""
+        self._written = dict(steps)
+
     def _set_ranges(self) -> None:
         """Set the ranges of converters to what the last step asked for."""
         kept = self.engine.ranges
@@ -359,9 +372,10 @@ class Simulation:
             self.advance()
         self._advanced = False
         for name, _, values in changed:
-            self._held[name] = self.step, values
+            self._held[name] = self._written.get(name, self.step), values
             self._loaded.pop(("forward", name), None)
             self._loaded.pop(("backward", name), None)
+        self._written = {}
 
     # Products -----------------------------------------------------------------------------
 

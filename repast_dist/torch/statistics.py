@@ -70,6 +70,8 @@ class Statistics(Watcher):
     def began(self, micro_batch: MicroBatch) -> None:
         """Note a micro-batch."""
         if micro_batch.train:
+            if not micro_batch.samples:
+                raise DataError("a micro-batch has no samples; valid: one or more")
             before = sum(other.samples for other in self.micro_batches)
             numbers, self._numbers = self._numbers, None
             if numbers is None:
@@ -124,6 +126,11 @@ class Statistics(Watcher):
                 micro_batch.statistics["rows", name, side] = rows
             if not self.ranges(name, side):
                 continue
+            if (name, side) in micro_batch.statistics and self._of_loss(side):
+                raise DataError(
+                    f"{name}: a micro-batch was differentiated twice; valid: one backward pass of "
+                    "the sum of the losses, of which the empirical Fisher matrix is made"
+                )
             matrix = np.asarray(self.method.statistic(side, layer), np.float64)
             size = self._width(name, side)
             if matrix.shape != (size, size):
@@ -132,6 +139,10 @@ class Statistics(Watcher):
                     f"{matrix.shape}; valid: ({size}, {size})"
                 )
             micro_batch.statistics[name, side] = matrix
+
+    def _of_loss(self, side: Side) -> bool:
+        """Return whether a factor is made of the gradients of the loss itself."""
+        return side == "G" and self.method.output_gradients == "empirical"
 
     def total(self) -> dict[FactorKey, np.ndarray]:
         """Return the mean over the samples of the step, (layer, side) -> (n, n)."""

@@ -93,6 +93,10 @@ class WorkCounter(Watcher):
         """The workload of the kind of call that was described last."""
         return next(reversed(self._found.values()), None)
 
+    def forget(self) -> None:
+        """Describe calls anew: the treatment of the network has changed."""
+        self._found.clear()
+
     def workload(self, signature: tuple[Any, ...]) -> Workload:
         """Return the workload of calls with these shapes of inputs."""
         return self._found[signature]

@@ -15,6 +15,7 @@ from torch import nn  # noqa: E402
 import repast_dist as rd  # noqa: E402
 import repast_dist.torch as rt  # noqa: E402
 from repast_dist.ground.errors import DataError, SettingsError  # noqa: E402
+from repast_dist.network import kinds  # noqa: E402
 from repast_dist.training.optimizers.kfac import Kfac  # noqa: E402
 
 EXACT = {"engine": "float64"}
@@ -213,6 +214,142 @@ def test_training_goes_on_from_a_saved_state_to_the_bit(tmp_path):
     assert steps(other, again, 3) == wanted
     with pytest.raises(DataError, match="repast_dist"):
         again.load_state_dict(torch.optim.SGD(other.parameters(), lr=0.1).state_dict())
+
+
+def steps_of(model, optimizer, x, y, count):
+    found = []
+    for _ in range(count):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("what", ["frozen layers", "half precision", "saved twice"])
+def test_a_saved_state_holds_all_that_later_steps_depend_on(what):
+    hardware = rd.load_hardware("repast", "reram")
+    real = torch.bfloat16 if what == "half precision" else torch.float32
+    x, y = data()
+    x = x.to(real)
+
+    def made():
+        model = network().to(real)
+        if what == "frozen layers":  # they stay in the arrays that they were written to
+            model[0].requires_grad_(False)
+        return model
+
+    model = rt.convert(made(), hardware)
+    optimizer = rt.KFAC(model)
+    steps_of(model, optimizer, x, y, 2)
+    weights, state = copy.deepcopy((dict(model.state_dict()), optimizer.state_dict()))
+    wanted = steps_of(model, optimizer, x, y, 2)
+    for _ in range(2 if what == "saved twice" else 1):
+        other = made()
+        other.load_state_dict(weights)
+        again = rt.KFAC(rt.convert(other, hardware))
+        again.load_state_dict(state)
+        state = copy.deepcopy(again.state_dict())
+    assert steps_of(other, again, x, y, 2) == wanted
+    for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        for kind, values in optimizer.state[theirs].items():
+            torch.testing.assert_close(again.state[ours][kind], values, rtol=0, atol=0)
+
+
+class Pieces(nn.Module):
+    """A matrix that is half of a parameter, two layers with one bias, and a frozen bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = Half()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.bias = self.one.bias
+        self.head = nn.Linear(4, 3)
+        self.head.bias.requires_grad_(False)
+        self.scale, self.last = nn.Parameter(torch.tensor(1.5)), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.part(x))
+        return self.last(self.scale * self.head(torch.tanh(self.one(x) + self.two(x**2))))
+
+
+class Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 8))
+
+    def forward(self, x):
+        return x @ self.weight[:, :4] + x @ self.weight[:, 4:]
+
+
+class HalfOnArrays(rt.Converted):
+    def matrices(self):
+        return [self.matrix("", "weight", lambda weight: weight[:, :4], kinds.DENSE)]
+
+    def forward(self, x):
+        return self.product("", x) + x @ self.weight[:, 4:]
+
+
+def test_matrices_that_are_no_arrays_of_their_own_follow_the_plain_gradient():
+    torch.manual_seed(0)
+    model, (x, y) = Pieces().double(), data()
+    rt.convert(model, classes={Half: HalfOnArrays}, **EXACT)
+    optimizer = rt.KFAC(model, lr=0.1, momentum=0.0, kl_clip=None)
+    F.cross_entropy(model(x), y).backward()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    assert {block.layer_name for block in optimizer._blocks} == {"last"}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("last"):
+            torch.testing.assert_close(parameter, before[name] - 0.1 * parameter.grad)
+    torch.testing.assert_close(model.head.bias, before["head.bias"])
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_outputs_that_are_no_samples_are_refused_in_a_line(loss):
+    model, (x, _) = network(), data()
+    rt.KFAC(model, loss=loss, outputs=lambda result: result.sum(), **EXACT)
+    with pytest.raises(SettingsError, match=r"outputs of shape \(\) have no dimension"):
+        model(x)
+    if loss == "cross_entropy":
+        return
+    model = rt.convert(network(), batch_dim=1, **EXACT)
+    rt.KFAC(model, loss=loss)
+    with pytest.raises(SettingsError, match=r"\(4, 24, 3\) of 24 samples; valid: samples in the"):
+        model(x.expand(4, 24, 6))
+
+
+def test_steps_that_make_no_sense_are_refused_in_a_line():
+    model, (x, y) = network(), data()
+    optimizer = rt.KFAC(model, fisher="empirical", **EXACT)
+    with pytest.raises(DataError, match="no samples"):
+        model(x[:0])
+    optimizer.zero_grad()
+    steps_of(model, optimizer, x, y, 1)
+    outputs = model(x)
+    F.cross_entropy(outputs, y).backward(retain_graph=True)
+    with pytest.raises(DataError, match="differentiated twice"):
+        F.cross_entropy(outputs, 2 - y).backward()
+    for name, value in {"lr": -0.1, "momentum": 1.5}.items():
+        model = network()
+        optimizer = rt.KFAC(model, **EXACT)
+        optimizer.param_groups[0][name] = value
+        with pytest.raises(SettingsError, match=rf"^a parameter group: .*={value}: [^\n]*$"):
+            steps_of(model, optimizer, x, y, 1)
+    with pytest.raises(SettingsError, match=r"^KFAC: damping=-1.0: [^\n]*$"):
+        rt.KFAC(network(), damping=-1.0, **EXACT)
+
+
+def test_gradients_that_hold_their_rows_only_are_those_of_all_rows():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(7, 4, sparse=sparse), nn.Flatten(), nn.Linear(8, 3))
+        tokens, y = torch.arange(12).view(6, 2) % 5, torch.arange(6) % 3
+        found.append(steps_of(model, rt.KFAC(model, **EXACT), tokens, y, 3))
+    assert found[0] == found[1]
 
 
 def test_the_page_shows_losses_costs_and_layers(tmp_path):
