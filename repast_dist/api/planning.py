@@ -20,7 +20,7 @@ from repast_dist.ground.presets import setting_groups
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.network.shapes import Workload
 from repast_dist.network.workload import ONNX
-from repast_dist.ops import OP_NAMES, price, trace_columns
+from repast_dist.ops import OP_NAMES, trace_columns
 from repast_dist.planning.machine import Machine
 from repast_dist.planning.ops import step_ops
 from repast_dist.planning.plan import Plan
@@ -83,7 +83,7 @@ class PlannedStep:
     def _ops(self) -> pa.Table:
         plan = self.plan
         ops = step_ops(plan, None, 0, factors_due=True, inverses_due=True)
-        costs = price(ops, plan.hardware.costs)
+        costs = plan.price(ops)
         prices = {
             "start_s": place(plan, ops, costs.duration_s).absolute_start_s(),
             "duration_s": costs.duration_s,

@@ -13,7 +13,7 @@ import numpy as np
 
 from repast_dist.analog import SolveCounts
 from repast_dist.farm.records import ChipCosts
-from repast_dist.ops import OP_NAMES, OpTable, concatenate, price, trace_columns
+from repast_dist.ops import OP_NAMES, OpTable, concatenate, trace_columns
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.matrix_ops import matrix_owners, matrix_rows
 from repast_dist.planning.ops import outer_rows
@@ -187,15 +187,14 @@ class CostRecorder:
         return np.stack(found)
 
     def _priced(self, table: OpTable, plan: Plan, waits: bool) -> _Priced:
-        costs = price(table, plan.hardware.costs)
-        duration_s = costs.duration_s / plan.chip_speeds[table["chip"]]
-        placed = place(plan, table, duration_s, waits=waits)
+        costs = plan.price(table)
+        placed = place(plan, table, costs.duration_s, waits=waits)
         mine = np.flatnonzero(np.isin(table["chip"], self._places))
         columns = trace_columns(
             table.where(mine),
             {
                 "start_s": placed.start_s[mine],
-                "duration_s": duration_s[mine],
+                "duration_s": costs.duration_s[mine],
                 "energy_j": costs.energy_j[mine],
             },
         )

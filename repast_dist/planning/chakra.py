@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from repast_dist.ground.errors import SettingsError
-from repast_dist.ops.op import OPS, Collective, Op, Segment
-from repast_dist.ops.pricing import price
+from repast_dist.ops.op import Collective, Op, Segment
+from repast_dist.planning.exchanges import exchanges
 from repast_dist.planning.ops import step_ops
 from repast_dist.planning.plan import Plan
 from repast_dist.planning.timeline import place
@@ -112,22 +112,20 @@ def chakra_nodes(plan: Plan, steps: int = 1) -> list[list[ChakraNode]]:
         due = plan.work.renews and plan.policy.soi.factors_due(step)
         renewed = plan.work.renews and plan.policy.soi.inverses_due(step)
         table = step_ops(plan, None, step, factors_due=due, inverses_due=renewed)
-        placed = place(plan, table, price(table, plan.hardware.costs).duration_s)
-        exchanges = {
-            op: int(table.of(op)["link_bytes"].max(initial=0)) for op in OPS if op.collective
-        }
+        placed = place(plan, table, plan.price(table).duration_s)
+        given = {op: round(cost.given_bytes) for op, cost in exchanges(plan, due).items()}
         for chip in range(plan.work.chips):
-            for item in _step_nodes(placed.chip_seconds[chip], exchanges, step):
+            for item in _step_nodes(placed.chip_seconds[chip], given, step):
                 number = len(found[chip])
                 after = number - 1 if number else None
                 found[chip].append(dataclasses.replace(item, number=number, after=after))
     return found
 
 
-def _step_nodes(seconds: np.ndarray, exchanges: dict[Op, int], step: int) -> Iterator[ChakraNode]:
+def _step_nodes(seconds: np.ndarray, given: dict[Op, int], step: int) -> Iterator[ChakraNode]:
     for segment in Segment:
         took = float(seconds[segment.number])
-        collectives = [op for op, size in exchanges.items() if size and op.segment is segment]
+        collectives = [op for op, size in given.items() if size and op.segment is segment]
         for op in collectives:
             assert op.collective
             yield ChakraNode(
@@ -137,7 +135,7 @@ def _step_nodes(seconds: np.ndarray, exchanges: dict[Op, int], step: int) -> Ite
                 None,
                 took / len(collectives),
                 _COMM_TYPE[op.collective],
-                exchanges[op],
+                given[op],
             )
         if not collectives and took > 0:
             yield ChakraNode(0, f"step {step}: {segment.title}", COMPUTE_NODE, None, took)

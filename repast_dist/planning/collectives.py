@@ -87,12 +87,15 @@ class Exchange:
         Number of a dimension -> bytes over its busiest link.
     energy_j : float
         Energy of all links of all chips.
+    given_bytes : float
+        Bytes that each chip that takes part brings, on average.
     """
 
     time_s: float = 0.0
     sent_bytes: float = 0.0
     link_bytes: Mapping[int, float] = dataclasses.field(default_factory=dict)
     energy_j: float = 0.0
+    given_bytes: float = 0.0
 
     def __add__(self, other: "Exchange") -> "Exchange":
         return Exchange(
@@ -103,6 +106,7 @@ class Exchange:
                 for number in sorted({*self.link_bytes, *other.link_bytes})
             },
             self.energy_j + other.energy_j,
+            self.given_bytes + other.given_bytes,
         )
 
 
@@ -179,7 +183,7 @@ def all_reduce(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exch
     for dimension in reversed(dimensions[:-1]):
         share *= dimension.chips
         inward += _all_gather(dimension, share, share / dimension.chips)
-    return _over_all(inward, dimensions, chips)
+    return _over_all(inward, dimensions, chips, payload_bytes)
 
 
 def reduce_to_owners(
@@ -212,7 +216,7 @@ def reduce_to_owners(
         cost += _reduce_scatter(dimension, spec, total, largest)
         total /= dimension.chips
         largest = min(largest, total)
-    return _over_all(cost, dimensions, chips)
+    return _over_all(cost, dimensions, chips, total_bytes)
 
 
 def gather_from_owners(
@@ -232,7 +236,7 @@ def gather_from_owners(
         cost += _all_gather(dimension, total, largest)
         total /= dimension.chips
         largest = min(largest, total)
-    return _over_all(cost, dimensions, chips)
+    return _over_all(cost, dimensions, chips, total_bytes / (members or chips))
 
 
 def all_to_all(
@@ -260,7 +264,7 @@ def all_to_all(
         time = dimension.topology.direct_steps(size) * dimension.latency_s
         time += moved * dimension.byte_s
         cost += _exchange(dimension, time, moved, total_bytes / chips * leaves)
-    return _over_all(cost, dimensions, chips)
+    return _over_all(cost, dimensions, chips, total_bytes / chips)
 
 
 def send(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
@@ -271,7 +275,7 @@ def send(spec: InterconnectSpec, chips: int, payload_bytes: float) -> Exchange:
     two = dataclasses.replace(dimensions[0], chips=2)
     time = two.latency_s + payload_bytes * two.byte_s
     energy = payload_bytes * two.byte_j
-    return Exchange(time, payload_bytes, {two.number: payload_bytes}, energy)
+    return Exchange(time, payload_bytes, {two.number: payload_bytes}, energy, payload_bytes)
 
 
 def _flat_all_reduce(dimension: Dimension, spec: InterconnectSpec, size: float) -> Exchange:
@@ -320,6 +324,10 @@ def _exchange(
     return Exchange(time, moved, link_bytes, sent * dimension.byte_j)
 
 
-def _over_all(cost: Exchange, dimensions: tuple[Dimension, ...], chips: int) -> Exchange:
-    """Return the exchange with the energy of all chips instead of one."""
-    return dataclasses.replace(cost, energy_j=cost.energy_j * chips) if dimensions else Exchange()
+def _over_all(
+    cost: Exchange, dimensions: tuple[Dimension, ...], chips: int, given_bytes: float
+) -> Exchange:
+    """Return the exchange with the energy of all chips instead of one, and what each brings."""
+    if not dimensions:
+        return Exchange()
+    return dataclasses.replace(cost, energy_j=cost.energy_j * chips, given_bytes=given_bytes)

@@ -13,6 +13,8 @@ from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.hardware import Hardware
 from repast_dist.hardware.specs import ChipSpec
 from repast_dist.network.shapes import Workload
+from repast_dist.ops.pricing import Costs, price
+from repast_dist.ops.table import OpTable
 from repast_dist.planning.allocation import Allocation, ArrayBudget
 from repast_dist.planning.block_costs import BlockCosts, BlockWork
 from repast_dist.planning.block_places import (
@@ -149,6 +151,11 @@ class Plan:
         """
         owner = self.micro_batch_owner
         return dataclasses.replace(self, micro_batch_owner=(*owner, owner[0]))
+
+    def price(self, table: OpTable) -> Costs:
+        """Return what rows of the plan cost: chips of other speeds take another time."""
+        costs = price(table, self.hardware.costs)
+        return Costs(costs.duration_s / self.chip_speeds[table["chip"]], costs.energy_j)
 
     def chip_mask(self, chips: Chips) -> np.ndarray:
         """Return a mask of these chips, (chips,) bool."""

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from repast_dist.ops.op import OP_NAMES, OPS, Segment
-from repast_dist.ops.pricing import Costs, price
+from repast_dist.ops.pricing import Costs
 from repast_dist.ops.table import OpTable, concatenate
 from repast_dist.planning.block_ops import block_rows
 from repast_dist.planning.matrix_ops import matrix_rows
@@ -235,9 +235,7 @@ _READ = (
 
 def _priced(plan: Plan, table: OpTable) -> _Priced:
     columns = {name: table.columns[name] for name in _READ if name in table.columns}
-    costs = price(table, plan.hardware.costs)
-    duration_s = costs.duration_s / plan.chip_speeds[table["chip"]]
-    return OpTable(columns), Costs(duration_s, costs.energy_j)
+    return OpTable(columns), plan.price(table)
 
 
 def _joined(*parts: _Priced) -> _Priced:

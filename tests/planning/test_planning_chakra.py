@@ -92,3 +92,33 @@ def test_every_chip_takes_part_in_the_same_collectives(plan):
     ]
     assert len(sequences[0]) == 5
     assert all(sequence == sequences[0] for sequence in sequences)
+
+
+def test_collectives_have_the_bytes_that_each_chip_brings(plan):
+    """As ASTRA-sim reads them: a reduce-scatter begins with everything on every chip, an all-gather
+    with a share of the result. 61,706 parameters of 4 bytes, on 4 chips.
+    """
+    given = {n.name.split(": ")[1]: n.size_bytes for n in chakra_nodes(plan)[0] if n.kind == 7}
+    network = 4 * sum(layer.parameter_count for layer in plan.workload.layers)
+    assert network == 4 * 61_706
+    factors = sum(b.size * (b.size + 1) // 2 for b in plan.blocks)
+    # The norm of the clip, and ranges of every slice: one number each.
+    ranges = given.pop("reduce_scalar")
+    assert ranges % 4 == 0
+    assert 0 < ranges < 2000
+    assert given == {
+        "reduce_gradients": network,
+        "reduce_factors": 4 * factors,
+        "exchange_gradients": network // 4,
+        "gather_updates": network // 4,
+    }
+
+
+def test_slow_chips_compute_longer():
+    settings = load_settings(["chip=small", "soi.block_size=128"])
+    lenet = network_table("lenet5")
+    fast, slow = (
+        chakra_nodes(settings.machine.plan(lenet, 2, 64, 8, speeds=speeds))[1]
+        for speeds in ((1.0, 1.0), (0.5, 0.5))
+    )
+    assert [n.seconds for n in slow] == pytest.approx([2 * n.seconds for n in fast])
