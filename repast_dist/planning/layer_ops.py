@@ -13,6 +13,7 @@ from typing import Any, Concatenate
 
 import numpy as np
 
+from repast_dist.ground.errors import CapacityError
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.hardware.geometry import (
     Counts,
@@ -110,9 +111,38 @@ def _shared(
     """Return the counts of the products that form factors, and a place for all that is counted of
     the layers besides: points of a search differ in much else, and seldom in the geometry.
     """
+    _check_countable(layers, step, geometry)
     held = step.micro_batch_size * layers.factor_vectors
     of_a, of_g = (_factor_products(forming, held, s) for s in (layers.a_sizes, layers.g_sizes))
     return of_a, of_g, {}
+
+
+_MOST = 2.0**62
+"""So many cells at most are read by an operation: counts are integers of 64 bits."""
+
+
+def _check_countable(layers: LayerTable, step: StepWork, g: Geometry) -> None:
+    """Refuse layers of which a micro-batch reads more cells than can be counted.
+
+    Raises
+    ------
+    CapacityError
+        There is one. No other count is as large.
+    """
+    values = 1.0 * (layers.rows + layers.bias) * layers.columns * layers.groups
+    for sizes in (layers.a_sizes, layers.g_sizes):
+        layer = np.repeat(np.arange(len(sizes)), [widths.size for widths in sizes])
+        blocks = np.bincount(layer, np.concatenate(sizes).astype(float) ** 2, len(sizes))
+        values = np.maximum(values, blocks)
+    cells = step.micro_batch_size * layers.vectors * values
+    cells *= g.passes * g.slices * g.columns_per_weight
+    largest = int(cells.argmax())
+    if cells[largest] > _MOST:
+        raise CapacityError(
+            f"layer {layers.names[largest]} reads {cells[largest]:.1e} cells for "
+            f"{step.micro_batch_size:,} samples, and up to {_MOST:.1e} are counted; valid: a "
+            "smaller train.micro_batch_size"
+        )
 
 
 def once_per_work[**P, T](

@@ -541,3 +541,15 @@ def test_a_bus_of_any_width_carries_its_bits_per_clock(bits):
         rows = row_of(table, op)
         words = -(-8 * int(rows["buffer_bytes"][0]) // (bits * tiles))
         assert rows["serial_buffer_words"].tolist() == [words]
+
+
+def test_what_cannot_be_counted_is_refused():
+    """A million samples of a million inputs and outputs read 4e19 cells, more than 64 bits hold."""
+    huge = LayerShape(name="fc", kind=kinds.DENSE, in_features=10**6, out_features=10**6)
+    network = Workload(name="huge", layers=(huge,))
+    with pytest.raises(CapacityError, match=r"layer fc reads .*smaller train"):
+        plan_of(network, size=10**6, sides=())
+    table = ops_of(plan_of(network, size=1000, sides=()), factors_due=False, inverses_due=False)
+    rows = row_of(table, "vmm_forward")
+    # Of 7 passes, 2 slices and both cells of a pair.
+    assert rows["cells_read"].tolist() == [1000 * 10**12 * 7 * 2 * 2]
