@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript")
 
 from conftest import final_arrays  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_networks import NETWORKS, export, inputs_of, made  # noqa: E402
 from rich.console import Console  # noqa: E402
 from test_fuzz import draws, some_network  # noqa: E402
@@ -315,6 +316,66 @@ def test_what_cannot_be_trained_is_one_line(tmp_path, nodes, tensors, others, me
     with pytest.raises(DataError, match=message) as caught:
         from_onnx(path)
     assert "\n" not in str(caught.value)
+
+
+def applied(name, inputs=("scaled",), **attributes):
+    """One operator behind weights that are trained, as nodes."""
+    first = helper.make_node("Mul", ["x", "pre.weight"], ["scaled"])
+    return [first, helper.make_node(name, list(inputs), ["y"], **attributes)]
+
+
+SCALED = ("scaled", "", "scales")
+HALF = {"coordinate_transformation_mode": "half_pixel"}
+LEFT_TOP = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+OPERATORS = {
+    "nearest as a file says nothing": (applied("Resize", SCALED), {"scales": [1, 1, 1 / 3, 1 / 3]}),
+    "nearest, a part of a pixel": (applied("Resize", SCALED, **LEFT_TOP),
+                                   {"scales": [1, 1, 1.7, 1.7]}),
+    "linear as a file says nothing": (applied("Resize", SCALED, mode="linear"),
+                                      {"scales": [1, 1, 2, 2]}),
+    "linear, a part of a pixel": (applied("Resize", SCALED, mode="linear", **HALF),
+                                  {"scales": [1, 1, 1.6, 1.6]}),
+    "cubic, a part of a pixel": (applied("Resize", SCALED, mode="cubic", **HALF),
+                                 {"scales": [1, 1, 1.6, 1.6]}),
+    "padding to the same size": (applied("Conv", ("scaled", "c.weight"), auto_pad="SAME_UPPER"),
+                                 {"c.weight": np.arange(36).reshape(2, 2, 3, 3) % 5}),
+    "the same, dilated": (applied("Conv", ("scaled", "c.weight"), auto_pad="SAME_LOWER",
+                                  dilations=[2, 2]),
+                          {"c.weight": np.arange(36).reshape(2, 2, 3, 3) % 7}),
+    "selu of other slopes": (applied("Selu", alpha=1.5, gamma=2.0), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OPERATORS)
+def test_operators_compute_what_onnx_says(tmp_path, what):
+    nodes, tensors = OPERATORS[what]
+    weights = {"pre.weight": np.full((2, 1, 1), 1.5)}
+    path = file_of(tmp_path, nodes, tensors | weights, [("x", ("n", 2, 6, 6))])
+    model = onnx.load(str(path))
+    x = np.random.default_rng(0).normal(size=(3, 2, 6, 6)).astype(np.float32)
+    (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
+    found = from_onnx(path).eval()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("nodes", "tensors", "message"), [
+    (applied("Resize", SCALED, mode="linear", antialias=1), {"scales": [1, 1, 0.5, 0.5]},
+     "Resize with antialias=1"),
+    (applied("Resize", SCALED, axes=[2, 3]), {"scales": [2, 2]}, "Resize with axes"),
+    (applied("LRN", size=4), {}, "LRN with an even size"),
+    (applied("IsInf", detect_negative=0), {}, "IsInf with one sign only"),
+    (applied("ArgMax", select_last_index=1), {}, "ArgMax with select_last_index"),
+    ([applied("Relu")[0],
+      helper.make_node("MaxPool", ["scaled"], ["z", "i"], kernel_shape=[2, 2]),
+      helper.make_node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)], {},
+     "MaxPool whose result 2 is used"),
+])  # fmt: skip
+def test_forms_of_operators_that_would_be_others_are_refused(tmp_path, nodes, tensors, message):
+    path = file_of(
+        tmp_path, nodes, tensors | {"pre.weight": np.full(6, 1.5)}, [("x", ("n", 2, 6, 6))]
+    )
+    with pytest.raises((DataError, NotImplementedError), match=message):
+        from_onnx(path)(torch.ones(3, 2, 6, 6))
 
 
 def test_damaged_files_are_read_or_refused_in_a_line(tmp_path):

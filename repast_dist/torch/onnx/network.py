@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from repast_dist.torch.layers.operands import Operands
@@ -48,6 +49,7 @@ class OnnxNetwork(nn.Module):
         self._calls, self._outputs = tuple(calls), tuple(outputs)
         self._declared, self._held = tuple(inputs), dict(held)
         uses = [name for call in self._calls for name in call.inputs]
+        self._used = frozenset((*uses, *outputs)) - {""}
         last = {name: number for number, call in enumerate(self._calls) for name in call.inputs}
         self._done = [
             tuple(
@@ -84,6 +86,10 @@ class OnnxNetwork(nn.Module):
                     f"{call.operator} with {error} cannot be trained"
                 ) from None
             made = made if isinstance(made, tuple) else (made,)
+            if not self._used.isdisjoint(call.outputs[len(made) :]):
+                raise NotImplementedError(
+                    f"{call.operator} whose result {len(made) + 1} is used cannot be trained"
+                )
             values |= dict(zip(call.outputs, made, strict=False))
             for name in done:
                 if name not in self._outputs:
@@ -103,7 +109,10 @@ class OnnxNetwork(nn.Module):
         if call.operator in ("Conv", "ConvTranspose"):
             x = inputs[0]
             if call.operator == "Conv":
-                x, _ = padding(call, x, call.get("kernel_shape"))
+                x, left = padding(call, x, call.get("kernel_shape"))
+                if call.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+                    # The module has none of its own.
+                    x = F.pad(x, [side for n in reversed(left) for side in (n, n)])
             return module(x)
         if call.operator in _RECURRENT:
             return _recurrent(call, module, inputs)

@@ -103,6 +103,19 @@ def _hard_sigmoid(call: Call, values: Values, real: torch.dtype) -> torch.Tensor
     return torch.clamp(call.get("alpha", 0.2) * values[0] + call.get("beta", 0.5), 0, 1)
 
 
+def _selu(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
+    if "alpha" not in call.attributes and "gamma" not in call.attributes:
+        return F.selu(values[0])
+    alpha = call.get("alpha", 1.6732632423543772)
+    return call.get("gamma", 1.0507009873554805) * F.elu(values[0], alpha)
+
+
+def _is_infinite(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
+    if not (call.get("detect_positive", 1) and call.get("detect_negative", 1)):
+        raise NotTrained("one sign only")
+    return torch.isinf(values[0])
+
+
 def _prelu(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
     x, slope = values
     return torch.where(x < 0, slope * x, x)
@@ -190,9 +203,13 @@ def _norm(x: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
 
 
 def _arg(function: Callable[..., torch.Tensor]) -> Any:
-    return lambda call, values, real: function(
-        values[0], dim=call.get("axis", 0), keepdim=bool(call.get("keepdims", 1))
-    )
+    def operator(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
+        if call.get("select_last_index", 0):
+            raise NotTrained("select_last_index")
+        axis, keep = call.get("axis", 0), bool(call.get("keepdims", 1))
+        return function(values[0], dim=axis, keepdim=keep)
+
+    return operator
 
 
 def _cumsum(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
@@ -272,22 +289,53 @@ def _global(function: Callable[..., torch.Tensor]) -> Any:
 
 
 def _resize(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
-    x = values[0]
-    mode, where = call.get("mode", "nearest"), call.get("coordinate_transformation_mode")
+    x, older = values[0], call.operator == "Upsample"
+    mode = call.get("mode", "nearest")
+    where = call.get("coordinate_transformation_mode", "asymmetric" if older else "half_pixel")
+    for name, usual in (
+        ("antialias", 0), ("axes", None), ("exclude_outside", 0), ("cubic_coeff_a", -0.75),
+        ("keep_aspect_ratio_policy", "stretch"),
+    ):  # fmt: skip
+        if call.get(name, usual) != usual:
+            raise NotTrained(f"{name}={call.get(name)}")
     sizes = call.ints(values, 3, "sizes") if len(values) > 3 and values[3] is not None else None
+    scales = None
     if sizes is None:
         scales = values[2 if len(values) > 2 else 1].reshape(-1).tolist()
         sizes = [math.floor(n * s + 1e-6) for n, s in zip(x.shape, scales, strict=True)]
     if list(sizes[1:2]) != [x.shape[1]] or x.dim() > 4:
         raise NotTrained("other axes than height and width")
+    told: dict[str, Any] = {"size": sizes[2:]}
+    if scales is not None and sizes == [
+        math.floor(n * s) for n, s in zip(x.shape, scales, strict=True)
+    ]:
+        # Places are those of the scale, which is not that of the sizes where it is rounded.
+        told = {"scale_factor": scales[2:], "recompute_scale_factor": False}
     if mode == "nearest":
-        if where not in ("asymmetric", None) or call.get("nearest_mode", "floor") != "floor":
-            raise NotTrained(f"{where} with {call.get('nearest_mode')}")
-        return F.interpolate(x, size=sizes[2:], mode="nearest")
-    name = {"linear": "bilinear" if x.dim() == 4 else "linear", "cubic": "bicubic"}.get(mode)
-    if name is None or where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        rounding = call.get("nearest_mode", "floor" if older else "round_prefer_floor")
+        if (where, rounding) == ("asymmetric", "floor"):
+            return F.interpolate(x, mode="nearest", **told)
+        if where not in ("asymmetric", "half_pixel"):
+            raise NotTrained(f"{mode} with {where}")
+        for axis in range(2, x.dim()):
+            scale = sizes[axis] / x.shape[axis] if scales is None else scales[axis]
+            half = 0.5 if where == "half_pixel" else 0.0
+            places = (torch.arange(sizes[axis], dtype=torch.float64) + half) / scale - half
+            index = _ROUNDED[rounding](places).long().clamp(0, x.shape[axis] - 1)
+            x = x.index_select(axis, index.to(x.device))
+        return x
+    kind = {"linear": "bilinear" if x.dim() == 4 else "linear", "cubic": "bicubic"}.get(mode)
+    if kind is None or where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         raise NotTrained(f"{mode} with {where}")
-    return F.interpolate(x, size=sizes[2:], mode=name, align_corners=where == "align_corners")
+    return F.interpolate(x, mode=kind, align_corners=where == "align_corners", **told)
+
+
+_ROUNDED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round_prefer_floor": lambda places: torch.ceil(places - 0.5),
+    "round_prefer_ceil": lambda places: torch.floor(places + 0.5),
+}
 
 
 # Where data lie -------------------------------------------------------------------------------
@@ -460,7 +508,9 @@ def _one_hot(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
     if call.get("axis", -1) != -1:
         raise NotTrained("another axis than the last")
     off, on = pair
-    return torch.where(torch.arange(int(depth)) == (index % int(depth))[..., None], on, off)
+    # What lies beyond the classes is none of them.
+    index = torch.where(index < 0, index + int(depth), index)
+    return torch.where(torch.arange(int(depth)) == index[..., None], on, off)
 
 
 def _depth_to_space(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
@@ -507,6 +557,9 @@ def _rms_norm(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
 
 
 def _response_norm(call: Call, values: Values, real: torch.dtype) -> torch.Tensor:
+    if not call.get("size") % 2:
+        # PyTorch's window lies on the other side of the middle.
+        raise NotTrained("an even size")
     return F.local_response_norm(
         values[0], call.get("size"), call.get("alpha", 1e-4), call.get("beta", 0.75),
         call.get("bias", 1.0),
@@ -555,8 +608,8 @@ OPERATORS: dict[str, Operator] = {
     "Softplus": _plain(F.softplus), "Softsign": _plain(F.softsign), "Mish": _plain(F.mish),
     "Sin": _plain(torch.sin), "Cos": _plain(torch.cos), "Floor": _plain(torch.floor),
     "Ceil": _plain(torch.ceil), "Round": _plain(torch.round), "Sign": _plain(torch.sign),
-    "IsNaN": _plain(torch.isnan), "IsInf": _plain(torch.isinf),
-    "Selu": _plain(F.selu), "Not": _plain(torch.logical_not),
+    "IsNaN": _plain(torch.isnan), "IsInf": _is_infinite,
+    "Selu": _selu, "Not": _plain(torch.logical_not),
     "LeakyRelu": _slope(F.leaky_relu, "alpha", 0.01), "Elu": _slope(F.elu, "alpha", 1.0),
     "Celu": _slope(F.celu, "alpha", 1.0),
     "ThresholdedRelu": lambda call, values, real: F.threshold(values[0], call.get("alpha", 1.0), 0),
