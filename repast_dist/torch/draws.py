@@ -13,6 +13,8 @@ from repast_dist.ground.rng import generator
 _WHOLE_CHANNELS = (F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout)
 _ALPHA = (F.alpha_dropout, F.feature_alpha_dropout)
 _ALL = (F.dropout, F.alpha_dropout, *_WHOLE_CHANNELS)
+_ONE_SAMPLE = {F.dropout1d: 2, F.dropout3d: 4}
+"""Dropout of whole channels -> dimensions of an input that is one sample, channels first."""
 
 _SATURATION = -1.7580993408473766
 """-alpha * scale of SELU (Klambauer et al. 2017), as in PyTorch."""
@@ -63,9 +65,13 @@ class KeyedDropout(TorchFunctionMode):
     ) -> torch.Tensor:
         if not _drawn(func, input, p, training):
             return input
+        if not 0 <= p <= 1:
+            result: torch.Tensor = func(input, p)  # PyTorch says what is wrong.
+            return result
         shape = tuple(input.shape)
         if func in _WHOLE_CHANNELS:
-            shape = shape[:2] + (1,) * (len(shape) - 2)
+            channels = 1 if len(shape) == _ONE_SAMPLE.get(func) else 2
+            shape = shape[:channels] + (1,) * (len(shape) - channels)
         kept = torch.from_numpy(self._uniform(shape) >= p).to(input.device)
         if func in _ALPHA:
             a = 1 / math.sqrt((1 - p) * (1 + p * _SATURATION**2)) if p < 1 else 0.0

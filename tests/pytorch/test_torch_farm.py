@@ -14,6 +14,7 @@ from micro_batches import run_micro_batch
 
 torch = pytest.importorskip("torch")
 
+import torch.nn.functional as F  # noqa: E402
 from conftest import final_arrays  # noqa: E402
 from rich.console import Console  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -29,6 +30,7 @@ from repast_dist.studies import train as train_study  # noqa: E402
 from repast_dist.studies.recorder import RunRecorder  # noqa: E402
 from repast_dist.studies.settings import training_job  # noqa: E402
 from repast_dist.torch import farm as torch_farm  # noqa: E402
+from repast_dist.torch.draws import KeyedDropout  # noqa: E402
 from repast_dist.trace import read_trace  # noqa: E402
 from repast_dist.training.engines import make_engine  # noqa: E402
 
@@ -230,6 +232,23 @@ def test_dropout_depends_on_step_and_sample_not_on_the_micro_batch(lab):
     assert not np.allclose(later, together)
     with pytest.raises(Exception, match="loaded anew"):
         gradients_of(loaded, setup.data, [3], 0)
+
+
+@pytest.mark.parametrize(("drop", "shape", "channels"), [
+    (F.dropout1d, (40, 6), 1), (F.dropout1d, (2, 20, 6), 2),
+    (F.dropout2d, (2, 20, 3, 3), 2), (F.dropout3d, (40, 3, 3, 3), 1),
+    (F.dropout3d, (2, 20, 3, 3, 3), 2),
+])  # fmt: skip
+def test_dropout_of_channels_takes_them_whole_as_pytorch_does(drop, shape, channels):
+    x = torch.ones(shape)
+    with KeyedDropout(0, 0, 0, np.arange(2)):
+        ours = drop(x, 0.5)
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            drop(x, 1.5)
+    for found in (ours, drop(x, 0.5)):
+        of_channel = found.flatten(channels)
+        assert torch.equal(of_channel.amax(channels), of_channel.amin(channels))
+        assert set(found.unique().tolist()) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize("function", ["shift", "shift_by_global_streams"])
