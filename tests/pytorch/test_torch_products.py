@@ -399,3 +399,23 @@ def test_tokens_that_may_attend_to_none_get_what_pytorch_gives_them():
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert not any(part.isnan().any() for part in found)
+
+
+@pytest.mark.parametrize("alone", ["query", "key and value"])
+def test_attention_to_one_sample_is_that_of_all(alone):
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.layer(x)
+            q, k = (y[:1], x) if alone == "query" else (y, x[:1])
+            return F.scaled_dot_product_attention(q, k, k)
+
+    torch.manual_seed(0)
+    plain = Attends().double()
+    network = rt.convert(copy.deepcopy(plain), engine="float64")
+    x = random(3, 2, 5, 4)
+    for ours, theirs in zip(differentiated(network, [x]), differentiated(plain, [x]), strict=True):
+        torch.testing.assert_close(ours, theirs)

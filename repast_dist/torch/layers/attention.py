@@ -148,12 +148,15 @@ class AttentionFunctions(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
-        leading = query.shape[:-2]
+        if is_causal and attn_mask is not None:
+            raise ValueError("is_causal goes without an attn_mask, as in PyTorch's function")
         if enable_gqa:
             times = query.shape[-3] // key.shape[-3]
             key = key.repeat_interleave(times, -3)
             value = value.repeat_interleave(times, -3)
-        q, k, v = (_four_dimensions(tensor, leading) for tensor in (query, key, value))
+        given = (query, key, value)
+        leading = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in given))
+        q, k, v = (_four_dimensions(tensor, leading) for tensor in given)
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         path = self._where() or "network"
         scores = multiply_operands(self._simulation, f"{path}.scores", q, k.transpose(2, 3))
