@@ -2,8 +2,8 @@
 
 A module that lies beside the settings, or anywhere else where no packages are installed, is read
 together with the modules beside it that it imports, and runs from these texts in every process of
-a run: workers get them by Ray, so their machines need no copy of the files. What is
-installed, into whatever folder, is imported there by its name.
+a run: workers get them by Ray, so their machines need no copy of the files. What is installed,
+into whatever folder, is imported there by its name.
 """
 
 import ast

@@ -186,36 +186,6 @@ def test_frozen_layers_stay_and_have_no_blocks():
     assert {block.layer_name for block in optimizer._blocks} == {"2"}
 
 
-def test_training_goes_on_from_a_saved_state_to_the_bit(tmp_path):
-    x, y = data()
-
-    def steps(model, optimizer, count):
-        losses = []
-        for _ in range(count):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
-
-    hardware = rd.load_hardware("small")
-    model = rt.convert(network().float(), hardware)
-    x = x.float()
-    optimizer = rt.KFAC(model, lr=0.05)
-    steps(model, optimizer, 2)
-    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
-    wanted = steps(model, optimizer, 3)
-    weights, state = torch.load(tmp_path / "state.pt")  # plain tensors: no pickled classes
-    other = network().float()
-    other.load_state_dict(weights)
-    again = rt.KFAC(rt.convert(other, hardware), lr=0.05)
-    again.load_state_dict(state)
-    assert steps(other, again, 3) == wanted
-    with pytest.raises(DataError, match="repast_dist"):
-        again.load_state_dict(torch.optim.SGD(other.parameters(), lr=0.1).state_dict())
-
-
 def steps_of(model, optimizer, x, y, count):
     found = []
     for _ in range(count):
@@ -225,6 +195,26 @@ def steps_of(model, optimizer, x, y, count):
         optimizer.step()
         found.append(loss.item())
     return found
+
+
+def test_training_goes_on_from_a_saved_state_to_the_bit(tmp_path):
+    x, y = data()
+
+    hardware = rd.load_hardware("small")
+    model = rt.convert(network().float(), hardware)
+    x = x.float()
+    optimizer = rt.KFAC(model, lr=0.05)
+    steps_of(model, optimizer, x, y, 2)
+    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    wanted = steps_of(model, optimizer, x, y, 3)
+    weights, state = torch.load(tmp_path / "state.pt")  # plain tensors: no pickled classes
+    other = network().float()
+    other.load_state_dict(weights)
+    again = rt.KFAC(rt.convert(other, hardware), lr=0.05)
+    again.load_state_dict(state)
+    assert steps_of(other, again, x, y, 3) == wanted
+    with pytest.raises(DataError, match="repast_dist"):
+        again.load_state_dict(torch.optim.SGD(other.parameters(), lr=0.1).state_dict())
 
 
 @pytest.mark.parametrize("what", ["frozen layers", "half precision", "saved twice"])
