@@ -84,24 +84,23 @@ def _local_cluster(spec: FarmSpec) -> Iterator[None]:
     clear_left_behind()
     with (
         scratch_folder(mark) as folder,
-        _environment(
-            {RUN_MARK: mark}
-            | _private_ray()
-            | patient_ray(spec.start_timeout_s)
-            | ({} if spec.dashboard else _frugal_ray())
-        ),
+        _environment({RUN_MARK: mark} | _private_ray()),
     ):
-        import ray
-
         watcher = _start_watcher(mark, folder)
         try:
-            _start_ray(spec, mark, folder, spare={os.getpid(), watcher.pid})
+            # Ray's processes keep these; others, which may start a Ray of their own, get none.
+            with _environment(
+                patient_ray(spec.start_timeout_s) | ({} if spec.dashboard else _frugal_ray())
+            ):
+                _start_ray(spec, mark, folder, spare={os.getpid(), watcher.pid})
             yield
         except BaseException:
             # Ray would say at length what is known, or wait for what is gone.
             end_marked_processes(mark, str(folder), spare={os.getpid(), watcher.pid})
             raise
         finally:
+            import ray
+
             with contextlib.suppress(Exception):
                 ray.shutdown()
             _stop(mark, folder, watcher)

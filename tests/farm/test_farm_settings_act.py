@@ -363,6 +363,8 @@ def test_a_cluster_on_this_machine_is_started_with_memory_and_dashboard_of_the_s
     for spec in (FarmSpec(), FarmSpec(dashboard=True, object_store_bytes=123_000_000)):
         with cluster_module.cluster(spec):
             found = ray.asked["init"][-1]
+            # What is started from here may have a Ray of its own, with a dashboard.
+            assert "RAY_enable_metrics_collection" not in os.environ
         assert found["address"] == "local"
         assert found["include_dashboard"] is spec.dashboard
         assert found["object_store_memory"] == spec.object_store_bytes
