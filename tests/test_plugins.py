@@ -127,6 +127,20 @@ def test_an_error_names_the_plug_in_and_what_it_lacks(tmp_path, capsys):
     assert "Lazy: lacks update" in message
 
 
+@pytest.mark.parametrize(
+    "counts",
+    ["rounds, rounds", "rounds, rounds, 0, rounds[:1].repeat(3)", "rounds, rounds, 0, None"],
+)
+def test_a_scheme_that_counts_something_else_is_told_so(tmp_path, capsys, counts):
+    path = tmp_path / "short.py"
+    text = (PLUGINS / "my_scheme.py").read_text()
+    path.write_text(text.replace("rounds, rounds, 5 * rounds, 8 * rounds", counts))
+    assert main([f"plugins=[{path}]", "inversion.method=damped_richardson", "study=plan"]) == 2
+    message = capsys.readouterr().err
+    assert "Richardson.per_column: " in message
+    assert "valid: four arrays of one number per block" in message
+
+
 def test_what_a_plug_in_adds_is_offered_where_a_name_is_wrong(tmp_path, capsys):
     assert main([named("my_second_order"), "optimizer.method=input_moment"]) == 2
     assert "input_moments" in capsys.readouterr().err

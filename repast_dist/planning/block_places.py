@@ -106,7 +106,8 @@ class HeldBlocks:
     def key(self) -> bytes:
         """What decides how the blocks are placed on their chip."""
         shapes, times = self.shapes, self.times
-        columns = (shapes.size, shapes.right_sides, shapes.held, times.solving_s, self.is_g)
+        rows = (shapes.held, shapes.fresh)
+        columns = (shapes.size, shapes.right_sides, *rows, times.solving_s, self.is_g)
         return b"".join(column.tobytes() for column in columns)
 
 

@@ -25,10 +25,13 @@ from repast_dist.analog.solver import (
     product_cells,
 )
 from repast_dist.analog.specs import InvSpec
+from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.registry import Registry
 from repast_dist.ground.spec import spec
 
 Counts = dict[str, np.ndarray]
+
+_PER_COLUMN = 4
 
 REFRESH_MOVES = RESIDUAL_MOVES + NORM_MOVES
 """Numbers per row that a residual which only the numbers ask for moves."""
@@ -298,6 +301,19 @@ class Scheme(abc.ABC):
             they read from buffers or write there.
         """
 
+    def _four_per_column(self, rounds: np.ndarray, inv: InvSpec) -> tuple[Any, Any, Any, Any]:
+        found: Any = self.per_column(rounds, inv)
+        columns = [np.asarray(one) for one in found] if isinstance(found, tuple | list) else []
+        one_each = [c.shape in ((), rounds.shape) and c.dtype.kind in "iuf" for c in columns]
+        if len(columns) != _PER_COLUMN or not all(one_each):
+            shapes = ", ".join(f"{c.shape} {c.dtype}" for c in columns) or type(found).__name__
+            raise SettingsError(
+                f"{type(self).__name__}.per_column: {shapes} for {rounds.size} blocks; valid: four "
+                "arrays of one number per block (applications of the inverse, residual products, "
+                "digital operations per row, numbers moved per row)"
+            )
+        return tuple(found)
+
     def around_one(self, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the digital operations per row that deflation takes around one application of the
         inverse, and the numbers that they move, for so many directions.
@@ -424,7 +440,7 @@ class Scheme(abc.ABC):
             ``spared_passes`` (as expected) and ``program_cells``: (blocks,) int64, and
             ``settling_s``: (blocks,) float64.
         """
-        applied, products, digital, moved = self.per_column(rounds, inv)
+        applied, products, digital, moved = self._four_per_column(rounds, inv)
         seconds = self.settling_s(blocks, inv) if settling_s is None else settling_s
         # An inverse that is halved d times costs 3^d settlings and 3^d - 1 products, one by
         # diagonal pieces a settling of each, at once.
