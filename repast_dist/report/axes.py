@@ -7,7 +7,7 @@ from typing import Any
 
 from repast_dist.ground.numbers import ceil_div
 from repast_dist.report import palette
-from repast_dist.report.units import prefixed, si_scale
+from repast_dist.report.units import unit_scale
 
 _TICKS_AT_VALUES = 13
 _MOST_DECADES = 8
@@ -53,8 +53,8 @@ class Axis:
         if not self.unit or self.percent:
             return 1.0, self.title
         known = [abs(v) for series in values for v in series if v is not None and math.isfinite(v)]
-        scale, prefix = si_scale(max(known, default=0.0))
-        return scale, f"{self.title}, {prefixed(prefix, self.unit)}"
+        scale, unit = unit_scale(max(known, default=0.0), self.unit)
+        return scale, f"{self.title}, {unit}"
 
     def drawn(self, title: str, values: Sequence[float], exact: str = ".4~g") -> dict[str, Any]:
         """Return the Plotly axis of measured values.

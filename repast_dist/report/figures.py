@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from repast_dist.ground.numbers import ceil_div
 from repast_dist.report import palette
 from repast_dist.report.axes import Axis, log_ticks, rule, ticks_at
 from repast_dist.report.page import Figure, Frame
-from repast_dist.report.units import shortened, si, si_scale
+from repast_dist.report.units import shortened, si, unit_scale
 
 _LONGEST_CURVE = 2000
 _MARKED_POINTS = 40
@@ -359,12 +358,12 @@ def gantt(
     x_max_s : float
         Right end of the time axis, in seconds.
     """
-    scale, prefix = si_scale(x_max_s)
+    scale, unit = unit_scale(x_max_s, "s")
     layout = {
         "barmode": "overlay",
         "showlegend": True,
         "xaxis": {
-            "title": {"text": f"simulated time in the step, {prefix}s"},
+            "title": {"text": f"simulated time in the step, {unit}"},
             "range": [0, x_max_s / scale * 1.005],
         },
         "yaxis": {
@@ -375,7 +374,7 @@ def gantt(
             "zeroline": False,
         },
     }
-    traces = [_work(kind, items, scale, prefix) for kind, items in segments.items()]
+    traces = [_work(kind, items, scale, unit) for kind, items in segments.items()]
     return _figure(title, traces, layout, dataclasses.replace(frame, wide=True))
 
 
@@ -385,20 +384,37 @@ def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], frame:
 
 
 def _in_units(curve: Curve, x_scale: float, scale: float) -> Curve:
-    """Return the curve in the units of the axes, thinned to a number of points that draws fast."""
-    stride = max(1, ceil_div(len(curve.x), _LONGEST_CURVE))
+    """Return the curve in the units of the axes, with a number of points that draws fast."""
+    drawn = _drawn(curve.y if curve.faint is None else curve.faint)
 
     def kept(values: Sequence[float], by: float) -> list[float]:
-        return [value if value is None else value / by for value in values[::stride]]
+        return [v if (v := values[place]) is None else v / by for place in drawn]
 
     band = None if curve.band is None else (kept(curve.band[0], scale), kept(curve.band[1], scale))
     return dataclasses.replace(
         curve,
-        x=kept(curve.x, x_scale) if x_scale != 1.0 else list(curve.x[::stride]),
+        x=kept(curve.x, x_scale) if x_scale != 1.0 else [curve.x[place] for place in drawn],
         y=kept(curve.y, scale),
         band=band,
         faint=None if curve.faint is None else kept(curve.faint, scale),
     )
+
+
+def _drawn(values: Sequence[float]) -> Sequence[int]:
+    """Return which values of a curve are drawn: of a long one its ends, and the lowest and the
+    highest of every few, so that what stands out does so whichever step it falls on.
+    """
+    if len(values) <= _LONGEST_CURVE:
+        return range(len(values))
+    known = np.array([np.nan if value is None else value for value in values], float)
+    places = {0, len(values) - 1}
+    for some in np.array_split(np.arange(len(values)), _LONGEST_CURVE // 2):
+        finite = some[np.isfinite(known[some])]
+        ends = (
+            (finite[known[finite].argmin()], finite[known[finite].argmax()]) if finite.size else ()
+        )
+        places.update(map(int, ends or some[:1]))
+    return sorted(places)
 
 
 def _curve(curve: Curve, index: int) -> list[Any]:
@@ -490,7 +506,7 @@ def _label_axis(content: Bars) -> dict[str, Any]:
 
 
 def _work(
-    kind: str, items: Sequence[tuple[float, float, float, float]], scale: float, prefix: str
+    kind: str, items: Sequence[tuple[float, float, float, float]], scale: float, unit: str
 ) -> Any:
     start, length, centre, height = np.asarray(items, float).T
     return go.Bar(
@@ -503,5 +519,5 @@ def _work(
         marker={"color": palette.phase(kind)},
         text=[si(value, "s") for value in length],
         textposition="none",
-        hovertemplate=f"{kind}<br>from %{{base:.4g}} {prefix}s, for %{{text}}<extra></extra>",
+        hovertemplate=f"{kind}<br>from %{{base:.4g}} {unit}, for %{{text}}<extra></extra>",
     )

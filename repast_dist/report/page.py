@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -418,7 +419,7 @@ def _linked(cell: str, link: str) -> str:
     if not link:
         return cell
     content = cell.removeprefix("<td>").removesuffix("</td>")
-    return f'<td><a href="{_text(link)}">{content}</a></td>'
+    return f'<td><a href="{quote(link)}">{content}</a></td>'
 
 
 def _cell(value: Any, column: Column) -> str:

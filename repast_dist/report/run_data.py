@@ -128,6 +128,8 @@ class BlockWork:
 
     Attributes
     ----------
+    chips : ndarray
+        (chips,) chip numbers, ascending.
     seconds : dict
         Phase -> (chips,) summed durations of the rows that belong to a block.
     bound_s : float
@@ -135,6 +137,7 @@ class BlockWork:
         over chips or the largest block, whichever is longer.
     """
 
+    chips: np.ndarray
     seconds: dict[str, np.ndarray]
     bound_s: float
 
@@ -144,10 +147,8 @@ class BlockWork:
         return float(np.max(sum(self.seconds.values(), np.zeros(1))))
 
 
-def block_work(trace: pa.Table, others: int = 0) -> BlockWork:
-    """Return how the time on SOI blocks is spread over the chips of a trace, and over so many
-    others, which hold no block.
-    """
+def block_work(trace: pa.Table) -> BlockWork:
+    """Return how the time on SOI blocks is spread over the chips of a trace."""
     rows = trace.filter(pc.greater_equal(trace["block"], 0))
     chips = np.unique(trace["chip"].to_numpy())
     sums = sum_by(rows, ("chip", "phase", "block"), ("duration_s",)).to_pylist()
@@ -156,9 +157,10 @@ def block_work(trace: pa.Table, others: int = 0) -> BlockWork:
     for row in sums:
         seconds[row["phase"]][np.searchsorted(chips, row["chip"])] += row["duration_s"]
         blocks[row["block"]] = blocks.get(row["block"], 0.0) + row["duration_s"]
-    mean = sum(blocks.values()) / max(chips.size + others, 1)
+    mean = sum(blocks.values()) / max(chips.size, 1)
     bound = max(mean, max(blocks.values(), default=0.0))
-    return BlockWork({name: values for name, values in seconds.items() if values.any()}, bound)
+    worked = {name: values for name, values in seconds.items() if values.any()}
+    return BlockWork(chips, worked, bound)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,7 @@ from repast_dist.report.page import (
     settings_tables,
     write_page,
 )
+from repast_dist.report.units import counted
 
 _FOLD_ABOVE = 25
 
@@ -208,7 +209,7 @@ def chart_figure(chart: Chart, table: pa.Table) -> Figure:
             f"valid: {', '.join(table.column_names)}"
         )
     for name, value in chart.where.items():
-        table = table.filter(pc.equal(table[name], pa.scalar(value)))
+        table = _with(table, name, value)
     draw = {
         "line": _line,
         "bars": _bars,
@@ -228,15 +229,24 @@ def unit_of(table: pa.Table, column: str) -> str:
 
 
 def axis_title(table: pa.Table, column: str) -> str:
-    """Return a column's description, or its name in words without the unit."""
+    """Return a column's description, or its name in words without the unit; the path of a setting
+    stays as it is typed.
+    """
     field = table.schema.field(column)
     description = (field.metadata or {}).get(b"description", b"").decode()
+    if description or "." in column:
+        return description or column
     words, unit = column.replace("_", " "), unit_of(table, column).lower().replace("1/", "per ")
-    return description or (words.removesuffix(f" {unit}") if unit else words)
+    return words.removesuffix(f" {unit}") if unit else words
 
 
 def _line(chart: Chart, table: pa.Table) -> Figure:
     curves = []
+    placed = table.filter(pc.is_valid(table[chart.x]))
+    lost = table.num_rows - placed.num_rows
+    missing = f"{counted(lost, 'row')} without a number of '{chart.x}' not shown." if lost else ""
+    chart = dataclasses.replace(chart, caption=" ".join(filter(None, (chart.caption, missing))))
+    table = placed
     for name, rows in _split(table, chart.series).items():
         rows = rows.sort_by(chart.x)
         columns = {n: rows[n].to_pylist() for n in (chart.x, chart.y, *chart.band) if n}
@@ -352,26 +362,37 @@ def _split(table: pa.Table, column: str) -> dict[str, pa.Table]:
     if not column:
         return {"": table}
     return {
-        _label(table, column, value): table.filter(pc.equal(table[column], pa.scalar(value)))
+        _label(table, column, value): _with(table, column, value)
         for value in pc.unique(table[column]).to_pylist()
     }
+
+
+def _with(table: pa.Table, column: str, value: Any) -> pa.Table:
+    """Return the rows that have a value, or none where it is None."""
+    if value is None:
+        return table.filter(pc.is_null(table[column]))
+    return table.filter(pc.equal(table[column], pa.scalar(value)))
 
 
 def _label(table: pa.Table, column: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    return f"{axis_title(table, column)} {value:g}" if not isinstance(value, bool) else str(value)
+    return f"{axis_title(table, column)} {_text(value)}"
 
 
 def _ordered(column: pa.ChunkedArray) -> list[str]:
     """Return distinct values as text: numbers by size, names as they appear."""
     values = pc.unique(column).to_pylist()
     if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
-        values = sorted(values)
+        values = sorted(values, key=lambda value: (value is not None, value))
     return [_text(value) for value in values]
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -34,19 +34,27 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
+    scale, shown = unit_scale(abs(value), unit)
     if unit.endswith("2"):
-        # Tens of thousands of a smaller unit read better than a part of a larger one.
-        power = min(max(math.ceil(-math.log10(abs(value)) / 6), 0), 3) if value else 0
-        return f"{number(value * 1e6**power, digits)} {_PREFIXES[_ZERO - power]}{unit}"
+        return f"{number(value / scale, digits)} {shown}"
     if unit in _UNPREFIXED:
         return number(value, digits) + (f" {unit}" if unit not in ("", "1") else "")
-    scale, prefix = si_scale(abs(value))
-    return f"{_significant(value / scale, digits)} {prefixed(prefix, unit)}"
+    return f"{_significant(value / scale, digits)} {shown}"
 
 
-def prefixed(prefix: str, unit: str) -> str:
-    """Return a unit with its prefix: "ms"; of "1/s" it is "k/s", thousands per second."""
-    return f"{prefix}{unit.removeprefix('1')}"
+def unit_scale(value: float, unit: str) -> tuple[float, str]:
+    """Return what to divide values of this size by, and the unit with the prefix that they get.
+
+    "s" may become "ms"; "1/s", "k/s", thousands per second; "m2", "mm2", which is 1e-6 m2.
+    """
+    if unit in _UNPREFIXED:
+        return 1.0, unit
+    if unit.endswith("2"):
+        # Tens of thousands of a smaller unit read better than a part of a larger one.
+        power = min(max(math.ceil(-math.log10(value) / 6), 0), 3) if value else 0
+        return 1e-6**power, f"{_PREFIXES[_ZERO - power]}{unit}"
+    scale, prefix = si_scale(value)
+    return scale, f"{prefix}{unit.removeprefix('1')}"
 
 
 def si_scale(value: float) -> tuple[float, str]:

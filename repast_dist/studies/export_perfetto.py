@@ -18,7 +18,15 @@ def run(
     """Write ``trace.perfetto.json.gz`` into the run directory."""
     run_dir = run_to_read(study.run, settings.run_root, console)
     path = run_dir / "trace.perfetto.json.gz"
-    export_perfetto(read_trace(run_dir / TRACE), path, max_events=study.rows)
+    trace = read_trace(run_dir / TRACE)
+    written = export_perfetto(trace, path, max_events=study.rows)
+    if written < trace.num_rows:
+        console.print(
+            f"The first {written:,} of {trace.num_rows:,} rows, as study.rows={study.rows} says",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         f"Open in ui.perfetto.dev or chrome://tracing: {path}", markup=False, soft_wrap=True
     )

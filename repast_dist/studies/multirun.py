@@ -18,6 +18,7 @@ from repast_dist.ground.spec import to_dict
 from repast_dist.report.compare import write_comparison
 from repast_dist.report.console import print_table
 from repast_dist.report.study_page import StudyPage, StudySection, write_study
+from repast_dist.report.units import counted
 from repast_dist.studies.differing import differing_settings, told_apart
 from repast_dist.studies.output import Figures, objective_of, read_figures, write_answer
 from repast_dist.studies.run_directory import locked, new_run_directory
@@ -148,7 +149,7 @@ def show_sweep(state: SweepState, console: Console) -> None:
         for path, changed, found in rows
     ]
     state.save()
-    answer = _page(settings, told, table)
+    answer = _page(settings, told, table, len(state.points))
     plugins = checksums(settings[0].plugins)
     write_answer(folder, answer.study, answer.answer, {}, plugins)
     page = write_study(answer, folder)
@@ -169,13 +170,17 @@ def _plain(figures: Figures) -> list[dict[str, Any]]:
     return [{"name": name, "value": value, "unit": unit} for name, (value, unit) in figures.items()]
 
 
-def _page(settings: Sequence[RunSettings], told: pa.Table, table: pa.Table) -> StudyPage:
+def _page(
+    settings: Sequence[RunSettings], told: pa.Table, table: pa.Table, asked: int
+) -> StudyPage:
     more = set(table.column_names) - set(told.column_names)
     names = ", ".join(dict.fromkeys(item.study.name for item in settings))
+    done = len(settings)
+    count = counted(done, "run") if done == asked else f"{done:,} of {asked:,} runs, those done,"
     return StudyPage(
         study="sweep",
         title=f"Sweep of study {names}",
-        answer=f"{len(settings)} runs of study {names}, with the settings that differ.",
+        answer=f"{count} of study {names}, with the settings that differ.",
         tables={"runs": told, "sweep": table},
         sections=[
             StudySection("Runs", tables=["runs"]),

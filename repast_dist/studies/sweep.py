@@ -27,6 +27,8 @@ from repast_dist.studies.costing import (
 from repast_dist.studies.kinds.sweep import SweepChart, SweepStudy
 from repast_dist.studies.output import finish
 from repast_dist.studies.points import PointRunner
+from repast_dist.studies.search.found import alike
+from repast_dist.studies.search.goals import is_number
 from repast_dist.studies.settings import RunSettings, in_one_process
 from repast_dist.studies.variants import varied
 
@@ -103,7 +105,7 @@ def sweep_page(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> StudyPage:
         )
         answer = f"Of {len(rows)} points {where} has the {study.goal} {study.best}: {value}."
         figures = [KeyFigure(study.best, value, where, number=best[study.best], unit=unit)]
-    shown = [_chart(chart) for chart in study.charts]
+    shown = [drawn for chart in study.charts for drawn in _charts(study, chart, rows)]
     return StudyPage(
         study="sweep",
         title=study.question,
@@ -127,9 +129,11 @@ def run(study: SweepStudy, settings: RunSettings, run_dir: Path | None, console:
             f"valid: {', '.join(measured_columns)}"
         )
     rows = [
-        labels | {name: record[name] for name in study.columns or record if name in record}
-        for labels, record in zip(sweep_labels(study), records, strict=True)
+        labels | {name: record.get(name) for name in study.columns or measured_columns}
+        for labels, record in zip(_as_columns(sweep_labels(study)), records, strict=True)
     ]
+    for number, chart in enumerate(study.charts):
+        _check_chart(f"study.charts.{number}", chart, rows)
     page = sweep_page(study, rows)
     networks = _networks(study, points)
     if networks:
@@ -162,23 +166,64 @@ def _networks(study: SweepStudy, points: Sequence[SweepPoint]) -> list[Workload]
 
 def _best(study: SweepStudy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     name = str(study.best)
-    known = [row for row in rows if isinstance(row.get(name), int | float)]
+    known = [row for row in rows if is_number(row.get(name))]
     if not known:
-        valid = [key for key, value in rows[0].items() if isinstance(value, int | float)]
+        valid = [key for key, value in rows[0].items() if is_number(value)]
         raise SettingsError(f"study.best: no numbers in '{name}'; valid: {', '.join(valid)}")
     choose = min if study.goal == "lowest" else max
     return choose(known, key=lambda row: float(row[name]))
 
 
-def _chart(chart: SweepChart) -> Chart:
-    return Chart(
-        chart.kind,
-        "points",
-        chart.title or f"{chart.value or chart.y} over {chart.x}",
-        x=chart.x,
-        y=chart.y,
-        value=chart.value,
-        series=chart.series,
-        log_x=chart.log_x,
-        log_y=chart.log_y,
-    )
+def _as_columns(labels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the labels as columns hold them: of each all numbers, all yes or no, or all text."""
+    columns = {}
+    for name in labels[0]:
+        values = [item[name] for item in labels]
+        truths = all(value is None or isinstance(value, bool) for value in values)
+        columns[name] = values if truths else alike(values)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _check_chart(where: str, chart: SweepChart, rows: Sequence[dict[str, Any]]) -> None:
+    """Refuse a chart of columns that there are not, or of text where numbers are drawn."""
+    measured = [name for name in rows[0] if any(is_number(row[name]) for row in rows)]
+    drawn = {"value": chart.value} if chart.kind == "heat_map" else {"y": chart.y}
+    if chart.log_x:
+        drawn["x"] = chart.x
+    shown = {name: getattr(chart, name) for name in ("x", "y", "value", "series")}
+    for key, name in shown.items():
+        valid = measured if key in drawn else list(rows[0])
+        if name not in valid and (name or key in drawn):
+            what = "no numbers in" if name in rows[0] else "no column"
+            raise SettingsError(f"{where}.{key}: {what} '{name}'; valid: {', '.join(valid)}")
+
+
+def _charts(study: SweepStudy, chart: SweepChart, rows: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return a chart for each combination of the values that its own columns do not tell apart, so
+    that no point covers another.
+    """
+    names = ("variant", *study.axes)
+    shown = (chart.x, chart.y, chart.value, chart.series)
+    # Over what is measured, each point has a place of its own.
+    others = [name for name in names if name not in shown] if chart.x in names else []
+    values_of = {name: list(dict.fromkeys(row[name] for row in rows)) for name in others}
+    apart = {name: values for name, values in values_of.items() if len(values) > 1}
+    title = chart.title or f"{chart.value or chart.y} over {chart.x}"
+    drawn = []
+    for values in itertools.product(*apart.values()):
+        where = dict(zip(apart, values, strict=True))
+        drawn.append(
+            Chart(
+                chart.kind,
+                "points",
+                ", ".join([title, *(f"{name}={value}" for name, value in where.items())]),
+                x=chart.x,
+                y=chart.y,
+                value=chart.value,
+                series=chart.series,
+                where=where,
+                log_x=chart.log_x,
+                log_y=chart.log_y,
+            )
+        )
+    return drawn

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from repast_dist.trace.schema import NONE
 
@@ -29,7 +31,8 @@ def export_perfetto(table: pa.Table, path: Path, *, max_events: int = MAX_EVENTS
     path : Path
         Output file, usually ``trace.json.gz``.
     max_events : int
-        Most rows to write; only the earliest ones are written.
+        Most rows to write: those of the first steps, as many as go in whole. Where the first one
+        does not, its earliest rows.
 
     Returns
     -------
@@ -37,12 +40,21 @@ def export_perfetto(table: pa.Table, path: Path, *, max_events: int = MAX_EVENTS
         Rows written.
     """
     order = [(name, "ascending") for name in ("start_s", "chip", "bank")]
-    rows = table.sort_by(order).slice(0, max_events)
+    rows = _first_steps(table, max_events).sort_by(order).slice(0, max_events)
     aside = path.with_name(path.name + ".tmp")
     with gzip.open(aside, "wt", encoding="utf-8", compresslevel=5) as file:
         _write_events(file, rows)
     aside.replace(path)
     return int(rows.num_rows)
+
+
+def _first_steps(table: pa.Table, most: int) -> pa.Table:
+    """Return the rows of the first steps that are no more than `most` together, or of the first."""
+    steps, rows = np.unique(table["step"].to_numpy(), return_counts=True)
+    whole = int(np.searchsorted(np.cumsum(rows), most, side="right"))
+    if whole == len(steps):
+        return table
+    return table.filter(pc.less_equal(table["step"], steps[max(whole - 1, 0)]))
 
 
 def _write_events(file: TextIO, rows: pa.Table) -> None:

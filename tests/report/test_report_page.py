@@ -1,5 +1,6 @@
 """The report says what the trace says, and works in a real browser without a network."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from browser import CHROMIUM, Browser
@@ -15,7 +17,8 @@ from example_run import write_example_run
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SETTINGS
-from repast_dist.report import library
+from repast_dist.report import figures, library
+from repast_dist.report.axes import Axis
 from repast_dist.report.page import (
     Column,
     Figure,
@@ -30,6 +33,7 @@ from repast_dist.report.page import (
 from repast_dist.report.run_data import activity, block_work, load_run, step_bars
 from repast_dist.report.run_report import run_page, write_run_report
 from repast_dist.report.units import si
+from repast_dist.trace import PHASES, trace_batch
 
 _WITHOUT = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -87,6 +91,23 @@ def test_the_answer_names_accuracy_time_energy_and_what_dominates(run_dir: Path)
     assert answer.count(". ") == 1  # two sentences
 
 
+def test_the_answer_of_a_run_cut_short_says_when_it_was_tested(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    *earlier, _ = run.result["epochs"]
+    cut = dataclasses.replace(run, result=run.result | {"epochs": earlier})
+    answer = run_page(cut).answer
+    assert answer.startswith(f"After 1 epoch ({earlier[-1]['step']} steps) the")
+    assert "On 4 simulated chips all 40 steps take" in answer
+    assert "On 4 simulated chips the run takes" in run_page(run).answer
+
+
+def test_one_chip_and_one_step_are_no_chips_and_steps(tmp_path: Path) -> None:
+    page = run_page(load_run(write_example_run(tmp_path / "run", n_chips=1, steps=1)))
+    details = {tile.label: tile.detail for tile in page.key_figures}
+    assert details["Simulated energy"] == "1 chip"
+    assert details["Simulated time"] == "1 step"
+
+
 def test_solves_that_missed_their_target_are_announced_at_the_top(run_dir: Path) -> None:
     run = load_run(run_dir)
     failed = sum(not ok for ok in run.solves["converged"].to_pylist())
@@ -132,6 +153,56 @@ def test_the_balance_of_soi_blocks_is_held_against_its_lower_bound(run_dir: Path
     assert work.bound_s == pytest.approx(max(mean, largest))
     assert work.busiest_s == pytest.approx(busiest.fetchall()[0][0])
     assert set(work.seconds) == {"inversion", "program"}
+
+
+def test_chips_that_are_shown_together_all_count_in_the_balance(tmp_path: Path) -> None:
+    # Each of 40 chips solves with two blocks as quickly: nothing could be spread better.
+    blocks = {"chip": 2 * [*range(40)], "block": [*range(80)]}
+    zeros = np.zeros(80, np.int64)
+    rows = blocks | {
+        "bank": zeros, "step": zeros, "phase": zeros + PHASES.index("inversion"), "op": zeros,
+        "start_s": np.repeat([0.0, 1e-6], 40), "duration_s": zeros + 1e-6, "energy_j": zeros + 1e-9,
+    }  # fmt: skip
+    other = {name: np.array(values[:2]) for name, values in rows.items()}
+    batch = trace_batch(rows, ["inv_solve"])
+    idle = trace_batch(other | {"chip": [40, 41], "block": [-1, -1]}, ["inv_solve"])
+    run = dataclasses.replace(
+        load_run(write_example_run(tmp_path / "run", steps=1)),
+        trace=pa.Table.from_batches([batch, idle]),
+    )
+    drawn = figures_of(run_page(run))
+    work = drawn["Work on SOI blocks per chip"]
+    assert work.data[0]["x"] == ["0 +39", "40 +1"]
+    assert list(work.data[0]["y"]) == pytest.approx([2.0, 0.0])
+    assert "The busiest chip is 5 % above it." in work.frame.caption  # 80 blocks, 42 chips
+    assert "Work of 2 of 42 chips" in drawn["One step (step 0)"].frame.caption
+
+
+def test_what_stands_out_in_a_long_curve_is_drawn_whichever_step_it_falls_on() -> None:
+    values = np.ones(20_000)
+    values[[7, 12_345, 19_999]] = (5.0, 0.1, 3.0)
+    drawn = figures.line("t", [figures.Curve("c", range(20_000), values)], Axis("x"), Axis("y"))
+    x, y = drawn.data[0]["x"], drawn.data[0]["y"]
+    assert {0: 1.0, 7: 5.0, 12_345: 0.1, 19_999: 3.0}.items() <= dict(
+        zip(x, y, strict=True)
+    ).items()
+    assert list(x) == sorted(x)
+    assert len(x) <= 2002
+
+
+def test_a_solve_that_is_worst_is_seen_among_thousands_of_steps(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    one = run.solves.slice(0, 1)
+    steps = 1000
+    solves = pa.concat_tables([one] * steps).combine_chunks()
+    residual = np.full(steps, 1e-6)
+    residual[501] = 0.5
+    for name, values in (("step", np.arange(steps, dtype=np.int32)), ("residual", residual)):
+        solves = solves.set_column(solves.schema.get_field_index(name), name, pa.array(values))
+    drawn = figures_of(run_page(dataclasses.replace(run, solves=solves)))
+    shown = drawn["Relative residual per SOI block"]
+    assert max(shown.data[0]["customdata"][0]) == 0.5
+    assert "worst of 3 steps" in shown.frame.caption
 
 
 def test_gantt_bars_of_a_step_cover_exactly_the_work_of_each_phase(run_dir: Path) -> None:
@@ -184,6 +255,12 @@ def test_text_from_settings_cannot_become_markup() -> None:
     spec = re.search(r'class="spec" data-for="plot2">(.*?)</script>', page)
     assert spec is not None
     assert json.loads(spec[1])["data"][0]["name"] == "</script>" + evil
+
+
+def test_links_lead_to_folders_whatever_they_are_called() -> None:
+    table = Table("t", [Column("run")], [["here"]], links=["lr #1? 5 %/a:b/report.html"])
+    page = render(Page("t", "s", "a", [Section("s", [table])]))
+    assert '<a href="lr%20%231%3F%205%20%25/a%3Ab/report.html">here</a>' in page
 
 
 def test_numbers_that_are_not_finite_become_gaps_in_plots() -> None:

@@ -199,6 +199,33 @@ def test_stacked_bars_have_no_more_names_than_colours_and_the_same_sums() -> Non
     assert np.sum([trace["y"] for trace in drawn.data], axis=0) == pytest.approx([1.0, 1.0])
 
 
+def test_an_area_on_an_axis_is_what_the_table_says() -> None:
+    table = with_units({"chips": [1, 2], "area_m2": [2.5e-5, 5e-5]}, {"area_m2": "m2"})
+    drawn = chart_figure(Chart("line", "t", "t", x="chips", y="area_m2"), table)
+    assert drawn.layout["yaxis"]["title"]["text"] == "area, mm2"
+    assert drawn.data[0]["y"] == pytest.approx([25.0, 50.0])
+
+
+def test_a_setting_that_is_none_is_drawn_as_one_more_value() -> None:
+    table = pa.table(
+        {"a.gbw_hz": [1e8, None, 1e8, None], "chips": [1, 1, 2, 2], "loss": [1.0, 2.0, 3.0, 4.0]}
+    )
+    lines = chart_figure(Chart("line", "t", "t", x="chips", y="loss", series="a.gbw_hz"), table)
+    assert {it["name"]: list(it["y"]) for it in lines.data} == {
+        "a.gbw_hz 1e+08": [1.0, 3.0],
+        "a.gbw_hz –": [2.0, 4.0],
+    }
+    bars = chart_figure(Chart("bars", "t", "t", x="a.gbw_hz", y="loss", series="chips"), table)
+    assert {it["name"]: (list(it["x"]), list(it["y"])) for it in bars.data} == {
+        "chips 1": (["–", "1e+08"], [2.0, 1.0]),
+        "chips 2": (["–", "1e+08"], [4.0, 3.0]),
+    }
+    over = Chart("line", "t", "t", x="a.gbw_hz", y="loss", series="chips", log_x=True)
+    drawn = chart_figure(over, table)
+    assert [list(it["y"]) for it in drawn.data] == [[1.0], [3.0]]
+    assert drawn.frame.caption == "2 rows without a number of 'a.gbw_hz' not shown."
+
+
 def test_a_heat_map_places_each_value_at_its_settings() -> None:
     trace = figure("Residual").data[0]
     assert trace["x"] == ["0", "0.005", "0.01", "0.03"]

@@ -1,7 +1,9 @@
 """Runs as TensorBoard and MLflow read them: their own readers find what the run directory holds."""
 
+import datetime
 import importlib.util
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import changed_since_sealed
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
+from repast_dist.studies.exports import export_run
 from repast_dist.studies.output import read_answer, read_figures
 
 QUIET = Console(quiet=True)
@@ -65,6 +68,8 @@ def test_tensorboard_reads_the_curves_figures_and_settings_of_a_run(trained):
     assert answer.tensor_proto.string_val[0].decode() == read_answer(trained)
     from tensorboard.plugins.hparams import plugin_data_pb2
 
+    # A network that classifies has no squared error.
+    assert "epoch/test_squared_error" not in read.Tags()["scalars"]
     summary = read.SummaryMetadata("_hparams_/session_start_info")
     stored = plugin_data_pb2.HParamsPluginData.FromString(summary.plugin_data.content)
     assert stored.session_start_info.hparams["train.batch_size"].number_value == 32
@@ -83,6 +88,9 @@ def test_mlflow_reads_the_curves_figures_and_settings_of_a_run(trained, monkeypa
         (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == trained.name
     assert run.info.status == "FINISHED"
+    began, ended = (datetime.datetime.fromisoformat(result[it]) for it in ("started", "finished"))
+    assert run.info.start_time == 1000 * began.timestamp()
+    assert run.info.end_time == 1000 * ended.timestamp()
     assert run.data.params["train.batch_size"] == "32"
     assert run.data.params["optimizer.method"] == "sgd"
     assert run.data.tags["mlflow.note.content"] == read_answer(trained)
@@ -92,6 +100,23 @@ def test_mlflow_reads_the_curves_figures_and_settings_of_a_run(trained, monkeypa
         assert [item.value for item in found] == pytest.approx([value for _, value in points])
     for name, (value, _) in read_figures(trained).items():
         assert run.data.metrics[f"figure/{name}"] == value
+
+
+@pytest.mark.slow
+def test_mlflow_is_told_that_a_run_was_interrupted(trained, tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking", reason="no MLflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    stopped = tmp_path / "train" / trained.name
+    shutil.copytree(trained, stopped)
+    for name, entry in (("result", "status"), ("settings", "run_root")):
+        stored = json.loads((stopped / f"{name}.json").read_text())
+        stored[entry] = {"status": "interrupted", "run_root": str(tmp_path)}[entry]
+        (stopped / f"{name}.json").write_text(json.dumps(stored))
+    export_run("mlflow", stopped)
+    client = tracking.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("train")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
 
 
 def test_studies_that_do_not_train_export_their_figures(tmp_path):

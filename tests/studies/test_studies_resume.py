@@ -24,6 +24,7 @@ from repast_dist.ground.files import replaced, write_json
 from repast_dist.settings import load_settings
 from repast_dist.studies import multirun, recorder, resume_study, run_study
 from repast_dist.studies import train as train_study
+from repast_dist.studies.output import read_answer
 from repast_dist.studies.verify import findings
 from repast_dist.trace import read_solves, read_trace, verify
 
@@ -432,6 +433,7 @@ def test_a_sweep_that_was_stopped_compares_what_it_has_and_goes_on(
         assert f"Stopped after {done} of 3 runs" in console.file.getvalue()
         assert f"repast-dist resume={folder}" in console.file.getvalue().replace("\n", "")
         assert (folder / "report.html").is_file() == (done > 0)
+        assert not done or read_answer(folder).startswith(f"{done} of 3 runs, those done, ")
     before = [(run / "checksums.json").read_bytes() for run in runs_of(folder)]
     rd.resume(folder, "farm.checkpoint_every=2", quiet=True, jobs=1)
     runs = runs_of(folder)

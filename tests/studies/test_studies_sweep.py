@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import math
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,10 @@ from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import run_study
 from repast_dist.studies.costing import planned_step
+from repast_dist.studies.kinds.sweep import SweepStudy
+from repast_dist.studies.measures.cost import CostMeasure
 from repast_dist.studies.settings import changed
+from repast_dist.studies.sweep import sweep_page
 
 QUIET = Console(file=io.StringIO())
 
@@ -92,6 +97,102 @@ def test_a_training_is_measured_to_its_last_epoch(tmp_path):
     slow, fast = rows(run_study(settings, QUIET))
     assert fast["train_loss"] < slow["train_loss"]
     assert slow["steps"] == fast["steps"] == 2
+
+
+def drawn(folder):
+    """Return heading -> traces of every figure of a page."""
+    page = (folder / "report.html").read_text()
+    headings = re.findall(r"<figure[^>]*><h3>(.*?)</h3>", page)
+    specs = re.findall(r'class="spec" data-for="[^"]*">(.*?)</script>', page)
+    return {h: json.loads(spec)["data"] for h, spec in zip(headings, specs, strict=True)}
+
+
+def test_no_point_covers_another_in_a_chart(tmp_path):
+    folder = sweep(
+        tmp_path,
+        axes={
+            "farm.chips": [1, 2],
+            "train.batch_size": [32, 64],
+            "device.opamp.gbw_hz": [None, 1e8],
+        },
+        charts=[
+            {"kind": "bars", "x": "farm.chips", "y": "step_s", "series": "train.batch_size"},
+            {"kind": "heat_map", "x": "farm.chips", "y": "device.opamp.gbw_hz", "value": "step_s"},
+            {"x": "step_s", "y": "energy_per_sample_j"},
+        ],
+    )
+    found = {
+        (row["farm.chips"], row["train.batch_size"], row["device.opamp.gbw_hz"]): row["step_s"]
+        for row in rows(folder)
+    }
+    figures = drawn(folder)
+    assert list(figures) == [
+        "step_s over farm.chips, device.opamp.gbw_hz=None",
+        "step_s over farm.chips, device.opamp.gbw_hz=100000000.0",
+        "step_s over farm.chips, train.batch_size=32",
+        "step_s over farm.chips, train.batch_size=64",
+        "energy_per_sample_j over step_s",
+    ]
+    bars = figures["step_s over farm.chips, device.opamp.gbw_hz=None"]
+    assert [bar["y"] for bar in bars] == [
+        [pytest.approx(1e3 * found[chips, batch, None]) for chips in (1, 2)] for batch in (32, 64)
+    ]
+    (heat,) = figures["step_s over farm.chips, train.batch_size=64"]
+    assert heat["z"] == [[found[chips, 64, hz] for chips in (1, 2)] for hz in (None, 1e8)]
+    assert len(figures["energy_per_sample_j over step_s"][0]["x"]) == 8
+
+
+def test_an_axis_of_lists_is_drawn_as_text(tmp_path):
+    folder = sweep(
+        tmp_path,
+        axes={
+            "partition.replicate_layers": [True, False],
+            "farm.chip_overrides": [{}, {"0": {"speed": 0.5}}],
+        },
+        charts=[{"kind": "bars", "x": "farm.chip_overrides", "y": "step_s"}],
+    )
+    figures = drawn(folder)
+    assert [list(bars["x"]) for (bars,) in figures.values()] == [
+        ["{}", "{'0': {'speed': 0.5}}"]
+    ] * 2
+    assert [row["partition.replicate_layers"] for row in rows(folder)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("chart", "said"),
+    [
+        (
+            {"x": "farm.chips", "y": "steps"},
+            r"study\.charts\.0\.y: no column 'steps'; valid: .*step_s",
+        ),
+        (
+            {"x": "chips", "y": "step_s"},
+            r"study\.charts\.0\.x: no column 'chips'; valid: variant, farm",
+        ),
+        (
+            {"x": "farm.chips", "y": "limited_by"},
+            r"study\.charts\.0\.y: no numbers in 'limited_by'",
+        ),
+        (
+            {"kind": "heat_map", "x": "farm.chips", "y": "variant"},
+            r"study\.charts\.0\.value: no column",
+        ),
+        (
+            {"x": "variant", "y": "step_s", "log_x": True},
+            r"study\.charts\.0\.x: no numbers in 'variant'",
+        ),
+    ],
+)
+def test_a_chart_of_what_is_not_measured_is_refused_in_a_line(tmp_path, chart, said):
+    with pytest.raises(SettingsError, match=said):
+        sweep(tmp_path, axes={"farm.chips": [1]}, charts=[chart])
+
+
+def test_a_point_without_a_number_is_not_the_best():
+    study = SweepStudy(measure=CostMeasure(), axes={"seed": (0, 1)}, best="loss")
+    found = sweep_page(study, [{"variant": "", "seed": 0, "loss": math.nan},
+                               {"variant": "", "seed": 1, "loss": 2.0}])  # fmt: skip
+    assert found.answer == "Of 2 points seed=1 has the lowest loss: 2."
 
 
 @pytest.mark.parametrize(

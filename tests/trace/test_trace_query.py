@@ -105,7 +105,7 @@ def perfetto_example() -> pa.Table:
 
 def test_perfetto_export_has_chips_as_processes_and_banks_as_threads(tmp_path: Path) -> None:
     path = tmp_path / "trace.json.gz"
-    assert export_perfetto(perfetto_example(), path, max_events=4) == 4
+    assert export_perfetto(perfetto_example(), path) == 5
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     threads = {
@@ -121,8 +121,21 @@ def test_perfetto_export_has_chips_as_processes_and_banks_as_threads(tmp_path: P
         ("chip 3", "bank 7", "communicate", 2.0, 1.0),
         ("chip 3", "bank 7 (2)", "forward", 2.5, 1.0),
         ("chip 3", "bank 7", "forward", 5.0, 1.0),
+        ("chip 3", "bank 7", "forward", 9.0, 1.0),
     ]
     assert 0 not in processes  # viewers take process 0 for the idle one
+
+
+@pytest.mark.parametrize(
+    ("most", "steps"), [(5, [0, 0, 0, 1, 1]), (4, [0, 0, 0]), (3, [0, 0, 0]), (2, [0, 0])]
+)
+def test_a_perfetto_export_has_whole_steps_or_the_beginning_of_the_first(
+    tmp_path: Path, most: int, steps: list[int]
+) -> None:
+    path = tmp_path / "trace.json.gz"
+    assert export_perfetto(perfetto_example(), path, max_events=most) == len(steps)
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert [event["args"]["step"] for event in events if event["ph"] == "X"] == steps
 
 
 @pytest.mark.skipif(

@@ -19,7 +19,7 @@ from repast_dist.report.run_data import (
     refresh_steps,
     step_bars,
 )
-from repast_dist.report.units import number, percent, si
+from repast_dist.report.units import counted, number, percent, si
 from repast_dist.trace.query import Totals, step_times, sum_by
 from repast_dist.trace.schema import PHASES
 
@@ -40,9 +40,9 @@ def chips(run: RunData, total: Totals) -> list[Part]:
     parts: list[Part] = [
         _utilisation(total, kinds),
         _chip_energy(shown, kinds),
-        *_block_balance(shown, kinds),
+        *_block_balance(run, kinds),
         _activity_map(shown, kinds),
-        *_gantts(shown, len(total.chips)),
+        *_gantts(shown, len(kinds.chips), len(total.chips)),
         _chip_table(total, kinds),
     ]
     if kinds.hidden:
@@ -89,15 +89,16 @@ def _chip_energy(run: RunData, kinds: ChipKinds) -> Figure:
 
 def _block_balance(run: RunData, kinds: ChipKinds) -> list[Figure]:
     """Compare the time on SOI blocks per chip with the best that an assignment could reach."""
-    work = block_work(run.trace, kinds.hidden)
+    work = block_work(run.trace)
     if not work.seconds or len(kinds.chips) < 2:
         return []
-    over = work.busiest_s / work.bound_s - 1
+    over = max(work.busiest_s / work.bound_s - 1, 0.0)
+    shown = np.searchsorted(work.chips, kinds.chips)
     caption = (
         "The slowest chip sets the pace. Lower bound: the mean over chips, or the largest block. "
         f"The busiest chip is {percent(over, 0)} above it."
     )
-    groups = [figures.Group(name, values.tolist()) for name, values in work.seconds.items()]
+    groups = [figures.Group(name, values[shown].tolist()) for name, values in work.seconds.items()]
     return [
         figures.bars(
             "Work on SOI blocks per chip",
@@ -125,7 +126,7 @@ def _activity_map(run: RunData, kinds: ChipKinds) -> Figure:
     )
 
 
-def _gantts(run: RunData, n_chips: int) -> list[Figure]:
+def _gantts(run: RunData, n_kinds: int, n_chips: int) -> list[Figure]:
     """Show one step that refreshes the second-order information, and one that does not."""
     times = step_times(run.trace)
     steps, seconds = times["step"].to_numpy(), times["time_s"].to_numpy()
@@ -138,7 +139,8 @@ def _gantts(run: RunData, n_chips: int) -> list[Figure]:
         if mask.any():
             chosen.append((_typical(steps[mask], seconds[mask]), title))
     longest = max((float(seconds[steps == step][0]) for step, _ in chosen), default=0.0)
-    shown = f"{_GANTT_CHIPS} of {n_chips} chips" if n_chips > _GANTT_CHIPS else "all chips"
+    drawn = min(n_kinds, _GANTT_CHIPS)
+    shown = f"{drawn} of {counted(n_chips, 'chip')}" if drawn < n_chips else "all chips"
     caption = f"Work of {shown}, coloured by phase; drag to zoom in, double-click to zoom out."
     if len(chosen) > 1:
         caption += " Both steps share the time axis."

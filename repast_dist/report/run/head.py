@@ -41,7 +41,7 @@ def answer(run: RunData, total: Totals) -> str:
     learned = "No epoch was finished."
     if epochs:
         last, best = epochs[-1], max(epochs, key=_accuracy_key)
-        passed = f"After {counted(last['epoch'], 'epoch')} ({counted(total.steps, 'step')})"
+        passed = f"After {counted(last['epoch'], 'epoch')} ({counted(last['step'], 'step')})"
         learned = (
             f"{passed} the network classifies "
             f"{percent(last.get('test_accuracy'))} of the test set correctly"
@@ -55,10 +55,11 @@ def answer(run: RunData, total: Totals) -> str:
         learned += "."
     if not total.phases:
         return learned
-    return (
-        f"{learned} On {counted(len(total.chips), 'simulated chip')} the run "
-        f"takes {si(total.time_s, 's')} and {si(total.energy_j, 'J')}: {_dominating(total)}."
-    )
+    further = bool(epochs) and total.steps > epochs[-1]["step"]
+    whole = f"all {total.steps:,} steps take" if further else "the run takes"
+    spent = f"{whole} {si(total.time_s, 's')} and {si(total.energy_j, 'J')}"
+    chips = counted(len(total.chips), "simulated chip")
+    return f"{learned} On {chips} {spent}: {_dominating(total)}."
 
 
 def key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
@@ -71,8 +72,8 @@ def key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
         tiles.append(KeyFigure("Test loss", number(epochs[-1]["test_loss"]), "last epoch"))
     use = [chip.utilisation for chip in total.chips.values()]
     tiles += [
-        KeyFigure("Simulated time", si(total.time_s, "s"), f"{number(total.steps)} steps"),
-        KeyFigure("Simulated energy", si(total.energy_j, "J"), f"{len(total.chips)} chips"),
+        KeyFigure("Simulated time", si(total.time_s, "s"), counted(total.steps, "step")),
+        KeyFigure("Simulated energy", si(total.energy_j, "J"), counted(len(total.chips), "chip")),
     ]
     if use:
         tiles.append(
@@ -85,9 +86,7 @@ def key_figures(run: RunData, total: Totals) -> list[KeyFigure]:
     if run.solves.num_rows:
         converged = float(np.mean(run.solves["converged"].to_numpy(zero_copy_only=False)))
         tiles.append(
-            KeyFigure(
-                "Solves converged", percent(converged), f"{number(run.solves.num_rows)} solves"
-            )
+            KeyFigure("Solves converged", percent(converged), counted(run.solves.num_rows, "solve"))
         )
     wear = run.result.get("wear")
     if wear and wear["first"]:

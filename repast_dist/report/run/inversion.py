@@ -20,26 +20,29 @@ def inversion(run: RunData) -> list[Part]:
     """Return maps of iterations and residuals over the steps, and a table of the blocks."""
     names = _block_names(run)
     steps = np.unique(run.solves["step"].to_numpy())
-    iterations, residual = _worst(run, sorted(names), steps)
     every = max(1, ceil_div(steps.size, _MOST_COLUMNS))
+    iterations, residual = _worst(run, sorted(names), steps, every)
     x, labels = steps[::every].tolist(), [names[block] for block in sorted(names)]
+    column = f" A column is the worst of {every} steps with solves." if every > 1 else ""
     height = min(130 + 24 * len(names), 720)
     residual_caption = (
         "Largest |b − A x| / |b| of each solve; 16 bits are 1.5·10⁻⁵. Solves without a finite "
-        "residual are at the bright end."
+        "residual are at the bright end." + column
     )
     return [
         figures.heat_map(
             "Iterations per SOI block",
-            figures.Grid(iterations[:, ::every], x, labels),
+            figures.Grid(iterations, x, labels),
             x=Axis("training step"),
             y=Axis(),
             colour=Axis("iterations"),
-            frame=Frame("Iterations of the slowest right-hand side of each solve.", height),
+            frame=Frame(
+                f"Iterations of the slowest right-hand side of each solve.{column}", height
+            ),
         ),
         figures.heat_map(
             "Relative residual per SOI block",
-            figures.Grid(residual[:, ::every], x, labels),
+            figures.Grid(residual, x, labels),
             x=Axis("training step"),
             y=Axis(),
             colour=Axis("residual", log=True),
@@ -49,12 +52,16 @@ def inversion(run: RunData) -> list[Part]:
     ]
 
 
-def _worst(run: RunData, blocks: list[int], steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (blocks, steps) iterations and residuals: the worst over the chips of a block."""
-    iterations = np.full((len(blocks), steps.size), np.nan)
+def _worst(
+    run: RunData, blocks: list[int], steps: np.ndarray, every: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (blocks, columns) iterations and residuals: the worst over the chips of a block and
+    over so many steps with solves.
+    """
+    iterations = np.full((len(blocks), ceil_div(steps.size, every)), np.nan)
     residual = iterations.copy()
     row = np.searchsorted(blocks, run.solves["block"].to_numpy())
-    column = np.searchsorted(steps, run.solves["step"].to_numpy())
+    column = np.searchsorted(steps, run.solves["step"].to_numpy()) // every
     np.fmax.at(iterations, (row, column), run.solves["iterations"].to_numpy())
     np.fmax.at(residual, (row, column), run.solves["residual"].to_numpy())
     finite = residual[np.isfinite(residual)]

@@ -2,10 +2,12 @@
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from repast_dist.ground.files import ANSWER, RESULT, SETTINGS, read_json
+from repast_dist.report.run_data import without_meaningless
 from repast_dist.studies.differing import leaves
 from repast_dist.studies.output import Figures, read_answer, read_figures
 from repast_dist.studies.run_result import read_result
@@ -52,8 +54,10 @@ class RunCurves:
         Dotted path -> value.
     points : list of Point
         Of all curves; empty of a study that does not train.
-    ended_s : float
-        When it ended, in seconds since 1970.
+    status : str
+        How it ended: ``finished``, or ``interrupted``.
+    began_s, ended_s : float
+        When it began and ended, in seconds since 1970.
     """
 
     folder: Path
@@ -62,6 +66,8 @@ class RunCurves:
     figures: Figures
     settings: dict[str, Any]
     points: list[Point]
+    status: str
+    began_s: float
     ended_s: float
 
 
@@ -73,7 +79,13 @@ def read_curves(run_dir: Path) -> RunCurves:
     RunDirectoryError
         It has not answered, or is damaged.
     """
-    points = _training(run_dir) if (run_dir / RESULT).is_file() else []
+    trained = read_result(run_dir) if (run_dir / RESULT).is_file() else None
+    if trained is None:
+        status, points = "finished", []
+        began_s, ended_s = ((run_dir / name).stat().st_mtime for name in (SETTINGS, ANSWER))
+    else:
+        status, points = trained["status"], _training(trained)
+        began_s, ended_s = (_seconds(trained[name]) for name in ("started", "finished"))
     return RunCurves(
         folder=run_dir.resolve(),
         study=str(read_json(run_dir / ANSWER)["study"]),
@@ -81,14 +93,20 @@ def read_curves(run_dir: Path) -> RunCurves:
         figures=read_figures(run_dir),
         settings=dict(leaves(read_json(run_dir / SETTINGS))),
         points=points,
-        ended_s=(run_dir / ANSWER).stat().st_mtime,
+        status=status,
+        began_s=began_s,
+        ended_s=ended_s,
     )
 
 
-def _training(run_dir: Path) -> list[Point]:
+def _seconds(when: str) -> float:
+    return datetime.datetime.fromisoformat(when).timestamp()
+
+
+def _training(trained: Mapping[str, Any]) -> list[Point]:
     """Return the curves of a training run; a run that was resumed counts as if it never stopped."""
-    result = read_result(run_dir)
-    at_s = datetime.datetime.fromisoformat(result["started"]).timestamp()
+    result = without_meaningless(trained)
+    at_s = _seconds(result["started"])
     points, done_at, simulated_s = [], {}, 0.0
     for record in result["steps"]:
         at_s += record["wall_s"]
@@ -105,5 +123,6 @@ def _training(run_dir: Path) -> list[Point]:
         points += [
             Point(f"epoch/{name}", step, record[name], done_at.get(step, at_s))
             for name in _OF_EPOCHS
+            if name in record
         ]
     return points

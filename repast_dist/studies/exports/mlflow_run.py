@@ -65,8 +65,7 @@ def _write(uri: str, run: RunCurves) -> str:
     experiment = found.experiment_id if found else client.create_experiment(run.study)
     folder = str(run.folder)
     earlier = client.search_runs([experiment], f"tags.`{_FOLDER}` = '{_quoted(folder)}'")
-    began_s = run.points[0].at_s if run.points else run.ended_s
-    made = client.create_run(experiment, round(1000 * began_s), run_name=run.folder.name)
+    made = client.create_run(experiment, round(1000 * run.began_s), run_name=run.folder.name)
     number: str = made.info.run_id
     last = max((point.step for point in run.points), default=0)
     metrics = [Metric(p.curve, p.value, round(1000 * p.at_s), p.step) for p in run.points]
@@ -81,7 +80,8 @@ def _write(uri: str, run: RunCurves) -> str:
         client.log_batch(number, params=some)
     for some in itertools.batched(metrics, _METRICS):
         client.log_batch(number, metrics=some)
-    client.set_terminated(number, "FINISHED", round(1000 * run.ended_s))
+    status = "FINISHED" if run.status == "finished" else "KILLED"
+    client.set_terminated(number, status, round(1000 * run.ended_s))
     for old in earlier:
         client.delete_run(old.info.run_id)
     return number

@@ -47,8 +47,7 @@ def _write(folder: Path, run: RunCurves) -> None:
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in run.settings.items()
         }
-        began_s = run.points[0].at_s if run.points else run.ended_s
-        add(hparams.hparams_pb(plain, trial_id=run.folder.name), 0, began_s)
+        add(hparams.hparams_pb(plain, trial_id=run.folder.name), 0, run.began_s)
         for point in run.points:
             value = Summary.Value(tag=point.curve, simple_value=point.value)
             add(Summary(value=[value]), point.step, point.at_s)

@@ -25,7 +25,7 @@ class ExportPerfettoStudy(Study):
     run : str or None
         The run directory, or the URI of its copy in a store (``storage.uri``).
     rows : int
-        At most so many rows; the first steps are kept whole.
+        At most so many rows: those of the first steps, as many as go in whole.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()

@@ -156,16 +156,16 @@ class Found:
         return "settings' own" if number < 0 else f"design_{self.best.index(number) + 1}"
 
     def _table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
-        alike = {name: _alike([row[name] for row in rows]) for name in self.space.parameters}
+        shown = {name: alike([row[name] for row in rows]) for name in self.space.parameters}
         rows = [
-            {name: alike[name][k] if name in alike else value for name, value in row.items()}
+            {name: shown[name][k] if name in shown else value for name, value in row.items()}
             for k, row in enumerate(rows)
         ]
         units = {name: self.unit(name) for name in columns} | {"cpu_s": "s"}
         return table(rows, units)
 
 
-def _alike(values: Sequence[Any]) -> list[Any]:
+def alike(values: Sequence[Any]) -> list[Any]:
     """Return the values of a parameter as a column holds them: all numbers, or all text."""
     known = [value for value in values if value is not None]
     if all(is_number(value) for value in known):
