@@ -4,6 +4,7 @@ What computes is imported once there is something to do: ``--help`` answers at o
 """
 
 import argparse
+import contextlib
 import itertools
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 from repast_dist import __version__
 from repast_dist.ground.errors import RepastError, SettingsError, Stopped
+from repast_dist.ground.interrupts import STOP_SIGNALS, interrupt
 from repast_dist.ground.presets import setting_groups
 
 # What names Hydra's own settings: `hydra.run.dir=...`, `hydra/launcher=...`.
@@ -51,11 +53,12 @@ _NARROWEST = 40
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 failed, 2 wrong settings, 130 Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = parsed(words)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    # A line of a log that nobody reads any more is no error.
+    logging.raiseExceptions = False
     _stop_like_ctrl_c()
     try:
-        return _run(options)
+        return _run(parsed(words))
     except SettingsError as error:
         return _fail(error, EXIT_USAGE)
     except RepastError as error:
@@ -69,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        # A terminal has shown ^C.
-        print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
+        # Who presses the keys again means the same.
+        with contextlib.suppress(KeyboardInterrupt):
+            # A terminal has shown ^C.
+            print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -102,9 +107,9 @@ def _stop_like_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP end a study as Ctrl-C does: what is finished is kept."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, interrupt)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -164,11 +169,13 @@ def _part(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def _opening(words: Sequence[str]) -> list[str]:
     """Return the settings that ``open [FOLDER] [KEY=VALUE ...]`` stands for."""
-    folders = [word for word in words if "=" not in word]
+    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
     if len(folders) > 1:
         raise SettingsError(f"open: {len(folders)} folders; valid: open FOLDER")
-    named = [f"run_root='{folder}'" for folder in folders]
-    return ["study=runs", "study.browser=true", *named, *(w for w in words if "=" in w)]
+    from repast_dist.api.loading import as_text
+
+    named = [f"run_root={as_text(folder, 'open')}" for folder in folders]
+    return ["study=runs", "study.browser=true", *named, *(w for w in words if w not in folders)]
 
 
 def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:

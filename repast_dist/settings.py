@@ -89,6 +89,7 @@ def compose_plain(
     overrides: Sequence[str], config_dir: Path | None = None, config_name: str = CONFIG
 ) -> dict[str, Any]:
     """Compose the groups to plain nested data, without checking values."""
+    refuse_other_encodings(overrides)
     if config_dir is not None:
         check_folder(config_dir)
     try:
@@ -97,6 +98,23 @@ def compose_plain(
         raise SettingsError(explain(error)) from None
     except _UNREADABLE as error:
         raise SettingsError(f"not readable as settings: {_first_line(error)}") from None
+
+
+def refuse_other_encodings(texts: Sequence[str]) -> None:
+    """Refuse words that are not UTF-8, such as paths in an old encoding: no file could hold them.
+
+    Raises
+    ------
+    SettingsError
+        Names the word.
+    """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise SettingsError(
+                f"{brief(text)} is not UTF-8; valid: text and paths in UTF-8"
+            ) from None
 
 
 def _composed(overrides: Sequence[str], config_dir: Path | None, config_name: str) -> DictConfig:

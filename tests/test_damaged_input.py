@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper
 
+from repast_dist.cli import main
 from repast_dist.ground.errors import DataError, RunDirectoryError, SettingsError
 from repast_dist.ground.yaml_size import expanded_nodes, interpolated_size
 from repast_dist.network.onnx_file import workload_from_onnx
@@ -127,6 +128,15 @@ def values_in(data: object) -> int:
     if isinstance(data, dict):
         return 1 + sum(1 + values_in(value) for value in data.values())
     return 1 + sum(map(values_in, data)) if isinstance(data, list) else 1
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["run_root='/home/j\udcf6rg'", "resume=/home/j\udcf6rg/run", "-m run_root='j\udcf6rg',b"],
+)
+def test_words_that_are_not_utf_8_are_named(word, capsys):
+    assert main(word.split()) == 2
+    assert capsys.readouterr().err.endswith("is not UTF-8; valid: text and paths in UTF-8\n")
 
 
 def test_a_folder_of_settings_that_does_not_exist_is_named(tmp_path):

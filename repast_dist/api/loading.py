@@ -179,7 +179,8 @@ def _plain(value: Any) -> Any:
     return to_dict(value) if is_settings else value
 
 
-_BARE = re.compile(r"[A-Za-z_./][\w./-]*")
+# Hydra takes other letters in quotes only.
+_BARE = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _OTHERWISE_READ = {"true", "false", "null", "nan", "inf"}
 
 

@@ -11,7 +11,13 @@ from repast_dist.api.runs import Run, Sweep
 from repast_dist.farm.storage.specs import is_uri
 from repast_dist.ground.errors import SettingsError
 from repast_dist.ground.files import SWEEP
-from repast_dist.settings import CONFIG, compose_plain, expand_sweep, farm_overrides
+from repast_dist.settings import (
+    CONFIG,
+    compose_plain,
+    expand_sweep,
+    farm_overrides,
+    refuse_other_encodings,
+)
 from repast_dist.studies import resume_stored, resume_study, run_study
 from repast_dist.studies.multirun import resume_sweep, run_sweep
 
@@ -167,6 +173,7 @@ def resume(
     RunDirectoryError
         No run directory, in use, or there is nothing to go on with.
     """
+    refuse_other_encodings([str(run_dir)])
     if is_uri(str(run_dir)):
         words = as_overrides(overrides, {})
         roots = [word for word in words if word.startswith("run_root=")]

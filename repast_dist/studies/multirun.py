@@ -114,7 +114,8 @@ def _go_on(state: SweepState, farm: Mapping[str, Any], console: Console, jobs: i
     except OSError as error:
         if stopped is None:
             raise RunDirectoryError(f"{state.folder}: {error}; {hint}") from error
-    if stopped is None:
+    all_done = len(state.finished) == len(state.points)
+    if stopped is None or (all_done and isinstance(stopped, KeyboardInterrupt)):
         return
     done = f"{len(state.finished)} of {len(state.points)} runs"
     console.print(

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from repast_dist.ground.errors import RepastError
 from repast_dist.ground.files import read_json
+from repast_dist.ground.interrupts import interrupt
 from repast_dist.studies.settings import checked_settings
 from repast_dist.studies.sweep_state import SweepPoint
 
@@ -31,11 +32,11 @@ def main() -> None:
     # Whatever prints, prints beside the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # Ctrl-C is for the process that began the sweep: it ends our input.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(tasks,), daemon=True).start()
     try:
+        # Ctrl-C is for the process that began the sweep: it ends our input.
+        signal.signal(signal.SIGINT, interrupt)
+        threading.Thread(target=_read, args=(tasks,), daemon=True).start()
         while (task := tasks.get()) is not None:
             print(json.dumps(_answer(task)), file=answers)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -27,6 +27,7 @@ from repast_dist.ground.files import (
     seal,
     unseal,
 )
+from repast_dist.ground.interrupts import STOP_SIGNALS, interrupt
 from repast_dist.ops.pricing import component_energy
 from repast_dist.planning.wear import Wear, cell_writes
 from repast_dist.report.console import RunProgress, print_summary, say
@@ -45,8 +46,6 @@ from repast_dist.trace.stream import stream_messages
 from repast_dist.trace.writer import forget_trace, open_path, part_paths
 from repast_dist.training.network import preconditioning_table
 from repast_dist.training.sampling import steps_per_epoch, tests_after, total_steps
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(study: TrainStudy, settings: RunSettings, run_dir: Path | None, console: Console) -> Path:
@@ -207,7 +206,8 @@ def _stop_on_interrupt(progress: RunProgress) -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: Any) -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            interrupt(number, frame)
+            return
         asked.set()
         name = signal.Signals(number).name
         progress.message(f"{name}: finishing the steps under way and saving (again: at once)")

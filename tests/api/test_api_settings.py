@@ -42,7 +42,7 @@ def test_settings_equal_those_of_the_same_words(
 
 @pytest.mark.parametrize(
     "text", ["", "a b", "it's", "C:\\new\\", "1e3", "true", "Null", "a,b", "[x]", "{y: z}", "x=y",
-             "it\\'s", "ü", "'", "\\'", "#", " end ", "a:b", "($)"]
+             "it\\'s", "ü", "/home/ü", "'", "\\'", "#", " end ", "a:b", "($)"]
 )  # fmt: skip
 def test_any_text_arrives_as_it_is(text: str) -> None:
     assert rd.load_settings(run_root=text).run_root == text

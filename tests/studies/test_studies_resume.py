@@ -447,6 +447,19 @@ def test_a_sweep_that_was_stopped_compares_what_it_has_and_goes_on(
         rd.resume(folder)
 
 
+def test_a_sweep_that_is_stopped_behind_its_last_run_is_finished(tmp_path, monkeypatch, points):
+    do_missing, console = multirun.do_missing, quiet()
+
+    def stopped(*arguments):
+        do_missing(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(multirun, "do_missing", stopped)
+    folder = swept(tmp_path, points[:1], console)
+    assert (folder / "report.html").is_file()
+    assert "Stopped" not in console.file.getvalue()
+
+
 def test_a_sweep_resumes_with_its_own_settings_only(tmp_path, monkeypatch, points):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         Stop(patched, 2, KeyboardInterrupt())

@@ -119,3 +119,11 @@ def test_a_folder_without_runs_is_named(tmp_path, capsys):
     assert main(["open", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert f"it is a run itself, and its page is {tmp_path / 'report.html'}" in said
+
+
+@pytest.mark.parametrize("name", ["lr=0.1,wd=1", "it's"])
+def test_a_folder_may_have_any_name(tmp_path, capsys, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    assert main(["open", str(folder), "study.browser=false"]) == 1
+    assert f"{folder} holds no runs" in capsys.readouterr().err
