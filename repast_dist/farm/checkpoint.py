@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def latest_checkpoint(
-    folder: Path, whole_steps: int | None = None
+    folder: Path, whole_steps: int | None = None, run: str | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest good checkpoint and, for each newer one refused, why.
 
@@ -127,18 +127,23 @@ def latest_checkpoint(
         The folder of the checkpoints.
     whole_steps : int, optional
         Number of steps that the trace holds; a checkpoint after more steps is refused.
+    run : str, optional
+        The run's mark, ``state["run"]``; a checkpoint of another run is refused.
     """
     refused: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         step = int(path.name.removeprefix("step-"))
         if whole_steps is not None and step > whole_steps:
             refused.append(
-                f"{path}: step {whole_steps} of the trace or of the solve reports is missing "
-                "or damaged"
+                f"{path}: step {whole_steps} of the trace or of the solve reports is missing, "
+                "damaged or of another run"
             )
             continue
         try:
-            return load_checkpoint(path), refused
+            found = load_checkpoint(path)
+            if run is None or found.state.get("run") == run:
+                return found, refused
+            refused.append(f"{path}: it is of a run with other settings")
         except RunDirectoryError as error:
             refused.append(str(error))
     return None, refused

@@ -231,6 +231,8 @@ class Coordinator:
         Where records go.
     checkpoints : Path
         Folder of the run's checkpoints.
+    mark : str
+        Tells the run from others: only checkpoints with it are gone on from.
     """
 
     def __init__(
@@ -240,10 +242,11 @@ class Coordinator:
         start: Checkpoint,
         recorder: Recorder,
         checkpoints: Path,
+        mark: str = "",
     ) -> None:
         self._setup, self._farm, self._start = setup, farm, start
         self._job = job = setup.job
-        self._recorder, self._checkpoints = recorder, checkpoints
+        self._recorder, self._checkpoints, self._mark = recorder, checkpoints, mark
         self._clipped: set[str] = set()
         self._failures, self._pace = _Failures(), _Pace()
         self._samples = samples = len(setup.data.train_inputs)
@@ -370,7 +373,8 @@ class Coordinator:
         arrays = joined({name: value for part in states for name, value in part.items()})
         self._recorder.cut()
         keep = self._job.farm.checkpoint_keep
-        save_checkpoint(self._checkpoints, self._done.step, arrays, self._done.plain(), keep)
+        state = {"run": self._mark, **self._done.plain()}
+        save_checkpoint(self._checkpoints, self._done.step, arrays, state, keep)
         self._recorder.saved()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -545,7 +549,7 @@ class Coordinator:
 
     def _roll_back(self) -> Checkpoint:
         # One of later steps is there where the run goes on from before it: its trace was lost.
-        checkpoint, refused = latest_checkpoint(self._checkpoints, self._done.step)
+        checkpoint, refused = latest_checkpoint(self._checkpoints, self._done.step, self._mark)
         for reason in refused:
             self._event(self._done.step, "checkpoint", f"refused: {reason}")
         if checkpoint is None and self._start.step == 0:

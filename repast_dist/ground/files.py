@@ -139,7 +139,7 @@ def sha256(path: Path) -> str:
 def seal(folder: Path) -> None:
     """Write the checksums of all files of a run directory; nothing is to be changed after.
 
-    Checkpoints have checksums of their own, and what is exported can be exported again.
+    Of a checkpoint it is that of its own checksums, and what is exported can be exported again.
     """
     (folder / SUMS).unlink(missing_ok=True)
     files = {str(path.relative_to(folder)): sha256(path) for path in _sealed(folder)}
@@ -176,12 +176,14 @@ def changed_since_sealed(folder: Path) -> list[str]:
 
 
 def _sealed(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.relative_to(folder).parts[0] not in (CHECKPOINTS, LOCK, TENSORBOARD, COPIED)
-    )
+    found = []
+    for path in folder.rglob("*"):
+        first = path.relative_to(folder).parts[0]
+        if first == CHECKPOINTS and path.name != SUMS:
+            continue
+        if first not in (LOCK, TENSORBOARD, COPIED) and path.is_file():
+            found.append(path)
+    return sorted(found)
 
 
 def _entry(value: Any) -> str:

@@ -99,7 +99,9 @@ def _resume(run_dir: Path, settings: RunSettings, console: Console) -> Path:
             # It stopped after its last step, for want of room for its page.
             _report(run_dir)
             return run_dir
-        checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS, whole_steps(run_dir / TRACE))
+        mark = result["settings_sha256"]
+        steps = whole_steps(run_dir / TRACE, mark)
+        checkpoint, refused = latest_checkpoint(run_dir / CHECKPOINTS, steps, mark)
         for reason in refused:
             console.print(f"refused {reason}", markup=False, soft_wrap=True)
         if checkpoint is None:
@@ -185,7 +187,8 @@ def _drive(
     with open_farm(setup.job.farm, setup) as farm, progress, _stop_on_interrupt(progress) as stop:
         recorder.kernels(_kernels(farm))
         start = checkpoint or beginning(setup)
-        return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS).run(stop)
+        mark = recorder.result["settings_sha256"]
+        return Coordinator(setup, farm, start, recorder, run_dir / CHECKPOINTS, mark).run(stop)
 
 
 def _kernels(farm: Farm) -> list[str]:

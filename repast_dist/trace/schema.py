@@ -26,6 +26,8 @@ PHASES = tuple(phase.value for phase in Phase)
 """Names of the phases, in the order of `Phase`."""
 
 FACTORS = ("A", "G")
+RUN_KEY = "repast_dist.settings_sha256"
+"""Key of a file's metadata that tells which run its rows are of."""
 SCHEMA_VERSION = "2"
 NONE = -1
 """Stands for "no such layer, block or micro-batch" in the integer columns."""

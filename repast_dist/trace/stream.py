@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import replaced
+from repast_dist.trace.schema import RUN_KEY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +127,29 @@ class OpenStream:
             raise RunDirectoryError(f"{self._path}: cannot write, {error}") from error
 
 
-def stream_messages(path: Path) -> Iterator[Message]:
-    """Yield the messages of a stream, up to one that a crash has cut off or that was changed."""
+def stream_messages(path: Path, run: str | None = None) -> Iterator[Message]:
+    """Yield the messages of a stream, up to one that a crash has cut off or that was changed.
+
+    With `run`, those of a stream of another run (other settings) are passed over.
+    """
     if not path.exists() or path.stat().st_size == 0:
         return
     with pa.OSFile(str(path), "rb") as file:
         try:
             reader = pa.ipc.open_stream(file)
+            if run is not None and run_of(reader.schema) != run:
+                return
             while (message := _next_whole(reader)) is not None:
                 yield message
         except (OSError, pa.ArrowException, MemoryError):
             # A torn last message: the steps it holds were not finished.
             return
+
+
+def run_of(schema: pa.Schema) -> str | None:
+    """Return the SHA-256 of the settings of the run that a file's rows are of."""
+    told = (schema.metadata or {}).get(RUN_KEY.encode())
+    return None if told is None else told.decode(errors="replace")
 
 
 def _next_whole(reader: pa.RecordBatchStreamReader) -> Message | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from repast_dist.ground.files import SOLVES, sha256
 from repast_dist.trace.reader import read_trace
-from repast_dist.trace.stream import stream_messages
-from repast_dist.trace.writer import from_runs, open_path, part_paths, read_manifest
+from repast_dist.trace.stream import run_of, stream_messages
+from repast_dist.trace.writer import from_runs, open_path, read_manifest
 
 _IDENTITY = ("chip", "bank", "step", "phase", "op", "layer", "block", "micro_batch", "start_s")
 
@@ -78,23 +79,32 @@ def verify(folder: Path, *, steps: int | None = None) -> list[Finding]:
     return findings
 
 
-def whole_steps(folder: Path) -> int:
+def whole_steps(folder: Path, run: str | None = None) -> int:
     """Return how many steps, from the first, the trace and the solve reports both hold whole.
+
+    Parameters
+    ----------
+    folder : Path
+        The trace folder.
+    run : str, optional
+        SHA-256 of the run's settings: files with other runs' rows are passed over.
 
     Raises
     ------
     RunDirectoryError
         A manifest is missing or damaged.
     """
-    return min(_whole_steps(folder), _whole_steps(folder.parent / SOLVES))
+    return min(_whole_steps(folder, run), _whole_steps(folder.parent / SOLVES, run))
 
 
-def _whole_steps(folder: Path) -> int:
+def _whole_steps(folder: Path, run: str | None) -> int:
     found: set[int] = set()
     for part in read_manifest(folder)["parts"]:
-        if _damage(folder, part) is None:
+        if _damage(folder, part) is not None:
+            continue
+        if run is None or run_of(pq.read_schema(folder / part["file"])) == run:
             found.update(part["steps"])
-    for message in stream_messages(open_path(folder)):
+    for message in stream_messages(open_path(folder), run):
         found.update(message.steps)
     return next(step for step in itertools.count() if step not in found)
 
@@ -105,9 +115,11 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         if damage is not None:
             yield Finding("damaged", part["file"], damage)
     listed = {part["file"] for part in manifest["parts"]}
-    for path in part_paths(folder):
-        if path.name not in listed:
-            yield Finding("unlisted", path.name, "not in the manifest")
+    # Other programs read whatever Parquet lies there.
+    for path in sorted(folder.rglob("*.parquet")):
+        name = str(path.relative_to(folder))
+        if name not in listed:
+            yield Finding("unlisted", name, "not in the manifest")
 
 
 def _damage(folder: Path, part: dict[str, Any]) -> str | None:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import SOLVES, replaced, sha256
-from repast_dist.trace.schema import SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA, solve_batch
+from repast_dist.trace.schema import RUN_KEY, SCHEMA, SCHEMA_VERSION, SOLVE_SCHEMA, solve_batch
 from repast_dist.trace.stream import Message, OpenStream, stream_messages
 
 ROWS_PER_GROUP = 1 << 17
@@ -67,7 +67,7 @@ class TraceWriter:
         settings_sha256: str = "",
         resume_step: int | None = None,
     ) -> None:
-        extra = {"repast_dist.settings_sha256": settings_sha256, "repast_dist.chips": str(n_chips)}
+        extra = {RUN_KEY: settings_sha256, "repast_dist.chips": str(n_chips)}
         self._trace = PartStore(folder, _with_metadata(SCHEMA, extra), n_chips, resume_step)
         self._solves = PartStore(
             folder.parent / SOLVES, _with_metadata(SOLVE_SCHEMA, extra), n_chips, resume_step

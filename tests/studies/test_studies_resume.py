@@ -125,7 +125,7 @@ def test_a_damaged_stream_leads_back_to_an_older_checkpoint_and_to_the_same_end(
     console = quiet()
     resume_study(killed, {}, console)
     printed = console.file.getvalue()
-    assert "of the trace or of the solve reports is missing or damaged" in printed
+    assert "of the trace or of the solve reports is missing, damaged or of another run" in printed
     assert final_arrays(killed) == final_arrays(finished_once)
     assert read_trace(killed / "trace").equals(read_trace(finished_once / "trace"))
     assert read_solves(killed).equals(read_solves(finished_once))
@@ -137,6 +137,26 @@ def test_a_stream_without_the_steps_of_any_checkpoint_is_an_error(killed):
     with pytest.raises(RunDirectoryError, match="no usable checkpoint") as error:
         resume_study(killed, {}, quiet())
     assert "step 0 of the trace" in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """A killed run of the same shape with another seed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return kill_after(6, tmp_path_factory.mktemp("other"), monkeypatch, "seed=1")
+
+
+@pytest.mark.parametrize("name", ["trace-open.arrows", "solves-open.arrows", "checkpoints"])
+def test_files_of_another_run_are_refused(killed, other, name):
+    if name == "checkpoints":
+        shutil.rmtree(killed / name)
+        shutil.copytree(other / name, killed / name)
+    else:
+        shutil.copy(other / name, killed / name)
+    with pytest.raises(RunDirectoryError, match="no usable checkpoint") as error:
+        resume_study(killed, {}, quiet())
+    why = "other settings" if name == "checkpoints" else "missing, damaged or of another run"
+    assert why in str(error.value).splitlines()[1]
 
 
 def test_changed_settings_are_refused_with_both_checksums(killed):
@@ -180,6 +200,19 @@ def test_every_changed_bit_of_a_finished_run_is_found(finished):
         # Only the space between the entries of a list of checksums may change.
         assert path.name == "checksums.json"
         assert json.loads(before) == json.loads(after)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "renamed", "of another run"])
+def test_a_checkpoint_that_is_not_that_of_the_run_is_found(finished, killed_once, damage):
+    newest = list_checkpoints(finished / "checkpoints")[-1]
+    if damage == "renamed":
+        newest.rename(newest.with_name("step-00000007"))
+    else:
+        shutil.rmtree(newest)
+    if damage == "of another run":
+        shutil.copytree(list_checkpoints(killed_once / "checkpoints")[-1], newest)
+    (found,) = findings(finished)
+    assert f"checkpoints/{newest.name}/checksums.json" in found
 
 
 def test_a_run_without_room_for_its_page_gets_it_later(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What a trace folder holds after normal runs, crashes and resumes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from repast_dist.trace import (
     trace_batch,
     trace_files,
     verify,
+    whole_steps,
 )
 
 N_CHIPS = 3
@@ -242,6 +244,24 @@ def test_verify_names_missing_and_duplicate_rows(folder: Path) -> None:
     kinds = {(f.kind, f.where) for f in verify(folder, steps=5)}
     assert ("unlisted", "steps-00000002-00000002.parquet") in kinds
     assert ("duplicate", "chip 0, step 2") in kinds
+
+
+@pytest.mark.parametrize("name", ["copy.parquet", ".hidden.parquet", "below/some.parquet"])
+def test_verify_names_every_other_table_in_the_folder(folder: Path, name: str) -> None:
+    with TraceWriter(folder, n_chips=N_CHIPS) as writer:
+        append_steps(writer, range(2))
+    (folder / name).parent.mkdir(exist_ok=True)
+    shutil.copy(trace_files(folder)[0], folder / name)
+    assert [(f.kind, f.where) for f in verify(folder)] == [("unlisted", name)]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_steps_of_another_run_are_none_of_this_one(folder: Path, cut: bool) -> None:
+    writer = TraceWriter(folder, n_chips=N_CHIPS, settings_sha256="this")
+    append_steps(writer, range(2))
+    (writer.cut if cut else writer.sync)()
+    assert whole_steps(folder) == whole_steps(folder, "this") == 2
+    assert whole_steps(folder, "another") == 0
 
 
 def test_verify_calls_a_torn_part_damaged(folder: Path) -> None:
