@@ -81,7 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
     """Return the options of a command line, with its settings as ``overrides``."""
-    return _parser().parse_intermixed_args(list(_with_choices(words)))
+    parser = _parser()
+    options = parser.parse_intermixed_args(list(_with_choices(words)))
+    for flag, given in (("-p/--package", options.package), ("--resolve", options.resolve)):
+        if given and not options.cfg:
+            parser.error(f"argument {flag}: changes what --cfg prints; valid: with --cfg")
+    if options.run and options.multirun:
+        parser.error("argument -r/--run: not with -m/--multirun; valid: one of them")
+    resumes = any(item.startswith("resume=") for item in options.overrides)
+    if options.jobs and not (options.multirun or resumes):
+        parser.error("argument -j/--jobs: one run has no others beside it; valid: with -m")
+    return options
 
 
 def _flags() -> dict[str, Sequence[str] | None]:
@@ -183,6 +193,8 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     found = [item for item in overrides if item.startswith("resume=")]
     if len(found) > 1:
         raise SettingsError("resume: given twice; valid: one run directory")
+    if found == ["resume="]:
+        raise SettingsError("resume: names no run; valid: resume=RUN_DIR")
     rest = [item for item in overrides if item not in found]
     return (found[0].partition("=")[2] if found else None), rest
 
@@ -245,7 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         "-p", "--package", metavar="PATH", help="with --cfg: only those below, such as chip.adc"
     )
     parser.add_argument(
-        "--resolve", action="store_true", help="with --cfg hydra: references worked out"
+        "--resolve",
+        action="store_true",
+        help="with --cfg hydra or all: references worked out",
     )
     parser.add_argument(
         "-i", "--info", nargs="?", const="all", choices=_INFO, metavar="WHAT",

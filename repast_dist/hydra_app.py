@@ -244,7 +244,11 @@ def tell(options: argparse.Namespace, where: Where, overrides: Sequence[str], fl
         if options.info:
             hydra.show_info(options.info, where.config_name, words)
         else:
-            hydra.show_cfg(where.config_name, words, options.cfg, options.package, options.resolve)
+            kind, package = options.cfg, options.package
+            if kind == "hydra" and options.resolve:
+                # Hydra's own settings refer to those of the run.
+                kind, package = "all", package or "hydra"
+            hydra.show_cfg(where.config_name, words, kind, package, options.resolve)
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(explain(error)) from None
     finally:

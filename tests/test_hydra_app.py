@@ -174,8 +174,25 @@ def test_settings_are_shown_in_part_and_with_hydras_own(capsys):
     assert "subdir: ${hydra.job.num}" in capsys.readouterr().out
     assert main(["--cfg", "all", "--resolve", "seed=5"]) == 0
     assert "seed: 5" in capsys.readouterr().out
+    assert main(["--cfg", "hydra", "--resolve", "-p", "hydra.run", "run_root=mine"]) == 0
+    assert "\ndir: mine/train/2" in capsys.readouterr().out
     assert main(["--cfg", "-p", "chip.none"]) == 2
     assert "--package: no settings at 'chip.none'; valid: chip." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["-p", "chip.adc"], ["--resolve"], ["-j", "2"], ["-r", "-m", "seed=1,2"]]
+)
+def test_a_flag_that_would_do_nothing_is_refused(capsys, words):
+    with pytest.raises(SystemExit) as left:
+        main([*words, "study=plan", "workload=lenet5"])
+    assert left.value.code == 2
+    assert f"argument {words[0]}/--" in capsys.readouterr().err or words[0] == "--resolve"
+
+
+def test_a_resume_without_a_run_is_named(capsys):
+    assert main(["resume="]) == 2
+    assert "resume: names no run; valid: resume=RUN_DIR" in capsys.readouterr().err
 
 
 def test_a_long_word_that_is_not_readable_is_cut(capsys):

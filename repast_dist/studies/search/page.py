@@ -274,7 +274,13 @@ def _importance_parts(found: Found) -> list[Part]:
 def _parallel(found: Found) -> Figure:
     chosen = found.best if len(found.goals.objectives) == 1 else found.front
     rest = [n for n in found.complete if n not in set(chosen)]
-    rest = rest[:: max(1, -(-len(rest) // _DRAWN_LINES))]
+    drawn = rest[:: max(1, -(-len(rest) // _DRAWN_LINES))]
+    some = (
+        f" Of {len(rest):,} other points {len(drawn):,} are drawn."
+        if len(drawn) < len(rest)
+        else ""
+    )
+    rest = drawn
     numbers = [*rest, *chosen]
     dimensions = [_of_parameter(found, name, numbers) for name in found.space.parameters]
     dimensions += [_of_figure(found, name, numbers) for name in found.judged]
@@ -284,7 +290,7 @@ def _parallel(found: Found) -> Figure:
     ]
     caption = (
         "Each line is a point; below its parameters are what it is judged by. Where the lines of "
-        "the best come together, the value matters."
+        "the best come together, the value matters." + some
     )
     shown_lines = [line for line in lines if line.marks]
     return parallel("Parameters and figures", dimensions, shown_lines, caption)
@@ -365,7 +371,7 @@ def _own_breaks(found: Found) -> str:
     """Return a sentence on the constraints that the settings' own design does not keep, if any."""
     broken = [name for name, it in found.goals.excesses(found.base).items() if it]
     values = ", ".join(
-        f"{name} {shown(found, name, found.base[name])}{_goal(found, name)}" for name in broken
+        f"{name} {shown(found, name, found.base[name])}, not{_goal(found, name)}" for name in broken
     )
     return f" The settings' own design does not keep the constraints: {values}." if broken else ""
 
@@ -375,7 +381,7 @@ def _nearest(found: Found) -> str:
     nearest = min(excess, key=lambda n: excess[n])
     broken = [name for name, it in found.goals.excesses(found.records[nearest]).items() if it]
     values = ", ".join(
-        f"{name} {shown(found, name, found.records[nearest][name])}{_goal(found, name)}"
+        f"{name} {shown(found, name, found.records[nearest][name])}, not{_goal(found, name)}"
         for name in broken
     )
     return f"point {nearest} is nearest, with {values}"
