@@ -1,6 +1,7 @@
 """Figures of the pages: records of what is shown go in, Plotly traces and layout come out."""
 
 import dataclasses
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -193,7 +194,7 @@ def tornado(
         What lowering and raising an input is called.
     """
     widest_first = sorted(swings, key=lambda swing: -abs(swing.high - swing.low))
-    labels = [swing.label for swing in widest_first]
+    labels = [_plain(swing.label) for swing in widest_first]
     ends = ([swing.low for swing in widest_first], [swing.high for swing in widest_first])
     traces = [
         go.Bar(
@@ -212,7 +213,8 @@ def tornado(
         "barmode": "overlay",
         "showlegend": True,
         "xaxis": {"title": {"text": result.title}},
-        "yaxis": {"type": "category", "autorange": "reversed"} | _short_labels(labels),
+        "yaxis": {"type": "category", "autorange": "reversed"}
+        | _short_labels([swing.label for swing in widest_first]),
         "shapes": [rule("x", base)],
     }
     return _figure(title, traces, layout, Frame(caption, 140 + 26 * len(labels), wide=True))
@@ -233,14 +235,14 @@ def bridge(title: str, steps: Sequence[Swing], result: Axis, caption: str = "") 
         go.Scatter(
             # The factor stands right of the bar.
             x=sorted((step.low, step.high)),
-            y=[step.label, step.label],
+            y=[_plain(step.label)] * 2,
             mode="lines+text",
             line={"width": 15, "color": palette.series(int(step.high < step.low))},
             text=["", f"  x {step.high / step.low:.3g}"],
             textposition="middle right",
             cliponaxis=False,
             showlegend=False,
-            hovertemplate=f"{step.label}: x {step.high / step.low:.4g}<br>"
+            hovertemplate=f"{_plain(step.label)}: x {step.high / step.low:.4g}<br>"
             f"{step.low:.4g} to {step.high:.4g}<extra></extra>",
         )
         for step in steps
@@ -254,7 +256,7 @@ def bridge(title: str, steps: Sequence[Swing], result: Axis, caption: str = "") 
             "type": "category",
             "autorange": "reversed",
             "categoryorder": "array",
-            "categoryarray": [step.label for step in steps],
+            "categoryarray": [_plain(step.label) for step in steps],
         },
         "margin": {"r": 60},
     }
@@ -288,8 +290,8 @@ def heat_map(
         bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
     drawn = go.Heatmap(
         trace,
-        x=list(grid.x_values),
-        y=[str(item) for item in grid.y_values],
+        x=[_plain(item) if isinstance(item, str) else item for item in grid.x_values],
+        y=[_plain(str(item)) for item in grid.y_values],
         colorbar=bar,
         hoverongaps=False,
         hovertemplate=f"{x.title} %{{x}}<br>{y.title} %{{y}}<br>{name} {shown}<extra></extra>",
@@ -328,7 +330,7 @@ def treemap(
     trace = go.Treemap(
         ids=ids,
         parents=parents,
-        labels=labels,
+        labels=list(map(_plain, labels)),
         values=values,
         text=[si(value, unit) for value in values],
         branchvalues="total",
@@ -376,6 +378,13 @@ def gantt(
     }
     traces = [_work(kind, items, scale, unit) for kind, items in segments.items()]
     return _figure(title, traces, layout, dataclasses.replace(frame, wide=True))
+
+
+def _plain(text: str) -> str:
+    """Return a text that Plotly shows as it is: it would take what stands between < and > for a
+    tag.
+    """
+    return html.escape(text, quote=False)
 
 
 def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], frame: Frame) -> Figure:
@@ -434,7 +443,7 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         traces.append(go.Scatter(behind | thin, x=curve.x, y=curve.faint))
     own = go.Scatter(
         mode="lines+markers" if few and curve.joined else "lines" if curve.joined else "markers",
-        name=shortened(curve.name, _LONGEST_ENTRY),
+        name=_plain(shortened(curve.name, _LONGEST_ENTRY)),
         x=curve.x,
         y=curve.y,
         line={
@@ -469,10 +478,10 @@ def _mark(group: Group, index: int, content: Bars, scale: float) -> Any:
 
 
 def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:
-    labels = list(content.labels)
+    labels = list(map(_plain, content.labels))
     values = [value if value is None else value / scale for value in group.values]
     trace = go.Bar(
-        name=shortened(group.name, _LONGEST_ENTRY),
+        name=_plain(shortened(group.name, _LONGEST_ENTRY)),
         orientation="h" if content.horizontal else "v",
         x=values if content.horizontal else labels,
         y=labels if content.horizontal else values,
@@ -489,7 +498,7 @@ def _short_labels(labels: Sequence[str]) -> dict[str, Any]:
     names = list(dict.fromkeys(labels))
     if all(len(name) <= _LONGEST_LABEL for name in names):
         return {}
-    texts = [shortened(name, _LONGEST_LABEL) for name in names]
+    texts = [_plain(shortened(name, _LONGEST_LABEL)) for name in names]
     return {"tickvals": list(range(len(names))), "ticktext": texts}
 
 

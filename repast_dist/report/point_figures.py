@@ -89,7 +89,7 @@ def scatter(title: str, groups: Sequence[Marks], x: Axis, y: Axis, frame: Frame 
         colour = palette.MUTED if group.faint else palette.series(group.index)
         traces.append(
             go.Scatter(
-                name=group.name,
+                name=html.escape(group.name),
                 mode="lines+markers" if group.joined else "markers",
                 x=[mark.x / x_scale for mark in group.marks],
                 y=[mark.y / y_scale for mark in group.marks],

@@ -29,6 +29,9 @@ from repast_dist.studies.settings import RunSettings
 from repast_dist.trace import TraceWriter, solve_batch
 from repast_dist.training.solve_report import SolveReport
 
+_OF_THE_END = ("totals", "wear", "finished", "error")
+"""What a result says of how a run ended, which is no longer so once it goes on."""
+
 # Times longer than a save took until result.json is saved again while the run goes.
 _SAVE_PAUSE = 50.0
 
@@ -97,6 +100,8 @@ class RunRecorder:
             # saved after it.
             records = {name: list(resumed.state[name]) for name in ("steps", "epochs")}
             self.result = {**stored, **records}
+            for name in _OF_THE_END:
+                self.result.pop(name, None)
             now = _checksums(settings)
             _check_plugins(self.result["plugins"], now, run_dir)
             self._forget(resumed.step)

@@ -11,7 +11,7 @@ from repast_dist.farm.storage.specs import is_uri
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.ground.files import REPORT, RESULT, seal, unseal
 from repast_dist.report.page import write_page
-from repast_dist.report.run_data import load_run
+from repast_dist.report.run_data import load_run, without_meaningless
 from repast_dist.report.run_report import run_page
 from repast_dist.studies.kinds.report import ReportStudy
 from repast_dist.studies.output import Figures, write_answer
@@ -74,10 +74,12 @@ def write_run_page(run_dir: Path, *, standalone: bool = False) -> None:
 
 def _figures(result: Mapping[str, Any]) -> Figures:
     """Return the key figures: those of the last epoch, and what the chips took for all of it."""
-    last = result["epochs"][-1] if result["epochs"] else {}
+    epochs = without_meaningless(result)["epochs"]
+    last = epochs[-1] if epochs else {}
     totals = result["totals"]
     figures = {
         "test accuracy": (last.get("test_accuracy"), "fraction"),
+        "test squared error": (last.get("test_squared_error"), "1"),
         "test loss": (last.get("test_loss"), "1"),
         "train loss": (last.get("train_loss"), "1"),
         "simulated time": (totals.get("time_s"), "s"),

@@ -199,6 +199,20 @@ def test_stacked_bars_have_no_more_names_than_colours_and_the_same_sums() -> Non
     assert np.sum([trace["y"] for trace in drawn.data], axis=0) == pytest.approx([1.0, 1.0])
 
 
+def test_names_with_brackets_are_not_taken_for_tags() -> None:
+    odd = "bits<8, noise>1 %"
+    shown = "bits&lt;8, noise&gt;1 %"
+    table = pa.table({"variant": [odd, odd], "x": [1, 2], "loss": [1.0, 2.0]})
+    lines = chart_figure(Chart("line", "t", "t", x="x", y="loss", series="variant"), table)
+    assert lines.data[0]["name"] == shown
+    bars = chart_figure(Chart("bars", "t", "t", x="variant", y="loss", series="x"), table)
+    assert list(bars.data[0]["x"]) == [shown]
+    heat = Chart("heat_map", "t", "t", x="x", y="variant", value="loss")
+    assert list(chart_figure(heat, table).data[0]["y"]) == [shown]
+    tree = Chart("treemap", "t", "t", x="variant", y="x", value="loss")
+    assert shown in chart_figure(tree, table).data[0]["labels"]
+
+
 def test_an_area_on_an_axis_is_what_the_table_says() -> None:
     table = with_units({"chips": [1, 2], "area_m2": [2.5e-5, 5e-5]}, {"area_m2": "m2"})
     drawn = chart_figure(Chart("line", "t", "t", x="chips", y="area_m2"), table)

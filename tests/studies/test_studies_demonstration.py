@@ -236,6 +236,13 @@ def test_a_seed_that_misses_the_target_counts_as_the_slowest():
     assert (sgd["lowest"], sgd["highest"], sgd["seeds_at_target"]) == (1.0, None, 2)
 
 
+def test_a_seed_that_ends_no_epoch_leaves_the_others_their_accuracy():
+    runs = [tried(1, 0, 0.2, 0.4), tried(1, 1)]
+    (sgd,) = target_rows(runs, [0.3])
+    assert (sgd["last_accuracy"], sgd["seeds_at_target"], sgd["seeds"]) == (0.4, 1, 2)
+    assert target_rows([tried(1, 1)], [0.3])[0]["last_accuracy"] is None
+
+
 def tried(rate, seed, *accuracies):
     labels = {"optimizer": "sgd", "circuit": "none", "seed": seed, "searched": f"rate {rate}"}
     epochs = [{"test_accuracy": accuracy} for accuracy in accuracies]

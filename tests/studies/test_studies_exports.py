@@ -119,6 +119,16 @@ def test_mlflow_is_told_that_a_run_was_interrupted(trained, tmp_path, monkeypatc
     assert run.info.status == "KILLED"
 
 
+def test_a_network_that_reconstructs_has_no_accuracy_among_its_figures(tmp_path):
+    words = [word for word in TRAIN if "=digits_mlp" not in word]
+    asked = [f"run_root={tmp_path}", "model=digits_autoencoder", *words]
+    run = run_study(load_settings(asked), QUIET)
+    last = json.loads((run / "result.json").read_text())["epochs"][-1]
+    figures = read_figures(run)
+    assert figures["test squared error"] == (last["test_squared_error"], "1")
+    assert "test accuracy" not in figures
+
+
 def test_studies_that_do_not_train_export_their_figures(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard"

@@ -132,6 +132,27 @@ def test_a_damaged_stream_leads_back_to_an_older_checkpoint_and_to_the_same_end(
     assert "complete" in check(killed)
 
 
+def test_a_run_that_was_killed_after_a_resume_does_not_show_how_it_ended_before(
+    killed, monkeypatch
+):
+    def steps(*_):
+        raise Killed
+
+    path = killed / "result.json"
+    ended = {"status": "interrupted", "totals": {}, "wear": {}, "finished": "then", "error": "no"}
+    write_json(path, json.loads(path.read_text()) | ended)
+    with monkeypatch.context() as patched, pytest.raises(Killed):  # noqa: PT012
+        patched.setattr(recorder.RunRecorder, "steps", steps)
+        patched.setattr(recorder.RunRecorder, "finish", lambda *_, **__: None)
+        patched.setattr(train_study, "seal", lambda *_: None)
+        resume_study(killed, {}, quiet())
+    result = json.loads(path.read_text())
+    assert result["status"] == "running"
+    assert not {"totals", "wear", "finished", "error"} & set(result)
+    with pytest.raises(RunDirectoryError, match="the run is running and has no totals"):
+        run_study(load_settings(["study=report", f"study.run={killed}"]), quiet())
+
+
 def test_a_stream_without_the_steps_of_any_checkpoint_is_an_error(killed):
     (killed / "trace-open.arrows").write_bytes(b"")
     with pytest.raises(RunDirectoryError, match="no usable checkpoint") as error:

@@ -100,10 +100,12 @@ def tuning_rows(tuned: Sequence[Run], best: dict[str, Point], target: float) -> 
 
 def target_rows(runs: Sequence[Run], targets: Sequence[float]) -> Rows:
     """Return the epochs that every optimizer and circuit takes to every target: median, lowest and
-    highest of the seeds, None where it is one that misses the target.
+    highest of the seeds, None where it is one that misses the target; and the mean of the last
+    accuracies, of those that ended an epoch.
     """
     rows: Rows = []
     for group, own in _groups(runs).items():
+        last = [float(run.accuracies[-1]) for run in own if run.accuracies.size]
         for target in targets:
             epochs = [run.epochs_to(target) for run in own]
             found = [value for value in epochs if value is not None]
@@ -117,7 +119,7 @@ def target_rows(runs: Sequence[Run], targets: Sequence[float]) -> Rows:
                     "highest": max(found) if len(found) == len(epochs) else None,
                     "seeds_at_target": len(found),
                     "seeds": len(epochs),
-                    "last_accuracy": float(np.mean([run.accuracies[-1] for run in own])),
+                    "last_accuracy": float(np.mean(last)) if last else None,
                 }
             )
     return rows
