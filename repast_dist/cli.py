@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except OSError as error:
         return _fail(error, EXIT_FAILED)
+    except MemoryError as error:
+        return _fail(f"out of memory ({error})", EXIT_FAILED)
     except Stopped:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -199,7 +201,7 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     return (found[0].partition("=")[2] if found else None), rest
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     for line in str(error).splitlines():
         print(f"repast-dist: error: {line}", file=sys.stderr)
     return status

@@ -6,11 +6,12 @@ resumes sweeps. One that names Hydra's own settings (``hydra/launcher=joblib``,
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,21 @@ class Job:
         return values if len(values) != 1 else values[0]
 
 
+@contextlib.contextmanager
+def _told(words: Sequence[str]) -> Iterator[None]:
+    """Tell which settings Hydra stumbled over: it does not check all of its own."""
+    try:
+        yield
+    except (AssertionError, AttributeError, TypeError) as error:
+        own = " ".join(word for word in words if _OWN.match(word))
+        said = _first_line_of(error)
+        raise SettingsError(f"{own}: not what Hydra takes ({said})") from None
+
+
+def _first_line_of(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _refuse_other_run(point: SweepPoint) -> None:
     """Refuse a folder with the run of other settings; where runs are computed may differ."""
     path = point.run / SETTINGS
@@ -140,19 +156,20 @@ def launch(
         if not multirun:
             _run_once(hydra, where, words)
             return
-        config = hydra.compose_config(where.config_name, words, RunMode.MULTIRUN)
-        own = config.hydra
+        with _told(words):
+            own = hydra.compose_config(where.config_name, words, RunMode.MULTIRUN).hydra
+            launcher, sweeper = own.launcher["_target_"], own.sweeper["_target_"]
         folder = Path(os.path.abspath(own.sweep.dir))
         ours = without_hydra(overrides)
         if set(map(_key, overrides)) - set(map(_key, ours)) == {"hydra.sweep.dir"}:
             with placed(folder):
                 sweep({}, *ours, jobs=jobs, quiet=False, **dataclasses.asdict(where))
             return
-        if own.sweeper["_target_"].startswith(_BASIC):
+        if sweeper.startswith(_BASIC):
             # A wrong setting is told before anything is launched.
             for point in expand_sweep(ours):
                 checked_settings(point, where.config_dir, where.config_name)
-        quiet = not own.launcher["_target_"].startswith(_BASIC)
+        quiet = not launcher.startswith(_BASIC)
         try:
             # Patterns with the time of day are worked out once.
             at = f"hydra.sweep.dir='{folder}'"
@@ -175,7 +192,8 @@ def _run_once(hydra: Hydra, where: Where, words: Sequence[str]) -> None:
         except Exception as error:
             failed.append(error)
 
-    hydra.run(where.config_name, job, list(words))
+    with _told(words):
+        hydra.run(where.config_name, job, list(words))
     if failed:
         raise failed[0]
 

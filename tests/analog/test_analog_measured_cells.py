@@ -133,6 +133,7 @@ def test_samples_of_one_cell_are_reads_of_the_same_conductance(tmp_path):
         ("target_siemens,mean_siemens\n1e-6,1e-6\n", r"line 1: no column sigma_siemens"),
         ("target_siemens,sigma_siemens\n1e-6,x\n", r"line 2, column sigma_siemens: 'x' is no"),
         ("target_siemens,sigma_siemens\n\n1e-6,nan\n", r"line 3, column sigma_siemens: nan"),
+        ("target_siemens,sigma_siemens\n" + "1" * 200_000, r"line 2: not readable"),
         ("target_siemens,sigma_siemens\n1e-6\n", r"line 2: 1 values for 2 columns"),
         ("target_siemens,sigma_siemens\n40,0.1\n", r"column target_siemens: 40 is 40 S; valid: 0"),
         ("target_siemens,sigma_siemens\n4e-6,-1e-7\n", r"column sigma_siemens: -1e-7"),

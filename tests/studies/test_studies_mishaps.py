@@ -11,6 +11,7 @@ import pytest
 from conftest import final_arrays
 
 import repast_dist as rd
+from repast_dist import cli
 from repast_dist.cli import main
 from repast_dist.studies import recorder
 from repast_dist.studies.scaling import answer as scaling_answer
@@ -78,6 +79,14 @@ def test_a_study_in_this_process_ends_at_a_signal_in_one_line(
     assert len(done) == len(list((run_dir / "points").iterdir())) == 1
     assert main([f"resume={run_dir}"]) == 0
     assert len(done) == 3
+
+
+def test_memory_that_does_not_suffice_is_one_line(command, monkeypatch):
+    def no_room(*_):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(cli, "_run", no_room)
+    assert command() == (1, "repast-dist: error: out of memory (Unable to allocate 9 TiB)")
 
 
 @pytest.mark.parametrize("root", ["/proc/some", "/dev/null", "/dev/null/some"])

@@ -1,6 +1,7 @@
 """Data of one's own: arrays, IDX files and folders of pictures, and what is refused of them."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def test_arrays_of_any_layout_become_pictures_with_channels(tmp_path: Path) -> N
     assert Npz(path=source.path).load().train_inputs.shape == (12, 3, 4, 5)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -54,6 +56,8 @@ def test_arrays_of_any_layout_become_pictures_with_channels(tmp_path: Path) -> N
         ({"y_train": np.arange(12) - 1}, "a label of -1; valid: whole numbers from 0"),
         ({"y_test": np.array([0, 1, 2, 3, 0])}, "class 3; the training set has 3 classes"),
         ({"x_train": np.full((12, 6), np.nan)}, "NaN or infinity; valid: finite numbers"),
+        ({"x_train": np.full((12, 6), 1e300)}, "NaN or infinity; valid: finite numbers"),
+        ({"y_train": np.full(12, np.nan)}, "valid: whole numbers from 0"),
         ({"x_train": np.full((12, 6), "a")}, "valid: real numbers"),
         ({"y_train": np.array([{}] * 12)}, "cannot be read"),
     ],
@@ -73,6 +77,21 @@ def test_files_that_are_no_archive_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
             Npz(path=str(path)).load()
+
+
+def test_an_array_that_is_no_archive_or_has_no_room_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"is one array; valid: a file of numpy\.savez"):
+        Npz(path=str(path)).load()
+    said = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 6)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, said)
+    with pytest.raises(DataError, match="Unable to allocate"):
+        Npz(path=str(path)).load()
 
 
 def test_inputs_beyond_the_unit_range_name_the_other_scaling(tmp_path: Path) -> None:

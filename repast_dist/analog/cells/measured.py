@@ -113,6 +113,14 @@ def find_table(name: str) -> Path:
     raise ValueError(f"table={name}: no such file; valid: a CSV file, or one of {shipped}")
 
 
+def _cells(where: str, line: str) -> list[str]:
+    """Return the values of a line."""
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise ValueError(f"{where}: not readable ({error})") from None
+
+
 def read_measured(path: Path) -> Measured:
     """Read measurements from a CSV file.
 
@@ -130,10 +138,10 @@ def read_measured(path: Path) -> Measured:
     if not kept:
         raise ValueError(f"{path}: no line of column names; valid: {_layout()}")
     (header_line, header), *rest = kept
-    names = [name.strip() for name in next(csv.reader([header]))]
+    names = [name.strip() for name in _cells(f"{path}, line {header_line}", header)]
     columns = _columns(f"{path}, line {header_line}", names)
     rows = [
-        _row(f"{path}, line {line}", names, next(csv.reader([text])), columns)
+        _row(f"{path}, line {line}", names, _cells(f"{path}, line {line}", text), columns)
         for line, text in rest
     ]
     if "sample" in columns:

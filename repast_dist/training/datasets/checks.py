@@ -109,14 +109,17 @@ def _scaled(inputs: np.ndarray, where: str) -> np.ndarray:
         return np.asarray(inputs.astype(np.float32) / np.float32(_LEVELS))
     if inputs.dtype.kind not in "fiu":
         raise DataError(f"{where}: inputs of type {inputs.dtype}; valid: real numbers")
-    values = inputs.astype(np.float32)
+    # What is beyond the range of float32 becomes infinite, and is told below.
+    with np.errstate(over="ignore"):
+        values = inputs.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError(f"{where}: inputs have NaN or infinity; valid: finite numbers")
     return values
 
 
 def _classes(labels: np.ndarray, where: str) -> np.ndarray:
-    whole = labels.astype(np.int64) if labels.dtype.kind in "iuf" else None
+    with np.errstate(invalid="ignore"):
+        whole = labels.astype(np.int64) if labels.dtype.kind in "iuf" else None
     if whole is None or not (whole == labels).all():
         raise DataError(f"{where}: labels of type {labels.dtype}; valid: whole numbers from 0")
     if whole.min() < 0:

@@ -45,7 +45,10 @@ class Npz(DataSource):
         if not path.is_file():
             raise DataError(f"dataset.path: {path} is not a file; valid: a file of numpy.savez")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            loaded = np.load(path, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise DataError(f"dataset.path: {path} is one array; valid: a file of numpy.savez")
+            with loaded as archive:
                 missing = [name for name in _NAMES if name not in archive]
                 if missing:
                     raise DataError(
@@ -53,7 +56,9 @@ class Npz(DataSource):
                         f"{', '.join(_NAMES)}"
                     )
                 x, y, x_test, y_test = (archive[name] for name in _NAMES)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile,
+        ) as error:  # fmt: skip
             raise DataError(f"dataset.path: {path} cannot be read: {error}") from None
         if self.targets == "tokens":
             if self.scaling != "none":
