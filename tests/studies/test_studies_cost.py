@@ -274,6 +274,18 @@ def test_the_time_of_layers_is_that_of_their_operations(settings):
     assert (cost.layer_busy_s > 0).all()
 
 
+def test_a_collective_of_every_fourth_step_has_a_quarter_of_its_share():
+    settings = load_settings(["study=scaling", "soi.interval=4", "soi.factor_interval=4"])
+    network = network_table("lenet5")
+    (point,) = scaling_points([network], ["strong"], [64], 256, 8)
+    found = scaling_point(settings.machine, point)
+    (factors,) = [it for it in found["exchanges"] if it["collective"] == "reduce_factors"]
+    assert factors["share"] == factors["time_s"] / found["step_s"] / 4
+    # The segment has nothing else to do where so many chips have so little to compute.
+    averaged = found["segments"]["reduce factors"] / found["step_s"]
+    assert factors["share"] == pytest.approx(averaged, rel=0.05)
+
+
 def test_scaling_keeps_the_batch_or_the_batch_per_chip(settings):
     network = network_table("resnet18")
     points = scaling_points([network], ["strong", "weak"], [1, 4], 64, 8)

@@ -189,9 +189,9 @@ def _link_sections(there: bool, network: str, modes: Sequence[str]) -> list[Stud
                 for mode in modes
             ],
             tables=["exchanges"],
-            intro="Each collective takes its time once per step (shares of the step); its bytes "
-            "go over the busiest link of every dimension of the network, which is busy for "
-            "link_busy of that time.",
+            intro="Each collective takes its time once per step, that of factors once per "
+            "soi.factor_interval steps (shares of the average step); its bytes go over the busiest "
+            "link of every dimension of the network, which is busy for link_busy of that time.",
         )
     ]
 

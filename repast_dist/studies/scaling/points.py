@@ -105,7 +105,10 @@ def _sample_s(machine: Machine, point: ScalingPoint, step: StepSummary) -> float
 
 
 def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
-    """Return collective by dimension: its time, and what its busiest link carries."""
+    """Return collective by dimension: its time, what its busiest link carries, and the share that it
+    has of an average step.
+    """
+    every_step, interval = exchanges(plan, factors_due=False), plan.policy.soi.factor_interval
     dimensions = {d.number: d for d in dimensions_for(plan.hardware.interconnect, plan.work.chips)}
     return [
         {
@@ -115,7 +118,7 @@ def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
             "time_s": cost.time_s,
             "link_bytes": carried,
             "link_busy_s": carried * dimensions[number].link_byte_s,
-            "share": cost.time_s / step_s,
+            "share": cost.time_s / step_s / (1 if op in every_step else interval),
         }
         for op, cost in exchanges(plan, factors_due=True).items()
         for number, carried in cost.link_bytes.items()
