@@ -59,10 +59,15 @@ def answers_beside(run_dirs: Sequence[Path]) -> StudyPage:
     runs = run_table(told_apart(differing), figures, names)
     tables = {"runs": runs, "settings": run_table(differing, [], names)}
     sections = [StudySection("Runs", _charts(figures, runs), ["runs"])]
-    differences = _differences(run_dirs, names)
-    if differences.num_rows:
-        tables["differences"] = differences
-        intro = "Rows of tables that all runs have, where a number is not the same in all of them."
+    rows = _differences(run_dirs)
+    if rows:
+        tables["differences"] = _difference_table(rows[:_MOST_ROWS], names)
+        intro = (
+            "Rows of tables that all runs have, where a number is not the same in all of them; a "
+            "run without the row has none."
+        )
+        if len(rows) > _MOST_ROWS:
+            intro += f" The first {_MOST_ROWS:,} of {len(rows):,} numbers."
         sections.append(StudySection("What differs in their tables", (), ["differences"], intro))
     answers = {
         "run": names,
@@ -77,7 +82,7 @@ def answers_beside(run_dirs: Sequence[Path]) -> StudyPage:
         study="compare",
         title=f"{len(run_dirs)} runs compared",
         answer=f"{len(run_dirs)} runs of study {', '.join(studies)} side by side: "
-        f"{len(differing[0])} settings and {differences.num_rows} numbers of their tables differ.",
+        f"{len(differing[0])} settings and {len(rows):,} numbers of their tables differ.",
         tables=tables,
         sections=sections,
     )
@@ -92,33 +97,34 @@ def _charts(figures: Sequence[Figures], runs: pa.Table) -> list[Chart]:
     ][:_MOST_CHARTS]  # fmt: skip
 
 
-def _differences(run_dirs: Sequence[Path], names: Sequence[str]) -> pa.Table:
-    """Return one row per number of a common table that is not the same in all runs."""
-    found: dict[str, list[Any]] = {"table": [], "row": [], "column": []}
-    found |= {name: [] for name in names}
+_Unequal = tuple[str, str, list[float | None]]
+"""Row, column and the values of all runs."""
+
+
+def _differences(run_dirs: Sequence[Path]) -> list[tuple[str, _Unequal]]:
+    """Return table and number of what is not the same in all runs in the tables that all have."""
+    found: list[tuple[str, _Unequal]] = []
     known = [{path.name for path in (run / TABLES).glob("*.parquet")} for run in run_dirs]
     for file in sorted(set.intersection(*known)):
         tables = [pq.read_table(run / TABLES / file) for run in run_dirs]
         if max(table.num_rows for table in tables) > _LARGEST_TABLE:
             continue
-        for row, column, values in _unequal(tables):
-            found["table"].append(file.removesuffix(".parquet"))
-            found["row"].append(row)
-            found["column"].append(column)
-            for name, value in zip(names, values, strict=True):
-                found[name].append(value)
-    types = [pa.string()] * 3 + [pa.float64()] * len(names)
-    table = pa.table(
-        {
-            name: pa.array(column, kind)
-            for (name, column), kind in zip(found.items(), types, strict=True)
-        }
+        found += [(file.removesuffix(".parquet"), item) for item in _unequal(tables)]
+    return found
+
+
+def _difference_table(rows: Sequence[tuple[str, _Unequal]], names: Sequence[str]) -> pa.Table:
+    """Return one row per number, and a column per run."""
+    listed = [[table, row, column, *values] for table, (row, column, values) in rows]
+    columns = zip(("table", "row", "column", *names), zip(*listed, strict=True), strict=True)
+    kinds = [pa.string()] * 3 + [pa.float64()] * len(names)
+    return pa.table(
+        {name: pa.array(values, kind) for (name, values), kind in zip(columns, kinds, strict=True)}
     )
-    return table.slice(0, _MOST_ROWS)
 
 
-def _unequal(tables: Sequence[pa.Table]) -> list[tuple[str, str, list[float | None]]]:
-    """Return row, column and values of what is not the same; nothing where rows have no names."""
+def _unequal(tables: Sequence[pa.Table]) -> list[_Unequal]:
+    """Return what is not the same in all runs; nothing where rows have no names."""
     common = [
         field.name
         for field in tables[0].schema
@@ -130,7 +136,8 @@ def _unequal(tables: Sequence[pa.Table]) -> list[tuple[str, str, list[float | No
         return []
     by_name = [{tuple(row[key] for key in keys): row for row in of_run} for of_run in rows]
     unequal = []
-    for name, column in itertools.product(by_name[0], common):
+    anywhere = dict.fromkeys(itertools.chain.from_iterable(by_name))
+    for name, column in itertools.product(anywhere, common):
         values = [_number(of_run.get(name, {}).get(column)) for of_run in by_name]
         if column not in keys and len(set(values)) > 1:
             unequal.append((", ".join(map(str, name)), column, values))
@@ -140,16 +147,23 @@ def _unequal(tables: Sequence[pa.Table]) -> list[tuple[str, str, list[float | No
 def _naming(
     schema: pa.Schema, common: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]]
 ) -> list[str]:
-    """Return the fewest first columns of text and whole numbers that tell all rows apart."""
+    """Return the fewest first columns of text and whole numbers that tell all rows apart.
+
+    What a row is of stands in front of what was measured, of which the first is no whole number.
+    """
     kinds = (pa.types.is_string, pa.types.is_dictionary, pa.types.is_boolean, pa.types.is_integer)
     telling = [name for name in common if any(is_one(schema.field(name).type) for is_one in kinds)]
-    # Text says what a row is; a count may be a result.
-    telling.sort(key=lambda name: pa.types.is_integer(schema.field(name).type))
-    for count in range(1, len(telling) + 1):
-        keys = telling[:count]
-        if all(len({tuple(row[k] for k in keys) for row in of_run}) == len(of_run)
-               for of_run in rows):  # fmt: skip
-            return keys
+    floating = [pa.types.is_floating(schema.field(name).type) for name in common]
+    before = common[: floating.index(True)] if any(floating) else common
+    labels = [name for name in telling if name in before]
+    for names in (labels, telling):
+        # Text says what a row is; a count may be a result.
+        ordered = sorted(names, key=lambda name: pa.types.is_integer(schema.field(name).type))
+        for count in range(1, len(ordered) + 1):
+            keys = ordered[:count]
+            if all(len({tuple(row[k] for k in keys) for row in of_run}) == len(of_run)
+                   for of_run in rows):  # fmt: skip
+                return keys
     return []
 
 

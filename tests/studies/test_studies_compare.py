@@ -2,13 +2,14 @@
 
 import io
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from repast_dist.ground.errors import RunDirectoryError, StorageError
 from repast_dist.settings import load_settings
-from repast_dist.studies import run_study
+from repast_dist.studies import answers_beside, run_study
 from repast_dist.studies.multirun import run_sweep
 from repast_dist.studies.output import read_figures
 
@@ -53,6 +54,29 @@ def test_plans_are_compared_by_what_their_tables_say(tmp_path):
             assert row[name] == (None if chip is None else chip[row["column"]])
         assert row["chips=2"] != row["chips=3"]
     assert (folder / "report.html").is_file()
+    # In the other order they differ in as much.
+    turned, _ = compare(tmp_path, *runs[::-1])
+    keys = ("table", "row", "column")
+    assert {tuple(row[key] for key in keys) for row in rows_of(turned, "differences")} == {
+        tuple(row[key] for key in keys) for row in rows_of(folder, "differences")
+    }
+
+
+def test_rows_are_named_by_what_they_are_of_and_not_by_a_result():
+    def table(limit, seconds):
+        return pa.table(
+            {
+                "network": ["lenet5"] * 4,
+                "mode": ["strong", "weak"] * 2,
+                "chips": [1, 1, 2, 2],
+                "step_s": [1.0, 1.0, seconds, 1.0],
+                "limited_by": ["compute", "links", limit, "compute"],
+                "fits": [True, True, False, True],
+            }
+        )
+
+    tables = [table("compute", 2.0), table("links", 3.0)]
+    assert answers_beside._unequal(tables) == [("lenet5, strong, 2", "step_s", [2.0, 3.0])]
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def _sample_s(machine: Machine, point: ScalingPoint, step: StepSummary) -> float
 
 
 def _exchange_records(plan: Plan, step_s: float) -> list[dict[str, Any]]:
-    """Return collective by dimension: its time, what its busiest link carries, and the share that it
-    has of an average step.
+    """Return collective by dimension: its time, what its busiest link carries, and its share of an
+    average step.
     """
     every_step, interval = exchanges(plan, factors_due=False), plan.policy.soi.factor_interval
     dimensions = {d.number: d for d in dimensions_for(plan.hardware.interconnect, plan.work.chips)}
