@@ -23,6 +23,7 @@ from repast_dist.planning.summary import summarise
 from repast_dist.settings import load_settings
 from repast_dist.studies import resume_study, run_study
 from repast_dist.studies.costing import planned_step
+from repast_dist.studies.kinds.search import Range
 from repast_dist.studies.measure import MEASURES, Measure
 from repast_dist.studies.measures.train import TrainMeasure
 from repast_dist.studies.search.goals import Goals
@@ -293,6 +294,7 @@ WRONG = [
     ({"objectives": {"one.name": "lowest"}}, "is no number that is measured"),
     ({"constraints": {"two.x": {"at_most": 1.0}}}, r"study\.constraints\.two\.x"),
     ({"constraints": {"one.x": {}}}, "no limit"),
+    ({"constraints": {"one.x": {"at_least": 2, "at_most": 1}}}, "at_least=2 is above at_most=1"),
     ({"objectives": ZDT, "sampler": {"kind": "cmaes"}}, "has one objective, got 2"),
     ({"parameters": {}}, r"study\.parameters: none is given; valid: search=headline"),
     ({"points": None}, "never ends by itself"),
@@ -533,3 +535,17 @@ def test_a_training_beside_float64_is_the_difference_of_means_over_seeds():
     assert found["train_loss"] == losses["analog"]
     assert found["loss_over_float64"] == losses["analog"] - losses["float64"]
     assert found["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "levels"),
+    [
+        ({"low": 1.5, "high": 4.5}, [2, 3, 4]),
+        ({"low": 2.5, "high": 7.5, "step": 2}, [3, 5, 7]),
+        ({"low": 2.5, "high": 6.5, "levels": 3}, [4, 6]),
+        ({"low": 1, "high": 8, "log": True, "levels": 4}, [1, 2, 4, 8]),
+    ],
+)
+def test_whole_levels_of_a_grid_lie_within_the_range(asked, levels):
+    space = Space({"farm.chips": Range(**asked)}, frozenset({"farm.chips"}), "study.parameters")
+    assert space.levels() == {"farm.chips": levels}

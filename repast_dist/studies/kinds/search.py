@@ -85,6 +85,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.at_least is None and self.at_most is None:
             raise ValueError("no limit; valid: at_least=NUMBER, at_most=NUMBER, or both")
+        low, high = self.at_least, self.at_most
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"at_least={low:g} is above at_most={high:g}: nothing is between")
 
     def excess(self, value: float) -> float:
         """Return by how much a value is outside, as a share of the limit it breaks; 0: it is not.

@@ -145,11 +145,16 @@ class Space:
                 f"{self.where}.{name}: a grid needs distances; valid: step=NUMBER, or levels=NUMBER"
             )
         if item.levels is None and step is not None:
-            count = math.floor((item.high - item.low) / step + _WHOLE) + 1
-            found = [item.low + number * step for number in range(count)]
+            low = math.ceil(item.low) if whole else item.low
+            count = math.floor((item.high - low) / step + _WHOLE) + 1
+            found = [low + number * step for number in range(count)]
         else:
             found = _spread(item)
-        return list(dict.fromkeys(map(round, found))) if whole else found
+        if not whole:
+            return found
+        # The ends of a range need not be whole.
+        inside = [round(v) for v in found if item.low <= round(v) <= item.high]
+        return list(dict.fromkeys(inside))
 
     def _check(self, name: str, settings: RunSettings) -> None:
         """Refuse a parameter of which no value is valid; single ones may be, beside others."""
