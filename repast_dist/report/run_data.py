@@ -239,7 +239,8 @@ def activity(trace: pa.Table) -> Activity:
     rows = np.searchsorted(chips, groups["chip"])
     np.add.at(busy, (rows, bin_of_step[np.searchsorted(steps, groups["step"])]), busy_s)
     starts = steps[np.searchsorted(bin_of_step, np.arange(bins))] if bins else steps
-    return Activity(starts, chips, busy / np.where(elapsed > 0, elapsed, 1.0))
+    # Work of steps that overlap may take longer than it is until the next step begins.
+    return Activity(starts, chips, np.minimum(busy / np.where(elapsed > 0, elapsed, 1.0), 1.0))
 
 
 def refresh_steps(trace: pa.Table) -> np.ndarray:

@@ -4,7 +4,7 @@ Rows of one chip may overlap, since its banks work at the same time; chips work 
 too. The *busy time* of a chip in a step is the length of the union of its rows' intervals; a
 phase's busy time is that of its rows alone. The *time of a phase* in a step is the busy time of the
 chip that spends longest in it; the *time of a step* runs from the first start to the last end over
-all chips. Energies are added up.
+all chips, or until the next step begins, where that is earlier. Energies are added up.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ def totals(table: pa.Table) -> Totals:
         time_s=time_s,
         energy_j=float(np.sum(table["energy_j"].to_numpy())),
         phases=_phase_totals(table, energies),
-        chips=_chip_use(table, time_s),
+        chips=_chip_use(table, time_s, _overlap(steps)),
         counts={
             name: pc.sum(table[name]).as_py() or 0 for name in COUNTS if name in table.schema.names
         },
@@ -127,7 +127,11 @@ def totals(table: pa.Table) -> Totals:
 
 
 def step_times(table: pa.Table) -> pa.Table:
-    """Return step, start_s, time_s (from first start to last end) and energy_j, a row per step."""
+    """Return step, start_s, end_s, time_s and energy_j, a row per step.
+
+    ``time_s`` is that from the first start to the last end, ``end_s``, or to the start of the next
+    step, which may begin before.
+    """
     ends = pc.add(table["start_s"], table["duration_s"])
     grouped = (
         table.select(["step", "start_s", "energy_j"])
@@ -136,11 +140,17 @@ def step_times(table: pa.Table) -> pa.Table:
         .aggregate([("start_s", "min"), ("end_s", "max"), ("energy_j", "sum")])
         .sort_by("step")
     )
+    start, end = (grouped[name].to_numpy() for name in ("start_s_min", "end_s_max"))
+    left = end.copy()
+    # The end of a step, a sum of many durations, is rounded otherwise than the next one's start.
+    early = start[1:] < end[:-1] - 1e-9 * np.abs(end[:-1])
+    left[:-1][early] = start[1:][early]
     return pa.table(
         {
             "step": grouped["step"],
             "start_s": grouped["start_s_min"],
-            "time_s": pc.subtract(grouped["end_s_max"], grouped["start_s_min"]),
+            "end_s": grouped["end_s_max"],
+            "time_s": left - start,
             "energy_j": grouped["energy_j_sum"],
         }
     )
@@ -224,9 +234,15 @@ def _phase_totals(table: pa.Table, energies: Mapping[str, float]) -> dict[str, P
     }
 
 
-def _chip_use(table: pa.Table, time_s: float) -> dict[int, ChipUse]:
+def _overlap(steps: pa.Table) -> bool:
+    """Return whether steps begin before the ones before them have ended."""
+    spans = pc.subtract(steps["end_s"], steps["start_s"]).to_numpy()
+    return bool((steps["time_s"].to_numpy() < spans).any())
+
+
+def _chip_use(table: pa.Table, time_s: float, overlap: bool) -> dict[int, ChipUse]:
     compute = table.filter(pc.not_equal(table["phase"].cast(pa.string()), Phase.COMMUNICATE.value))
-    compute_s, all_s = _busy_per_chip(compute), _busy_per_chip(table)
+    compute_s, all_s = _busy_per_chip(compute, overlap), _busy_per_chip(table, overlap)
     energy = sum_by(table, ("chip",), ("energy_j",)).sort_by("chip")
     return {
         chip: ChipUse(
@@ -241,8 +257,9 @@ def _chip_use(table: pa.Table, time_s: float) -> dict[int, ChipUse]:
     }
 
 
-def _busy_per_chip(table: pa.Table) -> dict[int, float]:
-    groups, busy = busy_times(table, ("chip", "step"))
+def _busy_per_chip(table: pa.Table, overlap: bool) -> dict[int, float]:
+    """Return the busy time of each chip; in two steps at once, if they overlap, it counts once."""
+    groups, busy = busy_times(table, ("chip",) if overlap else ("chip", "step"))
     chips, place = np.unique(groups["chip"], return_inverse=True)
     # One by one, so that chips that do the same have the same bits.
     seconds = np.bincount(place, busy, minlength=len(chips))

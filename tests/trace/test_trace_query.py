@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from repast_dist.trace import PHASES, export_perfetto, sum_by, totals, trace_batch
+from repast_dist.trace import PHASES, export_perfetto, step_times, sum_by, totals, trace_batch
 from repast_dist.trace.query import busy_times
 
 FORWARD, COMMUNICATE = PHASES.index("forward"), PHASES.index("communicate")
@@ -84,6 +84,27 @@ def test_sums_by_phase_equal_duckdb(tmp_path: Path) -> None:
     assert {(r[0], r[1]): pytest.approx(r[2]) for r in theirs.fetchall()} == {
         (r["phase"], r["chip"]): r["energy_j"] for r in ours.to_pylist()
     }
+
+
+def test_steps_that_overlap_take_the_time_from_the_first_start_to_the_last_end() -> None:
+    # Chip 1 ends each of three steps while chip 0 begins the next; in the last third both compute.
+    rows = [
+        row
+        for step in range(3)
+        for row in (
+            (0, 0, step, FORWARD, 2.0 * step, 2.0, 1.0),
+            (1, 0, step, FORWARD, 2.0 * step + 0.5, 2.5, 1.0),
+        )
+    ]
+    trace = table(rows)
+    steps = step_times(trace)
+    assert steps["time_s"].to_pylist() == [2.0, 2.0, 3.0]
+    assert steps["end_s"].to_pylist() == [3.0, 5.0, 7.0]
+    total = totals(trace)
+    assert total.time_s == 7.0
+    assert total.chips[0].compute_s == 6.0
+    assert total.chips[1].compute_s == 6.5  # Half a second of two steps at once counts once.
+    assert max(use.utilisation for use in total.chips.values()) <= 1
 
 
 def test_an_empty_trace_sums_to_nothing() -> None:

@@ -138,7 +138,8 @@ def _gantts(run: RunData, n_kinds: int, n_chips: int) -> list[Figure]:
     ):
         if mask.any():
             chosen.append((_typical(steps[mask], seconds[mask]), title))
-    longest = max((float(seconds[steps == step][0]) for step, _ in chosen), default=0.0)
+    spans = pc.subtract(times["end_s"], times["start_s"]).to_numpy()
+    longest = max((float(spans[steps == step][0]) for step, _ in chosen), default=0.0)
     drawn = min(n_kinds, _GANTT_CHIPS)
     shown = f"{drawn} of {counted(n_chips, 'chip')}" if drawn < n_chips else "all chips"
     caption = f"Work of {shown}, coloured by phase; drag to zoom in, double-click to zoom out."
