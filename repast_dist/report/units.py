@@ -106,7 +106,8 @@ def duration(seconds: float) -> str:
 def large(value: float) -> str:
     """Format a number that may be large: ``"318"``, ``"22.7 million"``, ``"1.25 billion"``."""
     for name, size in (("billion", 1e9), ("million", 1e6)):
-        if value >= size:
+        # Rounding first: 999.96 million is a billion.
+        if float(f"{value:.2e}") >= size:
             return f"{_significant(value / size, 3)} {name}"
     return number(value)
 

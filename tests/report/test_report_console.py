@@ -69,6 +69,7 @@ def test_lives_of_cells_read_in_hours_days_and_years() -> None:
     assert [lifetime(s) for s in (48.2, 7200.0, 583_200.0, 6.0e7)] == [
         "48 s", "2.00 h", "6.75 days", "1.90 years"]  # fmt: skip
     assert [large(v) for v in (318.0, 22.7e6, 1.25e9)] == ["318", "22.7 million", "1.25 billion"]
+    assert [large(v) for v in (9.994e8, 9.9996e8)] == ["999 million", "1.00 billion"]
 
 
 def test_progress_prints_plain_lines_when_output_is_not_a_terminal() -> None:
