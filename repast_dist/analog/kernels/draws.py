@@ -251,8 +251,8 @@ def _add_errors(
     top, sigma, profile, low, high = law
     if profile.shape[0]:
         for i in range(digits.shape[0]):
-            digit = np.float64(digits[i])
-            target, other = max(digit, 0.0) / top, max(-digit, 0.0) / top
+            share = np.float64(digits[i]) / top
+            target, other = max(share, 0.0), max(-share, 0.0)
             here, there = profile[0], profile[0]
             for power in range(1, profile.shape[0]):
                 here = profile[power] + here * target
@@ -262,8 +262,8 @@ def _add_errors(
             levels[i] = (min(max(held, low), high) - min(max(beside, low), high)) * top
     else:
         for i in range(digits.shape[0]):
-            digit = np.float64(digits[i])
-            target, other = max(digit, 0.0) / top, max(-digit, 0.0) / top
+            share = np.float64(digits[i]) / top
+            target, other = max(share, 0.0), max(-share, 0.0)
             held = np.float64(on[i]) * sigma + target
             beside = np.float64(against[i]) * sigma + other
             levels[i] = (min(max(held, low), high) - min(max(beside, low), high)) * top

@@ -33,9 +33,9 @@ from repast_dist.analog.kernels.together import Together
 from repast_dist.analog.kernels.vectors import wide
 from repast_dist.ground.numbers import ceil_div
 
-_PART_BYTES, _LEAST_VECTORS = 2**15, 3
-"""Of the columns that are summed at a time, so that the first cache has all rows of them, and a row
-of them, so that no sum waits for itself.
+_PART_BYTES, _LEAST_VECTORS = 5 * 2**13, 3
+"""Of the columns that are summed at a time, so that the first cache has about all rows of them, and
+a row of them, so that no sum waits for itself.
 """
 
 _SAMPLES = 32
