@@ -4,7 +4,7 @@ What computes is imported once there is something to do: ``--help`` answers at o
 """
 
 import argparse
-import contextlib
+import io
 import itertools
 import logging
 import os
@@ -57,6 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A line of a log that nobody reads any more is no error.
     logging.raiseExceptions = False
     _stop_like_ctrl_c()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no "µ" shows a question mark.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        return _status(words)
+    except KeyboardInterrupt:
+        # Again, while the first was told.
+        return EXIT_INTERRUPTED
+
+
+def _status(words: Sequence[str]) -> int:
+    """Run the command, tell what went wrong in one line, and return the exit status."""
     try:
         return _run(parsed(words))
     except SettingsError as error:
@@ -74,10 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        # Who presses the keys again means the same.
-        with contextlib.suppress(KeyboardInterrupt):
-            # A terminal has shown ^C.
-            print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
+        # A terminal has shown ^C.
+        print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import resource
 import shutil
 import signal
@@ -79,6 +80,14 @@ def test_a_study_in_this_process_ends_at_a_signal_in_one_line(
     assert len(done) == len(list((run_dir / "points").iterdir())) == 1
     assert main([f"resume={run_dir}"]) == 0
     assert len(done) == 3
+
+
+def test_a_terminal_of_few_letters_gets_others_for_those_it_lacks(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(cli, "_run", lambda _: print("0.5 µs", flush=True))
+    main([])
+    assert written.getvalue() == b"0.5 ?s\n"
 
 
 def test_memory_that_does_not_suffice_is_one_line(command, monkeypatch):
