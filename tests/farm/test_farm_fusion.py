@@ -162,6 +162,7 @@ def test_a_run_counts_what_its_plan_counts(train, interval):
             assert one[1:] == pytest.approx(other[1:], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_no_product_is_formed_and_no_errors_are_written_for_fused_blocks(train, tmp_path):
     formed, fused = (
         {row["op"] for row in read_trace(
