@@ -90,6 +90,7 @@ def test_a_sweep_is_started_by_the_launcher_that_is_named(here, launcher, capsys
     assert again == stamps
 
 
+@pytest.mark.slow
 def test_the_best_run_of_a_sweep_comes_first(here, capsys):
     words = [*PLAN, "farm.chips=1,4,2", "hydra.sweep.dir=s", "objective=[step]"]
     assert main(["-m", "-j", "1", *words]) == 0

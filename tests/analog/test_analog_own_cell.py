@@ -46,6 +46,7 @@ def trained(root, *overrides):
     return {n: a for n, a in checkpoint.arrays.items() if n.startswith("weights/")}
 
 
+@pytest.mark.slow
 def test_a_cell_model_of_ones_own_acts_in_a_training_run(tmp_path):
     """Without its error it is the ideal cell, bit by bit; with it, weights are others."""
     own = (OWN_CELL, "device=ideal", "device.cell.model=multiplied")

@@ -19,6 +19,7 @@ def _result(run_dir):
     return json.loads((run_dir / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_ranges_that_cut_off_a_tenth_of_the_currents_are_named_once(train):
     result = _result(train(*SMALL, "chip.adc.percentile=90"))
     clipping = [event for event in result["events"] if event["kind"] == "clipping"]

@@ -119,6 +119,7 @@ def test_samplers_come_near_a_known_optimum(tmp_path, sampler, reached):
     assert figures["one.bowl"] == best["one.bowl"]
 
 
+@pytest.mark.slow
 def test_a_grid_has_every_combination_once(tmp_path):
     folder = run_study(asked(tmp_path, sampler={"kind": "grid"}, points=None), QUIET)
     found = {(row["optimizer.learning_rate"], row["optimizer.damping"]) for row in points(folder)}
@@ -520,6 +521,7 @@ def _at(chip, path):
     return value
 
 
+@pytest.mark.slow
 def test_a_training_beside_float64_is_the_difference_of_means_over_seeds():
     tiny = ("model=digits_mlp", "dataset.train_samples=96", "train.epochs=1", "train.batch_size=32")
     settings = in_one_process(load_settings(["study=sweep", "chip=repast", "farm.chips=1", *tiny]))

@@ -230,6 +230,7 @@ def numbers(path: Path, samples: int = 160) -> tuple[dict[str, Any], float]:
     return settings, 0.5 * float(np.mean(np.sum(left**2, axis=1)))
 
 
+@pytest.mark.slow
 def test_a_regression_with_second_order_ends_at_the_least_squares_solution(tmp_path: Path) -> None:
     settings, expected = numbers(tmp_path)
     run = rd.train(
