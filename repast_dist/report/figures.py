@@ -1,7 +1,6 @@
 """Figures of the pages: records of what is shown go in, Plotly traces and layout come out."""
 
 import dataclasses
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import plotly.graph_objects as go
 from repast_dist.report import palette
 from repast_dist.report.axes import Axis, log_ticks, rule, ticks_at
 from repast_dist.report.page import Figure, Frame
-from repast_dist.report.units import shortened, si, unit_scale
+from repast_dist.report.units import plain_text, shortened, si, unit_scale
 
 _LONGEST_CURVE = 2000
 _MARKED_POINTS = 40
@@ -194,7 +193,7 @@ def tornado(
         What lowering and raising an input is called.
     """
     widest_first = sorted(swings, key=lambda swing: -abs(swing.high - swing.low))
-    labels = [_plain(swing.label) for swing in widest_first]
+    labels = [plain_text(swing.label) for swing in widest_first]
     ends = ([swing.low for swing in widest_first], [swing.high for swing in widest_first])
     traces = [
         go.Bar(
@@ -235,14 +234,14 @@ def bridge(title: str, steps: Sequence[Swing], result: Axis, caption: str = "") 
         go.Scatter(
             # The factor stands right of the bar.
             x=sorted((step.low, step.high)),
-            y=[_plain(step.label)] * 2,
+            y=[plain_text(step.label)] * 2,
             mode="lines+text",
             line={"width": 15, "color": palette.series(int(step.high < step.low))},
             text=["", f"  x {step.high / step.low:.3g}"],
             textposition="middle right",
             cliponaxis=False,
             showlegend=False,
-            hovertemplate=f"{_plain(step.label)}: x {step.high / step.low:.4g}<br>"
+            hovertemplate=f"{plain_text(step.label)}: x {step.high / step.low:.4g}<br>"
             f"{step.low:.4g} to {step.high:.4g}<extra></extra>",
         )
         for step in steps
@@ -256,7 +255,7 @@ def bridge(title: str, steps: Sequence[Swing], result: Axis, caption: str = "") 
             "type": "category",
             "autorange": "reversed",
             "categoryorder": "array",
-            "categoryarray": [_plain(step.label) for step in steps],
+            "categoryarray": [plain_text(step.label) for step in steps],
         },
         "margin": {"r": 60},
     }
@@ -290,8 +289,8 @@ def heat_map(
         bar |= ticks | {"tickvals": np.log10(ticks.get("tickvals", [])).tolist()}
     drawn = go.Heatmap(
         trace,
-        x=[_plain(item) if isinstance(item, str) else item for item in grid.x_values],
-        y=[_plain(str(item)) for item in grid.y_values],
+        x=[plain_text(item) if isinstance(item, str) else item for item in grid.x_values],
+        y=[plain_text(str(item)) for item in grid.y_values],
         colorbar=bar,
         hoverongaps=False,
         hovertemplate=f"{x.title} %{{x}}<br>{y.title} %{{y}}<br>{name} {shown}<extra></extra>",
@@ -330,7 +329,7 @@ def treemap(
     trace = go.Treemap(
         ids=ids,
         parents=parents,
-        labels=list(map(_plain, labels)),
+        labels=list(map(plain_text, labels)),
         values=values,
         text=[si(value, unit) for value in values],
         branchvalues="total",
@@ -378,13 +377,6 @@ def gantt(
     }
     traces = [_work(kind, items, scale, unit) for kind, items in segments.items()]
     return _figure(title, traces, layout, dataclasses.replace(frame, wide=True))
-
-
-def _plain(text: str) -> str:
-    """Return a text that Plotly shows as it is: it would take what stands between < and > for a
-    tag.
-    """
-    return html.escape(text, quote=False)
 
 
 def _figure(title: str, traces: Sequence[Any], layout: Mapping[str, Any], frame: Frame) -> Figure:
@@ -443,7 +435,7 @@ def _curve(curve: Curve, index: int) -> list[Any]:
         traces.append(go.Scatter(behind | thin, x=curve.x, y=curve.faint))
     own = go.Scatter(
         mode="lines+markers" if few and curve.joined else "lines" if curve.joined else "markers",
-        name=_plain(shortened(curve.name, _LONGEST_ENTRY)),
+        name=plain_text(shortened(curve.name, _LONGEST_ENTRY)),
         x=curve.x,
         y=curve.y,
         line={
@@ -478,10 +470,10 @@ def _mark(group: Group, index: int, content: Bars, scale: float) -> Any:
 
 
 def _bar(group: Group, index: int, content: Bars, scale: float) -> Any:
-    labels = list(map(_plain, content.labels))
+    labels = list(map(plain_text, content.labels))
     values = [value if value is None else value / scale for value in group.values]
     trace = go.Bar(
-        name=_plain(shortened(group.name, _LONGEST_ENTRY)),
+        name=plain_text(shortened(group.name, _LONGEST_ENTRY)),
         orientation="h" if content.horizontal else "v",
         x=values if content.horizontal else labels,
         y=labels if content.horizontal else values,
@@ -498,7 +490,7 @@ def _short_labels(labels: Sequence[str]) -> dict[str, Any]:
     names = list(dict.fromkeys(labels))
     if all(len(name) <= _LONGEST_LABEL for name in names):
         return {}
-    texts = [_plain(shortened(name, _LONGEST_LABEL)) for name in names]
+    texts = [plain_text(shortened(name, _LONGEST_LABEL)) for name in names]
     return {"tickvals": list(range(len(names))), "ticktext": texts}
 
 

@@ -1,7 +1,6 @@
 """Figures of points that stand for rows of a table: hover says what they are, a click says more."""
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 from repast_dist.report import palette
 from repast_dist.report.axes import Axis
 from repast_dist.report.page import Figure, Frame
+from repast_dist.report.units import plain_text
 
 _PLAIN = Frame()
 _HOVER = "%{text}<extra></extra>"
@@ -89,7 +89,7 @@ def scatter(title: str, groups: Sequence[Marks], x: Axis, y: Axis, frame: Frame 
         colour = palette.MUTED if group.faint else palette.series(group.index)
         traces.append(
             go.Scatter(
-                name=html.escape(group.name),
+                name=plain_text(group.name),
                 mode="lines+markers" if group.joined else "markers",
                 x=[mark.x / x_scale for mark in group.marks],
                 y=[mark.y / y_scale for mark in group.marks],
@@ -158,7 +158,7 @@ def parallel(
         {
             # By this name the page leaves out those that have no room.
             "name": "tick",
-            "text": html.escape(label),
+            "text": plain_text(label),
             "x": place,
             "y": height,
             "xanchor": "right" if place > 0.8 else "left" if place < 0.2 else "center",
@@ -199,10 +199,10 @@ def place(value: float, low: float, high: float, log: bool = False) -> float:
 
 
 def _lines(lines: Sequence[str]) -> str:
-    return "<br>".join(html.escape(line) for line in lines)
+    return "<br>".join(plain_text(line) for line in lines)
 
 
 def _wrapped(title: str) -> str:
     """Break a dotted path before its last part."""
     before, dot, last = title.rpartition(".")
-    return f"{html.escape(before)}{dot}<br>{html.escape(last)}" if dot else html.escape(title)
+    return f"{plain_text(before)}{dot}<br>{plain_text(last)}" if dot else plain_text(title)

@@ -1,10 +1,18 @@
 """Numbers as people read them: SI prefixes, percentages, counts."""
 
+import html
 import math
 
 _PREFIXES = ("f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
 _ZERO = _PREFIXES.index("")
 _UNPREFIXED = {"", "1", "%", "epochs", "steps"}
+
+
+def plain_text(text: str) -> str:
+    """Return a text that Plotly shows as it is: it would take what stands between < and > for a
+    tag, and shows ``&quot;`` as it stands.
+    """
+    return html.escape(text, quote=False)
 
 
 def shortened(text: str, longest: int) -> str:

@@ -12,7 +12,7 @@ from example_run import write_example_run
 
 from repast_dist.ground.errors import RunDirectoryError
 from repast_dist.report import palette
-from repast_dist.report.axes import log_ticks
+from repast_dist.report.axes import Axis, log_ticks
 from repast_dist.report.compare import (
     comparison_page,
     comparison_table,
@@ -20,7 +20,8 @@ from repast_dist.report.compare import (
     load_comparison,
     write_comparison,
 )
-from repast_dist.report.page import Figure, KeyFigure, Table
+from repast_dist.report.page import Figure, Frame, KeyFigure, Table
+from repast_dist.report.point_figures import Mark, Marks, scatter
 from repast_dist.report.study_page import (
     Chart,
     StudyPage,
@@ -211,6 +212,10 @@ def test_names_with_brackets_are_not_taken_for_tags() -> None:
     assert list(chart_figure(heat, table).data[0]["y"]) == [shown]
     tree = Chart("treemap", "t", "t", x="variant", y="x", value="loss")
     assert shown in chart_figure(tree, table).data[0]["labels"]
+    points = Marks('a "quoted" <b>', [Mark(1.0, 2.0, ['say "a" & <b>'])])
+    (drawn,) = scatter("t", [points], Axis("x"), Axis("y"), Frame()).data
+    assert drawn["name"] == 'a "quoted" &lt;b&gt;'
+    assert drawn["text"][0] == 'say "a" &amp; &lt;b&gt;'
 
 
 def test_an_area_on_an_axis_is_what_the_table_says() -> None:
